@@ -1,0 +1,129 @@
+"""Symmetry: the order of a layer's units does not change its function, so points of parameter space come in classes."""
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+
+from landscape.errors import LandscapeError
+from landscape.params import Stack
+from landscape.problem import Symmetry
+
+__all__ = ["count_orders", "distances", "every_order", "match", "reorder"]
+
+#: One permutation for each group of a symmetry: new unit i is old unit order[i].
+Orders = tuple[Int[np.ndarray, " unit"], ...]
+
+#: As many orders are tried one by one; beyond, units are matched.
+EXHAUSTIVE = 24
+
+
+def count_orders(symmetry: Symmetry) -> int:
+    """Number of orders of units that leave the function as it is."""
+    return math.prod(math.factorial(size) for size, _ in symmetry)
+
+
+def every_order(symmetry: Symmetry) -> Iterator[Orders]:
+    """All orders, the present one first; raises `LandscapeError` if there are more than `EXHAUSTIVE`."""
+    if (count := count_orders(symmetry)) > EXHAUSTIVE:
+        raise LandscapeError(f"{count} orders of filters are too many to walk each: ask for the matched one")
+    for orders in itertools.product(*(itertools.permutations(range(size)) for size, _ in symmetry)):
+        yield tuple(np.array(order) for order in orders)
+
+
+def reorder(stack: Stack, symmetry: Symmetry, orders: Orders) -> Stack:
+    """The same functions with their units in another order."""
+    tensors = dict(stack.tensors)
+    for (_, axes), order in zip(symmetry, orders, strict=True):
+        for name, axis in axes:
+            tensors[name] = tensors[name].index_select(axis + 1, torch.as_tensor(order, device=tensors[name].device))
+    return Stack(tensors)
+
+
+def match(stack: Stack, reference: Stack, symmetry: Symmetry) -> Stack:
+    """Each member reordered to lie close (L2) to the same member of `reference`; a stack of one goes with any.
+
+    Exhaustive up to 24 orders, beyond by weight matching, coordinate descent over the groups (S. Ainsworth, J. Hayase,
+    S. Srinivasa, *Git Re-Basin*, ICLR 2023, algorithm 1): then a local optimum.
+    """
+    count = max(len(stack), len(reference))
+    members = stack.select([0] * count) if len(stack) == 1 else stack
+    if count_orders(symmetry) <= EXHAUSTIVE:
+        candidates = [reorder(members, symmetry, orders) for orders in every_order(symmetry)]
+        lengths = torch.stack([candidate.subtract(reference).norms()[1] for candidate in candidates])
+        best = lengths.argmin(0)
+        rows = torch.arange(count, device=best.device)
+        return Stack({name: torch.stack([c[name] for c in candidates])[best, rows] for name in members.tensors})
+    a, b = ({name: tensor.double().cpu().numpy() for name, tensor in s.tensors.items()} for s in (reference, members))
+    matched = []
+    for i in range(count):
+        target = {name: array[i if len(reference) > 1 else 0] for name, array in a.items()}
+        orders = _weight_matching(target, {name: array[i] for name, array in b.items()}, symmetry)
+        matched.append(reorder(members.select([i]), symmetry, orders))
+    return Stack({name: torch.cat([one[name] for one in matched]) for name in members.tensors})
+
+
+def distances(stack: Stack, symmetry: Symmetry) -> Float[np.ndarray, "member member"]:
+    """L2 distance between members up to the order of units, in float64; symmetric, zero on the diagonal.
+
+    Exhaustive up to 24 orders, beyond by weight matching of each pair (an upper bound then).
+    """
+    stack = stack.to("cpu", torch.float64)
+    flat = stack.flatten()
+    if count_orders(symmetry) <= EXHAUSTIVE:
+        moved = (reorder(stack, symmetry, orders).flatten() for orders in every_order(symmetry))
+        # Differences, not inner products: close pairs must not lose their digits.
+        each = (torch.cdist(flat, other, compute_mode="donot_use_mm_for_euclid_dist") for other in moved)
+        nearest = functools.reduce(torch.minimum, each)
+        result = torch.minimum(nearest, nearest.T).numpy()
+    else:
+        arrays = [{name: tensor.numpy() for name, tensor in stack.state_dict(i).items()} for i in range(len(stack))]
+        result = np.zeros((len(stack), len(stack)))
+        for i, j in itertools.combinations(range(len(stack)), 2):
+            orders = _weight_matching(arrays[i], arrays[j], symmetry)
+            moved_j = reorder(stack.select([j]), symmetry, orders).flatten()[0]
+            result[i, j] = result[j, i] = float((flat[i] - moved_j).norm())
+    np.fill_diagonal(result, 0)
+    return result
+
+
+def _weight_matching(
+    target: Mapping[str, np.ndarray], source: Mapping[str, np.ndarray], symmetry: Symmetry, *, sweeps: int = 20
+) -> Orders:
+    """Orders that bring one network's units close to another's, group after group until nothing changes."""
+    orders = [np.arange(size) for size, _ in symmetry]
+    for _ in range(sweeps):
+        changed = False
+        for group, (size, axes) in enumerate(symmetry):
+            similarity = np.zeros((size, size))
+            for name, axis in axes:
+                moved = _moved(source[name], name, symmetry, orders, except_group=group)
+                similarity += _units(target[name], axis) @ _units(moved, axis).T
+            order = linear_sum_assignment(similarity, maximize=True)[1]
+            before = similarity[np.arange(size), orders[group]].sum()
+            if similarity[np.arange(size), order].sum() > before + 1e-12 * abs(before):
+                orders[group], changed = order, True
+        if not changed:
+            break
+    return tuple(orders)
+
+
+def _units(array: np.ndarray, axis: int) -> np.ndarray:
+    """One row a unit."""
+    return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+
+
+def _moved(
+    array: np.ndarray, name: str, symmetry: Symmetry, orders: Sequence[np.ndarray], *, except_group: int
+) -> np.ndarray:
+    """A tensor with all groups but one in their present order."""
+    for group, (_, axes) in enumerate(symmetry):
+        for other, axis in axes:
+            if other == name and group != except_group:
+                array = np.take(array, orders[group], axis)
+    return array

@@ -1,0 +1,66 @@
+"""Initial parameters of many networks, each a pure function of its own seed."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from landscape import philox
+from landscape.errors import LandscapeError, Unsupported
+from landscape.params import Stack
+
+__all__ = ["Scheme", "initialise"]
+
+Scheme = Literal["default", "normal"]
+
+_STREAM = 0
+
+
+def initialise(
+    network: nn.Module,
+    seeds: Sequence[int],
+    *,
+    scheme: Scheme = "default",
+    std: float = 0.1,
+    scale: float = 1.0,
+) -> Stack:
+    """A stack with one freshly initialised network for each seed, float32 on the CPU.
+
+    `default` draws as PyTorch's Conv and Linear layers do: weights and biases uniform within 1 / sqrt(fan-in) (the
+    distribution is PyTorch's, the numbers are not: they come from Philox, so that a seed gives the same network in any
+    company). `normal` draws all from N(0, std^2). Either is then multiplied by `scale`.
+
+    Raises `Unsupported` for `default` if a parameter belongs to no Conv or Linear layer.
+    """
+    if not std > 0 or not scale > 0:
+        raise LandscapeError(f"initialisation needs a positive std and scale, got {std} and {scale}")
+    template = Stack({name: tensor[None] for name, tensor in network.state_dict().items()})
+    keys = torch.tensor(list(seeds), dtype=torch.int64)
+    if scheme == "normal":
+        flat = philox.normal(keys, stream=_STREAM, step=0, count=template.parameters) * std
+    else:
+        bounds = torch.cat(
+            [torch.full((math.prod(s),), b) for s, b in zip(template.shapes.values(), _bounds(network), strict=True)]
+        )
+        u = philox.uniform(keys, stream=_STREAM, step=0, count=template.parameters)
+        flat = (2 * u - 1) * bounds
+    return template.unflatten((flat * scale).float())
+
+
+def _bounds(network: nn.Module) -> list[float]:
+    """1 / sqrt(fan-in) of the layer that each tensor belongs to."""
+    bounds: dict[str, float] = {}
+    for prefix, layer in network.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            fan_in = math.prod(layer.weight.shape[1:])
+            bounds |= {
+                f"{prefix}.{name}".lstrip("."): fan_in**-0.5 for name, _ in layer.named_parameters(recurse=False)
+            }
+    for name in network.state_dict():
+        if name not in bounds:
+            raise Unsupported(
+                f"PyTorch's default initialisation is known for Conv and Linear layers, not for {name}: use normal"
+            )
+    return [bounds[name] for name in network.state_dict()]

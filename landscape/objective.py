@@ -1,0 +1,252 @@
+"""The landscape's height: a function from a stack of parameters to numbers, one a member.
+
+Members and samples are evaluated in chunks that keep activations in the cache of a CPU and within a bound on a GPU, whatever
+the number of members. Sums run in float64.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from landscape.errors import LandscapeError, Mismatch, Unverified
+from landscape.params import Stack
+from landscape.stacked import Noise, Stacked
+
+__all__ = ["Batch", "Chunk", "Metric", "Objective", "choose_chunk"]
+
+#: Bytes of the widest activation of a chunk: about a core's cache on a CPU, a small share of the memory on a GPU.
+ACTIVATION_BYTES = {"cpu": 2**20, "cuda": 2**28}
+
+#: Sample axes are padded to a multiple of this with weight zero, and members come in multiples of at least this half: vector
+#: units then never treat a member's numbers differently for its place.
+SAMPLE_MULTIPLE = 32
+MEMBER_MULTIPLE = 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """Weighted samples, features-first; a leading axis of 1 is shared by all members.
+
+    `weights` sum to 1 over real samples; a sample of weight zero is padding and counts nowhere.
+    """
+
+    inputs: Float[Tensor, "members feature sample *space"]
+    targets: Shaped[Tensor, "members_of_targets sample *target"]
+    weights: Float[Tensor, "members_of_weights sample"]
+
+    @classmethod
+    def padded(cls, inputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> "Batch":
+        """A batch whose sample axis is filled up to a multiple of 32 with samples of weight zero.
+
+        Without `weights` each sample weighs the same.
+        """
+        count = inputs.shape[2]
+        if weights is None:
+            weights = torch.full((1, count), 1 / count, dtype=torch.float64, device=inputs.device)
+        extra = -count % SAMPLE_MULTIPLE
+        if extra:
+            inputs = torch.cat([inputs, inputs[:, :, :1].repeat_interleave(extra, 2)], 2)
+            targets = torch.cat([targets, targets[:, :1].repeat_interleave(extra, 1)], 1)
+            weights = torch.cat([weights, weights.new_zeros(weights.shape[0], extra)], 1)
+        return cls(inputs, targets, weights)
+
+    def members(self, index: Tensor) -> "Batch":
+        """The part that belongs to the members at `index`."""
+        inputs, targets, weights = (
+            tensor if tensor.shape[0] == 1 else tensor[index] for tensor in (self.inputs, self.targets, self.weights)
+        )
+        return Batch(inputs, targets, weights)
+
+    def samples(self, start: int, stop: int) -> "Batch":
+        """A range of samples."""
+        return Batch(self.inputs[:, :, start:stop], self.targets[:, start:stop], self.weights[:, start:stop])
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A number for each sample, and how samples become one number a member.
+
+    `per_sample(outputs, targets)` gives [member, sample]. `mean` weighs the samples; `count` adds them up, each real sample
+    once; `all` is 1 where every real sample is nonzero.
+    """
+
+    per_sample: Callable[[Tensor, Tensor], Tensor]
+    reduction: Literal["mean", "count", "all"] = "mean"
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Members and samples that are evaluated at once; stored with every result, since rounding can depend on it."""
+
+    members: int
+    samples: int
+
+
+def choose_chunk(network: Stacked, data: Batch, *, most_members: int = 64) -> Chunk:
+    """Sizes at which the widest activation of a chunk has about `ACTIVATION_BYTES`; on a CPU at most `most_members`.
+
+    Small chunks waste little on a short last one (a line of 51 points); training pays for more operations a chunk and
+    gains from larger ones.
+    """
+    device, itemsize = data.inputs.device.type, data.inputs.dtype.itemsize
+    budget = ACTIVATION_BYTES.get(device, ACTIVATION_BYTES["cuda"])
+    width = network.widest(data.inputs) * itemsize
+    fitting = 4 * budget // (MEMBER_MULTIPLE * width)
+    samples = min(data.inputs.shape[2], max(SAMPLE_MULTIPLE, fitting // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE))
+    # A multiple of the thread count too: elementwise operations split a chunk evenly over threads, and a split inside a
+    # vector would make rounding depend on the place.
+    multiple = math.lcm(MEMBER_MULTIPLE, torch.get_num_threads() if device == "cpu" else 1)
+    members = round(budget / (samples * width) / multiple) * multiple
+    if device == "cpu":
+        members = min(members, most_members // multiple * multiple)
+    return Chunk(max(multiple, members), samples)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Objective:
+    """A network, weighted data, a loss and metrics: `objective(stack)` gives a dict of float64 tensors, one a member.
+
+    `metrics` holds at least `loss`, a weighted mean. Where the data is a `sampled` part of what is meant, each mean comes
+    with its standard error over samples, under its name and `_se`. `predict` turns outputs into decisions,
+    [member, sample, *target]. With `chunk` None a size is chosen for the device.
+    """
+
+    network: Stacked
+    data: Batch
+    metrics: Mapping[str, Metric]
+    predict: Callable[[Tensor], Tensor]
+    sampled: bool = False
+    chunk: Chunk | None = None
+
+    def __post_init__(self) -> None:
+        if "loss" not in self.metrics or self.metrics["loss"].reduction != "mean":
+            raise LandscapeError("an objective needs a metric 'loss' whose samples are averaged")
+        if self.chunk is None:
+            object.__setattr__(self, "chunk", choose_chunk(self.network, self.data))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data is, and where stacks are evaluated."""
+        return self.data.inputs.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Element type of the computation."""
+        return self.data.inputs.dtype
+
+    def __call__(self, stack: Stack) -> dict[str, Float[Tensor, " member"]]:
+        """Loss and metrics of each member."""
+        with torch.no_grad():
+            parts = [self._reduce(part, self.data, self.network) for _, part in self._chunks(stack)]
+        return {name: torch.cat([part[name] for part in parts])[: len(stack)] for name in parts[0]}
+
+    def predictions(self, stack: Stack) -> Shaped[Tensor, "member sample *target"]:
+        """The decision of each member on each real sample."""
+        real = self.data.weights[0] > 0
+        with torch.no_grad():
+            parts = [self.predict(self.network(part, self.data.inputs))[:, real] for _, part in self._chunks(stack)]
+        return torch.cat(parts)[: len(stack)]
+
+    def gradient(
+        self, stack: Stack, batch: Batch | None = None, noise: Callable[[Tensor], Noise] | None = None
+    ) -> tuple[Float[Tensor, " member"], Stack]:
+        """Loss of each member and its gradient, on another batch if one is given.
+
+        `noise`, if given, makes the source of randomness of the members at an index.
+        """
+        batch = batch or self.data
+        losses, gradients = [], []
+        for index, part in self._chunks(stack):
+            source = noise(index) if noise else None
+            value, gradient = self._gradient(part, batch.members(index), source)
+            losses.append(value)
+            gradients.append(gradient)
+        flat = torch.cat(gradients)[: len(stack)]
+        return torch.cat(losses)[: len(stack)], stack.unflatten(flat)
+
+    def loss(self, stack: Stack, batch: Batch | None = None, noise: Noise | None = None) -> Float[Tensor, " member"]:
+        """Loss of each member as one differentiable graph, unchunked: for derivatives of any order."""
+        batch = batch or self.data
+        losses = self.metrics["loss"].per_sample(self.network(stack, batch.inputs, noise), batch.targets)
+        return (losses * batch.weights.to(losses.dtype)).sum(1)
+
+    def plain(self, state_dict: Mapping[str, Tensor]) -> dict[str, float]:
+        """The same numbers from the plain module's own forward: the referee of every fast path."""
+        stack = Stack({name: tensor[None].to(self.device, self.dtype) for name, tensor in state_dict.items()})
+        with torch.no_grad():
+            values = self._reduce(stack, self.data, self._plain_network)
+        return {name: float(value[0]) for name, value in values.items()}
+
+    @functools.cached_property
+    def _plain_network(self) -> Stacked:
+        return Stacked(self.network.module, backend="loop")
+
+    def check_deterministic(self, stack: Stack) -> None:
+        """Raise `Unverified` if the same call does not give the same numbers twice."""
+        first, second = self(stack), self(stack)
+        for name, values in first.items():
+            if not torch.equal(values.nan_to_num(), second[name].nan_to_num()):
+                raise Unverified(
+                    f"the objective is not deterministic: two calls differ in {name}. Look for dropout or BatchNorm in "
+                    "training mode, or data drawn anew at each call"
+                )
+
+    def _chunks(self, stack: Stack) -> Iterator[tuple[Tensor, Stack]]:
+        """Chunks of the stack on the objective's device, each with the places of its members."""
+        assert self.chunk is not None
+        if not len(stack):
+            raise Mismatch("an empty stack has no values")
+        last = len(stack) - 1
+        for number, part in enumerate(stack.chunks(self.chunk.members)):
+            start = number * self.chunk.members
+            index = torch.arange(start, start + self.chunk.members, device=self.device).clamp_(max=last)
+            yield index, part.to(self.device, self.dtype)
+
+    def _sample_chunks(self, batch: Batch) -> Iterator[Batch]:
+        assert self.chunk is not None
+        for start in range(0, batch.inputs.shape[2], self.chunk.samples):
+            yield batch.samples(start, start + self.chunk.samples)
+
+    def _reduce(self, stack: Stack, batch: Batch, network: Stacked) -> dict[str, Tensor]:
+        """Values of one chunk of members over all samples."""
+        sums = {name: torch.zeros(len(stack), dtype=torch.float64, device=self.device) for name in self.metrics}
+        squares = {name: torch.zeros_like(total) for name, total in sums.items()}
+        real = int((batch.weights > 0).sum())
+        for part in self._sample_chunks(batch):
+            outputs = network(stack, part.inputs)
+            weights = part.weights[0].double()
+            exists = (weights > 0).double()
+            for name, metric in self.metrics.items():
+                values = metric.per_sample(outputs, part.targets)
+                if metric.reduction == "mean":
+                    sums[name] += values.double() @ weights
+                    if self.sampled:
+                        squares[name] += values.double().square() @ weights
+                else:
+                    sums[name] += (values if metric.reduction == "count" else values != 0).double() @ exists
+        result = {}
+        for name, metric in self.metrics.items():
+            result[name] = (sums[name] == real).double() if metric.reduction == "all" else sums[name]
+            if self.sampled and metric.reduction == "mean":
+                variance = (squares[name] - sums[name].square()).clamp_(min=0)
+                result[f"{name}_se"] = (variance / max(real - 1, 1)).sqrt()
+        return result
+
+    def _gradient(self, stack: Stack, batch: Batch, noise: Noise | None) -> tuple[Tensor, Tensor]:
+        """Loss and flat gradient of one chunk of members, accumulated over chunks of samples."""
+        flat = stack.flatten().detach().requires_grad_()
+        total, gradient = None, None
+        for part in self._sample_chunks(batch):
+            loss = self.loss(stack.unflatten(flat), part, noise)
+            (piece,) = torch.autograd.grad(loss.sum(), flat)
+            total = loss.detach() if total is None else total + loss.detach()
+            gradient = piece if gradient is None else gradient + piece
+        assert total is not None
+        assert gradient is not None
+        return total, gradient

@@ -1,0 +1,162 @@
+"""Stacks: the parameters of many networks of one architecture, and their algebra."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from landscape.errors import Mismatch
+
+__all__ = ["Stack", "concatenate", "lerp", "stack_state_dicts"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stack:
+    """Parameters of many networks: named tensors, each with a leading `member` axis.
+
+    Raises `Mismatch` if the tensors do not all have the same number of members.
+
+    >>> Stack({"weight": torch.zeros(3, 2, 5), "bias": torch.zeros(3, 2)}).parameters
+    12
+    """
+
+    tensors: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        if not self.tensors:
+            raise Mismatch("a stack needs at least one tensor")
+        members = {name: tensor.shape[0] if tensor.ndim else None for name, tensor in self.tensors.items()}
+        if len(set(members.values())) > 1 or None in members.values():
+            raise Mismatch(f"the tensors of a stack differ in their number of members: {members}")
+
+    def __len__(self) -> int:
+        return int(next(iter(self.tensors.values())).shape[0])
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor of one member."""
+        return {name: tuple(tensor.shape[1:]) for name, tensor in self.tensors.items()}
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of one member."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+        return next(iter(self.tensors.values())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Element type of the tensors."""
+        return next(iter(self.tensors.values())).dtype
+
+    def select(self, index: Int[Tensor, " index"] | slice | Sequence[int]) -> "Stack":
+        """The members at `index`, in its order."""
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index, device=self.device)
+        return Stack({name: tensor[index] for name, tensor in self.tensors.items()})
+
+    def to(self, *args: Any, **kwargs: Any) -> "Stack":
+        """Each tensor's `to`: another device or element type."""
+        return Stack({name: tensor.to(*args, **kwargs) for name, tensor in self.tensors.items()})
+
+    def state_dict(self, member: int) -> dict[str, Tensor]:
+        """State dict of one member; a negative number counts from the end."""
+        return {name: tensor[member] for name, tensor in self.tensors.items()}
+
+    def chunks(self, size: int) -> Iterator["Stack"]:
+        """Stacks of exactly `size` members; the last is filled up with its own last member.
+
+        Equal sizes keep every member's arithmetic the same wherever it stands.
+        """
+        for start in range(0, len(self), size):
+            index = torch.arange(start, start + size, device=self.device).clamp_(max=len(self) - 1)
+            yield self.select(slice(start, start + size)) if start + size <= len(self) else self.select(index)
+
+    def flatten(self) -> Float[Tensor, "member parameter"]:
+        """One row a member, the tensors in their order."""
+        return torch.cat([tensor.flatten(1) for tensor in self.tensors.values()], dim=1)
+
+    def unflatten(self, flat: Float[Tensor, "others parameter"]) -> "Stack":
+        """Rows laid out as `flatten` lays them out, as a stack of this architecture (views of `flat`)."""
+        tensors, start = {}, 0
+        for name, shape in self.shapes.items():
+            size = math.prod(shape)
+            tensors[name] = flat[:, start : start + size].view(len(flat), *shape)
+            start += size
+        return Stack(tensors)
+
+    def norms(self) -> tuple[Float[Tensor, " member"], Float[Tensor, " member"]]:
+        """L1 and L2 norm of each member, summed in float64."""
+        flat = self.flatten().double()
+        return flat.abs().sum(1), flat.square().sum(1).sqrt()
+
+    def subtract(self, other: "Stack") -> "Stack":
+        """Member by member difference, in float64; a stack of one member goes with any."""
+        require_same_shapes(self, other)
+        return Stack({name: tensor.double() - other[name].double() for name, tensor in self.tensors.items()})
+
+
+def require_same_shapes(a: Stack, b: Stack, *, names: tuple[str, str] = ("one", "the other")) -> None:
+    """Raise `Mismatch`, listing what differs, unless two stacks hold the same architecture."""
+    if a.shapes == b.shapes:
+        return
+    missing = [name for name in a.shapes if name not in b.shapes]
+    extra = [name for name in b.shapes if name not in a.shapes]
+    reshaped = [
+        f"{name} {list(a.shapes[name])} against {list(b.shapes[name])}"
+        for name in a.shapes
+        if name in b.shapes and a.shapes[name] != b.shapes[name]
+    ]
+    parts = [
+        f"only in {names[0]}: {', '.join(missing)}" if missing else "",
+        f"only in {names[1]}: {', '.join(extra)}" if extra else "",
+        f"other shape: {', '.join(reshaped)}" if reshaped else "",
+    ]
+    order = "the same tensors in another order" if not any(parts) else "; ".join(part for part in parts if part)
+    raise Mismatch(f"{names[0]} and {names[1]} are of different architectures: {order}")
+
+
+def stack_state_dicts(state_dicts: Iterable[Mapping[str, Tensor]]) -> Stack:
+    """A stack with one member for each state dict, in their order; names in the order of the first."""
+    dicts = list(state_dicts)
+    if not dicts:
+        raise Mismatch("a stack needs at least one state dict")
+    singles = [Stack({name: dicts[0][name][None] for name in dicts[0]})]
+    for number, other in enumerate(dicts[1:], start=1):
+        names = dicts[0] if other.keys() == dicts[0].keys() else other
+        single = Stack({name: other[name][None] for name in names})
+        require_same_shapes(singles[0], single, names=("member 0", f"member {number}"))
+        singles.append(single)
+    return concatenate(singles)
+
+
+def concatenate(stacks: Sequence[Stack]) -> Stack:
+    """The members of several stacks of one architecture, one after another."""
+    for other in stacks[1:]:
+        require_same_shapes(stacks[0], other)
+    return Stack({name: torch.cat([stack[name] for stack in stacks]) for name in stacks[0].tensors})
+
+
+def lerp(start: Stack, end: Stack, alphas: Float[Tensor, " member"]) -> Stack:
+    """Member i at `(1 - alpha_i) start_i + alpha_i end_i`.
+
+    Computed from both ends directly; at alpha 0 and 1 the ends themselves, bit for bit (even where the other end is
+    infinite or the product would round).
+    """
+
+    def blend(a: Tensor, b: Tensor) -> Tensor:
+        t = alphas.to(a.dtype).reshape(-1, *[1] * (a.ndim - 1))
+        return torch.where(t == 0, a, torch.where(t == 1, b, (1 - t) * a + t * b))
+
+    require_same_shapes(start, end)
+    return Stack({name: blend(tensor, end[name]) for name, tensor in start.tensors.items()})

@@ -1,0 +1,198 @@
+"""What a problem is: an architecture, data, an objective, known solutions and symmetries; looked up by name.
+
+A problem of one's own is a frozen dataclass that derives from `Problem`; its fields become command-line options.
+"""
+
+import abc
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from landscape.errors import LandscapeError, Unverified
+from landscape.intervals import Proportion
+from landscape.objective import Batch, Metric, Objective
+from landscape.params import Stack
+
+__all__ = ["BUILT_IN", "Axis", "Problem", "Symmetry", "Verification", "create", "find", "option", "verify"]
+
+#: Problems that ship with the package, as import strings.
+BUILT_IN = {"life": "landscape.problems.life:Life"}
+
+#: One axis of one tensor: (name, axis of a single member's tensor).
+Axis = tuple[str, int]
+
+#: Groups of interchangeable units: their number, and the axes along which each tensor enumerates them.
+Symmetry = tuple[tuple[int, tuple[Axis, ...]], ...]
+
+
+def option(default: Any, text: str) -> Any:
+    """A field of a problem that the command line offers as an option, with its help."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+class Problem(abc.ABC):
+    """An architecture with its data, objective, landmarks and symmetry. Derived classes are frozen dataclasses."""
+
+    #: Name under which the problem is found again: a key of `BUILT_IN`, or `pkg.module:NAME`.
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def title(self) -> str:
+        """The problem in a few words, for figures."""
+
+    @abc.abstractmethod
+    def network(self) -> nn.Module:
+        """The plain network, with its own initial parameters."""
+
+    @abc.abstractmethod
+    def objective(
+        self,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        samples: int | None = None,
+        seed: int = 0,
+    ) -> Objective:
+        """The height of the landscape.
+
+        Its metrics are `loss` and, where they make sense, `accuracy` (mean), `right` (count of samples) and `solved`.
+        Where the data has to be sampled, `samples` of them are drawn from `seed`; all calls see the same.
+        """
+
+    @abc.abstractmethod
+    def training_batch(
+        self,
+        seeds: Int[Tensor, " member"],
+        step: int,
+        size: int,
+        *,
+        device: str | torch.device,
+        dtype: torch.dtype,
+    ) -> Batch:
+        """Fresh training data of one step, a pure function of each seed and the step: a batch a seed."""
+
+    @abc.abstractmethod
+    def landmarks(self) -> tuple[str, ...]:
+        """Names of the known points that this problem has."""
+
+    @abc.abstractmethod
+    def landmark(self, name: str) -> Stack:
+        """A known point as a stack of one member; raises `Unsupported`, with the reason, where there is none."""
+
+    @abc.abstractmethod
+    def describe_landmark(self, name: str) -> str:
+        """The full name of a landmark, its design included, for figures and files."""
+
+    @abc.abstractmethod
+    def symmetry(self) -> Symmetry:
+        """Groups of units whose order does not change the network's function."""
+
+    @abc.abstractmethod
+    def exactness(self) -> Metric | None:
+        """Metric that is nonzero where an output equals its target exactly, not only after rounding."""
+
+    def config(self) -> dict[str, Any]:
+        """Every field, defaults included, as JSON values."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """Whether a landmark is what it says it is. `gradient_norm` is the L2 norm of the loss's gradient."""
+
+    landmark: str
+    description: str
+    right: Proportion
+    sampled: bool
+    loss: float
+    loss_se: float | None
+    gradient_norm: float
+    exact_outputs: bool | None
+
+    @property
+    def solves(self) -> bool:
+        """Every sample right."""
+        return self.right.count == self.right.total
+
+
+def verify(
+    problem: Problem,
+    landmark: str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    samples: int | None = None,
+    seed: int = 0,
+) -> Verification:
+    """Evaluate a landmark on the problem's objective, sampled with `samples` where there is no exact one."""
+    objective = problem.objective(device=device, dtype=dtype, samples=samples, seed=seed)
+    if (exactness := problem.exactness()) is not None:
+        objective = dataclasses.replace(objective, metrics={**objective.metrics, "exact": exactness})
+    stack = problem.landmark(landmark)
+    values = {name: float(value[0]) for name, value in objective(stack).items()}
+    _, gradient = objective.gradient(stack)
+    return Verification(
+        landmark=landmark,
+        description=problem.describe_landmark(landmark),
+        right=Proportion(int(values["right"]), int((objective.data.weights[0] > 0).sum())),
+        sampled=objective.sampled,
+        loss=values["loss"],
+        loss_se=values.get("loss_se"),
+        gradient_norm=float(gradient.norms()[1][0]),
+        exact_outputs=bool(values["exact"]) if exactness else None,
+    )
+
+
+def require_verified(verification: Verification) -> None:
+    """Raise `Unverified` unless the landmark solves its problem."""
+    right = verification.right
+    if not verification.solves:
+        raise Unverified(
+            f"landmark {verification.description} does not solve the problem: {right.total - right.count} of "
+            f"{right.total} {'sampled boards' if verification.sampled else 'patterns'} wrong. "
+            "See `landscape verify` for the landmarks that do"
+        )
+
+
+def find(name: str) -> type[Problem] | Problem:
+    """A problem's class, or a ready instance, from its name or `pkg.module:NAME`."""
+    target = BUILT_IN.get(name, name)
+    module_name, _, attribute = target.partition(":")
+    if not attribute:
+        close = difflib.get_close_matches(name, BUILT_IN, n=1)
+        hint = (
+            f"did you mean {close[0]}?"
+            if close
+            else f"there are {', '.join(BUILT_IN)}, and your own as pkg.module:NAME"
+        )
+        raise LandscapeError(f"there is no problem '{name}': {hint}")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise LandscapeError(f"cannot load problem '{name}': {error}") from error
+    if not isinstance(found, Problem) and not (isinstance(found, type) and issubclass(found, Problem)):
+        raise LandscapeError(f"'{name}' is {type(found).__name__}, not a landscape.Problem")
+    return found
+
+
+def create(name: str, config: Mapping[str, Any] | None = None) -> Problem:
+    """The problem of this name with the given fields; raises `LandscapeError` for a field that it does not have."""
+    found = find(name)
+    config = dict(config or {})
+    if isinstance(found, Problem):
+        if config and config != found.config():
+            raise LandscapeError(f"problem '{name}' is a ready instance and takes no options")
+        return found
+    fields: Sequence[str] = [field.name for field in dataclasses.fields(found)]  # type: ignore[arg-type]
+    for key in config:
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(fields)}"
+            raise LandscapeError(f"problem '{name}' has no option '{key}': {hint}")
+    return found(**config)

@@ -1,0 +1,1 @@
+"""Problems that ship with the package, one folder each."""
