@@ -1,6 +1,7 @@
 """What separates the solutions that training finds: walks, barriers and clusters of minima, many networks at once.
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
+Functions that share their module's name are imported from it: `from landscape.walk import walk`.
 """
 
 import importlib
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
     from landscape.store import Run as Run
     from landscape.store import load as load
     from landscape.train import Training as Training
-    from landscape.train import train as train
+    from landscape.walk import Connection as Connection
     from landscape.walk import connect as connect
-    from landscape.walk import walk as walk
     from landscape.walk import walk_to_file as walk_to_file
 
 _HOMES = {
@@ -34,8 +34,8 @@ _HOMES = {
     "paths": ("Line", "grid"),
     "problem": ("Problem", "create", "verify"),
     "store": ("Checkpoint", "Run", "load"),
-    "train": ("Training", "train"),
-    "walk": ("connect", "walk", "walk_to_file"),
+    "train": ("Training",),
+    "walk": ("Connection", "connect", "walk_to_file"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -143,14 +143,14 @@ class Objective:
     def __call__(self, stack: Stack) -> dict[str, Float[Tensor, " member"]]:
         """Loss and metrics of each member."""
         with torch.no_grad():
-            parts = [self._reduce(part, self.data, self.network) for _, part in self._chunks(stack)]
+            parts = [self._reduce(part, self.data, self.network) for _, part in self.chunks(stack)]
         return {name: torch.cat([part[name] for part in parts])[: len(stack)] for name in parts[0]}
 
     def predictions(self, stack: Stack) -> Shaped[Tensor, "member sample *target"]:
         """The decision of each member on each real sample."""
         real = self.data.weights[0] > 0
         with torch.no_grad():
-            parts = [self.predict(self.network(part, self.data.inputs))[:, real] for _, part in self._chunks(stack)]
+            parts = [self.predict(self.network(part, self.data.inputs))[:, real] for _, part in self.chunks(stack)]
         return torch.cat(parts)[: len(stack)]
 
     def gradient(
@@ -162,7 +162,7 @@ class Objective:
         """
         batch = batch or self.data
         losses, gradients = [], []
-        for index, part in self._chunks(stack):
+        for index, part in self.chunks(stack):
             source = noise(index) if noise else None
             value, gradient = self._gradient(part, batch.members(index), source)
             losses.append(value)
@@ -197,7 +197,7 @@ class Objective:
                     "training mode, or data drawn anew at each call"
                 )
 
-    def _chunks(self, stack: Stack) -> Iterator[tuple[Tensor, Stack]]:
+    def chunks(self, stack: Stack) -> Iterator[tuple[Tensor, Stack]]:
         """Chunks of the stack on the objective's device, each with the places of its members."""
         assert self.chunk is not None
         if not len(stack):

@@ -8,7 +8,7 @@ that reads it is a single product for all members together.
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ __all__ = ["Backend", "Noise", "Stacked", "features_first"]
 Backend = Literal["stacked", "vmap", "loop"]
 
 
+@runtime_checkable
 class Noise(Protocol):
     """Source of a training pass's randomness: uniform numbers in [0, 1), [member, *shape], a stream a layer."""
 

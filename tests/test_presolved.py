@@ -282,7 +282,7 @@ def test_leaky_hat_holds_for_any_number_of_steps_where_it_is_the_wide_default() 
         margin = 2 / (0.99 * gain)
         drop = (kernel.sum() + centre / gain) * depth[:, 0] / margin
         assert drop.max() < 0.45
-        assert len(rules) == {"moore": 800, "von Neumann": 154}[neighbourhood]
+        assert len(rules) == {"moore": 856, "von Neumann": 166}[neighbourhood]
 
 
 @pytest.mark.parametrize("rule", [Rule.parse("B0123/S4"), Rule.parse("B2/S12345")], ids=str)

@@ -257,8 +257,8 @@ def default_design(rule: Rule, *, steps: int, m_factor: int, activation: str) ->
     ReLU: `post` where it applies, else `bump`. ELU and GELU: `hat`. RReLU: `trapezoid`; with m_factor 1 `hat`, for one
     step. LeakyReLU: `hat` if both ends weigh the centre alike, as for B3/S23V and B3/S23. That holds for any number of
     steps: live cells are exactly 1, dead ones at most slope^2 gain (distance from the band) below 0, and what a
-    neighbourhood adds up of that stays under 0.45 of the margin for all such rules. Under other rules the hat may drift:
-    `trapezoid` then, and with m_factor 1 the hat nevertheless, for verification to judge.
+    neighbourhood adds up of that stays under 0.45 of the margin for all such rules. Other rules may drift: `trapezoid`
+    then, and with m_factor 1 the hat nevertheless, for verification to judge.
 
     Raises `Unsupported` for a rule that is no interval rule and where RReLU has no design.
 

@@ -1,0 +1,1 @@
+"""Questions about curves and runs, one file each. Those that read curves need numpy and scipy alone."""

@@ -1,0 +1,127 @@
+"""How high is what lies between two ends of a line, where is it, and how wide are the valleys at its feet?
+
+All of it is read off the points from alpha 0 to alpha 1, so a peak narrower than the grid is missed.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.signal import find_peaks
+
+from landscape.curves import Curves
+from landscape.errors import LandscapeError
+from landscape.intervals import bootstrap
+
+__all__ = ["DEFINITIONS", "Barriers", "barriers", "lowest_per_end"]
+
+#: Barrier definitions by name; L0 and L1 are the losses at the ends.
+DEFINITIONS = {
+    "above_chord": "max over alpha of L(alpha) - ((1 - alpha) L0 + alpha L1)",
+    "above_mean": "max over alpha of L(alpha) - (L0 + L1) / 2",
+    "above_higher_end": "max over alpha of L(alpha) - max(L0, L1)",
+}
+
+#: A peak counts if it stands out by this share of its line's range of losses.
+PROMINENCE = 0.01
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Barriers:
+    """One number a line, NaN where a loss on the line is not finite.
+
+    `above_chord`, `above_mean` and `above_higher_end` are the barrier in the units of the loss (see `DEFINITIONS`; the first
+    is Frankle et al.'s, ICML 2020, without their averaging of the ends); `peak_alpha` and `peak_loss` the place of the highest
+    point above the chord; `peaks` the number of local maxima that stand out by 1 % of the line's range, ends excluded, a
+    plateau counted once. `delta` is the smallest Delta for which the line falls Delta-monotonically from start to end, the
+    largest rise between any point and a later one (J. Lucas et al., ICML 2021). `start_width` and `end_width` say how far from
+    an end, as a share of the line's length, the loss first climbs half of the barrier above the chord: NaN without a barrier.
+    """
+
+    above_chord: Float[np.ndarray, " line"]
+    above_mean: Float[np.ndarray, " line"]
+    above_higher_end: Float[np.ndarray, " line"]
+    peak_alpha: Float[np.ndarray, " line"]
+    peak_loss: Float[np.ndarray, " line"]
+    peaks: Float[np.ndarray, " line"]
+    delta: Float[np.ndarray, " line"]
+    start_width: Float[np.ndarray, " line"]
+    end_width: Float[np.ndarray, " line"]
+
+    def __len__(self) -> int:
+        return len(self.above_chord)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Of each quantity: median with its bootstrap interval over lines, quartiles and extremes, NaN left out."""
+        result = {}
+        for field in dataclasses.fields(self):
+            values = getattr(self, field.name)
+            finite = values[np.isfinite(values)]
+            quartiles = np.quantile(finite, [0, 0.25, 0.5, 0.75, 1]) if len(finite) else np.full(5, np.nan)
+            result[field.name] = {
+                **dict(zip(("min", "q1", "median", "q3", "max"), quartiles.tolist(), strict=True)),
+                "median_interval": bootstrap(finite).tolist(),
+                "lines": len(finite),
+            }
+        return result
+
+
+def barriers(curves: Curves) -> Barriers:
+    """Barriers of the finished lines of `curves`, in their order; raises `LandscapeError` if none is finished."""
+    if not curves.done.any():
+        raise LandscapeError("none of the lines is finished: walk again to complete them")
+    alpha, loss = curves.alpha[curves.inside], curves.loss[curves.done][:, curves.inside]
+    first, last = loss[:, :1], loss[:, -1:]
+    excess = loss - ((1 - alpha) * first + alpha * last)
+    finite = np.isfinite(loss).all(axis=1)
+    top = np.argmax(np.where(np.isfinite(excess), excess, -np.inf), axis=1)
+    lines = np.arange(len(loss))
+    widths = np.array([_half_widths(alpha, row) for row in excess]).reshape(-1, 2)
+    results = {
+        "above_chord": excess.max(axis=1),
+        "above_mean": (loss - (first + last) / 2).max(axis=1),
+        "above_higher_end": (loss - np.maximum(first, last)).max(axis=1),
+        "peak_alpha": alpha[top],
+        "peak_loss": loss[lines, top],
+        "peaks": np.array([_count_peaks(row) for row in loss], dtype=float),
+        "delta": (loss - np.minimum.accumulate(loss, axis=1)).max(axis=1),
+        "start_width": widths[:, 0],
+        "end_width": widths[:, 1],
+    }
+    return Barriers(**{name: np.where(finite, values, np.nan) for name, values in results.items()})
+
+
+def lowest_per_end(curves: Curves) -> Int[np.ndarray, " end"]:
+    """Of the finished lines that lead to the same member, the one with the lowest barrier above the chord.
+
+    A start that is known in several equivalent orders of its filters has a line from each. Lines in the order of their ends.
+    """
+    height = np.full(len(curves), np.inf)
+    height[curves.done] = np.nan_to_num(barriers(curves).above_chord, nan=np.inf)
+    # A stable sort by height, then by end: the first line of each end is its lowest.
+    order = np.lexsort((height, curves.to_member))
+    order = order[curves.done[order]]
+    lowest: np.ndarray = order[np.unique(curves.to_member[order], return_index=True)[1]]
+    return lowest
+
+
+def _count_peaks(loss: Float[np.ndarray, " point"]) -> int:
+    """Local maxima between the ends; `find_peaks` finds the middle of a plateau and never an end."""
+    if not np.isfinite(loss).all() or (spread := float(np.ptp(loss))) == 0:
+        return 0
+    return len(find_peaks(loss, prominence=PROMINENCE * spread)[0])
+
+
+def _half_widths(alpha: Float[np.ndarray, " point"], excess: Float[np.ndarray, " point"]) -> tuple[float, float]:
+    """From each end, how far to where the excess first reaches half its maximum (linear between points)."""
+    if not np.isfinite(excess).all() or excess.max() <= 0:
+        return np.nan, np.nan
+    half = excess.max() / 2
+    return _first_crossing(alpha, excess, half), _first_crossing(1 - alpha[::-1], excess[::-1], half)
+
+
+def _first_crossing(x: Float[np.ndarray, " point"], y: Float[np.ndarray, " point"], level: float) -> float:
+    after = int(np.argmax(y >= level))
+    share = (level - y[after - 1]) / (y[after] - y[after - 1])
+    return float(x[after - 1] + share * (x[after] - x[after - 1]))
