@@ -114,7 +114,7 @@ class Objective:
 
     `metrics` holds at least `loss`, a weighted mean. Where the data is a `sampled` part of what is meant, each mean comes
     with its standard error over samples, under its name and `_se`. `predict` turns outputs into decisions,
-    [member, sample, *target]. With `chunk` None a size is chosen for the device.
+    [member, sample, *target]. `unit` is that of the loss. With `chunk` None a size is chosen for the device.
     """
 
     network: Stacked
@@ -122,6 +122,7 @@ class Objective:
     metrics: Mapping[str, Metric]
     predict: Callable[[Tensor], Tensor]
     sampled: bool = False
+    unit: str = ""
     chunk: Chunk | None = None
 
     def __post_init__(self) -> None:

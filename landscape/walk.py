@@ -1,6 +1,7 @@
 """The walk engine: lines x alphas x objective -> curves, in blocks of whole lines, resumable."""
 
 import dataclasses
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,20 +14,23 @@ from jaxtyping import Float
 
 from landscape import align, provenance
 from landscape.curves import Curves, Source, join
-from landscape.errors import Mismatch, Unverified
+from landscape.errors import LandscapeError, Mismatch, Unverified
 from landscape.files import differences, digest, read_json, refuse_existing, write_json
 from landscape.objective import Chunk, Objective
 from landscape.params import Stack, concatenate
-from landscape.paths import Line
-from landscape.problem import Symmetry
-from landscape.store import Checkpoint
+from landscape.paths import Line, grid
+from landscape.problem import Problem, Symmetry, create, require_verified, verify
+from landscape.store import Checkpoint, load, require_same_architecture
 
-__all__ = ["Connection", "Pairing", "blocks", "connect", "walk", "walk_to_file"]
+__all__ = ["Connection", "Orders", "Pairing", "blocks", "connect", "walk", "walk_between", "walk_to_file"]
 
 Progress = Callable[[int, int], None]
 
 #: How members of two checkpoints become lines: member by member, or each with each.
 Pairing = Literal["matched", "all"]
+
+#: Order of the start's units: as stored, every equivalent one, or the one that lies closest to the end.
+Orders = Literal["stored", "all", "matched"]
 
 #: Points evaluated in one block of lines, at least one line.
 _BLOCK_POINTS = 8192
@@ -56,7 +60,7 @@ def connect(
     end: Checkpoint,
     *,
     pairing: Pairing = "matched",
-    orders: Literal["stored", "all", "matched"] = "stored",
+    orders: Orders = "stored",
     symmetry: Symmetry = (),
 ) -> Connection:
     """Lines from the members of one checkpoint to those of another.
@@ -90,6 +94,92 @@ def connect(
 
 def _relabelled(source: Source, text: str) -> Source:
     return dataclasses.replace(source, label=f"{source.label}, {text}")
+
+
+def walk_between(
+    start: str,
+    end: str,
+    *,
+    problem: Problem | None = None,
+    points: int = 51,
+    span: tuple[float, float] = (0.0, 1.0),
+    pairing: Pairing = "matched",
+    orders: Orders = "stored",
+    samples: int | None = None,
+    sample_seed: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    output: Path | None = None,
+    force: bool = False,
+    on_progress: Progress = lambda done, total: None,
+) -> Path:
+    """Walk between two places, each a landmark's name or what `store.load` reads, and write the curves to a file.
+
+    The problem is that of the checkpoints unless one is given. Raises `Unverified` for a landmark that does not solve it,
+    `Mismatch` for a checkpoint of another architecture, `LandscapeError` for one that holds NaN.
+    """
+    loaded = {place: load(place) for place in (start, end) if not is_landmark(place)}
+    problem = problem or _common_problem(loaded)
+    settings: dict[str, Any] = {"device": device, "dtype": dtype, "samples": samples, "seed": sample_seed}
+    objective = problem.objective(**settings)
+    ends, landmarks = [], []
+    for place in (start, end):
+        if place in loaded:
+            stack = require_same_architecture(loaded[place], objective.network.template)
+            ends.append(dataclasses.replace(loaded[place], stack=stack))
+            ends[-1].require_finite()
+        else:
+            verification = verify(problem, place, **settings)
+            require_verified(verification)
+            landmarks.append({"name": place, "description": verification.description, "loss": verification.loss})
+            ends.append(_landmark(problem, place, verification.description))
+    connection = connect(*ends, pairing=pairing, orders=orders, symmetry=problem.symmetry())
+    path = output or Path("analyses") / f"{_short(start)}--{_short(end)}.h5"
+    attributes = {
+        "problem": {"name": problem.name, "config": problem.config()},
+        "title": problem.title(),
+        "from": start,
+        "to": end,
+        "landmarks": landmarks,
+        "orders": orders,
+        "sampled": objective.sampled,
+        "samples": int((objective.data.weights > 0).sum()),
+        "sample_seed": sample_seed if objective.sampled else None,
+        "loss_unit": objective.unit,
+    }
+    alphas = grid(points, *span)
+    walk_to_file(path, objective, connection, alphas, attributes=attributes, force=force, on_progress=on_progress)
+    return path
+
+
+def is_landmark(place: str) -> bool:
+    """Whether a place is named as a landmark: no path that exists, and nothing that looks like one."""
+    return not Path(place).exists() and not any(sign in place for sign in ("/", "#", "\\")) and not Path(place).suffix
+
+
+def _common_problem(loaded: Mapping[str, Checkpoint]) -> Problem:
+    """The one problem that the checkpoints were trained on."""
+    known = {place: checkpoint.problem for place, checkpoint in loaded.items() if checkpoint.problem}
+    if not known:
+        where = next(iter(loaded), "a landmark")
+        raise LandscapeError(f"{where} does not say its problem: name it, such as --problem life -O m_factor=4")
+    (name, config), *others = known.values()
+    for other, other_config in others:
+        if different := differences({"problem": name, **config}, {"problem": other, **other_config}):
+            raise Mismatch(
+                f"the two ends are of different problems: {different}. Name the one to evaluate with --problem"
+            )
+    return create(name, config)
+
+
+def _landmark(problem: Problem, name: str, description: str) -> Checkpoint:
+    stack = problem.landmark(name)
+    return Checkpoint(stack, (Source(f"landmark:{name}", None, None, digest(_arrays(stack)), description),), None)
+
+
+def _short(place: str) -> str:
+    """A place as part of a file name."""
+    return re.sub(r"[^\w.+=-]+", "-", Path(place).name if not is_landmark(place) else place).strip("-") or "here"
 
 
 def walk(

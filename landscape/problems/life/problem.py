@@ -122,6 +122,7 @@ class Life(Problem):
             metrics=metrics,
             predict=self._predict,
             sampled=not exact,
+            unit="nats per cell" if self.loss == "bce" else "squared error per cell",
         )
 
     def training_batch(

@@ -1,0 +1,63 @@
+# Each target makes .venv if it is missing and installs what it needs there, with the versions of constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SOURCES = setup.cfg pyproject.toml constraints.txt
+RUN = $(BIN)/landscape
+
+.PHONY: help demo test lint benchmark reference clean
+
+help:
+	@echo "make demo       train, walk, analyse and draw: what separates trained solutions from the known one"
+	@echo "make test       the whole test suite"
+	@echo "make lint       ruff, mypy --strict and the layers"
+	@echo "make benchmark  speed and memory beside a plain implementation"
+	@echo "make reference  train the committed reference runs anew"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "landscape needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python $(SOURCES)
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python $(SOURCES)
+	$(INSTALL) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.lint: $(BIN)/python $(SOURCES)
+	$(INSTALL) --editable '.[test,lint]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(RUN) train life --m-factor 1 --seeds 0:100 -o checkpoints/demo-m1 --force
+	$(RUN) train life --m-factor 4 --seeds 0:100 -o checkpoints/demo-m4 --force
+	$(RUN) walk --from presolve --to checkpoints/demo-m1 --filter-order all -o analyses/demo-m1.h5 --force
+	$(RUN) walk --from presolve --to checkpoints/demo-m4 -o analyses/demo-m4.h5 --force
+	$(RUN) analyse outcomes checkpoints/demo-m1
+	$(RUN) analyse outcomes checkpoints/demo-m4
+	$(RUN) analyse barriers analyses/demo-m1.h5
+	$(RUN) analyse barriers analyses/demo-m4.h5
+	$(RUN) plot walk analyses/demo-m1.h5 analyses/demo-m4.h5 -o plots/demo.png --force
+
+# Hypothesis and torch both use every core; with one thread each, the workers do not fight.
+test: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+benchmark: $(VENV)/.demo
+	$(BIN)/python benchmarks/plain_protocol.py
+
+reference: $(VENV)/.demo
+	$(BIN)/python analyses/one_step_m1.py --force
+
+clean:
+	rm -rf $(VENV) build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

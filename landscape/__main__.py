@@ -1,0 +1,5 @@
+"""`python -m landscape` is the program `landscape`."""
+
+from landscape.cli import main
+
+main()

@@ -1,0 +1,67 @@
+"""The program `landscape` and its verbs, each loaded when it is called, so that `--help` answers at once."""
+
+import importlib
+from typing import Any
+
+import click
+
+from landscape import __version__
+from landscape.errors import LandscapeError
+
+__all__ = ["main"]
+
+#: Verb -> (where its command is, what it does).
+_VERBS = {
+    "train": ("landscape.cli.train:command", "Train and checkpoint many seeds of a problem at once."),
+    "walk": ("landscape.cli.walk:command", "Evaluate the loss along straight lines between two points."),
+    "verify": ("landscape.cli.verify:command", "Is every landmark of a problem what it says it is?"),
+    "analyse": ("landscape.cli.analyse:command", "Barriers of a walk; outcomes and clusters of a run."),
+    "plot": ("landscape.cli.plot:command", "Draw walks, barriers, outcomes, clusters and rules."),
+    "info": ("landscape.cli.info:command", "What is this file, who made it, and how?"),
+}
+
+
+class _Verbs(click.Group):
+    """A group whose verbs are imported on use, and in which a `LandscapeError` is one line and exit status 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        module, _, attribute = _VERBS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs, in the order of use"):
+            formatter.write_dl([(verb, text) for verb, (_, text) in _VERBS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LandscapeError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{place}{error.strerror or error}") from error
+
+
+@click.command(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    epilog="""\b
+        Example:
+          landscape train life --seeds 0:20 -o checkpoints/first
+          landscape walk --from presolve --to checkpoints/first
+          landscape analyse barriers analyses/presolve--first.h5
+          landscape plot walk analyses/presolve--first.h5""",
+)
+@click.version_option(__version__, prog_name="landscape")
+def main() -> None:
+    """What lies between the solutions that training finds?
+
+    Trains many networks at once, walks straight lines from known solutions to where each of them ended, and shows the
+    valleys, the peaks and the clusters.
+    """

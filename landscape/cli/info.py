@@ -1,0 +1,92 @@
+"""`landscape info PATH`: what a file is, who made it, and how."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from landscape.cli.options import json_flag
+from landscape.cli.report import as_json
+from landscape.errors import LandscapeError
+
+__all__ = ["command"]
+
+
+@click.command("info")
+@click.argument("path", type=click.Path(path_type=Path))
+@json_flag
+def command(path: Path, print_json: bool) -> None:
+    """What is PATH, who made it, and how? Reads runs, checkpoints and curves, and checks their digests."""
+    document = _describe(path)
+    click.echo(as_json(document) if print_json else "\n".join(_lines(document)))
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise LandscapeError(f"{path} does not exist")
+    if path.suffix in (".h5", ".hdf5"):
+        return _curves(path)
+    if path.is_dir() and (path / "run.json").exists():
+        return _run(path)
+    return _checkpoint(path)
+
+
+def _curves(path: Path) -> dict[str, Any]:
+    from landscape.curves import Curves
+
+    curves = Curves.read(path)
+    return {
+        "kind": "curves of a walk",
+        "lines": len(curves),
+        "finished": int(curves.done.sum()),
+        "points": len(curves.alpha),
+        "alpha": f"{curves.alpha[0]:g} to {curves.alpha[-1]:g}",
+        "variables": sorted(curves.values),
+        **curves.attributes,
+    }
+
+
+def _run(path: Path) -> dict[str, Any]:
+    from landscape.store import Run
+
+    run = Run.open(path)
+    for step in run.steps():
+        run.checkpoint(step)  # checks its digest
+    finished = run.document["training"]["batches"] in run.steps()
+    return {"kind": "run", "finished": finished, "members": len(run.seeds), "steps": run.steps(), **run.document}
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    from landscape.store import load
+
+    checkpoint = load(str(path))
+    stack = checkpoint.stack
+    problem = checkpoint.problem
+    return {
+        "kind": "checkpoint" if path.is_file() else "folder of checkpoints",
+        "members": len(stack),
+        "parameters": stack.parameters,
+        "tensors": {name: list(shape) for name, shape in stack.shapes.items()},
+        "dtype": str(stack.dtype).removeprefix("torch."),
+        "step": checkpoint.sources[0].step,
+        "problem": {"name": problem[0], "config": problem[1]} if problem else None,
+        "sha256": sorted({source.digest for source in checkpoint.sources}),
+    }
+
+
+def _lines(document: dict[str, Any], indent: str = "") -> list[str]:
+    """Nested entries as indented lines; long lists shortened."""
+    lines = []
+    for key, value in document.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key}: {_shortened(value)}")
+    return lines
+
+
+def _shortened(value: Any) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    texts = [str(item) for item in value]
+    return " ".join(texts) if len(texts) <= 24 else f"{' '.join(texts[:4])} ... {texts[-1]} ({len(texts)})"

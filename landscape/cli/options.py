@@ -1,0 +1,226 @@
+"""Options that verbs share: types of values, devices, problems, and the TOML file that any of them can stand in."""
+
+import dataclasses
+import difflib
+import tomllib
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+from landscape.errors import LandscapeError
+
+__all__ = ["RANGE", "SEEDS", "computing", "config_file", "json_flag", "output", "problem_choice", "problem_options"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Seeds(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
+    """`0:20`, `3`, `0:5,10,20:30`: half-open ranges and single seeds."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        seeds: list[int] = []
+        for piece in str(value).split(","):
+            first, colon, last = piece.partition(":")
+            if not (first.strip().isdecimal() and (last.strip().isdecimal() or not colon)):
+                self.fail(
+                    f"'{piece}' is no seed: write numbers and half-open ranges, such as 0:20 or 0:5,9", param, ctx
+                )
+            seeds += range(int(first), int(last)) if colon else [int(first)]
+        if not seeds:
+            self.fail(f"'{value}' is empty: 0:20 means the seeds 0 to 19", param, ctx)
+        if max(seeds) >= 2**63:
+            self.fail(f"{max(seeds)} is too large for a seed: they end at 2^63 - 1", param, ctx)
+        return tuple(seeds)
+
+
+class _Range(click.ParamType):  # type: ignore[type-arg]
+    """`-0.25:1.25`."""
+
+    name = "low:high"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        if isinstance(value, tuple):
+            return value
+        low, _, high = str(value).partition(":")
+        try:
+            return float(low), float(high)
+        except ValueError:
+            self.fail(f"'{value}' is no range: write LOW:HIGH, such as -0.25:1.25", param, ctx)
+
+
+SEEDS, RANGE = _Seeds(), _Range()
+
+json_flag = click.option("--json", "print_json", is_flag=True, help="Print the whole result as JSON.")
+
+
+def output(text: str) -> Callable[[Command], Command]:
+    """`-o` and `--force`."""
+
+    def add(command: Command) -> Command:
+        command = click.option("--force", is_flag=True, help="Replace what is there.")(command)
+        return click.option("-o", "--output", type=click.Path(path_type=Path), help=text)(command)
+
+    return add
+
+
+def _config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Make a TOML file's values the defaults of the command."""
+    if path is None:
+        return
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise LandscapeError(f"cannot read {path}: {error}") from error
+    names = {
+        opt.lstrip("-").replace("-", "_"): p.name for p in ctx.command.params for opt in [*p.opts, *p.secondary_opts]
+    }
+    defaults = {}
+    for key, value in values.items():
+        name = names.get(key.replace("-", "_"))
+        if name is None:
+            close = difflib.get_close_matches(key, names, n=1)
+            raise click.UsageError(
+                f"{path}: there is no option '{key}'" + (f", did you mean {close[0]}?" if close else "")
+            )
+        defaults[name] = value
+    ctx.default_map = defaults
+
+
+def config_file(command: Command) -> Command:
+    """`--config FILE.toml`."""
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_config,
+        help="TOML file in which any option of this command can stand, by its long name.",
+    )(command)
+
+
+def computing(command: Command) -> Command:
+    """`--device` and `--dtype`."""
+    command = click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", help="Precision.")(
+        command
+    )
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        callback=_device,
+        help="Where to compute.",
+    )(command)
+
+
+def _device(ctx: click.Context, param: click.Parameter, name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise LandscapeError("there is no CUDA device here: use --device cpu, or auto")
+    return name
+
+
+def sampling(command: Command) -> Command:
+    """`--boards` and `--boards-seed`."""
+    command = click.option("--sample-seed", type=click.IntRange(min=0), default=0, help="Seed of the sample.")(command)
+    return click.option(
+        "--boards",
+        type=click.IntRange(min=1),
+        help="Samples drawn where there is no exact loss; the same for all members and points. [default: 1000]",
+    )(command)
+
+
+def problem_choice(command: Command) -> Command:
+    """`--problem` and `-O`, for checkpoints that do not name their problem."""
+    command = click.option(
+        "-O", "options", multiple=True, metavar="KEY=VALUE", help="Option of that problem, such as -O m_factor=4."
+    )(command)
+    return click.option("--problem", help="Problem of the checkpoints, if they do not say: life, or pkg.module:NAME.")(
+        command
+    )
+
+
+def chosen_problem(name: str | None, options: Sequence[str]) -> Any:
+    """The problem that `--problem` and `-O` describe; None without `--problem`."""
+    from landscape.problem import create, find
+
+    if name is None:
+        if options:
+            raise click.UsageError("-O goes with --problem")
+        return None
+    found = find(name)
+    config: dict[str, Any] = {}
+    parsers = {p.name: p for p in problem_options(found)} if isinstance(found, type) else {}
+    for item in options:
+        key, equals, value = item.partition("=")
+        key = key.replace("-", "_")
+        if not equals:
+            raise click.UsageError(f"-O {item}: write KEY=VALUE")
+        parser = parsers.get(key)
+        config[key] = parser.type.convert(value, parser, None) if parser else value
+    return create(name, config)
+
+
+def problem_options(problem: type) -> list[click.Option]:
+    """One option a field of a problem's dataclass."""
+    hints = typing.get_type_hints(problem)
+    return [_field_option(field, hints[field.name]) for field in dataclasses.fields(problem)]
+
+
+def _field_option(field: Any, hint: Any) -> click.Option:
+    name = field.name.replace("_", "-")
+    settings: dict[str, Any] = {"default": field.default, "help": field.metadata.get("help"), "show_default": True}
+    if hint is bool:
+        return click.Option([f"--{name}/--no-{name}", field.name], type=bool, **settings)
+    kind = click.Choice(typing.get_args(hint)) if typing.get_origin(hint) is Literal else hint
+    return click.Option([f"--{name}", field.name], type=kind, **settings)
+
+
+class ProblemGroup(click.Group):
+    """A verb whose subcommands are problems, each with its own options beside those of the verb.
+
+    `verb` is the command with the verb's options; its callback takes the problem first. Where `place` is given, it makes the
+    command for a first argument that is a path.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        verb: click.Command,
+        place: Callable[[str], click.Command] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.verb, self.place = verb, place
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from landscape.problem import BUILT_IN
+
+        return list(BUILT_IN)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        from landscape.problem import BUILT_IN, create, find
+
+        if self.place is not None and cmd_name not in BUILT_IN and ("/" in cmd_name or Path(cmd_name).exists()):
+            return self.place(cmd_name)
+        found = find(cmd_name)
+        own = problem_options(found) if isinstance(found, type) else []
+
+        def call(**values: Any) -> Any:
+            config: Mapping[str, Any] = {option.name: values.pop(option.name) for option in own if option.name}
+            assert self.verb.callback is not None
+            return self.verb.callback(create(cmd_name, config), **values)
+
+        summary = (found.__doc__ or "").strip()
+        return click.Command(
+            cmd_name, params=[*own, *self.verb.params], callback=call, help=summary, epilog=self.verb.epilog
+        )

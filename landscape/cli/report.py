@@ -1,0 +1,86 @@
+"""What the user sees while waiting and at the end: progress on stderr, tables and JSON on stdout."""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import numpy as np
+
+__all__ = ["Progress", "as_json", "remark", "table"]
+
+
+class Progress:
+    """A bar on a terminal, elsewhere a line every 30 s. Call it with (done, total)."""
+
+    def __init__(self, what: str, unit: str, *, every: float = 30.0) -> None:
+        self.what, self.unit, self.every = what, unit, every
+        self.start = self.last = time.monotonic()
+        self.first: int | None = None
+        self.terminal = sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        self.first = done - 1 if self.first is None else self.first
+        if now - self.last < (0.1 if self.terminal else self.every) and not (self.terminal and done == total):
+            return
+        self.last = now
+        left = (now - self.start) / max(done - self.first, 1) * (total - done)
+        text = f"{self.what}: {done} of {total} {self.unit} ({done / total:.0%}), {left:.0f} s left"
+        if self.terminal:
+            filled = round(24 * done / total)
+            click.echo(f"\r{'█' * filled}{'░' * (24 - filled)} {text}\x1b[K", err=True, nl=done == total)
+        else:
+            click.echo(text, err=True)
+
+
+def remark(text: str) -> None:
+    """A line for the reader, on stderr."""
+    click.echo(text, err=True)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Columns under their names, numbers to the right."""
+    cells = [list(header)] + [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    right = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(header))]
+    lines = [
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
+        for row in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def as_json(document: Any) -> str:
+    """A result as sorted JSON; dataclasses and arrays are written out, NaN and infinity become null."""
+    return json.dumps(_plain(document), indent=2, sort_keys=True)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        derived = {key: getattr(value, key) for key in ("interval", "value") if hasattr(type(value), key)}
+        return _plain(fields | derived)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,96 @@
+"""`landscape train PROBLEM`: train and checkpoint many seeds."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+from landscape.cli.options import SEEDS, ProblemGroup, computing, config_file, output
+from landscape.cli.report import Progress, remark
+from landscape.errors import LandscapeError
+from landscape.intervals import Proportion
+from landscape.problem import Problem
+from landscape.train import Training, train
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.option("--seeds", type=SEEDS, default="0:20", help="Initialisation seeds, one member each; 0:20 is 0 to 19.")
+@click.option("--data-seeds", type=SEEDS, help="Data seeds: as many, or one for all. [default: the seeds]")
+@click.option("--optimizer", type=click.Choice(["adam", "sgd"]), default="adam", help="Optimizer.")
+@click.option("--lr", type=float, default=1e-2, help="Learning rate.")
+@click.option("--momentum", type=float, default=0.0, help="Momentum of sgd.")
+@click.option("--weight-decay", type=float, default=0.0, help="L2 penalty, added to the gradient.")
+@click.option("--batches", type=click.IntRange(min=0), default=3000, help="Optimizer steps.")
+@click.option(
+    "--data",
+    type=click.Choice(["exact", "boards"]),
+    help="Gradient of the exact loss, or of fresh random boards. [default: exact where there is one]",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=128, help="Boards of a batch.")
+@click.option("--shared-data", is_flag=True, help="All members see the boards of the first data seed.")
+@click.option(
+    "--init", type=click.Choice(["default", "normal"]), default="default", help="PyTorch's default, or N(0, std^2)."
+)
+@click.option("--init-std", type=float, default=0.1, help="Standard deviation of --init normal.")
+@click.option("--init-scale", type=float, default=1.0, help="Factor on all initial parameters.")
+@click.option("--save-at", type=SEEDS, help="Steps to save. [default: 0, 1-2-5 per decade, and the last]")
+@click.option("--resume-every", type=click.FloatRange(min=0), default=30.0, help="Seconds between resume states.")
+@computing
+@output("Run directory. [default: checkpoints/PROBLEM-...]")
+@config_file
+def _verb(
+    problem: Problem,
+    *,
+    seeds: tuple[int, ...],
+    data_seeds: tuple[int, ...] | None,
+    resume_every: float,
+    device: str,
+    output: Path | None,
+    force: bool,
+    **settings: Any,
+) -> None:
+    exact = not problem.objective().sampled
+    training = Training(**settings | {"data": settings["data"] or ("exact" if exact else "boards")})
+    path = output or Path("checkpoints") / _default_name(problem)
+    if force and (path / "run.json").exists():
+        shutil.rmtree(path)
+    steps = Progress("train", "steps")
+    try:
+        run = train(
+            problem,
+            training,
+            path,
+            seeds=seeds,
+            data_seeds=data_seeds,
+            device=device,
+            resume_every=resume_every,
+            on_progress=steps,
+        )
+    except KeyboardInterrupt as error:
+        raise LandscapeError(f"interrupted: repeat the same command to go on with {path}") from error
+    values = problem.objective(device=device)(run.checkpoint().stack)
+    if "solved" in values:
+        remark(f"{problem.title()}: solved by {Proportion(int(values['solved'].sum()), len(seeds))}")
+    click.echo(run.path)
+
+
+def _default_name(problem: Problem) -> str:
+    """Name of the problem and of what is not as usual in it."""
+    usual = {field.name: field.default for field in dataclasses.fields(problem)}  # type: ignore[arg-type]
+    unusual = [f"{key}={value}" for key, value in problem.config().items() if value != usual[key]]
+    return "-".join([problem.name, *unusual]).replace("/", "").replace(":", "-")
+
+
+command = ProblemGroup(
+    "train",
+    verb=_verb,
+    subcommand_metavar="PROBLEM [OPTIONS]",
+    help="""Train and checkpoint many seeds of a problem at once.
+
+    Each member is a pure function of its own seeds, whatever is trained beside it. An interrupted run goes on when the same
+    command is given again. `landscape train life --help` shows all options.""",
+)

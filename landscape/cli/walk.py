@@ -1,0 +1,88 @@
+"""`landscape walk --from A --to B`: the loss along straight lines."""
+
+from pathlib import Path
+
+import click
+import torch
+
+from landscape.cli.options import RANGE, chosen_problem, computing, config_file, output, problem_choice, sampling
+from landscape.cli.report import Progress
+from landscape.errors import LandscapeError
+from landscape.walk import Orders, Pairing, walk_between
+
+__all__ = ["command"]
+
+
+@click.command(
+    "walk",
+    epilog="""\b
+        Examples:
+          landscape walk --from presolve --to checkpoints/first/
+          landscape walk --from checkpoints/first/@0 --to checkpoints/first/ --range -0.25:1.25
+          landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --points 201
+          landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",
+)
+@click.option("--from", "start", required=True, metavar="PLACE", help="Where the lines begin.")
+@click.option("--to", "end", required=True, metavar="PLACE", help="Where the lines end.")
+@click.option("--points", type=click.IntRange(min=2), default=51, help="Points of a line.")
+@click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
+@click.option(
+    "--pairs",
+    "pairing",
+    type=click.Choice(["matched", "all"]),
+    default="matched",
+    help="Member by member (a single one goes with all), or each with each.",
+)
+@click.option(
+    "--filter-order",
+    "orders",
+    type=click.Choice(["stored", "all", "matched"]),
+    default="stored",
+    help="Order of the start's filters: as stored, a line from every equivalent one, or the one closest to the end.",
+)
+@sampling
+@problem_choice
+@computing
+@output("HDF5 file. [default: analyses/FROM--TO.h5]")
+@config_file
+def command(
+    start: str,
+    end: str,
+    points: int,
+    span: tuple[float, float],
+    pairing: Pairing,
+    orders: Orders,
+    boards: int | None,
+    sample_seed: int,
+    problem: str | None,
+    options: tuple[str, ...],
+    device: str,
+    dtype: str,
+    output: Path | None,
+    force: bool,
+) -> None:
+    """Evaluate the loss along straight lines between two places.
+
+    A place is a landmark of the problem (presolve), a run directory (its last step, all seeds), RUN/@step, RUN/#seed, or a
+    checkpoint file. Prints the file with the curves. An interrupted walk goes on when the same command is given again.
+    """
+    try:
+        path = walk_between(
+            start,
+            end,
+            problem=chosen_problem(problem, options),
+            points=points,
+            span=span,
+            pairing=pairing,
+            orders=orders,
+            samples=boards,
+            sample_seed=sample_seed,
+            device=device,
+            dtype=getattr(torch, dtype),
+            output=output,
+            force=force,
+            on_progress=Progress("walk", "lines"),
+        )
+    except KeyboardInterrupt as error:
+        raise LandscapeError("interrupted: repeat the same command to go on with the finished lines") from error
+    click.echo(path)

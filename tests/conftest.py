@@ -1,0 +1,77 @@
+"""What all tests share: shapes checked at run time, reproducible examples, and one small trained run."""
+
+from collections.abc import Callable, Iterator
+
+import hypothesis
+import jaxtyping
+import pytest
+
+# Before the package is imported for the first time. An int may stand where a float is asked for (PEP 484).
+jaxtyping.install_import_hook("landscape", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+import torch
+from torch import Tensor, nn
+
+from landscape.objective import Batch, Metric, Objective
+from landscape.problems.life import Life
+from landscape.stacked import Stacked, features_first
+from landscape.store import Run
+from landscape.train import Training, train
+
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    max_examples=25,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device: torch.cuda.is_available() is false")
+
+
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The number of threads given by `parametrize(..., indirect=True)`, for one test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def life() -> Life:
+    return Life()
+
+
+@pytest.fixture(scope="session")
+def run(life: Life, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """24 seeds of the default problem, 60 steps. To be read, never to be changed."""
+    path = tmp_path_factory.mktemp("runs") / "small"
+    return train(life, Training(batches=60, save_at=(0, 20, 60)), path, seeds=range(24))
+
+
+@pytest.fixture(scope="session")
+def squares() -> Callable[..., Objective]:
+    """Makes the mean over samples of the summed squared error, from data in PyTorch's layout."""
+
+    def per_sample(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.movedim(2, 1) - targets).square().flatten(2).sum(2)
+
+    def close(outputs: Tensor, targets: Tensor) -> Tensor:
+        return per_sample(outputs, targets) < 0.5
+
+    def make(module: nn.Module, inputs: Tensor, targets: Tensor, *, backend: str | None = None, **options) -> Objective:
+        return Objective(
+            network=Stacked(module, backend=backend),
+            data=Batch.padded(features_first(inputs), targets[None]),
+            metrics={"loss": Metric(per_sample), "near": Metric(close, "count"), "all_near": Metric(close, "all")},
+            predict=lambda outputs: outputs.movedim(2, 1) > 0,
+            **options,
+        )
+
+    return make
