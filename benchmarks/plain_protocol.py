@@ -1,11 +1,12 @@
 """Speed and memory beside a plain implementation of the study's protocol, measured in one run.
 
-The plain protocol walks with one network at a time, 1000 batches of 128 random boards of 10 x 10 for each of 51 points of a line,
-and trains one network at a time with Adam on batches of the same kind. Times are medians; the plain walk is timed on
-100 batches and scaled, the rest in full. Run with nothing else on the machine: `make benchmark`.
+The plain protocol walks with one network at a time, 1000 batches of 128 random boards of 10 x 10 for each of 51
+points of a line, and trains one network at a time with Adam on batches of the same kind. Times are medians; the plain
+walk is timed on 100 batches and scaled, the rest in full. Run with nothing else on the machine: `make benchmark`.
 """
 
 import dataclasses
+import functools
 import resource
 import statistics
 import subprocess
@@ -19,13 +20,13 @@ import torch
 import torch.nn.functional as F
 
 from landscape.curves import Source
-from landscape.objective import choose_chunk
+from landscape.objective import Objective
 from landscape.params import Stack
 from landscape.paths import grid
 from landscape.problems.life import Life, boards
 from landscape.store import Checkpoint
 from landscape.train import Training, train
-from landscape.walk import connect, walk
+from landscape.walk import Connection, connect, walk
 
 POINTS, BATCHES, BATCH, SIDE = 51, 1000, 128, 10
 KERNEL = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
@@ -83,6 +84,11 @@ def members(problem: Life, count: int) -> Checkpoint:
     return Checkpoint(stack, tuple(Source("random", None, i, "", f"seed {i}") for i in range(count)), None)
 
 
+def evaluate(objective: Objective, connection: Connection, points: tuple[torch.Tensor, torch.Tensor]) -> object:
+    """Values at all points of all lines."""
+    return objective(connection.lines.at(*points))
+
+
 def walk_ratios() -> None:
     """Evaluation of lines, and the whole command."""
     problem = Life()
@@ -92,9 +98,10 @@ def walk_ratios() -> None:
     for lines in (1, 100):
         connection = connect(presolve, members(problem, lines))
         points = torch.arange(lines).repeat_interleave(POINTS), torch.as_tensor(grid(POINTS)).repeat(lines)
-        ours = median_time(lambda: objective(connection.lines.at(*points)), 20) / lines
-        print(f"walk, m = 1, {lines:3} lines at once: plain {plain:.1f} s, ours {1e3 * ours:.3f} ms a line: {plain / ours:,.0f} x")
-    checked = median_time(lambda: walk(objective, connection, grid(POINTS)), 3)
+        ours = median_time(functools.partial(evaluate, objective, connection, points), 20) / lines
+        ratio = f"plain {plain:.1f} s, ours {1e3 * ours:.3f} ms a line: {plain / ours:,.0f} x"
+        print(f"walk, m = 1, {lines:3} lines at once: {ratio}")
+    checked = median_time(functools.partial(walk, objective, connection, grid(POINTS)), 3)
     print(f"walk, m = 1, 100 lines with all checks: {checked:.2f} s")
     with tempfile.TemporaryDirectory() as folder:
         run = train(problem, Training(batches=10), Path(folder) / "run", seeds=range(100))
@@ -113,7 +120,8 @@ def train_ratios() -> None:
             seeds = range(1024 if data == "exact" else 128)
             ours = step_seconds(problem, Training(batches=20 if m == 1 else 10, data=data, save_at=(0,)), seeds)
             ratio = plain / ours
-            print(f"train, m = {m:2}, {data:6}: plain {1e3 * plain:.2f} ms, ours {1e6 * ours:.1f} us a seed-step: {ratio:,.0f} x")
+            both = f"plain {1e3 * plain:.2f} ms, ours {1e6 * ours:.1f} us a seed-step"
+            print(f"train, m = {m:2}, {data:6}: {both}: {ratio:,.0f} x")
 
 
 def step_seconds(problem: Life, training: Training, seeds: range) -> float:
@@ -158,7 +166,7 @@ def evaluate_many(count: int = 100_000) -> None:
 
 
 if __name__ == "__main__":
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, chunk {choose_chunk.__name__} for the CPU")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     walk_ratios()
     train_ratios()
     counting()

@@ -36,9 +36,9 @@ class Source:
 class Curves:
     """Values at the same `alpha` of many lines; line i leads from `sources[from_member[i]]` to `sources[to_member[i]]`.
 
-    `values` holds one array a metric, `loss` among them; its standard error, if it was sampled, is `loss_se`. `l1` and `l2`
-    are the lengths of the lines in parameter space. A line counts only where `done` is set: zero and NaN are values,
-    unfinished is neither. `attributes` say how the values were obtained.
+    `values` holds one array a metric, `loss` among them; its standard error, if it was sampled, is `loss_se`. `l1`
+    and `l2` are the lengths of the lines in parameter space. A line counts only where `done` is set: zero and NaN are
+    values, unfinished is neither. `attributes` say how the values were obtained.
 
     Raises `Mismatch` if the arrays do not fit together or the ends, alpha 0 and 1, are not in the grid.
     """

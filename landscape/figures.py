@@ -3,8 +3,11 @@
 Nothing here touches pyplot's global state: `page` and `walk_figure` make figures, `save` writes them.
 """
 
+import dataclasses
+import io
+import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +22,7 @@ from matplotlib.patches import Patch, Rectangle
 from scipy.cluster import hierarchy
 
 from landscape.analysis.barriers import DEFINITIONS, Barriers, barriers, lowest_per_end
-from landscape.curves import Curves
+from landscape.curves import Curves, Source
 from landscape.errors import LandscapeError, Unsupported
 from landscape.files import replacing
 from landscape.intervals import Proportion, bootstrap
@@ -45,8 +48,11 @@ Distance = Literal["l2", "l1", "alpha"]
 #: Colours of groups (M. Okabe, K. Ito, 2008), solved first; neighbours differ in grey too.
 COLORS = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#009E73", "#F0E442", "#CC79A7")
 
+#: Colours by kind of outcome; the same kinds of ends have the same colours in every figure.
+_KINDS = dict(zip(("solved", "partly right", "constant"), COLORS, strict=False))
+
 _STYLE = Path(__file__).with_name("landscape.mplstyle")
-_INK, _FAINT = "#222222", "#BBBBBB"
+_INK, _GREY, _FAINT = "#222222", "#888888", "#BBBBBB"
 _WIDTH = 7.2
 
 #: Definitions of barriers as axis labels.
@@ -56,12 +62,20 @@ _BARRIERS = {
     "above_higher_end": "barrier above the higher end",
 }
 
+_DISTANCES = {
+    "l2": "distance from the start in parameter space (L2 norm)",
+    "l1": "distance from the start in parameter space (L1 norm)",
+    "alpha": "alpha (0: start, 1: end of the line)",
+}
+
 #: Standard errors are drawn as bands around at most this many lines.
 _BANDS = 10
 #: Fewer values make no bootstrap interval: it would be too narrow.
 _FEWEST = 5
-#: Curves with more points than this in one figure are pictures in its SVG, which stays small.
-_VECTOR_POINTS = 10_000
+#: Curves of more points than this in one figure are pictures in its SVG, which as paths would grow beyond 300 kB.
+_VECTOR_POINTS = 10_500
+#: Order of drawing: curves, their ends; what has to stay sharp lies above.
+_LINES, _DOTS = 2.0, 3.0
 #: Members beyond which a dendrogram shows only its last merges.
 _LEAVES = 100
 
@@ -71,7 +85,7 @@ def page(draw: Callable[[Axes], object], *, size: tuple[float, float] = (_WIDTH,
     with matplotlib.style.context(_STYLE):
         figure, (ax,) = _sheet(size, caption, 1)
         draw(ax)
-        return figure
+    return figure
 
 
 def walk_curves(
@@ -84,37 +98,38 @@ def walk_curves(
     unit: str | None = None,
     floor: float | None = None,
 ) -> Axes:
-    """Loss (log axis) along each finished line, over the distance from its start in parameter space or alpha.
+    """Loss (log axis) along each finished line, over the distance from its start in parameter space, or over alpha.
 
-    Lines are coloured by whether their end is solved, where the curves say so, or by `color_by`, indices into `names`; the
-    fewer the lines of a group, the further in front. Exact zeros lie on a dotted line at `floor`; values that are not
-    finite leave a gap. Up to 10 lines of sampled losses have a band of one standard error.
+    Coloured by whether the line's end is solved, where the curves say so, or by `color_by`, indices into `names`; small
+    groups lie in front. Exact zeros lie on a dotted line at `floor`; what is not finite leaves a gap. Up to 10 lines of
+    sampled losses have a band of one standard error. Raises `LandscapeError` if no loss is finite.
     """
-    group, names = _groups(curves) if color_by is None else (color_by, names)
+    group, names = _by_end(curves) if color_by is None else (color_by, names)
     group, curves = group[curves.done], curves.select(curves.done)
-    if not len(curves) or not np.isfinite(curves.loss).any():
-        raise LandscapeError("none of the lines has a finite loss: there is nothing to draw")
+    if not np.isfinite(curves.loss).any():
+        raise LandscapeError("none of the lines has a finite loss: walk again from and to points with finite losses")
     floor = _floor([curves.loss]) if floor is None else floor
-    loss = _on_axis(curves.loss, floor)
-    length = {"l2": curves.l2, "l1": curves.l1, "alpha": np.ones(len(curves))}[x]
-    place = curves.alpha * length[:, None]
-    end = curves.inside.stop - 1
-    for order, index in enumerate(_largest_first(group)):
-        of, color = group == index, _color(index)
-        lines = np.stack([place[of], loss[of]], axis=-1)
+    loss, end = _on_axis(curves.loss, floor), curves.inside.stop - 1
+    place = curves.alpha * {"l2": curves.l2, "l1": curves.l1, "alpha": np.ones(len(curves))}[x][:, None]
+    index, counts = np.unique(group, return_counts=True)
+    for rank, i in enumerate(np.argsort(-counts, kind="stable")):
+        of, color = group == index[i], _color(index[i])
         # Many lines shine through one another, few are solid.
-        strength = float(np.clip(3.5 / np.sqrt(of.sum()), 0.08, 1))
-        look = {"colors": color, "alpha": strength, "linewidths": 0.9, "zorder": 2 + 0.1 * order}
-        ax.add_collection(LineCollection(list(lines), **look), autolim=False)
-        ax.scatter(place[of, end], loss[of, end], s=7, color=color, alpha=max(strength, 0.5), lw=0, zorder=3)
-        if "loss_se" in curves.values and len(curves) <= _BANDS:
-            _bands(ax, place[of], curves.loss[of], curves.values["loss_se"][of], floor, color)
+        opacity = float(np.clip(3.5 / np.sqrt(counts[i]), 0.08, 1))
+        segments = list(np.stack([place[of], loss[of]], axis=-1))
+        lines = LineCollection(segments, colors=color, alpha=opacity, linewidths=0.9, zorder=_LINES + 0.1 * rank)
+        ax.add_collection(lines, autolim=False)
+        ax.scatter(place[of, end], loss[of, end], s=7, color=color, alpha=max(opacity, 0.5), lw=0, zorder=_DOTS)
+    if "loss_se" in curves.values and len(curves) <= _BANDS:
+        for line, se in enumerate(curves.values["loss_se"]):
+            low, high = (_on_axis(curves.loss[line] + sign * se, floor) for sign in (-1, 1))
+            ax.fill_between(place[line], low, high, color=_color(group[line]), alpha=0.25, lw=0, zorder=_LINES - 0.1)
     _mark_start(ax, curves, loss[:, curves.inside.start])
-    span = [place.min(), place.max()]
-    ax.set_xlim(span[0] - 0.03 * (span[1] - span[0]), span[1] + 0.03 * (span[1] - span[0]))
-    _log_axis(ax, [curves.loss], floor)
-    ax.set_xlabel(_distance(curves, x))
-    ax.set_ylabel(_with_unit("loss", curves.attributes.get("loss_unit") if unit is None else unit))
+    margin = 0.03 * np.ptp(place)
+    ax.set_xlim(place.min() - margin, place.max() + margin)
+    ax.set_xlabel(_DISTANCES[x])
+    _log_axis(ax, curves.loss, floor, [curves.loss])
+    ax.set_ylabel(_with_unit("loss", unit or curves.attributes.get("loss_unit")))
     _name_groups(ax, group, names)
     return ax
 
@@ -132,30 +147,29 @@ def barrier_distribution(
 ) -> Axes:
     """The barrier of each line as a dot on a vertical log axis, which the losses of `walk_curves` can share.
 
-    A strip a group, with its median and the bootstrap interval (95 %) of that; none where `interval` is false because lines
-    share ends, or for fewer than 5 lines. A line without any barrier lies at `floor`.
+    A strip a group, with its median and, from 5 lines on, the median's 95 % bootstrap interval; no interval without
+    `interval`, where lines share ends and so are not independent. A line without a barrier lies at `floor`.
+    Raises `Unsupported` for an unknown definition, `LandscapeError` if no barrier is finite.
     """
     if definition not in DEFINITIONS:
         raise Unsupported(f"there is no barrier '{definition}': choose {', '.join(DEFINITIONS)}")
     values = getattr(heights, definition)
     if not np.isfinite(values).any():
-        raise LandscapeError("no line has a finite barrier: there is nothing to draw")
+        raise LandscapeError("no line has a finite barrier: walk again between points with finite losses")
     group = np.zeros(len(values), dtype=int) if color_by is None else color_by
     floor = _floor([values]) if floor is None else floor
-    shown = sorted(set(group.tolist()))
     labels = []
-    for strip, index in enumerate(shown):
-        # Neighbours in height stand apart: multiples of the golden ratio, in the order of heights.
+    for strip, index in enumerate(np.unique(group)):
         sample = np.sort(values[(group == index) & np.isfinite(values)])
-        jitter = 0.5 * ((np.arange(len(sample)) * 0.6180339887) % 1 - 0.5)
-        ax.scatter(strip + jitter, _on_axis(sample, floor), s=9, color=_color(index), alpha=0.6, lw=0, zorder=2)
-        _median(ax, strip, sample, floor, interval=interval)
-        name = f"{names[index]}\n" if len(names) else ""
-        labels.append(f"{name}n = {len(sample)}")
-    ax.set_xticks(range(len(shown)), labels)
+        # Multiples of the golden ratio keep neighbours in height apart, the same way each time.
+        jitter = 0.44 * ((np.arange(len(sample)) * 0.6180339887) % 1 - 0.5)
+        ax.scatter(strip + jitter, _on_axis(sample, floor), s=9, color=_color(index), alpha=0.6, lw=0, zorder=_DOTS)
+        _mark_median(ax, strip, sample, floor, interval=interval)
+        labels.append(f"{names[index]}\nn = {len(sample)}" if len(names) else f"n = {len(sample)}")
+    ax.set_xticks(range(len(labels)), labels)
     ax.tick_params(axis="x", length=0)
-    ax.set_xlim(-0.6, len(shown) - 0.25)
-    _log_axis(ax, [values], floor)
+    ax.set_xlim(-0.5, len(labels) - 0.3)
+    _log_axis(ax, values, floor, [values])
     ax.set_ylabel(_with_unit(_BARRIERS[definition], unit))
     return ax
 
@@ -163,72 +177,65 @@ def barrier_distribution(
 def outcomes(ax: Axes, results: "Outcomes", *, most: int = 8, samples: str = "patterns") -> Axes:
     """Share of members (%, with Wilson's interval) that ended at each truth table, the largest first.
 
-    Coloured by kind; beyond `most` tables the rest is one bar. `samples` says what a table has a row for.
+    Coloured by kind; beyond `most` tables the rest is one bar. `samples` is what a table has a row for.
     """
-    total = len(results.kind)
-    kinds = {kind: color for kind, color in zip(("solved", "partly right", "constant"), COLORS, strict=False)}
     rows = [
-        (f"{group.kind}, {group.right} of {results.total}", group.share, kinds.get(group.kind, _INK))
+        (f"{group.kind}, {group.right} of {results.total}", group.share, _KINDS.get(group.kind, _GREY))
         for group in results.groups[:most]
     ]
     if rest := results.groups[most:]:
-        count = sum(group.share.count for group in rest)
-        tables = "1 more table" if len(rest) == 1 else f"{len(rest)} more tables"
-        rows.append((tables, Proportion(count, total), _FAINT))
+        share = Proportion(sum(group.share.count for group in rest), len(results.kind))
+        rows.append((f"{len(rest)} more table{'s' if len(rest) > 1 else ''}", share, _FAINT))
     for y, (_, share, color) in enumerate(rows):
-        low, high = share.interval
-        ax.barh(y, 100 * share.value, height=0.72, color=color, alpha=0.9)
-        ax.plot([100 * low, 100 * high], [y, y], color=_INK, lw=3.2, solid_capstyle="butt", zorder=3)
-        ax.plot([100 * low, 100 * high], [y, y], color="white", lw=1.6, solid_capstyle="butt", zorder=4)
-        ax.annotate(
-            f"n = {share.count}", (100 * high, y), (5, 0), textcoords="offset points", va="center", size="small"
-        )
+        low, high = (100 * bound for bound in share.interval)
+        ax.barh(y, 100 * share.value, height=0.7, color=color, alpha=0.85)
+        ax.errorbar((low + high) / 2, y, xerr=(high - low) / 2, color=_INK, lw=1.2, capsize=2.5)
+        ax.annotate(f"n = {share.count}", (high, y), (6, 0), textcoords="offset points", va="center", size="small")
     ax.set_yticks(range(len(rows)), [label for label, _, _ in rows])
     ax.tick_params(axis="y", length=0)
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.set_xlim(0, min(112, 112 * max(share.interval[1] for _, share, _ in rows)))
-    ax.set_xlabel(f"share of {total} networks (%), with 95 % interval")
+    ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)
+    ax.set_xlim(0, 112 * max(share.interval[1] for _, share, _ in rows))
+    ax.set_xlabel(f"share of {len(results.kind)} networks (%), with 95 % interval")
     ax.set_ylabel(f"truth table: {samples} right")
     return ax
 
 
-def dendrogram(ax: Axes, tree: "Clusters", *, names: Sequence[str] = (), most: int = 6) -> Axes:
-    """The tree of members over the distance at which they merge, the cut, and below it the truth table of each leaf.
+def dendrogram(
+    ax: Axes, tree: "Clusters", *, names: Sequence[str] = (), solved: int | None = None, most: int = 5
+) -> Axes:
+    """The tree of members over the distance at which they merge, its cut, and below it the truth table of each leaf.
 
-    Beyond 100 members a leaf is a branch, and its column shows which shares of it have which table. The `most` largest
-    tables have colours, called by `names` where given.
+    Beyond 100 members a leaf is a branch, and its column shows the shares of the tables in it. The `most` largest
+    tables have colours and are called by `names`; that of the solution, `solved`, has the colour it has elsewhere.
     """
-    members = len(tree.label)
-    kept = max(2, min(members, _LEAVES if members <= _LEAVES else max(50, len(tree.sizes))))
-    drawn = hierarchy.dendrogram(tree.tree, no_plot=True, truncate_mode="lastp", p=kept, color_threshold=0)
+    members, counts = len(tree.label), np.bincount(tree.group)
+    kept = members if members <= _LEAVES else min(members, max(50, len(tree.sizes)))
+    drawn = hierarchy.dendrogram(tree.tree, no_plot=True, truncate_mode="lastp", p=kept)
+    leaves = drawn["leaves"] or []
     branches = [np.stack(branch, axis=1) for branch in zip(drawn["icoord"], drawn["dcoord"], strict=True)]
-    below = [branch[:, 1].max() <= tree.cut for branch in branches]
-    colors = [_INK if within else "#888888" for within in below]
-    ax.add_collection(LineCollection(branches, colors=colors, linewidths=0.8), autolim=False)
+    inks = [_INK if branch[:, 1].max() <= tree.cut else _GREY for branch in branches]
+    ax.add_collection(LineCollection(branches, colors=inks, linewidths=0.8), autolim=False)
+    others = iter([*COLORS[1:], *[_GREY] * most])
+    colors = [COLORS[0] if table == solved else next(others) for table in range(min(most, len(counts)))] + [_FAINT]
     top = 1.06 * tree.tree[:, 2].max()
-    _leaf_columns(ax, tree, drawn["leaves"], most, top)
-    ax.axhline(tree.cut, color=COLORS[1], lw=1.2, ls="--", zorder=1)
+    _table_columns(ax, tree, leaves, colors, top)
+    ax.axhline(tree.cut, color=_INK, lw=1, ls=(0, (4, 3)), zorder=1)
     cut = f"cut at {tree.cut:.3g}: {len(tree.sizes)} clusters"
-    right = ax.get_yaxis_transform()
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85}
-    ax.text(0.995, tree.cut, cut, transform=right, ha="right", va="bottom", size="small", bbox=box, zorder=4)
-    ax.set_xlim(0, 10 * len(drawn["leaves"]))
+    ax.annotate(cut, (10 * len(leaves), tree.cut), (-2, 2), textcoords="offset points", ha="right", size="small")
+    ax.set_xlim(0, 10 * len(leaves))
     ax.set_ylim(-0.13 * top, top)
     ax.set_xticks([])
-    ax.spines["bottom"].set_visible(False)
     ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= top])
+    ax.spines["left"].set_bounds(0, top)
+    ax.spines["bottom"].set_visible(False)
     ax.set_ylabel("L2 distance at the merge")
-    which = "networks" if len(drawn["leaves"]) == members else f"networks in {len(drawn['leaves'])} branches"
-    ax.set_xlabel(f"{members} {which}; bottom: truth table")
-    tables = int(tree.group.max()) + 1
-    labels = [*(names or [f"table {i + 1}" for i in range(tables)])[: min(most, tables)]]
-    counts = np.bincount(tree.group)
-    handles = [
-        Patch(color=_color(i), label=f"{label} (n = {count})") for i, (label, count) in enumerate(zip(labels, counts))
-    ]
-    if tables > most:
-        handles.append(Patch(color=_FAINT, label=f"{tables - most} more tables (n = {counts[most:].sum()})"))
-    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    ax.set_xlabel(f"{members} networks{f' in {kept} branches' if kept < members else ''}; bottom: their truth tables")
+    titles = [*names, *(f"table {table + 1}" for table in range(len(names), len(counts)))]
+    keys = [(color, f"{title} (n = {n})") for color, title, n in zip(colors[:-1], titles, counts, strict=False)]
+    if len(counts) > most:
+        keys.append((_FAINT, f"{len(counts) - most} more (n = {counts[most:].sum()})"))
+    handles = [Patch(color=color, label=label) for color, label in keys]
+    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
 
@@ -238,22 +245,22 @@ def rule_examples(
     answers: Bool[np.ndarray, " pattern"],
     neighbours: Int[np.ndarray, "3 3"],
 ) -> Axes:
-    """Patches by whether their centre is live in the next generation: one for each state of it and count of live neighbours.
+    """Patches by whether their centre (framed) is live in the next generation: an example of each case.
 
-    `neighbours` is 1 where a cell counts; hatched cells do not. Live cells are dark.
+    A case is a state of the centre and a number of live neighbours. Live cells are dark; hatched ones, where
+    `neighbours` is 0, do not count.
     """
-    counts = (patterns * neighbours).sum(axis=(1, 2))
-    columns = 0
-    for row, (alive, label) in enumerate(((True, "live next"), (False, "dead next"))):
-        cases = [(-patterns[k, 1, 1], counts[k], -k) for k in np.flatnonzero(np.asarray(answers, bool) == alive)]
-        chosen = {case[:2]: -case[2] for case in sorted(cases)}
-        for column, ((centre, count), k) in enumerate(chosen.items()):
-            _tile(ax, patterns[k], neighbours, 4 * column, 5.4 * row)
-            ax.text(4 * column + 1.5, 5.4 * row + 3.25, f"{count}", ha="center", va="top", size="small")
-        ax.text(-0.8, 5.4 * row + 1.5, label, ha="right", va="center")
-        columns = max(columns, len(chosen))
-    ax.set_xlim(-5, 4 * columns - 0.8)
-    ax.set_ylim(9.9, -0.2)
+    live = (patterns * neighbours).sum(axis=(1, 2))
+    for row, answer in enumerate((True, False)):
+        cases = {(-patterns[k, 1, 1], live[k]): k for k in np.flatnonzero(answers == answer)[::-1]}
+        for column, case in enumerate(sorted(cases)):
+            _tile(ax, patterns[cases[case]], neighbours, 4 * column, 5 * row)
+            ax.text(4 * column + 1.5, 5 * row + 3.9, f"{case[1]}", ha="center", va="baseline", size="small")
+        ax.text(-0.8, 5 * row + 1.5, "live next" if answer else "dead next", ha="right", va="center")
+        ax.text(-0.8, 5 * row + 3.9, "live neighbours", ha="right", va="baseline", size="small")
+        ax.update_datalim([(-1, 0), (4 * len(cases) - 1, 9)])
+    ax.autoscale_view()
+    ax.invert_yaxis()
     ax.set_aspect("equal")
     ax.set_axis_off()
     return ax
@@ -272,47 +279,54 @@ def walk_figure(
     Where several lines lead from orders of one start to the same end, the one with the lowest barrier is drawn, and the
     caption says so. Without `caption` it is composed from the attributes of the curves.
     """
-    if not panels:
-        raise LandscapeError("a figure of walks needs curves: give at least one file")
     chosen = [_one_order(curves.select(curves.done)) for curves in panels]
+    if not chosen:
+        raise LandscapeError("a figure of walks needs curves: give at least one file")
     drawn = [curves for curves, _ in chosen]
     heights = [barriers(curves) for curves in drawn]
     text = _caption(drawn, definition) if caption is None else caption
     if (orders := max(count for _, count in chosen)) > 1:
-        text += f" Of {orders} filter orders of the start, the line with the lower barrier is drawn."
+        text += f" Of {orders} filter orders of the start, the line with the lowest barrier is drawn."
     values = [*(curves.loss for curves in drawn), *(getattr(each, definition) for each in heights)]
     floor = _floor(values)
     with matplotlib.style.context(_STYLE):
-        figure, axes = _sheet((_WIDTH, 2.9 * len(drawn)), text.strip(), len(drawn), ratios=(3.4, 1))
+        figure, axes = _sheet((_WIDTH, 2.9 * len(drawn)), text.strip(), len(drawn), ratios=(2.9, 1))
         for curves, height, left, right in zip(drawn, heights, axes[::2], axes[1::2], strict=True):
-            group, names = _groups(curves)
-            here = curves.attributes.get("loss_unit") if unit is None else unit
-            walk_curves(left, curves, x=x, unit=here, floor=floor)
-            one_each = len(np.unique(curves.to_member)) == len(curves)
-            look = {"definition": definition, "unit": here, "floor": floor, "interval": one_each}
-            barrier_distribution(right, height, color_by=group, names=names, **look)
-            left.set_title(_title(curves), pad=20)
-            for ax in (left, right):
-                _log_axis(ax, values, floor)
-            right.tick_params(axis="y", labelleft=False)
+            walk_curves(left, curves, x=x, unit=unit, floor=floor)
+            left.set_title(_title(curves), pad=19)
+            group, names = _by_end(curves)
+            # Lines that share an end are not independent.
+            single = len(np.unique(curves.to_member)) == len(curves)
+            barrier_distribution(
+                right, height, definition=definition, color_by=group, names=names, floor=floor, interval=single
+            )
+            right.set_ylabel("")
+            label = _with_unit(_BARRIERS[definition], unit or curves.attributes.get("loss_unit"))
+            right.set_title(label.replace(" (", "\n("), weight="normal", pad=5)
+            _log_axis(left, curves.loss, floor, values)
+            _log_axis(right, getattr(height, definition), floor, values)
     return figure
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write PNG (200 dpi) and SVG side by side, whichever of the two `path` names; the same bytes for the same figure."""
+    """Write PNG (200 dpi) and SVG side by side, whichever `path` names; the same bytes for the same figure."""
     if path.suffix.lower() in (".pdf", ".eps", ".ps", ".jpg", ".jpeg"):
         raise Unsupported(f"figures are written as PNG and SVG, not {path.suffix}: end the name in .png or .svg")
     base = path.with_suffix("") if path.suffix.lower() in (".png", ".svg") else path
-    curves = figure.findobj(lambda artist: isinstance(artist, LineCollection))
-    points = sum(len(segment) for lines in curves for segment in lines.get_segments())
-    for lines in curves:
-        lines.set_rasterized(points > _VECTOR_POINTS)
-    written = []
-    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
-        target = base.with_name(base.name + suffix)
-        with matplotlib.style.context(_STYLE), replacing(target) as temporary:
-            figure.savefig(temporary, format=suffix[1:], dpi=200, metadata=metadata)
-        written.append(target)
+    drawn = [each for ax in figure.axes for each in ax.collections if isinstance(each, LineCollection)]
+    many = sum(len(segment) for lines in drawn for segment in lines.get_segments()) > _VECTOR_POINTS
+    for ax in figure.axes:
+        ax.set_rasterization_zorder(_DOTS + 0.5 if many else None)
+    png, svg = io.BytesIO(), io.StringIO()
+    with matplotlib.style.context(_STYLE):
+        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+        figure.savefig(svg, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
+    # Paths to a hundredth of a point: half the size.
+    paths = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg.getvalue())
+    written = [base.with_name(f"{base.name}.{suffix}") for suffix in ("png", "svg")]
+    for target, content in zip(written, (png.getvalue(), paths.encode()), strict=True):
+        with replacing(target) as temporary:
+            temporary.write_bytes(content)
     return written
 
 
@@ -321,44 +335,42 @@ def _sheet(
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure with its axes row by row and its caption, wrapped, below them."""
     text = textwrap.fill(caption, int(16.2 * size[0]))
-    figure = Figure(figsize=(size[0], size[1] + 0.15 * (text.count("\n") + 1 if text else 0)))
+    figure = Figure(figsize=(size[0], size[1] + (0.15 * (text.count("\n") + 1) if text else 0)))
     grid = figure.add_gridspec(rows, len(ratios), width_ratios=ratios)
     if text:
         # A label, not a text, because the layout makes room for labels.
         figure.supxlabel(text, x=0.012, ha="left", size=8.5, linespacing=1.25)
-    return figure, [figure.add_subplot(cell) for cell in grid]
+    return figure, [figure.add_subplot(grid[row, column]) for row in range(rows) for column in range(len(ratios))]
 
 
 def _color(index: int) -> str:
-    return COLORS[index] if index < len(COLORS) else _FAINT
+    return COLORS[index] if index < len(COLORS) else _GREY
 
 
-def _largest_first(group: Int[np.ndarray, " line"]) -> list[int]:
-    index, counts = np.unique(group, return_counts=True)
-    return [int(i) for i in index[np.argsort(-counts, kind="stable")]]
+def _with_unit(text: str, unit: str | None) -> str:
+    return f"{text} ({unit})" if unit else text
 
 
-def _groups(curves: Curves) -> tuple[Int[np.ndarray, " line"], tuple[str, ...]]:
-    """Lines by whether they end at a solution; one group if the curves do not say."""
+def _by_end(curves: Curves) -> tuple[Int[np.ndarray, " line"], Sequence[str]]:
+    """Lines by whether they end at a solution; one group without a name if the curves do not say."""
     if "solved" not in curves.values:
         return np.zeros(len(curves), dtype=int), ()
-    end = curves.values["solved"][:, curves.inside.stop - 1]
-    return np.where(end == 1, 0, 1), ("solved", "not solved")
+    return np.where(curves.values["solved"][:, curves.inside.stop - 1] == 1, 0, 1), ("solved", "not solved")
 
 
 def _one_order(curves: Curves) -> tuple[Curves, int]:
-    """The lowest line of each end if the others differ in the order of the start's filters alone; number of orders."""
-    ends = set(curves.to_member.tolist())
-    starts = [(s.path, s.step, s.seed, s.digest) for s in (curves.sources[i] for i in curves.from_member)]
-    if len(set(zip(starts, curves.to_member.tolist(), strict=True))) == len(ends) < len(curves):
-        return curves.select(lowest_per_end(curves)), len(curves) // len(ends)
+    """The lowest line of each end, if its lines differ only in the order of their start's filters; how many orders."""
+    ends, lines = np.unique(curves.to_member, return_counts=True)
+    if len(set(zip(_starts(curves), curves.to_member.tolist(), strict=True))) == len(ends) < len(curves):
+        return curves.select(lowest_per_end(curves)), int(lines.max())
     return curves, 1
 
 
 def _floor(values: Sequence[Float[np.ndarray, "..."]]) -> float:
     """Where zeros go on a log axis: well below the smallest positive value."""
-    positive = np.concatenate([each[(each > 0) & np.isfinite(each)] for each in values] + [np.array([np.inf])])
-    return float(10 ** (np.floor(np.log10(positive.min())) - 0.5)) if np.isfinite(positive.min()) else 0.1
+    flat = np.concatenate([each.ravel() for each in values])
+    positive = flat[(flat > 0) & np.isfinite(flat)]
+    return float(10 ** (np.floor(np.log10(positive.min())) - 0.7)) if len(positive) else 0.1
 
 
 def _on_axis(values: Float[np.ndarray, "..."], floor: float) -> Float[np.ndarray, "..."]:
@@ -366,137 +378,118 @@ def _on_axis(values: Float[np.ndarray, "..."], floor: float) -> Float[np.ndarray
     return np.where(np.isfinite(values), np.maximum(values, floor), np.nan)
 
 
-def _log_axis(ax: Axes, values: Sequence[Float[np.ndarray, "..."]], floor: float) -> None:
-    """A log axis that shows all values, and a line for zeros if there are any."""
-    finite = np.concatenate([each[np.isfinite(each)] for each in values])
-    zeros, top = bool((finite <= 0).any()), max(float(finite.max()), 10 * floor)
-    bottom = floor if zeros else float(finite.min())
-    first, last = int(np.ceil(np.log10(floor if zeros else bottom))), int(np.floor(np.log10(top)))
-    decades = range(first, last + 1, 1 + (last - first) // 7)
-    ax.set_yscale("log")
-    ax.set_yticks([10.0**k for k in range(first, last + 1)], minor=True, labels=[""] * (last - first + 1))
-    ticks, labels = [10.0**k for k in decades], [f"$10^{{{k}}}$" for k in decades]
-    if zeros:
-        ax.axhline(floor, color=_INK, lw=0.8, ls=":", zorder=1, gid="floor")
-        ticks, labels = [floor, *ticks], ["exactly 0", *labels]
-    ax.set_yticks(ticks, labels)
-    ax.set_ylim(bottom / 1.7, top * 1.7)
-
-
-def _bands(
-    ax: Axes,
-    place: Float[np.ndarray, "line point"],
-    loss: Float[np.ndarray, "line point"],
-    error: Float[np.ndarray, "line point"],
-    floor: float,
-    color: str,
+def _log_axis(
+    ax: Axes, own: Float[np.ndarray, "..."], floor: float, shared: Sequence[Float[np.ndarray, "..."]]
 ) -> None:
-    for x, y, se in zip(place, loss, error, strict=True):
-        low, high = _on_axis(y - se, floor), _on_axis(y + se, floor)
-        ax.fill_between(x, low, high, color=color, alpha=0.25, lw=0, zorder=1.9)
+    """A log axis for all `shared` values, so that axes agree; a dotted line for zeros where its `own` have any."""
+    flat = np.concatenate([each.ravel() for each in shared])
+    finite = flat[np.isfinite(flat)]
+    low = np.log10(floor if (finite <= 0).any() else finite.min())
+    high = np.log10(max(finite.max(), 10**low * 10))
+    decades = np.arange(np.ceil(low), np.floor(high) + 1)
+    # Labels a line's height apart from one another and from the floor's.
+    labelled = [k for k in decades[:: 1 + len(decades) // 8] if k - low > 0.07 * (high - low) or low > np.log10(floor)]
+    ticks = {10.0**k: f"$10^{{{k:.0f}}}$" for k in labelled}
+    for old in [line for line in ax.lines if line.get_gid() == "floor"]:
+        old.remove()
+    if (own == 0).any():
+        ax.axhline(floor, color=_INK, lw=0.8, ls=":", zorder=1, gid="floor")
+        ticks[floor] = "0"
+    ax.set_yscale("log")
+    ax.set_yticks(list(ticks), list(ticks.values()))
+    ax.set_yticks(10.0**decades, [""] * len(decades), minor=True)
+    ax.set_ylim(10**low / 1.7, 10**high * 1.7)
 
 
-def _mark_start(ax: Axes, curves: Curves, loss: Float[np.ndarray, " line"]) -> None:
-    """A star and a name where all lines start at one point, up to the order of its units."""
-    if not np.isfinite(loss[0]) or not np.allclose(loss, loss[0], rtol=1e-3):
-        return
-    ax.plot(0, loss[0], marker="*", ms=10, color=_INK, mec="white", mew=0.6, ls="", zorder=5, gid="start")
-    ax.annotate(_start(curves), (0, loss[0]), (7, -3), textcoords="offset points", va="top", size="small", zorder=5)
+def _starts(curves: Curves) -> list[Source]:
+    """The start of each line, whatever the order of its units, which only the label says."""
+    return [dataclasses.replace(curves.sources[member], label="") for member in curves.from_member]
 
 
 def _start(curves: Curves) -> str:
     """The start by its full name, as far as the file knows it."""
-    label = curves.sources[curves.from_member[0]].label
+    single = len(set(_starts(curves))) == 1
+    label = curves.sources[curves.from_member[0]].label if single else "each start"
     return str(curves.attributes.get("landmark") or curves.attributes.get("from") or label)
 
 
-def _distance(curves: Curves, x: Distance) -> str:
-    if x == "alpha":
-        return "alpha (0: start, 1: end of the line)"
-    return f"distance from the start in parameter space ({x.upper()} norm)"
-
-
-def _with_unit(text: str, unit: str | None) -> str:
-    return f"{text} ({unit})" if unit else text
+def _mark_start(ax: Axes, curves: Curves, loss: Float[np.ndarray, " line"]) -> None:
+    """A star and a name, if all lines start at one point."""
+    if len(set(_starts(curves))) == 1 and np.isfinite(loss[0]):
+        at = (0.0, float(loss[0]))
+        ax.plot(*at, marker="*", ms=10, color=_INK, mec="white", mew=0.6, ls="", zorder=5, gid="start")
+        ax.annotate(_start(curves), at, (3, -6), textcoords="offset points", va="top", size="small", zorder=5)
 
 
 def _name_groups(ax: Axes, group: Int[np.ndarray, " line"], names: Sequence[str]) -> None:
-    """Above the axes, where no line can run through it: each group with its share of the lines."""
-    if not len(names):
-        return
-    shown = sorted(set(group.tolist()))
-    shares = [Proportion(int((group == index).sum()), len(group)) for index in shown]
-    # Of two groups the second share follows from the first.
-    texts = [f"{names[i]}: {s if k == 0 else s.count}" for k, (i, s) in enumerate(zip(shown, shares, strict=True))]
-    handles = [Line2D([], [], color=_color(i), lw=2, label=text) for i, text in zip(shown, texts, strict=True)]
-    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles))
+    """Each group with its share of the lines, above the axes, where no line can run through it."""
+    handles: list[Line2D] = []
+    for index in np.unique(group) if len(names) else ():
+        share = Proportion(int((group == index).sum()), len(group))
+        low, high = (100 * bound for bound in share.interval)
+        text = f"{names[index]}: {share.count} of {share.total}"
+        # Of two groups the second interval follows from the first.
+        text += f" (95 % interval {low:.1f} to {high:.1f} %)" if not handles else ""
+        handles.append(Line2D([], [], color=_color(index), lw=2, label=text))
+    if handles:
+        legend = ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles))
+        legend.set_in_layout(False)
 
 
-def _median(ax: Axes, strip: int, sample: Float[np.ndarray, " line"], floor: float, *, interval: bool) -> None:
-    """A bar at the median, its bootstrap interval as a whisker, its value beside it."""
-    if not len(sample):
+def _mark_median(ax: Axes, strip: int, sample: Float[np.ndarray, " line"], floor: float, *, interval: bool) -> None:
+    """A bar at the median, its value beside it, its bootstrap interval behind it."""
+    if len(sample) < 2:
         return
-    middle = float(np.median(sample))
-    at = _on_axis(np.array([middle]), floor)[0]
-    ax.plot([strip - 0.3, strip + 0.3], [at, at], color=_INK, lw=1.6, solid_capstyle="butt", zorder=4)
+    middle = _on_axis(np.median(sample), floor)
+    ax.plot([strip - 0.28, strip + 0.28], [middle, middle], color=_INK, lw=1.6, solid_capstyle="butt", zorder=5)
     if interval and len(sample) >= _FEWEST:
         low, high = _on_axis(bootstrap(sample), floor)
-        ax.plot([strip, strip], [low, high], color=_INK, lw=3, alpha=0.7, solid_capstyle="butt", zorder=3)
-    ax.annotate(
-        f"{middle:.2g}", (strip + 0.3, at), (2, 0), textcoords="offset points", va="center", size="small", zorder=5
-    )
+        ax.plot([strip, strip], [low, high], color=_INK, lw=3, alpha=0.75, solid_capstyle="butt", zorder=4)
+    text, place = f"{np.median(sample):#.3g}".rstrip("."), (strip + 0.28, float(middle))
+    ax.annotate(text, place, (2, 0), textcoords="offset points", va="center", size="small", zorder=5)
 
 
-def _leaf_columns(ax: Axes, tree: "Clusters", leaves: Sequence[int], most: int, top: float) -> None:
-    """Below each leaf, the shares of truth tables among its members."""
+def _table_columns(ax: Axes, tree: "Clusters", leaves: Sequence[int], colors: Sequence[str], top: float) -> None:
+    """Below each leaf, the shares of truth tables among its members; the last colour is for all the rest."""
     nodes = hierarchy.to_tree(tree.tree, rd=True)[1]
     for place, leaf in enumerate(leaves):
-        tables = np.minimum(tree.group[nodes[leaf].pre_order()], most)
+        tables = np.minimum(tree.group[nodes[leaf].pre_order()], len(colors) - 1)
         bottom = -0.03 * top
         for table, count in zip(*np.unique(tables, return_counts=True), strict=True):
             height = 0.09 * top * count / len(tables)
-            color = _FAINT if table == most else _color(int(table))
-            ax.add_patch(Rectangle((10 * place + 0.5, bottom - height), 9, height, color=color, lw=0))
             bottom -= height
+            ax.add_patch(Rectangle((10 * place + 0.5, bottom), 9, height, color=colors[table], lw=0))
 
 
 def _tile(
     ax: Axes, pattern: Int[np.ndarray, "3 3"], neighbours: Int[np.ndarray, "3 3"], left: float, top: float
 ) -> None:
-    """One patch, its centre framed."""
     for (i, j), cell in np.ndenumerate(pattern):
-        counts = bool(neighbours[i, j]) or (i, j) == (1, 1)
-        look = {"facecolor": _INK if cell else "white", "edgecolor": "#888888", "lw": 0.6}
-        if not counts:
-            look |= {"facecolor": "#EEEEEE", "hatch": "/////", "edgecolor": _FAINT}
-        ax.add_patch(Rectangle((left + j, top + i), 1, 1, **look))
+        counts = neighbours[i, j] or (i, j) == (1, 1)
+        face, edge, hatch = (_INK if cell else "white", _GREY, None) if counts else ("#EEEEEE", _FAINT, "/////")
+        ax.add_patch(Rectangle((left + j, top + i), 1, 1, facecolor=face, edgecolor=edge, hatch=hatch, lw=0.6))
     ax.add_patch(Rectangle((left + 1, top + 1), 1, 1, fill=False, edgecolor=COLORS[1], lw=1.8, zorder=3))
 
 
 def _title(curves: Curves) -> str:
-    """The problem and how many lines there are."""
-    seeded = all(curves.sources[end].seed is not None for end in np.unique(curves.to_member))
-    ends = len(np.unique(curves.to_member))
-    count = f"{ends} seeds" if seeded and ends == len(curves) else f"{len(curves)} lines"
-    title = curves.attributes.get("title")
-    return f"{title}: {count}" if title else count
+    """The problem and how many lines there are; they are seeds where each leads to one of its own."""
+    ends = np.unique(curves.to_member)
+    seeds = len(ends) == len(curves) and all(curves.sources[end].seed is not None for end in ends)
+    count = f"{len(curves)} {'seeds' if seeds else 'lines'}"
+    return f"{curves.attributes['title']}: {count}" if "title" in curves.attributes else count
 
 
 def _caption(panels: Sequence[Curves], definition: str) -> str:
     """What is drawn, in sentences, from what the files say of themselves."""
-    starts = _listed(_start(curves) for curves in panels)
-    points = _listed(str(len(curves.alpha)) for curves in panels)
     sampled = {"loss_se" in curves.values for curves in panels}
-    loss = "Loss" if len(sampled) > 1 else "Sampled loss" if sampled == {True} else "Exact loss"
-    sentences = [
-        f"{loss} on the straight lines in parameter space from {starts} (star) to each end (dots), {points} points a line.",
-        f"Right: the barrier of each line, {DEFINITIONS[definition]}; bars: median and its 95 % bootstrap interval.",
-        "A barrier's height depends on which representative of a solution the line starts from and ends at.",
-    ]
-    if any("solved" in curves.values for curves in panels):
-        sentences.insert(1, "Solved: the end gets every sample right.")
-    return " ".join(sentences)
-
-
-def _listed(texts: Iterable[str]) -> str:
-    return " and ".join(dict.fromkeys(texts))
+    loss = "Loss" if len(sampled) > 1 else "Sampled loss" if True in sampled else "Exact loss"
+    starts = " and ".join(dict.fromkeys(_start(curves) for curves in panels))
+    star = " (star)" if all(len(set(_starts(curves))) == 1 for curves in panels) else ""
+    points = " and ".join(dict.fromkeys(str(len(curves.alpha)) for curves in panels))
+    solved = " Solved: the end gets every sample right." if any("solved" in curves.values for curves in panels) else ""
+    return (
+        f"{loss} on the straight lines in parameter space from {starts}{star} to each end (dot), {points} points a "
+        f"line.{solved} Right: the barrier of each line, {DEFINITIONS[definition]}; bars: median and its 95 % "
+        "bootstrap interval. A barrier's height depends on which representative of a solution the line starts from "
+        "and ends at."
+    )

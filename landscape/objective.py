@@ -1,7 +1,7 @@
 """The landscape's height: a function from a stack of parameters to numbers, one a member.
 
-Members and samples are evaluated in chunks that keep activations in the cache of a CPU and within a bound on a GPU, whatever
-the number of members. Sums run in float64.
+Members and samples are evaluated in chunks that keep activations in the cache of a CPU and within a bound on a GPU,
+whatever the number of members. Sums run in float64.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ __all__ = ["Batch", "Chunk", "Metric", "Objective", "choose_chunk"]
 #: Bytes of the widest activation of a chunk: about a core's cache on a CPU, a small share of the memory on a GPU.
 ACTIVATION_BYTES = {"cpu": 2**20, "cuda": 2**28}
 
-#: Sample axes are padded to a multiple of this with weight zero, and members come in multiples of at least this half: vector
-#: units then never treat a member's numbers differently for its place.
+#: Sample axes are padded to a multiple of this with weight zero, and members come in multiples of at least this half:
+#: vector units then never treat a member's numbers differently for its place.
 SAMPLE_MULTIPLE = 32
 MEMBER_MULTIPLE = 16
 
@@ -72,8 +72,8 @@ class Batch:
 class Metric:
     """A number for each sample, and how samples become one number a member.
 
-    `per_sample(outputs, targets)` gives [member, sample]. `mean` weighs the samples; `count` adds them up, each real sample
-    once; `all` is 1 where every real sample is nonzero.
+    `per_sample(outputs, targets)` gives [member, sample]. `mean` weighs the samples; `count` adds them up, each real
+    sample once; `all` is 1 where every real sample is nonzero.
     """
 
     per_sample: Callable[[Tensor, Tensor], Tensor]
@@ -112,8 +112,8 @@ def choose_chunk(network: Stacked, data: Batch, *, most_members: int = 64) -> Ch
 class Objective:
     """A network, weighted data, a loss and metrics: `objective(stack)` gives a dict of float64 tensors, one a member.
 
-    `metrics` holds at least `loss`, a weighted mean. Where the data is a `sampled` part of what is meant, each mean comes
-    with its standard error over samples, under its name and `_se`. `predict` turns outputs into decisions,
+    `metrics` holds at least `loss`, a weighted mean. Where the data is a `sampled` part of what is meant, each mean
+    comes with its standard error over samples, under its name and `_se`. `predict` turns outputs into decisions,
     [member, sample, *target]. `unit` is that of the loss. With `chunk` None a size is chosen for the device.
     """
 

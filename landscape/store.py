@@ -1,7 +1,7 @@
 """Runs and checkpoints on disk, and other people's checkpoint formats.
 
-A run is a directory: `run.json` says everything about it, `step-XXXXXXXX.safetensors` hold the stacked parameters of all
-members, `resume.safetensors` the state from which an interrupted training goes on.
+A run is a directory: `run.json` says everything about it, `step-XXXXXXXX.safetensors` hold the stacked parameters of
+all members, `resume.safetensors` the state from which an interrupted training goes on.
 """
 
 import dataclasses
@@ -50,8 +50,8 @@ class Checkpoint:
         if bad:
             names = [name for name, ok in finite.items() if not ok[bad[0]]]
             raise LandscapeError(
-                f"{len(bad)} of {len(self.stack)} members of {self.sources[bad[0]].path} have parameters that are NaN or "
-                f"infinite, first {self.sources[bad[0]].label} in {', '.join(names)}: choose others with RUN/#seed"
+                f"{len(bad)} of {len(self.stack)} members of {self.sources[bad[0]].path} have parameters that are NaN "
+                f"or infinite, first {self.sources[bad[0]].label} in {', '.join(names)}: choose others with RUN/#seed"
             )
 
 
@@ -200,7 +200,8 @@ class Run:
 
 
 def load(place: str) -> Checkpoint:
-    """Members named by a path: a run (last step, all seeds), RUN/@step, RUN/#seed, RUN/@step#seed, or a checkpoint file.
+    """Members named by a path: a run (last step, all seeds), RUN/@step, RUN/#seed, RUN/@step#seed, or a checkpoint
+    file.
 
     A directory of plain state dicts gives one member a file, in the order of names.
     """
@@ -251,7 +252,8 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
     files = sorted(file for file in path.iterdir() if file.suffix in ENDINGS and file.is_file())
     if not files:
         raise LandscapeError(
-            f"{path} is no run (no run.json) and holds no checkpoints ({', '.join(ENDINGS)}): give a run, or a folder of state dicts"
+            f"{path} is no run (no run.json) and holds no checkpoints ({', '.join(ENDINGS)}): "
+            "give a run, or a folder of state dicts"
         )
     if step is not None:
         raise LandscapeError(f"{path} is a folder of state dicts, no run: it has no steps to choose from")

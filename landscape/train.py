@@ -100,8 +100,8 @@ def train(
     """Train one member a seed and write their checkpoints to the run directory `path`.
 
     A directory that holds an interrupted run with the same configuration is taken up where its last resume state left
-    it, which is at most `resume_every` seconds of work back; the tensors are the same as without the interruption. Raises
-    `Mismatch`, saying what differs, if it holds another run.
+    it, which is at most `resume_every` seconds of work back; the tensors are the same as without the interruption.
+    Raises `Mismatch`, saying what differs, if it holds another run.
     """
     data_seeds = list(seeds if data_seeds is None else data_seeds)
     data_seeds = data_seeds * len(seeds) if len(data_seeds) == 1 else data_seeds

@@ -65,9 +65,9 @@ def connect(
 ) -> Connection:
     """Lines from the members of one checkpoint to those of another.
 
-    `matched` pairs member with member, a single member with all. With `orders` `all` there is a line from every equivalent
-    order of the start's units (few units only); with `matched` each start is reordered to lie close to its end.
-    Raises `Mismatch` if the members do not pair.
+    `matched` pairs member with member, a single member with all. With `orders` `all` there is a line from every
+    equivalent order of the start's units (few units only); with `matched` each start is reordered to lie close to its
+    end. Raises `Mismatch` if the members do not pair.
     """
     n, m = len(start.stack), len(end.stack)
     if pairing == "all":
@@ -115,8 +115,8 @@ def walk_between(
 ) -> Path:
     """Walk between two places, each a landmark's name or what `store.load` reads, and write the curves to a file.
 
-    The problem is that of the checkpoints unless one is given. Raises `Unverified` for a landmark that does not solve it,
-    `Mismatch` for a checkpoint of another architecture, `LandscapeError` for one that holds NaN.
+    The problem is that of the checkpoints unless one is given. Raises `Unverified` for a landmark that does not solve
+    it, `Mismatch` for a checkpoint of another architecture, `LandscapeError` for one that holds NaN.
     """
     loaded = {place: load(place) for place in (start, end) if not is_landmark(place)}
     problem = problem or _common_problem(loaded)
@@ -301,8 +301,8 @@ def _check_ends(
         plain, walked = objective.plain(stack.state_dict(line))["loss"], float(loss[alphas == alpha][0])
         if not np.isclose(walked, plain, rtol=tolerance, atol=tolerance * 1e-2, equal_nan=True):
             raise Unverified(
-                f"line {line} does not reproduce its own end: the walk gives loss {walked:.9g} at alpha {alpha}, the plain "
-                f"module {plain:.9g}. The {objective.network.backend} backend is wrong for this model: please report it"
+                f"line {line} does not reproduce its own end: the walk gives loss {walked:.9g} at alpha {alpha}, "
+                f"the plain module {plain:.9g}. The {objective.network.backend} backend is wrong for this model: please report it"
             )
 
 
@@ -337,8 +337,8 @@ class _Shards:
             return []
         if different := differences(there, plan):
             raise Mismatch(
-                f"{self.path} keeps lines of another walk: {different}. Repeat that walk, choose another output with -o, "
-                "or start anew with --force"
+                f"{self.path} keeps lines of another walk: {different}. Repeat that walk, choose another output "
+                "with -o, or start anew with --force"
             )
         shards: list[Curves] = []
         while (file := self._file(sum(map(len, shards)))).exists():

@@ -31,12 +31,13 @@ PROMINENCE = 0.01
 class Barriers:
     """One number a line, NaN where a loss on the line is not finite.
 
-    `above_chord`, `above_mean` and `above_higher_end` are the barrier in the units of the loss (see `DEFINITIONS`; the first
-    is Frankle et al.'s, ICML 2020, without their averaging of the ends); `peak_alpha` and `peak_loss` the place of the highest
-    point above the chord; `peaks` the number of local maxima that stand out by 1 % of the line's range, ends excluded, a
-    plateau counted once. `delta` is the smallest Delta for which the line falls Delta-monotonically from start to end, the
-    largest rise between any point and a later one (J. Lucas et al., ICML 2021). `start_width` and `end_width` say how far from
-    an end, as a share of the line's length, the loss first climbs half of the barrier above the chord: NaN without a barrier.
+    `above_chord`, `above_mean` and `above_higher_end` are the barrier in the units of the loss (see `DEFINITIONS`;
+    the first is Frankle et al.'s, ICML 2020, without their averaging of the ends); `peak_alpha` and `peak_loss` the
+    place of the highest point above the chord; `peaks` the number of local maxima that stand out by 1 % of the line's
+    range, ends excluded, a plateau counted once. `delta` is the smallest Delta for which the line falls
+    Delta-monotonically from start to end, the largest rise between any point and a later one (J. Lucas et al., ICML
+    2021). `start_width` and `end_width` say how far from an end, as a share of the line's length, the loss first
+    climbs half of the barrier above the chord: NaN without a barrier.
     """
 
     above_chord: Float[np.ndarray, " line"]
@@ -95,7 +96,8 @@ def barriers(curves: Curves) -> Barriers:
 def lowest_per_end(curves: Curves) -> Int[np.ndarray, " end"]:
     """Of the finished lines that lead to the same member, the one with the lowest barrier above the chord.
 
-    A start that is known in several equivalent orders of its filters has a line from each. Lines in the order of their ends.
+    A start that is known in several equivalent orders of its filters has a line from each. Lines in the order of
+    their ends.
     """
     height = np.full(len(curves), np.inf)
     height[curves.done] = np.nan_to_num(barriers(curves).above_chord, nan=np.inf)

@@ -32,9 +32,9 @@ class Group:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcomes:
-    """Of each member: `kind` (an index into `KINDS`), `group` (an index into `groups`, the largest first), how many samples
-    are `right` of `total`, its `loss`, the number of `dead` units, and the `curvature` where it ended; that of the
-    landmark `presolve`, if there is one, for comparison.
+    """Of each member: `kind` (an index into `KINDS`), `group` (an index into `groups`, the largest first), how many
+    samples are `right` of `total`, its `loss`, the number of `dead` units, and the `curvature` where it ended; that
+    of the landmark `presolve`, if there is one, for comparison.
     """
 
     kind: Int[np.ndarray, " member"]

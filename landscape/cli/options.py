@@ -188,8 +188,8 @@ def _field_option(field: Any, hint: Any) -> click.Option:
 class ProblemGroup(click.Group):
     """A verb whose subcommands are problems, each with its own options beside those of the verb.
 
-    `verb` is the command with the verb's options; its callback takes the problem first. Where `place` is given, it makes the
-    command for a first argument that is a path.
+    `verb` is the command with the verb's options; its callback takes the problem first. Where `place` is given, it
+    makes the command for a first argument that is a path.
     """
 
     def __init__(

@@ -24,6 +24,7 @@ class Progress:
         self.terminal = sys.stderr.isatty()
 
     def __call__(self, done: int, total: int) -> None:
+        """Tell, if it is time to."""
         now = time.monotonic()
         self.first = done - 1 if self.first is None else self.first
         if now - self.last < (0.1 if self.terminal else self.every) and not (self.terminal and done == total):

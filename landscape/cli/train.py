@@ -91,6 +91,6 @@ command = ProblemGroup(
     subcommand_metavar="PROBLEM [OPTIONS]",
     help="""Train and checkpoint many seeds of a problem at once.
 
-    Each member is a pure function of its own seeds, whatever is trained beside it. An interrupted run goes on when the same
-    command is given again. `landscape train life --help` shows all options.""",
+    Each member is a pure function of its own seeds, whatever is trained beside it. An interrupted run goes on when
+    the same command is given again. `landscape train life --help` shows all options.""",
 )

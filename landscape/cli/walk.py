@@ -63,8 +63,9 @@ def command(
 ) -> None:
     """Evaluate the loss along straight lines between two places.
 
-    A place is a landmark of the problem (presolve), a run directory (its last step, all seeds), RUN/@step, RUN/#seed, or a
-    checkpoint file. Prints the file with the curves. An interrupted walk goes on when the same command is given again.
+    A place is a landmark of the problem (presolve), a run directory (its last step, all seeds), RUN/@step, RUN/#seed,
+    or a checkpoint file. Prints the file with the curves. An interrupted walk goes on when the same command is given
+    again.
     """
     try:
         path = walk_between(

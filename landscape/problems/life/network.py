@@ -39,9 +39,9 @@ def build(
     """The network: per block Conv3x3(1 -> 2m), Conv1x1(2m -> m), Conv1x1(m -> 1), each with its activation.
 
     With `sigmoid` the very last activation is a sigmoid, which `logits` leaves out. With `normalize` the input is
-    expected shifted by -1/2 and the first block is padded with -1/2, the shifted value of a dead cell; later blocks read
-    their predecessor's 0 and 1. Without `pad` each block shrinks its board by one cell a side: fed with 3 x 3 patterns, one
-    block answers with the single cell in the middle.
+    expected shifted by -1/2 and the first block is padded with -1/2, the shifted value of a dead cell; later blocks
+    read their predecessor's 0 and 1. Without `pad` each block shrinks its board by one cell a side: fed with 3 x 3
+    patterns, one block answers with the single cell in the middle.
     """
 
     def block(index: int) -> nn.Sequential:

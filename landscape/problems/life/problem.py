@@ -1,7 +1,7 @@
 """The Game of Life as a problem: learn the state of a board some generations later.
 
-With a single block the output at a cell depends on its 3 x 3 patch alone, and the objective is exact: a weighted data set of
-512 patterns. With more, boards are sampled.
+With a single block the output at a cell depends on its 3 x 3 patch alone, and the objective is exact: a weighted data
+set of 512 patterns. With more, boards are sampled.
 """
 
 import dataclasses

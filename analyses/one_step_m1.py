@@ -1,0 +1,76 @@
+"""Where do 1,000 seeds of the smallest network end, and what lies between there and the known solution?
+
+For the four-neighbour rule of the study, B3/S23V, and for Conway's, B3/S23: trains the reference runs, walks from the
+presolved weights (in both orders of the two filters) to each seed, and draws the curves and the outcomes.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from landscape import Curves, Run, Training, figures
+from landscape.analysis.barriers import barriers, lowest_per_end
+from landscape.analysis.clusters import clusters
+from landscape.analysis.outcomes import outcomes
+from landscape.cli.report import Progress, as_json
+from landscape.files import write_json
+from landscape.problems.life import Life
+from landscape.train import train
+from landscape.walk import walk_between
+
+ROOT = Path(__file__).resolve().parent.parent
+RULES = ("B3/S23V", "B3/S23")
+BATCHES = 3000
+
+
+def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, force: bool) -> Curves:
+    """Train, walk and analyse one rule; what is there already is kept unless forced."""
+    problem, name = Life(rule=rule), rule.replace("/", "")
+    run, walks = runs / f"one-step-m1-{name}", results / f"{name}.h5"
+    if force:
+        shutil.rmtree(run, ignore_errors=True)
+        walks.unlink(missing_ok=True)
+    if not (run / "run.json").exists() or BATCHES not in Run.open(run).steps():
+        training = Training(batches=BATCHES, save_at=(0, BATCHES))
+        train(problem, training, run, seeds=range(seeds), on_progress=Progress(f"train {rule}", "steps"))
+    if not walks.exists():
+        walk_between("presolve", str(run), orders="all", output=walks, on_progress=Progress("walk", "lines"))
+    curves, stack = Curves.read(walks), Run.open(run).checkpoint().stack
+    found, places = outcomes(problem, stack), clusters(problem, stack)
+    summary = {
+        "title": problem.title(),
+        "solved": found.solved,
+        "groups": found.groups[:10],
+        "truth_tables": len(found.groups),
+        "barriers": barriers(curves.select(lowest_per_end(curves))).summary(),
+        "clusters": {"cut": places.cut, "sizes": places.sizes[:10], "agreement": places.agreement},
+    }
+    write_json(results / f"{name}.json", json.loads(as_json(summary)))
+    caption = f"{problem.title()}, {seeds} seeds, {BATCHES} steps of Adam on the exact loss; solved: {found.solved}."
+    figures.save(
+        figures.page(lambda ax: figures.outcomes(ax, found), caption=caption),
+        plots / f"one_step_m1-outcomes-{name}.png",
+    )
+    print(f"{problem.title()}: solved by {found.solved}; {len(found.groups)} truth tables", file=sys.stderr)
+    return curves
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="50 seeds, into analyses/quick/")
+    parser.add_argument("--force", action="store_true", help="make everything anew")
+    options = parser.parse_args()
+    here = ROOT / "analyses"
+    runs, results, plots = ROOT / "checkpoints", here / "one_step_m1", ROOT / "plots"
+    if options.quick:
+        runs = results = plots = here / "quick"
+    seeds = 50 if options.quick else 1000
+    panels = [study(rule, seeds, runs, results, plots, force=options.force) for rule in RULES]
+    for path in figures.save(figures.walk_figure(panels), plots / "one_step_m1.png"):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

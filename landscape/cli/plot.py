@@ -1,0 +1,137 @@
+"""`landscape plot`: figures as PNG and SVG."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from matplotlib.figure import Figure
+
+from landscape import figures
+from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_per_end
+from landscape.cli.options import chosen_problem, output, problem_choice
+from landscape.curves import Curves
+from landscape.errors import LandscapeError
+from landscape.files import refuse_existing
+
+__all__ = ["command"]
+
+_definition = click.option(
+    "--definition", type=click.Choice(list(DEFINITIONS)), default="above_chord", help="Which barrier to draw."
+)
+
+
+@click.group("plot")
+def command() -> None:
+    """Draw walks, barriers, outcomes, clusters and rules, each as PNG and SVG; prints the files' paths."""
+
+
+@command.command("walk")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--x", type=click.Choice(["l2", "l1", "alpha"]), default="l2", help="Distance from the start, or alpha.")
+@_definition
+@click.option("--caption", help="Text below the figure. [default: composed from the files]")
+@output("PNG or SVG file. [default: plots/FILE.png]")
+def _walk(files: tuple[Path, ...], x: Any, definition: str, caption: str | None, **where: Any) -> None:
+    """Loss along the lines of each FILE (one panel each), with the barriers beside."""
+    curves = [Curves.read(file) for file in files]
+    _save(figures.walk_figure(curves, x=x, definition=definition, caption=caption), files[0].stem, **where)
+
+
+@command.command("barriers")
+@click.argument("file", type=click.Path(path_type=Path))
+@_definition
+@output("PNG or SVG file. [default: plots/FILE-barriers.png]")
+def _barriers(file: Path, definition: str, **where: Any) -> None:
+    """Distribution of the barriers along the lines of FILE."""
+    curves = Curves.read(file)
+    kept = curves.select(lowest_per_end(curves))
+    caption = f"{curves.attributes.get('title', file.stem)}, {len(kept)} lines. Barrier: {DEFINITIONS[definition]}."
+    unit = curves.attributes.get("loss_unit")
+    found = barriers(kept)
+    figure = figures.page(
+        lambda ax: figures.barrier_distribution(ax, found, definition=definition, unit=unit),
+        caption=caption,
+        size=(4, 3.6),
+    )
+    _save(figure, f"{file.stem}-barriers", **where)
+
+
+@command.command("outcomes")
+@click.argument("run", metavar="RUN")
+@problem_choice
+@output("PNG or SVG file. [default: plots/RUN-outcomes.png]")
+def _outcomes(run: str, problem: str | None, options: tuple[str, ...], **where: Any) -> None:
+    """How many members of RUN ended at which truth table."""
+    from landscape.analysis.outcomes import outcomes
+
+    chosen, stack = _members(run, problem, options)
+    found = outcomes(chosen, stack)
+    caption = f"{chosen.title()}, {len(stack)} seeds; solved: {found.solved}. A bar is a truth table of all patterns."
+    _save(figures.page(lambda ax: figures.outcomes(ax, found), caption=caption), f"{Path(run).name}-outcomes", **where)
+
+
+@command.command("clusters")
+@click.argument("run", metavar="RUN")
+@click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as truth tables]")
+@problem_choice
+@output("PNG or SVG file. [default: plots/RUN-clusters.png]")
+def _clusters(run: str, cut: float | None, problem: str | None, options: tuple[str, ...], **where: Any) -> None:
+    """Dendrogram of the members of RUN, with their truth tables below."""
+    from landscape.analysis.clusters import clusters
+    from landscape.analysis.outcomes import outcomes
+
+    chosen, stack = _members(run, problem, options)
+    found, groups = clusters(chosen, stack, cut=cut), outcomes(chosen, stack).groups
+    names = [f"{group.kind}, {group.right} right" for group in groups]
+    solved = next((number for number, group in enumerate(groups) if group.kind == "solved"), None)
+    caption = (
+        f"{chosen.title()}, {len(stack)} seeds. Average linkage of L2 distances up to the order of filters; agreement of "
+        f"clusters and truth tables (adjusted Rand index): {found.agreement:.2f}."
+    )
+    figure = figures.page(
+        lambda ax: figures.dendrogram(ax, found, names=names, solved=solved), caption=caption, size=(7.2, 4.2)
+    )
+    _save(figure, f"{Path(run).name}-clusters", **where)
+
+
+@command.command("rule")
+@click.argument("rule")
+@output("PNG or SVG file. [default: plots/rule-RULE.png]")
+def _rule(rule: str, **where: Any) -> None:
+    """Patterns whose centre is live in the next generation, and such whose centre is dead."""
+    from landscape.problems.life.patterns import PATTERNS, answers
+    from landscape.problems.life.rules import Rule
+
+    parsed = Rule.parse(rule)
+    live = answers(parsed)
+    caption = (
+        f"{parsed}: {live.sum()} of the 512 patterns have a live centre in the next generation; one example for each "
+        f"state of the centre and number of live neighbours ({parsed.neighbourhood} neighbourhood, hatched cells do "
+        "not count)."
+    )
+    figure = figures.page(
+        lambda ax: figures.rule_examples(ax, PATTERNS, live, parsed.kernel), caption=caption, size=(7.2, 2.4)
+    )
+    _save(figure, f"rule-{parsed}".replace("/", ""), **where)
+
+
+def _members(run: str, name: str | None, options: tuple[str, ...]) -> tuple[Any, Any]:
+    """Problem and finite stack of a run."""
+    from landscape.problem import create
+    from landscape.store import load, require_same_architecture
+
+    checkpoint = load(run)
+    problem = chosen_problem(name, options)
+    if problem is None and checkpoint.problem is None:
+        raise LandscapeError(f"{run} does not say its problem: name it, such as --problem life -O m_factor=4")
+    problem = problem or create(*checkpoint.problem)  # type: ignore[misc]
+    checkpoint.require_finite()
+    return problem, require_same_architecture(checkpoint, problem.objective().network.template)
+
+
+def _save(figure: Figure, name: str, *, output: Path | None, force: bool) -> None:
+    path = output or Path("plots") / f"{name}.png"
+    for suffix in (".png", ".svg"):
+        refuse_existing(path.with_suffix(suffix), force=force)
+    for written in figures.save(figure, path):
+        click.echo(written)

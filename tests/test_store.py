@@ -1,0 +1,306 @@
+"""Checkpoints on disk: what is written is read again, what is damaged is refused, what is foreign is understood."""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import Tensor
+
+from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.files import replacing
+from landscape.params import Stack
+from landscape.problems.life import Life
+from landscape.store import (
+    Run,
+    load,
+    read_state_dict,
+    read_tensors,
+    require_same_architecture,
+    write_tensors,
+)
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Equal names in equal order, types, shapes and bytes."""
+    return list(one) == list(other) and all(
+        a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+        for a, b in zip(one.values(), other.values(), strict=True)
+    )
+
+
+ARRAYS = hnp.arrays(
+    st.sampled_from([np.float32, np.float64, np.int64, np.uint8]), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0)
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    arrays=st.dictionaries(st.text("abc.0", min_size=1), ARRAYS, min_size=1, max_size=4),
+    document=st.dictionaries(st.text("xyz"), JSON, max_size=3),
+)
+def test_round_trip(tmp_path: Path, arrays: dict[str, np.ndarray], document: dict[str, Any]) -> None:
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    sha = write_tensors(tmp_path / "x.safetensors", tensors, document)
+    got, header = read_tensors(tmp_path / "x.safetensors")
+    assert same(got, tensors)
+    assert header == {**document, "schema": 1, "names": list(arrays), "sha256": sha}
+
+
+def test_views_of_one_tensor_are_kept_apart(tmp_path: Path) -> None:
+    flat = torch.arange(6.0)[None]
+    write_tensors(tmp_path / "x.safetensors", {"b": flat[:, :2], "a": flat[:, 1:], "t": flat.T}, {})
+    assert same(read_tensors(tmp_path / "x.safetensors")[0], {"b": flat[:, :2], "a": flat[:, 1:], "t": flat.T})
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def refused_or_identical(path: Path, content: bytes, wanted: Any) -> bool:
+    path.write_bytes(content)
+    try:
+        got = load(str(path))
+    except DamagedFile:
+        return True
+    return (
+        same(dict(got.stack.tensors), dict(wanted.stack.tensors))
+        and [(s.step, s.seed, s.digest) for s in got.sources] == [(s.step, s.seed, s.digest) for s in wanted.sources]
+        and got.problem == wanted.problem
+    )
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x80])
+def test_no_flipped_byte_goes_unnoticed(tmp_path: Path, run: Run, flip: int) -> None:
+    content = run.checkpoint_path(20).read_bytes()
+    wanted = load(f"{run.path}/@20")
+    header = 8 + int.from_bytes(content[:8], "little")
+    places = [*range(header), *range(header, len(content), 97)]
+    damaged = tmp_path / "step-00000020.safetensors"
+    missed = []
+    for place in places:
+        changed = bytearray(content)
+        changed[place] ^= flip
+        if not refused_or_identical(damaged, bytes(changed), wanted):
+            missed.append(place)
+    assert not missed, [content[max(0, place - 20) : place + 8] for place in missed[:5]]
+
+
+def test_nor_does_a_truncated_file(tmp_path: Path, run: Run) -> None:
+    content = run.checkpoint_path(20).read_bytes()
+    for length in [*range(0, len(content), 61), len(content) - 1]:
+        (tmp_path / "cut.safetensors").write_bytes(content[:length])
+        with pytest.raises(DamagedFile, match=r"cut\.safetensors is damaged"):
+            load(str(tmp_path / "cut.safetensors"))
+
+
+def test_another_schema_is_refused(tmp_path: Path) -> None:
+    header = json.dumps({"schema": 2, "names": ["a"], "sha256": ""})
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"landscape": header})
+    with pytest.raises(Unsupported, match="has schema 2, this version reads 1: update landscape"):
+        read_tensors(tmp_path / "x.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing(target) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old"
+    with pytest.raises(LandscapeError, match="cannot write .*disk full"), replacing(target) as temporary:
+        temporary.write_text("half")
+        raise OSError(28, "disk full")
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x"]
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return Life().network().state_dict()
+
+
+@pytest.mark.parametrize("ending", [".pt", ".pth", ".pyt", ".ckpt"])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_dict", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_foreign_checkpoints(
+    tmp_path: Path, plain: dict[str, Tensor], ending: str, wrapper: str | None, prefix: str
+) -> None:
+    named = {prefix + name: tensor for name, tensor in plain.items()}
+    path = tmp_path / f"net{ending}"
+    torch.save({wrapper: named, "epoch": 3} if wrapper else named, path)
+    assert same(read_state_dict(path), plain)
+    checkpoint = load(str(path))
+    assert same(checkpoint.stack.state_dict(0), plain)
+    assert (len(checkpoint.stack), checkpoint.problem, checkpoint.sources[0].label) == (1, None, "net")
+    assert same(require_same_architecture(checkpoint, Stack({k: v[None] for k, v in plain.items()})).state_dict(0), plain)
+
+
+def test_foreign_safetensors(tmp_path: Path, plain: dict[str, Tensor]) -> None:
+    safetensors.torch.save_file(plain, tmp_path / "net.safetensors")
+    checkpoint = load(str(tmp_path / "net.safetensors"))
+    template = Stack({name: tensor[None] for name, tensor in plain.items()})
+    assert same(require_same_architecture(checkpoint, template).state_dict(0), plain)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pt"])
+def test_half_precision_and_trainable_tensors_load(tmp_path: Path, ending: str) -> None:
+    tensors = {"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.nn.Parameter(torch.ones(3))}
+    if ending == ".pt":
+        torch.save(tensors, tmp_path / "net.pt")
+    else:
+        safetensors.torch.save_file({k: v.detach() for k, v in tensors.items()}, tmp_path / "net.safetensors")
+    stack = load(str(tmp_path / f"net{ending}")).stack
+    assert {name: stack[name].double().sum().item() for name in "ab"} == {"a": 2.0, "b": 3.0}
+
+
+def test_the_studys_checkpoints(tmp_path: Path, plain: dict[str, Tensor]) -> None:
+    optimizer = torch.optim.Adam(Life().network().parameters())
+    document = {
+        "model_dict": plain,
+        "optim_dict": optimizer.state_dict(),
+        "py_random_state": random.getstate(),
+        "np_random_state": np.random.get_state(),  # noqa: NPY002
+        "torch_rng_state": torch.get_rng_state(),
+    }
+    torch.save(document, tmp_path / "net.pyt")
+    assert same(read_state_dict(tmp_path / "net.pyt"), plain)
+
+
+class Malicious:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch /tmp/never",)
+
+
+def test_a_pickle_that_runs_code_is_refused_by_name(tmp_path: Path, plain: dict[str, Tensor]) -> None:
+    torch.save({"state_dict": plain, "extra": Malicious()}, tmp_path / "net.pt")
+    with pytest.raises(Unsupported, match=r"refused: its pickle wants to run \w+\.system; save model\.state_dict"):
+        load(str(tmp_path / "net.pt"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.99])
+def test_a_truncated_pickle_is_damaged(tmp_path: Path, plain: dict[str, Tensor], share: float) -> None:
+    torch.save(plain, tmp_path / "net.pt")
+    content = (tmp_path / "net.pt").read_bytes()
+    (tmp_path / "net.pt").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DamagedFile, match=r"net\.pt is damaged"):
+        load(str(tmp_path / "net.pt"))
+
+
+@pytest.mark.parametrize("found", [{"epoch": 3}, {}, [1], {"state_dict": {"a": 3}}])
+def test_what_holds_no_state_dict(tmp_path: Path, found: Any) -> None:
+    torch.save(found, tmp_path / "net.pt")
+    with pytest.raises(Unsupported, match="holds no state dict"):
+        load(str(tmp_path / "net.pt"))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_places_in_a_run(run: Run) -> None:
+    for place, step, seeds in (
+        (f"{run.path}", 60, range(24)),
+        (f"{run.path}/", 60, range(24)),
+        (f"{run.path}/@20", 20, range(24)),
+        (f"{run.path}/#7", 60, [7]),
+        (f"{run.path}#7", 60, [7]),
+        (f"{run.path}/@0#23", 0, [23]),
+        (f"{run.checkpoint_path(20)}", 20, range(24)),
+        (f"{run.checkpoint_path(20)}#5", 20, [5]),
+    ):
+        got = load(place)
+        assert [(s.step, s.seed) for s in got.sources] == [(step, seed) for seed in seeds], place
+        assert same(dict(got.stack.tensors), dict(run.checkpoint(step).stack.select(list(seeds)).tensors)), place
+        assert got.problem == run.problem == ("life", Life().config())
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("/@21", r"has no checkpoint of step 21; it has 0, 20, 60"),
+        ("/#24", r"has no member with seed 24; it has seeds 0 to 23"),
+        ("/#-1", r"has no member with seed -1; it has seeds 0 to 23"),
+        ("/step-00000020.safetensors/@20", r"is a single checkpoint file and has no steps"),
+        ("/nowhere", r"nowhere does not exist: give a landmark, a run directory"),
+    ],
+)
+def test_places_that_are_not_there(run: Run, place: str, message: str) -> None:
+    with pytest.raises(LandscapeError, match=message):
+        load(f"{run.path}{place}")
+
+
+def test_a_folder_of_state_dicts_in_the_order_of_names(tmp_path: Path, plain: dict[str, Tensor]) -> None:
+    for name, factor in (("b", 2.0), ("a", 1.0), ("c", 3.0)):
+        torch.save({key: factor * tensor for key, tensor in plain.items()}, tmp_path / f"{name}.pt")
+    (tmp_path / "notes.txt").write_text("not a checkpoint")
+    checkpoint = load(str(tmp_path))
+    assert [source.label for source in checkpoint.sources] == ["a", "b", "c"]
+    for i in range(3):
+        assert same(checkpoint.stack.state_dict(i), {key: (i + 1.0) * tensor for key, tensor in plain.items()})
+    with pytest.raises(LandscapeError, match="folder of state dicts, no run: it has no steps"):
+        load(f"{tmp_path}/@3")
+    with pytest.raises(LandscapeError, match="its members have no known seeds"):
+        load(f"{tmp_path}/#3")
+    torch.save({"other": torch.zeros(1)}, tmp_path / "d.pt")
+    with pytest.raises(Mismatch, match=r"a\.pt and .*d\.pt are of different architectures"):
+        load(str(tmp_path))
+
+
+def test_a_folder_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(LandscapeError, match="is no run .* and holds no checkpoints"):
+        load(str(tmp_path))
+
+
+def test_an_empty_run(tmp_path: Path, run: Run) -> None:
+    shutil.copy(run.path / "run.json", tmp_path)
+    with pytest.raises(LandscapeError, match="is an empty run, it has no checkpoint yet"):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "{", "\xff", "{}", "[]", "[1]", "5", "null", '"text"', '{"schema": 1}'])
+def test_a_damaged_run_json(tmp_path: Path, run: Run, text: str) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(text, encoding="latin-1")
+    with pytest.raises(DamagedFile, match=r"run\.json is damaged"):
+        load(str(tmp_path / "run"))
+
+
+def test_a_run_of_another_schema(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({**run.document, "schema": 7}))
+    with pytest.raises(Unsupported, match="has schema 7, this version reads 1"):
+        load(str(tmp_path))
+
+
+def test_members_that_are_not_finite_are_named(run: Run) -> None:
+    checkpoint = run.checkpoint()
+    checkpoint.require_finite()
+    checkpoint.stack["net.0.2.bias"][3] = float("nan")
+    checkpoint.stack["net.0.4.weight"][5] = float("inf")
+    with pytest.raises(LandscapeError, match=r"2 of 24 members .* NaN or infinite, first seed 3 in net\.0\.2\.bias"):
+        checkpoint.require_finite()
+
+
+def test_another_architecture_is_refused_by_name(run: Run) -> None:
+    wide = Life(m_factor=2).objective().network.template
+    with pytest.raises(Mismatch, match=r"step-.*other shape: net\.0\.0\.weight \[2, 1, 3, 3\] against \[4, 1, 3, 3\]"):
+        require_same_architecture(run.checkpoint(), wide)
