@@ -17,7 +17,7 @@ from landscape.problem import Symmetry
 __all__ = ["count_orders", "distances", "every_order", "match", "reorder"]
 
 #: One permutation for each group of a symmetry: new unit i is old unit order[i].
-Orders = tuple[Int[np.ndarray, " unit"], ...]
+Orders = tuple[Int[np.ndarray, "_"], ...]
 
 #: As many orders are tried one by one; beyond, units are matched.
 EXHAUSTIVE = 24

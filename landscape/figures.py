@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib.style
 import numpy as np
@@ -30,6 +30,9 @@ from landscape.intervals import Proportion, bootstrap
 if TYPE_CHECKING:
     from landscape.analysis.clusters import Clusters
     from landscape.analysis.outcomes import Outcomes
+else:
+    # Their modules import torch, which a figure does not need.
+    Clusters = Outcomes = Any
 
 __all__ = [
     "COLORS",
@@ -46,7 +49,7 @@ __all__ = [
 Distance = Literal["l2", "l1", "alpha"]
 
 #: Colours of groups (M. Okabe, K. Ito, 2008), solved first; neighbours differ in grey too.
-COLORS = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#009E73", "#F0E442", "#CC79A7")
+COLORS = ("#0072B2", "#E69F00", "#888888", "#56B4E9", "#009E73", "#F0E442", "#CC79A7")
 
 #: Colours by kind of outcome; the same kinds of ends have the same colours in every figure.
 _KINDS = dict(zip(("solved", "partly right", "constant"), COLORS, strict=False))
@@ -72,9 +75,9 @@ _DISTANCES = {
 _BANDS = 10
 #: Fewer values make no bootstrap interval: it would be too narrow.
 _FEWEST = 5
-#: Curves of more points than this in one figure are pictures in its SVG, which as paths would grow beyond 300 kB.
+#: Curves of more points than this in one figure are pictures in its SVG: as paths they would take more than 300 kB.
 _VECTOR_POINTS = 10_500
-#: Order of drawing: curves, their ends; what has to stay sharp lies above.
+#: Order of drawing: curves, then their ends; names and medians lie above.
 _LINES, _DOTS = 2.0, 3.0
 #: Members beyond which a dendrogram shows only its last merges.
 _LEAVES = 100
@@ -124,7 +127,7 @@ def walk_curves(
         for line, se in enumerate(curves.values["loss_se"]):
             low, high = (_on_axis(curves.loss[line] + sign * se, floor) for sign in (-1, 1))
             ax.fill_between(place[line], low, high, color=_color(group[line]), alpha=0.25, lw=0, zorder=_LINES - 0.1)
-    _mark_start(ax, curves, loss[:, curves.inside.start])
+    _mark_start(ax, curves, loss)
     margin = 0.03 * np.ptp(place)
     ax.set_xlim(place.min() - margin, place.max() + margin)
     ax.set_xlabel(_DISTANCES[x])
@@ -163,7 +166,8 @@ def barrier_distribution(
         sample = np.sort(values[(group == index) & np.isfinite(values)])
         # Multiples of the golden ratio keep neighbours in height apart, the same way each time.
         jitter = 0.44 * ((np.arange(len(sample)) * 0.6180339887) % 1 - 0.5)
-        ax.scatter(strip + jitter, _on_axis(sample, floor), s=9, color=_color(index), alpha=0.6, lw=0, zorder=_DOTS)
+        look = {"s": 9, "color": _color(index), "alpha": float(np.clip(6 / np.sqrt(len(sample) + 1), 0.15, 0.6))}
+        ax.scatter(strip + jitter, _on_axis(sample, floor), lw=0, zorder=_DOTS, **look)
         _mark_median(ax, strip, sample, floor, interval=interval)
         labels.append(f"{names[index]}\nn = {len(sample)}" if len(names) else f"n = {len(sample)}")
     ax.set_xticks(range(len(labels)), labels)
@@ -174,7 +178,7 @@ def barrier_distribution(
     return ax
 
 
-def outcomes(ax: Axes, results: "Outcomes", *, most: int = 8, samples: str = "patterns") -> Axes:
+def outcomes(ax: Axes, results: Outcomes, *, most: int = 8, samples: str = "patterns") -> Axes:
     """Share of members (%, with Wilson's interval) that ended at each truth table, the largest first.
 
     Coloured by kind; beyond `most` tables the rest is one bar. `samples` is what a table has a row for.
@@ -201,7 +205,7 @@ def outcomes(ax: Axes, results: "Outcomes", *, most: int = 8, samples: str = "pa
 
 
 def dendrogram(
-    ax: Axes, tree: "Clusters", *, names: Sequence[str] = (), solved: int | None = None, most: int = 5
+    ax: Axes, tree: Clusters, *, names: Sequence[str] = (), solved: int | None = None, most: int = 5
 ) -> Axes:
     """The tree of members over the distance at which they merge, its cut, and below it the truth table of each leaf.
 
@@ -221,7 +225,9 @@ def dendrogram(
     _table_columns(ax, tree, leaves, colors, top)
     ax.axhline(tree.cut, color=_INK, lw=1, ls=(0, (4, 3)), zorder=1)
     cut = f"cut at {tree.cut:.3g}: {len(tree.sizes)} clusters"
-    ax.annotate(cut, (10 * len(leaves), tree.cut), (-2, 2), textcoords="offset points", ha="right", size="small")
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    at = (10.0 * len(leaves), tree.cut)
+    ax.annotate(cut, at, (-2, 3), textcoords="offset points", ha="right", size="small", bbox=box)
     ax.set_xlim(0, 10 * len(leaves))
     ax.set_ylim(-0.13 * top, top)
     ax.set_xticks([])
@@ -313,18 +319,18 @@ def save(figure: Figure, path: Path) -> list[Path]:
     if path.suffix.lower() in (".pdf", ".eps", ".ps", ".jpg", ".jpeg"):
         raise Unsupported(f"figures are written as PNG and SVG, not {path.suffix}: end the name in .png or .svg")
     base = path.with_suffix("") if path.suffix.lower() in (".png", ".svg") else path
-    drawn = [each for ax in figure.axes for each in ax.collections if isinstance(each, LineCollection)]
-    many = sum(len(segment) for lines in drawn for segment in lines.get_segments()) > _VECTOR_POINTS
-    for ax in figure.axes:
-        ax.set_rasterization_zorder(_DOTS + 0.5 if many else None)
+    drawn = [each for ax in figure.axes for each in ax.collections]
+    points = sum(len(path) for each in drawn if isinstance(each, LineCollection) for path in each.get_segments())
+    for each in drawn:
+        each.set_rasterized(points > _VECTOR_POINTS)
     png, svg = io.BytesIO(), io.StringIO()
     with matplotlib.style.context(_STYLE):
         figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
         figure.savefig(svg, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
-    # Paths to a hundredth of a point: half the size.
-    paths = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg.getvalue())
+    # Coordinates to a hundredth of a point: half the size.
+    shorter = re.sub(r' (d|x|y)="[^"]*"', lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place[0]), svg.getvalue())
     written = [base.with_name(f"{base.name}.{suffix}") for suffix in ("png", "svg")]
-    for target, content in zip(written, (png.getvalue(), paths.encode()), strict=True):
+    for target, content in zip(written, (png.getvalue(), shorter.encode()), strict=True):
         with replacing(target) as temporary:
             temporary.write_bytes(content)
     return written
@@ -343,8 +349,8 @@ def _sheet(
     return figure, [figure.add_subplot(grid[row, column]) for row in range(rows) for column in range(len(ratios))]
 
 
-def _color(index: int) -> str:
-    return COLORS[index] if index < len(COLORS) else _GREY
+def _color(index: int | np.integer) -> str:
+    return COLORS[index] if index < len(COLORS) else _FAINT
 
 
 def _with_unit(text: str, unit: str | None) -> str:
@@ -392,9 +398,9 @@ def _log_axis(
     ticks = {10.0**k: f"$10^{{{k:.0f}}}$" for k in labelled}
     for old in [line for line in ax.lines if line.get_gid() == "floor"]:
         old.remove()
-    if (own == 0).any():
+    if (own <= 0).any():
         ax.axhline(floor, color=_INK, lw=0.8, ls=":", zorder=1, gid="floor")
-        ticks[floor] = "0"
+        ticks[floor] = "≤ 0" if (own < 0).any() else "0"
     ax.set_yscale("log")
     ax.set_yticks(list(ticks), list(ticks.values()))
     ax.set_yticks(10.0**decades, [""] * len(decades), minor=True)
@@ -413,12 +419,14 @@ def _start(curves: Curves) -> str:
     return str(curves.attributes.get("landmark") or curves.attributes.get("from") or label)
 
 
-def _mark_start(ax: Axes, curves: Curves, loss: Float[np.ndarray, " line"]) -> None:
+def _mark_start(ax: Axes, curves: Curves, loss: Float[np.ndarray, "line point"]) -> None:
     """A star and a name, if all lines start at one point."""
-    if len(set(_starts(curves))) == 1 and np.isfinite(loss[0]):
-        at = (0.0, float(loss[0]))
+    at = (0.0, float(loss[0, curves.inside.start]))
+    if len(set(_starts(curves))) == 1 and np.isfinite(at[1]):
         ax.plot(*at, marker="*", ms=10, color=_INK, mec="white", mew=0.6, ls="", zorder=5, gid="start")
-        ax.annotate(_start(curves), at, (3, -6), textcoords="offset points", va="top", size="small", zorder=5)
+        # Below the star, where few lines pass, unless that is outside.
+        offset, side = ((4, 4), "bottom") if at[1] <= np.nanmin(loss) else ((3, -6), "top")
+        ax.annotate(_start(curves), at, offset, textcoords="offset points", va=side, size="small", zorder=5)
 
 
 def _name_groups(ax: Axes, group: Int[np.ndarray, " line"], names: Sequence[str]) -> None:
@@ -427,9 +435,9 @@ def _name_groups(ax: Axes, group: Int[np.ndarray, " line"], names: Sequence[str]
     for index in np.unique(group) if len(names) else ():
         share = Proportion(int((group == index).sum()), len(group))
         low, high = (100 * bound for bound in share.interval)
-        text = f"{names[index]}: {share.count} of {share.total}"
-        # Of two groups the second interval follows from the first.
-        text += f" (95 % interval {low:.1f} to {high:.1f} %)" if not handles else ""
+        text = f"{names[index]}: {share.count}"
+        # Of two groups the second share follows from the first.
+        text += f" of {share.total} (95 % interval {low:.1f} to {high:.1f} %)" if not handles else ""
         handles.append(Line2D([], [], color=_color(index), lw=2, label=text))
     if handles:
         legend = ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles))
@@ -440,16 +448,16 @@ def _mark_median(ax: Axes, strip: int, sample: Float[np.ndarray, " line"], floor
     """A bar at the median, its value beside it, its bootstrap interval behind it."""
     if len(sample) < 2:
         return
-    middle = _on_axis(np.median(sample), floor)
+    middle = max(float(np.median(sample)), floor)
     ax.plot([strip - 0.28, strip + 0.28], [middle, middle], color=_INK, lw=1.6, solid_capstyle="butt", zorder=5)
     if interval and len(sample) >= _FEWEST:
         low, high = _on_axis(bootstrap(sample), floor)
         ax.plot([strip, strip], [low, high], color=_INK, lw=3, alpha=0.75, solid_capstyle="butt", zorder=4)
-    text, place = f"{np.median(sample):#.3g}".rstrip("."), (strip + 0.28, float(middle))
+    text, place = f"{np.median(sample):#.3g}".rstrip("."), (strip + 0.28, middle)
     ax.annotate(text, place, (2, 0), textcoords="offset points", va="center", size="small", zorder=5)
 
 
-def _table_columns(ax: Axes, tree: "Clusters", leaves: Sequence[int], colors: Sequence[str], top: float) -> None:
+def _table_columns(ax: Axes, tree: Clusters, leaves: Sequence[int], colors: Sequence[str], top: float) -> None:
     """Below each leaf, the shares of truth tables among its members; the last colour is for all the rest."""
     nodes = hierarchy.to_tree(tree.tree, rd=True)[1]
     for place, leaf in enumerate(leaves):
@@ -487,9 +495,10 @@ def _caption(panels: Sequence[Curves], definition: str) -> str:
     star = " (star)" if all(len(set(_starts(curves))) == 1 for curves in panels) else ""
     points = " and ".join(dict.fromkeys(str(len(curves.alpha)) for curves in panels))
     solved = " Solved: the end gets every sample right." if any("solved" in curves.values for curves in panels) else ""
+    formula = DEFINITIONS[definition].replace(" - ", "\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}")
     return (
         f"{loss} on the straight lines in parameter space from {starts}{star} to each end (dot), {points} points a "
-        f"line.{solved} Right: the barrier of each line, {DEFINITIONS[definition]}; bars: median and its 95 % "
+        f"line.{solved} Right: the barrier of each line, {formula}; bars: median and its 95 % "
         "bootstrap interval. A barrier's height depends on which representative of a solution the line starts from "
         "and ends at."
     )

@@ -161,7 +161,7 @@ def _common_problem(loaded: Mapping[str, Checkpoint]) -> Problem:
     """The one problem that the checkpoints were trained on."""
     known = {place: checkpoint.problem for place, checkpoint in loaded.items() if checkpoint.problem}
     if not known:
-        where = next(iter(loaded), "a landmark")
+        where = next(iter(loaded), "a landmark alone")
         raise LandscapeError(f"{where} does not say its problem: name it, such as --problem life -O m_factor=4")
     (name, config), *others = known.values()
     for other, other_config in others:

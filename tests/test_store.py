@@ -61,9 +61,11 @@ def test_round_trip(tmp_path: Path, arrays: dict[str, np.ndarray], document: dic
 
 
 def test_views_of_one_tensor_are_kept_apart(tmp_path: Path) -> None:
+    """A stack of one member holds contiguous views of its flat parameters."""
     flat = torch.arange(6.0)[None]
-    write_tensors(tmp_path / "x.safetensors", {"b": flat[:, :2], "a": flat[:, 1:], "t": flat.T}, {})
-    assert same(read_tensors(tmp_path / "x.safetensors")[0], {"b": flat[:, :2], "a": flat[:, 1:], "t": flat.T})
+    views = {"b": flat[:, 4:], "a": flat[:, :4].view(1, 2, 2).mT}
+    write_tensors(tmp_path / "x.safetensors", views, {})
+    assert same(read_tensors(tmp_path / "x.safetensors")[0], {k: v.contiguous() for k, v in views.items()})
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -73,8 +75,8 @@ def refused_or_identical(path: Path, content: bytes, wanted: Any) -> bool:
     path.write_bytes(content)
     try:
         got = load(str(path))
-    except DamagedFile:
-        return True
+    except Exception as error:
+        return isinstance(error, DamagedFile)
     return (
         same(dict(got.stack.tensors), dict(wanted.stack.tensors))
         and [(s.step, s.seed, s.digest) for s in got.sources] == [(s.step, s.seed, s.digest) for s in wanted.sources]

@@ -1,6 +1,7 @@
 """The program `landscape` and its verbs, each loaded when it is called, so that `--help` answers at once."""
 
 import importlib
+import os
 from typing import Any
 
 import click
@@ -9,6 +10,10 @@ from landscape import __version__
 from landscape.errors import LandscapeError
 
 __all__ = ["main"]
+
+# Before torch starts its threads: on a busy machine, threads that spin while they wait for one another cost many times
+# what they compute.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 #: Verb -> (where its command is, what it does).
 _VERBS = {

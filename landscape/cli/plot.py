@@ -66,7 +66,7 @@ def _outcomes(run: str, problem: str | None, options: tuple[str, ...], **where: 
 
     chosen, stack = _members(run, problem, options)
     found = outcomes(chosen, stack)
-    caption = f"{chosen.title()}, {len(stack)} seeds; solved: {found.solved}. A bar is a truth table of all patterns."
+    caption = f"{chosen.title()}, {len(stack)} seeds; solved: {found.solved}. A bar is a truth table."
     _save(figures.page(lambda ax: figures.outcomes(ax, found), caption=caption), f"{Path(run).name}-outcomes", **where)
 
 

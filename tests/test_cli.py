@@ -1,0 +1,349 @@
+"""The program as a user meets it: help, output, exit codes, and the one line of every error."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from landscape.cli import main
+from landscape.cli.commands import _VERBS
+from landscape.curves import Curves
+from landscape.store import Run, read_tensors, write_tensors
+
+Program = Callable[..., Result]
+
+SMALL = ("--seeds", "0:3", "--batches", "5")
+
+
+@pytest.fixture
+def landscape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """Runs the program in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return call
+
+
+@pytest.fixture
+def here(run: Run, tmp_path: Path) -> Path:
+    """A copy of the small run as `checkpoints/small`, relative to the folder of the program."""
+    path = Path("checkpoints/small")
+    shutil.copytree(run.path, tmp_path / path)
+    return path
+
+
+def fails(result: Result, text: str, status: int = 1) -> None:
+    """One clear line on stderr, nothing on stdout, no traceback."""
+    assert result.exit_code == status, result.output
+    assert isinstance(result.exception, SystemExit)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    assert text in lines[0]
+    assert result.stderr.splitlines()[-1] == lines[0]
+    assert result.stdout == ""
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The program, its verbs, and their subcommands."""
+    if not isinstance(command, click.Group):
+        return [path]
+    context = click.Context(command)
+    found = [path]
+    for name in command.list_commands(context):
+        child = command.get_command(context, name)
+        assert child is not None
+        found += commands(child, (*path, name))
+    return found
+
+
+@pytest.mark.parametrize("path", commands(main), ids=" ".join)
+def test_every_command_has_help(landscape: Program, path: tuple[str, ...]) -> None:
+    result = landscape(*path, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: ")
+    assert len(result.stdout.splitlines()) > 5
+
+
+@pytest.mark.parametrize("path", [path for path in commands(main) if path], ids=" ".join)
+def test_every_option_says_what_it_does(path: tuple[str, ...]) -> None:
+    command: click.Command | None = main
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), name)
+    assert command is not None
+    assert [o.name for o in command.params if isinstance(o, click.Option) and not o.help] == []
+
+
+def test_the_readme_shows_every_verb() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    assert [verb for verb in _VERBS if f"landscape {verb} " not in text] == []
+
+
+def test_help_and_import_need_no_torch() -> None:
+    code = "import sys, landscape\n{}\nassert not {{'torch', 'matplotlib'}} & sys.modules.keys()"
+    for body in ("", "from landscape.cli import main\nmain(['--help'], standalone_mode=False)"):
+        subprocess.run([sys.executable, "-c", code.format(body)], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_from_training_to_figures(landscape: Program) -> None:
+    result = landscape("train", "life", *SMALL, "-o", "checkpoints/first")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "checkpoints/first\n"
+    assert "solved by 0 of 3" in result.stderr
+    assert Run.open(Path("checkpoints/first")).steps() == [0, 1, 2, 5]
+
+    result = landscape("walk", "--from", "presolve", "--to", "checkpoints/first/")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "analyses/presolve--first.h5\n"
+    curves = Curves.read(Path(result.stdout.strip()))
+    assert len(curves) == 3
+    assert curves.done.all()
+    assert curves.attributes["landmarks"][0]["description"] == "presolve:hat"
+
+    result = landscape("analyse", "barriers", "analyses/presolve--first.h5")
+    assert result.exit_code == 0, result.output
+    assert "3 lines, 51 points each; loss in nats per cell" in result.stdout
+    assert "above_chord: max over alpha of" in result.stdout
+    document = json.loads(landscape("analyse", "barriers", "analyses/presolve--first.h5", "--json").stdout)
+    assert len(document["barriers"]["above_chord"]) == 3
+
+    result = landscape("analyse", "outcomes", "checkpoints/first", "-o", "outcomes.json")
+    assert result.exit_code == 0, result.output
+    assert "solved by 0 of 3 (0.0 %, 95 % interval 0.0 to 56.1 %)" in result.stdout
+    assert json.loads(Path("outcomes.json").read_text())["solved"]["total"] == 3
+
+    assert "agreement (adjusted Rand index)" in landscape("analyse", "clusters", "checkpoints/first").stdout
+
+    result = landscape("plot", "walk", "analyses/presolve--first.h5")
+    assert result.stdout == "plots/presolve--first.png\nplots/presolve--first.svg\n"
+    for verb, name in (("outcomes", "checkpoints/first"), ("clusters", "checkpoints/first"), ("rule", "B3/S23V")):
+        result = landscape("plot", verb, name)
+        assert result.exit_code == 0, result.output
+        assert all(Path(path).stat().st_size > 1000 for path in result.stdout.split())
+
+    result = landscape("verify", "checkpoints/first")
+    assert result.exit_code == 0, result.output
+    assert "512 of 512" in result.stdout
+
+    for path, kind in (("analyses/presolve--first.h5", "curves of a walk"), ("checkpoints/first", "run")):
+        assert landscape("info", path).stdout.startswith(f"kind: {kind}\n")
+    file = "checkpoints/first/step-00000005.safetensors"
+    assert json.loads(landscape("info", file, "--json").stdout)["parameters"] == 25
+
+
+def test_places_of_a_walk(landscape: Program, here: Path) -> None:
+    for place, lines in (
+        (f"{here}/@20", 24),
+        (f"{here}/#7", 1),
+        (f"{here}/@0#3", 1),
+        (f"{here}/step-00000060.safetensors", 24),
+    ):
+        result = landscape("walk", "--from", "presolve", "--to", place, "--points", "3", "-o", "x.h5", "--force")
+        assert result.exit_code == 0, result.output
+        assert len(Curves.read(Path("x.h5"))) == lines
+    result = landscape(
+        "walk", "--from", f"{here}/@0", "--to", here, "--range", "-0.25:1.25", "--points", "7", "-o", "y.h5"
+    )
+    assert result.exit_code == 0, result.output
+    assert Curves.read(Path("y.h5")).alpha.tolist() == [-0.25, 0, 0.25, 0.5, 0.75, 1, 1.25]
+
+
+def test_plain_state_dicts_walk_with_a_problem(landscape: Program, run: Run) -> None:
+    Path("theirs").mkdir()
+    for seed in range(3):
+        torch.save(run.checkpoint().stack.state_dict(seed), f"theirs/{seed}.pt")
+    fails(
+        landscape("walk", "--from", "presolve", "--to", "theirs"),
+        "does not say its problem: name it, such as --problem",
+    )
+    result = landscape("walk", "--from", "presolve", "--to", "theirs", "--problem", "life", "--points", "3")
+    assert result.exit_code == 0, result.output
+    curves = Curves.read(Path("analyses/presolve--theirs.h5"))
+    assert [curves.sources[i].label for i in curves.to_member] == ["0", "1", "2"]
+
+
+def test_options_from_a_file(landscape: Program) -> None:
+    Path("options.toml").write_text('seeds = "0:2"\nbatches = 3\nm-factor = 2\nsigmoid = false\n')
+    result = landscape("train", "life", "--config", "options.toml", "--batches", "1", "-o", "run")
+    assert result.exit_code == 0, result.output
+    document = Run.open(Path("run")).document
+    assert document["training"]["batches"] == 1, "the command line has the last word"
+    assert document["problem"]["config"]["m_factor"] == 2
+    assert document["problem"]["config"]["sigmoid"] is False
+    Path("options.toml").write_text("batchez = 3\n")
+    fails(landscape("train", "life", "--config", "options.toml"), "no option 'batchez', did you mean batches?", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "status"),
+    [
+        (("train", "lif"), "there is no problem 'lif': did you mean life?", 1),
+        (("train", "my.module:X"), "cannot load problem 'my.module:X'", 1),
+        (("train", "life", "--rule", "B3S23"), "'B3S23' is no rule", 1),
+        (("train", "life", "--rule", "B3/S9V"), "counts 9 neighbours, but a cell has 4", 1),
+        (("train", "life", "--seeds", "5:5"), "'5:5' is empty", 2),
+        (("train", "life", "--seeds", "1,x"), "'x' is no seed", 2),
+        (("train", "life", "--seeds", "1,1"), "seed 1 is repeated", 1),
+        (("train", "life", "--seeds", "0:3", "--data-seeds", "0:2"), "3 seeds but 2 data seeds", 1),
+        (("train", "life", "--lr", "-1"), "lr is -1.0, it must be positive", 1),
+        (("train", "life", "--momentum", "0.5"), "momentum goes with optimizer sgd", 1),
+        (("train", "life", "--steps", "2", "--data", "exact"), "has no exact loss to train on: use --data boards", 1),
+        (("train", "life", "--steps", "0"), "steps is 0, it must be at least 1", 1),
+        (("train", "life", "--d-factor", "0.5"), "leaves no block: raise --d-factor", 1),
+        (("train", "life", "--board", "10"), "'10' is no board: write HEIGHTxWIDTH", 1),
+        (("train", "life", "--density", "1.5"), "a density of 1.5 is no probability", 1),
+        (("train", "life", "--batches", "3", "--save-at", "9"), "cannot save at step 9", 1),
+        (("train", "life", "--activation", "tanh"), "'tanh' is not one of", 2),
+        (("walk", "--from", "presolve"), "Missing option '--to'", 2),
+        (("walk", "--from", "presolve", "--to", "nowhere/"), "nowhere does not exist: give a landmark", 1),
+        (("walk", "--from", "presolve", "--to", "presolve:post"), "does not say its problem", 1),
+        (("walk", "--from", "a", "--to", "b", "--range", "x"), "'x' is no range: write LOW:HIGH", 2),
+        (("walk", "--from", "a", "--to", "b", "-O", "m=1"), "-O goes with --problem", 2),
+        (
+            ("walk", "--from", "presolve", "--to", "presolve", "--problem", "life", "-O", "m_facto=1"),
+            "did you mean m_factor?",
+            1,
+        ),
+        (("verify", "life", "--rule", "B13/S2"), "birth counts 1, 3 are no interval", 1),
+        (("analyse", "barriers", "none.h5"), "none.h5 does not exist", 1),
+        (("analyse", "outcomes", "none"), "none does not exist", 1),
+        (("plot", "rule", "B3"), "'B3' is no rule", 1),
+        (("info", "none"), "none does not exist", 1),
+        (("fly",), "No such command 'fly'", 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input(landscape: Program, arguments: tuple[str, ...], text: str, status: int) -> None:
+    fails(landscape(*arguments), text, status)
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--from", "presolve:bump"), "design 'bump' is made for relu, not for leaky_relu"),
+        (("--from", "presolve:tent"), "no design is called 'tent'"),
+        (("--from", "nothing"), "life has no landmark 'nothing'"),
+        (("--from", "presolve+noise:x"), "'noise:x' is no choice for spare filters"),
+        (("--from", "presolve+noise:9"), "does not solve the problem"),
+        (("--from", "presolve", "--range", "0.5:1"), "must contain both ends of the line, 0 and 1"),
+        (("--from", "checkpoints/small/@7"), "has no checkpoint of step 7; it has 0, 20, 60"),
+        (("--from", "checkpoints/small/#99"), "has no member with seed 99; it has seeds 0 to 23"),
+        (
+            ("--from", "presolve", "--problem", "life", "-O", "m_factor=2"),
+            "net.0.0.weight [2, 1, 3, 3] against [4, 1, 3, 3]",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_places(landscape: Program, here: Path, arguments: tuple[str, ...], text: str) -> None:
+    fails(landscape("walk", *arguments, "--to", here, "-o", "out.h5"), text)
+    assert not Path("out.h5").exists()
+    assert not Path("out.h5.parts").exists()
+
+
+def test_members_that_do_not_pair(landscape: Program, here: Path) -> None:
+    assert landscape("train", "life", *SMALL, "-o", "three").exit_code == 0
+    fails(landscape("walk", "--from", "three", "--to", here), "3 members and 24 members do not pair")
+    result = landscape("walk", "--from", "three", "--to", here, "--pairs", "all", "--points", "2", "-o", "all.h5")
+    assert result.exit_code == 0, result.output
+    assert len(Curves.read(Path("all.h5"))) == 72
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there(landscape: Program, here: Path) -> None:
+    fails(landscape("walk", "--from", "presolve", "--to", here, "--device", "cuda"), "there is no CUDA device here")
+
+
+def test_damaged_and_empty_input(landscape: Program, here: Path) -> None:
+    assert landscape("walk", "--from", "presolve", "--to", here, "-o", "walk.h5").exit_code == 0
+    walk = Path("walk.h5").read_bytes()
+    Path("walk.h5").write_bytes(walk[: len(walk) // 2])
+    fails(landscape("analyse", "barriers", "walk.h5"), "walk.h5 is damaged")
+    file = here / "step-00000060.safetensors"
+    good = file.read_bytes()
+    file.write_bytes(good[:-5] + bytes([good[-5] ^ 1]) + good[-4:])
+    fails(landscape("info", here), "do not match their SHA-256")
+    file.write_bytes(good[:100])
+    fails(landscape("walk", "--from", "presolve", "--to", here), "is damaged or no safetensors file")
+    for step in here.glob("step-*"):
+        step.unlink()
+    fails(landscape("walk", "--from", "presolve", "--to", here), "is an empty run, it has no checkpoint yet")
+    Path("empty").mkdir()
+    fails(landscape("walk", "--from", "presolve", "--to", "empty"), "is no run (no run.json) and holds no checkpoints")
+
+
+def test_nan_in_a_checkpoint(landscape: Program, here: Path) -> None:
+    file = here / "step-00000060.safetensors"
+    tensors, document = read_tensors(file)
+    tensors["net.0.2.bias"][5] = float("nan")
+    write_tensors(file, tensors, document)
+    fails(landscape("walk", "--from", "presolve", "--to", here), "1 of 24 members")
+    fails(landscape("walk", "--from", "presolve", "--to", here), "first seed 5 in net.0.2.bias")
+
+
+def test_nothing_is_replaced_without_force(landscape: Program, here: Path) -> None:
+    walk = ("walk", "--from", "presolve", "--to", here, "--points", "3", "-o", "walk.h5")
+    assert landscape(*walk).exit_code == 0
+    before = Path("walk.h5").read_bytes()
+    fails(landscape(*walk), "walk.h5 exists: choose another output with -o, or replace it with --force")
+    assert Path("walk.h5").read_bytes() == before
+    assert landscape(*walk, "--force").exit_code == 0
+    train = ("train", "life", *SMALL, "-o", "run")
+    assert landscape(*train).exit_code == 0
+    fails(landscape(*train), "run is finished")
+    fails(landscape(*train, "--lr", "0.5"), "training.lr is 0.01 there and 0.5 here")
+    assert landscape(*train, "--lr", "0.5", "--force").exit_code == 0
+    fails(landscape("train", "life", *SMALL, "-o", "."), ". exists and is no run")
+
+
+def test_where_nothing_can_be_written(landscape: Program, here: Path) -> None:
+    Path("file").touch()
+    fails(landscape("walk", "--from", "presolve", "--to", here, "-o", "file/walk.h5"), "cannot write file/walk.h5")
+    fails(landscape("train", "life", *SMALL, "-o", "file/run"), "cannot write file/run/run.json")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission_to_write(landscape: Program, here: Path) -> None:
+    Path("locked").mkdir(mode=0o500)
+    fails(landscape("walk", "--from", "presolve", "--to", here, "-o", "locked/walk.h5"), "Permission denied")
+
+
+def test_a_landmark_that_fails_is_told(landscape: Program) -> None:
+    result = landscape("verify", "life", "--steps", "3", "--boards", "200")
+    assert result.exit_code == 1
+    assert "Error: presolve:post does not solve the problem" in result.stderr
+    assert "sampled boards" in result.stdout
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 10, 20])
+def test_verify_over_many_steps(landscape: Program, steps: int) -> None:
+    result = landscape("verify", "life", "--steps", str(steps), "--boards", "64", "--landmark", "presolve", "--json")
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads(result.stdout)
+    assert found["solves"]
+    assert found["sampled"] == (steps > 1)
+
+
+def test_ctrl_c_can_be_taken_up_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "landscape", "train", "life", "--seeds", "0:40", "--batches", "400", "-o", "run"]
+    process = subprocess.Popen([*command, "--resume-every", "0"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "resume.safetensors").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1] == "Error: interrupted: repeat the same command to go on with run\n"
+    assert process.returncode == 1
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert Run.open(tmp_path / "run").steps()[-1] == 400

@@ -1,0 +1,365 @@
+"""Figures: what is drawn where, read back from the artists; files that are the same each time."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from scipy.cluster import hierarchy
+
+from landscape import figures
+from landscape.analysis.barriers import barriers
+from landscape.curves import Curves, Source
+from landscape.errors import LandscapeError, Unsupported
+from landscape.intervals import Proportion
+from landscape.problems.life.patterns import PATTERNS, answers
+from landscape.problems.life.rules import Rule
+
+BLUE, ORANGE = "#0072b2", "#e69f00"
+
+
+def arcs(lines: int = 6, *, solved: int = 2, points: int = 11, orders: int = 1, **values: Any) -> Curves:
+    """Lines from one landmark to seeds, each a hill of its own height; the first `solved` of them end low."""
+    alpha = np.linspace(0, 1, points)
+    seeds = np.tile(np.arange(lines), orders)
+    height = 1.0 + np.arange(lines * orders)
+    end = np.where(seeds < solved, 1e-3, 0.3)
+    loss = 1e-4 * (1 - alpha) + end[:, None] * alpha + height[:, None] * np.sin(np.pi * alpha) ** 2
+    starts = [Source("landmark:top", None, None, "", f"top, order {k}") for k in range(orders)]
+    ends = [Source("run", 9, seed, "d", f"seed {seed}") for seed in range(lines)]
+    return Curves(
+        alpha=alpha,
+        values={"loss": loss, "solved": np.repeat((seeds < solved)[:, None], points, axis=1).astype(float)} | values,
+        done=np.ones(lines * orders, dtype=bool),
+        l1=20.0 + seeds,
+        l2=10.0 + seeds,
+        from_member=np.repeat(np.arange(orders), lines),
+        to_member=orders + seeds,
+        sources=[*starts, *ends],
+        attributes={"title": "Hills", "loss_unit": "nats", "landmark": "top:flat"},
+    )
+
+
+def with_loss(curves: Curves, loss: np.ndarray) -> Curves:
+    return dataclasses.replace(curves, values={**curves.values, "loss": loss})
+
+
+def axes() -> Axes:
+    return Figure().add_subplot()
+
+
+def segments(ax: Axes) -> list[np.ndarray]:
+    return [line for each in ax.collections if isinstance(each, LineCollection) for line in each.get_segments()]
+
+
+def texts(figure: Figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def flat(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def floor_of(ax: Axes) -> float | None:
+    lines = [line for line in ax.lines if line.get_gid() == "floor"]
+    return float(lines[0].get_ydata()[0]) if lines else None
+
+
+def ticks(ax: Axes) -> dict[str, float]:
+    return {label.get_text(): float(place) for label, place in zip(ax.get_yticklabels(), ax.get_yticks(), strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("x", "lengths", "label"), [("l2", 10.0, "L2 norm"), ("l1", 20.0, "L1 norm"), ("alpha", None, "alpha")]
+)
+def test_walk_curves_draws_every_line_over_its_distance(x: Any, lengths: float | None, label: str) -> None:
+    curves = arcs()
+    ax = axes()
+    assert figures.walk_curves(ax, curves, x=x) is ax
+    assert ax.get_yscale() == "log"
+    assert ax.get_xscale() == "linear"
+    assert label in ax.get_xlabel()
+    assert ax.get_ylabel() == "loss (nats)"
+    drawn = sorted(segments(ax), key=lambda line: float(line[:, 1].max()))
+    assert len(drawn) == len(curves)
+    for i, line in enumerate(drawn):
+        np.testing.assert_allclose(line[:, 0], curves.alpha * (lengths + i if lengths else 1))
+        np.testing.assert_allclose(line[:, 1], curves.loss[i])
+
+
+def test_the_smaller_group_lies_in_front_and_shares_are_named() -> None:
+    ax = figures.walk_curves(axes(), arcs(6, solved=2))
+    groups = sorted((each for each in ax.collections if isinstance(each, LineCollection)), key=lambda c: c.get_zorder())
+    assert [(len(each.get_segments()), to_hex(each.get_color()[0])) for each in groups] == [(4, ORANGE), (2, BLUE)]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "solved: 2 of 6 (95 % interval 9.7 to 70.0 %)",
+        "not solved: 4",
+    ]
+
+
+def test_own_groups_and_unfinished_lines() -> None:
+    curves = dataclasses.replace(arcs(6), done=np.arange(6) != 5)
+    ax = figures.walk_curves(axes(), curves, color_by=np.array([0, 1, 2, 2, 2, 0]), names=("a", "b", "c"))
+    assert len(segments(ax)) == 5
+    assert [text.get_text().split(":")[0] for text in ax.get_legend().get_texts()] == ["a", "b", "c"]
+
+
+def test_without_solved_there_is_one_group_without_a_name() -> None:
+    ax = figures.walk_curves(axes(), dataclasses.replace(arcs(), values={"loss": arcs().loss}))
+    assert ax.get_legend() is None
+    assert len(segments(ax)) == 6
+
+
+def test_zeros_lie_on_a_marked_floor_below_everything_else() -> None:
+    loss = arcs().loss.copy()
+    loss[0, -1] = loss[3, 4] = 0
+    ax = figures.walk_curves(axes(), with_loss(arcs(), loss))
+    floor = floor_of(ax)
+    assert floor is not None
+    assert ax.get_ylim()[0] < floor < loss[loss > 0].min() / 2
+    assert ticks(ax)["0"] == floor
+    assert sum(float((line[:, 1] == floor).sum()) for line in segments(ax)) == 2
+
+
+def test_without_zeros_there_is_no_floor() -> None:
+    ax = figures.walk_curves(axes(), arcs())
+    assert floor_of(ax) is None
+    assert "0" not in ticks(ax)
+    low, high = ax.get_ylim()
+    assert low < 1e-4 < 7 < high
+
+
+def test_what_is_not_finite_leaves_a_gap() -> None:
+    loss = arcs().loss.copy()
+    loss[0, 3], loss[1, 5] = np.nan, np.inf
+    ax = figures.walk_curves(axes(), with_loss(arcs(), loss))
+    assert sum(int(np.isnan(line[:, 1]).sum()) for line in segments(ax)) == 2
+    assert np.isfinite(ax.get_ylim()).all()
+
+
+@pytest.mark.parametrize("nothing", [np.nan, np.inf])
+def test_no_finite_loss_is_an_error(nothing: float) -> None:
+    with pytest.raises(LandscapeError, match="none of the lines has a finite loss: walk again"):
+        figures.walk_curves(axes(), with_loss(arcs(), np.full_like(arcs().loss, nothing)))
+
+
+@pytest.mark.parametrize(("lines", "bands"), [(10, 10), (11, 0)])
+def test_few_sampled_lines_have_bands(lines: int, bands: int) -> None:
+    curves = arcs(lines, loss_se=0.1 * arcs(lines).loss)
+    ax = figures.walk_curves(axes(), curves)
+    found = [each for each in ax.collections if type(each).__name__ in ("FillBetweenPolyCollection", "PolyCollection")]
+    assert len(found) == bands
+
+
+def test_the_start_is_marked_where_there_is_one() -> None:
+    ax = figures.walk_curves(axes(), arcs(orders=2))
+    (star,) = [line for line in ax.lines if line.get_gid() == "start"]
+    assert star.get_xydata().tolist() == [[0, arcs().loss[0, 0]]]
+    assert "top:flat" in texts(ax.figure)
+    several = arcs(orders=2)
+    other = dataclasses.replace(several.sources[1], seed=5)
+    ax = figures.walk_curves(
+        axes(), dataclasses.replace(several, sources=[several.sources[0], other, *several.sources[2:]])
+    )
+    assert not [line for line in ax.lines if line.get_gid() == "start"]
+
+
+def test_barriers_are_dots_with_a_median() -> None:
+    heights = barriers(arcs(21, solved=1))
+    group = np.array([0] + [1] * 20)
+    ax = figures.barrier_distribution(axes(), heights, color_by=group, names=("solved", "not solved"), unit="nats")
+    assert ax.get_yscale() == "log"
+    assert ax.get_ylabel() == "barrier above the chord (nats)"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["solved\nn = 1", "not solved\nn = 20"]
+    first, second = (np.asarray(each.get_offsets()) for each in ax.collections)
+    np.testing.assert_allclose(np.concatenate([first, second])[:, 1], heights.above_chord)
+    assert abs(second[:, 0] - 1).max() < 0.3
+    # One line has no median, twenty have one with its interval.
+    bars = [np.asarray(line.get_ydata()) for line in ax.lines]
+    assert len(bars) == 2
+    np.testing.assert_allclose(bars[0], np.median(heights.above_chord[1:]))
+    assert bars[1][0] < bars[0][0] < bars[1][1]
+    again = figures.barrier_distribution(axes(), heights, color_by=group, interval=False)
+    assert np.array_equal(np.asarray(again.collections[1].get_offsets()), second)
+    assert len(again.lines) == 1
+
+
+def test_lines_without_a_barrier_lie_on_the_floor() -> None:
+    loss = arcs().loss.copy()
+    loss[0] = np.linspace(1, 0, 11) ** 2
+    ax = figures.barrier_distribution(axes(), barriers(with_loss(arcs(), loss)))
+    assert np.asarray(ax.collections[0].get_offsets())[0, 1] == floor_of(ax) == ticks(ax)["0"]
+
+
+def test_an_unknown_barrier_is_named() -> None:
+    with pytest.raises(Unsupported, match="there is no barrier 'top': choose above_chord, above_mean, above_higher"):
+        figures.barrier_distribution(axes(), barriers(arcs()), definition="top")
+
+
+def ends(counts: dict[tuple[str, int], int]) -> SimpleNamespace:
+    total = sum(counts.values())
+    groups = [
+        SimpleNamespace(kind=kind, right=right, share=Proportion(n, total), loss=0.1, example=0)
+        for (kind, right), n in counts.items()
+    ]
+    return SimpleNamespace(kind=np.zeros(total, dtype=int), groups=tuple(groups), total=512)
+
+
+def test_outcomes_are_bars_with_intervals_and_one_for_the_tail() -> None:
+    tail = {("partly right", right): 1 for right in range(400, 412)}
+    found = ends({("partly right", 480): 60, ("solved", 512): 25, ("constant", 372): 3, **tail})
+    ax = figures.outcomes(axes(), found, most=3)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "partly right, 480 of 512",
+        "solved, 512 of 512",
+        "constant, 372 of 512",
+        "12 more tables",
+    ]
+    bars = [bar for each in ax.containers if hasattr(each, "patches") for bar in each.patches]
+    assert [bar.get_width() for bar in bars] == pytest.approx([60, 25, 3, 12])
+    assert [to_hex(bar.get_facecolor()) for bar in bars][:2] == [ORANGE, BLUE]
+    assert [text.get_text() for text in ax.texts] == ["n = 60", "n = 25", "n = 3", "n = 12"]
+    whisker = segments(ax)[1][:, 0] / 100
+    assert tuple(whisker) == pytest.approx(Proportion(25, 100).interval)
+    assert ax.yaxis_inverted()
+
+
+def tree_of(members: int, *, tables: int = 8) -> SimpleNamespace:
+    points = np.random.default_rng(0).normal(size=(members, 3)) + 9 * (np.arange(members) % 2)[:, None]
+    tree = hierarchy.linkage(points, "average")
+    label = hierarchy.fcluster(tree, 8.0, "distance") - 1
+    group = np.sort(np.arange(members) % tables)
+    return SimpleNamespace(tree=tree, cut=8.0, label=label, sizes=np.bincount(label), group=group)
+
+
+@pytest.mark.parametrize(("members", "leaves"), [(2, 2), (30, 30), (100, 100), (250, 50)])
+def test_a_dendrogram_shows_tables_below_a_tree_of_limited_size(members: int, leaves: int) -> None:
+    tree = tree_of(members)
+    ax = figures.dendrogram(axes(), tree, names=["first"], solved=1)
+    assert len(segments(ax)) == leaves - 1
+    assert f"{members} networks" in ax.get_xlabel()
+    assert (f"in {leaves} branches" in ax.get_xlabel()) == (members > leaves)
+    assert f"cut at 8: {len(tree.sizes)} clusters" in texts(ax.figure)
+    # The columns below the leaves have the same height each, and all of it below zero.
+    areas = sum(patch.get_height() for patch in ax.patches)
+    assert areas == pytest.approx(leaves * 0.09 * 1.06 * tree.tree[:, 2].max())
+    assert max(patch.get_y() + patch.get_height() for patch in ax.patches) < 0
+    assert to_hex(ax.get_legend().get_patches()[1].get_facecolor()) == BLUE
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels[0].startswith("first (n = ")
+    assert labels[-1].startswith("3 more (n = " if members > 5 else "table 2")
+
+
+@pytest.mark.parametrize(("rule", "live", "dead", "hatched"), [("B3/S23V", 3, 7, 40), ("B3/S23", 3, 15, 0)])
+def test_rule_examples_show_each_case_once(rule: str, live: int, dead: int, hatched: int) -> None:
+    parsed = Rule.parse(rule)
+    ax = figures.rule_examples(axes(), PATTERNS, answers(parsed), parsed.kernel)
+    assert len(ax.patches) == 10 * (live + dead)
+    assert sum(patch.get_hatch() is not None for patch in ax.patches) == hatched
+    words = [text.get_text() for text in ax.texts]
+    assert words.index("dead next") == live
+    assert words[:live] == ["2", "3", "3"]
+    assert sum(word.isdigit() for word in words) == live + dead
+
+
+def test_a_walk_figure_has_two_axes_a_panel_on_one_scale() -> None:
+    loss = arcs().loss.copy()
+    loss[0, -1] = 0
+    figure = figures.walk_figure([arcs(4), with_loss(arcs(6), loss)], unit="bits")
+    assert len(figure.axes) == 4
+    assert len({ax.get_ylim() for ax in figure.axes}) == 1
+    assert [floor_of(ax) is not None for ax in figure.axes] == [False, False, True, False]
+    assert figure.axes[0].get_title(loc="left") == "Hills: 4 seeds"
+    assert figure.axes[1].get_title(loc="left") == "barrier above the chord\n(bits)"
+    assert figure.axes[0].get_ylabel() == "loss (bits)"
+    caption = flat(figure.get_supxlabel())
+    assert (
+        "Exact loss on the straight lines in parameter space from top:flat (star) to each end (dot), 11 points"
+        in caption
+    )
+    assert "max over alpha of L(alpha) - ((1 - alpha) L0 + alpha L1)" in caption
+    assert "depends on which representative" in caption
+    assert "orders" not in caption
+
+
+def test_of_several_filter_orders_the_lowest_line_is_drawn() -> None:
+    figure = figures.walk_figure([arcs(5, orders=2)], caption="Mine.")
+    assert len(segments(figure.axes[0])) == 5
+    assert max(line[:, 1].max() for line in segments(figure.axes[0])) < 6
+    expected = "Mine. Of 2 filter orders of the start, the line with the lowest barrier is drawn."
+    assert flat(figure.get_supxlabel()) == expected
+
+
+def test_lines_of_different_starts_are_all_drawn_without_an_interval() -> None:
+    curves = arcs(8, orders=2)
+    starts = [dataclasses.replace(source, seed=seed) for seed, source in enumerate(curves.sources[:2])]
+    figure = figures.walk_figure([dataclasses.replace(curves, sources=[*starts, *curves.sources[2:]])])
+    assert len(segments(figure.axes[0])) == 16
+    assert figure.axes[0].get_title(loc="left") == "Hills: 16 lines"
+    # A median in each strip and no whisker.
+    assert len([line for line in figure.axes[1].lines if line.get_gid() is None]) == 2
+
+
+def test_a_walk_figure_needs_finished_lines() -> None:
+    with pytest.raises(LandscapeError, match="give at least one file"):
+        figures.walk_figure([])
+    with pytest.raises(LandscapeError, match="none of the lines is finished"):
+        figures.walk_figure([dataclasses.replace(arcs(), done=np.zeros(6, dtype=bool))])
+
+
+@pytest.mark.parametrize("name", ["figure", "figure.png", "figure.svg", "m0.5"])
+def test_save_writes_the_same_bytes_twice(tmp_path: Path, name: str) -> None:
+    figure = figures.walk_figure([arcs()])
+    first = figures.save(figure, tmp_path / "a" / name)
+    stem = name.removesuffix(".png").removesuffix(".svg")
+    assert first == [tmp_path / "a" / f"{stem}.png", tmp_path / "a" / f"{stem}.svg"]
+    second = figures.save(figures.walk_figure([arcs()]), tmp_path / "b" / name)
+    third = figures.save(figure, tmp_path / "c" / name)
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in third]
+    assert imread(first[0]).shape[1] == 7.2 * 200
+    assert ElementTree.fromstring(first[1].read_text()).tag.endswith("svg")
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [path.name for path in first]
+
+
+def test_many_lines_are_a_picture_in_the_svg(tmp_path: Path) -> None:
+    few, many = (figures.save(figures.walk_figure([arcs(n, points=51)]), tmp_path / f"{n}")[1] for n in (100, 300))
+    assert "<image" not in few.read_text()
+    assert "<image" in many.read_text()
+    assert max(few.stat().st_size, many.stat().st_size) < 300_000
+
+
+def test_other_formats_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=r"written as PNG and SVG, not \.pdf: end the name in \.png or \.svg"):
+        figures.save(Figure(), tmp_path / "figure.pdf")
+
+
+def test_a_page_draws_one_axes_with_a_caption() -> None:
+    figure = figures.page(lambda ax: figures.walk_curves(ax, arcs()), size=(7.2, 3), caption="word " * 60)
+    assert len(figure.axes) == 1
+    assert figure.get_supxlabel().count("\n") == 2
+    assert figure.get_size_inches().tolist() == pytest.approx([7.2, 3.45])
+
+
+def test_neither_torch_nor_pyplot_nor_its_settings_are_touched() -> None:
+    code = (
+        "import sys, matplotlib; before = dict(matplotlib.rcParams)\n"
+        "import numpy as np; from scipy.cluster import hierarchy; from types import SimpleNamespace as N\n"
+        "from landscape import figures\n"
+        "tree = N(tree=hierarchy.linkage(np.eye(3)), cut=1.0, label=np.arange(3), sizes=np.ones(3), group=np.arange(3))\n"
+        "figures.page(lambda ax: figures.dendrogram(ax, tree))\n"
+        "assert dict(matplotlib.rcParams) == before\n"
+        "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules), 'imported'\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
