@@ -117,10 +117,9 @@ def walk_curves(
     index, counts = np.unique(group, return_counts=True)
     for rank, i in enumerate(np.argsort(-counts, kind="stable")):
         of, color = group == index[i], _color(index[i])
-        # Many lines shine through one another, few are solid.
-        opacity = float(np.clip(3.5 / np.sqrt(counts[i]), 0.08, 1))
         segments = list(np.stack([place[of], loss[of]], axis=-1))
-        lines = LineCollection(segments, colors=color, alpha=opacity, linewidths=0.9, zorder=_LINES + 0.1 * rank)
+        opacity, order = _opacity(counts[i]), _LINES + 0.1 * rank
+        lines = LineCollection(segments, colors=color, alpha=opacity, linewidths=0.9, zorder=order)
         ax.add_collection(lines, autolim=False)
         ax.scatter(place[of, end], loss[of, end], s=7, color=color, alpha=max(opacity, 0.5), lw=0, zorder=_DOTS)
     if "loss_se" in curves.values and len(curves) <= _BANDS:
@@ -166,8 +165,8 @@ def barrier_distribution(
         sample = np.sort(values[(group == index) & np.isfinite(values)])
         # Multiples of the golden ratio keep neighbours in height apart, the same way each time.
         jitter = 0.44 * ((np.arange(len(sample)) * 0.6180339887) % 1 - 0.5)
-        look = {"s": 9, "color": _color(index), "alpha": float(np.clip(6 / np.sqrt(len(sample) + 1), 0.15, 0.6))}
-        ax.scatter(strip + jitter, _on_axis(sample, floor), lw=0, zorder=_DOTS, **look)
+        place, opacity = strip + jitter, _opacity(len(sample), 0.6)
+        ax.scatter(place, _on_axis(sample, floor), s=9, color=_color(index), alpha=opacity, lw=0, zorder=_DOTS)
         _mark_median(ax, strip, sample, floor, interval=interval)
         labels.append(f"{names[index]}\nn = {len(sample)}" if len(names) else f"n = {len(sample)}")
     ax.set_xticks(range(len(labels)), labels)
@@ -320,11 +319,14 @@ def save(figure: Figure, path: Path) -> list[Path]:
         raise Unsupported(f"figures are written as PNG and SVG, not {path.suffix}: end the name in .png or .svg")
     base = path.with_suffix("") if path.suffix.lower() in (".png", ".svg") else path
     drawn = [each for ax in figure.axes for each in ax.collections]
-    points = sum(len(path) for each in drawn if isinstance(each, LineCollection) for path in each.get_segments())
+    points = sum(len(path) for each in drawn if isinstance(each, LineCollection) for path in each.get_paths())
     for each in drawn:
         each.set_rasterized(points > _VECTOR_POINTS)
     png, svg = io.BytesIO(), io.StringIO()
     with matplotlib.style.context(_STYLE):
+        # Laid out once: a second time would move everything by a hair.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
         figure.savefig(svg, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
     # Coordinates to a hundredth of a point: half the size.
@@ -351,6 +353,11 @@ def _sheet(
 
 def _color(index: int | np.integer) -> str:
     return COLORS[index] if index < len(COLORS) else _FAINT
+
+
+def _opacity(count: int | np.integer, most: float = 1.0) -> float:
+    """Few are solid, many shine through one another."""
+    return float(np.clip(3.5 / np.sqrt(max(count, 1)), 0.08, most))
 
 
 def _with_unit(text: str, unit: str | None) -> str:

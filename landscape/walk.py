@@ -14,13 +14,14 @@ from jaxtyping import Float
 
 from landscape import align, provenance
 from landscape.curves import Curves, Source, join
-from landscape.errors import LandscapeError, Mismatch, Unverified
+from landscape.errors import Mismatch, Unverified
 from landscape.files import differences, digest, read_json, refuse_existing, write_json
 from landscape.objective import Chunk, Objective
 from landscape.params import Stack, concatenate
 from landscape.paths import Line, grid
-from landscape.problem import Problem, Symmetry, create, require_verified, verify
-from landscape.store import Checkpoint, load, require_same_architecture
+from landscape.places import fitting, is_landmark, landmark, problem_of
+from landscape.problem import Problem, Symmetry
+from landscape.store import Checkpoint, load
 
 __all__ = ["Connection", "Orders", "Pairing", "blocks", "connect", "walk", "walk_between", "walk_to_file"]
 
@@ -119,20 +120,14 @@ def walk_between(
     it, `Mismatch` for a checkpoint of another architecture, `LandscapeError` for one that holds NaN.
     """
     loaded = {place: load(place) for place in (start, end) if not is_landmark(place)}
-    problem = problem or _common_problem(loaded)
+    problem = problem or problem_of(loaded)
     settings: dict[str, Any] = {"device": device, "dtype": dtype, "samples": samples, "seed": sample_seed}
     objective = problem.objective(**settings)
-    ends, landmarks = [], []
-    for place in (start, end):
-        if place in loaded:
-            stack = require_same_architecture(loaded[place], objective.network.template)
-            ends.append(dataclasses.replace(loaded[place], stack=stack))
-            ends[-1].require_finite()
-        else:
-            verification = verify(problem, place, **settings)
-            require_verified(verification)
-            landmarks.append({"name": place, "description": verification.description, "loss": verification.loss})
-            ends.append(_landmark(problem, place, verification.description))
+    ends = [
+        fitting(problem, loaded[place]) if place in loaded else landmark(problem, place, **settings)
+        for place in (start, end)
+    ]
+    landmarks = {place: problem.describe_landmark(place) for place in (start, end) if place not in loaded}
     connection = connect(*ends, pairing=pairing, orders=orders, symmetry=problem.symmetry())
     path = output or Path("analyses") / f"{_short(start)}--{_short(end)}.h5"
     attributes = {
@@ -150,31 +145,6 @@ def walk_between(
     alphas = grid(points, *span)
     walk_to_file(path, objective, connection, alphas, attributes=attributes, force=force, on_progress=on_progress)
     return path
-
-
-def is_landmark(place: str) -> bool:
-    """Whether a place is named as a landmark: no path that exists, and nothing that looks like one."""
-    return not Path(place).exists() and not any(sign in place for sign in ("/", "#", "\\")) and not Path(place).suffix
-
-
-def _common_problem(loaded: Mapping[str, Checkpoint]) -> Problem:
-    """The one problem that the checkpoints were trained on."""
-    known = {place: checkpoint.problem for place, checkpoint in loaded.items() if checkpoint.problem}
-    if not known:
-        where = next(iter(loaded), "a landmark alone")
-        raise LandscapeError(f"{where} does not say its problem: name it, such as --problem life -O m_factor=4")
-    (name, config), *others = known.values()
-    for other, other_config in others:
-        if different := differences({"problem": name, **config}, {"problem": other, **other_config}):
-            raise Mismatch(
-                f"the two ends are of different problems: {different}. Name the one to evaluate with --problem"
-            )
-    return create(name, config)
-
-
-def _landmark(problem: Problem, name: str, description: str) -> Checkpoint:
-    stack = problem.landmark(name)
-    return Checkpoint(stack, (Source(f"landmark:{name}", None, None, digest(_arrays(stack)), description),), None)
 
 
 def _short(place: str) -> str:
@@ -302,7 +272,8 @@ def _check_ends(
         if not np.isclose(walked, plain, rtol=tolerance, atol=tolerance * 1e-2, equal_nan=True):
             raise Unverified(
                 f"line {line} does not reproduce its own end: the walk gives loss {walked:.9g} at alpha {alpha}, "
-                f"the plain module {plain:.9g}. The {objective.network.backend} backend is wrong for this model: please report it"
+                f"the plain module {plain:.9g}. The {objective.network.backend} backend is wrong for this model: "
+                "please report it"
             )
 
 

@@ -110,7 +110,7 @@ def test_from_training_to_figures(landscape: Program) -> None:
     curves = Curves.read(Path(result.stdout.strip()))
     assert len(curves) == 3
     assert curves.done.all()
-    assert curves.attributes["landmarks"][0]["description"] == "presolve:hat"
+    assert curves.attributes["landmarks"] == {"presolve": "presolve:hat"}
 
     result = landscape("analyse", "barriers", "analyses/presolve--first.h5")
     assert result.exit_code == 0, result.output

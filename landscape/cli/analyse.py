@@ -10,7 +10,6 @@ from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_per_end
 from landscape.cli.options import chosen_problem, computing, json_flag, output, problem_choice
 from landscape.cli.report import as_json, table
 from landscape.curves import Curves
-from landscape.errors import LandscapeError
 from landscape.files import refuse_existing, write_json
 
 __all__ = ["command"]
@@ -142,16 +141,9 @@ def _members(run: str, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any
     """Problem and stack of a run, and what the options say of device and printing."""
     import torch
 
-    from landscape.problem import create
-    from landscape.store import load, require_same_architecture
+    from landscape.places import run_members
 
-    checkpoint = load(run)
-    problem = chosen_problem(options["problem"], options["options"])
-    if problem is None and checkpoint.problem is None:
-        raise LandscapeError(f"{run} does not say its problem: name it, such as --problem life -O m_factor=4")
-    problem = problem or create(*checkpoint.problem)  # type: ignore[misc]
-    stack = require_same_architecture(checkpoint, problem.objective().network.template)
-    checkpoint.require_finite()
+    problem, stack = run_members(run, chosen_problem(options["problem"], options["options"]))
     printing = (options["output"], options["force"], options["print_json"])
     return problem, stack.to(getattr(torch, options["dtype"])), {"device": options["device"], "printing": printing}
 

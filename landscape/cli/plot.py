@@ -10,7 +10,6 @@ from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_per_end
 from landscape.cli.options import chosen_problem, output, problem_choice
 from landscape.curves import Curves
-from landscape.errors import LandscapeError
 from landscape.files import refuse_existing
 
 __all__ = ["command"]
@@ -63,8 +62,9 @@ def _barriers(file: Path, definition: str, **where: Any) -> None:
 def _outcomes(run: str, problem: str | None, options: tuple[str, ...], **where: Any) -> None:
     """How many members of RUN ended at which truth table."""
     from landscape.analysis.outcomes import outcomes
+    from landscape.places import run_members
 
-    chosen, stack = _members(run, problem, options)
+    chosen, stack = run_members(run, chosen_problem(problem, options))
     found = outcomes(chosen, stack)
     caption = f"{chosen.title()}, {len(stack)} seeds; solved: {found.solved}. A bar is a truth table."
     _save(figures.page(lambda ax: figures.outcomes(ax, found), caption=caption), f"{Path(run).name}-outcomes", **where)
@@ -79,14 +79,15 @@ def _clusters(run: str, cut: float | None, problem: str | None, options: tuple[s
     """Dendrogram of the members of RUN, with their truth tables below."""
     from landscape.analysis.clusters import clusters
     from landscape.analysis.outcomes import outcomes
+    from landscape.places import run_members
 
-    chosen, stack = _members(run, problem, options)
+    chosen, stack = run_members(run, chosen_problem(problem, options))
     found, groups = clusters(chosen, stack, cut=cut), outcomes(chosen, stack).groups
     names = [f"{group.kind}, {group.right} right" for group in groups]
     solved = next((number for number, group in enumerate(groups) if group.kind == "solved"), None)
     caption = (
-        f"{chosen.title()}, {len(stack)} seeds. Average linkage of L2 distances up to the order of filters; agreement of "
-        f"clusters and truth tables (adjusted Rand index): {found.agreement:.2f}."
+        f"{chosen.title()}, {len(stack)} seeds. Average linkage of L2 distances up to the order of filters; agreement "
+        f"of clusters and truth tables (adjusted Rand index): {found.agreement:.2f}."
     )
     figure = figures.page(
         lambda ax: figures.dendrogram(ax, found, names=names, solved=solved), caption=caption, size=(7.2, 4.2)
@@ -113,20 +114,6 @@ def _rule(rule: str, **where: Any) -> None:
         lambda ax: figures.rule_examples(ax, PATTERNS, live, parsed.kernel), caption=caption, size=(7.2, 2.4)
     )
     _save(figure, f"rule-{parsed}".replace("/", ""), **where)
-
-
-def _members(run: str, name: str | None, options: tuple[str, ...]) -> tuple[Any, Any]:
-    """Problem and finite stack of a run."""
-    from landscape.problem import create
-    from landscape.store import load, require_same_architecture
-
-    checkpoint = load(run)
-    problem = chosen_problem(name, options)
-    if problem is None and checkpoint.problem is None:
-        raise LandscapeError(f"{run} does not say its problem: name it, such as --problem life -O m_factor=4")
-    problem = problem or create(*checkpoint.problem)  # type: ignore[misc]
-    checkpoint.require_finite()
-    return problem, require_same_architecture(checkpoint, problem.objective().network.template)
 
 
 def _save(figure: Figure, name: str, *, output: Path | None, force: bool) -> None:

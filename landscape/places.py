@@ -1,0 +1,64 @@
+"""Places to walk from and to, or to analyse: landmarks by name, and checkpoints that fit a problem."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from landscape.curves import Source
+from landscape.errors import LandscapeError, Mismatch
+from landscape.files import differences, digest
+from landscape.params import Stack
+from landscape.problem import Problem, create, require_verified, verify
+from landscape.store import Checkpoint, load, require_same_architecture
+
+__all__ = ["fitting", "is_landmark", "landmark", "problem_of", "run_members"]
+
+
+def is_landmark(place: str) -> bool:
+    """Whether a place is named as a landmark: no path that exists, and nothing that looks like one."""
+    return not Path(place).exists() and not any(sign in place for sign in ("/", "#")) and not Path(place).suffix
+
+
+def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
+    """The one problem that the checkpoints, by their places, were trained on.
+
+    Raises `LandscapeError` if none of them says, `Mismatch` if they differ.
+    """
+    known = [checkpoint.problem for checkpoint in checkpoints.values() if checkpoint.problem]
+    if not known:
+        where = next(iter(checkpoints), "a landmark alone")
+        raise LandscapeError(f"{where} does not say its problem: name it, such as --problem life -O m_factor=4")
+    (name, config), *others = known
+    for other, other_config in others:
+        if different := differences({"problem": name, **config}, {"problem": other, **other_config}):
+            raise Mismatch(
+                f"the two ends are of different problems: {different}. Name the one to evaluate with --problem"
+            )
+    return create(name, config)
+
+
+def fitting(problem: Problem, checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with its tensors in the order of the problem's network.
+
+    Raises `Mismatch`, listing the tensors that differ, and `LandscapeError` if a parameter is NaN or infinite.
+    """
+    template = Stack({name: tensor[None] for name, tensor in problem.network().state_dict().items()})
+    checkpoint.require_finite()
+    return dataclasses.replace(checkpoint, stack=require_same_architecture(checkpoint, template))
+
+
+def landmark(problem: Problem, name: str, **settings: Any) -> Checkpoint:
+    """A landmark, verified with these settings; raises `Unverified` if it does not solve the problem."""
+    verification = verify(problem, name, **settings)
+    require_verified(verification)
+    stack = problem.landmark(name)
+    sha = digest({key: tensor.cpu().numpy() for key, tensor in stack.tensors.items()})
+    return Checkpoint(stack, (Source(f"landmark:{name}", None, None, sha, verification.description),), None)
+
+
+def run_members(place: str, problem: Problem | None = None) -> tuple[Problem, Stack]:
+    """The members at a place, and their problem unless it is given."""
+    checkpoint = load(place)
+    problem = problem or problem_of({place: checkpoint})
+    return problem, fitting(problem, checkpoint).stack
