@@ -5,7 +5,6 @@ presolved weights (in both orders of the two filters) to each seed, and draws th
 """
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from landscape import Curves, Run, Training, figures
 from landscape.analysis.barriers import barriers, lowest_per_end
 from landscape.analysis.clusters import clusters
 from landscape.analysis.outcomes import outcomes
-from landscape.cli.report import Progress, as_json
+from landscape.cli.report import Progress
 from landscape.files import write_json
 from landscape.problems.life import Life
 from landscape.train import train
@@ -47,7 +46,7 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
         "barriers": barriers(curves.select(lowest_per_end(curves))).summary(),
         "clusters": {"cut": places.cut, "sizes": places.sizes[:10], "agreement": places.agreement},
     }
-    write_json(results / f"{name}.json", json.loads(as_json(summary)))
+    write_json(results / f"{name}.json", summary)
     caption = f"{problem.title()}, {seeds} seeds, {BATCHES} steps of Adam on the exact loss; solved: {found.solved}."
     figures.save(
         figures.page(lambda ax: figures.outcomes(ax, found), caption=caption),

@@ -1,8 +1,10 @@
 """Files that appear whole or not at all, and digests of what they hold."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -13,7 +15,7 @@ import numpy as np
 
 from landscape.errors import DamagedFile, LandscapeError
 
-__all__ = ["differences", "digest", "read_json", "refuse_existing", "replacing", "write_json"]
+__all__ = ["differences", "digest", "json_text", "read_json", "refuse_existing", "replacing", "write_json"]
 
 
 @contextlib.contextmanager
@@ -77,10 +79,15 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], *, most: int 
     return "; ".join(parts) + (f"; and {len(keys) - most} more" if len(keys) > most else "")
 
 
+def json_text(document: Any) -> str:
+    """A result as sorted, indented JSON: dataclasses and arrays are written out, NaN and infinity become null."""
+    return json.dumps(_plain(document), indent=2, sort_keys=True)
+
+
 def write_json(path: Path, document: Any) -> None:
-    """Write a document as sorted, indented JSON, atomically."""
+    """Write a result as JSON, atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        temporary.write_text(json_text(document) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -93,3 +100,19 @@ def read_json(path: Path) -> Any:
         raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise DamagedFile(f"{path} is damaged: it is no JSON ({error})") from error
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        derived = {key: getattr(value, key) for key in ("interval", "value") if hasattr(type(value), key)}
+        return _plain(fields | derived)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

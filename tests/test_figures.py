@@ -318,19 +318,28 @@ def test_a_walk_figure_needs_finished_lines() -> None:
         figures.walk_figure([dataclasses.replace(arcs(), done=np.zeros(6, dtype=bool))])
 
 
-@pytest.mark.parametrize("name", ["figure", "figure.png", "figure.svg", "m0.5"])
-def test_save_writes_the_same_bytes_twice(tmp_path: Path, name: str) -> None:
+def test_save_writes_the_same_bytes_each_time(tmp_path: Path) -> None:
     figure = figures.walk_figure([arcs()])
-    first = figures.save(figure, tmp_path / "a" / name)
+    written = figures.save(figure, tmp_path / "a")
+    first, again, afresh = (
+        [path.read_bytes() for path in paths]
+        for paths in (
+            written,
+            figures.save(figure, tmp_path / "b"),
+            figures.save(figures.walk_figure([arcs()]), tmp_path / "c"),
+        )
+    )
+    assert first == again == afresh
+    assert imread(written[0]).shape[1] == 7.2 * 200
+    assert ElementTree.fromstring(written[1].read_text()).tag.endswith("svg")
+
+
+@pytest.mark.parametrize("name", ["figure", "figure.png", "figure.svg", "m0.5", "m0.5.png"])
+def test_save_writes_both_formats_whichever_is_named(tmp_path: Path, name: str) -> None:
     stem = name.removesuffix(".png").removesuffix(".svg")
-    assert first == [tmp_path / "a" / f"{stem}.png", tmp_path / "a" / f"{stem}.svg"]
-    second = figures.save(figures.walk_figure([arcs()]), tmp_path / "b" / name)
-    third = figures.save(figure, tmp_path / "c" / name)
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in third]
-    assert imread(first[0]).shape[1] == 7.2 * 200
-    assert ElementTree.fromstring(first[1].read_text()).tag.endswith("svg")
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [path.name for path in first]
+    expected = [tmp_path / "new" / f"{stem}.png", tmp_path / "new" / f"{stem}.svg"]
+    assert figures.save(Figure(figsize=(1, 1)), tmp_path / "new" / name) == expected
+    assert sorted((tmp_path / "new").iterdir()) == expected
 
 
 def test_many_lines_are_a_picture_in_the_svg(tmp_path: Path) -> None:

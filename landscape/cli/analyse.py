@@ -8,9 +8,9 @@ import numpy as np
 
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_per_end
 from landscape.cli.options import chosen_problem, computing, json_flag, output, problem_choice
-from landscape.cli.report import as_json, table
+from landscape.cli.report import table
 from landscape.curves import Curves
-from landscape.files import refuse_existing, write_json
+from landscape.files import json_text, refuse_existing, write_json
 
 __all__ = ["command"]
 
@@ -154,10 +154,7 @@ def _columns(bend: Any) -> tuple[np.ndarray, ...]:
 
 def _finish(text: list[str], document: dict[str, Any], path: Path | None, force: bool, print_json: bool) -> None:
     """Print the summary or the document, and keep the document if a path is given."""
-    import json
-
-    written = as_json(document)
     if path is not None:
         refuse_existing(path, force=force)
-        write_json(path, json.loads(written))
-    click.echo(written if print_json else "\n".join(text))
+        write_json(path, document)
+    click.echo(json_text(document) if print_json else "\n".join(text))

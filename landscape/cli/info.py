@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from landscape.cli.options import json_flag
-from landscape.cli.report import as_json
 from landscape.errors import LandscapeError
+from landscape.files import json_text
 
 __all__ = ["command"]
 
@@ -18,7 +18,7 @@ __all__ = ["command"]
 def command(path: Path, print_json: bool) -> None:
     """What is PATH, who made it, and how? Reads runs, checkpoints and curves, and checks their digests."""
     document = _describe(path)
-    click.echo(as_json(document) if print_json else "\n".join(_lines(document)))
+    click.echo(json_text(document) if print_json else "\n".join(_lines(document)))
 
 
 def _describe(path: Path) -> dict[str, Any]:

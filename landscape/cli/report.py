@@ -1,17 +1,13 @@
-"""What the user sees while waiting and at the end: progress on stderr, tables and JSON on stdout."""
+"""What the user sees while waiting and at the end: progress on stderr, tables on stdout."""
 
-import dataclasses
-import json
-import math
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import click
-import numpy as np
 
-__all__ = ["Progress", "as_json", "remark", "table"]
+__all__ = ["Progress", "remark", "table"]
 
 
 class Progress:
@@ -56,11 +52,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def as_json(document: Any) -> str:
-    """A result as sorted JSON; dataclasses and arrays are written out, NaN and infinity become null."""
-    return json.dumps(_plain(document), indent=2, sort_keys=True)
-
-
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
@@ -69,19 +60,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        derived = {key: getattr(value, key) for key in ("interval", "value") if hasattr(type(value), key)}
-        return _plain(fields | derived)
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -6,8 +6,9 @@ import click
 import torch
 
 from landscape.cli.options import ProblemGroup, computing, config_file, json_flag, sampling
-from landscape.cli.report import as_json, table
+from landscape.cli.report import table
 from landscape.errors import LandscapeError
+from landscape.files import json_text
 from landscape.problem import Problem, create, verify
 from landscape.store import load
 
@@ -39,7 +40,7 @@ def _verb(
     names = names or problem.landmarks() or ("presolve",)  # where there is none, the problem says why
     found = [verify(problem, name, **settings) for name in names]
     if print_json:
-        click.echo(as_json([{**vars(one), "solves": one.solves} for one in found]))
+        click.echo(json_text([{**vars(one), "solves": one.solves} for one in found]))
     else:
         sample = "boards" if found[0].sampled else "patterns"
         click.echo(
