@@ -421,9 +421,10 @@ def _starts(curves: Curves) -> list[Source]:
 
 def _start(curves: Curves) -> str:
     """The start by its full name, as far as the file knows it."""
-    single = len(set(_starts(curves))) == 1
-    label = curves.sources[curves.from_member[0]].label if single else "each start"
-    return str(curves.attributes.get("landmark") or curves.attributes.get("from") or label)
+    place = curves.attributes.get("from")
+    if place is None:
+        return curves.sources[curves.from_member[0]].label if len(set(_starts(curves))) == 1 else "each start"
+    return str(curves.attributes.get("landmarks", {}).get(place, place))
 
 
 def _mark_start(ax: Axes, curves: Curves, loss: Float[np.ndarray, "line point"]) -> None:
@@ -496,16 +497,18 @@ def _title(curves: Curves) -> str:
 
 def _caption(panels: Sequence[Curves], definition: str) -> str:
     """What is drawn, in sentences, from what the files say of themselves."""
-    sampled = {"loss_se" in curves.values for curves in panels}
-    loss = "Loss" if len(sampled) > 1 else "Sampled loss" if True in sampled else "Exact loss"
+    sampled = {curves.attributes.get("samples", "some") for curves in panels if "loss_se" in curves.values}
+    loss = f"Loss on {' and '.join(sorted(map(str, sampled)))} samples" if sampled else "Exact loss"
     starts = " and ".join(dict.fromkeys(_start(curves) for curves in panels))
     star = " (star)" if all(len(set(_starts(curves))) == 1 for curves in panels) else ""
     points = " and ".join(dict.fromkeys(str(len(curves.alpha)) for curves in panels))
     solved = " Solved: the end gets every sample right." if any("solved" in curves.values for curves in panels) else ""
+    matched = any(curves.attributes.get("orders") == "matched" for curves in panels)
+    order = " Each start has the order of its filters that lies closest to the end." if matched else ""
     formula = DEFINITIONS[definition].replace(" - ", "\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}")
     return (
         f"{loss} on the straight lines in parameter space from {starts}{star} to each end (dot), {points} points a "
-        f"line.{solved} Right: the barrier of each line, {formula}; bars: median and its 95 % "
+        f"line.{order}{solved} Right: the barrier of each line, {formula}; bars: median and its 95 % "
         "bootstrap interval. A barrier's height depends on which representative of a solution the line starts from "
         "and ends at."
     )

@@ -47,7 +47,7 @@ def arcs(lines: int = 6, *, solved: int = 2, points: int = 11, orders: int = 1, 
         from_member=np.repeat(np.arange(orders), lines),
         to_member=orders + seeds,
         sources=[*starts, *ends],
-        attributes={"title": "Hills", "loss_unit": "nats", "landmark": "top:flat"},
+        attributes={"title": "Hills", "loss_unit": "nats", "from": "top", "landmarks": {"top": "top:flat"}},
     )
 
 
@@ -291,6 +291,14 @@ def test_a_walk_figure_has_two_axes_a_panel_on_one_scale() -> None:
     assert "max over alpha of L(alpha) - ((1 - alpha) L0 + alpha L1)" in caption
     assert "depends on which representative" in caption
     assert "orders" not in caption
+
+
+def test_the_caption_tells_sampled_losses_and_matched_orders() -> None:
+    curves = arcs(loss_se=0.1 * arcs().loss)
+    told = dataclasses.replace(curves, attributes={"samples": 500, "orders": "matched"})
+    caption = flat(figures.walk_figure([told]).get_supxlabel())
+    assert caption.startswith("Loss on 500 samples on the straight lines in parameter space from top, order 0 (star)")
+    assert "Each start has the order of its filters that lies closest to the end." in caption
 
 
 def test_of_several_filter_orders_the_lowest_line_is_drawn() -> None:

@@ -81,7 +81,8 @@ def test_the_rate_of_bernoulli_bits(probability: float) -> None:
     rates = np.array([[(row >> bit & 1).double().mean() for bit in range(32)] for row in drawn])
     rate = round(probability * 2**16) / 2**16
     error = (rate * (1 - rate)) ** 0.5
-    assert np.abs(rates - rate).max() <= 4.5 * error / 20_001**0.5  # each bit
+    if error**2 * 20_001 > 50 or error == 0:  # each bit by itself
+        assert np.abs(rates - rate).max() <= 4.5 * error / 20_001**0.5
     assert abs(rates.mean() - rate) <= 4 * error / (64 * 20_001) ** 0.5
 
 

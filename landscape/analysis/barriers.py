@@ -73,9 +73,10 @@ def barriers(curves: Curves) -> Barriers:
     if not curves.done.any():
         raise LandscapeError("none of the lines is finished: walk again to complete them")
     alpha, loss = curves.alpha[curves.inside], curves.loss[curves.done][:, curves.inside]
+    finite = np.isfinite(loss).all(axis=1)
+    loss = np.where(finite[:, None], loss, np.nan)
     first, last = loss[:, :1], loss[:, -1:]
     excess = loss - ((1 - alpha) * first + alpha * last)
-    finite = np.isfinite(loss).all(axis=1)
     top = np.argmax(np.where(np.isfinite(excess), excess, -np.inf), axis=1)
     lines = np.arange(len(loss))
     widths = np.array([_half_widths(alpha, row) for row in excess]).reshape(-1, 2)

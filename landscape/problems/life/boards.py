@@ -15,7 +15,7 @@ __all__ = ["pattern_counts", "random_boards"]
 _STREAM = 1
 
 #: Cells drawn at once: bounds the memory, and keeps the intermediate results in a cache.
-_CELLS = 2**18
+_CELLS = 2**19
 
 
 def random_boards(
@@ -24,9 +24,10 @@ def random_boards(
     """Boards of independent cells, live with probability `density` (rounded to a multiple of 2^-16)."""
     cells = count * height * width
     words = philox.bernoulli_words(seeds, density, stream=_STREAM, step=step, count=-(-cells // 32))
-    octets = words[:, :, None] >> torch.arange(0, 32, 8, device=seeds.device) & 0xFF
-    bits = octets.to(torch.uint8)[..., None] >> torch.arange(8, device=seeds.device, dtype=torch.uint8) & 1
-    return bits.flatten(1)[:, :cells].view(-1, count, height, width)
+    octets = torch.stack([words >> shift for shift in (0, 8, 16, 24)], dim=1).to(torch.uint8)
+    bits = torch.stack([octets >> place & 1 for place in range(8)], dim=1).flatten(1)[:, :cells]
+    # Boards lie innermost in memory: neighbours are then long runs, however small a board is.
+    return bits.view(-1, height, width, count).movedim(-1, 1)
 
 
 def pattern_counts(
@@ -57,8 +58,8 @@ def pattern_codes(boards: UInt8[Tensor, "*boards height width"]) -> Int[Tensor, 
     return codes
 
 
-def _histogram(codes: Int[Tensor, "member *boards height width"]) -> Float[Tensor, "member 512"]:
-    """Counts of each code, a row a member."""
-    members = len(codes)
-    places = codes.flatten(1) + 512 * torch.arange(members, device=codes.device)[:, None]
-    return torch.bincount(places.flatten(), minlength=512 * members).view(members, 512).float()
+def _histogram(codes: Int[Tensor, "member board height width"]) -> Float[Tensor, "member 512"]:
+    """Counts of each code, a row a member; whole numbers, so that the order of addition is all the same."""
+    codes = codes.movedim(1, -1).flatten(1).long()
+    one = torch.ones(1, 1, device=codes.device).expand(codes.shape)
+    return torch.zeros(len(codes), 512, device=codes.device).scatter_add_(1, codes, one)

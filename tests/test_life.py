@@ -1,0 +1,286 @@
+"""Rules, patterns, boards and the exact loss of Life, against slow and obvious twins."""
+
+import dataclasses
+import functools
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from landscape.errors import LandscapeError, Unsupported
+from landscape.initialisation import initialise
+from landscape.params import Stack
+from landscape.problems.life import Life, network
+from landscape.problems.life.boards import pattern_codes, pattern_counts, random_boards
+from landscape.problems.life.patterns import PATTERNS, answers, multiplicities, probabilities
+from landscape.problems.life.rules import Rule
+
+CONWAY, STUDY = Rule.parse("B3/S23"), Rule.parse("B3/S23V")
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> Rule:
+    neighbourhood, most = draw(st.sampled_from([("moore", 8), ("von Neumann", 4)]))
+    counts = st.frozensets(st.integers(0, most))
+    return Rule(draw(counts), draw(counts), neighbourhood)
+
+
+BOARDS = hnp.arrays(np.int64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(0, 1))
+
+
+def slow_step(rule: Rule, board: np.ndarray) -> np.ndarray:
+    """Cell by cell."""
+    near = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
+    if rule.neighbourhood == "von Neumann":
+        near = [(i, j) for i, j in near if i * j == 0]
+    after = np.zeros_like(board)
+    for (y, x), cell in np.ndenumerate(board):
+        around = [(y + i, x + j) for i, j in near]
+        live = sum(board[p] for p in around if 0 <= p[0] < board.shape[0] and 0 <= p[1] < board.shape[1])
+        after[y, x] = live in (rule.survival if cell else rule.birth)
+    return after
+
+
+def slow_codes(board: np.ndarray) -> np.ndarray:
+    padded = np.pad(board, 1)
+    codes = np.zeros_like(board)
+    for y, x in np.ndindex(*board.shape):
+        patch = padded[y : y + 3, x : x + 3].flatten()
+        codes[y, x] = sum(int(cell) << bit for bit, cell in enumerate(patch))
+    return codes
+
+
+@functools.cache
+def every_board(height: int, width: int) -> np.ndarray:
+    cells = height * width
+    return (np.arange(2**cells)[:, None] >> np.arange(cells) & 1).reshape(-1, height, width)
+
+
+@functools.cache
+def every_boards_codes(height: int, width: int) -> np.ndarray:
+    """Codes of all cells of all boards, by shifting whole boards."""
+    padded = np.pad(every_board(height, width), [(0, 0), (1, 1), (1, 1)])
+    shifted = [padded[:, i : i + height, j : j + width] << (3 * i + j) for i in range(3) for j in range(3)]
+    return sum(shifted[1:], start=shifted[0])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@given(rule=rules())
+def test_rulestrings_round_trip(rule: Rule) -> None:
+    assert Rule.parse(str(rule)) == rule
+    assert Rule.parse(f" {str(rule).lower()} ") == rule
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no rule: write B<digits>/S<digits>"),
+        ("23/3", "is no rule"),
+        ("B3S23", "is no rule"),
+        ("B3/S23W", "is no rule"),
+        ("B9/S23", "counts 9 neighbours, but a cell has 8"),
+        ("B3/S25V", r"counts 5 neighbours, but a cell has 4 \(von Neumann neighbourhood\)"),
+    ],
+)
+def test_what_is_no_rule(text: str, message: str) -> None:
+    with pytest.raises(LandscapeError, match=message):
+        Rule.parse(text)
+
+
+@given(rule=rules(), board=BOARDS)
+def test_the_next_generation_cell_by_cell(rule: Rule, board: np.ndarray) -> None:
+    np.testing.assert_array_equal(rule.step(board), slow_step(rule, board))
+    np.testing.assert_array_equal(rule.step(np.stack([board, 1 - board]))[1], slow_step(rule, 1 - board))
+    np.testing.assert_array_equal(rule.steps(board, 2), slow_step(rule, slow_step(rule, board)))
+    np.testing.assert_array_equal(rule.steps(board, 0), board)
+
+
+def test_conways_blinker_and_glider() -> None:
+    blinker = np.zeros((5, 5), dtype=int)
+    blinker[2, 1:4] = 1
+    np.testing.assert_array_equal(CONWAY.step(blinker), blinker.T)
+    np.testing.assert_array_equal(CONWAY.steps(blinker, 2), blinker)
+    glider = np.zeros((9, 9), dtype=int)
+    glider[[0, 1, 2, 2, 2], [1, 2, 0, 1, 2]] = 1
+    np.testing.assert_array_equal(CONWAY.steps(glider, 4), np.roll(glider, (1, 1), axis=(0, 1)))
+    assert STUDY.step(blinker).sum() == 1  # four neighbours do not blink
+
+
+def test_answers_are_the_rule_on_the_patch() -> None:
+    for rule in (CONWAY, STUDY, Rule.parse("B/S"), Rule.parse("B012345678/S012345678")):
+        assert answers(rule).tolist() == [bool(slow_step(rule, patch)[1, 1]) for patch in PATTERNS]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def closed_formula(height: int, width: int) -> np.ndarray:
+    """In units of 1 / (512 height width), for both sides at least 2."""
+    top, bottom, left, right = (PATTERNS[:, 0] == 0).all(1), (PATTERNS[:, 2] == 0).all(1), *(
+        (PATTERNS[:, :, j] == 0).all(1) for j in (0, 2)
+    )
+    inner = (height - 2) * (width - 2) + 8 * (width - 2) * (top * 1 + bottom) + 8 * (height - 2) * (left * 1 + right)
+    return inner + 32 * sum((side & end).astype(int) for side in (top, bottom) for end in (left, right))
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 3), (5, 2), (3, 3), (10, 10), (4, 17)])
+def test_multiplicities_are_those_of_the_closed_formula(size: tuple[int, int]) -> None:
+    np.testing.assert_array_equal(multiplicities(*size), closed_formula(*size))
+    assert multiplicities(*size).sum() == 512 * size[0] * size[1]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 1), (1, 2), (2, 2), (2, 3), (3, 3), (4, 4)])
+def test_patterns_of_all_boards(size: tuple[int, int]) -> None:
+    codes, cells = every_boards_codes(*size), size[0] * size[1]
+    counts = np.bincount(codes.flatten(), minlength=512)
+    np.testing.assert_array_equal(counts * 512, multiplicities(*size) * 2**cells)
+    live = every_board(*size).sum((1, 2))
+    for density in (0.0, 0.1, 0.3, 0.5, 0.9, 1.0):
+        chance = density**live * (1 - density) ** (cells - live)
+        weighted = np.bincount(codes.flatten(), np.repeat(chance, cells), minlength=512) / cells
+        np.testing.assert_allclose(probabilities(*size, density), weighted, rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(probabilities(*size) * 512 * cells, multiplicities(*size), rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0, 3), "a board of 0 x 3 has no cells"), ((3, 3, 1.5), "1.5 is no probability"), ((3, 3, -0.1), "no probability")],
+)
+def test_boards_that_make_no_sense(arguments: tuple[float, ...], message: str) -> None:
+    with pytest.raises(LandscapeError, match=message):
+        probabilities(*arguments)  # type: ignore[arg-type]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@given(height=st.integers(1, 7), width=st.integers(1, 7), count=st.integers(1, 9), step=st.integers(0, 2**40))
+def test_boards_and_their_patterns_against_a_slow_twin(height: int, width: int, count: int, step: int) -> None:
+    seeds = torch.tensor([0, 5, 2**62])
+    boards = random_boards(seeds, step, count, height, width, 0.4)
+    assert boards.shape == (3, count, height, width)
+    assert boards.max() <= 1
+    for i in range(3):
+        assert torch.equal(random_boards(seeds[i : i + 1], step, count, height, width, 0.4)[0], boards[i])
+    before = boards.clone()
+    codes = pattern_codes(boards)
+    assert torch.equal(boards, before)
+    wanted = np.array([[slow_codes(board) for board in own.numpy().astype(int)] for own in boards])
+    np.testing.assert_array_equal(codes, wanted)
+    counts = pattern_counts(seeds, step, count, height, width, 0.4)
+    np.testing.assert_array_equal(counts, [np.bincount(own.flatten(), minlength=512) for own in wanted])
+    table = answers(STUDY)
+    later = [[slow_step(STUDY, board) for board in own.numpy().astype(int)] for own in boards]
+    np.testing.assert_array_equal(table[codes.numpy()], np.array(later) == 1)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.2, 0.5, 1.0])
+def test_the_density_of_boards(density: float) -> None:
+    boards = random_boards(torch.tensor([1]), 0, 1000, 10, 10, density)
+    assert abs(boards.double().mean() - density) <= 4 * (density * (1 - density) / 1e5) ** 0.5 + 2**-17
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+HEADS = list(itertools.product(network.ACTIVATIONS, (False, True), (False, True)))
+
+
+def plain_loss(problem: Life, state: dict[str, torch.Tensor], boards: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+    """Loss and accuracy of the convolution on boards, each with its weight."""
+    net = problem.network().double().eval()
+    net.load_state_dict(state)
+    with torch.no_grad():
+        outputs = net(torch.from_numpy(boards[:, None]).double() - 0.5 * problem.normalize)[:, 0]
+    targets = torch.from_numpy(Rule.parse(problem.rule).step(boards)).double()
+    outputs = outputs if problem.sigmoid else outputs.clamp(0, 1) if problem.loss == "bce" else outputs
+    losses = (F.binary_cross_entropy if problem.loss == "bce" else F.mse_loss)(outputs, targets, reduction="none")
+    right = (outputs > 0.5) == (targets > 0.5)
+    return {
+        "loss": float((losses.mean((1, 2)).numpy() * weights).sum()),
+        "accuracy": float((right.double().mean((1, 2)).numpy() * weights).sum()),
+    }
+
+
+@pytest.mark.parametrize(("activation", "sigmoid", "normalize"), HEADS)
+def test_the_exact_objective_is_the_mean_over_all_boards(activation: str, sigmoid: bool, normalize: bool) -> None:
+    """Over the 512 boards of 3 x 3 with both losses, and the 65,536 of 4 x 4 with a density of 0.3."""
+    base = Life(activation=activation, sigmoid=sigmoid, normalize=normalize, m_factor=2, rule="B3/S23")
+    for size, density, loss in ((3, 0.5, "bce"), (3, 0.2, "mse"), (4, 0.3, "bce")):
+        problem = dataclasses.replace(base, board=f"{size}x{size}", density=density, loss=loss)
+        boards = every_board(size, size)
+        live = boards.sum((1, 2))
+        stack = initialise(problem.network(), [1, 2], scale=2.0).to(torch.float64)
+        values = problem.objective(dtype=torch.float64)(stack)
+        for i in range(2 if size == 3 else 1):
+            weights = density**live * (1 - density) ** (size**2 - live)
+            for name, wanted in plain_loss(problem, stack.state_dict(i), boards, weights).items():
+                np.testing.assert_allclose(values[name][i], wanted, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_the_exact_objective_is_what_sampling_estimates(sigmoid: bool) -> None:
+    problem = Life(sigmoid=sigmoid, density=0.4)
+    stack = initialise(problem.network(), [4], scale=2.0).to(torch.float64)
+    exact = problem.objective(dtype=torch.float64)(stack)
+    boards = random_boards(torch.tensor([9]), 0, 2000, 10, 10, 0.4)[0].numpy().astype(int)
+    parts = [plain_loss(problem, stack.state_dict(0), board[None], np.ones(1)) for board in boards]
+    for name in ("loss", "accuracy"):
+        sample = np.array([part[name] for part in parts])
+        assert abs(sample.mean() - float(exact[name][0])) < 4 * sample.std(ddof=1) / 2000**0.5
+
+
+def test_right_and_solved_count_patterns() -> None:
+    problem = Life(activation="relu", sigmoid=False)
+    solution = problem.landmark("presolve")
+    spoilt = Stack({name: tensor.clone() for name, tensor in solution.tensors.items()})
+    spoilt["net.0.4.bias"].fill_(0.0)
+    values = problem.objective(dtype=torch.float64)
+    assert [float(values(solution)[name][0]) for name in ("loss", "accuracy", "right", "solved")] == [0, 1, 512, 1]
+    wrong = int(answers(STUDY).sum())
+    assert values(spoilt)["right"] == 512 - wrong
+    assert values(spoilt)["solved"] == 0
+    np.testing.assert_array_equal(values.predictions(solution)[0, :, 0, 0], answers(STUDY))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps is 0, it must be at least 1"),
+        ({"m_factor": 0}, "m_factor is 0"),
+        ({"d_factor": 0.5}, "leaves no block: raise --d-factor to 1 or more"),
+        ({"activation": "tanh"}, "unknown activation 'tanh': choose relu"),
+        ({"loss": "hinge"}, "unknown loss 'hinge': choose bce or mse"),
+        ({"board": "10"}, "'10' is no board: write HEIGHTxWIDTH"),
+        ({"board": "0x4"}, "is no board"),
+        ({"density": 2.0}, "is no probability"),
+        ({"rule": "life"}, "is no rule"),
+    ],
+)
+def test_problems_that_make_no_sense(
+    options: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import jaxtyping
+
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # choices are types, and checked before
+    with pytest.raises(LandscapeError, match=message):
+        Life(**options)  # type: ignore[arg-type]
+
+
+def test_landmarks_that_are_not() -> None:
+    with pytest.raises(Unsupported, match="life has no landmark 'presolv'"):
+        Life().landmark("presolv")
+    with pytest.raises(LandscapeError, match="0 boards are no sample"):
+        Life(steps=2).objective(samples=0)
+
+
+def test_the_config_makes_the_problem_again() -> None:
+    problem = Life(rule="b3/s23", steps=3, m_factor=2, activation="gelu", sigmoid=False, board="4x6")
+    assert problem.config()["rule"] == "B3/S23"
+    assert Life(**problem.config()) == problem
