@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from landscape import Curves, Run, Training, figures
-from landscape.analysis.barriers import barriers, lowest_per_end
+from landscape.analysis.barriers import barriers, lowest_order
 from landscape.analysis.clusters import clusters
 from landscape.analysis.outcomes import outcomes
 from landscape.cli.report import Progress
@@ -43,7 +43,7 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
         "solved": found.solved,
         "groups": found.groups[:10],
         "truth_tables": len(found.groups),
-        "barriers": barriers(curves.select(lowest_per_end(curves))).summary(),
+        "barriers": barriers(curves.select(lowest_order(curves))).summary(),
         "clusters": {"cut": places.cut, "sizes": places.sizes[:10], "agreement": places.agreement},
     }
     write_json(results / f"{name}.json", summary)

@@ -1,6 +1,8 @@
 """Values along lines through a landscape, and the HDF5 file that holds them. The schema is in `docs/schema.md`."""
 
 import dataclasses
+import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +13,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
-from landscape.files import digest, replacing
+from landscape.files import replacing
 
 __all__ = ["Curves", "Source", "join"]
 
 SCHEMA = 1
+
+#: Bytes in front of the HDF5 data (its user block), which hold the digest of the rest.
+_SEAL_BYTES = 512
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 #: Step or seed of a source that has none. Real ones are never negative.
 _NONE = -1
@@ -23,13 +29,16 @@ _NONE = -1
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a member came from. `step` and `seed` are None where the file does not say."""
+    """Where a member came from. `step` and `seed` are None where the file does not say; `order` is empty if the units
+    stand in the order of the file, and says which they are in otherwise.
+    """
 
     path: str
     step: int | None
     seed: int | None
     digest: str
     label: str
+    order: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,35 +98,33 @@ class Curves:
 
     def write(self, path: Path) -> None:
         """Write to an HDF5 file, atomically."""
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-            for axis, size in (("line", len(self)), ("point", len(self.alpha)), ("source", len(self.sources))):
-                file.create_dataset(axis, data=np.arange(size, dtype=np.int64))
-                file[axis].make_scale(axis)
-            for name, array in self._arrays().items():
-                axes = ("point",) if name == "alpha" else ("line", "point") if array.ndim == 2 else ("line",)
-                _create(file, name, array, axes)
-            for name, array in _table(self.sources).items():
-                _create(file, f"source_{name}", array, ("source",))
-            header = json.dumps(dict(self.attributes), sort_keys=True)
-            file.attrs["schema"] = SCHEMA
-            file.attrs["kind"] = "curves"
-            file.attrs["attributes"] = header
-            file.attrs["sha256"] = self._digest(header)
+        with replacing(path) as temporary:
+            with h5py.File(temporary, "w", userblock_size=_SEAL_BYTES) as file:
+                for axis, size in (("line", len(self)), ("point", len(self.alpha)), ("source", len(self.sources))):
+                    file.create_dataset(axis, data=np.arange(size, dtype=np.int64))
+                    file[axis].make_scale(axis)
+                for name, array in self._arrays().items():
+                    axes = ("point",) if name == "alpha" else ("line", "point") if array.ndim == 2 else ("line",)
+                    _create(file, name, array, axes)
+                for name, array in _table(self.sources).items():
+                    _create(file, f"source_{name}", array, ("source",))
+                file.attrs["schema"] = SCHEMA
+                file.attrs["kind"] = "curves"
+                file.attrs["attributes"] = json.dumps(dict(self.attributes), sort_keys=True)
+            with temporary.open("r+b") as raw:
+                raw.write(_seal(raw))
 
     @classmethod
     def read(cls, path: Path) -> "Curves":
         """Read such a file; raises `DamagedFile` unless its digest fits."""
-        if not path.exists():
-            raise LandscapeError(f"{path} does not exist")
+        _check_seal(path)
         try:
             with h5py.File(path, "r") as file:
-                if file.attrs.get("kind") != "curves":
-                    raise Unsupported(f"{path} is an HDF5 file, but none of curves: it was not written by a walk")
                 if file.attrs["schema"] != SCHEMA:
                     raise Unsupported(
                         f"{path} has schema {file.attrs['schema']}, this version reads {SCHEMA}: update landscape"
                     )
-                header, sha = str(file.attrs["attributes"]), file.attrs["sha256"]
+                attributes = json.loads(str(file.attrs["attributes"]))
                 arrays = {
                     name: data[()]
                     for name, data in file.items()
@@ -128,23 +135,13 @@ class Curves:
             sources = [Source(*_row(row)) for row in zip(*table.values(), strict=True)]
             single = {field.name for field in dataclasses.fields(cls)}
             values = {name: arrays.pop(name) for name in list(arrays) if name not in single}
-            curves = cls(values=values, sources=sources, attributes=json.loads(header), **arrays)
-        except PermissionError as error:
-            raise LandscapeError(f"cannot read {path}: {error.strerror}") from error
+            return cls(values=values, sources=sources, attributes=attributes, **arrays)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, Mismatch) as error:
-            raise DamagedFile(f"{path} is damaged or no HDF5 file ({error}): restore it or walk again") from error
-        if curves._digest(header) != sha:
-            raise DamagedFile(f"{path} is damaged: its values do not match their SHA-256; restore it or walk again")
-        return curves
+            raise DamagedFile(f"{path} is damaged ({error}): restore it or walk again") from error
 
     def _arrays(self) -> dict[str, np.ndarray]:
         single = {name: getattr(self, name) for name in ("alpha", "done", "l1", "l2", "from_member", "to_member")}
         return single | dict(self.values)
-
-    def _digest(self, header: str) -> str:
-        table = json.dumps([dataclasses.astuple(source) for source in self.sources])
-        texts = {"attributes": header, "sources": table}
-        return digest(self._arrays() | {name: np.frombuffer(text.encode(), np.uint8) for name, text in texts.items()})
 
 
 def join(parts: Sequence[Curves]) -> Curves:
@@ -154,6 +151,32 @@ def join(parts: Sequence[Curves]) -> Curves:
     }
     values = {name: arrays.pop(name) for name in parts[0].values}
     return dataclasses.replace(parts[0], values=values, **arrays)
+
+
+def _seal(file: io.BufferedReader | io.BufferedRandom) -> bytes:
+    """The block in front of the HDF5 data: what this is, and the SHA-256 of all that follows."""
+    file.seek(_SEAL_BYTES)
+    sha = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0)
+    return f"landscape curves\nsha256 {sha}\n".encode().ljust(_SEAL_BYTES, b"\0")
+
+
+def _check_seal(path: Path) -> None:
+    """Raise an error unless the file's bytes are those that were written: damaged files can crash the HDF5 library."""
+    try:
+        with path.open("rb") as file:
+            found = file.read(_SEAL_BYTES)
+            if found == _seal(file):
+                return
+    except FileNotFoundError as error:
+        raise LandscapeError(f"{path} does not exist") from error
+    except OSError as error:
+        raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
+    if found.startswith(_HDF5_SIGNATURE):
+        raise Unsupported(f"{path} is an HDF5 file, but none of curves: it was not written by a walk")
+    if not found.startswith(b"landscape curves\n"):
+        raise DamagedFile(f"{path} is damaged or no file of curves: restore it or walk again")
+    raise DamagedFile(f"{path} is damaged: its bytes do not match their SHA-256; restore it or walk again")
 
 
 def _create(file: h5py.File, name: str, array: np.ndarray, axes: tuple[str, ...]) -> None:

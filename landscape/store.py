@@ -184,6 +184,7 @@ class Run:
             "kind": "checkpoint",
             "step": step,
             "seeds": self.seeds,
+            "data_seeds": self.document["data_seeds"],
             "problem": self.document["problem"],
         }
         return write_tensors(self.checkpoint_path(step), stack.tensors, document)
@@ -234,8 +235,11 @@ def _read_stacked(path: Path) -> Checkpoint:
     tensors, document = read_tensors(path)
     if document.get("kind") != "checkpoint":
         raise DamagedFile(f"{path} is no checkpoint of a run: it is {document.get('kind', 'a foreign file')}")
+    seeds = zip(document["seeds"], document["data_seeds"], strict=True)
+    labels = [f"seed {seed}" if seed == data else f"seed {seed}, data seed {data}" for seed, data in seeds]
     sources = tuple(
-        Source(str(path), document["step"], seed, document["sha256"], f"seed {seed}") for seed in document["seeds"]
+        Source(str(path), document["step"], seed, document["sha256"], label)
+        for seed, label in zip(document["seeds"], labels, strict=True)
     )
     return Checkpoint(Stack(tensors), sources, (document["problem"]["name"], document["problem"]["config"]))
 

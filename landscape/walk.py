@@ -82,19 +82,15 @@ def connect(
     from_member, to_member, sources = i, j + n, [*start.sources, *end.sources]
     if orders == "matched":
         starts, from_member = align.match(starts, ends, symmetry), np.arange(len(i)) + len(sources)
-        sources += [_relabelled(start.sources[k], "matched filter order") for k in i]
+        sources += [dataclasses.replace(start.sources[k], order="matched") for k in i]
     elif orders == "all":
         every = list(align.every_order(symmetry))
         starts = concatenate([align.reorder(starts, symmetry, order) for order in every])
         ends, to_member = concatenate([ends] * len(every)), np.tile(to_member, len(every))
         for number in range(1, len(every)):
             from_member = np.concatenate([from_member, i + len(sources)])
-            sources += [_relabelled(source, f"filter order {number}") for source in start.sources]
+            sources += [dataclasses.replace(source, order=f"order {number}") for source in start.sources]
     return Connection(Line(starts, ends), from_member, to_member, tuple(sources))
-
-
-def _relabelled(source: Source, text: str) -> Source:
-    return dataclasses.replace(source, label=f"{source.label}, {text}")
 
 
 def walk_between(

@@ -36,7 +36,7 @@ def arcs(lines: int = 6, *, solved: int = 2, points: int = 11, orders: int = 1, 
     height = 1.0 + np.arange(lines * orders)
     end = np.where(seeds < solved, 1e-3, 0.3)
     loss = 1e-4 * (1 - alpha) + end[:, None] * alpha + height[:, None] * np.sin(np.pi * alpha) ** 2
-    starts = [Source("landmark:top", None, None, "", f"top, order {k}") for k in range(orders)]
+    starts = [Source("landmark:top", None, None, "", "top", f"order {k}" if k else "") for k in range(orders)]
     ends = [Source("run", 9, seed, "d", f"seed {seed}") for seed in range(lines)]
     return Curves(
         alpha=alpha,
@@ -297,7 +297,7 @@ def test_the_caption_tells_sampled_losses_and_matched_orders() -> None:
     curves = arcs(loss_se=0.1 * arcs().loss)
     told = dataclasses.replace(curves, attributes={"samples": 500, "orders": "matched"})
     caption = flat(figures.walk_figure([told]).get_supxlabel())
-    assert caption.startswith("Loss on 500 samples on the straight lines in parameter space from top, order 0 (star)")
+    assert caption.startswith("Loss on 500 samples on the straight lines in parameter space from top (star)")
     assert "Each start has the order of its filters that lies closest to the end." in caption
 
 
@@ -305,7 +305,7 @@ def test_of_several_filter_orders_the_lowest_line_is_drawn() -> None:
     figure = figures.walk_figure([arcs(5, orders=2)], caption="Mine.")
     assert len(segments(figure.axes[0])) == 5
     assert max(line[:, 1].max() for line in segments(figure.axes[0])) < 6
-    expected = "Mine. Of 2 filter orders of the start, the line with the lowest barrier is drawn."
+    expected = "Mine. Of 2 filter orders of the start, the line with the lower barrier is drawn."
     assert flat(figure.get_supxlabel()) == expected
 
 

@@ -121,7 +121,9 @@ def test_what_makes_no_stack(tensors: dict[str, Tensor], message: str) -> None:
 def test_different_architectures_are_told_apart() -> None:
     one = Stack({"a": torch.zeros(1, 2), "b": torch.zeros(1, 3)})
     other = Stack({"a": torch.zeros(1, 4), "c": torch.zeros(1, 3)})
-    wanted = r"here and there are of different .*: only in here: b; only in there: c; other shape: a \[2\] against \[4\]"
+    wanted = (
+        r"here and there are of different .*: only in here: b; only in there: c; other shape: a \[2\] against \[4\]"
+    )
     with pytest.raises(Mismatch, match=wanted):
         require_same_shapes(one, other, names=("here", "there"))
     for call in (

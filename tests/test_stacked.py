@@ -29,7 +29,11 @@ MODULES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "life without sigmoid": (life("relu", False, True), (1, 4, 4)),
     "mlp": (
         nn.Sequential(
-            nn.Linear(5, 7), nn.Tanh(), nn.Dropout(0.3), nn.Linear(7, 6, bias=False), nn.SiLU(),
+            nn.Linear(5, 7),
+            nn.Tanh(),
+            nn.Dropout(0.3),
+            nn.Linear(7, 6, bias=False),
+            nn.SiLU(),
             nn.Sequential(nn.Linear(6, 3), nn.Softplus()),
         ),
         (5,),
@@ -37,9 +41,16 @@ MODULES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "single layer": (nn.Linear(5, 2), (5,)),
     "cnn": (
         nn.Sequential(
-            nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=(1, 2)), nn.ReLU(inplace=True),
-            nn.ZeroPad2d((1, 0, 2, 1)), nn.Conv2d(3, 4, 3, dilation=(1, 2), bias=False), nn.ELU(inplace=True),
-            nn.Conv2d(4, 2, 1, stride=2), nn.Identity(), nn.Flatten(), nn.Linear(8, 3), nn.Sigmoid(),
+            nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=(1, 2)),
+            nn.ReLU(inplace=True),
+            nn.ZeroPad2d((1, 0, 2, 1)),
+            nn.Conv2d(3, 4, 3, dilation=(1, 2), bias=False),
+            nn.ELU(inplace=True),
+            nn.Conv2d(4, 2, 1, stride=2),
+            nn.Identity(),
+            nn.Flatten(),
+            nn.Linear(18, 3),
+            nn.Sigmoid(),
         ),
         (2, 7, 6),
     ),  # fmt: skip

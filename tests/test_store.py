@@ -155,7 +155,9 @@ def test_foreign_checkpoints(
     checkpoint = load(str(path))
     assert same(checkpoint.stack.state_dict(0), plain)
     assert (len(checkpoint.stack), checkpoint.problem, checkpoint.sources[0].label) == (1, None, "net")
-    assert same(require_same_architecture(checkpoint, Stack({k: v[None] for k, v in plain.items()})).state_dict(0), plain)
+    assert same(
+        require_same_architecture(checkpoint, Stack({k: v[None] for k, v in plain.items()})).state_dict(0), plain
+    )
 
 
 def test_foreign_safetensors(tmp_path: Path, plain: dict[str, Tensor]) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.signal import find_peaks
 
-from landscape.curves import Curves
+from landscape.curves import Curves, Source
 from landscape.errors import LandscapeError
 from landscape.intervals import bootstrap
 
-__all__ = ["DEFINITIONS", "Barriers", "barriers", "lowest_per_end"]
+__all__ = ["DEFINITIONS", "Barriers", "barriers", "lowest_order"]
 
 #: Barrier definitions by name; L0 and L1 are the losses at the ends.
 DEFINITIONS = {
@@ -94,19 +94,20 @@ def barriers(curves: Curves) -> Barriers:
     return Barriers(**{name: np.where(finite, values, np.nan) for name, values in results.items()})
 
 
-def lowest_per_end(curves: Curves) -> Int[np.ndarray, " end"]:
-    """Of the finished lines that lead to the same member, the one with the lowest barrier above the chord.
+def lowest_order(curves: Curves) -> Int[np.ndarray, " pair"]:
+    """Of the finished lines between the same two members, the one with the lowest barrier above the chord.
 
-    A start that is known in several equivalent orders of its filters has a line from each. Lines in the order of
-    their ends.
+    There are several where the start was walked from in every equivalent order of its units. In the order of the lines.
     """
     height = np.full(len(curves), np.inf)
     height[curves.done] = np.nan_to_num(barriers(curves).above_chord, nan=np.inf)
-    # A stable sort by height, then by end: the first line of each end is its lowest.
-    order = np.lexsort((height, curves.to_member))
-    order = order[curves.done[order]]
-    lowest: np.ndarray = order[np.unique(curves.to_member[order], return_index=True)[1]]
-    return lowest
+    starts = [dataclasses.replace(curves.sources[member], order="") for member in curves.from_member]
+    lowest: dict[tuple[Source, int], int] = {}
+    for line in np.flatnonzero(curves.done).tolist():
+        pair = starts[line], int(curves.to_member[line])
+        if height[line] < height[lowest.setdefault(pair, line)]:
+            lowest[pair] = line
+    return np.array(sorted(lowest.values()), dtype=np.int64)
 
 
 def _count_peaks(loss: Float[np.ndarray, " point"]) -> int:

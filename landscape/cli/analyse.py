@@ -6,7 +6,7 @@ from typing import Any
 import click
 import numpy as np
 
-from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_per_end
+from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.options import chosen_problem, computing, json_flag, output, problem_choice
 from landscape.cli.report import table
 from landscape.curves import Curves
@@ -38,14 +38,13 @@ def _run_argument(function: Any) -> Any:
 def _barriers(file: Path, every_order: bool, output: Path | None, force: bool, print_json: bool) -> None:
     """How high, where and how wide: barriers along the lines of FILE, in three definitions."""
     curves = Curves.read(file)
-    kept = curves.select(curves.done if every_order else lowest_per_end(curves))
+    kept = curves.select(curves.done if every_order else lowest_order(curves))
     found = barriers(kept)
     document = {
         "file": str(file),
         "title": curves.attributes.get("title"),
         "definitions": DEFINITIONS,
         "loss_unit": curves.attributes.get("loss_unit"),
-        "filter_orders": len(curves) // max(len(np.unique(curves.to_member)), 1),
         "lines": [
             {"from": kept.sources[i].label, "to": kept.sources[j].label, "l1": l1, "l2": l2}
             for i, j, l1, l2 in zip(kept.from_member, kept.to_member, kept.l1, kept.l2, strict=True)

@@ -7,7 +7,7 @@ import click
 from matplotlib.figure import Figure
 
 from landscape import figures
-from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_per_end
+from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.options import chosen_problem, output, problem_choice
 from landscape.curves import Curves
 from landscape.files import refuse_existing
@@ -43,7 +43,7 @@ def _walk(files: tuple[Path, ...], x: Any, definition: str, caption: str | None,
 def _barriers(file: Path, definition: str, **where: Any) -> None:
     """Distribution of the barriers along the lines of FILE."""
     curves = Curves.read(file)
-    kept = curves.select(lowest_per_end(curves))
+    kept = curves.select(lowest_order(curves))
     caption = f"{curves.attributes.get('title', file.stem)}, {len(kept)} lines. Barrier: {DEFINITIONS[definition]}."
     unit = curves.attributes.get("loss_unit")
     found = barriers(kept)

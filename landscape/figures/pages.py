@@ -1,0 +1,100 @@
+"""Pages: the one style, sheets of axes with captions, and files. Nothing here touches pyplot's global state."""
+
+import io
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from landscape.errors import Unsupported
+from landscape.files import replacing
+
+__all__ = [
+    "COLORS",
+    "FAINT",
+    "GREY",
+    "INK",
+    "STYLE",
+    "WIDTH",
+    "group_color",
+    "group_opacity",
+    "page",
+    "save",
+    "sheet",
+    "with_unit",
+]
+
+#: Colours of groups (M. Okabe, K. Ito, 2008), solved first; neighbours differ in grey too.
+COLORS = ("#0072B2", "#E69F00", "#888888", "#56B4E9", "#009E73", "#F0E442", "#CC79A7")
+STYLE = Path(__file__).with_name("landscape.mplstyle")
+INK, GREY, FAINT = "#222222", "#888888", "#BBBBBB"
+WIDTH = 7.2
+#: Curves of more points than this in one figure are pictures in its SVG: as paths they would take more than 300 kB.
+_VECTOR_POINTS = 10_500
+
+
+def page(draw: Callable[[Axes], object], *, size: tuple[float, float] = (WIDTH, 3.6), caption: str = "") -> Figure:
+    """A figure of one axes, drawn by `draw`, in the project's style; `size` in inches, to which the caption adds."""
+    with matplotlib.style.context(STYLE):
+        figure, (ax,) = sheet(size, caption, 1)
+        draw(ax)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write PNG (200 dpi) and SVG side by side, whichever `path` names; the same bytes for the same figure."""
+    if path.suffix.lower() in (".pdf", ".eps", ".ps", ".jpg", ".jpeg"):
+        raise Unsupported(f"figures are written as PNG and SVG, not {path.suffix}: end the name in .png or .svg")
+    base = path.with_suffix("") if path.suffix.lower() in (".png", ".svg") else path
+    drawn = [each for ax in figure.axes for each in ax.collections]
+    points = sum(len(path) for each in drawn if isinstance(each, LineCollection) for path in each.get_paths())
+    for each in drawn:
+        each.set_rasterized(points > _VECTOR_POINTS)
+    png, svg = io.BytesIO(), io.StringIO()
+    with matplotlib.style.context(STYLE):
+        # Laid out once: a second time would move everything by a hair.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+        figure.savefig(svg, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
+    # Coordinates to a hundredth of a point: half the size.
+    shorter = re.sub(r' (d|x|y)="[^"]*"', lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place[0]), svg.getvalue())
+    written = [base.with_name(f"{base.name}.{suffix}") for suffix in ("png", "svg")]
+    for target, content in zip(written, (png.getvalue(), shorter.encode()), strict=True):
+        with replacing(target) as temporary:
+            temporary.write_bytes(content)
+    return written
+
+
+def sheet(
+    size: tuple[float, float], caption: str, rows: int, ratios: Sequence[float] = (1,)
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure with its axes row by row and its caption, wrapped, below them."""
+    text = textwrap.fill(caption, int(16.2 * size[0]))
+    figure = Figure(figsize=(size[0], size[1] + (0.15 * (text.count("\n") + 1) if text else 0)))
+    grid = figure.add_gridspec(rows, len(ratios), width_ratios=ratios)
+    if text:
+        # A label, not a text, because the layout makes room for labels.
+        figure.supxlabel(text, x=0.012, ha="left", size=8.5, linespacing=1.25)
+    return figure, [figure.add_subplot(grid[row, column]) for row in range(rows) for column in range(len(ratios))]
+
+
+def group_color(index: int | np.integer) -> str:
+    """Colour of a group; faint beyond the ones that there are."""
+    return COLORS[index] if index < len(COLORS) else FAINT
+
+
+def group_opacity(count: int | np.integer, most: float = 1.0) -> float:
+    """Few are solid, many shine through one another."""
+    return float(np.clip(3.5 / np.sqrt(max(count, 1)), 0.08, most))
+
+
+def with_unit(text: str, unit: str | None) -> str:
+    """A label with its unit, if there is one."""
+    return f"{text} ({unit})" if unit else text

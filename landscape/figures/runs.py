@@ -1,0 +1,144 @@
+"""Where the members of a run ended, how they cluster, and what a rule asks of them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.patches import Patch, Rectangle
+from scipy.cluster import hierarchy
+
+from landscape.figures.pages import COLORS, FAINT, GREY, INK
+from landscape.intervals import Proportion
+
+if TYPE_CHECKING:
+    from landscape.analysis.clusters import Clusters
+    from landscape.analysis.outcomes import Outcomes
+else:
+    # Their modules import torch, which a figure does not need.
+    Clusters = Outcomes = Any
+
+__all__ = ["dendrogram", "outcomes", "rule_examples"]
+
+#: Colours by kind of outcome; the same kinds of ends have the same colours in every figure.
+_KINDS = dict(zip(("solved", "partly right", "constant"), COLORS, strict=False))
+#: Members beyond which a dendrogram shows only its last merges.
+_LEAVES = 100
+
+
+def outcomes(ax: Axes, results: Outcomes, *, most: int = 8, samples: str = "patterns") -> Axes:
+    """Share of members (%, with Wilson's interval) that ended at each truth table, the largest first.
+
+    Coloured by kind; beyond `most` tables the rest is one bar. `samples` is what a table has a row for.
+    """
+    rows = [
+        (f"{group.kind}, {group.right} of {results.total}", group.share, _KINDS.get(group.kind, GREY))
+        for group in results.groups[:most]
+    ]
+    if rest := results.groups[most:]:
+        share = Proportion(sum(group.share.count for group in rest), len(results.kind))
+        rows.append((f"{len(rest)} more table{'s' if len(rest) > 1 else ''}", share, FAINT))
+    for y, (_, share, color) in enumerate(rows):
+        low, high = (100 * bound for bound in share.interval)
+        ax.barh(y, 100 * share.value, height=0.7, color=color, alpha=0.85)
+        ax.errorbar((low + high) / 2, y, xerr=(high - low) / 2, color=INK, lw=1.2, capsize=2.5)
+        ax.annotate(f"n = {share.count}", (high, y), (6, 0), textcoords="offset points", va="center", size="small")
+    ax.set_yticks(range(len(rows)), [label for label, _, _ in rows])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)
+    ax.set_xlim(0, 112 * max(share.interval[1] for _, share, _ in rows))
+    ax.set_xlabel(f"share of {len(results.kind)} networks (%), with 95 % interval")
+    ax.set_ylabel(f"truth table: {samples} right")
+    return ax
+
+
+def dendrogram(
+    ax: Axes, tree: Clusters, *, names: Sequence[str] = (), solved: int | None = None, most: int = 5
+) -> Axes:
+    """The tree of members over the distance at which they merge, its cut, and below it the truth table of each leaf.
+
+    Beyond 100 members a leaf is a branch, and its column shows the shares of the tables in it. The `most` largest
+    tables have colours and are called by `names`; that of the solution, `solved`, has the colour it has elsewhere.
+    """
+    members, counts = len(tree.label), np.bincount(tree.group)
+    kept = members if members <= _LEAVES else min(members, max(50, len(tree.sizes)))
+    drawn = hierarchy.dendrogram(tree.tree, no_plot=True, truncate_mode="lastp", p=kept)
+    leaves = drawn["leaves"] or []
+    branches = [np.stack(branch, axis=1) for branch in zip(drawn["icoord"], drawn["dcoord"], strict=True)]
+    inks = [INK if branch[:, 1].max() <= tree.cut else GREY for branch in branches]
+    ax.add_collection(LineCollection(branches, colors=inks, linewidths=0.8), autolim=False)
+    others = iter([*COLORS[1:], *[GREY] * most])
+    colors = [COLORS[0] if table == solved else next(others) for table in range(min(most, len(counts)))] + [FAINT]
+    top = 1.06 * tree.tree[:, 2].max()
+    _table_columns(ax, tree, leaves, colors, top)
+    ax.axhline(tree.cut, color=INK, lw=1, ls=(0, (4, 3)), zorder=1)
+    cut = f"cut at {tree.cut:.3g}: {len(tree.sizes)} clusters"
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    at = (10.0 * len(leaves), tree.cut)
+    ax.annotate(cut, at, (-2, 3), textcoords="offset points", ha="right", size="small", bbox=box)
+    ax.set_xlim(0, 10 * len(leaves))
+    ax.set_ylim(-0.13 * top, top)
+    ax.set_xticks([])
+    ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= top])
+    ax.spines["left"].set_bounds(0, top)
+    ax.spines["bottom"].set_visible(False)
+    ax.set_ylabel("L2 distance at the merge")
+    ax.set_xlabel(f"{members} networks{f' in {kept} branches' if kept < members else ''}; bottom: their truth tables")
+    titles = [*names, *(f"table {table + 1}" for table in range(len(names), len(counts)))]
+    keys = [(color, f"{title} (n = {n})") for color, title, n in zip(colors[:-1], titles, counts, strict=False)]
+    if len(counts) > most:
+        keys.append((FAINT, f"{len(counts) - most} more (n = {counts[most:].sum()})"))
+    handles = [Patch(color=color, label=label) for color, label in keys]
+    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return ax
+
+
+def rule_examples(
+    ax: Axes,
+    patterns: Int[np.ndarray, "pattern 3 3"],
+    answers: Bool[np.ndarray, " pattern"],
+    neighbours: Int[np.ndarray, "3 3"],
+) -> Axes:
+    """Patches by whether their centre (framed) is live in the next generation: an example of each case.
+
+    A case is a state of the centre and a number of live neighbours. Live cells are dark; hatched ones, where
+    `neighbours` is 0, do not count.
+    """
+    live = (patterns * neighbours).sum(axis=(1, 2))
+    for row, answer in enumerate((True, False)):
+        cases = {(-patterns[k, 1, 1], live[k]): k for k in np.flatnonzero(answers == answer)[::-1]}
+        for column, case in enumerate(sorted(cases)):
+            _tile(ax, patterns[cases[case]], neighbours, 4 * column, 5 * row)
+            ax.text(4 * column + 1.5, 5 * row + 3.9, f"{case[1]}", ha="center", va="baseline", size="small")
+        ax.text(-0.8, 5 * row + 1.5, "live next" if answer else "dead next", ha="right", va="center")
+        ax.text(-0.8, 5 * row + 3.9, "live neighbours", ha="right", va="baseline", size="small")
+        ax.update_datalim([(-1, 0), (4 * len(cases) - 1, 9)])
+    ax.autoscale_view()
+    ax.invert_yaxis()
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    return ax
+
+
+def _table_columns(ax: Axes, tree: Clusters, leaves: Sequence[int], colors: Sequence[str], top: float) -> None:
+    """Below each leaf, the shares of truth tables among its members; the last colour is for all the rest."""
+    nodes = hierarchy.to_tree(tree.tree, rd=True)[1]
+    for place, leaf in enumerate(leaves):
+        tables = np.minimum(tree.group[nodes[leaf].pre_order()], len(colors) - 1)
+        bottom = -0.03 * top
+        for table, count in zip(*np.unique(tables, return_counts=True), strict=True):
+            height = 0.09 * top * count / len(tables)
+            bottom -= height
+            ax.add_patch(Rectangle((10 * place + 0.5, bottom), 9, height, color=colors[table], lw=0))
+
+
+def _tile(
+    ax: Axes, pattern: Int[np.ndarray, "3 3"], neighbours: Int[np.ndarray, "3 3"], left: float, top: float
+) -> None:
+    for (i, j), cell in np.ndenumerate(pattern):
+        counts = neighbours[i, j] or (i, j) == (1, 1)
+        face, edge, hatch = (INK if cell else "white", GREY, None) if counts else ("#EEEEEE", FAINT, "/////")
+        ax.add_patch(Rectangle((left + j, top + i), 1, 1, facecolor=face, edgecolor=edge, hatch=hatch, lw=0.6))
+    ax.add_patch(Rectangle((left + 1, top + 1), 1, 1, fill=False, edgecolor=COLORS[1], lw=1.8, zorder=3))

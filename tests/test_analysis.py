@@ -1,0 +1,363 @@
+"""Barriers, curvature, outcomes, clusters and intervals, where the answer is known beforehand."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.stats import binomtest
+from torch import nn
+
+from landscape import align
+from landscape.analysis.barriers import barriers, lowest_order
+from landscape.analysis.clusters import adjusted_rand, clusters
+from landscape.analysis.curvature import curvature, hessians
+from landscape.analysis.outcomes import dead_units, outcomes
+from landscape.curves import Curves, Source
+from landscape.errors import LandscapeError, Unsupported
+from landscape.initialisation import initialise
+from landscape.intervals import Proportion, bootstrap
+from landscape.objective import Objective
+from landscape.params import Stack
+from landscape.problems.life import Life
+from landscape.problems.life.patterns import answers
+from landscape.problems.life.rules import Rule
+from landscape.store import Run
+
+QUARTERS = np.linspace(0, 1, 5)
+NAN = float("nan")
+
+
+def lines(*losses: Any, alpha: np.ndarray = QUARTERS, **changes: Any) -> Curves:
+    loss = np.array(losses, dtype=float)
+    count = len(loss)
+    fields = {
+        "alpha": alpha,
+        "values": {"loss": loss},
+        "done": np.ones(count, dtype=bool),
+        "l1": np.ones(count),
+        "l2": np.ones(count),
+        "from_member": np.zeros(count, dtype=np.int64),
+        "to_member": np.arange(count) + 1,
+        "sources": tuple(Source("x", None, i, "", str(i)) for i in range(count + 1)),
+        "attributes": {},
+    }
+    return Curves(**(fields | changes))
+
+
+#: Loss at alpha 0, 1/4, 1/2, 3/4, 1 and what is to be read off it.
+LINES: dict[str, tuple[list[float], dict[str, float]]] = {
+    "one peak": (
+        [0, 1, 4, 1, 2],
+        # The chord is 2 alpha; above it stand 0, .5, 3, -.5, 0. Half of 3 is climbed at 1/4 + 1/4 * 1 / 2.5.
+        {"above_chord": 3, "above_mean": 3, "above_higher_end": 2, "peak_alpha": 0.5, "peak_loss": 4, "peaks": 1,
+         "delta": 4, "start_width": 0.35, "end_width": 0.25 + 0.25 * 2 / 3.5},
+    ),
+    "two peaks": (
+        [1, 5, 2, 4, 1],
+        {"above_chord": 4, "above_mean": 4, "above_higher_end": 4, "peak_alpha": 0.25, "peak_loss": 5, "peaks": 2,
+         "delta": 4, "start_width": 0.125, "end_width": 0.25 * 2 / 3},
+    ),
+    "plateau": (
+        [0, 2, 2, 2, 0],
+        {"above_chord": 2, "above_mean": 2, "above_higher_end": 2, "peak_alpha": 0.25, "peak_loss": 2, "peaks": 1,
+         "delta": 2, "start_width": 0.125, "end_width": 0.125},
+    ),
+    "falling straight": (
+        [4, 3, 2, 1, 0],
+        {"above_chord": 0, "above_mean": 2, "above_higher_end": 0, "peak_alpha": 0, "peak_loss": 4, "peaks": 0,
+         "delta": 0, "start_width": NAN, "end_width": NAN},
+    ),
+    "rising, sagging": (
+        [0, 0.5, 1, 2, 4],
+        {"above_chord": 0, "above_mean": 2, "above_higher_end": 0, "peak_alpha": 0, "peak_loss": 0, "peaks": 0,
+         "delta": 4, "start_width": NAN, "end_width": NAN},
+    ),
+    "falling with a late rise": (
+        [8, 2, 1, 3, 0],
+        {"above_chord": 1, "above_mean": 4, "above_higher_end": 0, "peak_alpha": 0.75, "peak_loss": 3, "peaks": 1,
+         "delta": 2},
+    ),
+    "constant": (
+        [2, 2, 2, 2, 2],
+        {"above_chord": 0, "above_mean": 0, "above_higher_end": 0, "peaks": 0, "delta": 0, "start_width": NAN,
+         "end_width": NAN},
+    ),
+    "not a number inside": ([0, 1, NAN, 1, 0], dict.fromkeys(("above_chord", "peak_alpha", "peaks", "delta", "start_width"), NAN)),
+    "infinite inside": ([0, 1, np.inf, 1, 0], dict.fromkeys(("above_mean", "peak_loss", "peaks", "end_width"), NAN)),
+    "ripples too small to count": (
+        [0, 100, 99.5, 100, 0],
+        {"above_chord": 100, "peaks": 1, "delta": 100},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_what_is_read_off_a_line(name: str) -> None:
+    loss, wanted = LINES[name]
+    found = barriers(lines(loss, [0, 1, 2, 1, 0]))
+    assert len(found) == 2
+    got = {key: float(getattr(found, key)[0]) for key in wanted}
+    assert got == pytest.approx(wanted, nan_ok=True, abs=1e-12)
+    assert found.above_chord[1] == 2
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_points_beyond_the_ends_do_not_matter(name: str) -> None:
+    loss, wanted = LINES[name]
+    found = barriers(lines([1e3, *loss, 1e3], alpha=np.array([-0.5, *QUARTERS, 1.5])))
+    assert {key: float(getattr(found, key)[0]) for key in wanted} == pytest.approx(wanted, nan_ok=True, abs=1e-12)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.73])
+def test_a_triangle_with_its_peak_at_a_given_place(place: float) -> None:
+    alpha = np.union1d(np.linspace(0, 1, 101), [place])
+    height = np.minimum(alpha / place, (1 - alpha) / (1 - place))
+    found = barriers(lines(1 - alpha + 3 * height, alpha=alpha))
+    assert found.above_chord[0] == pytest.approx(3, rel=1e-12)
+    assert found.peak_alpha[0] == place
+    assert found.start_width[0] == pytest.approx(place / 2, abs=1e-9)
+    assert found.end_width[0] == pytest.approx((1 - place) / 2, abs=1e-9)
+
+
+def test_a_straight_line_has_no_barrier_that_rounding_makes() -> None:
+    alpha = np.linspace(0, 1, 51)
+    found = barriers(lines((1 - alpha) * 0.1 + alpha * 0.7, 0.7 - 0.6 * alpha, np.full(51, 0.1), alpha=alpha))
+    np.testing.assert_allclose(found.above_chord, 0, atol=1e-15)
+    assert np.isnan(found.start_width).all()
+    assert np.isnan(found.end_width).all()
+
+
+def test_unfinished_lines_are_left_out() -> None:
+    done = np.array([True, False, True])
+    found = barriers(lines([0, 1, 1, 1, 0], [0, 9, 9, 9, 0], [0, 2, 2, 2, 0], done=done))
+    np.testing.assert_array_equal(found.above_chord, [1, 2])
+    with pytest.raises(LandscapeError, match="none of the lines is finished: walk again"):
+        barriers(lines([0, 1, 1, 1, 0], done=np.zeros(1, dtype=bool)))
+
+
+def test_the_lowest_line_of_each_pair() -> None:
+    start, other = Source("a", None, 0, "", "0"), Source("a", None, 1, "", "1")
+    curves = lines(
+        *([0, height, 0, 0, 0] for height in (3, 9, 5, 1, 8, NAN, 0.5, 2)),
+        sources=(start, other, Source("b", 1, 0, "", "0"), Source("b", 1, 1, "", "1"))
+        + tuple(dataclasses.replace(source, order="order 1") for source in (start, other)),
+        from_member=np.array([0, 1, 0, 4, 5, 4, 4, 5]),
+        to_member=np.array([2, 2, 3, 2, 2, 3, 2, 3]),
+        done=np.array([True] * 6 + [False, True]),
+    )
+    # From 0 to 2 lines 0, 3 and the unfinished 6; from 1 to 2 lines 1 and 4; from 0 to 3 lines 2 and 5; from 1 to 3 line 7.
+    np.testing.assert_array_equal(lowest_order(curves), [2, 3, 4, 7])
+
+
+def test_a_summary_leaves_nan_out() -> None:
+    summary = barriers(lines(*([0, height, 0, 0, 0] for height in (1, 2, 3, 4, NAN)))).summary()["above_chord"]
+    low, high = summary.pop("median_interval")
+    assert summary == {"min": 1, "q1": 1.75, "median": 2.5, "q3": 3.25, "max": 4, "lines": 4}
+    assert 1 <= low <= 2.5 <= high <= 4
+    empty = barriers(lines([0, NAN, 0, 0, 0])).summary()["delta"]
+    assert empty["lines"] == 0
+    assert np.isnan(empty["median"])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_hessian_of_a_quadratic(squares: Callable[..., Objective]) -> None:
+    module = nn.Sequential(nn.Linear(2, 1))
+    numbers = torch.linspace(-2, 2, 30 * 3, dtype=torch.float64).sin().view(30, 3)
+    objective = squares(module, numbers[:, :2].contiguous(), numbers[:, 2:].contiguous())
+    inputs = torch.cat([numbers[:, :2], torch.ones(30, 1, dtype=torch.float64)], 1)
+    wanted = (2 * inputs.T @ inputs / 30).numpy()
+    stack = objective.network.template.unflatten(torch.linspace(-1, 1, 15, dtype=torch.float64).view(5, 3))
+    np.testing.assert_allclose(hessians(objective, stack), np.broadcast_to(wanted, (5, 3, 3)), rtol=1e-12, atol=1e-14)
+    found = curvature(objective, stack)
+    eigenvalues = np.linalg.eigvalsh(wanted)
+    np.testing.assert_allclose(found.smallest, eigenvalues[0], rtol=1e-9)
+    np.testing.assert_allclose(found.largest, eigenvalues[-1], rtol=1e-9)
+    np.testing.assert_array_equal([found.negative, found.near_zero], np.zeros((2, 5)))
+    residual = inputs @ stack.flatten().T - numbers[:, 2:]
+    gradients = (2 * inputs.T @ residual / 30).T
+    np.testing.assert_allclose(found.gradient_norm, gradients.norm(dim=1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "gelu", "elu"])
+def test_the_hessian_of_the_plain_module(activation: str) -> None:
+    problem = Life(activation=activation, m_factor=2)
+    objective = problem.objective(dtype=torch.float64)
+    stack = initialise(problem.network(), range(2), scale=2.0).to(torch.float64)
+    network, data = objective.network.module, objective.data
+    for i in range(2):
+
+        def loss(flat: torch.Tensor, i: int = i) -> torch.Tensor:
+            state = stack.unflatten(flat[None]).state_dict(0)
+            outputs = torch.func.functional_call(network, state, (data.inputs[0].movedim(0, 1),))[:, 0]
+            return (nn.functional.binary_cross_entropy_with_logits(outputs, data.targets[0], reduction="none")[
+                :, 0, 0
+            ] @ data.weights[0])  # fmt: skip
+
+        wanted = torch.autograd.functional.hessian(loss, stack.flatten()[i])
+        np.testing.assert_allclose(hessians(objective, stack)[i], wanted, rtol=1e-8, atol=1e-12)
+        eigenvalues = np.linalg.eigvalsh(wanted)
+        found = curvature(objective, stack)
+        assert found.smallest[i] == pytest.approx(eigenvalues[0], rel=1e-6, abs=1e-10)
+        assert found.negative[i] == (eigenvalues < -1e-6 * np.abs(eigenvalues).max()).sum()
+        assert found.near_zero[i] == (np.abs(eigenvalues) <= 1e-6 * np.abs(eigenvalues).max()).sum()
+
+
+def test_large_networks_have_only_a_gradient() -> None:
+    problem = Life(m_factor=12)
+    found = curvature(problem.objective(), initialise(problem.network(), [0, 1]))
+    assert (found.gradient_norm > 0).all()
+    assert np.isnan(found.smallest).all()
+    np.testing.assert_array_equal(found.negative, [-1, -1])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def known_networks(problem: Life) -> Stack:
+    """Three solutions, two networks that say dead, one that says alive."""
+    solution = problem.landmark("presolve").to(torch.float32)
+    dead = torch.zeros(1, solution.parameters)
+    alive, dead[0, -1] = dead.clone(), -3.0
+    alive[0, -1] = 3.0
+    return solution.unflatten(torch.cat([solution.flatten().expand(3, -1), dead, dead, alive])[[3, 0, 5, 1, 4, 2]])
+
+
+def test_outcomes_of_known_networks() -> None:
+    problem = Life()
+    found = outcomes(problem, known_networks(problem))
+    live = int(answers(Rule.parse(problem.rule)).sum())
+    np.testing.assert_array_equal(found.kind, [2, 0, 2, 0, 2, 0])
+    np.testing.assert_array_equal(found.right, [512 - live, 512, live, 512, 512 - live, 512])
+    np.testing.assert_array_equal(found.group, [1, 0, 2, 0, 1, 0])
+    assert found.total == 512
+    assert found.solved == Proportion(3, 6)
+    assert [(g.kind, g.right, g.share, g.example) for g in found.groups] == [
+        ("solved", 512, Proportion(3, 6), 1),
+        ("constant", 512 - live, Proportion(2, 6), 0),
+        ("constant", live, Proportion(1, 6), 2),
+    ]
+    np.testing.assert_array_equal(found.dead, [3, 0, 3, 0, 3, 0])
+    np.testing.assert_allclose(found.loss, problem.objective()(known_networks(problem))["loss"])
+    assert found.landmark is not None
+    np.testing.assert_allclose(found.curvature.largest[1], found.landmark.largest[0], rtol=1e-6)
+
+
+def test_units_that_never_fire() -> None:
+    problem = Life(m_factor=2, activation="relu")
+    stack = initialise(problem.network(), [0, 1])
+    stack["net.0.0.weight"][:] = 1.0
+    stack["net.0.0.bias"][:] = torch.tensor([[-8.5, -9.0, -9.5, 0.0], [1.0, 1, 1, 1]])
+    stack["net.0.2.weight"][:] = 0.0
+    stack["net.0.2.bias"][:] = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    np.testing.assert_array_equal(dead_units(problem.objective(), stack), [3, 0])
+
+
+def test_truth_tables_need_a_single_block() -> None:
+    problem = Life(steps=2)
+    with pytest.raises(Unsupported, match="2 steps.* has no finite table of samples"):
+        outcomes(problem, initialise(problem.network(), [0]))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+LABELS = hnp.arrays(np.int64, st.shared(st.integers(2, 9), key="members"), elements=st.integers(0, 3))
+
+
+@given(a=LABELS, b=LABELS)
+def test_adjusted_rand_by_counting_pairs(a: np.ndarray, b: np.ndarray) -> None:
+    pairs = list(itertools.combinations(range(len(a)), 2))
+    same_a, same_b = (np.array([labels[i] == labels[j] for i, j in pairs]) for labels in (a, b))
+    expected, most = same_a.sum() * same_b.sum() / len(pairs), (same_a.sum() + same_b.sum()) / 2
+    wanted = 1.0 if most == expected else ((same_a & same_b).sum() - expected) / (most - expected)
+    assert adjusted_rand(a, b) == pytest.approx(wanted)
+    assert adjusted_rand(a, b) == pytest.approx(adjusted_rand(b, a))
+
+
+def test_a_known_adjusted_rand_index() -> None:
+    assert adjusted_rand(np.array([0, 0, 1, 2]), np.array([0, 0, 1, 1])) == pytest.approx(4 / 7)
+    assert adjusted_rand(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])) == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("m", [1, 4])
+def test_planted_clusters_are_found_whatever_the_order_of_filters(m: int) -> None:
+    problem = Life(m_factor=m)
+    centres = initialise(problem.network(), range(3), scale=3.0)
+    planted = np.array([0, 1, 2, 0, 0, 1, 0, 1, 0, 2, 1, 0])
+    rng = np.random.default_rng(1)
+    members = []
+    for centre in planted:
+        orders = tuple(rng.permutation(size) for size, _ in problem.symmetry())
+        flat = align.reorder(centres.select([centre]), problem.symmetry(), orders).flatten()
+        members.append(flat + 1e-4 * torch.from_numpy(rng.normal(size=flat.shape)).float())
+    stack = centres.unflatten(torch.cat(members))
+    found = clusters(problem, stack, cut=0.1)
+    np.testing.assert_array_equal(found.label, planted)
+    np.testing.assert_array_equal(found.sizes, [6, 4, 2])
+    assert found.exhaustive == (m == 1)
+    assert found.distances.shape == (66,)
+    assert adjusted_rand(found.label, planted) == 1
+
+
+def test_without_a_cut_there_are_as_many_clusters_as_truth_tables(run: Run) -> None:
+    problem = Life()
+    solution = known_networks(problem)
+    found = clusters(problem, solution)
+    np.testing.assert_array_equal(found.label, [1, 0, 2, 0, 1, 0])
+    np.testing.assert_array_equal(found.group, found.label)
+    assert found.agreement == 1
+    trained = clusters(problem, run.checkpoint().stack)
+    assert len(trained.sizes) == len(outcomes(problem, run.checkpoint().stack).groups)
+    assert (np.diff(trained.sizes) <= 0).all()
+
+
+def test_what_makes_no_clusters(run: Run) -> None:
+    with pytest.raises(LandscapeError, match="one member makes no clusters"):
+        clusters(Life(), run.checkpoint().stack.select([0]))
+    with pytest.raises(LandscapeError, match="a cut at distance -1.0 makes no clusters"):
+        clusters(Life(), run.checkpoint().stack, cut=-1.0)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@given(total=st.integers(1, 2000), share=st.floats(0, 1))
+def test_wilsons_interval_is_scipys(total: int, share: float) -> None:
+    count = round(share * total)
+    wanted = binomtest(count, total).proportion_ci(method="wilson")
+    assert Proportion(count, total).interval == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+    assert Proportion(count, total).value == count / total
+
+
+def test_the_share_of_nothing() -> None:
+    assert Proportion(0, 0).interval == (0, 1)
+    assert np.isnan(Proportion(0, 0).value)
+    assert Proportion(0, 7).interval[0] == 0
+    assert Proportion(7, 7).interval[1] == 1
+    assert str(Proportion(1, 2)) == "1 of 2 (50.0 %, 95 % interval 9.5 to 90.5 %)"
+
+
+def test_the_bootstrap_covers_what_it_should() -> None:
+    """Of 200 samples of 40 normal numbers, about 95 % of the intervals of the mean hold the true mean."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        low, high = bootstrap(rng.normal(3, 2, 40), np.mean, resamples=300, seed=trial)
+        covered += low <= 3 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_the_bootstrap_of_few() -> None:
+    np.testing.assert_array_equal(bootstrap(np.array([4.0])), [4, 4])
+    np.testing.assert_array_equal(bootstrap(np.array([])), [np.nan, np.nan])
+    sample = np.arange(10.0)
+    np.testing.assert_array_equal(bootstrap(sample), bootstrap(sample))
+    assert dataclasses.asdict(Proportion(1, 2)) == {"count": 1, "total": 2}

@@ -1,0 +1,307 @@
+"""Walks: every point against the plain module, closed forms, refusals, and interruptions that leave no trace."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from landscape import walk as walking
+from landscape.curves import Curves, Source
+from landscape.errors import LandscapeError, Mismatch, Unverified
+from landscape.files import write_json
+from landscape.objective import Objective
+from landscape.params import Stack
+from landscape.paths import grid
+from landscape.problems.life import Life
+from landscape.stacked import Stacked
+from landscape.store import Checkpoint, Run
+from landscape.walk import Connection, connect, walk, walk_to_file
+
+
+def checkpoint(stack: Stack, name: str = "x") -> Checkpoint:
+    sources = tuple(Source(name, None, i, "", f"{name} {i}") for i in range(len(stack)))
+    return Checkpoint(stack, sources, None)
+
+
+@pytest.fixture
+def presolve(life: Life) -> Checkpoint:
+    return checkpoint(life.landmark("presolve").to(torch.float32), "presolve")
+
+
+@pytest.fixture
+def connection(run: Run, presolve: Checkpoint) -> Connection:
+    return connect(presolve, run.checkpoint())
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three lines of 11 points a block: 24 lines are 8 blocks."""
+    monkeypatch.setattr(walking, "_BLOCK_POINTS", 33)
+
+
+def same_numbers(one: Curves, other: Curves) -> bool:
+    a, b = one._arrays(), other._arrays()
+    return a.keys() == b.keys() and all(a[name].tobytes() == b[name].tobytes() for name in a)
+
+
+def test_every_point_is_what_the_plain_module_says(life: Life, connection: Connection, small_blocks: None) -> None:
+    alphas = grid(11, -0.2, 1.2)
+    curves = walk(life.objective(dtype=torch.float64), connection, alphas)
+    objective = life.objective(dtype=torch.float64)
+    assert len(curves) == 24
+    assert curves.done.all()
+    for line in (0, 7, 23):
+        start, end = (
+            {name: tensor.double() for name, tensor in side.state_dict(line).items()}
+            for side in (connection.lines.start, connection.lines.end)
+        )
+        for point, alpha in enumerate(alphas):
+            here = {name: (1 - alpha) * start[name] + alpha * end[name] for name in start}
+            wanted = objective.plain(here)
+            for name in ("loss", "accuracy", "right", "solved"):
+                np.testing.assert_allclose(curves.values[name][line, point], wanted[name], rtol=1e-10, atol=1e-14)
+        difference = torch.cat([(end[name] - start[name]).flatten() for name in start])
+        np.testing.assert_allclose(curves.l1[line], float(difference.abs().sum()), rtol=1e-12)
+        np.testing.assert_allclose(curves.l2[line], float(difference.norm()), rtol=1e-12)
+
+
+def test_the_ends_are_the_checkpoints_bit_for_bit(life: Life, run: Run, presolve: Checkpoint) -> None:
+    objective = life.objective()
+    curves = walk(objective, connect(presolve, run.checkpoint()), grid(5, -1, 2))
+    trained, solution = objective(run.checkpoint().stack), objective(presolve.stack)
+    for name, values in curves.values.items():
+        np.testing.assert_array_equal(values[:, curves.alpha == 1][:, 0], trained[name])
+        np.testing.assert_array_equal(values[:, curves.alpha == 0][:, 0], np.repeat(solution[name].numpy(), 24))
+
+
+def test_a_line_does_not_depend_on_the_others(life: Life, run: Run, presolve: Checkpoint, small_blocks: None) -> None:
+    whole = walk(life.objective(), connect(presolve, run.checkpoint()), grid(11))
+    few = Checkpoint(run.checkpoint().stack.select([9, 4]), run.checkpoint().sources[:2], None)
+    part = walk(life.objective(), connect(presolve, few), grid(11))
+    assert part.loss.tobytes() == whole.loss[[9, 4]].tobytes()
+
+
+def test_a_quadratic_landscape(squares: Callable[..., Objective]) -> None:
+    """A linear model under squared error: the loss along a line is a parabola known by three of its points."""
+    module = nn.Sequential(nn.Linear(3, 2))
+    numbers = torch.linspace(-2, 2, 50 * 5, dtype=torch.float64).sin().view(50, 5)
+    objective = squares(module, numbers[:, :3].contiguous(), numbers[:, 3:].contiguous())
+    ends = torch.linspace(-1, 3, 4 * 8, dtype=torch.float64).cos().view(4, 8)
+    start, end = (objective.network.template.unflatten(part) for part in (ends[:2], ends[2:]))
+    alphas = grid(9, -1, 2)
+    curves = walk(objective, connect(checkpoint(start), checkpoint(end)), alphas)
+    inputs = torch.cat([numbers[:, :3], torch.ones(50, 1, dtype=torch.float64)], 1)
+    for line in range(2):
+
+        def residual(flat: torch.Tensor) -> torch.Tensor:
+            return inputs @ torch.cat([flat[:6].view(2, 3), flat[6:, None]], 1).T - numbers[:, 3:]
+
+        r, d = residual(ends[line]), residual(ends[line + 2]) - residual(ends[line])
+        a, b, c = (float((x * y).sum(1).mean()) for x, y in ((d, d), (r, d), (r, r)))
+        np.testing.assert_allclose(curves.loss[line], a * alphas**2 + 2 * b * alphas + c, rtol=1e-10)
+
+
+def test_the_callers_stacks_stay_as_they_are(life: Life, connection: Connection) -> None:
+    before = [side.flatten().clone() for side in (connection.lines.start, connection.lines.end)]
+    walk(life.objective(dtype=torch.float64), connection, grid(3))
+    for side, kept in zip((connection.lines.start, connection.lines.end), before, strict=True):
+        assert torch.equal(side.flatten(), kept)
+        assert side.dtype == torch.float32
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [1e-2, float("nan")])
+def test_a_wrong_engine_is_caught_at_the_ends(
+    life: Life, connection: Connection, monkeypatch: pytest.MonkeyPatch, error: float
+) -> None:
+    right = Stacked.trace
+
+    def wrong(self: Stacked, *arguments: Any) -> Any:
+        for name, outputs in right(self, *arguments):
+            yield name, outputs + error * (name == "net.0.4")
+
+    monkeypatch.setattr(Stacked, "trace", wrong)
+    with pytest.raises(Unverified, match=r"line 0 does not reproduce its own end: .* stacked backend is wrong"):
+        walk(life.objective(), connection, grid(3))
+
+
+def test_an_objective_that_changes_is_caught(life: Life, connection: Connection) -> None:
+    objective = life.objective()
+    calls: list[None] = []
+
+    def restless(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls.append(None)
+        return objective.metrics["loss"].per_sample(outputs, targets) + len(calls) / 1e6
+
+    metrics = {**objective.metrics, "loss": dataclasses.replace(objective.metrics["loss"], per_sample=restless)}
+    with pytest.raises(Unverified, match="not deterministic"):
+        walk(dataclasses.replace(objective, metrics=metrics), connection, grid(3))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def interrupted(path: Path, after: int, *arguments: Any, **options: Any) -> None:
+    def on_progress(done: int, total: int) -> None:
+        if done >= after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        walk_to_file(path, *arguments, on_progress=on_progress, **options)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("shard_seconds", [0.0, 1e9])
+def test_an_interrupted_walk_goes_on_where_it_was(
+    life: Life, connection: Connection, tmp_path: Path, small_blocks: None, shard_seconds: float
+) -> None:
+    alphas, attributes = grid(11), {"problem": {"name": "life"}, "pair": (1, 2)}
+    whole = walk(life.objective(), connection, alphas)
+    path = tmp_path / "walk.h5"
+    for after in (3, 10, 12):
+        interrupted(
+            path, after, life.objective(), connection, alphas, attributes=attributes, shard_seconds=shard_seconds
+        )
+    told: list[tuple[int, int]] = []
+    got = walk_to_file(
+        path, life.objective(), connection, alphas, attributes=attributes, on_progress=lambda *now: told.append(now)
+    )
+    # Kept after 3 lines, then up to 12, then up to 15 in blocks of three.
+    assert told == [(18, 24), (21, 24), (24, 24)]
+    assert same_numbers(got, whole)
+    assert same_numbers(Curves.read(path), whole)
+    assert [item.name for item in tmp_path.iterdir()] == ["walk.h5"]
+
+
+def test_kept_lines_of_another_walk_are_refused(
+    life: Life, run: Run, connection: Connection, presolve: Checkpoint, tmp_path: Path, small_blocks: None
+) -> None:
+    path = tmp_path / "walk.h5"
+    asked: dict[str, Any] = {"objective": life.objective(), "connection": connection, "alphas": grid(11)}
+    interrupted(path, 6, *asked.values(), attributes={"problem": "life"})
+    for changes, message in (
+        ({"alphas": grid(12)}, r"keeps lines of another walk: alpha is .* there and .* here"),
+        ({"connection": connect(presolve, run.checkpoint(20))}, r"ends is .* there"),
+        (
+            {"objective": life.objective(dtype=torch.float64)},
+            r"computation\.dtype is \"float32\" there and \"float64\"",
+        ),
+        ({"attributes": {"problem": "death"}}, r"objective\.problem is \"life\" there and \"death\" here"),
+    ):
+        with pytest.raises(Mismatch, match=message):
+            walk_to_file(path, **{**asked, "attributes": {"problem": "life"}, **changes})
+    got = walk_to_file(path, **{**asked, "alphas": grid(12)}, force=True)
+    assert same_numbers(got, walk(life.objective(), connection, grid(12)))
+
+
+def test_a_damaged_plan_or_shard_is_no_absent_one(
+    life: Life, connection: Connection, tmp_path: Path, small_blocks: None
+) -> None:
+    path = tmp_path / "walk.h5"
+    interrupted(path, 6, life.objective(), connection, grid(11), shard_seconds=0.0)
+    parts = tmp_path / "walk.h5.parts"
+    shard = parts / "lines-00000000.h5"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-9])
+    with pytest.raises(LandscapeError, match=r"lines-00000000\.h5 is damaged"):
+        walk_to_file(path, life.objective(), connection, grid(11))
+    shard.write_bytes(content)
+    plan = json.loads((parts / "plan.json").read_text())
+    (parts / "plan.json").write_text("{")
+    with pytest.raises(LandscapeError, match=r"plan\.json is damaged"):
+        walk_to_file(path, life.objective(), connection, grid(11))
+    write_json(parts / "plan.json", plan)
+    walk_to_file(path, life.objective(), connection, grid(11))
+
+
+def test_an_existing_output_is_left_alone(life: Life, connection: Connection, tmp_path: Path) -> None:
+    path = tmp_path / "walk.h5"
+    path.write_text("precious")
+    with pytest.raises(LandscapeError, match=r"walk\.h5 exists: choose another output with -o, or replace it with"):
+        walk_to_file(path, life.objective(), connection, grid(3))
+    assert path.read_text() == "precious"
+    walk_to_file(path, life.objective(), connection, grid(3), force=True)
+    assert len(Curves.read(path)) == 24
+
+
+def test_what_the_curves_say_of_themselves(life: Life, connection: Connection) -> None:
+    objective = life.objective()
+    curves = walk(objective, connection, grid(3), attributes={"problem": "life"})
+    assert curves.attributes["problem"] == "life"
+    assert curves.attributes["chunk"] == dataclasses.asdict(objective.chunk)  # type: ignore[arg-type]
+    assert (curves.attributes["device"], curves.attributes["dtype"]) == ("cpu", "float32")
+    assert curves.attributes["backend"] == "stacked"
+    assert curves.attributes["threads"] == torch.get_num_threads()
+    assert curves.attributes["end_check"] == {"lines": 24, "relative_tolerance": 1e-4}
+    assert {"created", "command", "versions"} <= curves.attributes.keys()
+    assert [curves.sources[i].label for i in curves.from_member] == ["presolve 0"] * 24
+    assert [curves.sources[i].seed for i in curves.to_member] == list(range(24))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def ends(connection: Connection) -> list[tuple[str, str]]:
+    return [
+        (connection.sources[i].label, connection.sources[j].label)
+        for i, j in zip(connection.from_member, connection.to_member, strict=True)
+    ]
+
+
+def test_pairings(run: Run) -> None:
+    stack = run.checkpoint().stack
+    one, two, three = (checkpoint(stack.select(list(range(n))), name) for n, name in ((1, "a"), (2, "b"), (3, "c")))
+    assert ends(connect(three, three)) == [("c 0", "c 0"), ("c 1", "c 1"), ("c 2", "c 2")]
+    assert ends(connect(one, three)) == [("a 0", "c 0"), ("a 0", "c 1"), ("a 0", "c 2")]
+    assert ends(connect(three, one)) == [("c 0", "a 0"), ("c 1", "a 0"), ("c 2", "a 0")]
+    every = connect(two, three, pairing="all")
+    assert ends(every) == [(f"b {i}", f"c {j}") for j in range(3) for i in range(2)]
+    assert torch.equal(every.lines.start.flatten(), stack.flatten()[[0, 1] * 3])
+    assert torch.equal(every.lines.end.flatten(), stack.flatten()[[0, 0, 1, 1, 2, 2]])
+    with pytest.raises(Mismatch, match=r"2 members and 3 members do not pair: choose single ones with RUN/#seed, or"):
+        connect(two, three)
+
+
+def test_orders(life: Life, run: Run, presolve: Checkpoint) -> None:
+    trained, symmetry = run.checkpoint(), life.symmetry()
+    stored = connect(presolve, trained, symmetry=symmetry)
+    every = connect(presolve, trained, orders="all", symmetry=symmetry)
+    assert ends(every)[:24] == ends(stored)
+    assert ends(every)[24:] == ends(stored)
+    assert [every.sources[i].order for i in every.from_member] == [""] * 24 + ["order 1"] * 24
+    assert torch.equal(every.lines.start.flatten()[:24], stored.lines.start.flatten())
+    swapped = presolve.stack["net.0.0.weight"][:, [1, 0]]
+    assert torch.equal(every.lines.start["net.0.0.weight"][24:], swapped.expand(24, 2, 1, 3, 3))
+    assert torch.equal(every.lines.end.flatten(), trained.stack.flatten().repeat(2, 1))
+
+    matched = connect(presolve, trained, orders="matched", symmetry=symmetry)
+    assert ends(matched) == ends(stored)
+    assert {matched.sources[i].order for i in matched.from_member} == {"matched"}
+    lengths = every.lines.lengths()[1].view(2, 24)
+    assert torch.equal(matched.lines.lengths()[1], lengths.min(0).values)
+    assert (lengths[0] != lengths[1]).any()
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_curves_in_bounded_memory(life: Life, connection: Connection) -> None:
+    alphas = grid(51)
+    here = walk(life.objective(), connection, alphas)
+    torch.cuda.reset_peak_memory_stats()
+    there = walk(life.objective(device="cuda"), connection, alphas)
+    for name in ("loss", "accuracy"):
+        np.testing.assert_allclose(there.values[name], here.values[name], rtol=1e-4, atol=1e-6)
+    precise = [
+        walk(life.objective(device=device, dtype=torch.float64), connection, alphas) for device in ("cpu", "cuda")
+    ]
+    np.testing.assert_allclose(precise[1].loss, precise[0].loss, rtol=1e-10)
+    objective = life.objective(device="cuda")
+    objective(objective.network.template.unflatten(torch.linspace(-1, 1, 25_000_000).view(1_000_000, 25)))
+    assert torch.cuda.max_memory_allocated() < 4e9
