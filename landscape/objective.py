@@ -73,7 +73,8 @@ class Metric:
     """A number for each sample, and how samples become one number a member.
 
     `per_sample(outputs, targets)` gives [member, sample]. `mean` weighs the samples; `count` adds them up, each real
-    sample once; `all` is 1 where every real sample is nonzero.
+    sample once; `all`, for samples that are 0 or 1, is 1 where every real one is. Metrics with the very same `per_sample`
+    compute it once.
     """
 
     per_sample: Callable[[Tensor, Tensor], Tensor]
@@ -175,7 +176,8 @@ class Objective:
         """Loss of each member as one differentiable graph, unchunked: for derivatives of any order."""
         batch = batch or self.data
         losses = self.metrics["loss"].per_sample(self.network(stack, batch.inputs, noise), batch.targets)
-        return (losses * batch.weights.to(losses.dtype)).sum(1)
+        weights = batch.weights.to(losses.dtype)
+        return losses @ weights[0] if len(weights) == 1 else (losses * weights).sum(1)
 
     def plain(self, state_dict: Mapping[str, Tensor]) -> dict[str, float]:
         """The same numbers from the plain module's own forward: the referee of every fast path."""
@@ -216,26 +218,26 @@ class Objective:
 
     def _reduce(self, stack: Stack, batch: Batch, network: Stacked) -> dict[str, Tensor]:
         """Values of one chunk of members over all samples."""
-        sums = {name: torch.zeros(len(stack), dtype=torch.float64, device=self.device) for name in self.metrics}
-        squares = {name: torch.zeros_like(total) for name, total in sums.items()}
+        # Metrics that reduce the same numbers share them: weighted sum, sum over real samples, weighted sum of squares.
+        functions = {metric.per_sample for metric in self.metrics.values()}
+        totals = {each: torch.zeros(3, len(stack), dtype=torch.float64, device=self.device) for each in functions}
         real = int((batch.weights > 0).sum())
         for part in self._sample_chunks(batch):
             outputs = network(stack, part.inputs)
             weights = part.weights[0].double()
             exists = (weights > 0).double()
-            for name, metric in self.metrics.items():
-                values = metric.per_sample(outputs, part.targets)
-                if metric.reduction == "mean":
-                    sums[name] += values.double() @ weights
-                    if self.sampled:
-                        squares[name] += values.double().square() @ weights
-                else:
-                    sums[name] += (values if metric.reduction == "count" else values != 0).double() @ exists
+            for per_sample, total in totals.items():
+                values = per_sample(outputs, part.targets).double()
+                total[0] += values @ weights
+                total[1] += values @ exists
+                if self.sampled:
+                    total[2] += values.square() @ weights
         result = {}
         for name, metric in self.metrics.items():
-            result[name] = (sums[name] == real).double() if metric.reduction == "all" else sums[name]
+            mean, count, square = totals[metric.per_sample]
+            result[name] = {"mean": mean, "count": count, "all": (count == real).double()}[metric.reduction]
             if self.sampled and metric.reduction == "mean":
-                variance = (squares[name] - sums[name].square()).clamp_(min=0)
+                variance = (square - mean.square()).clamp_(min=0)
                 result[f"{name}_se"] = (variance / max(real - 1, 1)).sqrt()
         return result
 

@@ -32,7 +32,7 @@ _MOMENTS = {"adam": ("mean", "square"), "sgd": ("velocity",)}
 _NOISE_STREAM = 2**16
 
 #: A training chunk holds more members than an evaluation chunk: a backward pass has more operations to pay for.
-_MOST_MEMBERS = 128
+_MOST_MEMBERS = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

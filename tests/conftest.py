@@ -1,4 +1,5 @@
 """What all tests share: shapes checked at run time, reproducible examples, and one small trained run."""
+# ruff: noqa: E402  (shapes are checked only in what is imported after the hook)
 
 from collections.abc import Callable, Iterator
 

@@ -61,20 +61,22 @@ def fields(draw: st.DrawFn) -> dict[str, Any]:
 
     between = draw(st.lists(st.floats(0.01, 0.99), min_size=inner, max_size=inner, unique=True))
     points = inner + 2
-    return dict(
-        alpha=np.array([0.0, *sorted(between), 1.0]),
-        values={
+    return {
+        "alpha": np.array([0.0, *sorted(between), 1.0]),
+        "values": {
             name: array(np.float64, (lines, points), NUMBERS)
             for name in ("loss", *draw(st.sets(st.sampled_from(["loss_se", "accuracy"]))))
         },
-        done=array(bool, lines, st.booleans()),
-        l1=array(np.float64, lines, NUMBERS),
-        l2=array(np.float64, lines, NUMBERS),
-        from_member=array(np.int64, lines, st.integers(0, members - 1)),
-        to_member=array(np.int64, lines, st.integers(0, members - 1)),
-        sources=[draw(st.tuples(TEXT, NATURAL, NATURAL, TEXT, TEXT, TEXT)) for _ in range(members)],
-        attributes=draw(st.dictionaries(TEXT, st.integers() | TEXT | st.lists(st.booleans(), max_size=2), max_size=3)),
-    )
+        "done": array(bool, lines, st.booleans()),
+        "l1": array(np.float64, lines, NUMBERS),
+        "l2": array(np.float64, lines, NUMBERS),
+        "from_member": array(np.int64, lines, st.integers(0, members - 1)),
+        "to_member": array(np.int64, lines, st.integers(0, members - 1)),
+        "sources": [draw(st.tuples(TEXT, NATURAL, NATURAL, TEXT, TEXT, TEXT)) for _ in range(members)],
+        "attributes": draw(
+            st.dictionaries(TEXT, st.integers() | TEXT | st.lists(st.booleans(), max_size=2), max_size=3)
+        ),
+    }
 
 
 @given(fields=fields())
@@ -166,7 +168,7 @@ def test_files_that_are_something_else(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(DamagedFile, match="is damaged or no file of curves"):
         Curves.read(tmp_path / "text.h5")
-    with pytest.raises(LandscapeError, match="absent.h5 does not exist"):
+    with pytest.raises(LandscapeError, match=r"absent.h5 does not exist"):
         Curves.read(tmp_path / "absent.h5")
 
 

@@ -174,7 +174,7 @@ class Restless(nn.Module):
 @pytest.mark.parametrize("backend", ["loop", "vmap"])
 def test_a_stochastic_module_is_refused(backend: str, squares: Callable[..., Objective]) -> None:
     objective = squares(Restless(), torch.ones(40, 2), torch.ones(40, 1), backend=backend)
-    with pytest.raises(Unverified, match="not deterministic.*dropout"):
+    with pytest.raises(Unverified, match=r"not deterministic.*dropout"):
         objective.check_deterministic(objective.network.template)
 
 

@@ -37,7 +37,7 @@ MODULES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
             nn.Sequential(nn.Linear(6, 3), nn.Softplus()),
         ),
         (5,),
-    ),  # fmt: skip
+    ),
     "single layer": (nn.Linear(5, 2), (5,)),
     "cnn": (
         nn.Sequential(
@@ -53,7 +53,7 @@ MODULES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
             nn.Sigmoid(),
         ),
         (2, 7, 6),
-    ),  # fmt: skip
+    ),
     "flatten first": (nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), (2, 3, 2)),
 }
 
@@ -215,5 +215,5 @@ def test_stacks_and_data_that_do_not_fit() -> None:
     network = Stacked(nn.Sequential(nn.Linear(3, 2)))
     with pytest.raises(Mismatch, match=r"the checkpoint and the problem's network .* 0\.weight \[2, 4\] against"):
         network.check(initialise(nn.Sequential(nn.Linear(4, 2)), [0]))
-    with pytest.raises(Mismatch, match="a linear layer reads .* got 5 axes: flatten first"):
+    with pytest.raises(Mismatch, match=r"a linear layer reads .* got 5 axes: flatten first"):
         network(initialise(nn.Sequential(nn.Linear(3, 2)), [0]), torch.ones(1, 3, 2, 1, 1))

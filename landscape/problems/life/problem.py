@@ -112,9 +112,9 @@ class Life(Problem):
             data = self._board_data(seeds, 0, BOARDS if samples is None else samples, dtype)
         metrics = {
             "loss": Metric(self._losses),
-            "accuracy": Metric(lambda outputs, targets: _per_sample(self._right(outputs, targets))),
-            "right": Metric(lambda outputs, targets: _all_cells(self._right(outputs, targets)), "count"),
-            "solved": Metric(lambda outputs, targets: _all_cells(self._right(outputs, targets)), "all"),
+            "accuracy": Metric(self._cells_right),
+            "right": Metric(self._all_right if self.blocks > 1 else self._cells_right, "count"),
+            "solved": Metric(self._all_right if self.blocks > 1 else self._cells_right, "all"),
         }
         return Objective(
             network=Stacked(self._build(pad=not exact, logits=True)),
@@ -231,13 +231,18 @@ class Life(Problem):
 
     def _output(self, outputs: Tensor) -> Tensor:
         """Network outputs [member, 1, sample, height, width] as values of cells."""
-        return outputs[:, 0].sigmoid() if self.sigmoid else outputs[:, 0]
+        return outputs.squeeze(1).sigmoid() if self.sigmoid else outputs.squeeze(1)
 
     def _predict(self, outputs: Tensor) -> Tensor:
-        return outputs[:, 0] > (0 if self.sigmoid else 0.5)
+        return outputs.squeeze(1) > (0 if self.sigmoid else 0.5)
 
-    def _right(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self._predict(outputs) == (targets > 0.5)
+    def _cells_right(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Share of the cells of each sample that are right."""
+        return _per_sample(self._predict(outputs) == (targets > 0.5))
+
+    def _all_right(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Is each cell of a sample right?"""
+        return _all_cells(self._predict(outputs) == (targets > 0.5))
 
     def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of each sample, the mean over its cells."""
@@ -245,15 +250,15 @@ class Life(Problem):
         if self.loss == "mse":
             losses = F.mse_loss(self._output(outputs), targets, reduction="none")
         elif self.sigmoid:
-            losses = F.binary_cross_entropy_with_logits(outputs[:, 0], targets, reduction="none")
+            losses = F.binary_cross_entropy_with_logits(outputs.squeeze(1), targets, reduction="none")
         else:
-            losses = F.binary_cross_entropy(outputs[:, 0].clamp(0, 1), targets, reduction="none")
+            losses = F.binary_cross_entropy(outputs.squeeze(1).clamp(0, 1), targets, reduction="none")
         return _per_sample(losses)
 
 
 def _per_sample(cells: Tensor) -> Tensor:
     """Mean over the cells of each sample: [member, sample, height, width] -> [member, sample]."""
-    return cells[:, :, 0, 0] if cells.shape[2:] == (1, 1) else cells.mean((2, 3), dtype=torch.float64)
+    return cells.flatten(1) if cells.shape[2:] == (1, 1) else cells.mean((2, 3), dtype=torch.float64)
 
 
 def _all_cells(right: Tensor) -> Tensor:
