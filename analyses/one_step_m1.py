@@ -5,6 +5,7 @@ presolved weights (in both orders of the two filters) to each seed, and draws th
 """
 
 import argparse
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from landscape.problems.life import Life
 from landscape.train import train
 from landscape.walk import walk_between
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).parent.parent
 RULES = ("B3/S23V", "B3/S23")
 BATCHES = 3000
 
@@ -61,10 +62,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="50 seeds, into analyses/quick/")
     parser.add_argument("--force", action="store_true", help="make everything anew")
     options = parser.parse_args()
-    here = ROOT / "analyses"
-    runs, results, plots = ROOT / "checkpoints", here / "one_step_m1", ROOT / "plots"
+    os.chdir(ROOT)
+    runs, results, plots = Path("checkpoints"), Path("analyses/one_step_m1"), Path("plots")
     if options.quick:
-        runs = results = plots = here / "quick"
+        runs = results = plots = Path("analyses/quick")
     seeds = 50 if options.quick else 1000
     panels = [study(rule, seeds, runs, results, plots, force=options.force) for rule in RULES]
     for path in figures.save(figures.walk_figure(panels), plots / "one_step_m1.png"):

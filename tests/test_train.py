@@ -127,7 +127,7 @@ train({problem!r}, {training!r}, Path({str(tmp_path / "killed")!r}), seeds={SEED
     train(problem, training, tmp_path / "killed", seeds=SEEDS, on_progress=lambda done, total: steps.append(done))
     assert steps[0] >= 80  # taken up, not begun again
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
-    assert sorted(path.name for path in (tmp_path / "killed").iterdir() if not path.name.endswith(".tmp")) == sorted(
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir() if not path.name.startswith(".")) == sorted(
         path.name for path in (tmp_path / "whole").iterdir()
     )
 
