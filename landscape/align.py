@@ -22,6 +22,9 @@ Orders = tuple[Int[np.ndarray, "_"], ...]
 #: As many orders are tried one by one; beyond, units are matched.
 EXHAUSTIVE = 24
 
+#: Starts of a matching.
+_STARTS = 6
+
 
 def count_orders(symmetry: Symmetry) -> int:
     """Number of orders of units that leave the function as it is."""
@@ -92,25 +95,57 @@ def distances(stack: Stack, symmetry: Symmetry) -> Float[np.ndarray, "member mem
     return result
 
 
-def _weight_matching(
-    target: Mapping[str, np.ndarray], source: Mapping[str, np.ndarray], symmetry: Symmetry, *, sweeps: int = 20
-) -> Orders:
-    """Orders that bring one network's units close to another's, group after group until nothing changes."""
-    orders = [np.arange(size) for size, _ in symmetry]
-    for _ in range(sweeps):
-        changed = False
-        for group, (size, axes) in enumerate(symmetry):
-            similarity = np.zeros((size, size))
-            for name, axis in axes:
+def _weight_matching(target: Mapping[str, np.ndarray], source: Mapping[str, np.ndarray], symmetry: Symmetry) -> Orders:
+    """Orders that bring one network's units close to another's: the best of coordinate descents from several starts.
+
+    The starts differ in the order of the smallest group, all of them if they are few: with two groups, of which each
+    assignment is solved exactly given the other, the result is then the closest of all.
+    """
+    groups = sorted(range(len(symmetry)), key=lambda group: symmetry[group][0])
+    smallest = symmetry[groups[0]][0]
+    if math.factorial(smallest) <= _STARTS:
+        starts = [np.array(order) for order in itertools.permutations(range(smallest))]
+    else:
+        generator = np.random.default_rng(0)
+        starts = [np.arange(smallest), *(generator.permutation(smallest) for _ in range(_STARTS - 1))]
+    found = []
+    for start in starts:
+        orders = [np.arange(size) for size, _ in symmetry]
+        orders[groups[0]] = start
+        found.append(_descend(target, source, symmetry, orders, groups[::-1]))
+    return min(found, key=lambda each: each[0])[1]
+
+
+def _descend(
+    target: Mapping[str, np.ndarray],
+    source: Mapping[str, np.ndarray],
+    symmetry: Symmetry,
+    orders: list[np.ndarray],
+    groups: Sequence[int],
+) -> tuple[float, Orders]:
+    """Match group after group until nothing changes; the negative similarity of the last match, and the orders."""
+    best = -np.inf
+    while True:
+        for group in groups:
+            similarity = np.zeros((symmetry[group][0],) * 2)
+            for name, axis in symmetry[group][1]:
                 moved = _moved(source[name], name, symmetry, orders, except_group=group)
                 similarity += _units(target[name], axis) @ _units(moved, axis).T
-            order = linear_sum_assignment(similarity, maximize=True)[1]
-            before = similarity[np.arange(size), orders[group]].sum()
-            if similarity[np.arange(size), order].sum() > before + 1e-12 * abs(before):
-                orders[group], changed = order, True
-        if not changed:
-            break
-    return tuple(orders)
+            orders[group] = linear_sum_assignment(similarity, maximize=True)[1]
+        total = _similarity(target, source, symmetry, orders)
+        if total <= best + 1e-12 * abs(best) or len(groups) == 1:
+            return -max(total, best), tuple(orders)
+        best = total
+
+
+def _similarity(
+    target: Mapping[str, np.ndarray],
+    source: Mapping[str, np.ndarray],
+    symmetry: Symmetry,
+    orders: Sequence[np.ndarray],
+) -> float:
+    """Inner product of one network with the other reordered; the distance is least where it is largest."""
+    return float(sum((target[name] * _moved(source[name], name, symmetry, orders)).sum() for name in target))
 
 
 def _units(array: np.ndarray, axis: int) -> np.ndarray:
@@ -119,9 +154,14 @@ def _units(array: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _moved(
-    array: np.ndarray, name: str, symmetry: Symmetry, orders: Sequence[np.ndarray], *, except_group: int
+    array: np.ndarray,
+    name: str,
+    symmetry: Symmetry,
+    orders: Sequence[np.ndarray],
+    *,
+    except_group: int | None = None,
 ) -> np.ndarray:
-    """A tensor with all groups but one in their present order."""
+    """A tensor with all groups in their present order, or all but one."""
     for group, (_, axes) in enumerate(symmetry):
         for other, axis in axes:
             if other == name and group != except_group:

@@ -73,8 +73,8 @@ class Metric:
     """A number for each sample, and how samples become one number a member.
 
     `per_sample(outputs, targets)` gives [member, sample]. `mean` weighs the samples; `count` adds them up, each real
-    sample once; `all`, for samples that are 0 or 1, is 1 where every real one is. Metrics with the very same `per_sample`
-    compute it once.
+    sample once; `all`, for samples that are 0 or 1, is 1 where every real one is. Metrics with the very same
+    `per_sample` compute it once.
     """
 
     per_sample: Callable[[Tensor, Tensor], Tensor]
@@ -245,11 +245,17 @@ class Objective:
         """Loss and flat gradient of one chunk of members, accumulated over chunks of samples."""
         flat = stack.flatten().detach().requires_grad_()
         total, gradient = None, None
-        for part in self._sample_chunks(batch):
-            loss = self.loss(stack.unflatten(flat), part, noise)
+        for number, part in enumerate(self._sample_chunks(batch)):
+            source = _own_streams(noise, number) if noise else None
+            loss = self.loss(stack.unflatten(flat), part, source)
             (piece,) = torch.autograd.grad(loss.sum(), flat)
             total = loss.detach() if total is None else total + loss.detach()
             gradient = piece if gradient is None else gradient + piece
         assert total is not None
         assert gradient is not None
         return total, gradient
+
+
+def _own_streams(noise: Noise, number: int) -> Noise:
+    """The noise of one chunk of samples: other streams than those of the rest."""
+    return lambda layer, shape: noise(layer + 4096 * number, shape)

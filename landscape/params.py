@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from landscape.errors import Mismatch
+from landscape.files import digest
 
-__all__ = ["Stack", "concatenate", "lerp", "stack_state_dicts"]
+__all__ = ["Stack", "concatenate", "fingerprint", "lerp", "require_same_shapes", "stack_state_dicts"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ class Stack:
     def select(self, index: Int[Tensor, " index"] | slice | Sequence[int]) -> "Stack":
         """The members at `index`, in its order."""
         if not isinstance(index, slice):
-            index = torch.as_tensor(index, device=self.device)
+            index = torch.as_tensor(index, dtype=torch.int64, device=self.device)
         return Stack({name: tensor[index] for name, tensor in self.tensors.items()})
 
     def to(self, *args: Any, **kwargs: Any) -> "Stack":
@@ -104,6 +105,16 @@ class Stack:
         """Member by member difference, in float64; a stack of one member goes with any."""
         require_same_shapes(self, other)
         return Stack({name: tensor.double() - other[name].double() for name, tensor in self.tensors.items()})
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of tensors, in the order of their names."""
+    raw = {}
+    for name, tensor in tensors.items():
+        # Copied, because only dense memory can be looked at as bytes, and NumPy does not know every type.
+        dense = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach()).flatten()
+        raw[f"{name} {tensor.dtype} {list(tensor.shape)}"] = dense.view(torch.uint8).numpy()
+    return digest(raw)
 
 
 def require_same_shapes(a: Stack, b: Stack, *, names: tuple[str, str] = ("one", "the other")) -> None:

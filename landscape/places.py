@@ -7,8 +7,8 @@ from typing import Any
 
 from landscape.curves import Source
 from landscape.errors import LandscapeError, Mismatch
-from landscape.files import differences, digest
-from landscape.params import Stack
+from landscape.files import differences
+from landscape.params import Stack, fingerprint
 from landscape.problem import Problem, create, require_verified, verify
 from landscape.store import Checkpoint, load, require_same_architecture
 
@@ -53,7 +53,7 @@ def landmark(problem: Problem, name: str, **settings: Any) -> Checkpoint:
     verification = verify(problem, name, **settings)
     require_verified(verification)
     stack = problem.landmark(name)
-    sha = digest({key: tensor.cpu().numpy() for key, tensor in stack.tensors.items()})
+    sha = fingerprint(stack.tensors)
     return Checkpoint(stack, (Source(f"landmark:{name}", None, None, sha, verification.description),), None)
 
 

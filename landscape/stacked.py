@@ -45,7 +45,7 @@ class Stacked:
     """A module as a function of a stack; the module itself is copied and never changed.
 
     Backends: `stacked` knows sequences of Conv2d, Linear, padding, Flatten, dropout and elementwise activations;
-    `vmap` and `loop` serve any module whose forward takes one tensor, and are the referees of the first. Raises
+    `vmap` serves most modules whose forward takes one tensor, `loop` all; they are the referees of the first. Raises
     `Unsupported` if `stacked` is asked for by name and the module holds a layer that it does not know.
     """
 
@@ -116,8 +116,11 @@ class Stacked:
 
         if self.backend == "vmap":
             shared = inputs.shape[0] == 1
-            batched = torch.func.vmap(forward, in_dims=(0, None if shared else 0))
-            results: Tensor = batched(dict(stack.tensors), inputs[0] if shared else inputs)
+            batched = torch.func.vmap(forward, in_dims=(0, None if shared else 0), randomness="different")
+            try:
+                results: Tensor = batched(dict(stack.tensors), inputs[0] if shared else inputs)
+            except RuntimeError as error:
+                raise Unsupported(f"torch.func.vmap cannot run this module ({error}): use backend loop") from error
             return results
         data = inputs.expand(len(stack), *inputs.shape[1:])
         return torch.stack([forward(stack.state_dict(i), data[i]) for i in range(len(stack))])
@@ -126,7 +129,9 @@ class Stacked:
 def _leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers of nested `nn.Sequential`s in order, with their names in the state dict."""
     if type(module).forward is nn.Sequential.forward:
-        for name, child in module.named_children():
+        # Not `named_children`, which tells a layer that is used twice only once.
+        for name, child in module._modules.items():
+            assert child is not None
             yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
     else:
         yield prefix, module

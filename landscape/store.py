@@ -5,6 +5,7 @@ all members, `resume.safetensors` the state from which an interrupted training g
 """
 
 import dataclasses
+import hashlib
 import json
 import pickle
 import re
@@ -21,8 +22,8 @@ from torch import Tensor
 from landscape import provenance
 from landscape.curves import Source
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
-from landscape.files import digest, read_json, replacing, write_json
-from landscape.params import Stack, require_same_shapes, stack_state_dicts
+from landscape.files import read_json, replacing, write_json
+from landscape.params import Stack, fingerprint, require_same_shapes, stack_state_dicts
 
 __all__ = ["Checkpoint", "Run", "load", "read_state_dict", "read_tensors", "write_tensors"]
 
@@ -58,11 +59,17 @@ class Checkpoint:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
     """Write tensors with a JSON document beside them, atomically; returns their SHA-256."""
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    sha = digest({name: tensor.numpy() for name, tensor in arrays.items()})
-    header = {**document, "schema": SCHEMA, "names": list(arrays), "sha256": sha}
+    header = {**document, "schema": SCHEMA, "names": list(arrays)}
+    header["sha256"] = sha = _digest(arrays, header)
     with replacing(path) as temporary:
         safetensors.torch.save_file(arrays, temporary, metadata={"landscape": json.dumps(header, sort_keys=True)})
     return sha
+
+
+def _digest(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
+    """SHA-256 of the tensors and of all that the document says of them."""
+    text = json.dumps({key: value for key, value in document.items() if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(f"{fingerprint(tensors)} {text}".encode()).hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -71,19 +78,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        document: dict[str, Any] = json.loads(metadata.get("landscape", "{}"))
+        ours = [text for key, text in metadata.items() if key == "landscape" or '"sha256"' in text]
+        document = json.loads(ours[0]) if ours else {}
     except FileNotFoundError as error:
         raise LandscapeError(f"{path} does not exist") from error
     except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise DamagedFile(f"{path} is damaged or no safetensors file ({error}): restore it or make it again") from error
-    if not document:
-        return tensors, document
-    if document.get("schema") != SCHEMA:
-        raise Unsupported(f"{path} has schema {document.get('schema')}, this version reads {SCHEMA}: update landscape")
-    if sorted(document["names"]) != sorted(tensors) or document["sha256"] != digest(
-        {name: tensor.numpy() for name, tensor in tensors.items()}
-    ):
-        raise DamagedFile(f"{path} is damaged: its tensors do not match their SHA-256; restore it or make it again")
+    if not ours:
+        return tensors, {}
+    if not isinstance(document, dict) or document.get("sha256") != _digest(tensors, document):
+        raise DamagedFile(f"{path} is damaged: it does not match its SHA-256; restore it or make it again")
+    if document["schema"] != SCHEMA:
+        raise Unsupported(f"{path} has schema {document['schema']}, this version reads {SCHEMA}: update landscape")
     return {name: tensors[name] for name in document["names"]}, document
 
 
@@ -102,7 +108,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
                 break
     if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise Unsupported(f"{path} holds no state dict, neither at top level nor under {', '.join(_WRAPPERS)}")
-    return {str(name).removeprefix("module."): tensor for name, tensor in found.items()}
+    return {str(name).removeprefix("module."): tensor.detach() for name, tensor in found.items()}
 
 
 def _read_pickle(path: Path) -> Any:
@@ -154,8 +160,9 @@ class Run:
         """An existing run; raises `DamagedFile` if its `run.json` is not one."""
         document = read_json(path / "run.json")
         needed = {"schema", "problem", "training", "seeds", "data_seeds", "computation"}
-        if not isinstance(document, dict) or not needed <= document.keys():
-            raise DamagedFile(f"{path / 'run.json'} is damaged: it lacks {', '.join(sorted(needed - set(document)))}")
+        lacks = needed - document.keys() if isinstance(document, dict) else needed
+        if lacks:
+            raise DamagedFile(f"{path / 'run.json'} is damaged: it lacks {', '.join(sorted(lacks))}")
         if document["schema"] != SCHEMA:
             raise Unsupported(f"{path} has schema {document['schema']}, this version reads {SCHEMA}: update landscape")
         return cls(path, document)
@@ -248,7 +255,7 @@ def _read_file(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors" and read_tensors(path)[1]:
         return _read_stacked(path)
     state_dict = read_state_dict(path)
-    sha = digest({name: tensor.numpy() for name, tensor in state_dict.items()})
+    sha = fingerprint(state_dict)
     return Checkpoint(stack_state_dicts([state_dict]), (Source(str(path), None, None, sha, path.stem),), None)
 
 

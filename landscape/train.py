@@ -139,7 +139,9 @@ class _Trainer:
 
     def __init__(self, problem: Problem, training: Training, objective: Objective, data_seeds: Sequence[int]) -> None:
         self.problem, self.training, self.objective = problem, training, objective
-        keys = data_seeds[:1] if training.shared_data else data_seeds
+        # A batch with a leading axis of 1 is shared by all. A lone member's own batch comes twice, so that its
+        # numbers go the way of many members' own batches.
+        keys = data_seeds[:1] if training.shared_data else [*data_seeds, *data_seeds[: 2 - len(data_seeds)]]
         self.keys = torch.tensor(keys, dtype=torch.int64, device=objective.device)
         self.noise_keys = torch.tensor(data_seeds, dtype=torch.int64, device=objective.device)
 
@@ -223,6 +225,8 @@ def _update(
 def _check_seeds(seeds: Sequence[int], data_seeds: Sequence[int]) -> None:
     if not seeds:
         raise LandscapeError("there are no seeds to train: give at least one, such as --seeds 0:20")
+    if wrong := [seed for seed in (*seeds, *data_seeds) if not 0 <= seed < 2**63]:
+        raise LandscapeError(f"{wrong[0]} is no seed: seeds go from 0 to 2^63 - 1")
     if len(data_seeds) != len(seeds):
         raise LandscapeError(f"{len(seeds)} seeds but {len(data_seeds)} data seeds: give as many, or one for all")
     pairs = list(zip(seeds, data_seeds, strict=True))
@@ -259,9 +263,11 @@ def _open(
         raise Mismatch(f"{path} holds another run: {different}. Choose another with -o, or replace it with --force")
     if training.batches in run.steps():
         raise LandscapeError(f"{path} is finished: choose another run with -o, or replace it with --force")
-    if run.document["computation"]["device"] != computation["device"]:
+    begun = {**run.document["computation"], "chunk": computation["chunk"]}
+    if different := differences(begun, computation):
         raise Mismatch(
-            f"{path} was begun on {run.document['computation']['device']}, not {computation['device']}: "
-            "go on there with --device"
+            f"{path} was begun elsewhere: {different}. Go on as it was begun (--device, OMP_NUM_THREADS), or --force"
         )
+    for left_over in path.glob(".*.tmp"):  # of a writer that was killed
+        left_over.unlink()
     return run

@@ -17,7 +17,7 @@ from landscape.curves import Curves, Source, join
 from landscape.errors import Mismatch, Unverified
 from landscape.files import differences, digest, read_json, refuse_existing, write_json
 from landscape.objective import Chunk, Objective
-from landscape.params import Stack, concatenate
+from landscape.params import concatenate, fingerprint
 from landscape.paths import Line, grid
 from landscape.places import fitting, is_landmark, landmark, problem_of
 from landscape.problem import Problem, Symmetry
@@ -188,7 +188,7 @@ def walk_to_file(
     refuse_existing(path, force=force)
     shards = _Shards(path.with_name(path.name + ".parts"))
     plan = {
-        "ends": [digest(_arrays(side)) for side in (connection.lines.start, connection.lines.end)],
+        "ends": [fingerprint(side.tensors) for side in (connection.lines.start, connection.lines.end)],
         "alpha": digest({"alpha": alphas}),
         "lines": len(connection),
         "objective": dict(attributes or {}),
@@ -204,8 +204,8 @@ def walk_to_file(
             fresh.append(part)
             on_progress(sum(map(len, finished + fresh)), len(connection))
             if time.monotonic() - last_kept >= shard_seconds:
-                finished.append(shards.keep(plan, sum(map(len, finished)), fresh))
-                fresh, last_kept = [], time.monotonic()
+                kept = shards.keep(plan, sum(map(len, finished)), fresh)
+                finished, fresh, last_kept = [*finished, kept], [], time.monotonic()
     except BaseException:
         if fresh:
             shards.keep(plan, sum(map(len, finished)), fresh)
@@ -282,10 +282,6 @@ def _computation(objective: Objective) -> dict[str, Any]:
         "backend": objective.network.backend,
         "chunk": dataclasses.asdict(objective.chunk) if objective.chunk else None,
     }
-
-
-def _arrays(stack: Stack) -> dict[str, np.ndarray]:
-    return {name: tensor.detach().cpu().numpy() for name, tensor in stack.tensors.items()}
 
 
 @dataclasses.dataclass(frozen=True)

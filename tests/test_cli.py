@@ -275,7 +275,7 @@ def test_damaged_and_empty_input(landscape: Program, here: Path) -> None:
     file = here / "step-00000060.safetensors"
     good = file.read_bytes()
     file.write_bytes(good[:-5] + bytes([good[-5] ^ 1]) + good[-4:])
-    fails(landscape("info", here), "do not match their SHA-256")
+    fails(landscape("info", here), "does not match its SHA-256")
     file.write_bytes(good[:100])
     fails(landscape("walk", "--from", "presolve", "--to", here), "is damaged or no safetensors file")
     for step in here.glob("step-*"):

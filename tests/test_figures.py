@@ -191,7 +191,8 @@ def test_barriers_are_dots_with_a_median() -> None:
     assert len(bars) == 2
     np.testing.assert_allclose(bars[0], np.median(heights.above_chord[1:]))
     assert bars[1][0] < bars[0][0] < bars[1][1]
-    again = figures.barrier_distribution(axes(), heights, color_by=group, interval=False)
+    dependent = dataclasses.replace(heights, independent=False)
+    again = figures.barrier_distribution(axes(), dependent, color_by=group)
     assert np.array_equal(np.asarray(again.collections[1].get_offsets()), second)
     assert len(again.lines) == 1
 

@@ -108,9 +108,10 @@ def test_nor_does_a_truncated_file(tmp_path: Path, run: Run) -> None:
             load(str(tmp_path / "cut.safetensors"))
 
 
-def test_another_schema_is_refused(tmp_path: Path) -> None:
-    header = json.dumps({"schema": 2, "names": ["a"], "sha256": ""})
-    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"landscape": header})
+def test_another_schema_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as later:
+        later.setattr("landscape.store.SCHEMA", 2)
+        write_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {})
     with pytest.raises(Unsupported, match="has schema 2, this version reads 1: update landscape"):
         read_tensors(tmp_path / "x.safetensors")
 

@@ -37,7 +37,8 @@ class Barriers:
     range, ends excluded, a plateau counted once. `delta` is the smallest Delta for which the line falls
     Delta-monotonically from start to end, the largest rise between any point and a later one (J. Lucas et al., ICML
     2021). `start_width` and `end_width` say how far from an end, as a share of the line's length, the loss first
-    climbs half of the barrier above the chord: NaN without a barrier.
+    climbs half of the barrier above the chord: NaN without a barrier. Lines are `independent` if no two of them lead to
+    the same member.
     """
 
     above_chord: Float[np.ndarray, " line"]
@@ -49,20 +50,24 @@ class Barriers:
     delta: Float[np.ndarray, " line"]
     start_width: Float[np.ndarray, " line"]
     end_width: Float[np.ndarray, " line"]
+    independent: bool
 
     def __len__(self) -> int:
         return len(self.above_chord)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Of each quantity: median with its bootstrap interval over lines, quartiles and extremes, NaN left out."""
+        """Of each quantity: median, quartiles and extremes, NaN left out; the median's bootstrap interval over lines,
+        NaN where they are not `independent`.
+        """
         result = {}
-        for field in dataclasses.fields(self):
-            values = getattr(self, field.name)
+        quantities = [field.name for field in dataclasses.fields(self) if field.name != "independent"]
+        for name in quantities:
+            values = getattr(self, name)
             finite = values[np.isfinite(values)]
             quartiles = np.quantile(finite, [0, 0.25, 0.5, 0.75, 1]) if len(finite) else np.full(5, np.nan)
-            result[field.name] = {
+            result[name] = {
                 **dict(zip(("min", "q1", "median", "q3", "max"), quartiles.tolist(), strict=True)),
-                "median_interval": bootstrap(finite).tolist(),
+                "median_interval": bootstrap(finite).tolist() if self.independent else [np.nan, np.nan],
                 "lines": len(finite),
             }
         return result
@@ -79,7 +84,9 @@ def barriers(curves: Curves) -> Barriers:
     excess = loss - ((1 - alpha) * first + alpha * last)
     top = np.argmax(np.where(np.isfinite(excess), excess, -np.inf), axis=1)
     lines = np.arange(len(loss))
-    widths = np.array([_half_widths(alpha, row) for row in excess]).reshape(-1, 2)
+    # What rounding makes of a straight line is no barrier.
+    noticeable = excess.max(axis=1) > 1e-12 * np.abs(loss).max(axis=1)
+    widths = np.array([_half_widths(alpha, row) for row in np.where(noticeable[:, None], excess, 0)]).reshape(-1, 2)
     results = {
         "above_chord": excess.max(axis=1),
         "above_mean": (loss - (first + last) / 2).max(axis=1),
@@ -91,7 +98,11 @@ def barriers(curves: Curves) -> Barriers:
         "start_width": widths[:, 0],
         "end_width": widths[:, 1],
     }
-    return Barriers(**{name: np.where(finite, values, np.nan) for name, values in results.items()})
+    ends = curves.to_member[curves.done]
+    return Barriers(
+        **{name: np.where(finite, values, np.nan) for name, values in results.items()},
+        independent=len(np.unique(ends)) == len(ends),
+    )
 
 
 def lowest_order(curves: Curves) -> Int[np.ndarray, " pair"]:
@@ -111,15 +122,17 @@ def lowest_order(curves: Curves) -> Int[np.ndarray, " pair"]:
 
 
 def _count_peaks(loss: Float[np.ndarray, " point"]) -> int:
-    """Local maxima between the ends; `find_peaks` finds the middle of a plateau and never an end."""
+    """Local maxima between the ends; `find_peaks` finds a plateau once and never an end."""
     if not np.isfinite(loss).all() or (spread := float(np.ptp(loss))) == 0:
         return 0
-    return len(find_peaks(loss, prominence=PROMINENCE * spread)[0])
+    # Of two equally high peaks scipy counts both, however small the dent between them; a slight slope breaks ties.
+    sloped = loss + np.linspace(0, 1e-3 * PROMINENCE * spread, len(loss))
+    return len(find_peaks(sloped, prominence=PROMINENCE * spread)[0])
 
 
 def _half_widths(alpha: Float[np.ndarray, " point"], excess: Float[np.ndarray, " point"]) -> tuple[float, float]:
     """From each end, how far to where the excess first reaches half its maximum (linear between points)."""
-    if not np.isfinite(excess).all() or excess.max() <= 0:
+    if excess.max() <= 0:
         return np.nan, np.nan
     half = excess.max() / 2
     return _first_crossing(alpha, excess, half), _first_crossing(1 - alpha[::-1], excess[::-1], half)

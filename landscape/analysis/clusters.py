@@ -82,6 +82,8 @@ def adjusted_rand(a: Int[np.ndarray, " member"], b: Int[np.ndarray, " member"]) 
         return float((counts * (counts - 1) / 2).sum())
 
     both, in_a, in_b, total = pairs(table), pairs(table.sum(1)), pairs(table.sum(0)), pairs(np.array([len(a)]))
+    if not total:
+        return 1.0
     expected, most = in_a * in_b / total, (in_a + in_b) / 2
     return 1.0 if most == expected else (both - expected) / (most - expected)
 

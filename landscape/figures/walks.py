@@ -96,7 +96,6 @@ def barrier_distribution(
     names: Sequence[str] = (),
     unit: str | None = None,
     floor: float | None = None,
-    interval: bool = True,
 ) -> Axes:
     """The barrier of each line as a dot on a vertical log axis, which the losses of `walk_curves` can share.
 
@@ -118,7 +117,7 @@ def barrier_distribution(
         jitter = 0.44 * ((np.arange(len(sample)) * 0.6180339887) % 1 - 0.5)
         place, opacity = strip + jitter, group_opacity(len(sample), 0.6)
         ax.scatter(place, _on_axis(sample, floor), s=9, color=group_color(index), alpha=opacity, lw=0, zorder=_DOTS)
-        _mark_median(ax, strip, sample, floor, interval=interval)
+        _mark_median(ax, strip, sample, floor, interval=heights.independent)
         labels.append(f"{names[index]}\nn = {len(sample)}" if len(names) else f"n = {len(sample)}")
     ax.set_xticks(range(len(labels)), labels)
     ax.tick_params(axis="x", length=0)
@@ -155,11 +154,7 @@ def walk_figure(
             walk_curves(left, curves, x=x, unit=unit, floor=floor)
             left.set_title(_title(curves), pad=19)
             group, names = _by_end(curves)
-            # Lines that share an end are not independent.
-            single = len(np.unique(curves.to_member)) == len(curves)
-            barrier_distribution(
-                right, height, definition=definition, color_by=group, names=names, floor=floor, interval=single
-            )
+            barrier_distribution(right, height, definition=definition, color_by=group, names=names, floor=floor)
             right.set_ylabel("")
             label = with_unit(_BARRIERS[definition], unit or curves.attributes.get("loss_unit"))
             right.set_title(label.replace(" (", "\n("), weight="normal", pad=5)

@@ -128,7 +128,10 @@ class Life(Problem):
     def training_batch(
         self, seeds: Int[Tensor, " member"], step: int, size: int, *, device: str | torch.device, dtype: torch.dtype
     ) -> Batch:
-        """`size` fresh boards a seed; with a single block, their counts of the 512 patterns as weights."""
+        """`size` fresh boards a seed; with a single block, their counts of the 512 patterns as weights.
+
+        The gradient is that of the boards. (RReLU and dropout then draw their numbers for each pattern, not each cell.)
+        """
         seeds = seeds.to(device)
         if self.blocks > 1:
             return self._board_data(seeds, step, size, dtype)

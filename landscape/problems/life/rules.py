@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 
 from landscape.errors import LandscapeError
 
@@ -73,7 +73,7 @@ class Rule:
         counts = range(self.neighbours + 1)
         return np.array([[n in born for n in counts] for born in (self.birth, self.survival)])
 
-    def step(self, boards: Int[np.ndarray, "*boards height width"]) -> Int[np.ndarray, "*boards height width"]:
+    def step(self, boards: Integer[np.ndarray, "*boards height width"]) -> Integer[np.ndarray, "*boards height width"]:
         """The next generation of boards of 0 and 1, in integer arithmetic."""
         height, width = boards.shape[-2:]
         padded = np.pad(boards, [(0, 0)] * (boards.ndim - 2) + [(1, 1), (1, 1)])
@@ -85,8 +85,8 @@ class Rule:
         return result
 
     def steps(
-        self, boards: Int[np.ndarray, "*boards height width"], steps: int
-    ) -> Int[np.ndarray, "*boards height width"]:
+        self, boards: Integer[np.ndarray, "*boards height width"], steps: int
+    ) -> Integer[np.ndarray, "*boards height width"]:
         """The board `steps` generations later."""
         for _ in range(steps):
             boards = self.step(boards)
