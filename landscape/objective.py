@@ -89,14 +89,15 @@ class Chunk:
     samples: int
 
 
-def choose_chunk(network: Stacked, data: Batch, *, most_members: int = 64) -> Chunk:
-    """Sizes at which the widest activation of a chunk has about `ACTIVATION_BYTES`; on a CPU at most `most_members`.
+def choose_chunk(network: Stacked, data: Batch, *, training: bool = False) -> Chunk:
+    """Sizes at which the widest activation of a chunk has about `ACTIVATION_BYTES`, and a bounded number of members on
+    a CPU: small chunks waste little on a short last one (a line of 51 points).
 
-    Small chunks waste little on a short last one (a line of 51 points); training pays for more operations a chunk and
-    gains from larger ones.
+    For `training` chunks are larger: a backward pass has more operations to pay for.
     """
     device, itemsize = data.inputs.device.type, data.inputs.dtype.itemsize
-    budget = ACTIVATION_BYTES.get(device, ACTIVATION_BYTES["cuda"])
+    budget = ACTIVATION_BYTES.get(device, ACTIVATION_BYTES["cuda"]) * (2 if training else 1)
+    most_members = 256 if training else 64
     width = network.widest(data.inputs) * itemsize
     fitting = 4 * budget // (MEMBER_MULTIPLE * width)
     samples = min(data.inputs.shape[2], max(SAMPLE_MULTIPLE, fitting // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE))
@@ -243,17 +244,15 @@ class Objective:
 
     def _gradient(self, stack: Stack, batch: Batch, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """Loss and flat gradient of one chunk of members, accumulated over chunks of samples."""
-        flat = stack.flatten().detach().requires_grad_()
-        total, gradient = None, None
+        leaves = Stack({name: tensor.detach().requires_grad_() for name, tensor in stack.tensors.items()})
+        losses, gradients = [], []
         for number, part in enumerate(self._sample_chunks(batch)):
             source = _own_streams(noise, number) if noise else None
-            loss = self.loss(stack.unflatten(flat), part, source)
-            (piece,) = torch.autograd.grad(loss.sum(), flat)
-            total = loss.detach() if total is None else total + loss.detach()
-            gradient = piece if gradient is None else gradient + piece
-        assert total is not None
-        assert gradient is not None
-        return total, gradient
+            loss = self.loss(leaves, part, source)
+            pieces = torch.autograd.grad(loss.sum(), list(leaves.tensors.values()))
+            losses.append(loss.detach())
+            gradients.append(torch.cat([piece.flatten(1) for piece in pieces], dim=1))
+        return sum(losses[1:], losses[0]), sum(gradients[1:], gradients[0])
 
 
 def _own_streams(noise: Noise, number: int) -> Noise:

@@ -31,9 +31,6 @@ _MOMENTS = {"adam": ("mean", "square"), "sgd": ("velocity",)}
 #: Stream of the random numbers of layer 0 in training (dropout, RReLU); layer n has the n-th after it.
 _NOISE_STREAM = 2**16
 
-#: A training chunk holds more members than an evaluation chunk: a backward pass has more operations to pay for.
-_MOST_MEMBERS = 256
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
@@ -110,9 +107,8 @@ def train(
     objective = problem.objective(device=device, dtype=dtype)
     if training.data == "exact" and objective.sampled:
         raise Unsupported(f"{problem.title()} has no exact loss to train on: use --data boards")
-    objective = dataclasses.replace(
-        objective, chunk=choose_chunk(objective.network, objective.data, most_members=_MOST_MEMBERS)
-    )
+    chunk = choose_chunk(objective.network, objective.data, training=True)
+    objective = dataclasses.replace(objective, chunk=chunk)
     run = _open(path, problem, training, seeds, data_seeds, objective)
     objective = dataclasses.replace(objective, chunk=Chunk(**run.document["computation"]["chunk"]))
     trainer = _Trainer(problem, training, objective, data_seeds)

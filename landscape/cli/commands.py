@@ -11,9 +11,9 @@ from landscape.errors import LandscapeError
 
 __all__ = ["main"]
 
-# Before torch starts its threads: on a busy machine, threads that spin while they wait for one another cost many times
-# what they compute.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before torch starts its threads: on a busy machine, threads that spin long while they wait for one another cost
+# several times what they compute; a short spin is as fast as a long one on a quiet machine.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 #: Verb -> (where its command is, what it does).
 _VERBS = {
