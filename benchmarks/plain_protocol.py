@@ -89,10 +89,9 @@ def evaluate(objective: Objective, connection: Connection, points: tuple[torch.T
     return objective(connection.lines.at(*points))
 
 
-def walk_ratios() -> None:
+def walk_ratios(plain: float) -> None:
     """Evaluation of lines, and the whole command."""
     problem = Life()
-    plain = plain_walk_seconds(problem)
     objective = problem.objective()
     presolve = Checkpoint(problem.landmark("presolve").to(torch.float32), members(problem, 1).sources, None)
     for lines in (1, 100):
@@ -111,11 +110,10 @@ def walk_ratios() -> None:
     print(f"walk, m = 1, 100 lines, the whole command from start to exit: {whole:.2f} s")
 
 
-def train_ratios() -> None:
+def train_ratios(plains: dict[int, float]) -> None:
     """A step of one seed, in a stack of 1024."""
-    for m in (1, 4, 10):
+    for m, plain in plains.items():
         problem = Life(m_factor=m)
-        plain = plain_step_seconds(problem)
         for data in ("exact", "boards"):
             seeds = range(1024 if data == "exact" else 128)
             ours = step_seconds(problem, Training(batches=20 if m == 1 else 10, data=data, save_at=(0,)), seeds)
@@ -167,7 +165,8 @@ def evaluate_many(count: int = 100_000) -> None:
 
 if __name__ == "__main__":
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    walk_ratios()
-    train_ratios()
+    plain_walk, plain_steps = plain_walk_seconds(Life()), {m: plain_step_seconds(Life(m_factor=m)) for m in (1, 4, 10)}
+    walk_ratios(plain_walk)
+    train_ratios(plain_steps)
     counting()
     memory()

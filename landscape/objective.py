@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from landscape.chain import Chain
 from landscape.errors import LandscapeError, Mismatch, Unverified
 from landscape.params import Stack
 from landscape.stacked import Noise, Stacked
@@ -145,8 +146,7 @@ class Objective:
 
     def __call__(self, stack: Stack) -> dict[str, Float[Tensor, " member"]]:
         """Loss and metrics of each member."""
-        with torch.no_grad():
-            parts = [self._reduce(part, self.data, self.network) for _, part in self.chunks(stack)]
+        parts = [self._reduce(part, self.data, self.network) for _, part in self.chunks(stack)]
         return {name: torch.cat([part[name] for part in parts])[: len(stack)] for name in parts[0]}
 
     def predictions(self, stack: Stack) -> Shaped[Tensor, "member sample *target"]:
@@ -164,27 +164,24 @@ class Objective:
         `noise`, if given, makes the source of randomness of the members at an index.
         """
         batch = batch or self.data
-        losses, gradients = [], []
-        for index, part in self.chunks(stack):
-            source = noise(index) if noise else None
-            value, gradient = self._gradient(part, batch.members(index), source)
-            losses.append(value)
-            gradients.append(gradient)
-        flat = torch.cat(gradients)[: len(stack)]
-        return torch.cat(losses)[: len(stack)], stack.unflatten(flat)
+        parts = [
+            self._gradient(part, batch.members(index), noise(index) if noise else None)
+            for index, part in self.chunks(stack)
+        ]
+        losses, gradients = zip(*parts, strict=True)
+        return torch.cat(losses)[: len(stack)], stack.unflatten(torch.cat(gradients)[: len(stack)])
 
     def loss(self, stack: Stack, batch: Batch | None = None, noise: Noise | None = None) -> Float[Tensor, " member"]:
         """Loss of each member as one differentiable graph, unchunked: for derivatives of any order."""
         batch = batch or self.data
-        losses = self.metrics["loss"].per_sample(self.network(stack, batch.inputs, noise), batch.targets)
-        weights = batch.weights.to(losses.dtype)
-        return losses @ weights[0] if len(weights) == 1 else (losses * weights).sum(1)
+        return self._weigh(
+            self.metrics["loss"].per_sample(self.network(stack, batch.inputs, noise), batch.targets), batch
+        )
 
     def plain(self, state_dict: Mapping[str, Tensor]) -> dict[str, float]:
         """The same numbers from the plain module's own forward: the referee of every fast path."""
         stack = Stack({name: tensor[None].to(self.device, self.dtype) for name, tensor in state_dict.items()})
-        with torch.no_grad():
-            values = self._reduce(stack, self.data, self._plain_network)
+        values = self._reduce(stack, self.data, self._plain_network)
         return {name: float(value[0]) for name, value in values.items()}
 
     @functools.cached_property
@@ -217,6 +214,7 @@ class Objective:
         for start in range(0, batch.inputs.shape[2], self.chunk.samples):
             yield batch.samples(start, start + self.chunk.samples)
 
+    @torch.no_grad()
     def _reduce(self, stack: Stack, batch: Batch, network: Stacked) -> dict[str, Tensor]:
         """Values of one chunk of members over all samples."""
         # Metrics that reduce the same numbers share them: weighted sum, sum over real samples, weighted sum of squares.
@@ -244,15 +242,39 @@ class Objective:
 
     def _gradient(self, stack: Stack, batch: Batch, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """Loss and flat gradient of one chunk of members, accumulated over chunks of samples."""
-        leaves = Stack({name: tensor.detach().requires_grad_() for name, tensor in stack.tensors.items()})
         losses, gradients = [], []
         for number, part in enumerate(self._sample_chunks(batch)):
-            source = _own_streams(noise, number) if noise else None
-            loss = self.loss(leaves, part, source)
-            pieces = torch.autograd.grad(loss.sum(), list(leaves.tensors.values()))
+            if self._chain and noise is None and part.inputs.shape[0] == 1:
+                prepared = self._chain.prepare(part.inputs)
+                loss, gradient = self._chain.gradient(stack, prepared, functools.partial(self._chained_loss, part))
+            else:
+                source = _own_streams(noise, number) if noise else None
+                leaves = Stack({name: tensor.detach().requires_grad_() for name, tensor in stack.tensors.items()})
+                loss = self.loss(leaves, part, source)
+                pieces = torch.autograd.grad(loss.sum(), list(leaves.tensors.values()))
+                gradient = torch.cat([piece.flatten(1) for piece in pieces], dim=1)
             losses.append(loss.detach())
-            gradients.append(torch.cat([piece.flatten(1) for piece in pieces], dim=1))
+            gradients.append(gradient)
         return sum(losses[1:], losses[0]), sum(gradients[1:], gradients[0])
+
+    @functools.cached_property
+    def _chain(self) -> Chain | None:
+        return Chain.of(self.network)
+
+    @functools.cached_property
+    def _output_shape(self) -> torch.Size:
+        """Sizes of the network's output for one sample, behind member, feature and sample."""
+        template = self.network.template.to(self.device, self.dtype)
+        return self.network(template, self.data.inputs[:1, :, :1]).shape[3:]
+
+    def _chained_loss(self, batch: Batch, outputs: Float[Tensor, "member out position"]) -> Float[Tensor, " member"]:
+        """The loss from the outputs of a chain, whose positions run over samples and places."""
+        shape = (*outputs.shape[:2], batch.inputs.shape[2], *self._output_shape)
+        return self._weigh(self.metrics["loss"].per_sample(outputs.view(shape), batch.targets), batch)
+
+    def _weigh(self, losses: Float[Tensor, "member sample"], batch: Batch) -> Float[Tensor, " member"]:
+        weights = batch.weights.to(losses.dtype)
+        return losses @ weights[0] if len(weights) == 1 else (losses * weights).sum(1)
 
 
 def _own_streams(noise: Noise, number: int) -> Noise:

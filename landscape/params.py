@@ -165,9 +165,6 @@ def lerp(start: Stack, end: Stack, alphas: Float[Tensor, " member"]) -> Stack:
     infinite or the product would round).
     """
 
-    def blend(a: Tensor, b: Tensor) -> Tensor:
-        t = alphas.to(a.dtype).reshape(-1, *[1] * (a.ndim - 1))
-        return torch.where(t == 0, a, torch.where(t == 1, b, (1 - t) * a + t * b))
-
     require_same_shapes(start, end)
-    return Stack({name: blend(tensor, end[name]) for name, tensor in start.tensors.items()})
+    a, b, t = start.flatten(), end.flatten(), alphas.to(start.dtype)[:, None]
+    return start.unflatten(torch.where(t == 0, a, torch.where(t == 1, b, (1 - t) * a + t * b)))

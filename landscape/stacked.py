@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from landscape.errors import Mismatch, Unsupported
 from landscape.params import Stack, require_same_shapes
 
-__all__ = ["Backend", "Noise", "Stacked", "features_first"]
+__all__ = ["Backend", "Noise", "Stacked", "features_first", "leaves", "windows"]
 
 Backend = Literal["stacked", "vmap", "loop"]
 
@@ -54,7 +54,7 @@ class Stacked:
         self.template = Stack({name: tensor[None] for name, tensor in self.module.state_dict().items()})
         self._layers: list[tuple[str, Layer]] = []
         unknown = None
-        for name, layer in _leaves(self.module):
+        for name, layer in leaves(self.module):
             build = _LAYERS.get(type(layer))
             applied = build(layer) if build else None
             if applied is None:
@@ -126,13 +126,13 @@ class Stacked:
         return torch.stack([forward(stack.state_dict(i), data[i]) for i in range(len(stack))])
 
 
-def _leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers of nested `nn.Sequential`s in order, with their names in the state dict."""
     if type(module).forward is nn.Sequential.forward:
         # Not `named_children`, which tells a layer that is used twice only once.
         for name, child in module._modules.items():
             assert child is not None
-            yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
+            yield from leaves(child, f"{prefix}.{name}" if prefix else name)
     else:
         yield prefix, module
 
@@ -162,27 +162,34 @@ def _linear(layer: nn.Linear) -> Layer | None:
     return apply
 
 
+def windows(layer: nn.Conv2d, x: Tensor) -> tuple[Float[Tensor, "members in position"], tuple[int, int, int]]:
+    """What each place of a convolution's output reads, [channel and place in the kernel] x [sample and place]; and the
+    number of samples, height and width of the output.
+    """
+    (kh, kw), (sh, sw), (dh, dw) = layer.kernel_size, layer.stride, layer.dilation
+    assert not isinstance(layer.padding, str)
+    ph, pw = layer.padding
+    x = F.pad(x, (pw, pw, ph, ph)) if ph or pw else x
+    members, channels, samples, height, width = x.shape
+    out_h, out_w = (height - dh * (kh - 1) - 1) // sh + 1, (width - dw * (kw - 1) - 1) // sw + 1
+    if (kh, kw, sh, sw) != (1, 1, 1, 1):
+        rows, columns = (out_h - 1) * sh + 1, (out_w - 1) * sw + 1
+        x = torch.stack(
+            [x[..., i * dh : i * dh + rows : sh, j * dw : j * dw + columns : sw] for i in range(kh) for j in range(kw)],
+            dim=2,
+        )
+    return x.reshape(members, channels * kh * kw, -1), (samples, out_h, out_w)
+
+
 def _conv2d(layer: nn.Conv2d) -> Layer | None:
     """Convolution as unfolding and one batched product."""
     if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return None
-    (kh, kw), (sh, sw), (dh, dw), (ph, pw) = layer.kernel_size, layer.stride, layer.dilation, layer.padding
 
     def apply(tensors: Mapping[str, Tensor], x: Tensor, noise: Any) -> Tensor:
-        x = F.pad(x, (pw, pw, ph, ph)) if ph or pw else x
-        members, channels, samples, height, width = x.shape
-        out_h, out_w = (height - dh * (kh - 1) - 1) // sh + 1, (width - dw * (kw - 1) - 1) // sw + 1
-        if (kh, kw, sh, sw) != (1, 1, 1, 1):
-            rows, columns = (out_h - 1) * sh + 1, (out_w - 1) * sw + 1
-            windows = [
-                x[..., i * dh : i * dh + rows : sh, j * dw : j * dw + columns : sw]
-                for i in range(kh)
-                for j in range(kw)
-            ]
-            x = torch.stack(windows, dim=2)
-        weight = tensors["weight"].flatten(2)
-        result = _product(weight, tensors.get("bias"), x.reshape(members, channels * kh * kw, -1))
-        return result.view(*result.shape[:2], samples, out_h, out_w)
+        read, shape = windows(layer, x)
+        result = _product(tensors["weight"].flatten(2), tensors.get("bias"), read)
+        return result.view(*result.shape[:2], *shape)
 
     return apply
 

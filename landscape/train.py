@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from landscape import philox
+from landscape.allocator import keep_freed_memory
 from landscape.errors import LandscapeError, Mismatch, Unsupported
 from landscape.files import differences
 from landscape.initialisation import Scheme, initialise
@@ -100,6 +101,7 @@ def train(
     it, which is at most `resume_every` seconds of work back; the tensors are the same as without the interruption.
     Raises `Mismatch`, saying what differs, if it holds another run.
     """
+    keep_freed_memory()
     data_seeds = list(seeds if data_seeds is None else data_seeds)
     data_seeds = data_seeds * len(seeds) if len(data_seeds) == 1 else data_seeds
     _check_seeds(seeds, data_seeds)
@@ -262,7 +264,7 @@ def _open(
     begun = {**run.document["computation"], "chunk": computation["chunk"]}
     if different := differences(begun, computation):
         raise Mismatch(
-            f"{path} was begun elsewhere: {different}. Go on as it was begun (--device, OMP_NUM_THREADS), or --force"
+            f"{path} was begun elsewhere: {different}. Go on as it was begun (--device, OMP_NUM_THREADS) or use --force"
         )
     for left_over in path.glob(".*.tmp"):  # of a writer that was killed
         left_over.unlink()

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 
 from landscape import align, provenance
+from landscape.allocator import keep_freed_memory
 from landscape.curves import Curves, Source, join
 from landscape.errors import Mismatch, Unverified
 from landscape.files import differences, digest, read_json, refuse_existing, write_json
@@ -33,8 +34,8 @@ Pairing = Literal["matched", "all"]
 #: Order of the start's units: as stored, every equivalent one, or the one that lies closest to the end.
 Orders = Literal["stored", "all", "matched"]
 
-#: Points evaluated in one block of lines, at least one line.
-_BLOCK_POINTS = 8192
+#: Points evaluated in one block of lines, and bytes of their parameters; at least one line.
+_BLOCK_POINTS, _BLOCK_BYTES = 8192, 2**28
 
 #: Ends of at most this many lines are re-evaluated by the plain module.
 _CHECKED_LINES = 256
@@ -225,6 +226,7 @@ def blocks(
     first: int = 0,
 ) -> Iterator[Curves]:
     """The curves of consecutive lines from line `first` on, a block at a time."""
+    keep_freed_memory()
     start, end = (side.to(objective.device, objective.dtype) for side in (connection.lines.start, connection.lines.end))
     lines = Line(start, end)
     lengths = [length.cpu().numpy() for length in connection.lines.lengths()]
@@ -236,7 +238,8 @@ def blocks(
         "end_check": {"lines": len(checked), "relative_tolerance": TOLERANCE[objective.dtype]},
         **provenance.stamp(),
     }
-    size = max(1, _BLOCK_POINTS // len(alphas))
+    most = min(_BLOCK_POINTS, _BLOCK_BYTES // (start.parameters * start.dtype.itemsize))
+    size = max(1, most // len(alphas))
     for begin in range(first, len(lines), size):
         index = np.arange(begin, min(begin + size, len(lines)))
         which = torch.as_tensor(index, device=objective.device).repeat_interleave(len(alphas))

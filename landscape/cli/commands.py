@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 # Before torch starts its threads: on a busy machine, threads that spin long while they wait for one another cost
 # several times what they compute; a short spin is as fast as a long one on a quiet machine.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 #: Verb -> (where its command is, what it does).
 _VERBS = {
