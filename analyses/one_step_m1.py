@@ -16,6 +16,7 @@ from landscape.analysis.clusters import clusters
 from landscape.analysis.outcomes import outcomes
 from landscape.cli.report import Progress
 from landscape.files import write_json
+from landscape.intervals import Proportion
 from landscape.problems.life import Life
 from landscape.train import train
 from landscape.walk import walk_between
@@ -39,12 +40,16 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
         walk_between("presolve", str(run), orders="all", output=walks, on_progress=Progress("walk", "lines"))
     curves, stack = Curves.read(walks), Run.open(run).checkpoint().stack
     found, places = outcomes(problem, stack), clusters(problem, stack)
+    lowest = curves.select(lowest_order(curves))
+    heights = barriers(lowest)
+    joined = heights.above_chord[lowest.values["solved"][:, -1] == 1] < 0.01
     summary = {
         "title": problem.title(),
         "solved": found.solved,
         "groups": found.groups[:10],
         "truth_tables": len(found.groups),
-        "barriers": barriers(curves.select(lowest_order(curves))).summary(),
+        "solved_without_barrier": Proportion(int(joined.sum()), len(joined)),  # below 0.01 nats per cell
+        "barriers": heights.summary(),
         "clusters": {"cut": places.cut, "sizes": places.sizes[:10], "agreement": places.agreement},
     }
     write_json(results / f"{name}.json", summary)
@@ -53,7 +58,12 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
         figures.page(lambda ax: figures.outcomes(ax, found), caption=caption),
         plots / f"one_step_m1-outcomes-{name}.png",
     )
-    print(f"{problem.title()}: solved by {found.solved}; {len(found.groups)} truth tables", file=sys.stderr)
+    print(
+        f"{problem.title()}: solved by {found.solved}, of these joined with presolve without a barrier "
+        f"{summary['solved_without_barrier']}; {len(found.groups)} truth tables, the commonest with "
+        f"{found.groups[0].share}",
+        file=sys.stderr,
+    )
     return curves
 
 

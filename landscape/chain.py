@@ -58,7 +58,7 @@ class Chain:
         prepared: Float[Tensor, "in position"],
         loss: Callable[[Float[Tensor, "member out position"]], Float[Tensor, " member"]],
     ) -> tuple[Float[Tensor, " member"], Float[Tensor, "member parameter"]]:
-        """Loss of each member, which `loss` computes from the outputs, and its gradient in the order of `Stack.flatten`."""
+        """Loss of each member, computed by `loss` from the outputs, and its gradient, ordered as by `Stack.flatten`."""
         weights = [stack[f"{name}.weight"].flatten(2) for name, _ in self._steps]
         biases = [stack[f"{name}.bias"] for name, _ in self._steps]
         joined = torch.cat([weights[0], biases[0][..., None]], dim=2)

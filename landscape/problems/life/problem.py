@@ -5,6 +5,7 @@ set of 512 patterns. With more, boards are sampled.
 """
 
 import dataclasses
+import functools
 import re
 from typing import Any, ClassVar, Literal, get_args
 
@@ -105,7 +106,7 @@ class Life(Problem):
         """
         exact = self.blocks == 1
         if exact:
-            inputs, targets, weights = self._pattern_data()
+            inputs, targets, weights = self._pattern_data
             data = Batch.padded(features_first(inputs.to(device, dtype)), targets.to(device, dtype), weights.to(device))
         else:
             seeds = torch.tensor([seed], device=device)
@@ -137,7 +138,7 @@ class Life(Problem):
             return self._board_data(seeds, step, size, dtype)
         height, width = self.board_size
         counts = boards.pattern_counts(seeds, step, size, height, width, self.density)
-        inputs, targets, _ = self._pattern_data()
+        inputs, targets, _ = self._pattern_data
         weights = counts.to(dtype) / (size * height * width)
         return Batch(features_first(inputs.to(device, dtype)), targets.to(device, dtype), weights)
 
@@ -214,6 +215,7 @@ class Life(Problem):
     def _shift(self, boards: Tensor) -> Tensor:
         return boards - 0.5 if self.normalize else boards
 
+    @functools.cached_property
     def _pattern_data(self) -> tuple[Tensor, Tensor, Tensor]:
         """The 512 patterns [sample, 1, 3, 3], the next states [1, sample, 1, 1] and probabilities [1, sample]."""
         inputs = self._shift(torch.tensor(patterns.PATTERNS[:, None], dtype=torch.float32))
