@@ -76,13 +76,18 @@ class Stacked:
         With `noise` the layers behave as in training (dropout drops, RReLU draws its slopes), else as in evaluation.
         """
         if self.backend != "stacked":
-            if noise is not None and any(isinstance(m, nn.Dropout | nn.RReLU) for m in self.module.modules()):
+            if noise is not None and self.stochastic:
                 raise Unsupported(f"backend {self.backend} cannot draw random numbers for training: use stacked")
             return self._by_module(stack, inputs)
         outputs = inputs
         for _, result in self.trace(stack, inputs, noise):
             outputs = result
         return outputs.expand(len(stack), *outputs.shape[1:])
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a layer draws random numbers in training."""
+        return any(isinstance(layer, nn.Dropout | nn.RReLU) for layer in self.module.modules())
 
     def trace(self, stack: Stack, inputs: Tensor, noise: Noise | None = None) -> Iterator[tuple[str, Tensor]]:
         """Each layer's name and outputs in turn (backend `stacked` only)."""

@@ -170,7 +170,8 @@ class _Trainer:
 
     def step(self, step: int) -> None:
         """One optimizer step of every member."""
-        noise = None if self.training.data == "exact" else self._noise(step)
+        random = self.training.data == "boards" and self.objective.network.stochastic
+        noise = self._noise(step) if random else None
         _, gradient = self.objective.gradient(self.stack, self._batch(step), noise)
         self.flat = _update(self.flat, gradient.flatten(), self.moments, self.training, step)
 
