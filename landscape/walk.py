@@ -145,8 +145,10 @@ def walk_between(
 
 
 def _short(place: str) -> str:
-    """A place as part of a file name."""
-    return re.sub(r"[^\w.+=-]+", "-", Path(place).name if not is_landmark(place) else place).strip("-") or "here"
+    """A place as part of a file name: `presolve-hat`, `first`, `first@0`, `first-7`."""
+    *_, above, last = ["", *place.rstrip("/").split("/")]
+    name = above + last if last.startswith(("@", "#")) else last
+    return re.sub(r"[^\w.+=@-]+", "-", name).strip("-.") or "here"
 
 
 def walk(

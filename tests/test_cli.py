@@ -158,6 +158,8 @@ def test_places_of_a_walk(landscape: Program, here: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert Curves.read(Path("y.h5")).alpha.tolist() == [-0.25, 0, 0.25, 0.5, 0.75, 1, 1.25]
+    result = landscape("walk", "--from", f"{here}/@0", "--to", f"{here}/#7", "--points", "2")
+    assert result.stdout == "analyses/small@0--small-7.h5\n"
 
 
 def test_plain_state_dicts_walk_with_a_problem(landscape: Program, run: Run) -> None:
