@@ -6,7 +6,6 @@ presolved weights (in both orders of the two filters) to each seed, and draws th
 
 import argparse
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -31,11 +30,10 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
     problem, name = Life(rule=rule), rule.replace("/", "")
     run, walks = runs / f"one-step-m1-{name}", results / f"{name}.h5"
     if force:
-        shutil.rmtree(run, ignore_errors=True)
         walks.unlink(missing_ok=True)
-    if not (run / "run.json").exists() or BATCHES not in Run.open(run).steps():
+    if force or not (run / "run.json").exists() or BATCHES not in Run.open(run).steps():
         training = Training(batches=BATCHES, save_at=(0, BATCHES))
-        train(problem, training, run, seeds=range(seeds), on_progress=Progress(f"train {rule}", "steps"))
+        train(problem, training, run, seeds=range(seeds), force=force, on_progress=Progress(f"train {rule}", "steps"))
     if not walks.exists():
         walk_between("presolve", str(run), orders="all", output=walks, on_progress=Progress("walk", "lines"))
     curves, stack = Curves.read(walks), Run.open(run).checkpoint().stack

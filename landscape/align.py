@@ -33,8 +33,9 @@ def count_orders(symmetry: Symmetry) -> int:
 
 def every_order(symmetry: Symmetry) -> Iterator[Orders]:
     """All orders, the present one first; raises `LandscapeError` if there are more than `EXHAUSTIVE`."""
-    if (count := count_orders(symmetry)) > EXHAUSTIVE:
-        raise LandscapeError(f"{count} orders of filters are too many to walk each: ask for the matched one")
+    if count_orders(symmetry) > EXHAUSTIVE:
+        digits = sum(math.lgamma(size + 1) for size, _ in symmetry) / math.log(10)
+        raise LandscapeError(f"10^{digits:.1f} orders of filters are too many to walk each: ask for the matched one")
     for orders in itertools.product(*(itertools.permutations(range(size)) for size, _ in symmetry)):
         yield tuple(np.array(order) for order in orders)
 

@@ -167,4 +167,6 @@ def lerp(start: Stack, end: Stack, alphas: Float[Tensor, " member"]) -> Stack:
 
     require_same_shapes(start, end)
     a, b, t = start.flatten(), end.flatten(), alphas.to(start.dtype)[:, None]
-    return start.unflatten(torch.where(t == 0, a, torch.where(t == 1, b, (1 - t) * a + t * b)))
+    # Where the ends agree, so does all between them: the product would round.
+    inside = torch.where(a == b, a, (1 - t) * a + t * b)
+    return start.unflatten(torch.where(t == 0, a, torch.where(t == 1, b, inside)))

@@ -10,14 +10,14 @@ from landscape.errors import LandscapeError, Mismatch
 from landscape.files import differences
 from landscape.params import Stack, fingerprint
 from landscape.problem import Problem, create, require_verified, verify
-from landscape.store import Checkpoint, load, require_same_architecture
+from landscape.store import ENDINGS, Checkpoint, load, require_same_architecture
 
 __all__ = ["fitting", "is_landmark", "landmark", "problem_of", "run_members"]
 
 
 def is_landmark(place: str) -> bool:
     """Whether a place is named as a landmark: no path that exists, and nothing that looks like one."""
-    return not Path(place).exists() and not any(sign in place for sign in ("/", "#")) and not Path(place).suffix
+    return not Path(place).exists() and not any(sign in place for sign in "/#") and not place.endswith(ENDINGS)
 
 
 def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
@@ -44,8 +44,9 @@ def fitting(problem: Problem, checkpoint: Checkpoint) -> Checkpoint:
     Raises `Mismatch`, listing the tensors that differ, and `LandscapeError` if a parameter is NaN or infinite.
     """
     template = Stack({name: tensor[None] for name, tensor in problem.network().state_dict().items()})
+    checkpoint = dataclasses.replace(checkpoint, stack=require_same_architecture(checkpoint, template))
     checkpoint.require_finite()
-    return dataclasses.replace(checkpoint, stack=require_same_architecture(checkpoint, template))
+    return checkpoint
 
 
 def landmark(problem: Problem, name: str, **settings: Any) -> Checkpoint:

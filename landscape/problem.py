@@ -174,7 +174,7 @@ def find(name: str) -> type[Problem] | Problem:
         raise LandscapeError(f"there is no problem '{name}': {hint}")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise LandscapeError(f"cannot load problem '{name}': {error}") from error
     if not isinstance(found, Problem) and not (isinstance(found, type) and issubclass(found, Problem)):
         raise LandscapeError(f"'{name}' is {type(found).__name__}, not a landscape.Problem")

@@ -22,7 +22,7 @@ from torch import Tensor
 from landscape import provenance
 from landscape.curves import Source
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
-from landscape.files import read_json, replacing, write_json
+from landscape.files import differences, read_json, replacing, write_json
 from landscape.params import Stack, fingerprint, require_same_shapes, stack_state_dicts
 
 __all__ = ["Checkpoint", "Run", "load", "read_state_dict", "read_tensors", "write_tensors"]
@@ -46,7 +46,9 @@ class Checkpoint:
 
     def require_finite(self) -> None:
         """Raise `LandscapeError`, naming members and tensors, if a parameter is NaN or infinite."""
-        finite = {name: tensor.isfinite().flatten(1).all(1) for name, tensor in self.stack.tensors.items()}
+        finite = {
+            name: tensor.isfinite().reshape(len(tensor), -1).all(1) for name, tensor in self.stack.tensors.items()
+        }
         bad = [i for i in range(len(self.stack)) if not all(ok[i] for ok in finite.values())]
         if bad:
             names = [name for name, ok in finite.items() if not ok[bad[0]]]
@@ -108,6 +110,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
                 break
     if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise Unsupported(f"{path} holds no state dict, neither at top level nor under {', '.join(_WRAPPERS)}")
+    if odd := [str(name) for name, tensor in found.items() if tensor.is_complex()]:
+        raise Unsupported(f"{path} holds complex numbers in {', '.join(odd)}: only real parameters can be walked")
     return {str(name).removeprefix("module."): tensor.detach() for name, tensor in found.items()}
 
 
@@ -156,6 +160,15 @@ class Run:
         return cls(path, document)
 
     @classmethod
+    def remove(cls, path: Path) -> bool:
+        """Delete the files of a run, if there is one at `path`, and nothing else that lies there; was there one?"""
+        there = (path / "run.json").exists()
+        if there:
+            for file in [*path.glob("step-*.safetensors"), path / "resume.safetensors", path / "run.json"]:
+                file.unlink(missing_ok=True)
+        return there
+
+    @classmethod
     def open(cls, path: Path) -> "Run":
         """An existing run; raises `DamagedFile` if its `run.json` is not one."""
         document = read_json(path / "run.json")
@@ -165,6 +178,11 @@ class Run:
             raise DamagedFile(f"{path / 'run.json'} is damaged: it lacks {', '.join(sorted(lacks))}")
         if document["schema"] != SCHEMA:
             raise Unsupported(f"{path} has schema {document['schema']}, this version reads {SCHEMA}: update landscape")
+        problem, lists = document["problem"], [document["seeds"], document["data_seeds"]]
+        if not (isinstance(problem, dict) and {"name", "config"} <= problem.keys()) or not all(
+            isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds) for seeds in lists
+        ):
+            raise DamagedFile(f"{path / 'run.json'} is damaged: its problem or its seeds are not what they should be")
         return cls(path, document)
 
     @property
@@ -179,7 +197,8 @@ class Run:
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
-        return sorted(int(p.stem.removeprefix("step-")) for p in self.path.glob("step-*.safetensors"))
+        names = (re.fullmatch(r"step-(\d{8,})\.safetensors", file.name) for file in self.path.iterdir())
+        return sorted(int(name[1]) for name in names if name)
 
     def checkpoint_path(self, step: int) -> Path:
         """File of the checkpoint of a step."""
@@ -215,7 +234,7 @@ def load(place: str) -> Checkpoint:
     """
     match = re.fullmatch(r"(?P<path>.*?)/*(?:/@(?P<step>\d+))?(?:/?#(?P<seed>-?\d+))?", place)
     path = Path(match["path"] if match else place)
-    if match is None or (not path.exists() and Path(place).exists()):
+    if match is None or Path(place).exists():  # what is there as it is written comes first
         match, path = None, Path(place)
     step, seed = (int(match[key]) if match and match[key] else None for key in ("step", "seed"))
     if not path.exists():
@@ -271,8 +290,13 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
     parts = [_read_file(file) for file in files]
     for file, part in zip(files[1:], parts[1:], strict=True):
         require_same_shapes(parts[0].stack, part.stack, names=(str(files[0]), str(file)))
+    problems = [part.problem for part in parts if part.problem]
+    if different := [problem for problem in problems if problem != problems[0]]:
+        what = differences(*({"problem": name, **config} for name, config in (problems[0], different[0])))
+        raise Mismatch(f"{path} holds checkpoints of different problems: {what}. Put them into folders of their own")
     stack = stack_state_dicts([part.stack.state_dict(i) for part in parts for i in range(len(part.stack))])
-    return Checkpoint(stack, tuple(source for part in parts for source in part.sources), parts[0].problem)
+    sources = tuple(source for part in parts for source in part.sources)
+    return Checkpoint(stack, sources, problems[0] if problems else None)
 
 
 def require_same_architecture(checkpoint: Checkpoint, template: Stack) -> Stack:

@@ -93,25 +93,29 @@ def train(
     data_seeds: Sequence[int] | None = None,
     device: str | torch.device = "cpu",
     resume_every: float = 30.0,
+    force: bool = False,
     on_progress: Progress = lambda done, total: None,
 ) -> Run:
     """Train one member a seed and write their checkpoints to the run directory `path`.
 
     A directory that holds an interrupted run with the same configuration is taken up where its last resume state left
     it, which is at most `resume_every` seconds of work back; the tensors are the same as without the interruption.
-    Raises `Mismatch`, saying what differs, if it holds another run.
+    Raises `Mismatch`, saying what differs, if it holds another run, unless `force` begins anew in its place.
     """
+    if not resume_every >= 0:
+        raise LandscapeError(f"resume states every {resume_every} seconds make no sense: give 0 or more")
     keep_freed_memory()
     data_seeds = list(seeds if data_seeds is None else data_seeds)
     data_seeds = data_seeds * len(seeds) if len(data_seeds) == 1 else data_seeds
-    _check_seeds(seeds, data_seeds)
+    _check_seeds(seeds, data_seeds, exact=training.data == "exact")
     dtype = getattr(torch, training.dtype)
     objective = problem.objective(device=device, dtype=dtype)
     if training.data == "exact" and objective.sampled:
         raise Unsupported(f"{problem.title()} has no exact loss to train on: use --data boards")
     chunk = choose_chunk(objective.network, objective.data, training=True)
     objective = dataclasses.replace(objective, chunk=chunk)
-    run = _open(path, problem, training, seeds, data_seeds, objective)
+    replaces = force and Run.remove(path)
+    run = _open(path, problem, training, seeds, data_seeds, objective, replaces=replaces)
     objective = dataclasses.replace(objective, chunk=Chunk(**run.document["computation"]["chunk"]))
     trainer = _Trainer(problem, training, objective, data_seeds)
     resume = path / "resume.safetensors"
@@ -221,16 +225,16 @@ def _update(
     return flat - mean * training.lr / (square.sqrt() + epsilon)
 
 
-def _check_seeds(seeds: Sequence[int], data_seeds: Sequence[int]) -> None:
+def _check_seeds(seeds: Sequence[int], data_seeds: Sequence[int], *, exact: bool) -> None:
     if not seeds:
         raise LandscapeError("there are no seeds to train: give at least one, such as --seeds 0:20")
     if wrong := [seed for seed in (*seeds, *data_seeds) if not 0 <= seed < 2**63]:
         raise LandscapeError(f"{wrong[0]} is no seed: seeds go from 0 to 2^63 - 1")
     if len(data_seeds) != len(seeds):
         raise LandscapeError(f"{len(seeds)} seeds but {len(data_seeds)} data seeds: give as many, or one for all")
-    pairs = list(zip(seeds, data_seeds, strict=True))
+    pairs = list(zip(seeds, [0] * len(seeds) if exact else data_seeds, strict=True))
     if repeated := [pair for pair in pairs if pairs.count(pair) > 1] if len(set(pairs)) < len(pairs) else []:
-        raise LandscapeError(f"seed {repeated[0][0]} is repeated with the same data seed: such members would be equal")
+        raise LandscapeError(f"seed {repeated[0][0]} is repeated with the same data: such members would be equal")
 
 
 def _open(
@@ -240,8 +244,10 @@ def _open(
     seeds: Sequence[int],
     data_seeds: Sequence[int],
     objective: Objective,
+    *,
+    replaces: bool,
 ) -> Run:
-    """The run at `path`: new, or an interrupted one of the same configuration."""
+    """The run at `path`: new, also in the place of a removed one, or an interrupted one of the same configuration."""
     wanted = {
         "problem": {"name": problem.name, "config": problem.config()},
         "training": {**dataclasses.asdict(training), "save_at": list(training.save_at or ())},
@@ -254,7 +260,7 @@ def _open(
         "chunk": dataclasses.asdict(objective.chunk) if objective.chunk else None,
     }
     if not (path / "run.json").exists():
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not replaces and (not path.is_dir() or any(path.iterdir())):
             raise LandscapeError(f"{path} exists and is no run: choose another directory with -o")
         return Run.create(path, {**wanted, "computation": computation})
     run = Run.open(path)

@@ -68,7 +68,7 @@ def test_every_order_begins_with_the_present_one() -> None:
     assert [[list(order) for order in each] for each in orders] == [[[0, 1], [0]], [[1, 0], [0]]]
     two_steps = Life(steps=2).symmetry()
     assert align.count_orders(two_steps) == len(list(align.every_order(two_steps))) == 4
-    with pytest.raises(LandscapeError, match="967680 orders of filters are too many to walk each"):
+    with pytest.raises(LandscapeError, match=r"10\^6\.0 orders of filters are too many to walk each"):
         next(align.every_order(Life(m_factor=4).symmetry()))
 
 

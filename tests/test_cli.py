@@ -205,6 +205,13 @@ def test_options_from_a_file(landscape: Program) -> None:
         (("train", "life", "--steps", "0"), "steps is 0, it must be at least 1", 1),
         (("train", "life", "--d-factor", "0.5"), "leaves no block: raise --d-factor", 1),
         (("train", "life", "--board", "10"), "'10' is no board: write HEIGHTxWIDTH", 1),
+        (("train", "life", "--board", "100000x2"), "write HEIGHTxWIDTH, such as 10x10, up to 4096", 1),
+        (("train", "life", "--d-factor", "inf"), "d_factor is inf, it must be at least 0 and finite", 1),
+        (("train", "life", "--seeds", "0:99999999999"), "has 99999999999 seeds: at most", 2),
+        (("train", "life", "--seeds", "0,0", "--data-seeds", "1,2"), "seed 0 is repeated with the same data", 1),
+        (("train", "life", "--resume-every", "nan"), "resume states every nan seconds make no sense", 1),
+        (("train", ".life:Life"), "cannot load problem '.life:Life'", 1),
+        (("walk", "--from", "a", "--to", "b", "--points", "9999999999"), "is not in the range", 2),
         (("train", "life", "--density", "1.5"), "a density of 1.5 is no probability", 1),
         (("train", "life", "--batches", "3", "--save-at", "9"), "cannot save at step 9", 1),
         (("train", "life", "--activation", "tanh"), "'tanh' is not one of", 2),
@@ -309,6 +316,69 @@ def test_nothing_is_replaced_without_force(landscape: Program, here: Path) -> No
     fails(landscape(*train, "--lr", "0.5"), "training.lr is 0.01 there and 0.5 here")
     assert landscape(*train, "--lr", "0.5", "--force").exit_code == 0
     fails(landscape("train", "life", *SMALL, "-o", "."), ". exists and is no run")
+
+
+def test_force_checks_first_and_leaves_what_is_not_of_the_run(landscape: Program) -> None:
+    train = ("train", "life", *SMALL, "-o", "run")
+    assert landscape(*train).exit_code == 0
+    Path("run/notes.txt").write_text("mine")
+    fails(landscape("train", "life", "--seeds", "1,1", "-o", "run", "--force"), "seed 1 is repeated")
+    assert Run.open(Path("run")).steps() == [0, 1, 2, 5]
+    assert landscape(*train, "--lr", "0.5", "--force").exit_code == 0
+    assert Path("run/notes.txt").read_text() == "mine"
+
+
+def test_types_in_an_options_file(landscape: Program) -> None:
+    for line, text in (
+        ("batches = 10.7", "'10.7' is not a valid integer range"),
+        ("batches = true", "'True' is not a valid integer range"),
+        ("lr = [1, 2]", "option 'lr' takes a single value, not [1, 2]"),
+        ("sigmoid = 1", "option 'sigmoid' is true or false, not 1"),
+    ):
+        Path("options.toml").write_text(line)
+        fails(landscape("train", "life", "--config", "options.toml", "-o", "run"), text, 2)
+    Path("options.toml").write_text("no-sigmoid = true\nseeds = [3, 5]\nbatches = 2\nsave-at = [0, 1]")
+    result = landscape("train", "life", "--config", "options.toml", "-o", "run")
+    assert result.exit_code == 0, result.output
+    document = Run.open(Path("run")).document
+    assert document["problem"]["config"]["sigmoid"] is False
+    assert document["seeds"] == [3, 5]
+    assert document["training"]["save_at"] == [0, 1]
+
+
+def test_a_folder_of_different_problems(landscape: Program) -> None:
+    for rule in ("B3/S23V", "B3/S23"):
+        name = rule.replace("/", "")
+        assert landscape("train", "life", "--rule", rule, *SMALL, "-o", name).exit_code == 0
+        Path("mixed").mkdir(exist_ok=True)
+        shutil.copy(Path(name) / "step-00000005.safetensors", Path("mixed") / f"{name}.safetensors")
+    fails(landscape("walk", "--from", "presolve", "--to", "mixed"), "holds checkpoints of different problems: rule is")
+
+
+def test_a_line_from_a_point_to_itself_is_flat(landscape: Program, here: Path) -> None:
+    assert landscape("walk", "--from", here, "--to", here, "-o", "self.h5").exit_code == 0
+    curves = Curves.read(Path("self.h5"))
+    assert (curves.loss == curves.loss[:, :1]).all()
+    result = landscape("plot", "walk", "self.h5")
+    assert result.exit_code == 0, result.output
+
+
+def test_one_end_of_many_lines_has_no_interval(landscape: Program, here: Path) -> None:
+    assert landscape("walk", "--from", f"{here}/@0", "--to", f"{here}/#3", "-o", "one.h5").exit_code == 0
+    found = json.loads(landscape("analyse", "barriers", "one.h5", "--json").stdout)
+    assert found["summary"]["above_chord"]["median_interval"] == [None, None]
+
+
+def test_names_that_look_like_something_else(landscape: Program, here: Path) -> None:
+    shutil.copytree(here, "r#1")
+    shutil.copytree(here, "r")
+    Path("r/step-abc.safetensors").touch()
+    for place, lines in (("r#1", 24), ("r/#1", 1), ("r", 24)):
+        result = landscape(
+            "walk", "--from", "presolve+noise:0.0001", "--to", place, "-o", "x.h5", "--points", "2", "--force"
+        )
+        assert result.exit_code == 0, result.output
+        assert len(Curves.read(Path("x.h5"))) == lines
 
 
 def test_where_nothing_can_be_written(landscape: Program, here: Path) -> None:

@@ -290,3 +290,14 @@ def test_the_config_makes_the_problem_again() -> None:
     problem = Life(rule="b3/s23", steps=3, m_factor=2, activation="gelu", sigmoid=False, board="4x6")
     assert problem.config()["rule"] == "B3/S23"
     assert Life(**problem.config()) == problem
+
+
+def test_one_block_of_two_steps_is_judged_on_boards() -> None:
+    """A patch of 3 x 3 cells does not say what becomes of its centre after two steps."""
+    life = Life(steps=2, d_factor=0.5, board="5x5")
+    objective = life.objective(samples=64)
+    assert objective.sampled
+    one = Life().objective()
+    presolve = Life().landmark("presolve")
+    assert one(presolve)["solved"].item() == 1
+    assert objective(presolve)["solved"].item() == 0

@@ -163,7 +163,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"seeds": []}, "there are no seeds to train"),
-        ({"seeds": [1, 2, 1]}, "seed 1 is repeated with the same data seed"),
+        ({"seeds": [1, 2, 1]}, "seed 1 is repeated with the same data"),
         ({"seeds": [1, 2], "data_seeds": [1, 2, 3]}, "2 seeds but 3 data seeds"),
         ({"seeds": [-1]}, "seed"),
         ({"seeds": [2**63]}, "seed"),

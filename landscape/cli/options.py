@@ -17,6 +17,9 @@ __all__ = ["RANGE", "SEEDS", "computing", "config_file", "json_flag", "output", 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+_MOST_SEEDS = 10_000_000
+
+
 class _Seeds(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
     """`0:20`, `3`, `0:5,10,20:30`: half-open ranges and single seeds."""
 
@@ -32,6 +35,8 @@ class _Seeds(click.ParamType):  # type: ignore[type-arg]  # generic in newer ver
                 self.fail(
                     f"'{piece}' is no seed: write numbers and half-open ranges, such as 0:20 or 0:5,9", param, ctx
                 )
+            if colon and int(last) - int(first) > _MOST_SEEDS:
+                self.fail(f"'{piece}' has {int(last) - int(first)} seeds: at most {_MOST_SEEDS} fit a run", param, ctx)
             seeds += range(int(first), int(last)) if colon else [int(first)]
         if not seeds:
             self.fail(f"'{value}' is empty: 0:20 means the seeds 0 to 19", param, ctx)
@@ -70,7 +75,7 @@ def output(text: str) -> Callable[[Command], Command]:
     return add
 
 
-def _config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+def _config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
     """Make a TOML file's values the defaults of the command."""
     if path is None:
         return
@@ -78,19 +83,40 @@ def _config(ctx: click.Context, param: click.Parameter, path: Path | None) -> No
         values = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise LandscapeError(f"cannot read {path}: {error}") from error
-    names = {
-        opt.lstrip("-").replace("-", "_"): p.name for p in ctx.command.params for opt in [*p.opts, *p.secondary_opts]
+    options = {
+        opt.lstrip("-").replace("-", "_"): (param, opt in param.secondary_opts)
+        for param in ctx.command.params
+        for opt in (*param.opts, *param.secondary_opts)
+        if param.name != "config"
     }
-    defaults = {}
+    defaults: dict[str, Any] = {}
     for key, value in values.items():
-        name = names.get(key.replace("-", "_"))
-        if name is None:
-            close = difflib.get_close_matches(key, names, n=1)
-            raise click.UsageError(
-                f"{path}: there is no option '{key}'" + (f", did you mean {close[0]}?" if close else "")
-            )
-        defaults[name] = value
+        if key.replace("-", "_") not in options:
+            close = difflib.get_close_matches(key, options, n=1)
+            hint = f", did you mean {close[0]}?" if close else ""
+            raise click.UsageError(f"{path}: there is no option '{key}'{hint}")
+        param, negated = options[key.replace("-", "_")]
+        assert param.name is not None
+        try:
+            defaults[param.name] = _from_toml(param, value, negated)
+        except TypeError as error:
+            raise click.UsageError(f"{path}: option '{key}' {error}, not {value!r}") from error
     ctx.default_map = defaults
+
+
+def _from_toml(param: click.Parameter, value: Any, negated: bool) -> Any:
+    """A value as the command line would give it: text, so that it is converted and checked in the same way."""
+    if param.type is click.BOOL or getattr(param, "is_flag", False):
+        if not isinstance(value, bool):
+            raise TypeError("is true or false")
+        return value != negated
+    if isinstance(value, list) and param.type in (SEEDS, RANGE):
+        return (":" if param.type is RANGE else ",").join(map(str, value))
+    if getattr(param, "multiple", False):
+        return list(map(str, value)) if isinstance(value, list) else [str(value)]
+    if isinstance(value, list | dict):
+        raise TypeError("takes a single value")
+    return str(value)
 
 
 def config_file(command: Command) -> Command:

@@ -1,7 +1,6 @@
 """`landscape train PROBLEM`: train and checkpoint many seeds."""
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +55,6 @@ def _verb(
     exact = not problem.objective().sampled
     training = Training(**settings | {"data": settings["data"] or ("exact" if exact else "boards")})
     path = output or Path("checkpoints") / _default_name(problem)
-    if force and (path / "run.json").exists():
-        shutil.rmtree(path)
     steps = Progress("train", "steps")
     try:
         run = train(
@@ -68,6 +65,7 @@ def _verb(
             data_seeds=data_seeds,
             device=device,
             resume_every=resume_every,
+            force=force,
             on_progress=steps,
         )
     except KeyboardInterrupt as error:

@@ -24,7 +24,7 @@ __all__ = ["command"]
 )
 @click.option("--from", "start", required=True, metavar="PLACE", help="Where the lines begin.")
 @click.option("--to", "end", required=True, metavar="PLACE", help="Where the lines end.")
-@click.option("--points", type=click.IntRange(min=2), default=51, help="Points of a line.")
+@click.option("--points", type=click.IntRange(2, 1_000_001), default=51, help="Points of a line.")
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
 @click.option(
     "--pairs",

@@ -78,12 +78,12 @@ def walk_curves(
                 place[line], low, high, color=group_color(group[line]), alpha=0.25, lw=0, zorder=_LINES - 0.1
             )
     _mark_start(ax, curves, loss)
-    margin = 0.03 * np.ptp(place)
+    margin = 0.03 * np.ptp(place) or 0.5  # lines from a point to itself have no length
     ax.set_xlim(place.min() - margin, place.max() + margin)
     ax.set_xlabel(_DISTANCES[x])
     _log_axis(ax, curves.loss, floor, [curves.loss])
     ax.set_ylabel(with_unit("loss", unit or curves.attributes.get("loss_unit")))
-    _name_groups(ax, group, names)
+    _name_groups(ax, group, names, independent=len(np.unique(curves.to_member)) == len(curves))
     return ax
 
 
@@ -238,15 +238,18 @@ def _mark_start(ax: Axes, curves: Curves, loss: Float[np.ndarray, "line point"])
         ax.annotate(_start(curves), at, offset, textcoords="offset points", va=side, size="small", zorder=5)
 
 
-def _name_groups(ax: Axes, group: Int[np.ndarray, " line"], names: Sequence[str]) -> None:
-    """Each group with its share of the lines, above the axes, where no line can run through it."""
+def _name_groups(ax: Axes, group: Int[np.ndarray, " line"], names: Sequence[str], *, independent: bool) -> None:
+    """Each group with its share of the lines, above the axes, where no line can run through it; with an interval if the
+    lines are independent.
+    """
     handles: list[Line2D] = []
     for index in np.unique(group) if len(names) else ():
         share = Proportion(int((group == index).sum()), len(group))
         low, high = (100 * bound for bound in share.interval)
         text = f"{names[index]}: {share.count}"
         # Of two groups the second share follows from the first.
-        text += f" of {share.total} (95 % interval {low:.1f} to {high:.1f} %)" if not handles else ""
+        if not handles:
+            text += f" of {share.total}" + (f" (95 % interval {low:.1f} to {high:.1f} %)" if independent else "")
         handles.append(Line2D([], [], color=group_color(index), lw=2, label=text))
     if handles:
         legend = ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles))

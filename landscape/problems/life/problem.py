@@ -1,7 +1,7 @@
 """The Game of Life as a problem: learn the state of a board some generations later.
 
-With a single block the output at a cell depends on its 3 x 3 patch alone, and the objective is exact: a weighted data
-set of 512 patterns. With more, boards are sampled.
+With a single step and block the output at a cell depends on its 3 x 3 patch alone, and the objective is exact: a
+weighted data set of 512 patterns. With more, boards are sampled.
 """
 
 import dataclasses
@@ -26,6 +26,9 @@ from landscape.stacked import Stacked, features_first
 __all__ = ["Life"]
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "rrelu"]
+
+#: Longest side of a board.
+LARGEST_SIDE = 4096
 
 #: Boards of the sampled objective where the caller does not say.
 BOARDS = 1000
@@ -55,8 +58,8 @@ class Life(Problem):
     def __post_init__(self) -> None:
         object.__setattr__(self, "rule", str(Rule.parse(self.rule)))
         for field, least in (("steps", 1), ("m_factor", 1), ("d_factor", 0)):
-            if not getattr(self, field) >= least:
-                raise LandscapeError(f"{field} is {getattr(self, field)}, it must be at least {least}")
+            if not least <= getattr(self, field) < float("inf"):
+                raise LandscapeError(f"{field} is {getattr(self, field)}, it must be at least {least} and finite")
         if self.blocks < 1:
             raise LandscapeError(
                 f"floor({self.steps} x {self.d_factor}) leaves no block: raise --d-factor to {1 / self.steps:g} or more"
@@ -76,14 +79,20 @@ class Life(Problem):
     def board_size(self) -> tuple[int, int]:
         """Height and width of a board."""
         match = re.fullmatch(r"(\d+)x(\d+)", self.board)
-        if match is None or "0" in match.groups():
-            raise LandscapeError(f"'{self.board}' is no board: write HEIGHTxWIDTH, such as 10x10")
-        return int(match[1]), int(match[2])
+        height, width = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
+            raise LandscapeError(f"'{self.board}' is no board: write HEIGHTxWIDTH, such as 10x10, up to {LARGEST_SIDE}")
+        return height, width
+
+    @property
+    def exact(self) -> bool:
+        """Whether network and rule both see a patch of 3 x 3 cells, so that 512 patterns say everything."""
+        return self.steps == self.blocks == 1
 
     def title(self) -> str:
         """Rule, steps, width and activation."""
         steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
-        depth = "" if self.blocks == self.steps else f", {self.blocks} blocks"
+        depth = "" if self.blocks == self.steps else f", {self.blocks} block{'s' if self.blocks > 1 else ''}"
         head = " + sigmoid" if self.sigmoid else ""
         return f"Life {self.rule}, {steps}{depth}, m = {self.m_factor}, {self.activation}{head}"
 
@@ -99,13 +108,12 @@ class Life(Problem):
         samples: int | None = None,
         seed: int = 0,
     ) -> Objective:
-        """Exact for a single block, sampled boards (1000 unless told) for more.
+        """Exact for a single block and step, sampled boards (1000 unless told) for more.
 
         Metrics: `loss`; `accuracy`, the probability that a cell is right; `right`, patterns (exact) or boards (sampled)
-        that are entirely right; `solved`, all of them. With several blocks a sample is a board.
+        that are entirely right; `solved`, all of them.
         """
-        exact = self.blocks == 1
-        if exact:
+        if self.exact:
             inputs, targets, weights = self._pattern_data
             data = Batch.padded(features_first(inputs.to(device, dtype)), targets.to(device, dtype), weights.to(device))
         else:
@@ -114,27 +122,27 @@ class Life(Problem):
         metrics = {
             "loss": Metric(self._losses),
             "accuracy": Metric(self._cells_right),
-            "right": Metric(self._all_right if self.blocks > 1 else self._cells_right, "count"),
-            "solved": Metric(self._all_right if self.blocks > 1 else self._cells_right, "all"),
+            "right": Metric(self._cells_right if self.exact else self._all_right, "count"),
+            "solved": Metric(self._cells_right if self.exact else self._all_right, "all"),
         }
         return Objective(
-            network=Stacked(self._build(pad=not exact, logits=True)),
+            network=Stacked(self._build(pad=not self.exact, logits=True)),
             data=data,
             metrics=metrics,
             predict=self._predict,
-            sampled=not exact,
+            sampled=not self.exact,
             unit="nats per cell" if self.loss == "bce" else "squared error per cell",
         )
 
     def training_batch(
         self, seeds: Int[Tensor, " member"], step: int, size: int, *, device: str | torch.device, dtype: torch.dtype
     ) -> Batch:
-        """`size` fresh boards a seed; with a single block, their counts of the 512 patterns as weights.
+        """`size` fresh boards a seed; where the objective is exact, their counts of the 512 patterns as weights.
 
         The gradient is that of the boards. (RReLU and dropout then draw their numbers for each pattern, not each cell.)
         """
         seeds = seeds.to(device)
-        if self.blocks > 1:
+        if not self.exact:
             return self._board_data(seeds, step, size, dtype)
         height, width = self.board_size
         counts = boards.pattern_counts(seeds, step, size, height, width, self.density)
