@@ -173,7 +173,9 @@ class Restless(nn.Module):
 
 @pytest.mark.parametrize("backend", ["loop", "vmap"])
 def test_a_stochastic_module_is_refused(backend: str, squares: Callable[..., Objective]) -> None:
-    objective = squares(Restless(), torch.ones(40, 2), torch.ones(40, 1), backend=backend)
+    # Samples that differ: which of them are dropped, not only how many, then shows in the loss.
+    inputs = torch.linspace(1, 3, 400).reshape(200, 2) ** 3
+    objective = squares(Restless(), inputs, torch.ones(200, 1), backend=backend)
     with pytest.raises(Unverified, match=r"not deterministic.*dropout"):
         objective.check_deterministic(objective.network.template)
 
