@@ -15,8 +15,8 @@ _KEPT_BYTES, _LARGEST_KEPT = 2**28, 2**25
 def keep_freed_memory() -> None:
     """Tell glibc to keep up to 256 MiB of freed memory for the next chunk.
 
-    Else it hands the memory back after each chunk, and its pages are faulted in again: 20 % of the time of a training
-    step and more, on a virtual machine. Other C libraries are left as they are.
+    Else it hands the memory back after each chunk, and its pages are faulted in again: on a virtual machine, a good
+    part of the time of a training step. Other C libraries are left as they are.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         libc = ctypes.CDLL(None)

@@ -52,9 +52,11 @@ class Checkpoint:
         bad = [i for i in range(len(self.stack)) if not all(ok[i] for ok in finite.values())]
         if bad:
             names = [name for name, ok in finite.items() if not ok[bad[0]]]
+            first = self.sources[bad[0]]
+            remedy = "leave that file out" if first.seed is None else "choose others with RUN/#seed"
             raise LandscapeError(
-                f"{len(bad)} of {len(self.stack)} members of {self.sources[bad[0]].path} have parameters that are NaN "
-                f"or infinite, first {self.sources[bad[0]].label} in {', '.join(names)}: choose others with RUN/#seed"
+                f"{len(bad)} of {len(self.stack)} members of {first.path} have parameters that are NaN or infinite, "
+                f"first {first.label} in {', '.join(names)}: {remedy}"
             )
 
 
