@@ -1,102 +1,205 @@
-"""Gradients of small chains of layers, written out.
+"""Gradients of chains of layers, written out.
 
-For networks of a few parameters, the bookkeeping of automatic differentiation costs more than the arithmetic, and large
-chunks, which would make up for it, no longer fit a core's cache. A chain here is a product that reads shared data, then
-products without neighbourhoods (Linear, Conv 1 x 1) and rectifiers; any other network is left to autograd.
+For networks of few parameters the bookkeeping of automatic differentiation costs more than the arithmetic; where
+activations fill a cache, what it keeps and copies costs as much again. A chain is a sequence of convolutions, linear
+layers, padding and elementwise activations, which may begin with a table; other networks are left to autograd.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from landscape.params import Stack
-from landscape.stacked import Stacked, leaves, windows
+from landscape.stacked import Stacked, fold, leaves, look_up, product, windows
 
 __all__ = ["Chain"]
+
+#: From the derivative of the loss in a layer's outputs to that in its inputs.
+Pull = Callable[[Tensor], Tensor]
+
+
+class _Activation(NamedTuple):
+    """An elementwise activation: its values (written over its inputs where the way back needs only the values), and
+    the way back: (pull, inputs, values) -> pull.
+    """
+
+    values: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Chain:
     """`gradient` of a loss with respect to all parameters of a stack, equal to autograd's but for rounding."""
 
-    def __init__(self, layers: Sequence[tuple[str, nn.Module]]) -> None:
+    def __init__(self, network: Stacked) -> None:
         """Use `Chain.of`, which knows which networks are chains."""
-        self._first = layers[0][1]
-        # Products by name, each with the slope below zero of the rectifier behind it; None where there is none.
-        self._steps: list[tuple[str, float | None]] = []
-        for name, layer in layers:
-            if _slope(layer) is None:
-                self._steps.append((name, None))
-            else:
-                self._steps[-1] = (self._steps[-1][0], _slope(layer))
+        self._layers = list(leaves(network.module))
+        self._table = network.table
+        last = network.table.layers if network.table else 0
+        self._head = [each for each in self._layers[:last] if not isinstance(each[1], nn.ConstantPad2d)]
+        self._tail = self._layers[last:]
 
     @classmethod
     def of(cls, network: Stacked) -> "Chain | None":
         """The chain that a network is, or None."""
         if network.backend != "stacked":
             return None
-        layers = list(leaves(network.module))
-        products = [isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None for _, layer in layers]
-        alternating = all(a or b for a, b in itertools.pairwise(products))
-        known = all(product or _slope(layer) is not None for product, (_, layer) in zip(products, layers, strict=True))
-        local = all(
-            isinstance(layer, nn.Linear) or _is_pointwise(layer) for _, layer in layers[1:] if _slope(layer) is None
-        )
-        return cls(layers) if products[0] and alternating and known and local else None
-
-    def prepare(self, inputs: Float[Tensor, "1 feature sample *space"]) -> Float[Tensor, "in position"]:
-        """What the first product reads, with a last row of ones for its bias; the same for all members."""
-        shared = windows(self._first, inputs)[0][0] if isinstance(self._first, nn.Conv2d) else inputs[0]
-        return torch.cat([shared, shared.new_ones(1, shared.shape[1])])
+        layers = [layer for _, layer in leaves(network.module)]
+        weighs = [isinstance(layer, nn.Linear | nn.Conv2d) for layer in layers]
+        for number, layer in enumerate(layers):
+            # An activation may write over its inputs only where a product has made them.
+            after_product = number > 0 and weighs[number - 1]
+            if not (
+                (weighs[number] and layer.bias is not None)
+                or isinstance(layer, nn.ConstantPad2d)
+                or (type(layer) in _ACTIVATIONS and after_product)
+            ):
+                return None
+        return cls(network) if any(weighs) else None
 
     @torch.no_grad()
     def gradient(
         self,
         stack: Stack,
-        prepared: Float[Tensor, "in position"],
-        loss: Callable[[Float[Tensor, "member out position"]], Float[Tensor, " member"]],
-    ) -> tuple[Float[Tensor, " member"], Float[Tensor, "member parameter"]]:
-        """Loss of each member, computed by `loss` from the outputs, and its gradient, ordered as by `Stack.flatten`."""
-        weights = [stack[f"{name}.weight"].flatten(2) for name, _ in self._steps]
-        biases = [stack[f"{name}.bias"] for name, _ in self._steps]
-        joined = torch.cat([weights[0], biases[0][..., None]], dim=2)
-        value = (joined.flatten(0, 1) @ prepared).view(len(stack), -1, prepared.shape[1])
-        values = []
-        for number, (_, slope) in enumerate(self._steps):
-            if number:
-                value = torch.baddbmm(biases[number][..., None], weights[number], value)
-            if slope is not None:
-                torch.ops.aten.leaky_relu_(value, slope)
-            values.append(value)
-        with torch.enable_grad():
-            losses = loss(value.requires_grad_())
-            (pull,) = torch.autograd.grad(losses.sum(), value)
+        parts: Iterable[Shaped[Tensor, "members feature *space sample"]],
+        slope: Callable[[int, Float[Tensor, "member out *space sample"]], Float[Tensor, "member out *space sample"]],
+    ) -> Float[Tensor, "member parameter"]:
+        """The gradient of a loss, ordered as by `Stack.flatten`, over data that comes in parts.
+
+        `slope` gives the derivative of the loss in the outputs, from the number of a part and its outputs. What a table
+        is looked up for is computed once for all parts, forth and back.
+        """
         pulls: dict[str, Tensor] = {}
-        for number in reversed(range(len(self._steps))):
-            name, slope = self._steps[number]
-            if slope is not None:
-                # From the rectifier's output, which has the sign of its input.
-                pull = torch.ops.aten.leaky_relu_backward(pull, values[number].detach(), slope, True)
-            if number:
-                pulls[f"{name}.weight"] = pull @ values[number - 1].mT
-                pulls[f"{name}.bias"] = pull.sum(2)
-                pull = weights[number].mT @ pull
+        head: list[Pull] = []
+        rows = row_pull = None
+        for number, inputs in enumerate(parts):
+            tape: list[Pull] = []
+            if inputs.is_floating_point():
+                x = self._forward(self._layers, stack, inputs, pulls, tape, shared=True)
             else:
-                both = (pull.flatten(0, 1) @ prepared.T).view(len(stack), -1, len(prepared))
-                pulls[f"{name}.weight"], pulls[f"{name}.bias"] = both[..., :-1], both[..., -1]
-        return losses.detach(), torch.cat([pulls[key].reshape(len(stack), -1) for key in stack.tensors], dim=1)
+                if rows is None:
+                    rows = self._forward(self._head, stack, self._rows(stack), pulls, head, shared=True)
+                    row_pull = torch.zeros_like(rows)
+                codes = inputs if len(inputs) == 1 else inputs.long()
+                x = look_up(rows, codes)
+                x = self._forward(self._tail, stack, x, pulls, tape, shared=False)
+            pull = slope(number, x)
+            while tape:
+                pull = tape.pop()(pull)
+            if row_pull is not None:
+                places = codes.flatten(2).long().expand(len(stack), row_pull.shape[1], -1)
+                row_pull.view(*row_pull.shape[:2], -1).scatter_add_(2, places, pull.flatten(2))
+        while head:
+            assert row_pull is not None
+            row_pull = head.pop()(row_pull)
+        return torch.cat([pulls[key].reshape(len(stack), -1) for key in stack.tensors], dim=1)
+
+    def _rows(self, stack: Stack) -> Tensor:
+        assert self._table is not None
+        return self._table.rows.to(stack.device, stack.dtype)
+
+    @staticmethod
+    def _forward(
+        layers: Sequence[tuple[str, nn.Module]],
+        stack: Stack,
+        x: Tensor,
+        pulls: dict[str, Tensor],
+        tape: list[Pull],
+        *,
+        shared: bool,
+    ) -> Tensor:
+        """Outputs of the layers; `tape` gets their ways back, which leave the derivatives of parameters in `pulls`.
+
+        Before the first parameters nothing asks for the way back, unless `x` itself came from some, so is not `shared`.
+        """
+        asked = not shared
+        for name, layer in layers:
+            if isinstance(layer, nn.ConstantPad2d):
+                x, back = _pad(layer, x)
+            elif isinstance(layer, nn.Linear | nn.Conv2d):
+                x, back = _weigh(name, layer, x, stack, pulls, asked=asked)
+                asked = True
+            else:
+                x, back = _act(layer, x)
+            tape.append(back)
+        return x
 
 
-def _slope(layer: nn.Module) -> float | None:
-    """Slope below zero of a rectifier in evaluation; None for other layers."""
-    if isinstance(layer, nn.LeakyReLU) and layer.negative_slope >= 0:
-        return float(layer.negative_slope)
-    if isinstance(layer, nn.RReLU):
-        return (layer.lower + layer.upper) / 2
-    return 0.0 if isinstance(layer, nn.ReLU) else None
+def _weigh(
+    name: str, layer: nn.Linear | nn.Conv2d, x: Tensor, stack: Stack, pulls: dict[str, Tensor], *, asked: bool
+) -> tuple[Tensor, Pull]:
+    """A product with weights; its derivative in the data only where that is `asked` for."""
+    prefix = f"{name}." if name else ""
+    weight, bias = stack[f"{prefix}weight"].flatten(2), stack[f"{prefix}bias"]
+    read = windows(layer, x) if isinstance(layer, nn.Conv2d) else x
+    flat = read.flatten(2)
+    if flat.shape[0] == 1:  # shared by all members, with a row of ones for the bias: one product for all
+        flat = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=1)
+        joined = torch.cat([weight, bias[..., None]], dim=2)
+        values = (joined.flatten(0, 1) @ flat[0]).view(len(stack), -1, flat.shape[2])
+    else:
+        values = product(weight, bias, flat)
+
+    def back(pull: Tensor) -> Tensor:
+        pull = pull.flatten(2)
+        if flat.shape[0] == 1:
+            both = (pull.flatten(0, 1) @ flat[0].T).view(len(stack), -1, flat.shape[1])
+            in_weight, in_bias = both[..., :-1], both[..., -1]
+        else:
+            in_weight, in_bias = pull @ flat.mT, pull.sum(2)
+        for key, derivative in ((f"{prefix}weight", in_weight), (f"{prefix}bias", in_bias)):
+            pulls[key] = pulls[key] + derivative if key in pulls else derivative
+        if not asked:
+            return pull
+        pulled = (weight.mT @ pull).view(len(stack), *read.shape[1:])
+        return fold(layer, pulled, x.shape) if isinstance(layer, nn.Conv2d) else pulled
+
+    return values.view(*values.shape[:2], *read.shape[2:]), back
 
 
-def _is_pointwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and (layer.kernel_size, layer.stride, layer.padding) == ((1, 1), (1, 1), (0, 0))
+def _act(layer: nn.Module, x: Tensor) -> tuple[Tensor, Pull]:
+    activation = _ACTIVATIONS[type(layer)](layer)
+    values = activation.values(x)
+    return values, lambda pull: activation.back(pull, x, values)
+
+
+def _pad(layer: nn.ConstantPad2d, x: Tensor) -> tuple[Tensor, Pull]:
+    left, right, top, bottom = layer.padding
+    height, width = x.shape[2:4]
+    values = F.pad(x, (0, 0, left, right, top, bottom), value=layer.value)
+    return values, lambda pull: pull[:, :, top : top + height, left : left + width]
+
+
+def _rectifier(slope: float) -> _Activation:
+    """From the output, which has the sign of the input."""
+    if slope < 0:
+        return _Activation(
+            lambda x: F.leaky_relu(x, slope),
+            lambda pull, x, y: torch.ops.aten.leaky_relu_backward(pull, x, slope, False),
+        )
+    return _Activation(
+        lambda x: torch.ops.aten.leaky_relu_(x, slope),
+        lambda pull, x, y: torch.ops.aten.leaky_relu_backward(pull, y, slope, True),
+    )
+
+
+_ACTIVATIONS: dict[type[nn.Module], Callable[[Any], _Activation]] = {
+    nn.ReLU: lambda layer: _rectifier(0.0),
+    nn.LeakyReLU: lambda layer: _rectifier(layer.negative_slope),
+    nn.RReLU: lambda layer: _rectifier((layer.lower + layer.upper) / 2),
+    nn.ELU: lambda layer: _Activation(
+        lambda x: F.elu_(x, layer.alpha),
+        lambda pull, x, y: torch.ops.aten.elu_backward(pull, layer.alpha, 1.0, 1.0, True, y),
+    ),
+    nn.GELU: lambda layer: _Activation(
+        lambda x: F.gelu(x, approximate=layer.approximate),
+        lambda pull, x, y: torch.ops.aten.gelu_backward(pull, x, approximate=layer.approximate),
+    ),
+    nn.Sigmoid: lambda layer: _Activation(
+        lambda x: x.sigmoid_(), lambda pull, x, y: torch.ops.aten.sigmoid_backward(pull, y)
+    ),
+    nn.Tanh: lambda layer: _Activation(lambda x: x.tanh_(), lambda pull, x, y: torch.ops.aten.tanh_backward(pull, y)),
+}

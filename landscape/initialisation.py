@@ -13,7 +13,7 @@ from landscape.params import Stack
 
 __all__ = ["Scheme", "initialise"]
 
-Scheme = Literal["default", "normal"]
+Scheme = Literal["default", "normal", "normal_uniform"]
 
 _STREAM = 0
 
@@ -30,7 +30,8 @@ def initialise(
 
     `default` draws as PyTorch's Conv and Linear layers do: weights and biases uniform within 1 / sqrt(fan-in) (the
     distribution is PyTorch's, the numbers are not: they come from Philox, so that a seed gives the same network in any
-    company). `normal` draws all from N(0, std^2). Either is then multiplied by `scale`.
+    company). `normal` draws all from N(0, std^2); `normal_uniform` only the weights, and biases
+    uniform within 1 (with std 0.02 what the study's code calls `--normalize`). All is then multiplied by `scale`.
 
     Raises `Unsupported` for `default` if a parameter belongs to no Conv or Linear layer.
     """
@@ -41,11 +42,18 @@ def initialise(
     if scheme == "normal":
         flat = philox.normal(keys, stream=_STREAM, step=0, count=template.parameters) * std
     else:
+        ones = scheme == "normal_uniform"
+        limits = [1.0] * len(template.tensors) if ones else _bounds(network)
         bounds = torch.cat(
-            [torch.full((math.prod(s),), b) for s, b in zip(template.shapes.values(), _bounds(network), strict=True)]
+            [torch.full((math.prod(s),), b) for s, b in zip(template.shapes.values(), limits, strict=True)]
         )
         u = philox.uniform(keys, stream=_STREAM, step=0, count=template.parameters)
         flat = (2 * u - 1) * bounds
+    if scheme == "normal_uniform":
+        # Numbers of another step than the biases, which would be made of the same words.
+        gaussian = philox.normal(keys, stream=_STREAM, step=1, count=template.parameters) * std
+        weights = [torch.full((math.prod(s),), len(s) > 1) for s in template.shapes.values()]
+        flat = torch.where(torch.cat(weights), gaussian, flat.double())
     return template.unflatten((flat * scale).float())
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -19,10 +19,13 @@ from landscape.errors import LandscapeError, Mismatch, Unverified
 from landscape.params import Stack
 from landscape.stacked import Noise, Stacked
 
-__all__ = ["Batch", "Chunk", "Metric", "Objective", "choose_chunk"]
+__all__ = ["Batch", "Chunk", "Data", "Metric", "Objective", "choose_chunk"]
 
 #: Bytes of the widest activation of a chunk: about a core's cache on a CPU, a small share of the memory on a GPU.
 ACTIVATION_BYTES = {"cpu": 2**20, "cuda": 2**28}
+
+#: The same in training on a CPU where each member has data of its own, and about how many members then make a chunk.
+OWN_BYTES, OWN_MEMBERS = 5 * 2**20, 10
 
 #: Sample axes are padded to a multiple of this with weight zero, and members come in multiples of at least this half:
 #: vector units then never treat a member's numbers differently for its place.
@@ -30,15 +33,34 @@ SAMPLE_MULTIPLE = 32
 MEMBER_MULTIPLE = 16
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Batch:
-    """Weighted samples, features-first; a leading axis of 1 is shared by all members.
+@runtime_checkable
+class Data(Protocol):
+    """Weighted samples, of which a part at a time is needed as a `Batch`.
 
     `weights` sum to 1 over real samples; a sample of weight zero is padding and counts nowhere.
     """
 
-    inputs: Float[Tensor, "members feature sample *space"]
-    targets: Shaped[Tensor, "members_of_targets sample *target"]
+    @property
+    def weights(self) -> Float[Tensor, "members_of_weights sample"]: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def members(self, index: Tensor) -> "Data":
+        """The part that belongs to the members at `index`."""
+
+    def samples(self, start: int, stop: int) -> "Batch":
+        """A range of samples; both ends are multiples of 32, or the last end is that of all."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """Data in memory, samples last; a leading axis of 1 is shared by all members.
+
+    Inputs that are integers stand for rows of the network's table (see `landscape.stacked.Table`).
+    """
+
+    inputs: Shaped[Tensor, "members feature *space sample"]
+    targets: Shaped[Tensor, "members_of_targets *target sample"]
     weights: Float[Tensor, "members_of_weights sample"]
 
     @classmethod
@@ -47,15 +69,19 @@ class Batch:
 
         Without `weights` each sample weighs the same.
         """
-        count = inputs.shape[2]
+        count = inputs.shape[-1]
         if weights is None:
             weights = torch.full((1, count), 1 / count, dtype=torch.float64, device=inputs.device)
         extra = -count % SAMPLE_MULTIPLE
         if extra:
-            inputs = torch.cat([inputs, inputs[:, :, :1].repeat_interleave(extra, 2)], 2)
-            targets = torch.cat([targets, targets[:, :1].repeat_interleave(extra, 1)], 1)
+            inputs, targets = (
+                torch.cat([each, each[..., :1].repeat_interleave(extra, -1)], -1) for each in (inputs, targets)
+            )
             weights = torch.cat([weights, weights.new_zeros(weights.shape[0], extra)], 1)
         return cls(inputs, targets, weights)
+
+    def __len__(self) -> int:
+        return self.inputs.shape[-1]
 
     def members(self, index: Tensor) -> "Batch":
         """The part that belongs to the members at `index`."""
@@ -66,20 +92,22 @@ class Batch:
 
     def samples(self, start: int, stop: int) -> "Batch":
         """A range of samples."""
-        return Batch(self.inputs[:, :, start:stop], self.targets[:, start:stop], self.weights[:, start:stop])
+        return Batch(self.inputs[..., start:stop], self.targets[..., start:stop], self.weights[:, start:stop])
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
     """A number for each sample, and how samples become one number a member.
 
-    `per_sample(outputs, targets)` gives [member, sample]. `mean` weighs the samples; `count` adds them up, each real
-    sample once; `all`, for samples that are 0 or 1, is 1 where every real one is. Metrics with the very same
-    `per_sample` compute it once.
+    `per_sample(outputs, targets)` gives [member, sample]. `mean` weighs the samples; `count` adds them up, each
+    real sample once; `all`, for samples that are 0 or 1, is 1 where every real one is. Metrics with the very same
+    `per_sample` compute it once. `slope(outputs, targets)`, where it is given, is the derivative of each sample's number
+    in the outputs, in their shape; training then needs no autograd for it.
     """
 
     per_sample: Callable[[Tensor, Tensor], Tensor]
     reduction: Literal["mean", "count", "all"] = "mean"
+    slope: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,25 +118,37 @@ class Chunk:
     samples: int
 
 
-def choose_chunk(network: Stacked, data: Batch, *, training: bool = False) -> Chunk:
+def choose_chunk(network: Stacked, data: Data, *, training: bool = False) -> Chunk:
     """Sizes at which the widest activation of a chunk has about `ACTIVATION_BYTES`, and a bounded number of members on
     a CPU: small chunks waste little on a short last one (a line of 51 points).
 
-    For `training` chunks are larger: a backward pass has more operations to pay for.
+    For `training` chunks are larger: a backward pass has more operations to pay for. Where each member has data of its
+    own, products are member by member anyway, and a chunk has few members, so that 20 seeds fill their last one.
     """
-    device, itemsize = data.inputs.device.type, data.inputs.dtype.itemsize
+    inputs = data.samples(0, SAMPLE_MULTIPLE).inputs
+    device = inputs.device.type
     budget = ACTIVATION_BYTES.get(device, ACTIVATION_BYTES["cuda"]) * (2 if training else 1)
-    most_members = 256 if training else 64
-    width = network.widest(data.inputs) * itemsize
+    width = network.widest(inputs) * (inputs.dtype.itemsize if inputs.is_floating_point() else 4)
+    threads = torch.get_num_threads() if device == "cpu" else 1
+    if training and inputs.shape[0] > 1:
+        return _own_chunk(width, len(data), math.lcm(2, threads), device)
     fitting = 4 * budget // (MEMBER_MULTIPLE * width)
-    samples = min(data.inputs.shape[2], max(SAMPLE_MULTIPLE, fitting // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE))
+    samples = min(len(data), max(SAMPLE_MULTIPLE, fitting // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE))
     # A multiple of the thread count too: elementwise operations split a chunk evenly over threads, and a split inside a
     # vector would make rounding depend on the place.
-    multiple = math.lcm(MEMBER_MULTIPLE, torch.get_num_threads() if device == "cpu" else 1)
+    multiple = math.lcm(MEMBER_MULTIPLE, threads)
     members = round(budget / (samples * width) / multiple) * multiple
     if device == "cpu":
-        members = min(members, most_members // multiple * multiple)
+        members = min(members, (256 if training else 64) // multiple * multiple)
     return Chunk(max(multiple, members), samples)
+
+
+def _own_chunk(width: int, samples: int, multiple: int, device: str) -> Chunk:
+    """Members with data of their own: about ten of them on a CPU, so that 20 fill two chunks; on a GPU all that fit."""
+    budget, most = (OWN_BYTES, OWN_MEMBERS) if device == "cpu" else (ACTIVATION_BYTES["cuda"] * 4, 2**16)
+    members = max(multiple, min(most, 8 * budget // (SAMPLE_MULTIPLE * width)) // multiple * multiple)
+    fitting = budget // (members * width) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE
+    return Chunk(members, min(samples, max(SAMPLE_MULTIPLE, fitting)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -117,16 +157,18 @@ class Objective:
 
     `metrics` holds at least `loss`, a weighted mean. Where the data is a `sampled` part of what is meant, each mean
     comes with its standard error over samples, under its name and `_se`. `predict` turns outputs into decisions,
-    [member, sample, *target]. `unit` is that of the loss. With `chunk` None a size is chosen for the device.
+    [member, *target, sample]. `unit` is that of the loss. With `chunk` None a size is chosen for the device, with
+    `precision` None the type of the data's numbers is taken.
     """
 
     network: Stacked
-    data: Batch
+    data: Data
     metrics: Mapping[str, Metric]
     predict: Callable[[Tensor], Tensor]
     sampled: bool = False
     unit: str = ""
     chunk: Chunk | None = None
+    precision: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         if "loss" not in self.metrics or self.metrics["loss"].reduction != "mean":
@@ -137,35 +179,42 @@ class Objective:
     @property
     def device(self) -> torch.device:
         """Where the data is, and where stacks are evaluated."""
-        return self.data.inputs.device
+        return self.data.weights.device
 
-    @property
+    @functools.cached_property
     def dtype(self) -> torch.dtype:
         """Element type of the computation."""
-        return self.data.inputs.dtype
+        return self.precision or self.data.samples(0, SAMPLE_MULTIPLE).inputs.dtype
 
     def __call__(self, stack: Stack) -> dict[str, Float[Tensor, " member"]]:
         """Loss and metrics of each member."""
         parts = [self._reduce(part, self.data, self.network) for _, part in self.chunks(stack)]
         return {name: torch.cat([part[name] for part in parts])[: len(stack)] for name in parts[0]}
 
-    def predictions(self, stack: Stack) -> Shaped[Tensor, "member sample *target"]:
+    @torch.no_grad()
+    def predictions(self, stack: Stack) -> Shaped[Tensor, "member *target sample"]:
         """The decision of each member on each real sample."""
-        real = self.data.weights[0] > 0
-        with torch.no_grad():
-            parts = [self.predict(self.network(part, self.data.inputs))[:, real] for _, part in self.chunks(stack)]
+        parts = []
+        for _, part in self.chunks(stack):
+            decisions = [self.predict(self.network(part, some.inputs)) for some in self._sample_chunks(self.data)]
+            parts.append(torch.cat(decisions, -1)[..., self.data.weights[0] > 0])
         return torch.cat(parts)[: len(stack)]
 
     def gradient(
-        self, stack: Stack, batch: Batch | None = None, noise: Callable[[Tensor], Noise] | None = None
+        self,
+        stack: Stack,
+        batch: Data | None = None,
+        noise: Callable[[Tensor], Noise] | None = None,
+        *,
+        with_loss: bool = True,
     ) -> tuple[Float[Tensor, " member"], Stack]:
-        """Loss of each member and its gradient, on another batch if one is given.
+        """Loss of each member (NaN unless it is asked for) and its gradient, on another batch if one is given.
 
         `noise`, if given, makes the source of randomness of the members at an index.
         """
-        batch = batch or self.data
+        batch = self.data if batch is None else batch
         parts = [
-            self._gradient(part, batch.members(index), noise(index) if noise else None)
+            self._gradient(part, batch.members(index), noise(index) if noise else None, with_loss)
             for index, part in self.chunks(stack)
         ]
         losses, gradients = zip(*parts, strict=True)
@@ -173,10 +222,8 @@ class Objective:
 
     def loss(self, stack: Stack, batch: Batch | None = None, noise: Noise | None = None) -> Float[Tensor, " member"]:
         """Loss of each member as one differentiable graph, unchunked: for derivatives of any order."""
-        batch = batch or self.data
-        return self._weigh(
-            self.metrics["loss"].per_sample(self.network(stack, batch.inputs, noise), batch.targets), batch
-        )
+        batch = self.data.samples(0, len(self.data)) if batch is None else batch
+        return self._weighed_loss(batch, self.network(stack, batch.inputs, noise))
 
     def plain(self, state_dict: Mapping[str, Tensor]) -> dict[str, float]:
         """The same numbers from the plain module's own forward: the referee of every fast path."""
@@ -186,7 +233,7 @@ class Objective:
 
     @functools.cached_property
     def _plain_network(self) -> Stacked:
-        return Stacked(self.network.module, backend="loop")
+        return Stacked(self.network.module, backend="loop", table=self.network.table)
 
     def check_deterministic(self, stack: Stack) -> None:
         """Raise `Unverified` if the same call does not give the same numbers twice."""
@@ -209,13 +256,13 @@ class Objective:
             index = torch.arange(start, start + self.chunk.members, device=self.device).clamp_(max=last)
             yield index, part.to(self.device, self.dtype)
 
-    def _sample_chunks(self, batch: Batch) -> Iterator[Batch]:
+    def _sample_chunks(self, data: Data) -> Iterator[Batch]:
         assert self.chunk is not None
-        for start in range(0, batch.inputs.shape[2], self.chunk.samples):
-            yield batch.samples(start, start + self.chunk.samples)
+        for start in range(0, len(data), self.chunk.samples):
+            yield data.samples(start, min(start + self.chunk.samples, len(data)))
 
     @torch.no_grad()
-    def _reduce(self, stack: Stack, batch: Batch, network: Stacked) -> dict[str, Tensor]:
+    def _reduce(self, stack: Stack, batch: Data, network: Stacked) -> dict[str, Tensor]:
         """Values of one chunk of members over all samples."""
         # Metrics that reduce the same numbers share them: weighted sum, sum over real samples, weighted sum of squares.
         functions = {metric.per_sample for metric in self.metrics.values()}
@@ -240,37 +287,51 @@ class Objective:
                 result[f"{name}_se"] = (variance / max(real - 1, 1)).sqrt()
         return result
 
-    def _gradient(self, stack: Stack, batch: Batch, noise: Noise | None) -> tuple[Tensor, Tensor]:
+    def _gradient(self, stack: Stack, data: Data, noise: Noise | None, with_loss: bool) -> tuple[Tensor, Tensor]:
         """Loss and flat gradient of one chunk of members, accumulated over chunks of samples."""
         losses, gradients = [], []
-        for number, part in enumerate(self._sample_chunks(batch)):
-            if self._chain and noise is None and part.inputs.shape[0] == 1:
-                prepared = self._chain.prepare(part.inputs)
-                loss, gradient = self._chain.gradient(stack, prepared, functools.partial(self._chained_loss, part))
-            else:
-                source = _own_streams(noise, number) if noise else None
-                leaves = Stack({name: tensor.detach().requires_grad_() for name, tensor in stack.tensors.items()})
-                loss = self.loss(leaves, part, source)
-                pieces = torch.autograd.grad(loss.sum(), list(leaves.tensors.values()))
-                gradient = torch.cat([piece.flatten(1) for piece in pieces], dim=1)
+        if self._chain and noise is None:
+            parts: list[Batch] = []
+
+            def inputs() -> Iterator[Tensor]:
+                for part in self._sample_chunks(data):
+                    parts.append(part)
+                    yield part.inputs
+
+            def slope(number: int, outputs: Tensor) -> Tensor:
+                part = parts.pop()
+                if with_loss:
+                    losses.append(self._weighed_loss(part, outputs))
+                return self._pull(part, outputs)
+
+            gradient = self._chain.gradient(stack, inputs(), slope)
+            return sum(losses, torch.zeros(()) if with_loss else gradient.new_full((len(stack),), math.nan)), gradient
+        for number, part in enumerate(self._sample_chunks(data)):
+            source = _own_streams(noise, number) if noise else None
+            leaves = Stack({name: tensor.detach().requires_grad_() for name, tensor in stack.tensors.items()})
+            loss = self.loss(leaves, part, source)
+            pieces = torch.autograd.grad(loss.sum(), list(leaves.tensors.values()))
+            gradients.append(torch.cat([piece.flatten(1) for piece in pieces], dim=1))
             losses.append(loss.detach())
-            gradients.append(gradient)
         return sum(losses[1:], losses[0]), sum(gradients[1:], gradients[0])
 
     @functools.cached_property
     def _chain(self) -> Chain | None:
         return Chain.of(self.network)
 
-    @functools.cached_property
-    def _output_shape(self) -> torch.Size:
-        """Sizes of the network's output for one sample, behind member, feature and sample."""
-        template = self.network.template.to(self.device, self.dtype)
-        return self.network(template, self.data.inputs[:1, :, :1]).shape[3:]
+    def _weighed_loss(self, batch: Batch, outputs: Float[Tensor, "member out *space sample"]) -> Tensor:
+        return self._weigh(self.metrics["loss"].per_sample(outputs, batch.targets), batch)
 
-    def _chained_loss(self, batch: Batch, outputs: Float[Tensor, "member out position"]) -> Float[Tensor, " member"]:
-        """The loss from the outputs of a chain, whose positions run over samples and places."""
-        shape = (*outputs.shape[:2], batch.inputs.shape[2], *self._output_shape)
-        return self._weigh(self.metrics["loss"].per_sample(outputs.view(shape), batch.targets), batch)
+    def _pull(self, batch: Batch, outputs: Float[Tensor, "member out *space sample"]) -> Tensor:
+        """Derivative of the weighed loss in the outputs."""
+        slope = self.metrics["loss"].slope
+        if slope is not None:
+            weights = batch.weights.to(outputs.dtype)
+            return slope(outputs, batch.targets).mul_(weights.view(len(weights), *[1] * (outputs.ndim - 2), -1))
+        with torch.enable_grad():
+            leaf = outputs.detach().requires_grad_()
+            (pull,) = torch.autograd.grad(self._weighed_loss(batch, leaf).sum(), leaf)
+        return pull
 
     def _weigh(self, losses: Float[Tensor, "member sample"], batch: Batch) -> Float[Tensor, " member"]:
         weights = batch.weights.to(losses.dtype)

@@ -12,7 +12,7 @@ from landscape.params import Stack, fingerprint
 from landscape.problem import Problem, create, require_verified, verify
 from landscape.store import ENDINGS, Checkpoint, load, require_same_architecture
 
-__all__ = ["fitting", "is_landmark", "landmark", "problem_of", "run_members"]
+__all__ = ["fitting", "is_landmark", "landmark", "place_of", "problem_of", "run_members", "verified_landmark"]
 
 
 def is_landmark(place: str) -> bool:
@@ -56,6 +56,16 @@ def landmark(problem: Problem, name: str, **settings: Any) -> Checkpoint:
     stack = problem.landmark(name)
     sha = fingerprint(stack.tensors)
     return Checkpoint(stack, (Source(f"landmark:{name}", None, None, sha, verification.description),), None)
+
+
+def verified_landmark(problem: Problem, name: str) -> Stack:
+    """A landmark as a stack of one member, in the order of the network's tensors; raises `Unverified` as `landmark`."""
+    return fitting(problem, landmark(problem, name)).stack
+
+
+def place_of(problem: Problem, place: str) -> Stack:
+    """The members at a place, a landmark's name or what `store.load` reads; they fit the problem."""
+    return verified_landmark(problem, place) if is_landmark(place) else fitting(problem, load(place)).stack
 
 
 def run_members(place: str, problem: Problem | None = None) -> tuple[Problem, Stack]:

@@ -7,16 +7,16 @@ import abc
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from landscape.errors import LandscapeError, Unverified
+from landscape.errors import LandscapeError, Unsupported, Unverified
 from landscape.intervals import Proportion
-from landscape.objective import Batch, Metric, Objective
+from landscape.objective import Data, Metric, Objective
 from landscape.params import Stack
 
 __all__ = ["BUILT_IN", "Axis", "Problem", "Symmetry", "Verification", "create", "find", "option", "verify"]
@@ -74,8 +74,16 @@ class Problem(abc.ABC):
         *,
         device: str | torch.device,
         dtype: torch.dtype,
-    ) -> Batch:
+    ) -> Data:
         """Fresh training data of one step, a pure function of each seed and the step: a batch a seed."""
+
+    def training_objective(self, data: str, *, device: str | torch.device, dtype: torch.dtype) -> Objective:
+        """What training descends: the objective, with a network that reads what `training_batch` gives."""
+        return self.objective(device=device, dtype=dtype)
+
+    def parts(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the tensors of each block, for training that starts some blocks at a known solution; none here."""
+        return ()
 
     @abc.abstractmethod
     def landmarks(self) -> tuple[str, ...]:
@@ -96,6 +104,16 @@ class Problem(abc.ABC):
     @abc.abstractmethod
     def exactness(self) -> Metric | None:
         """Metric that is nonzero where an output equals its target exactly, not only after rounding."""
+
+    @classmethod
+    def infer(cls, shapes: Mapping[str, tuple[int, ...]], /, **given: Any) -> dict[str, Any]:
+        """Fields that names and shapes of a checkpoint's tensors give away, beside those that are given.
+
+        Raises `Unsupported` where the problem cannot tell, `Mismatch` where the tensors are not of its architecture.
+        """
+        raise Unsupported(
+            f"problem '{cls.name}' cannot tell its architecture from a checkpoint's tensors: name it with -O KEY=VALUE"
+        )
 
     def config(self) -> dict[str, Any]:
         """Every field, defaults included, as JSON values."""
@@ -189,10 +207,15 @@ def create(name: str, config: Mapping[str, Any] | None = None) -> Problem:
         if config and config != found.config():
             raise LandscapeError(f"problem '{name}' is a ready instance and takes no options")
         return found
-    fields: Sequence[str] = [field.name for field in dataclasses.fields(found)]  # type: ignore[arg-type]
-    for key in config:
+    require_fields(name, found, config)
+    return found(**config)
+
+
+def require_fields(name: str, problem: type[Problem], keys: Iterable[str]) -> None:
+    """Raise `LandscapeError`, with the nearest that there is, for a key that is no field of the problem."""
+    fields: Sequence[str] = [field.name for field in dataclasses.fields(problem)]  # type: ignore[arg-type]
+    for key in keys:
         if key not in fields:
             close = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(fields)}"
             raise LandscapeError(f"problem '{name}' has no option '{key}': {hint}")
-    return found(**config)

@@ -1,24 +1,25 @@
 """A module as a function of a stack: many networks of one architecture evaluated at once.
 
-Data is laid out features-first, [member, feature, sample, *space]: a layer is then one batched matrix product over a
-contiguous axis of samples and positions. The leading axis is 1 where all members read the same data, and a first layer
-that reads it is a single product for all members together.
+Data is laid out [member, feature, *space, sample]: a layer is then one batched matrix product over a contiguous axis of
+positions and samples, and neighbours in space are long runs in memory. The leading axis is 1 where all members read the
+same data, and a first layer that reads it is a single product for all members together.
 """
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from landscape.errors import Mismatch, Unsupported
 from landscape.params import Stack, require_same_shapes
 
-__all__ = ["Backend", "Noise", "Stacked", "features_first", "leaves", "windows"]
+__all__ = ["Backend", "Noise", "Stacked", "Table", "features_first", "fold", "leaves", "look_up", "product", "windows"]
 
 Backend = Literal["stacked", "vmap", "loop"]
 
@@ -36,9 +37,28 @@ Layer = Callable[[Mapping[str, Tensor], Tensor, Callable[[tuple[int, ...]], Tens
 
 def features_first(
     samples: Float[Tensor, "sample feature *space"],
-) -> Float[Tensor, "1 feature sample *space"]:
+) -> Float[Tensor, "1 feature *space sample"]:
     """A data set in PyTorch's layout as shared data of a stack."""
-    return samples.movedim(0, 1)[None].contiguous()
+    return samples.movedim(0, -1)[None].contiguous()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """All that the first `layers` layers of a network can see around a place: few things, so that they are evaluated
+    once for each instead of at every place.
+
+    `rows` are these things, [1, feature, *window, row], of the size that the layers without their padding reduce to a
+    single place. Data can then be given as numbers of rows, [members, 1, *space, sample] of integers: what is seen
+    around each place.
+    """
+
+    rows: Float[Tensor, "1 feature *window row"]
+    layers: int
+
+    def decode(self, codes: Int[Tensor, "members 1 *space sample"]) -> Float[Tensor, "members feature *space sample"]:
+        """The plain data: in the middle of what is seen around a place is the place itself."""
+        middle = self.rows[0].flatten(1, -2)[:, math.prod(self.rows.shape[2:-1]) // 2]
+        return middle.to(codes.device)[:, codes[:, 0].long()].movedim(0, 1)
 
 
 class Stacked:
@@ -49,10 +69,11 @@ class Stacked:
     `Unsupported` if `stacked` is asked for by name and the module holds a layer that it does not know.
     """
 
-    def __init__(self, module: nn.Module, *, backend: Backend | None = None) -> None:
+    def __init__(self, module: nn.Module, *, backend: Backend | None = None, table: Table | None = None) -> None:
+        self.table = table
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self.template = Stack({name: tensor[None] for name, tensor in self.module.state_dict().items()})
-        self._layers: list[tuple[str, Layer]] = []
+        self._layers: list[tuple[str, nn.Module, Layer]] = []
         unknown = None
         for name, layer in leaves(self.module):
             build = _LAYERS.get(type(layer))
@@ -60,7 +81,7 @@ class Stacked:
             if applied is None:
                 unknown = unknown or f"{name or 'module'} ({type(layer).__name__})"
             else:
-                self._layers.append((name, applied))
+                self._layers.append((name, layer, applied))
         if unknown and backend == "stacked":
             raise Unsupported(f"the stacked backend does not know layer {unknown}: use backend vmap or loop")
         self.backend: Backend = backend or ("vmap" if unknown else "stacked")
@@ -68,44 +89,69 @@ class Stacked:
     def __call__(
         self,
         stack: Stack,
-        inputs: Float[Tensor, "members feature sample *space"],
+        inputs: Shaped[Tensor, "members feature *space sample"],
         noise: Noise | None = None,
-    ) -> Float[Tensor, "member out sample *outspace"]:
+    ) -> Float[Tensor, "member out *outspace sample"]:
         """Outputs of all members; `inputs` has one leading entry for all members or one for each.
+
+        Integers are rows of the network's `table`.
 
         With `noise` the layers behave as in training (dropout drops, RReLU draws its slopes), else as in evaluation.
         """
         if self.backend != "stacked":
             if noise is not None and self.stochastic:
                 raise Unsupported(f"backend {self.backend} cannot draw random numbers for training: use stacked")
-            return self._by_module(stack, inputs)
+            return self._by_module(stack, self.plain_data(inputs, stack.dtype))
         outputs = inputs
         for _, result in self.trace(stack, inputs, noise):
             outputs = result
         return outputs.expand(len(stack), *outputs.shape[1:])
 
+    def plain_data(self, inputs: Tensor, dtype: torch.dtype) -> Tensor:
+        """The data as the plain module reads it."""
+        if inputs.is_floating_point():
+            return inputs
+        if self.table is None:
+            raise Mismatch("a network without a table reads no whole numbers: convert them to floats first")
+        return self.table.decode(inputs).to(dtype)
+
     @property
     def stochastic(self) -> bool:
         """Whether a layer draws random numbers in training."""
-        return any(isinstance(layer, nn.Dropout | nn.RReLU) for layer in self.module.modules())
+        return any(isinstance(layer, nn.Dropout | nn.Dropout2d | nn.RReLU) for layer in self.module.modules())
 
     def trace(self, stack: Stack, inputs: Tensor, noise: Noise | None = None) -> Iterator[tuple[str, Tensor]]:
-        """Each layer's name and outputs in turn (backend `stacked` only)."""
-        x = inputs
-        for number, (name, layer) in enumerate(self._layers):
+        """Each layer's name and outputs in turn (backend `stacked` only).
+
+        What a table is looked up for has no noise: equal rows would share it.
+        """
+        looked_up = self.table if not inputs.is_floating_point() and noise is None else None
+        x = looked_up.rows.to(inputs.device, stack.dtype) if looked_up else self.plain_data(inputs, stack.dtype)
+        for number, (name, module, layer) in enumerate(self._layers):
+            if looked_up and number < looked_up.layers and isinstance(module, nn.ConstantPad2d):
+                continue
             prefix = f"{name}." if name else ""
             tensors = {key: stack[prefix + key] for key in ("weight", "bias") if prefix + key in stack.tensors}
             draw = None if noise is None else _layer_noise(noise, number)
             x = layer(tensors, x, draw)
+            if looked_up and number == looked_up.layers - 1:
+                x = look_up(x, inputs)
             yield name, x
 
     def widest(self, inputs: Tensor) -> int:
-        """Numbers per sample in the widest activation of one member, which decides how many members fit a cache."""
+        """Numbers per sample in the widest activation of one member, what a convolution reads included, which decides
+        how many members fit a cache.
+        """
+        few = self.plain_data(inputs[:1, ..., :1], torch.float32)
         if self.backend != "stacked":
-            return max(math.prod(inputs.shape[1:]) // inputs.shape[2], 1)
-        few = inputs[:1, :, :1]
+            return max(few.numel(), 1)
         stack = self.template.to(few.device, few.dtype)
-        return max(x.numel() for _, x in self.trace(stack, few))
+        widths = [few.numel()]
+        for name, x in self.trace(stack, few):
+            weight = stack.tensors.get(f"{name}.weight" if name else "weight")
+            read = weight[0, 0].numel() * x[0, 0].numel() if weight is not None and len(widths) > 2 else 0
+            widths += [x.numel(), read]
+        return max(widths)
 
     def check(self, stack: Stack, *, name: str = "the checkpoint") -> None:
         """Raise `Mismatch`, listing the tensors that differ, unless the stack is of this architecture."""
@@ -115,9 +161,8 @@ class Stacked:
         """The module's own forward for each member: by `vmap`, or one by one."""
 
         def forward(params: dict[str, Tensor], x: Tensor) -> Tensor:
-            samples = x.movedim(1, 0)
-            outputs: Tensor = torch.func.functional_call(self.module, params, (samples,))
-            return outputs.movedim(0, 1)
+            outputs: Tensor = torch.func.functional_call(self.module, params, (x.movedim(-1, 0),))
+            return outputs.movedim(0, -1)
 
         if self.backend == "vmap":
             shared = inputs.shape[0] == 1
@@ -146,7 +191,7 @@ def _layer_noise(noise: Noise, number: int) -> Callable[[tuple[int, ...]], Tenso
     return lambda shape: noise(number, shape)
 
 
-def _product(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+def product(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """Batched `weight @ x + bias`: [member, out, in] with [1 or member, in, position]."""
     member, out, _ = weight.shape
     if x.shape[0] == 1:
@@ -162,28 +207,105 @@ def _linear(layer: nn.Linear) -> Layer | None:
     def apply(tensors: Mapping[str, Tensor], x: Tensor, noise: Any) -> Tensor:
         if x.ndim != 3:
             raise Mismatch(f"a linear layer reads [member, feature, sample], got {x.ndim} axes: flatten first")
-        return _product(tensors["weight"], tensors.get("bias"), x)
+        return product(tensors["weight"], tensors.get("bias"), x)
 
     return apply
 
 
-def windows(layer: nn.Conv2d, x: Tensor) -> tuple[Float[Tensor, "members in position"], tuple[int, int, int]]:
-    """What each place of a convolution's output reads, [channel and place in the kernel] x [sample and place]; and the
-    number of samples, height and width of the output.
-    """
-    (kh, kw), (sh, sw), (dh, dw) = layer.kernel_size, layer.stride, layer.dilation
-    assert not isinstance(layer.padding, str)
-    ph, pw = layer.padding
-    x = F.pad(x, (pw, pw, ph, ph)) if ph or pw else x
-    members, channels, samples, height, width = x.shape
-    out_h, out_w = (height - dh * (kh - 1) - 1) // sh + 1, (width - dw * (kw - 1) - 1) // sw + 1
-    if (kh, kw, sh, sw) != (1, 1, 1, 1):
-        rows, columns = (out_h - 1) * sh + 1, (out_w - 1) * sw + 1
-        x = torch.stack(
-            [x[..., i * dh : i * dh + rows : sh, j * dw : j * dw + columns : sw] for i in range(kh) for j in range(kw)],
-            dim=2,
-        )
-    return x.reshape(members, channels * kh * kw, -1), (samples, out_h, out_w)
+#: Kernel, stride, dilation and padding of a convolution that reads each place alone.
+_POINTWISE = ((1, 1), (1, 1), (1, 1), (0, 0))
+
+
+def windows(
+    layer: nn.Conv2d, x: Float[Tensor, "members channel height width sample"]
+) -> Float[Tensor, "members in out_height out_width sample"]:
+    """What each place of a convolution's output reads: its channels, and the places of its kernel, as one axis."""
+    where = layer.kernel_size, layer.stride, layer.dilation, layer.padding
+    if where == _POINTWISE:
+        return x
+    read: Tensor = _Unfold.apply(x, *where) if x.requires_grad else _unfold(x, *where)  # type: ignore[no-untyped-call]
+    return read
+
+
+def fold(
+    layer: nn.Conv2d, pull: Float[Tensor, "members in out_height out_width sample"], shape: torch.Size
+) -> Float[Tensor, "members channel height width sample"]:
+    """The adjoint of `windows`: adds each number to the place that it was read from, in data of this `shape`."""
+    where = layer.kernel_size, layer.stride, layer.dilation, layer.padding
+    return pull if where == _POINTWISE else _fold(pull, shape, *where)
+
+
+def _unfold(x: Tensor, kernel: Any, stride: Any, dilation: Any, padding: Any) -> Tensor:
+    x = F.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0])) if any(padding) else x.contiguous()
+    members, channels, height, width, samples = x.shape
+    out = [
+        (size - d * (k - 1) - 1) // s + 1
+        for size, d, k, s in zip((height, width), dilation, kernel, stride, strict=True)
+    ]
+    rows, columns = width * samples, samples  # numbers from one row, and one column, to the next
+    steps = (height * rows, dilation[0] * rows, dilation[1] * columns, stride[0] * rows, stride[1] * columns)
+    read = x.as_strided(
+        (members, channels, *kernel, *out, samples), (channels * steps[0], *steps, 1), x.storage_offset()
+    )
+    return read.reshape(members, -1, *out, samples)
+
+
+def _fold(pull: Tensor, shape: Any, kernel: Any, stride: Any, dilation: Any, padding: Any) -> Tensor:
+    members, channels, height, width, samples = shape
+    out = pull.shape[2:4]
+    pull = pull.reshape(members, channels, *kernel, *out, samples)
+    # Along columns for all rows of the kernel at once, then along rows.
+    wide = pull.new_zeros(members, channels, kernel[0], out[0], width + 2 * padding[1], samples)
+    for j in range(kernel[1]):
+        wide[:, :, :, :, _reach(j, out[1], stride[1], dilation[1])] += pull[:, :, :, j]
+    result = pull.new_zeros(members, channels, height + 2 * padding[0], width + 2 * padding[1], samples)
+    for i in range(kernel[0]):
+        result[:, :, _reach(i, out[0], stride[0], dilation[0])] += wide[:, :, i]
+    return result[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+
+
+def _reach(place: int, out: int, stride: int, dilation: int) -> slice:
+    """What one place of the kernel reads along an axis, for each place of the output."""
+    first = place * dilation
+    return slice(first, first + (out - 1) * stride + 1, stride)
+
+
+class _Unfold(torch.autograd.Function):
+    """`_unfold` for autograd, which would add nine mostly empty tensors of the data's size on its way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *where: Any) -> Tensor:
+        ctx.where, ctx.shape = where, x.shape
+        return _unfold(x, *where)
+
+    @staticmethod
+    def backward(ctx: Any, *pulls: Tensor) -> Any:
+        folded = _Fold.apply(pulls[0], ctx.shape, *ctx.where)  # type: ignore[no-untyped-call]
+        return folded, None, None, None, None
+
+
+class _Fold(torch.autograd.Function):
+    """The adjoint of `_Unfold`, whose own adjoint that is: so derivatives of any order exist."""
+
+    @staticmethod
+    def forward(ctx: Any, pull: Tensor, shape: Any, *where: Any) -> Tensor:
+        ctx.where = where
+        return _fold(pull, shape, *where)
+
+    @staticmethod
+    def backward(ctx: Any, *pulls: Tensor) -> Any:
+        return _Unfold.apply(pulls[0], *ctx.where), None, None, None, None, None  # type: ignore[no-untyped-call]
+
+
+def look_up(
+    x: Float[Tensor, "member feature *one row"], codes: Int[Tensor, "members 1 *space sample"]
+) -> Float[Tensor, "member feature *space sample"]:
+    """At each place what a table's row has become."""
+    rows = x.flatten(2)
+    if len(codes) == 1:
+        return rows.index_select(2, codes.flatten().int()).view(*rows.shape[:2], *codes.shape[2:])
+    places = codes.flatten(2).long().expand(-1, rows.shape[1], -1)
+    return rows.gather(2, places).view(*rows.shape[:2], *codes.shape[2:])
 
 
 def _conv2d(layer: nn.Conv2d) -> Layer | None:
@@ -192,9 +314,9 @@ def _conv2d(layer: nn.Conv2d) -> Layer | None:
         return None
 
     def apply(tensors: Mapping[str, Tensor], x: Tensor, noise: Any) -> Tensor:
-        read, shape = windows(layer, x)
-        result = _product(tensors["weight"].flatten(2), tensors.get("bias"), read)
-        return result.view(*result.shape[:2], *shape)
+        read = windows(layer, x)
+        result = product(tensors["weight"].flatten(2), tensors.get("bias"), read.flatten(2))
+        return result.view(*result.shape[:2], *read.shape[2:])
 
     return apply
 
@@ -223,27 +345,32 @@ def _rrelu(layer: nn.RReLU) -> Layer | None:
     return apply
 
 
-def _dropout(layer: nn.Dropout) -> Layer | None:
-    """Identity in evaluation; in training zero with probability p, else scaled by 1 / (1 - p)."""
+def _dropout(layer: nn.Dropout | nn.Dropout2d) -> Layer | None:
+    """Identity in evaluation; in training zero with probability p, else scaled by 1 / (1 - p).
+
+    `Dropout2d` drops whole channels of a sample.
+    """
+    whole = isinstance(layer, nn.Dropout2d)
 
     def apply(tensors: Mapping[str, Tensor], x: Tensor, noise: Any) -> Tensor:
         if noise is None or layer.p == 0:
             return x
-        kept: Tensor = noise(tuple(x.shape[1:])) >= layer.p
+        shape = (x.shape[1], *(1 for _ in x.shape[2:-1]), x.shape[-1]) if whole else tuple(x.shape[1:])
+        kept: Tensor = noise(shape) >= layer.p
         return x * kept / (1 - layer.p)
 
     return apply
 
 
 def _flatten(layer: nn.Flatten) -> Layer | None:
-    """[member, channel, sample, *space] -> [member, feature, sample], features in PyTorch's order."""
+    """[member, channel, *space, sample] -> [member, feature, sample], features in PyTorch's order."""
     if (layer.start_dim, layer.end_dim) != (1, -1):
         return None
-    return lambda tensors, x, noise: x.flatten(3).movedim(2, 3).flatten(1, 2) if x.ndim > 3 else x
+    return lambda tensors, x, noise: x.flatten(1, -2)
 
 
 def _pad(layer: nn.ConstantPad2d) -> Layer | None:
-    return lambda tensors, x, noise: F.pad(x, layer.padding, value=layer.value)
+    return lambda tensors, x, noise: F.pad(x, (0, 0, *layer.padding), value=layer.value)
 
 
 _ELEMENTWISE: tuple[type[nn.Module], ...] = (
@@ -257,6 +384,7 @@ _LAYERS: dict[type[nn.Module], Callable[[Any], Layer | None]] = {
     nn.ZeroPad2d: _pad,
     nn.RReLU: _rrelu,
     nn.Dropout: _dropout,
+    nn.Dropout2d: _dropout,
     nn.Flatten: _flatten,
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
 }

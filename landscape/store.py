@@ -193,6 +193,11 @@ class Run:
         return self.document["problem"]["name"], self.document["problem"]["config"]
 
     @property
+    def imported(self) -> Mapping[str, Any] | None:
+        """Where the members of an imported run came from (`files`, `sha256`, ...); None for one that was trained."""
+        return self.document.get("imported")
+
+    @property
     def seeds(self) -> list[int]:
         """Initialisation seed of each member."""
         return list(self.document["seeds"])
@@ -207,10 +212,10 @@ class Run:
         return self.path / f"step-{step:08d}.safetensors"
 
     def save(self, step: int, stack: Stack) -> str:
-        """Write the checkpoint of a step; returns its digest."""
+        """Write the checkpoint of a step; returns its digest. That of an imported run says that its step is unknown."""
         document = {
             "kind": "checkpoint",
-            "step": step,
+            "step": step if self.imported is None else None,
             "seeds": self.seeds,
             "data_seeds": self.document["data_seeds"],
             "problem": self.document["problem"],

@@ -1,6 +1,7 @@
 """Training many seeds in one stack, resumable, each member independent of its companions."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,15 +9,16 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape import philox
 from landscape.allocator import keep_freed_memory
 from landscape.errors import LandscapeError, Mismatch, Unsupported
 from landscape.files import differences
 from landscape.initialisation import Scheme, initialise
-from landscape.objective import Batch, Chunk, Objective, choose_chunk
-from landscape.params import Stack
+from landscape.objective import Chunk, Data, Objective, choose_chunk
+from landscape.params import Stack, fingerprint
+from landscape.places import place_of, verified_landmark
 from landscape.problem import Problem
 from landscape.stacked import Noise
 from landscape.store import Run, read_tensors, write_tensors
@@ -32,22 +34,33 @@ _MOMENTS = {"adam": ("mean", "square"), "sgd": ("velocity",)}
 #: Stream of the random numbers of layer 0 in training (dropout, RReLU); layer n has the n-th after it.
 _NOISE_STREAM = 2**16
 
+#: Boards, or other samples, drawn at once for as many members as they serve: bounds the memory of a step.
+_DRAWN = 2**17
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """How a run is trained; raises `LandscapeError` for values that make no sense."""
+    """How a run is trained; raises `LandscapeError` for values that make no sense.
+
+    `data` is the exact loss, fresh random samples (`boards`), or `auto`: exact where there is an exact loss and nothing
+    is dropped. Members start at random (`init`), at `start`, a landmark or a place as `store.load` reads it; then the
+    blocks of `presolve_blocks` are put at the landmark `presolve`, and with `freeze` kept there.
+    """
 
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = 1e-2
     momentum: float = 0.0
     weight_decay: float = 0.0
     batches: int = 3000
-    data: Literal["exact", "boards"] = "exact"
+    data: Literal["auto", "exact", "boards"] = "auto"
     batch_size: int = 128
     shared_data: bool = False
     init: Scheme = "default"
     init_std: float = 0.1
     init_scale: float = 1.0
+    start: str | None = None
+    presolve_blocks: tuple[int, ...] = ()
+    freeze: bool = False
     save_at: tuple[int, ...] | None = None
     dtype: Literal["float32", "float64"] = "float32"
 
@@ -68,6 +81,8 @@ class Training:
             raise LandscapeError(f"momentum is {self.momentum}, it must be at least 0 and below 1")
         if self.momentum and self.optimizer != "sgd":
             raise LandscapeError(f"momentum goes with optimizer sgd, not {self.optimizer}")
+        if self.freeze and not self.presolve_blocks:
+            raise LandscapeError("there is nothing to freeze: name the blocks with --presolve-blocks")
         if self.save_at is None:
             object.__setattr__(self, "save_at", save_steps(self.batches))
         elif outside := [step for step in self.save_at if not 0 <= step <= self.batches]:
@@ -92,11 +107,14 @@ def train(
     seeds: Sequence[int],
     data_seeds: Sequence[int] | None = None,
     device: str | torch.device = "cpu",
+    start: Stack | None = None,
     resume_every: float = 30.0,
     force: bool = False,
     on_progress: Progress = lambda done, total: None,
 ) -> Run:
     """Train one member a seed and write their checkpoints to the run directory `path`.
+
+    With `start`, a stack of one member for all or of one each, they begin there, as with `training.start` by name.
 
     A directory that holds an interrupted run with the same configuration is taken up where its last resume state left
     it, which is at most `resume_every` seconds of work back; the tensors are the same as without the interruption.
@@ -107,22 +125,24 @@ def train(
     keep_freed_memory()
     data_seeds = list(seeds if data_seeds is None else data_seeds)
     data_seeds = data_seeds * len(seeds) if len(data_seeds) == 1 else data_seeds
-    _check_seeds(seeds, data_seeds, exact=training.data == "exact")
     dtype = getattr(torch, training.dtype)
-    objective = problem.objective(device=device, dtype=dtype)
-    if training.data == "exact" and objective.sampled:
-        raise Unsupported(f"{problem.title()} has no exact loss to train on: use --data boards")
-    chunk = choose_chunk(objective.network, objective.data, training=True)
+    training = _with_data(problem, training, device, dtype)
+    _check_seeds(seeds, data_seeds, exact=training.data == "exact")
+    if start is None and training.start is not None:
+        start = place_of(problem, training.start)
+    objective = problem.training_objective(training.data, device=device, dtype=dtype)
+    chunk = choose_chunk(objective.network, _probe(problem, training, objective), training=True)
     objective = dataclasses.replace(objective, chunk=chunk)
+    initial = _initial(problem, training, seeds, start)
     replaces = force and Run.remove(path)
-    run = _open(path, problem, training, seeds, data_seeds, objective, replaces=replaces)
+    run = _open(path, problem, training, seeds, data_seeds, objective, start, replaces=replaces)
     objective = dataclasses.replace(objective, chunk=Chunk(**run.document["computation"]["chunk"]))
     trainer = _Trainer(problem, training, objective, data_seeds)
     resume = path / "resume.safetensors"
-    start = trainer.restore(*read_tensors(resume)) if resume.exists() else trainer.begin(seeds)
+    first = trainer.restore(*read_tensors(resume)) if resume.exists() else trainer.begin(initial)
     assert training.save_at is not None
     last_saved = time.monotonic()
-    for step in range(start, training.batches + 1):
+    for step in range(first, training.batches + 1):
         if step in training.save_at or step == training.batches:
             run.save(step, trainer.stack)
         if step == training.batches:
@@ -136,24 +156,80 @@ def train(
     return run
 
 
+def _with_data(problem: Problem, training: Training, device: str | torch.device, dtype: torch.dtype) -> Training:
+    """The training with its kind of data decided."""
+    objective = problem.objective(device=device, dtype=dtype)
+    drops = any(
+        isinstance(layer, nn.Dropout | nn.Dropout2d) and layer.p for layer in objective.network.module.modules()
+    )
+    if training.data == "auto":
+        return dataclasses.replace(training, data="boards" if objective.sampled or drops else "exact")
+    if training.data == "exact" and objective.sampled:
+        raise Unsupported(f"{problem.title()} has no exact loss to train on: use --data boards")
+    if training.data == "exact" and drops:
+        raise Unsupported("dropout has no exact loss to train on: use --data boards, or --dropout 0")
+    return training
+
+
+def _probe(problem: Problem, training: Training, objective: Objective) -> Data:
+    """Data of the kind that training sees: that of all, or such as each of two members has."""
+    if training.data == "exact":
+        return objective.data
+    keys = torch.zeros(1 if training.shared_data else 2, dtype=torch.int64, device=objective.device)
+    return problem.training_batch(keys, 0, training.batch_size, device=objective.device, dtype=objective.dtype)
+
+
+def _initial(problem: Problem, training: Training, seeds: Sequence[int], start: Stack | None) -> Stack:
+    """Where each member starts."""
+    network = problem.network()
+    if start is None:
+        stack = initialise(network, seeds, scheme=training.init, std=training.init_std, scale=training.init_scale)
+    elif len(start) in (1, len(seeds)):
+        stack = start.select([0] * len(seeds) if len(start) == 1 else list(range(len(seeds))))
+    else:
+        raise Mismatch(
+            f"{len(seeds)} seeds cannot start from {len(start)} members: choose one with RUN/#seed, or as many"
+        )
+    if names := _presolved_names(problem, training):
+        known = verified_landmark(problem, "presolve").to(stack.dtype)
+        stack = Stack(
+            {
+                name: known[name].expand(tensor.shape) if name in names else tensor
+                for name, tensor in stack.tensors.items()
+            }
+        )
+    return stack
+
+
+def _presolved_names(problem: Problem, training: Training) -> set[str]:
+    """Tensors of the blocks that start at the known solution."""
+    parts = problem.parts()
+    if not training.presolve_blocks:
+        return set()
+    if wrong := [block for block in training.presolve_blocks if not 0 <= block < len(parts)]:
+        there = f"the network has blocks 0 to {len(parts) - 1}" if parts else "this problem has no blocks"
+        raise LandscapeError(f"there is no block {wrong[0]} to presolve: {there}")
+    return {name for block in training.presolve_blocks for name in parts[block]}
+
+
 class _Trainer:
     """Parameters of all members, one row each, and what the optimizer remembers of them."""
 
     def __init__(self, problem: Problem, training: Training, objective: Objective, data_seeds: Sequence[int]) -> None:
         self.problem, self.training, self.objective = problem, training, objective
-        # A batch with a leading axis of 1 is shared by all. A lone member's own batch comes twice, so that its
-        # numbers go the way of many members' own batches.
-        keys = data_seeds[:1] if training.shared_data else [*data_seeds, *data_seeds[: 2 - len(data_seeds)]]
-        self.keys = torch.tensor(keys, dtype=torch.int64, device=objective.device)
-        self.noise_keys = torch.tensor(data_seeds, dtype=torch.int64, device=objective.device)
+        self.keys = torch.tensor(data_seeds, dtype=torch.int64, device=objective.device)
+        assert objective.chunk is not None
+        chunk = objective.chunk.members
+        self.group = max(chunk, _DRAWN // training.batch_size // chunk * chunk)
+        frozen = _presolved_names(problem, training) if training.freeze else set()
+        template = objective.network.template
+        flags = {name: torch.full_like(tensor, name in frozen) for name, tensor in template.tensors.items()}
+        self.frozen = Stack(flags).flatten().bool().to(objective.device) if frozen else None
 
-    def begin(self, seeds: Sequence[int]) -> int:
-        """Initialise; returns the first step."""
-        how = self.training
-        network = self.problem.network()
-        stack = initialise(network, seeds, scheme=how.init, std=how.init_std, scale=how.init_scale)
-        self.flat = stack.flatten().to(self.objective.device, self.objective.dtype)
-        self.moments = {name: torch.zeros_like(self.flat) for name in _MOMENTS[how.optimizer]}
+    def begin(self, initial: Stack) -> int:
+        """Start at the first step, which is returned."""
+        self.flat = initial.flatten().to(self.objective.device, self.objective.dtype)
+        self.moments = {name: torch.zeros_like(self.flat) for name in _MOMENTS[self.training.optimizer]}
         return 0
 
     def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> int:
@@ -174,21 +250,34 @@ class _Trainer:
 
     def step(self, step: int) -> None:
         """One optimizer step of every member."""
-        random = self.training.data == "boards" and self.objective.network.stochastic
-        noise = self._noise(step) if random else None
-        _, gradient = self.objective.gradient(self.stack, self._batch(step), noise)
-        self.flat = _update(self.flat, gradient.flatten(), self.moments, self.training, step)
+        gradient = torch.cat(
+            [self._gradient(slice(first, first + self.group), step) for first in range(0, len(self.flat), self.group)]
+        )
+        flat = _update(self.flat, gradient, self.moments, self.training, step)
+        self.flat = flat if self.frozen is None else torch.where(self.frozen, self.flat, flat)
 
-    def _batch(self, step: int) -> Batch:
+    def _gradient(self, group: slice, step: int) -> Float[Tensor, "member parameter"]:
+        """The gradient of a group of members on its data."""
+        random = self.training.data == "boards" and self.objective.network.stochastic
+        noise = self._noise(step, self.keys[group]) if random else None
+        stack = self.objective.network.template.unflatten(self.flat[group])
+        return self.objective.gradient(stack, self._batch(step, group), noise, with_loss=False)[1].flatten()
+
+    def _batch(self, step: int, group: slice) -> Data:
         if self.training.data == "exact":
             return self.objective.data
+        # A batch with a leading axis of 1 is shared by all. A lone member's own batch comes twice, so that its
+        # numbers go the way of many members' own batches.
+        keys = self.keys[:1] if self.training.shared_data else self.keys[group]
+        if len(keys) == 1 and not self.training.shared_data:
+            keys = keys.repeat(2)
         return self.problem.training_batch(
-            self.keys, step, self.training.batch_size, device=self.objective.device, dtype=self.objective.dtype
+            keys, step, self.training.batch_size, device=self.objective.device, dtype=self.objective.dtype
         )
 
-    def _noise(self, step: int) -> Callable[[Tensor], Noise]:
+    def _noise(self, step: int, all_keys: Tensor) -> Callable[[Tensor], Noise]:
         def of_members(index: Tensor) -> Noise:
-            keys = self.noise_keys[index]
+            keys = all_keys[index]
 
             def draw(layer: int, shape: tuple[int, ...]) -> Tensor:
                 count = torch.Size(shape).numel()
@@ -244,15 +333,17 @@ def _open(
     seeds: Sequence[int],
     data_seeds: Sequence[int],
     objective: Objective,
+    start: Stack | None,
     *,
     replaces: bool,
 ) -> Run:
     """The run at `path`: new, also in the place of a removed one, or an interrupted one of the same configuration."""
     wanted = {
         "problem": {"name": problem.name, "config": problem.config()},
-        "training": {**dataclasses.asdict(training), "save_at": list(training.save_at or ())},
+        "training": json.loads(json.dumps(dataclasses.asdict(training))),
         "seeds": list(seeds),
         "data_seeds": list(data_seeds),
+        "start": fingerprint(start.tensors) if start is not None else None,
     }
     computation = {
         "device": objective.device.type,
@@ -264,7 +355,12 @@ def _open(
             raise LandscapeError(f"{path} exists and is no run: choose another directory with -o")
         return Run.create(path, {**wanted, "computation": computation})
     run = Run.open(path)
-    if different := differences({key: run.document[key] for key in wanted}, wanted):
+    if run.imported is not None:
+        raise LandscapeError(
+            f"{path} holds imported checkpoints, whose training cannot be taken up: choose another run with -o (and "
+            "begin at these with --start), or replace it with --force"
+        )
+    if different := differences({key: run.document.get(key) for key in wanted}, wanted):
         raise Mismatch(f"{path} holds another run: {different}. Choose another with -o, or replace it with --force")
     if training.batches in run.steps():
         raise LandscapeError(f"{path} is finished: choose another run with -o, or replace it with --force")

@@ -65,7 +65,7 @@ def squares() -> Callable[..., Objective]:
     """Makes the mean over samples of the summed squared error, from data in PyTorch's layout."""
 
     def per_sample(outputs: Tensor, targets: Tensor) -> Tensor:
-        return (outputs.movedim(2, 1) - targets).square().flatten(2).sum(2)
+        return (outputs - targets).square().flatten(1, -2).sum(1)
 
     def close(outputs: Tensor, targets: Tensor) -> Tensor:
         return per_sample(outputs, targets) < 0.5
@@ -73,9 +73,9 @@ def squares() -> Callable[..., Objective]:
     def make(module: nn.Module, inputs: Tensor, targets: Tensor, *, backend: str | None = None, **options) -> Objective:
         return Objective(
             network=Stacked(module, backend=backend),
-            data=Batch.padded(features_first(inputs), targets[None]),
+            data=Batch.padded(features_first(inputs), features_first(targets)),
             metrics={"loss": Metric(per_sample), "near": Metric(close, "count"), "all_near": Metric(close, "all")},
-            predict=lambda outputs: outputs.movedim(2, 1) > 0,
+            predict=lambda outputs: outputs > 0,
             **options,
         )
 

@@ -206,9 +206,9 @@ def test_the_hessian_of_the_plain_module(activation: str) -> None:
 
         def loss(flat: torch.Tensor) -> torch.Tensor:
             state = stack.unflatten(flat[None]).state_dict(0)
-            outputs = torch.func.functional_call(network, state, (data.inputs[0].movedim(0, 1),))[:, 0]
-            each = F.binary_cross_entropy_with_logits(outputs, data.targets[0], reduction="none")
-            return each[:, 0, 0] @ data.weights[0]
+            outputs = torch.func.functional_call(network, state, (data.inputs[0].movedim(-1, 0),))[:, 0]
+            each = F.binary_cross_entropy_with_logits(outputs[:, 0, 0], data.targets[0, 0, 0], reduction="none")
+            return each @ data.weights[0]
 
         wanted = torch.autograd.functional.hessian(loss, stack.flatten()[i])
         np.testing.assert_allclose(hessians(objective, stack)[i], wanted, rtol=1e-8, atol=1e-12)

@@ -172,13 +172,14 @@ def test_boards_that_make_no_sense(arguments: tuple[float, ...], message: str) -
 def test_boards_and_their_patterns_against_a_slow_twin(height: int, width: int, count: int, step: int) -> None:
     seeds = torch.tensor([0, 5, 2**62])
     boards = random_boards(seeds, step, count, height, width, 0.4)
-    assert boards.shape == (3, count, height, width)
+    assert boards.shape == (3, height, width, count)
     assert boards.max() <= 1
     for i in range(3):
         assert torch.equal(random_boards(seeds[i : i + 1], step, count, height, width, 0.4)[0], boards[i])
     before = boards.clone()
     codes = pattern_codes(boards)
     assert torch.equal(boards, before)
+    boards, codes = boards.movedim(-1, 1), codes.movedim(-1, 1)
     wanted = np.array([[slow_codes(board) for board in own.numpy().astype(int)] for own in boards])
     np.testing.assert_array_equal(codes, wanted)
     counts = pattern_counts(seeds, step, count, height, width, 0.4)
@@ -238,7 +239,7 @@ def test_the_exact_objective_is_what_sampling_estimates(sigmoid: bool) -> None:
     problem = Life(sigmoid=sigmoid, density=0.4)
     stack = initialise(problem.network(), [4], scale=2.0).to(torch.float64)
     exact = problem.objective(dtype=torch.float64)(stack)
-    boards = random_boards(torch.tensor([9]), 0, 2000, 10, 10, 0.4)[0].numpy().astype(int)
+    boards = random_boards(torch.tensor([9]), 0, 2000, 10, 10, 0.4)[0].movedim(-1, 0).numpy().astype(int)
     parts = [plain_loss(problem, stack.state_dict(0), board[None], np.ones(1)) for board in boards]
     for name in ("loss", "accuracy"):
         sample = np.array([part[name] for part in parts])
@@ -256,7 +257,7 @@ def test_right_and_solved_count_patterns() -> None:
     wrong = int(answers(STUDY).sum())
     assert values(spoilt)["right"] == 512 - wrong
     assert values(spoilt)["solved"] == 0
-    np.testing.assert_array_equal(values.predictions(solution)[0, :, 0, 0], answers(STUDY))
+    np.testing.assert_array_equal(values.predictions(solution)[0, 0, 0], answers(STUDY))
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_standard_error_is_that_of_the_mean_over_boards() -> None:
     problem = Life(steps=2, board="5x4")
     objective = problem.objective(samples=50, seed=7, dtype=torch.float64)
     stack = initialise(problem.network(), range(3)).to(torch.float64)
-    boards = random_boards(torch.tensor([7]), 0, 50, 5, 4, 0.5)[0]
+    boards = random_boards(torch.tensor([7]), 0, 50, 5, 4, 0.5)[0].movedim(-1, 0)
     later = torch.from_numpy(Rule.parse(problem.rule).steps(boards.numpy().astype(int), 2)).double()
     values = objective(stack)
     for i in range(3):
@@ -129,15 +129,15 @@ def test_padding_counts_nowhere(squares: Callable[..., Objective]) -> None:
     inputs, targets = torch.linspace(-1, 1, 74).view(37, 2).double(), torch.linspace(0, 1, 37)[:, None].double()
     stack = initialise(module, range(5)).to(torch.float64)
     objective = squares(module, inputs, targets, sampled=True)
-    assert objective.data.inputs.shape[2] == 64
+    assert len(objective.data) == 64
     absurd = objective.data.targets.clone()
-    absurd[:, 37:] = 1e9
+    absurd[..., 37:] = 1e9
     spoilt = dataclasses.replace(objective, data=dataclasses.replace(objective.data, targets=absurd))
     assert same_bits(everything(objective, stack), everything(spoilt, stack))
-    bare = Batch(objective.data.inputs[:, :, :37], objective.data.targets[:, :37], objective.data.weights[:, :37])
+    bare = Batch(objective.data.inputs[..., :37], objective.data.targets[..., :37], objective.data.weights[:, :37])
     for key, value in everything(dataclasses.replace(objective, data=bare), stack).items():
         np.testing.assert_allclose(value, everything(objective, stack)[key], rtol=1e-12, err_msg=key)
-    assert objective.predictions(stack).shape == (5, 37, 1)
+    assert objective.predictions(stack).shape == (5, 1, 37)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -148,7 +148,7 @@ def test_gradient_from_pattern_counts_is_that_on_the_boards(activation: str, nor
     stack = initialise(problem.network(), [0, 1]).to(torch.float64)
     batch = problem.training_batch(seeds, step, size, device="cpu", dtype=torch.float64)
     losses, gradients = problem.objective(dtype=torch.float64).gradient(stack, batch)
-    boards = random_boards(seeds, step, size, 6, 5, 0.3)
+    boards = random_boards(seeds, step, size, 6, 5, 0.3).movedim(-1, 1)
     for i in range(2):
         network = problem.network().double()
         network.load_state_dict(stack.state_dict(i))

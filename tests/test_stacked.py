@@ -73,11 +73,11 @@ def random_stack(module: nn.Module) -> Stack:
 
 
 def referee(module: nn.Module, stack: Stack, samples: Tensor) -> Tensor:
-    """[member, out, sample, ...] from PyTorch alone; `samples` is [1 or member, sample, feature, ...]."""
+    """[member, out, ..., sample] from PyTorch alone; `samples` is [1 or member, sample, feature, ...]."""
     outputs = []
     for i in range(len(stack)):
         module.double().eval().load_state_dict(stack.state_dict(i))
-        outputs.append(module(samples[i % len(samples)].clone()).movedim(0, 1))
+        outputs.append(module(samples[i % len(samples)].clone()).movedim(0, -1))
     return torch.stack(outputs)
 
 
@@ -89,7 +89,7 @@ def test_every_backend_gives_the_modules_own_outputs_and_gradients(name: str, sh
     network = Stacked(module.double(), backend=backend)  # type: ignore[arg-type]
     stack = random_stack(module)
     samples = numbers(1 if shared else MEMBERS, SAMPLES, *shape)
-    inputs = samples.movedim(1, 2)
+    inputs = samples.movedim(1, -1)
     if shared:
         assert torch.equal(inputs, features_first(samples[0]))
     before = inputs.clone()
@@ -108,7 +108,7 @@ def test_every_backend_gives_the_modules_own_outputs_and_gradients(name: str, sh
     for i in range(MEMBERS):
         module.load_state_dict(stack.state_dict(i))
         module.zero_grad()
-        (module.requires_grad_()(samples[i % len(samples)].clone()).movedim(0, 1) * probe[i]).sum().backward()
+        (module.requires_grad_()(samples[i % len(samples)].clone()).movedim(0, -1) * probe[i]).sum().backward()
         wanted = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
         torch.testing.assert_close(gradient[i], wanted, rtol=1e-9, atol=1e-12)
 

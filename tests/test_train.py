@@ -195,7 +195,7 @@ def test_training_that_makes_no_sense(options: dict[str, Any], message: str) -> 
 
 def test_no_exact_loss_of_two_steps(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=r"2 steps.* has no exact loss to train on: use --data boards"):
-        train(TWO_STEPS, Training(batches=1), tmp_path / "run", seeds=[0])
+        train(TWO_STEPS, Training(batches=1, data="exact"), tmp_path / "run", seeds=[0])
 
 
 def test_steps_that_are_saved(tmp_path: Path) -> None:

@@ -92,9 +92,10 @@ def truth_tables(
 def dead_units(objective: Objective, stack: Stack) -> Int[np.ndarray, " member"]:
     """Number of hidden units whose input to the activation is positive on no sample."""
     counts = []
+    inputs = objective.data.samples(0, len(objective.data)).inputs
     for _, part in objective.chunks(stack):
         with torch.no_grad():
-            traced = [x for name, x in objective.network.trace(part, objective.data.inputs) if _weighs(name, part)]
+            traced = [x for name, x in objective.network.trace(part, inputs) if _weighs(name, part)]
         silent = [(x.flatten(2).amax(2) <= 0).sum(1) for x in traced[:-1]]
         counts.append(torch.stack(silent).sum(0) if silent else torch.zeros(len(part), dtype=torch.int64))
     return torch.cat(counts)[: len(stack)].cpu().numpy()

@@ -52,8 +52,10 @@ def _run(path: Path) -> dict[str, Any]:
     run = Run.open(path)
     for step in run.steps():
         run.checkpoint(step)  # checks its digest
-    finished = run.document["training"]["batches"] in run.steps()
-    return {"kind": "run", "finished": finished, "members": len(run.seeds), "steps": run.steps(), **run.document}
+    state: dict[str, Any] = {"imported": run.imported}
+    if run.imported is None:
+        state = {"finished": run.document["training"]["batches"] in run.steps()}
+    return {"kind": "run", **state, "members": len(run.seeds), "steps": run.steps(), **run.document}
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import tomllib
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,17 @@ import click
 
 from landscape.errors import LandscapeError
 
-__all__ = ["RANGE", "SEEDS", "computing", "config_file", "json_flag", "output", "problem_choice", "problem_options"]
+__all__ = [
+    "BLOCKS",
+    "RANGE",
+    "SEEDS",
+    "computing",
+    "config_file",
+    "json_flag",
+    "output",
+    "problem_choice",
+    "problem_options",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -45,6 +56,20 @@ class _Seeds(click.ParamType):  # type: ignore[type-arg]  # generic in newer ver
         return tuple(seeds)
 
 
+class _Blocks(click.ParamType):  # type: ignore[type-arg]
+    """`none`, `0`, `0,2`, `0+2`."""
+
+    name = "blocks"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        pieces = [] if str(value).strip() in ("none", "") else re.split("[,+]", str(value))
+        if wrong := [piece for piece in pieces if not piece.strip().isdecimal()]:
+            self.fail(f"'{wrong[0]}' is no block: write none, or numbers from 0 on, such as 0,2 or 0+2", param, ctx)
+        return tuple(sorted({int(piece) for piece in pieces}))
+
+
 class _Range(click.ParamType):  # type: ignore[type-arg]
     """`-0.25:1.25`."""
 
@@ -60,7 +85,7 @@ class _Range(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"'{value}' is no range: write LOW:HIGH, such as -0.25:1.25", param, ctx)
 
 
-SEEDS, RANGE = _Seeds(), _Range()
+SEEDS, BLOCKS, RANGE = _Seeds(), _Blocks(), _Range()
 
 json_flag = click.option("--json", "print_json", is_flag=True, help="Print the whole result as JSON.")
 
@@ -110,7 +135,7 @@ def _from_toml(param: click.Parameter, value: Any, negated: bool) -> Any:
         if not isinstance(value, bool):
             raise TypeError("is true or false")
         return value != negated
-    if isinstance(value, list) and param.type in (SEEDS, RANGE):
+    if isinstance(value, list) and param.type in (SEEDS, BLOCKS, RANGE):
         return (":" if param.type is RANGE else ",").join(map(str, value))
     if getattr(param, "multiple", False):
         return list(map(str, value)) if isinstance(value, list) else [str(value)]
@@ -165,11 +190,16 @@ def sampling(command: Command) -> Command:
     )(command)
 
 
-def problem_choice(command: Command) -> Command:
-    """`--problem` and `-O`, for checkpoints that do not name their problem."""
-    command = click.option(
+def problem_fields(command: Command) -> Command:
+    """`-O`."""
+    return click.option(
         "-O", "options", multiple=True, metavar="KEY=VALUE", help="Option of that problem, such as -O m_factor=4."
     )(command)
+
+
+def problem_choice(command: Command) -> Command:
+    """`--problem` and `-O`, for checkpoints that do not name their problem."""
+    command = problem_fields(command)
     return click.option("--problem", help="Problem of the checkpoints, if they do not say: life, or pkg.module:NAME.")(
         command
     )
@@ -177,12 +207,19 @@ def problem_choice(command: Command) -> Command:
 
 def chosen_problem(name: str | None, options: Sequence[str]) -> Any:
     """The problem that `--problem` and `-O` describe; None without `--problem`."""
-    from landscape.problem import create, find
+    from landscape.problem import create
 
     if name is None:
         if options:
             raise click.UsageError("-O goes with --problem")
         return None
+    return create(name, chosen_fields(name, options))
+
+
+def chosen_fields(name: str, options: Sequence[str]) -> dict[str, Any]:
+    """The fields of a problem that `-O` gives, converted as its own options would be."""
+    from landscape.problem import find
+
     found = find(name)
     config: dict[str, Any] = {}
     parsers = {p.name: p for p in problem_options(found)} if isinstance(found, type) else {}
@@ -193,7 +230,7 @@ def chosen_problem(name: str | None, options: Sequence[str]) -> Any:
             raise click.UsageError(f"-O {item}: write KEY=VALUE")
         parser = parsers.get(key)
         config[key] = parser.type.convert(value, parser, None) if parser else value
-    return create(name, config)
+    return config
 
 
 def problem_options(problem: type) -> list[click.Option]:

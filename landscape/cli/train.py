@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from landscape.cli.options import SEEDS, ProblemGroup, computing, config_file, output
+from landscape.cli.options import BLOCKS, SEEDS, ProblemGroup, computing, config_file, output
 from landscape.cli.report import Progress, remark
 from landscape.errors import LandscapeError
 from landscape.intervals import Proportion
@@ -26,16 +26,35 @@ __all__ = ["command"]
 @click.option("--batches", type=click.IntRange(min=0), default=3000, help="Optimizer steps.")
 @click.option(
     "--data",
-    type=click.Choice(["exact", "boards"]),
-    help="Gradient of the exact loss, or of fresh random boards. [default: exact where there is one]",
+    type=click.Choice(["auto", "exact", "boards"]),
+    default="auto",
+    help="Gradient of the exact loss, or of fresh random boards; auto is exact where there is an exact loss.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=128, help="Boards of a batch.")
 @click.option("--shared-data", is_flag=True, help="All members see the boards of the first data seed.")
 @click.option(
-    "--init", type=click.Choice(["default", "normal"]), default="default", help="PyTorch's default, or N(0, std^2)."
+    "--init",
+    type=click.Choice(["default", "normal", "normal_uniform"]),
+    default="default",
+    help="PyTorch's default; N(0, std^2); or weights N(0, std^2) and biases uniform within 1, which with --init-std 0.02 "
+    "is what the study's --normalize does.",
 )
-@click.option("--init-std", type=float, default=0.1, help="Standard deviation of --init normal.")
+@click.option("--init-std", type=float, default=0.1, help="Standard deviation of --init normal and normal_uniform.")
 @click.option("--init-scale", type=float, default=1.0, help="Factor on all initial parameters.")
+@click.option(
+    "--start",
+    metavar="PLACE",
+    help="Begin at a landmark (presolve), a run, RUN/@step, RUN/#seed or a checkpoint file, not at random; optimizers "
+    "begin anew. The study's --presolve and --resume_from.",
+)
+@click.option(
+    "--presolve-blocks",
+    type=BLOCKS,
+    default="none",
+    help="Blocks that begin at the known solution, such as 0,2 or 0+2; the rest begins at random. The study's "
+    "--solve_layers.",
+)
+@click.option("--freeze", is_flag=True, help="Keep the blocks of --presolve-blocks as they are.")
 @click.option("--save-at", type=SEEDS, help="Steps to save. [default: 0, 1-2-5 per decade, and the last]")
 @click.option("--resume-every", type=click.FloatRange(min=0), default=30.0, help="Seconds between resume states.")
 @computing
@@ -52,8 +71,7 @@ def _verb(
     force: bool,
     **settings: Any,
 ) -> None:
-    exact = not problem.objective().sampled
-    training = Training(**settings | {"data": settings["data"] or ("exact" if exact else "boards")})
+    training = Training(**settings)
     path = output or Path("checkpoints") / _default_name(problem)
     steps = Progress("train", "steps")
     try:

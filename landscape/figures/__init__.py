@@ -1,20 +1,25 @@
-"""Figures of curves, barriers, outcomes, clusters and rules. A function draws into `ax` and returns it.
+"""Figures of curves, barriers, outcomes, clusters, rules and series. A function draws into `ax` and returns it.
 
-`page` and `walk_figure` make figures, `save` writes them.
+`page`, `walk_figure` and `series_figure` make figures, `save` writes them.
 """
 
 from landscape.figures.pages import COLORS, page, save
 from landscape.figures.runs import dendrogram, outcomes, rule_examples
+from landscape.figures.series import Series, series, series_figure, shares
 from landscape.figures.walks import barrier_distribution, walk_curves, walk_figure
 
 __all__ = [
     "COLORS",
+    "Series",
     "barrier_distribution",
     "dendrogram",
     "outcomes",
     "page",
     "rule_examples",
     "save",
+    "series",
+    "series_figure",
+    "shares",
     "walk_curves",
     "walk_figure",
 ]

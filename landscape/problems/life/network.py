@@ -33,10 +33,16 @@ def build(
     activation: str,
     sigmoid: bool,
     normalize: bool,
+    architecture: str = "study",
+    dropout: float = 0.0,
     pad: bool = True,
     logits: bool = False,
 ) -> nn.Sequential:
-    """The network: per block Conv3x3(1 -> 2m), Conv1x1(2m -> m), Conv1x1(m -> 1), each with its activation.
+    """The network.
+
+    Per block Conv3x3(. -> 2m), dropout of whole channels, Conv1x1(2m -> m), and in the `study` architecture
+    Conv1x1(m -> 1), each with its activation. The `paper` architecture (J. Springer, G. Kenyon, arXiv 2009.01398) hands
+    all m channels to the next block and has a single Conv1x1(m -> 1) at the end, `out`.
 
     With `sigmoid` the very last activation is a sigmoid, which `logits` leaves out. With `normalize` the input is
     expected shifted by -1/2 and the first block is padded with -1/2, the shifted value of a dead cell; later blocks
@@ -44,24 +50,25 @@ def build(
     patterns, one block answers with the single cell in the middle.
     """
 
+    last = () if sigmoid and logits else (nn.Sigmoid() if sigmoid else ACTIVATIONS[activation](),)
+
     def block(index: int) -> nn.Sequential:
         act = ACTIVATIONS[activation]
-        last = index == blocks - 1
-        layers: list[tuple[str, nn.Module]] = [
-            ("0", nn.Conv2d(1, 2 * m_factor, 3)),
-            ("1", act()),
-            ("2", nn.Conv2d(2 * m_factor, m_factor, 1)),
-            ("3", act()),
-            ("4", nn.Conv2d(m_factor, 1, 1)),
-        ]
-        if not (last and sigmoid):
-            layers.append(("5", act()))
-        elif not logits:
-            layers.append(("5", nn.Sigmoid()))
+        read = 1 if architecture == "study" or index == 0 else m_factor
+        layers: dict[str, nn.Module] = {}
         if pad:
-            dead = -0.5 if normalize and index == 0 else 0.0
-            layers.insert(0, ("pad", nn.ConstantPad2d(1, dead)))
+            layers["pad"] = nn.ConstantPad2d(1, -0.5 if normalize and index == 0 else 0.0)
+        layers["0"] = nn.Conv2d(read, 2 * m_factor, 3)
+        if dropout:
+            layers["dropout"] = nn.Dropout2d(dropout)
+        layers |= {"1": act(), "2": nn.Conv2d(2 * m_factor, m_factor, 1), "3": act()}
+        if architecture == "study":
+            layers["4"] = nn.Conv2d(m_factor, 1, 1)
+            layers.update(zip("5", [act()] if index < blocks - 1 else last, strict=False))
         return nn.Sequential(OrderedDict(layers))
 
-    net = nn.Sequential(*(block(index) for index in range(blocks)))
-    return nn.Sequential(OrderedDict(net=net))
+    parts: dict[str, nn.Module] = {"net": nn.Sequential(*(block(index) for index in range(blocks)))}
+    if architecture == "paper":
+        parts["out"] = nn.Conv2d(m_factor, 1, 1)
+        parts.update(zip(["act"], last, strict=False))
+    return nn.Sequential(OrderedDict(parts))

@@ -196,19 +196,23 @@ def _copies(width: int, base: int, spare: str) -> Float[np.ndarray, "width base"
     return np.eye(base)[np.arange(width) % base] if spare == "split" else np.eye(width, base)
 
 
-def _layers(block: _Block, rule: Rule, m_factor: int, spare: str) -> dict[str, np.ndarray]:
-    """Weights and biases of one block's convolutions; what several copies hand on is shared among them."""
+def _layers(block: _Block, rule: Rule, m_factor: int, spare: str, *, read: int = 1) -> dict[str, np.ndarray]:
+    """Weights and biases of one block's convolutions; what several copies hand on is shared among them.
+
+    `read` is the number of channels that it reads: 1, or the m copies of a block of the paper's architecture.
+    """
     first, hidden = _copies(2 * m_factor, len(block.filters), spare), _copies(m_factor, 1, spare)
     centre = np.zeros((3, 3))
     centre[1, 1] = 1
     filters = first @ block.filters
     kernels = filters[:, 0, None, None] * rule.kernel + filters[:, 1, None, None] * centre
+    handed_on = hidden / hidden.sum()
     return {
-        "0.weight": kernels[:, None],
+        "0.weight": kernels[:, None] * (handed_on[:read, :, None] if read > 1 else np.ones((1, 1, 1))),
         "0.bias": filters[:, 2],
         "2.weight": (hidden @ (first / first.sum(axis=0) @ block.mix)[None])[:, :, None, None],
         "2.bias": hidden[:, 0] * block.mix_bias,
-        "4.weight": (block.out * hidden / hidden.sum()).T[:, :, None, None],
+        "4.weight": block.out * handed_on.T[:, :, None, None],
         "4.bias": np.array([block.out_bias]),
     }
 
@@ -251,7 +255,7 @@ def _chain(rule: Rule, design: str, activation: str, m_factor: int, steps: int, 
     return [step] * steps + [shape(_SAME, activation)] * (blocks - steps)
 
 
-def default_design(rule: Rule, *, steps: int, m_factor: int, activation: str) -> str:
+def default_design(rule: Rule, *, steps: int, m_factor: int, activation: str, architecture: str = "study") -> str:
     """The design that the plain landmark `presolve` means.
 
     ReLU: `post` where it applies, else `bump`. ELU and GELU: `hat`. RReLU: `trapezoid`; with m_factor 1 `hat`, for one
@@ -260,12 +264,16 @@ def default_design(rule: Rule, *, steps: int, m_factor: int, activation: str) ->
     neighbourhood adds up of that stays under 0.45 of the margin for all such rules. Other rules may drift: `trapezoid`
     then, and with m_factor 1 the hat nevertheless, for verification to judge.
 
+    The `paper` architecture: `hat`.
+
     Raises `Unsupported` for a rule that is no interval rule and where RReLU has no design.
 
     >>> default_design(Rule.parse("B3/S23V"), steps=20, m_factor=1, activation="leaky_relu")
     'hat'
     """
     band = _band(rule)
+    if architecture == "paper":
+        return "hat"
     if activation == "relu":
         return "post" if str(rule) in _POST_RULES else "bump"
     if activation == "rrelu":
@@ -290,6 +298,7 @@ def presolved(
     activation: str,
     sigmoid: bool,
     normalize: bool,
+    architecture: str = "study",
     design: str | None = None,
     spare: str = "split",
     noise_seed: int = 0,
@@ -299,8 +308,9 @@ def presolved(
     `design` is one of `DESIGNS`, by default `default_design`; `spare` one of `SPARES`. Blocks beyond `steps` stand at
     the end and repeat what they read. With `sigmoid` the logit is +10 on live cells and -10 on dead ones, or less where
     g is not flat on them (`post`, `bump`, `hat` with a negative slope); `post` under LeakyReLU gets the signs right, no
-    more. Such a point solves the problem but is no minimum of the cross-entropy, whose infimum lies at infinite scale:
-    its gradient is small, not zero.
+    more. In the `paper` architecture a block ends with g, which has to be 0 or 1 by itself, as that of the `hat` under
+    ReLU is. Such a point solves the problem but is no minimum of the cross-entropy, whose infimum lies at infinite
+    scale: its gradient is small, not zero.
 
     Raises `Unsupported` if no such solution is known and `LandscapeError` if `spare` is malformed.
 
@@ -314,7 +324,14 @@ def presolved(
             f"{blocks} blocks cannot play {steps} steps: a block sees one cell further, as a step does; "
             "take a d_factor of 1 or more"
         )
-    design = design or default_design(rule, steps=steps, m_factor=m_factor, activation=activation)
+    paper = architecture == "paper"
+    design = design or default_design(
+        rule, steps=steps, m_factor=m_factor, activation=activation, architecture=architecture
+    )
+    if paper and (design, activation) != ("hat", "relu"):
+        raise Unsupported(
+            f"no solution with '{design}' and {activation} is known for the paper's architecture: take relu"
+        )
     filling, noise = _parse_spare(spare)
     chain = _chain(rule, design, activation, m_factor, steps, blocks)
     if normalize:
@@ -324,8 +341,12 @@ def presolved(
     state = {
         f"net.{index}.{name}": torch.tensor(values, dtype=torch.float64)
         for index, block in enumerate(chain)
-        for name, values in _layers(block, rule, m_factor, filling).items()
+        for name, values in _layers(block, rule, m_factor, filling, read=m_factor if paper and index else 1).items()
     }
+    if paper:
+        for index in range(len(chain)):
+            last = {name: state.pop(f"net.{index}.4.{name}") for name in ("weight", "bias")}
+        state |= {f"out.{name}": tensor for name, tensor in last.items()}
     if noise:
         sizes = [tensor.numel() for tensor in state.values()]
         draw = normal(torch.tensor([noise_seed]), stream=_STREAM, step=0, count=sum(sizes))[0]

@@ -6,22 +6,24 @@ weighted data set of 512 patterns. With more, boards are sampled.
 
 import dataclasses
 import functools
+import math
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from landscape.errors import LandscapeError, Unsupported
-from landscape.objective import Batch, Metric, Objective
+from landscape.objective import Batch, Data, Metric, Objective
 from landscape.params import Stack
 from landscape.problem import Problem, Symmetry, option
 from landscape.problems.life import boards, network, patterns, presolved
+from landscape.problems.life.infer import fields_of
 from landscape.problems.life.rules import Rule
-from landscape.stacked import Stacked, features_first
+from landscape.stacked import Stacked, Table, features_first, leaves
 
 __all__ = ["Life"]
 
@@ -52,11 +54,20 @@ class Life(Problem):
     )
     loss: Literal["bce", "mse"] = option("bce", "Cross-entropy or squared error.")
     normalize: bool = option(False, "Shift the input, and the padding of the first block, by -1/2.")
+    architecture: Literal["study", "paper"] = option(
+        "study",
+        "Three layers a block, the last with one filter; or, as in arXiv 2009.01398, two a block and one at the end.",
+    )
+    dropout: float = option(0.0, "Probability with which training drops a filter of a 3 x 3 layer on a board.")
     board: str = option("10x10", "HEIGHTxWIDTH of the boards; cells beyond the edge are dead.")
     density: float = option(0.5, "Probability that a cell of a board is live.")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rule", str(Rule.parse(self.rule)))
+        if not 0 <= self.dropout < 1:
+            raise LandscapeError(f"dropout is {self.dropout}, it must be at least 0 and below 1")
+        if self.architecture not in ("study", "paper"):
+            raise LandscapeError(f"unknown architecture '{self.architecture}': choose study or paper")
         for field, least in (("steps", 1), ("m_factor", 1), ("d_factor", 0)):
             if not least <= getattr(self, field) < float("inf"):
                 raise LandscapeError(f"{field} is {getattr(self, field)}, it must be at least {least} and finite")
@@ -69,6 +80,11 @@ class Life(Problem):
         if self.loss not in ("bce", "mse"):
             raise LandscapeError(f"unknown loss '{self.loss}': choose bce or mse")
         patterns.probabilities(*self.board_size, self.density)
+
+    @classmethod
+    def infer(cls, shapes: Mapping[str, tuple[int, ...]], /, **given: Any) -> dict[str, Any]:
+        """Architecture, width and depth, from tensors named as the study's; raises `Mismatch` where they are not."""
+        return fields_of(shapes, given)
 
     @property
     def blocks(self) -> int:
@@ -94,7 +110,8 @@ class Life(Problem):
         steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
         depth = "" if self.blocks == self.steps else f", {self.blocks} block{'s' if self.blocks > 1 else ''}"
         head = " + sigmoid" if self.sigmoid else ""
-        return f"Life {self.rule}, {steps}{depth}, m = {self.m_factor}, {self.activation}{head}"
+        paper = ", paper's architecture" if self.architecture == "paper" else ""
+        return f"Life {self.rule}, {steps}{depth}, m = {self.m_factor}, {self.activation}{head}{paper}"
 
     def network(self) -> nn.Module:
         """The network as the study had it: boards in, cells out."""
@@ -115,40 +132,64 @@ class Life(Problem):
         """
         if self.exact:
             inputs, targets, weights = self._pattern_data
-            data = Batch.padded(features_first(inputs.to(device, dtype)), targets.to(device, dtype), weights.to(device))
+            data: Data = Batch.padded(inputs.to(device, dtype), targets.to(device, dtype), weights.to(device))
         else:
-            seeds = torch.tensor([seed], device=device)
-            data = self._board_data(seeds, 0, BOARDS if samples is None else samples, dtype)
+            data = self.boards(torch.tensor([seed], device=device), 0, BOARDS if samples is None else samples, dtype)
+        per_board = self._all_right if not self.exact else self._cells_right
         metrics = {
-            "loss": Metric(self._losses),
+            "loss": Metric(self._losses, slope=_slope if self.sigmoid and self.loss == "bce" else None),
             "accuracy": Metric(self._cells_right),
-            "right": Metric(self._cells_right if self.exact else self._all_right, "count"),
-            "solved": Metric(self._cells_right if self.exact else self._all_right, "all"),
+            "right": Metric(per_board, "count"),
+            "solved": Metric(per_board, "all"),
         }
         return Objective(
-            network=Stacked(self._build(pad=not self.exact, logits=True)),
+            network=self._stacked(on_boards=not self.exact),
             data=data,
             metrics=metrics,
             predict=self._predict,
             sampled=not self.exact,
             unit="nats per cell" if self.loss == "bce" else "squared error per cell",
+            precision=dtype,
         )
+
+    def training_objective(self, data: str, *, device: str | torch.device, dtype: torch.dtype) -> Objective:
+        """The exact objective; on boards that of `objective`, or, where layers draw random numbers, one that draws them
+        for each cell, not for each pattern.
+        """
+        objective = self.objective(device=device, dtype=dtype)
+        if data == "exact" or not self.exact or not objective.network.stochastic:
+            return objective
+        return dataclasses.replace(objective, network=self._stacked(on_boards=True))
 
     def training_batch(
         self, seeds: Int[Tensor, " member"], step: int, size: int, *, device: str | torch.device, dtype: torch.dtype
-    ) -> Batch:
-        """`size` fresh boards a seed; where the objective is exact, their counts of the 512 patterns as weights.
-
-        The gradient is that of the boards. (RReLU and dropout then draw their numbers for each pattern, not each cell.)
+    ) -> Data:
+        """`size` fresh boards a seed; where one step is learnt without randomness, their counts of the 512 patterns as
+        weights, whose gradient is that of the boards.
         """
         seeds = seeds.to(device)
-        if not self.exact:
-            return self._board_data(seeds, step, size, dtype)
+        random = self.dropout > 0 or self.activation == "rrelu"
+        if not self.exact or random:
+            return self.boards(seeds, step, size, dtype, codes=not random)
         height, width = self.board_size
         counts = boards.pattern_counts(seeds, step, size, height, width, self.density)
         inputs, targets, _ = self._pattern_data
         weights = counts.to(dtype) / (size * height * width)
-        return Batch(features_first(inputs.to(device, dtype)), targets.to(device, dtype), weights)
+        return Batch(inputs.to(device, dtype), targets.to(device, dtype), weights)
+
+    def boards(
+        self, seeds: Int[Tensor, " member"], step: int, count: int, dtype: torch.dtype, *, codes: bool = True
+    ) -> boards.PackedBoards:
+        """Random boards of each seed with the boards `steps` generations later.
+
+        A GPU rather convolves than looks up `codes`, whose way back would add in no fixed order.
+        """
+        if count < 1:
+            raise LandscapeError(f"{count} boards are no sample: ask for at least 1")
+        now = boards.random_words(seeds, step, count, *self.board_size, self.density)
+        later = boards.advance(now, Rule.parse(self.rule), self.steps)
+        shift = -0.5 if self.normalize else 0.0
+        return boards.PackedBoards(now, later, count, dtype, codes and seeds.device.type == "cpu", shift)
 
     def landmarks(self) -> tuple[str, ...]:
         """`presolve`, and each design that exists for this activation, rule and depth."""
@@ -175,6 +216,7 @@ class Life(Problem):
             activation=self.activation,
             sigmoid=self.sigmoid,
             normalize=self.normalize,
+            architecture=self.architecture,
             design=design,
             spare=spare,
         )
@@ -185,12 +227,24 @@ class Life(Problem):
         design, spare = self._landmark_parts(name)
         return f"presolve:{design}" + (f"+{spare}" if self.m_factor > 1 else "")
 
+    def parts(self) -> tuple[tuple[str, ...], ...]:
+        """The tensors of each block; the paper's last layer belongs to its last block."""
+        names = self._build().state_dict()
+        last = self.blocks - 1
+        return tuple(
+            tuple(name for name in names if name.startswith(f"net.{block}.") or (block == last and name[:4] == "out."))
+            for block in range(self.blocks)
+        )
+
     def symmetry(self) -> Symmetry:
         """In each block, the filters of the first and of the second layer."""
         groups = []
         for block in range(self.blocks):
-            for size, layer in ((2 * self.m_factor, 0), (self.m_factor, 2)):
-                here, following = f"net.{block}.{layer}", f"net.{block}.{layer + 2}"
+            after = f"net.{block}.4"
+            if self.architecture == "paper":
+                after = f"net.{block + 1}.0" if block < self.blocks - 1 else "out"
+            first, second = f"net.{block}.0", f"net.{block}.2"
+            for size, here, following in ((2 * self.m_factor, first, second), (self.m_factor, second, after)):
                 groups.append((size, ((f"{here}.weight", 0), (f"{here}.bias", 0), (f"{following}.weight", 1))))
         return tuple(groups)
 
@@ -205,10 +259,14 @@ class Life(Problem):
                 f"life has no landmark '{name}': write presolve, presolve:DESIGN ({', '.join(presolved.DESIGNS)}) or "
                 "presolve+SPARE (split, zero, noise:EPS)"
             )
-        default = presolved.default_design(
-            Rule.parse(self.rule), steps=self.steps, m_factor=self.m_factor, activation=self.activation
+        design = match[1] or presolved.default_design(
+            Rule.parse(self.rule),
+            steps=self.steps,
+            m_factor=self.m_factor,
+            activation=self.activation,
+            architecture=self.architecture,
         )
-        return match[1] or default, match[2] or "split"
+        return design, match[2] or "split"
 
     def _build(self, **options: Any) -> nn.Sequential:
         return network.build(
@@ -217,33 +275,27 @@ class Life(Problem):
             activation=self.activation,
             sigmoid=self.sigmoid,
             normalize=self.normalize,
+            architecture=self.architecture,
+            dropout=self.dropout,
             **options,
         )
 
-    def _shift(self, boards: Tensor) -> Tensor:
-        return boards - 0.5 if self.normalize else boards
+    def _stacked(self, *, on_boards: bool) -> Stacked:
+        """The network as a function of a stack: of boards, or of patterns."""
+        module = self._build(pad=on_boards, logits=True)
+        in_first_block = sum(name.startswith("net.0.") for name, _ in leaves(module))
+        return Stacked(module, table=Table(self._pattern_data[0], in_first_block) if on_boards else None)
 
     @functools.cached_property
     def _pattern_data(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The 512 patterns [sample, 1, 3, 3], the next states [1, sample, 1, 1] and probabilities [1, sample]."""
-        inputs = self._shift(torch.tensor(patterns.PATTERNS[:, None], dtype=torch.float32))
-        targets = torch.tensor(patterns.answers(Rule.parse(self.rule)), dtype=torch.float32)[None, :, None, None]
+        """The 512 patterns [1, 1, 3, 3, sample], the next states [1, 1, 1, sample] and probabilities [1, sample]."""
+        inputs = torch.tensor(patterns.PATTERNS[:, None], dtype=torch.float32) - (0.5 if self.normalize else 0.0)
+        targets = torch.tensor(patterns.answers(Rule.parse(self.rule)), dtype=torch.float32)[None, None, None]
         weights = torch.tensor(patterns.probabilities(*self.board_size, self.density))[None]
-        return inputs, targets, weights
-
-    def _board_data(self, seeds: Tensor, step: int, count: int, dtype: torch.dtype) -> Batch:
-        """Random boards of each seed and the boards `steps` generations later."""
-        if count < 1:
-            raise LandscapeError(f"{count} boards are no sample: ask for at least 1")
-        now = boards.random_boards(seeds, step, count, *self.board_size, self.density)
-        table = torch.tensor(patterns.answers(Rule.parse(self.rule)).astype(np.uint8), device=seeds.device)
-        later = now
-        for _ in range(self.steps):
-            later = table[boards.pattern_codes(later).long()]
-        return Batch.padded(self._shift(now[:, None].to(dtype)), later.to(dtype))
+        return features_first(inputs), targets, weights
 
     def _output(self, outputs: Tensor) -> Tensor:
-        """Network outputs [member, 1, sample, height, width] as values of cells."""
+        """Network outputs [member, 1, height, width, sample] as values of cells."""
         return outputs.squeeze(1).sigmoid() if self.sigmoid else outputs.squeeze(1)
 
     def _predict(self, outputs: Tensor) -> Tensor:
@@ -269,10 +321,15 @@ class Life(Problem):
         return _per_sample(losses)
 
 
+def _slope(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Derivative of the cross-entropy from logits."""
+    return (outputs.sigmoid() - targets[:, None]) / math.prod(targets.shape[1:-1])
+
+
 def _per_sample(cells: Tensor) -> Tensor:
-    """Mean over the cells of each sample: [member, sample, height, width] -> [member, sample]."""
-    return cells.flatten(1) if cells.shape[2:] == (1, 1) else cells.mean((2, 3), dtype=torch.float64)
+    """Mean over the cells of each sample: [member, height, width, sample] -> [member, sample]."""
+    return cells.flatten(1) if cells.shape[1:3] == (1, 1) else cells.mean((1, 2), dtype=torch.float64)
 
 
 def _all_cells(right: Tensor) -> Tensor:
-    return right.flatten(2).all(2)
+    return right.flatten(1, 2).all(1)

@@ -1,0 +1,74 @@
+"""`landscape import FILE... -o RUN`: make a run of other people's checkpoints."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from landscape.cli.options import SEEDS, chosen_fields, output, problem_fields
+from landscape.cli.report import remark
+from landscape.imports import import_run
+from landscape.store import Run
+
+__all__ = ["command"]
+
+
+@click.command(
+    "import",
+    epilog="""\b
+        Examples:
+          landscape import theirs/ -O activation=relu -O steps=2
+          landscape import net-3.pyt net-5.pyt --seeds 3,5 -o checkpoints/theirs""",
+)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--problem", default="life", help="Problem that they were trained on: life, or pkg.module:NAME.")
+@problem_fields
+@click.option("--seeds", type=SEEDS, help="Seeds of the members, one a file. [default: 0, 1, ... in the files' order]")
+@output("Run directory. [default: checkpoints/FOLDER, or the first file's name]")
+def command(
+    files: tuple[Path, ...],
+    problem: str,
+    options: tuple[str, ...],
+    seeds: tuple[int, ...] | None,
+    output: Path | None,
+    force: bool,
+) -> None:
+    """Make a run of other people's checkpoints, to be walked and analysed like one's own.
+
+    A FILE is a state dict, or a checkpoint that holds one (.pt, .pth, .pyt, .ckpt, .safetensors), or a folder of
+    these, all of one architecture, which is read off the tensors. What tensors do not say, such as the activation or
+    the rule, is the problem's default unless -O says otherwise. Prints the run directory.
+    """
+    first = files[0].resolve()
+    path = output or Path("checkpoints") / (first.name if first.is_dir() else files[0].stem)
+    run = import_run(
+        files, path, problem_name=problem, options=chosen_fields(problem, options), seeds=seeds, force=force
+    )
+    for line in _remarks(run, seeds_given=seeds is not None):
+        remark(line)
+    click.echo(run.path)
+
+
+def _remarks(run: Run, *, seeds_given: bool) -> list[str]:
+    """Where members, seeds and the fields of the problem come from: a wrong one changes the function silently."""
+    imported = run.imported
+    assert imported is not None
+    config = run.problem[1]
+    names = imported["files"]
+    order = f" ({names[0]} first, {names[-1]} last)" if len(names) > 1 else ""
+    seeds = "" if seeds_given else f"; seeds 0 to {len(names) - 1} in the order of the files{order}"
+    known = [
+        f"{how}: {_fields(config, imported[key])}"
+        for how, key in (("inferred from the tensors", "inferred"), ("given", "given"))
+        if imported[key]
+    ]
+    lines = ["; ".join([f"{len(names)} file{'s' if len(names) > 1 else ''} imported{seeds}", *known])]
+    if imported["assumed"]:
+        assumed = _fields(config, imported["assumed"])
+        lines.append(f"assumed, because tensors do not say: {assumed}; name others with -O KEY=VALUE")
+    return lines
+
+
+def _fields(config: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return ", ".join(f"{key}={config[key]}" for key in config if key in keys)

@@ -1,0 +1,514 @@
+"""Values over what was varied: curves with their intervals, seeds and published values, and bars of shares."""
+
+import dataclasses
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import matplotlib.style
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation, Transform
+
+from landscape.errors import LandscapeError, Unsupported
+from landscape.figures.pages import COLORS, GREY, INK, STYLE, WIDTH, group_opacity, sheet
+from landscape.figures.walks import _floor, _log_axis, _on_axis
+from landscape.intervals import Proportion, bootstrap
+
+__all__ = ["Series", "series", "series_figure", "shares"]
+
+XScale = Literal["linear", "log", "category"]
+YScale = Literal["linear", "log"]
+#: Looks of the curves of one figure, by turns; yellow is too pale for a line. Shapes differ where colours do not print.
+_COLORS = tuple(COLORS[k] for k in (0, 1, 4, 6, 3, 2))
+_MARKERS, _SIZES = ("o", "s", "^", "D", "v", "P", "X"), (5.0, 4.6, 5.6, 4.4, 5.6, 5.6, 5.4)
+#: Legend of the open marks.
+_ORIGINAL = "original study (read off its plots)"
+#: Up to so many places each has a tick; up to so many, each has a mark.
+_TICKED, _MARKED = 8, 24
+#: Fewer seeds make no bootstrap interval: it would be too narrow.
+_FEWEST = 5
+#: Order of drawing, from the back; published values lie behind the study's own, as rings around them.
+_BAND, _SEEDS, _OPEN, _LINE = 1.5, 1.8, 2.2, 2.6
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Series:
+    """One curve: a value at each x with its interval, the seeds behind it, and the original study's values.
+
+    What is NaN leaves a gap; an interval may be NaN where there is none. `seeds` are drawn as faint lines, `original`
+    (x and value, read off the study's published plots) as open marks, `baseline` (what a trivial answer scores) as a
+    dotted line. Raises `LandscapeError` if lengths differ or no value is finite.
+    """
+
+    label: str
+    x: Float[np.ndarray, " place"]
+    value: Float[np.ndarray, " place"]
+    low: Float[np.ndarray, " place"]
+    high: Float[np.ndarray, " place"]
+    seeds: Float[np.ndarray, "seed place"] | None = None
+    original: tuple[Float[np.ndarray, " mark"], Float[np.ndarray, " mark"]] | None = None
+    baseline: float | None = None
+
+    def __post_init__(self) -> None:
+        name, lengths = f"the curve '{self.label}'", [len(each) for each in (self.x, self.value, self.low, self.high)]
+        if len(set(lengths)) > 1:
+            told = "{} x, {} values, {} low and {} high ends".format(*lengths)
+            raise LandscapeError(f"{name} has {told}: give one of each for every place")
+        if not lengths[0]:
+            raise LandscapeError(f"{name} is empty: give it at least one place")
+        if self.seeds is not None and self.seeds.shape[1:] != self.x.shape:
+            raise LandscapeError(f"{name} has seeds of shape {self.seeds.shape}: give [seed, {lengths[0]} places]")
+        if self.original is not None and len(self.original[0]) != len(self.original[1]):
+            raise LandscapeError(f"{name} has {len(self.original[0])} x but {len(self.original[1])} original values")
+        if not np.isfinite(self.x).all():
+            raise LandscapeError(f"{name} has an x that is not finite: leave that place out")
+        if not np.isfinite(self.value).any():
+            raise LandscapeError(f"{name} has no finite value: leave the curve out")
+        if (self.low > self.high).any():
+            raise LandscapeError(f"{name} has a low end above its high end: exchange the two")
+
+    @classmethod
+    def of_proportions(
+        cls,
+        label: str,
+        x: Sequence[float] | Shaped[np.ndarray, " place"],
+        proportions: Sequence[Proportion],
+        **more: Any,
+    ) -> "Series":
+        """Shares with Wilson's interval; a proportion of nothing leaves a gap. `more` are other fields.
+
+        Raises `LandscapeError` as `Series` does.
+        """
+        value = np.array([share.value for share in proportions], dtype=float)
+        ends = np.array([share.interval for share in proportions], dtype=float).reshape(-1, 2)
+        return cls(label=label, x=np.asarray(x, dtype=float), value=value, low=ends[:, 0], high=ends[:, 1], **more)
+
+    @classmethod
+    def of_seeds(
+        cls,
+        label: str,
+        x: Sequence[float] | Shaped[np.ndarray, " _"],
+        seeds: Float[np.ndarray, "seed place"],
+        *,
+        statistic: Literal["mean", "median"] = "mean",
+        **more: Any,
+    ) -> "Series":
+        """Mean or median of the seeds at each place with its 95 % bootstrap interval, from 5 seeds on, and the seeds.
+
+        Seeds that are NaN at a place do not count there. `more` are other fields. Raises `LandscapeError` as `Series`
+        does, `Unsupported` for an unknown statistic.
+        """
+        statistics: Mapping[str, Any] = {"mean": np.mean, "median": np.median}
+        if statistic not in statistics:
+            raise Unsupported(f"there is no statistic '{statistic}': choose {' or '.join(statistics)}")
+        of, columns = statistics[statistic], [column[np.isfinite(column)] for column in seeds.T]
+        value = np.array([of(column) if len(column) else np.nan for column in columns], dtype=float)
+        nothing = np.full(2, np.nan)
+        ends = [bootstrap(column, of) if len(column) >= _FEWEST else nothing for column in columns]
+        low, high = np.array(ends, dtype=float).reshape(-1, 2).T
+        return cls(label=label, x=np.asarray(x, dtype=float), value=value, low=low, high=high, seeds=seeds, **more)
+
+    @property
+    def _drawn(self) -> Float[np.ndarray, " number"]:
+        """All finite heights in the picture."""
+        parts = [self.value, self.low, self.high, np.ravel(self.seeds if self.seeds is not None else ())]
+        parts += [
+            self.original[1] if self.original else np.empty(0),
+            np.array([np.nan if self.baseline is None else self.baseline], dtype=float),
+        ]
+        return np.concatenate([part[np.isfinite(part)] for part in parts])
+
+    @property
+    def _places(self) -> Float[np.ndarray, " number"]:
+        """All x in the picture."""
+        return np.concatenate([self.x, self.original[0]]) if self.original else self.x
+
+
+def series(
+    ax: Axes,
+    curves: Sequence[Series],
+    *,
+    xlabel: str,
+    ylabel: str,
+    percent: bool = True,
+    xscale: XScale = "linear",
+    yscale: YScale = "linear",
+    categories: Sequence[str] = (),
+    baseline: str = "baseline",
+    floor: float | None = None,
+    title: str = "",
+) -> Axes:
+    """Curves with their intervals over what was varied; the legend stands above the axes.
+
+    An interval is a band, or a bar at a lone place and over categories, which no line connects. With `percent`, values
+    are shares from 0 to 1, drawn in %. `categories` name x = 0, 1, ...; without names each x is a category of its own.
+    `baseline` is what the dotted lines are called. On a log y axis, zeros lie on a dotted line at `floor`. Marks that
+    would coincide stand a few points beside their x. Raises `LandscapeError` for curves that cannot be drawn so.
+    """
+    frame = _Frame([curves], percent, xscale, yscale, categories, floor)
+    _draw(ax, curves, frame)
+    _draw_baselines(ax, curves, frame, baseline)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(_wrapped(ylabel, ax.get_window_extent().height, ax))
+    _finish(ax, title, frame.handles(curves))
+    return ax
+
+
+def series_figure(
+    panels: Sequence[tuple[str, Sequence[Series]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    caption: str,
+    columns: int | None = None,
+    height: float = 2.5,
+    percent: bool = True,
+    xscale: XScale = "linear",
+    yscale: YScale = "linear",
+    categories: Sequence[str] = (),
+    baseline: str = "baseline",
+    floor: float | None = None,
+) -> Figure:
+    """Panels of `series`, each with its title, on one y axis, up to 3 in a row, with a caption below.
+
+    A label has one look in all panels. One legend stands on top if some panel has all the labels, else each panel has
+    its own. `height` is that of a row, in inches; other options are those of `series`. Raises as `series` does.
+    """
+    if not panels:
+        raise LandscapeError("a figure of series needs panels: give at least one")
+    frame = _Frame([curves for _, curves in panels], percent, xscale, yscale, categories, floor)
+    across = min(len(panels), columns or 3)
+    rows = -(-len(panels) // across)
+    shared = any({curve.label for curve in curves} == set(frame.labels) for curves in frame.panels)
+    with matplotlib.style.context(STYLE):
+        figure, axes = sheet((WIDTH, height * rows + 0.25), caption, rows, ratios=(1,) * across)
+        for ax in axes[len(panels) :]:
+            ax.remove()
+        for number, (ax, (title, curves)) in enumerate(zip(axes, panels, strict=False)):
+            _draw(ax, curves, frame)
+            # The dotted lines of a row look the same: the last one names them all.
+            rest = [curve for each in frame.panels[number + 1 : number + across - number % across] for curve in each]
+            named = all(curve.baseline is None for curve in rest)
+            _draw_baselines(ax, curves, frame, baseline if named else "")
+            ax.tick_params(axis="y", labelleft=number % across == 0)
+            if number % across == 0:
+                ax.set_ylabel(_wrapped(ylabel, ax.get_window_extent().height, ax))
+            label = _wrapped(xlabel, ax.get_window_extent().width, ax)
+            if number // across == rows - 1:
+                ax.set_xlabel(label)
+            elif number + across >= len(panels):
+                # Into the empty place below, without moving the rows apart.
+                place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center"}
+                ax.annotate(label, (0.5, 0), (0, -20), va="top", size=9, **place).set_in_layout(False)
+            _finish(ax, title, () if shared else frame.handles(curves))
+        if shared:
+            handles = frame.handles([curve for curves in frame.panels for curve in curves])
+            _legend(figure, handles, 0.97 * figure.bbox.width, loc="outside upper left", borderaxespad=0.7)
+    return figure
+
+
+def shares(
+    ax: Axes,
+    rows: Sequence[tuple[str, float, float, float]],
+    *,
+    xlabel: str = "share of the outcome explained (%), with 95 % interval",
+    title: str = "",
+) -> Axes:
+    """Shares as bars (%), a row each: its name, value, low and high end, from 0 to 1, the first on top.
+
+    An estimate may lie below zero; an interval of NaN is not drawn. Raises `LandscapeError` if there are no rows or a
+    value is no share.
+    """
+    if not rows:
+        raise LandscapeError("there are no shares to draw: give at least one row")
+    for name, value, low, high in rows:
+        if not abs(value) <= 1 or max(abs(low), abs(high)) > 1 or not (low <= high or np.isnan([low, high]).any()):
+            raise LandscapeError(
+                f"the share '{name}' is {value:g} with an interval from {low:g} to {high:g}: give shares of at most 1"
+            )
+    numbers = 100 * np.array([row[1:] for row in rows], dtype=float)
+    ends = np.nanmin(numbers, axis=1), np.nanmax(numbers, axis=1)
+    ax.barh(range(len(rows)), numbers[:, 0], height=0.62, color=COLORS[0], alpha=0.85)
+    for y, (value, low, high) in enumerate(numbers):
+        if np.isfinite(high - low):
+            ax.errorbar((low + high) / 2, y, xerr=(high - low) / 2, color=INK, lw=1.2, capsize=2.5)
+        digits = 0 if abs(value) >= 9.95 or value == 0 else 1
+        text = f"{value:.{digits}f} %".replace("-", "\N{MINUS SIGN}")
+        place = (max(ends[1][y], 0), y)
+        ax.annotate(text, place, (6, 0), textcoords="offset points", va="center", size="small")
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)
+    top, bottom = max(ends[1].max(), 1.0), min(ends[0].min(), 0.0)
+    ax.set_xlim(bottom and bottom - 0.02 * (top - bottom), top + 0.12 * (top - bottom))
+    if bottom < 0:
+        ax.spines["left"].set_visible(False)
+        ax.axvline(0, color=INK, lw=0.7, zorder=1)
+    ax.set_xlabel(xlabel)
+    ax.set_title(title)
+    return ax
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Frame:
+    """What the panels of one figure share: scales, the range of y, and how each label looks."""
+
+    panels: Sequence[Sequence[Series]]
+    percent: bool
+    xscale: XScale
+    yscale: YScale
+    categories: Sequence[str]
+    floor: float | None
+
+    def __post_init__(self) -> None:
+        if self.percent and self.yscale == "log":
+            raise Unsupported("per cent have no log axis: give percent=False or yscale='linear'")
+        if self.categories and self.xscale != "category":
+            raise Unsupported("categories name the places of a categorical axis: give xscale='category' too")
+        for curves in self.panels:
+            if not curves:
+                raise LandscapeError("there are no curves to draw: give at least one")
+            names = [curve.label for curve in curves]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise LandscapeError(f"two curves are called '{twice[0]}': give each a label of its own")
+            for curve in curves:
+                self._check(curve)
+
+    def _check(self, curve: Series) -> None:
+        heights, places = curve._drawn, curve._places
+        if self.percent and not (heights.min() >= -1e-9 and heights.max() <= 1 + 1e-9):
+            raise LandscapeError(
+                f"the curve '{curve.label}' reaches from {heights.min():g} to {heights.max():g}, but per cent are "
+                "drawn of shares from 0 to 1: divide the values, or give percent=False"
+            )
+        if self.xscale == "log" and places.min() <= 0:
+            raise LandscapeError(f"the curve '{curve.label}' has x = {places.min():g}, which no log axis has")
+        if self.categories and not np.isin(places, np.arange(len(self.categories))).all():
+            count = len(self.categories)
+            raise LandscapeError(f"the curve '{curve.label}' has an x that is none of the {count} categories")
+
+    @property
+    def labels(self) -> list[str]:
+        """Each label once, in the order of the panels."""
+        return list(dict.fromkeys(curve.label for curves in self.panels for curve in curves))
+
+    @property
+    def unit(self) -> float:
+        """How high a value of 1 is drawn."""
+        return 100.0 if self.percent else 1.0
+
+    @property
+    def heights(self) -> Float[np.ndarray, " number"]:
+        """All heights of all panels, as drawn."""
+        return self.unit * np.concatenate([curve._drawn for curves in self.panels for curve in curves])
+
+    @property
+    def ylim(self) -> tuple[float, float]:
+        """The range of a linear y axis."""
+        low, high = (0.0, 100.0) if self.percent else (float(self.heights.min()), float(self.heights.max()))
+        margin = 0.045 * (high - low) or 0.5
+        return low - margin, high + margin
+
+    @property
+    def dodges(self) -> bool:
+        """Whether marks of two curves would coincide."""
+        up: Callable[[Any], Any] = np.log10 if self.yscale == "log" else np.asarray
+        near = 0.04 * np.ptp(up(self.height(self.heights / self.unit) if self.yscale == "log" else self.ylim))
+        return any(
+            len(one.x) <= _MARKED
+            and bool((abs(up(self.height(one.value[at])) - up(self.height(other.value[its]))) <= near).any())
+            for curves in self.panels
+            for rank, one in enumerate(curves)
+            for other in curves[:rank]
+            for _, at, its in [np.intersect1d(one.x, other.x, return_indices=True)]
+        )
+
+    def pointwise(self, curves: Iterable[Series]) -> bool:
+        """Whether places stand apart, so that no line connects them."""
+        return self.xscale == "category" or len(np.unique(np.concatenate([curve.x for curve in curves]))) == 1
+
+    def look(self, label: str) -> dict[str, Any]:
+        """Colour and mark of a label; dashed when the colours come round again."""
+        rank = self.labels.index(label)
+        turn = rank % len(_MARKERS)
+        line = "-" if rank < len(_COLORS) else (0, (4, 1.5))
+        return {"color": _COLORS[rank % len(_COLORS)], "marker": _MARKERS[turn], "ms": _SIZES[turn], "ls": line}
+
+    def height(self, values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+        """Values as drawn: in %, or with zeros on the floor of a log axis."""
+        if self.yscale == "linear":
+            return self.unit * values
+        return _on_axis(values, _floor([self.heights]) if self.floor is None else self.floor)
+
+    def handles(self, curves: Sequence[Series]) -> list[Line2D]:
+        """The legend's entries: each label once, then the open marks."""
+        named = [label for label in self.labels if label and label in {curve.label for curve in curves}]
+        bare = {"ls": ""} if self.pointwise(curves) else {}
+        found = [
+            Line2D([], [], lw=1.6, mec="white", mew=0.5, **(self.look(label) | bare), label=label) for label in named
+        ]
+        if any(curve.original for curve in curves):
+            found.append(Line2D([], [], ls="", marker="o", ms=6.2, mfc="white", mec=GREY, mew=1.1, label=_ORIGINAL))
+        return found
+
+
+def _draw(ax: Axes, curves: Sequence[Series], frame: _Frame) -> None:
+    """The curves and their axes, without words."""
+    names = {float(place): name for place, name in enumerate(frame.categories)}
+    if frame.xscale == "category" and not names:
+        names = {float(place): _plain(place) for place in np.unique(np.concatenate([each._places for each in curves]))}
+    _x_axis(ax, curves, frame, names)
+    own = frame.unit * np.concatenate([curve._drawn for curve in curves])
+    if frame.yscale == "log":
+        _log_axis(ax, own, float(frame.height(np.zeros(1))[0]), [frame.heights])
+    else:
+        ax.set_ylim(frame.ylim)
+    if frame.percent:
+        ax.set_yticks(range(0, 101, 20))
+        ax.spines["left"].set_bounds(0, 100)
+    ax.grid(axis="y", color="#EEEEEE", lw=0.7)
+    alone, step = frame.pointwise(curves), 0.0
+    if len(curves) > 1 and (alone or frame.dodges):
+        room = 0.6 * _points(ax, ax.get_window_extent().width) / max(len(names), 1) if alone else 9.0
+        step = min(13.0 if alone else 4.0, room / (len(curves) - 1))
+    for rank, curve in enumerate(curves):
+        aside = step * (rank - (len(curves) - 1) / 2)
+        _draw_curve(ax, curve, frame, list(names), ax.transData + _aside(ax, aside), alone=alone)
+
+
+def _draw_curve(
+    ax: Axes, curve: Series, frame: _Frame, names: Sequence[float], transform: Transform, *, alone: bool
+) -> None:
+    order = np.argsort(curve.x, kind="stable")
+    look = frame.look(curve.label)
+    shared: dict[str, Any] = {"color": look["color"], "transform": transform}
+    x = _position(curve.x[order], names)
+    value = frame.height(curve.value[order])
+    low, high = (np.where(np.isfinite(value), frame.height(each[order]), np.nan) for each in (curve.low, curve.high))
+    if curve.seeds is not None:
+        seeds = frame.height(curve.seeds[:, order])
+        opacity = group_opacity(len(seeds), 0.25)
+        if alone:
+            ax.plot(x, seeds.T, ls="", marker="_", ms=9, mew=0.8, alpha=opacity, zorder=_SEEDS, gid="seed", **shared)
+        else:
+            lines = [np.stack([x, seed], axis=1) for seed in seeds]
+            ax.add_collection(
+                LineCollection(lines, linewidths=0.5, alpha=opacity, zorder=_SEEDS, gid="seed", **shared), autolim=False
+            )
+    # A band has no width where its neighbours are missing.
+    there = np.isfinite(low) & np.isfinite(high)
+    beside = np.concatenate([[False], there[:-1]]) | np.concatenate([there[1:], [False]])
+    bars = there & (alone | ~beside)
+    if not alone:
+        ax.fill_between(x, low, high, alpha=0.16, lw=0, zorder=_BAND, **shared)
+    if bars.any():
+        middle, half = (high + low)[bars] / 2, (high - low)[bars] / 2
+        ax.errorbar(x[bars], middle, yerr=half, fmt="none", elinewidth=1.3, capsize=2.5, zorder=_LINE - 0.1, **shared)
+    if curve.original is not None:
+        mark = {"marker": look["marker"], "ms": look["ms"] + 2.2, "mfc": "white", "mec": look["color"], "mew": 1.1}
+        at, height = _position(curve.original[0], names), frame.height(curve.original[1])
+        ax.plot(at, height, ls="", transform=transform, zorder=_OPEN, gid="original", **mark)
+    line = look | {"ls": ""} if alone else look
+    every = -(-len(x) // (_MARKED // 3)) if len(x) > _MARKED else None
+    ax.plot(
+        x, value, lw=1.6, mec="white", mew=0.5, markevery=every, zorder=_LINE, transform=transform, gid="value", **line
+    )
+
+
+def _x_axis(ax: Axes, curves: Sequence[Series], frame: _Frame, names: Mapping[float, str]) -> None:
+    """The range of x, and a tick at each place if there are few; on a log axis always, in plain numbers."""
+    if names:
+        ax.set_xlim(-0.5, len(names) - 0.5)
+        ax.set_xticks(range(len(names)), list(names.values()))
+        ax.tick_params(axis="x", length=0)
+        return
+    places = np.unique(np.concatenate([curve._places for curve in curves]))
+    along = np.log10(places) if frame.xscale == "log" else places
+    margin = 0.075 * np.ptp(along) or 0.5
+    left, right = along[0] - margin, along[-1] + margin
+    ax.set_xscale(frame.xscale)
+    ax.set_xlim(*(10.0 ** np.array([left, right]) if frame.xscale == "log" else (left, right)))
+    if frame.xscale == "linear" and len(places) > _TICKED:
+        return
+    texts = [_plain(place) for place in places]
+    at = (along - left) / (right - left) * _points(ax, ax.get_window_extent().width)
+    needs = [5.5 * len(text) + 3 for text in texts]
+    kept: list[int] = []
+    # Labels at both ends, and between them those that have room.
+    for k in dict.fromkeys([0, len(places) - 1, *range(len(places))]):
+        if all(abs(at[k] - at[other]) > (needs[k] + needs[other]) / 2 for other in kept):
+            kept.append(k)
+    rest = [k for k in range(len(places)) if k not in kept]
+    ax.set_xticks(places[kept], [texts[k] for k in kept])
+    ax.set_xticks(places[rest], [""] * len(rest), minor=True)
+
+
+def _position(x: Float[np.ndarray, " place"], names: Sequence[float]) -> Float[np.ndarray, " place"]:
+    """Places on the axis: categories stand one apart."""
+    return np.searchsorted(np.array(names), x).astype(float) if names else x
+
+
+def _draw_baselines(ax: Axes, curves: Sequence[Series], frame: _Frame, name: str) -> None:
+    """Dotted lines, and their name at their right end, outside the axes; once where several lie together."""
+    levels = {curve.label: curve.baseline for curve in curves if curve.baseline is not None}
+    last = -np.inf
+    for label, level in sorted(levels.items(), key=lambda item: item[1]):
+        y = float(frame.height(np.array([level]))[0])
+        color = INK if len(set(levels.values())) == 1 else frame.look(label)["color"]
+        ax.axhline(y, color=color, lw=1, ls=":", zorder=_BAND + 0.1, gid="baseline")
+        up = ax.transAxes.inverted().transform(ax.transData.transform((ax.get_xlim()[0], y)))[1]
+        if name and up - last > 0.09:
+            place: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
+            ax.annotate(textwrap.fill(name, 14), (1.0, y), (4, 0), va="center", size="small", linespacing=1.1, **place)
+            last = up
+
+
+def _finish(ax: Axes, title: str, handles: Sequence[Line2D]) -> None:
+    """The legend above the axes, the title above the legend."""
+    pad = 6.0
+    if handles:
+        legend = _legend(ax, handles, ax.get_window_extent().width, loc="lower left", bbox_to_anchor=(0, 1))
+        pad += _points(ax, legend.get_window_extent().height) + 2
+    if title:
+        ax.set_title(title, pad=pad)
+
+
+def _legend(host: Axes | Figure, handles: Sequence[Line2D], width: float, **place: Any) -> Legend:
+    """A legend of as few rows as fit into a width in pixels."""
+    for columns in range(len(handles), 0, -1):
+        legend = host.legend(handles=handles, ncols=columns, **place)
+        if columns == 1 or legend.get_window_extent().width <= width:
+            break
+        legend.remove()
+    return legend
+
+
+def _wrapped(text: str, length: float, ax: Axes) -> str:
+    """An axis label in lines of a length in pixels."""
+    return textwrap.fill(text, max(12, int(_points(ax, length) / 4.8)))
+
+
+def _figure(ax: Axes) -> Figure:
+    figure = ax.get_figure(root=True)
+    assert figure is not None  # axes are always drawn in one
+    return figure
+
+
+def _points(ax: Axes, pixels: float) -> float:
+    return float(72 * pixels / _figure(ax).dpi)
+
+
+def _aside(ax: Axes, points: float) -> ScaledTranslation:
+    """Some points to the right, whatever the scale: the data of an artist stay what they are."""
+    return ScaledTranslation(points / 72, 0, _figure(ax).dpi_scale_trans)
+
+
+def _plain(number: float | Int[np.ndarray, ""] | Float[np.ndarray, ""]) -> str:
+    """A number as people write it, without an exponent."""
+    return np.format_float_positional(float(f"{number:.6g}"), trim="-")

@@ -1,0 +1,97 @@
+"""What the tensors of somebody's checkpoint say of its network: architecture, width and depth."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from landscape.errors import Mismatch
+from landscape.problems.life import network
+
+__all__ = ["fields_of"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+#: Tensors that a message lists before it counts the rest.
+_LISTED = 4
+
+#: How the shapes depend on the width m, for messages.
+_PATTERN = (
+    "net.0.0.weight [2m, 1, 3, 3], net.0.2.weight [m, 2m, 1, 1] and net.0.4.weight [1, m, 1, 1], or out.weight "
+    "[1, m, 1, 1] in the place of the last, with their biases"
+)
+
+
+def fields_of(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `Life` that tensors, by name and shape of a member, give away beside the given ones.
+
+    Raises `Mismatch`, saying what was expected and what is there, for tensors of another architecture or depth.
+    """
+    paper = "out.weight" in shapes
+    indices = {int(match[1]) for name in shapes if (match := re.fullmatch(r"net\.(0|[1-9]\d*)\.0\.weight", name))}
+    width = shapes.get("net.0.2.weight", ())
+    if indices != set(range(len(indices))) or not indices or len(width) != 4 or width[0] < 1:
+        raise Mismatch(_message(_PATTERN, _listed(shapes)))
+    blocks, m_factor = len(indices), width[0]
+    expected = _shapes(blocks, m_factor, paper=paper)
+    if wrong := {name: shape for name, shape in expected.items() if shapes.get(name) != shape}:
+        found = [f"{name} {list(shapes[name])}" if name in shapes else f"no {name}" for name in wrong]
+        size = f"with {_count(blocks)} and m = {m_factor}"
+        raise Mismatch(_message(f"{size} {_listed(wrong)}", _shortened(found)))
+    if extra := {name: shape for name, shape in shapes.items() if name not in expected}:
+        raise Mismatch(_message(f"{len(expected)} tensors, net.0.0.weight to {list(expected)[-1]}", _listed(extra)))
+    return {"architecture": "paper" if paper else "study", "m_factor": m_factor, **_depth(blocks, given)}
+
+
+def _shapes(blocks: int, m: int, *, paper: bool) -> dict[str, tuple[int, ...]]:
+    """The tensors of a network of that size."""
+    weights: dict[str, tuple[int, ...]] = {}
+    for block in range(blocks):
+        weights[f"net.{block}.0"] = (2 * m, m if paper and block else 1, 3, 3)
+        weights[f"net.{block}.2"] = (m, 2 * m, 1, 1)
+        if not paper:
+            weights[f"net.{block}.4"] = (1, m, 1, 1)
+    if paper:
+        weights["out"] = (1, m, 1, 1)
+    return {
+        f"{name}.{kind}": shape if kind == "weight" else shape[:1]
+        for name, shape in weights.items()
+        for kind in ("weight", "bias")
+    }
+
+
+def _depth(blocks: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps or depth factor, so that floor(steps d_factor) is the number of blocks."""
+    steps, factor = given.get("steps"), given.get("d_factor")
+    if steps is None:
+        if factor not in (None, 1):
+            raise Mismatch(f"{_count(blocks)} with d_factor={factor} do not say the steps: give -O steps=N as well")
+        return {"steps": blocks}
+    if factor is None:
+        if steps < 1:
+            return {}  # which the problem refuses in its own words
+        factor = blocks / steps
+        # The quotient may be rounded down, and the floor of its product is then one too low; the next number is enough.
+        return {"d_factor": factor if network.blocks(steps, factor) == blocks else math.nextafter(factor, math.inf)}
+    if math.isfinite(factor) and network.blocks(steps, factor) != blocks:
+        raise Mismatch(
+            f"-O steps={steps} and d_factor={factor} make floor({steps} x {factor}) = {network.blocks(steps, factor)} "
+            f"blocks, but the tensors have {blocks}: leave d_factor out"
+        )
+    return {}
+
+
+def _message(expected: str, found: str) -> str:
+    return f"a checkpoint whose architecture cannot be inferred: expected {expected}; found {found}"
+
+
+def _count(blocks: int) -> str:
+    return f"{blocks} block{'s' if blocks > 1 else ''}"
+
+
+def _listed(shapes: Shapes) -> str:
+    return _shortened([f"{name} {list(shape)}" for name, shape in shapes.items()])
+
+
+def _shortened(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:_LISTED]) + (f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else "")

@@ -1,0 +1,479 @@
+"""Other people's checkpoints become runs: what tensors say is read, the rest is told, and misfits are refused."""
+
+import dataclasses
+import json
+import math
+import os
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner, Result
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from landscape.cli import main
+from landscape.curves import Curves
+from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.imports import import_run
+from landscape.params import fingerprint
+from landscape.problems.life import Life
+from landscape.store import Run, load
+
+Program = Callable[..., Result]
+Tensors = dict[str, Tensor]
+
+
+@pytest.fixture
+def landscape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """Runs the program in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return call
+
+
+def fails(result: Result, text: str, status: int = 1) -> None:
+    """One clear line on stderr, nothing on stdout, no traceback."""
+    assert result.exit_code == status, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert text in result.stderr.splitlines()[-1]
+    assert result.stderr.count("Error: ") == 1
+    assert result.stdout == ""
+
+
+def trained(seed: int = 0, **config: Any) -> Tensors:
+    """Parameters of a network, by the names of the study's code."""
+    torch.manual_seed(seed)
+    return Life(**config).network().state_dict()
+
+
+def save(path: Path, tensors: Mapping[str, Tensor]) -> Path:
+    """A checkpoint as the study's code wrote them."""
+    document = {
+        "model_dict": dict(tensors),
+        "optim_dict": torch.optim.Adam([torch.nn.Parameter(tensor) for tensor in tensors.values()]).state_dict(),
+        "py_random_state": random.getstate(),
+        "np_random_state": np.random.get_state(),  # noqa: NPY002
+        "torch_rng_state": torch.get_rng_state(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(document, path)
+    return path
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def study(blocks: int, m: int) -> Shapes:
+    """Shapes of the study's network, written out."""
+    layers = {"0": (2 * m, 1, 3, 3), "2": (m, 2 * m, 1, 1), "4": (1, m, 1, 1)}
+    return with_biases({f"net.{block}.{layer}": shape for block in range(blocks) for layer, shape in layers.items()})
+
+
+def paper(blocks: int, m: int) -> Shapes:
+    """Shapes of the other architecture: blocks hand on m channels, one layer at the end reads them."""
+    layers = {f"net.{block}.0": (2 * m, m if block else 1, 3, 3) for block in range(blocks)}
+    layers |= {f"net.{block}.2": (m, 2 * m, 1, 1) for block in range(blocks)}
+    return with_biases({**layers, "out": (1, m, 1, 1)})
+
+
+def with_biases(weights: Shapes) -> Shapes:
+    biases = {f"{name}.bias": shape[:1] for name, shape in weights.items()}
+    return {f"{name}.weight": shape for name, shape in weights.items()} | biases
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("m", [1, 2, 7])
+@pytest.mark.parametrize("blocks", [1, 2, 12])
+@pytest.mark.parametrize("architecture", ["study", "paper"])
+def test_architecture_width_and_depth_are_read_off_the_tensors(architecture: Any, blocks: int, m: int) -> None:
+    fields = {"architecture": architecture, "steps": blocks, "m_factor": m}
+    network = Life(**fields).network().state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.items()}
+    assert shapes == {"study": study, "paper": paper}[architecture](blocks, m)
+    assert Life.infer(shapes) == fields
+
+
+@given(blocks=st.integers(1, 40), steps=st.integers(1, 200))
+@example(blocks=1, steps=49)  # 49 * (1 / 49) is less than 1
+@example(blocks=3, steps=1)
+def test_the_depth_factor_of_given_steps_gives_the_blocks_exactly(blocks: int, steps: int) -> None:
+    found = Life.infer(study(blocks, 1), steps=steps)
+    assert found.keys() == {"architecture", "m_factor", "d_factor"}
+    assert math.floor(steps * found["d_factor"]) == blocks
+    assert Life(steps=steps, **json.loads(json.dumps(found))).blocks == blocks
+    assert found["d_factor"] == pytest.approx(blocks / steps, rel=1e-15)
+
+
+def test_steps_and_depth_factor_that_are_given() -> None:
+    assert Life.infer(study(2, 1), d_factor=1.0) == {"architecture": "study", "m_factor": 1, "steps": 2}
+    assert Life.infer(study(3, 1), steps=2, d_factor=1.5) == {"architecture": "study", "m_factor": 1}
+    with pytest.raises(Mismatch, match=r"2 blocks with d_factor=0\.5 do not say the steps: give -O steps=N as well"):
+        Life.infer(study(2, 1), d_factor=0.5)
+    with pytest.raises(
+        Mismatch, match=r"steps=3 and d_factor=1\.0 make floor\(3 x 1\.0\) = 3 blocks, .* tensors have 2"
+    ):
+        Life.infer(study(2, 1), steps=3, d_factor=1.0)
+
+
+def without(shapes: Shapes, *names: str) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected", "found"),
+    [
+        ({"fc.weight": (3, 4)}, "expected net.0.0.weight [2m, 1, 3, 3], net.0.2.weight", "found fc.weight [3, 4]"),
+        (without(study(3, 1), "net.1.0.weight"), "expected net.0.0.weight [2m, 1", "found net.0.0.weight [2, 1, 3, 3]"),
+        ({**study(1, 1), "net.0.2.weight": (2,)}, "net.0.2.weight [m, 2m, 1, 1]", "net.0.2.weight [2]"),
+        (
+            {**study(1, 1), "net.0.2.weight": (0, 2, 1, 1)},
+            "net.0.2.weight [m, 2m, 1, 1]",
+            "net.0.2.weight [0, 2, 1, 1]",
+        ),
+        (
+            {**study(2, 4), "net.1.0.weight": (8, 4, 3, 3)},
+            "expected with 2 blocks and m = 4 net.1.0.weight [8, 1, 3, 3]",
+            "found net.1.0.weight [8, 4, 3, 3]",
+        ),
+        (without(study(1, 2), "net.0.4.bias"), "with 1 block and m = 2 net.0.4.bias [1]", "found no net.0.4.bias"),
+        (
+            {**study(1, 2), "bn.weight": (2,)},
+            "expected 6 tensors, net.0.0.weight to net.0.4.bias",
+            "found bn.weight [2]",
+        ),
+        ({**study(1, 2), "out.weight": (1, 2, 1, 1)}, "m = 2 out.bias [1]", "found no out.bias"),
+        (
+            study(7, 1) | {"net.0.2.weight": (2, 2, 1, 1)},
+            "net.0.2.bias [2] and 31 more; found net.0.0.weight [2, 1, 3, 3]",
+            "and 31 more",
+        ),
+    ],
+    ids=range(9),
+)
+def test_tensors_of_something_else(shapes: Shapes, expected: str, found: str) -> None:
+    with pytest.raises(Mismatch) as caught:
+        Life.infer(shapes)
+    message = str(caught.value)
+    assert message.startswith("a checkpoint whose architecture cannot be inferred: expected ")
+    assert expected in message
+    assert found in message
+    assert len(message) < 600
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(
+    "config", [{}, {"m_factor": 3, "steps": 2}, {"architecture": "paper", "m_factor": 2, "steps": 3}]
+)
+def test_one_file(tmp_path: Path, prefix: str, config: dict[str, Any]) -> None:
+    tensors = trained(**config)
+    file = save(tmp_path / "net.pyt", {prefix + name: tensor for name, tensor in tensors.items()})
+    run = import_run([file], tmp_path / "run")
+    assert Run.open(tmp_path / "run").document == run.document
+    assert run.problem == ("life", Life(**config).config())
+    assert (run.seeds, run.steps()) == ([0], [0])
+    assert same(run.checkpoint().stack.state_dict(0), tensors)
+    assert run.imported == {
+        "files": [str(file)],
+        "sha256": [fingerprint(tensors)],
+        "given": [],
+        "inferred": ["architecture", "m_factor", "steps"],
+        "assumed": sorted(Life().config().keys() - {"architecture", "m_factor", "steps"}),
+    }
+
+
+def test_many_files_and_folders_in_their_order(tmp_path: Path) -> None:
+    files = {name: trained(number) for number, name in enumerate(["a-2.pyt", "a-10.pyt", "a-1.pyt", "last.pth"])}
+    for name in ("a-2.pyt", "a-10.pyt", "a-1.pyt"):
+        save(tmp_path / "theirs" / name, files[name])
+    (tmp_path / "theirs" / "notes.txt").write_text("no checkpoint")
+    torch.save(files["last.pth"], tmp_path / "last.pth")
+    run = import_run([tmp_path / "last.pth", tmp_path / "theirs"], tmp_path / "run", seeds=[7, 3, 5, 0])
+    order = ["last.pth", "a-1.pyt", "a-2.pyt", "a-10.pyt"]
+    assert run.imported is not None
+    assert [Path(file).name for file in run.imported["files"]] == order
+    for number, (seed, name) in enumerate(zip([7, 3, 5, 0], order, strict=True)):
+        member = load(f"{run.path}/#{seed}")
+        assert same(member.stack.state_dict(0), files[name])
+        assert same(run.checkpoint().stack.state_dict(number), files[name])
+        assert (member.sources[0].seed, member.sources[0].step) == (seed, None), "how far it was trained is not known"
+
+
+def test_state_dicts_in_safetensors_and_in_another_order(tmp_path: Path) -> None:
+    tensors = trained()
+    safetensors.torch.save_file(tensors, tmp_path / "a.safetensors")
+    torch.save(dict(reversed(tensors.items())), tmp_path / "b.pt")
+    run = import_run([tmp_path / "a.safetensors", tmp_path / "b.pt"], tmp_path / "run")
+    assert list(run.checkpoint().stack.tensors) == list(tensors)
+    assert same(run.checkpoint().stack.state_dict(1), tensors)
+
+
+def test_what_is_given_comes_before_what_is_inferred_and_assumed(tmp_path: Path) -> None:
+    file = save(tmp_path / "net.pyt", trained(m_factor=2))
+    run = import_run([file], tmp_path / "run", options={"activation": "relu", "steps": 49, "m_factor": 2})
+    name, config = run.problem
+    assert (name, config["activation"], config["steps"], config["m_factor"]) == ("life", "relu", 49, 2)
+    assert Life(**config).blocks == 1
+    assert run.imported is not None
+    assert run.imported["given"] == ["activation", "m_factor", "steps"]
+    assert run.imported["inferred"] == ["architecture", "d_factor"]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Mute(Life):
+    """A problem that cannot read tensors."""
+
+    name: ClassVar[str] = "test_import:Mute"
+
+    @classmethod
+    def infer(cls, shapes: Mapping[str, tuple[int, ...]], /, **given: Any) -> dict[str, Any]:
+        return super(Life, cls).infer(shapes, **given)
+
+
+READY = Life(m_factor=2)
+
+
+def test_a_problem_that_cannot_tell_its_architecture(tmp_path: Path) -> None:
+    file = save(tmp_path / "net.pyt", trained(m_factor=2))
+    text = r"net\.pyt: problem 'test_import:Mute' cannot tell its architecture .* name it with -O KEY=VALUE"
+    with pytest.raises(Unsupported, match=text):
+        import_run([file], tmp_path / "run", problem_name="test_import:Mute")
+    with pytest.raises(Mismatch, match=r"net\.0\.0\.weight \[4, 1, 3, 3\] against \[2, 1, 3, 3\]"):
+        import_run([file], tmp_path / "run", problem_name="test_import:Mute", options={"steps": 1})
+    run = import_run([file], tmp_path / "run", problem_name="test_import:Mute", options={"m_factor": 2})
+    assert run.problem == ("test_import:Mute", Life(m_factor=2).config())
+
+
+def test_a_problem_that_is_ready(tmp_path: Path) -> None:
+    file = save(tmp_path / "net.pyt", trained(m_factor=2))
+    run = import_run([file], tmp_path / "run", problem_name="test_import:READY")
+    assert run.problem == ("life", READY.config())
+    assert run.imported is not None
+    assert run.imported["inferred"] == []
+
+
+class Malicious:
+    def __reduce__(self) -> Any:
+        return os.system, ("true",)
+
+
+def broken(folder: Path, name: str) -> Path:
+    """A good file and a bad one beside it; returns the bad one."""
+    file = folder / f"{name}.pyt"
+    tensors = trained()
+    if name == "nan":
+        tensors["net.0.2.bias"][:] = float("nan")
+    if name == "wide":
+        tensors = trained(m_factor=2)
+    save(file, tensors)
+    if name == "damaged":
+        file.write_bytes(file.read_bytes()[:-100])
+    if name == "malicious":
+        torch.save({"state_dict": tensors, "extra": Malicious()}, file)
+    if name == "missing":
+        file.unlink()
+    if name == "ours":
+        file = import_run([file], folder / "other").checkpoint_path(0)
+    if name == "run":
+        file = import_run([file], folder / "other").path
+    if name == "empty":
+        file = folder / "nothing"
+        file.mkdir()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "text"),
+    [
+        ("nan", LandscapeError, r"nan\.pyt have parameters that are NaN or infinite, first nan in net\.0\.2\.bias"),
+        ("wide", Mismatch, r"good\.pyt and .*wide\.pyt are of different architectures: .* net\.0\.0\.weight \[2, 1, 3"),
+        ("damaged", DamagedFile, r"damaged\.pyt is damaged or no PyTorch checkpoint"),
+        ("malicious", Unsupported, r"malicious\.pyt is refused: its pickle wants to run \w+\.system"),
+        ("missing", LandscapeError, r"missing\.pyt does not exist"),
+        ("ours", Unsupported, r"step-00000000\.safetensors belongs to a run already: walk to it as it is"),
+        ("run", Unsupported, r"other is a run already: walk to it as it is"),
+        (
+            "empty",
+            LandscapeError,
+            r"nothing holds no checkpoints \(\.safetensors, \.pt, .*: give files, or their folder",
+        ),
+        ("good", LandscapeError, r"good\.pyt is given twice: leave one out"),
+    ],
+)
+def test_files_that_do_not_fit_leave_nothing(tmp_path: Path, name: str, error: Any, text: str) -> None:
+    good = save(tmp_path / "good.pyt", trained())
+    bad = broken(tmp_path, name)
+    with pytest.raises(error, match=text):
+        import_run([good, bad], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"seeds": [1, 2]}, "2 seeds for 1 files: give one a file, or none for 0 to 0"),
+        ({"seeds": [-1]}, "-1 is no seed: seeds go from 0"),
+        ({"options": {"m_factor": 2}}, r"net\.pyt: m_factor=2 does not fit its tensors, .* m_factor=1: leave it out"),
+        ({"options": {"architecture": "paper"}}, "architecture=paper does not fit its tensors, .*=study: leave it out"),
+        ({"options": {"m_facto": 2}}, "problem 'life' has no option 'm_facto': did you mean m_factor"),
+        ({"options": {"steps": 0}}, "steps is 0, it must be at least 1"),
+        (
+            {"options": {"steps": 2, "d_factor": 1.0}},
+            r"net\.pyt: .* = 2 blocks, but the tensors have 1: leave d_factor",
+        ),
+        ({"problem_name": "lif"}, "there is no problem 'lif': did you mean life"),
+    ],
+)
+def test_settings_that_make_no_sense_leave_nothing(tmp_path: Path, settings: dict[str, Any], text: str) -> None:
+    file = save(tmp_path / "net.pyt", trained())
+    with pytest.raises(LandscapeError, match=text):
+        import_run([file], tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_repeated_seeds_and_no_files(tmp_path: Path) -> None:
+    files = [save(tmp_path / name, trained()) for name in ("a.pyt", "b.pyt")]
+    with pytest.raises(LandscapeError, match="seed 4 is repeated: members are told apart by their seeds"):
+        import_run(files, tmp_path / "run", seeds=[4, 4])
+    with pytest.raises(LandscapeError, match="there are no files to import"):
+        import_run([], tmp_path / "run")
+
+
+def test_nothing_is_replaced_without_force(tmp_path: Path) -> None:
+    one, other = (save(tmp_path / f"{seed}.pyt", trained(seed)) for seed in (0, 1))
+    path = import_run([one], tmp_path / "run").path
+    with pytest.raises(LandscapeError, match="run exists: choose another output with -o, or replace it with --force"):
+        import_run([other], path)
+    assert same(Run.open(path).checkpoint().stack.state_dict(0), trained(0))
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(LandscapeError, match="does not exist"):
+        import_run([tmp_path / "none.pyt"], path, force=True)
+    assert same(Run.open(path).checkpoint().stack.state_dict(0), trained(0)), "replaced only by what fits"
+    import_run([other], path, force=True)
+    assert same(Run.open(path).checkpoint().stack.state_dict(0), trained(1))
+    assert (path / "notes.txt").read_text() == "mine"
+    with pytest.raises(LandscapeError, match="exists and is no run: choose another directory with -o"):
+        import_run([one], tmp_path, force=True)
+
+
+@pytest.mark.parametrize("function", ["save", "create"])
+def test_an_interruption_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    file = save(tmp_path / "net.pyt", trained())
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, function, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            import_run([file], tmp_path / "run")
+    assert [*(tmp_path / "run").glob("*")] == []
+    assert import_run([file], tmp_path / "run").steps() == [0]
+
+
+def test_the_checkpoint_of_a_killed_import_is_not_misread(tmp_path: Path) -> None:
+    """Killed between the two files it leaves a checkpoint that says all that is needed, and no run."""
+    run = import_run([save(tmp_path / "net.pyt", trained())], tmp_path / "run")
+    (run.path / "run.json").unlink()
+    left = load(str(run.path))
+    assert (left.problem, left.sources[0].seed) == (("life", Life().config()), 0)
+    with pytest.raises(LandscapeError, match="exists and is no run: choose another directory with -o"):
+        import_run([tmp_path / "net.pyt"], run.path)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_from_import_to_figures(landscape: Program) -> None:
+    for seed in (1, 2, 10):
+        save(Path(f"theirs/net_{seed}.pyt"), trained(seed, m_factor=2))
+    result = landscape("import", "theirs", "-O", "activation=relu")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "checkpoints/theirs\n"
+    told, assumed = result.stderr.splitlines()
+    assert told == (
+        "3 files imported; seeds 0 to 2 in the order of the files (theirs/net_1.pyt first, theirs/net_10.pyt last); "
+        "inferred from the tensors: steps=1, m_factor=2, architecture=study; given: activation=relu"
+    )
+    assert assumed.startswith("assumed, because tensors do not say: rule=B3/S23V, ")
+    assert "sigmoid=True" in assumed
+    assert assumed.endswith("; name others with -O KEY=VALUE")
+
+    result = landscape("walk", "--from", "presolve", "--to", "checkpoints/theirs", "--points", "5")
+    assert result.exit_code == 0, result.output
+    curves = Curves.read(Path(result.stdout.strip()))
+    assert [curves.sources[i].seed for i in curves.to_member] == [0, 1, 2]
+    assert curves.attributes["problem"]["config"]["activation"] == "relu"
+    for verb in (
+        ("analyse", "barriers", "analyses/presolve--theirs.h5"),
+        ("analyse", "outcomes", "checkpoints/theirs"),
+        ("analyse", "clusters", "checkpoints/theirs"),
+        ("verify", "checkpoints/theirs", "--landmark", "presolve"),
+        ("plot", "walk", "analyses/presolve--theirs.h5"),
+    ):
+        result = landscape(*verb)
+        assert result.exit_code == 0, result.output
+
+
+def test_info_shows_the_files_of_an_imported_run(landscape: Program) -> None:
+    for seed in range(2):
+        save(Path(f"net_{seed}.pyt"), trained(seed))
+    assert landscape("import", "net_0.pyt", "net_1.pyt", "--seeds", "5,6").stdout == "checkpoints/net_0\n"
+    result = landscape("info", "checkpoints/net_0")
+    assert result.stdout.startswith("kind: run\nimported:\n")
+    assert "  files: net_0.pyt net_1.pyt\n" in result.stdout
+    assert "finished" not in result.stdout
+    document = json.loads(landscape("info", "checkpoints/net_0", "--json").stdout)
+    assert document["imported"]["files"] == ["net_0.pyt", "net_1.pyt"]
+    assert document["seeds"] == document["data_seeds"] == [5, 6]
+    assert json.loads(landscape("info", "checkpoints/net_0/step-00000000.safetensors", "--json").stdout)["step"] is None
+
+
+def test_an_imported_run_is_not_trained_on(landscape: Program) -> None:
+    save(Path("net.pyt"), trained())
+    assert landscape("import", "net.pyt", "-o", "run").exit_code == 0
+    fails(landscape("train", "life", "--seeds", "0:1", "--batches", "0", "-o", "run"), "imported")
+    assert same(Run.open(Path("run")).checkpoint().stack.state_dict(0), trained())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "status"),
+    [
+        ((), "Missing argument 'FILE...'", 2),
+        (("net.pyt", "-O", "activation"), "-O activation: write KEY=VALUE", 2),
+        (("net.pyt", "-O", "steps=x"), "'x' is not a valid integer", 2),
+        (("net.pyt", "-O", "activation=tanh"), "'tanh' is not one of", 2),
+        (("net.pyt", "-O", "activatoin=relu"), "did you mean activation?", 1),
+        (("net.pyt", "--seeds", "0:2"), "2 seeds for 1 files", 1),
+        (("net.pyt", "--problem", "lif"), "did you mean life?", 1),
+        (("none.pyt",), "none.pyt does not exist", 1),
+        (("other.pyt",), "other.pyt: a checkpoint whose architecture cannot be inferred: expected net.0.0.weight", 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input(landscape: Program, arguments: tuple[str, ...], text: str, status: int) -> None:
+    save(Path("net.pyt"), trained())
+    save(Path("other.pyt"), {"fc.weight": torch.zeros(3, 4)})
+    fails(landscape("import", *arguments), text, status)
+    assert not Path("checkpoints").exists()
