@@ -54,8 +54,8 @@ class Chain:
             after_product = number > 0 and weighs[number - 1]
             if not (
                 (weighs[number] and layer.bias is not None)
-                or isinstance(layer, nn.ConstantPad2d)
-                or (type(layer) in _ACTIVATIONS and after_product)
+                or (isinstance(layer, nn.ConstantPad2d) and min(layer.padding) >= 0)
+                or (type(layer) in _ACTIVATIONS and after_product and getattr(layer, "alpha", 0) >= 0)
             ):
                 return None
         return cls(network) if any(weighs) else None
@@ -124,7 +124,8 @@ class Chain:
                 asked = True
             else:
                 x, back = _act(layer, x)
-            tape.append(back)
+            if asked:
+                tape.append(back)
         return x
 
 

@@ -14,10 +14,43 @@ from landscape.places import fitting
 from landscape.problem import Problem, create, find, require_fields
 from landscape.store import ENDINGS, Checkpoint, Run, read_state_dict, read_tensors
 
-__all__ = ["import_run"]
+__all__ = ["OtherNames", "import_run"]
 
 #: The step of an imported run's only checkpoint; how many steps led there the files do not say.
 STEP = 0
+
+#: File names of the study's code, now and earlier (bfirner/dnn_game_of_life): the only ones that are read.
+_FILE_NAMES = (
+    r"gol_model_(?:presolve_)?steps(?P<steps>\d+)_m(?P<m_factor>\d+)_d(?P<d_factor>\d+(?:\.\d+)?)_seed(?P<seed>\d+)\.pyt",
+    r"gol_model_(?P<steps>\d+)_(?P<m_factor>\d+)_(?P<d_factor>\d+(?:\.\d+)?)_seed_(?P<seed>\d+)\.pyt",
+)
+
+
+class OtherNames(Mismatch):
+    """Raised by a problem's `infer` for tensors of its architecture under other names, which an import then renames.
+
+    `names` leads from a checkpoint's names to the problem's, `fields` are what the names give away, and the message
+    says where such names come from.
+    """
+
+    def __init__(self, message: str, *, names: Mapping[str, str], fields: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.names, self.fields = dict(names), dict(fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What files say beside the given fields: by tensors, by file names; and how tensors are renamed, and why."""
+
+    inferred: Mapping[str, Any]
+    named: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    remark: str | None = None
+
+    def rename(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with its tensors under the problem's names."""
+        tensors = {self.renamed.get(name, name): tensor for name, tensor in checkpoint.stack.tensors.items()}
+        return dataclasses.replace(checkpoint, stack=Stack(tensors))
 
 
 def import_run(
@@ -33,25 +66,34 @@ def import_run(
 
     Fields of the problem are those of `options`, else what names and shapes of the tensors give away, else the
     problem's defaults; the run's `imported` says which is which. Seeds are 0, 1, ... in the order of the files unless
-    they are given. Raises `Mismatch` for files of different architectures or of another than the problem's,
-    `LandscapeError` for parameters that are NaN or infinite; nothing is written unless all files fit.
+    they are given. Where `options` has no steps and all files are named as the study's code named them, the names say
+    steps, depth factor and, if they differ, seeds. Raises `Mismatch` for files of different architectures or of another
+    than the problem's, and for a name that its tensors contradict, `LandscapeError` for parameters that are NaN or
+    infinite; nothing is written unless all files fit.
     """
     _require_free(path, force=force)
     files = _expanded(files)
-    seeds = _checked_seeds(list(range(len(files)) if seeds is None else seeds), files)
+    if seeds is not None:
+        _require_seeds(seeds, files)
     members = [_member(file) for file in files]
     for file, member in zip(files[1:], members[1:], strict=True):
         require_same_shapes(members[0].stack, member.stack, names=(str(files[0]), str(file)))
     options = dict(options or {})
-    problem, inferred = _problem(problem_name, options, members[0].stack, files[0])
-    stack = concatenate([fitting(problem, member).stack for member in members])
+    problem, found = _problem(problem_name, options, members[0].stack, files)
+    in_names = [] if seeds is not None or not found.named else [_name_fields(file)["seed"] for file in files]
+    seeds_named = len(set(in_names)) == len(files)
+    seeds = in_names if seeds_named else list(range(len(files)) if seeds is None else seeds)
+    _require_seeds(seeds, files)
+    stack = concatenate([fitting(problem, found.rename(member)).stack for member in members])
     config = problem.config()
     imported = {
         "files": [str(file) for file in files],
         "sha256": [member.sources[0].digest for member in members],
         "given": sorted(options),
-        "inferred": sorted(inferred),
-        "assumed": sorted(config.keys() - options.keys() - inferred.keys()),
+        "named": sorted([*found.named, *(["seeds"] if seeds_named else [])]),
+        "inferred": sorted(found.inferred),
+        "assumed": sorted(config.keys() - options.keys() - found.named.keys() - found.inferred.keys()),
+        **({"renamed": dict(found.renamed), "remark": found.remark} if found.renamed else {}),
     }
     document = {
         "problem": {"name": problem.name, "config": config},
@@ -113,7 +155,7 @@ def _natural(file: Path) -> tuple[list[int | str], str]:
     return [int(piece) if number % 2 else piece for number, piece in enumerate(pieces)], file.name
 
 
-def _checked_seeds(seeds: list[int], files: Sequence[Path]) -> list[int]:
+def _require_seeds(seeds: Sequence[int], files: Sequence[Path]) -> None:
     if len(seeds) != len(files):
         raise LandscapeError(
             f"{len(seeds)} seeds for {len(files)} files: give one a file, or none for 0 to {len(files) - 1}"
@@ -123,7 +165,6 @@ def _checked_seeds(seeds: list[int], files: Sequence[Path]) -> list[int]:
     if len(set(seeds)) < len(seeds):
         repeated = next(seed for seed in seeds if seeds.count(seed) > 1)
         raise LandscapeError(f"seed {repeated} is repeated: members are told apart by their seeds")
-    return seeds
 
 
 def _member(file: Path) -> Checkpoint:
@@ -134,25 +175,97 @@ def _member(file: Path) -> Checkpoint:
     return Checkpoint(stack_state_dicts([state_dict]), (source,), None)
 
 
-def _problem(name: str, given: Mapping[str, Any], stack: Stack, file: Path) -> tuple[Problem, dict[str, Any]]:
-    """The problem that the tensors and the given fields describe, and the fields that the tensors gave away."""
-    found = find(name)
-    if isinstance(found, Problem):
-        return create(name, given), {}
-    require_fields(name, found, given)
+def _problem(name: str, given: Mapping[str, Any], stack: Stack, files: Sequence[Path]) -> tuple[Problem, _Found]:
+    """The problem that the tensors, the file names and the given fields describe, and what was found out."""
+    problem = find(name)
+    if isinstance(problem, Problem):
+        return create(name, given), _Found({})
+    require_fields(name, problem, given)
+    named = _named(problem, given, stack, files)
+    known = {**named, **given}
     try:
-        inferred = found.infer(stack.shapes, **given)
+        found = _inferred(problem, stack, known)
     except Unsupported as error:
         # Where the tensors say nothing the user has to; a problem without fields has nothing to say.
-        if not given and dataclasses.fields(found):  # type: ignore[arg-type]
-            raise Unsupported(f"{file}: {error}") from error
-        inferred = {}
+        if not given and dataclasses.fields(problem):  # type: ignore[arg-type]
+            raise Unsupported(f"{files[0]}: {error}") from error
+        found = _Found({})
     except Mismatch as error:
-        raise Mismatch(f"{file}: {error}") from error
-    for key in inferred:
-        if key in given and given[key] != inferred[key]:
+        raise Mismatch(f"{files[0]}: {error}") from error
+    for key, value in found.inferred.items():
+        if key in known and known[key] != value:
             raise Mismatch(
-                f"{file}: {key}={given[key]} does not fit its tensors, which say {key}={inferred[key]}: leave it out"
+                f"{files[0]}: {key}={known[key]} does not fit its tensors, which say {key}={value}: leave it out"
             )
-    inferred = {key: value for key, value in inferred.items() if key not in given}
-    return create(name, {**inferred, **given}), inferred
+    inferred = {key: value for key, value in found.inferred.items() if key not in known}
+    return create(name, {**inferred, **known}), dataclasses.replace(found, inferred=inferred, named=named)
+
+
+def _inferred(problem: type[Problem], stack: Stack, known: Mapping[str, Any]) -> _Found:
+    """What the tensors say, under the problem's names or under others that it knows."""
+    try:
+        return _Found(problem.infer(stack.shapes, **known))
+    except OtherNames as other:
+        shapes = {other.names.get(name, name): shape for name, shape in stack.shapes.items()}
+        fields = {**other.fields, **problem.infer(shapes, **known)}
+        return _Found(fields, renamed=other.names, remark=str(other))
+
+
+def _name_fields(file: Path) -> dict[str, Any]:
+    """What the name of one of the study's files says; nothing for other names."""
+    for pattern in _FILE_NAMES:
+        if match := re.fullmatch(pattern, file.name):
+            return {key: float(text) if key == "d_factor" else int(text) for key, text in match.groupdict().items()}
+    return {}
+
+
+def _named(problem: type[Problem], given: Mapping[str, Any], stack: Stack, files: Sequence[Path]) -> dict[str, Any]:
+    """Steps and depth factor by the names of the files; nothing unless all names agree with tensors and one another.
+
+    Raises `Mismatch` for a name that contradicts the tensors or what is given.
+    """
+    fields = {field.name for field in dataclasses.fields(problem)}  # type: ignore[arg-type]
+    if "steps" in given or not {"steps", "m_factor", "d_factor"} <= fields:
+        return {}
+    says = []
+    for file in files:
+        said = _name_fields(file)
+        said.pop("seed", None)
+        if said and said not in says:
+            try:
+                _require_agreement(problem, {**said, **given}, stack, file, said)
+            except Unsupported:  # nothing to compare it with
+                return {}
+        says.append(said)
+    if not all(says):
+        return {}
+    for file, said in zip(files, says, strict=True):
+        if said != says[0]:
+            raise Mismatch(
+                f"{files[0]} and {file} are of different problems by their names, {_listed(says[0])} and "
+                f"{_listed(said)}: import them apart, or give -O steps=N and names are not read"
+            )
+    return {key: says[0][key] for key in ("steps", "d_factor") if key not in given}
+
+
+def _require_agreement(
+    problem: type[Problem], known: Mapping[str, Any], stack: Stack, file: Path, said: Mapping[str, Any]
+) -> None:
+    remedy = "rename the file, or give -O steps=N and names are not read"
+    if wrong := {key: known[key] for key in said if known[key] != said[key]}:
+        raise Mismatch(f"{file}: its name says {_listed(said)}, not {_listed(wrong)}: {remedy}")
+    try:
+        inferred = _inferred(problem, stack, known).inferred
+    except Mismatch:
+        try:
+            alone = _inferred(problem, stack, {}).inferred
+        except Mismatch as error:
+            raise Mismatch(f"{file}: {error}") from error
+        inferred = {key: alone[key] for key in ("steps", "m_factor") if key in alone} | {"d_factor": 1.0}
+    if any(inferred.get(key, value) != value for key, value in said.items()):
+        says = _listed({key: inferred[key] for key in said if key in inferred})
+        raise Mismatch(f"{file}: its name says {_listed(said)}, but its tensors {says}: {remedy}")
+
+
+def _listed(fields: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in fields.items())

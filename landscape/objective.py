@@ -118,12 +118,13 @@ class Chunk:
     samples: int
 
 
-def choose_chunk(network: Stacked, data: Data, *, training: bool = False) -> Chunk:
+def choose_chunk(network: Stacked, data: Data, *, training: bool = False, most: int | None = None) -> Chunk:
     """Sizes at which the widest activation of a chunk has about `ACTIVATION_BYTES`, and a bounded number of members on
     a CPU: small chunks waste little on a short last one (a line of 51 points).
 
     For `training` chunks are larger: a backward pass has more operations to pay for. Where each member has data of its
-    own, products are member by member anyway, and a chunk has few members, so that 20 seeds fill their last one.
+    own, products are member by member anyway, and a chunk has few members, so that 20 seeds fill their last one. There
+    are at `most` so many members: no chunk is larger than it takes for them.
     """
     inputs = data.samples(0, SAMPLE_MULTIPLE).inputs
     device = inputs.device.type
@@ -131,7 +132,7 @@ def choose_chunk(network: Stacked, data: Data, *, training: bool = False) -> Chu
     width = network.widest(inputs) * (inputs.dtype.itemsize if inputs.is_floating_point() else 4)
     threads = torch.get_num_threads() if device == "cpu" else 1
     if training and inputs.shape[0] > 1:
-        return _own_chunk(width, len(data), math.lcm(2, threads), device)
+        return _own_chunk(width, len(data), math.lcm(2, threads), device, most)
     fitting = 4 * budget // (MEMBER_MULTIPLE * width)
     samples = min(len(data), max(SAMPLE_MULTIPLE, fitting // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE))
     # A multiple of the thread count too: elementwise operations split a chunk evenly over threads, and a split inside a
@@ -139,13 +140,19 @@ def choose_chunk(network: Stacked, data: Data, *, training: bool = False) -> Chu
     multiple = math.lcm(MEMBER_MULTIPLE, threads)
     members = round(budget / (samples * width) / multiple) * multiple
     if device == "cpu":
-        members = min(members, (256 if training else 64) // multiple * multiple)
+        members = min(members, (256 if training else 64) // multiple * multiple, _filled(most, multiple))
     return Chunk(max(multiple, members), samples)
 
 
-def _own_chunk(width: int, samples: int, multiple: int, device: str) -> Chunk:
+def _filled(most: int | None, multiple: int) -> int:
+    """The smallest multiple that holds `most`."""
+    return 2**62 // multiple * multiple if most is None else -(-most // multiple) * multiple
+
+
+def _own_chunk(width: int, samples: int, multiple: int, device: str, all_members: int | None) -> Chunk:
     """Members with data of their own: about ten of them on a CPU, so that 20 fill two chunks; on a GPU all that fit."""
     budget, most = (OWN_BYTES, OWN_MEMBERS) if device == "cpu" else (ACTIVATION_BYTES["cuda"] * 4, 2**16)
+    most = min(most, _filled(all_members, multiple))
     members = max(multiple, min(most, 8 * budget // (SAMPLE_MULTIPLE * width)) // multiple * multiple)
     fitting = budget // (members * width) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE
     return Chunk(members, min(samples, max(SAMPLE_MULTIPLE, fitting)))
@@ -289,7 +296,8 @@ class Objective:
 
     def _gradient(self, stack: Stack, data: Data, noise: Noise | None, with_loss: bool) -> tuple[Tensor, Tensor]:
         """Loss and flat gradient of one chunk of members, accumulated over chunks of samples."""
-        losses, gradients = [], []
+        losses: list[Tensor] = []
+        gradients: list[Tensor] = []
         if self._chain and noise is None:
             parts: list[Batch] = []
 
@@ -301,7 +309,7 @@ class Objective:
             def slope(number: int, outputs: Tensor) -> Tensor:
                 part = parts.pop()
                 if with_loss:
-                    losses.append(self._weighed_loss(part, outputs))
+                    losses[:] = [sum(losses, self._weighed_loss(part, outputs))]  # many small ones would split the heap
                 return self._pull(part, outputs)
 
             gradient = self._chain.gradient(stack, inputs(), slope)

@@ -81,6 +81,22 @@ class Problem(abc.ABC):
         """What training descends: the objective, with a network that reads what `training_batch` gives."""
         return self.objective(device=device, dtype=dtype)
 
+    def test_objective(
+        self, *, samples: int = 1000, seed: int = 0, device: str | torch.device = "cpu", **conditions: Any
+    ) -> Objective:
+        """Fresh samples on which success is judged; raises `Unsupported` for conditions that the problem has not."""
+        if conditions:
+            raise Unsupported(f"problem '{self.name}' is not tested under {', '.join(conditions)}: leave that out")
+        return self.objective(device=device, samples=samples, seed=seed)
+
+    def test_remark(self, **conditions: Any) -> str:
+        """What a reader of the test's results should know, such as that its samples are too small; empty if nothing."""
+        return ""
+
+    def baselines(self, objective: Objective) -> dict[str, tuple[float, float]]:
+        """Of constant answers, by name: share of samples entirely right, and share of cells (outputs) right."""
+        return {}
+
     def parts(self) -> tuple[tuple[str, ...], ...]:
         """Names of the tensors of each block, for training that starts some blocks at a known solution; none here."""
         return ()

@@ -236,7 +236,7 @@ def fold(
 
 
 def _unfold(x: Tensor, kernel: Any, stride: Any, dilation: Any, padding: Any) -> Tensor:
-    x = F.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0])) if any(padding) else x.contiguous()
+    x = (F.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0])) if any(padding) else x).contiguous()
     members, channels, height, width, samples = x.shape
     out = [
         (size - d * (k - 1) - 1) // s + 1

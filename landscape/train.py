@@ -131,7 +131,7 @@ def train(
     if start is None and training.start is not None:
         start = place_of(problem, training.start)
     objective = problem.training_objective(training.data, device=device, dtype=dtype)
-    chunk = choose_chunk(objective.network, _probe(problem, training, objective), training=True)
+    chunk = choose_chunk(objective.network, _probe(problem, training, objective), training=True, most=len(seeds))
     objective = dataclasses.replace(objective, chunk=chunk)
     initial = _initial(problem, training, seeds, start)
     replaces = force and Run.remove(path)

@@ -1,7 +1,11 @@
 """What all tests share: shapes checked at run time, reproducible examples, and one small trained run."""
 # ruff: noqa: E402  (shapes are checked only in what is imported after the hook)
 
+import os
 from collections.abc import Callable, Iterator
+
+# Before torch is imported: threads that wait for one another spin otherwise, on cores that other tests need.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hypothesis
 import jaxtyping

@@ -219,6 +219,26 @@ def test_the_hessian_of_the_plain_module(activation: str) -> None:
         assert found.near_zero[i] == (np.abs(eigenvalues) <= 1e-6 * np.abs(eigenvalues).max()).sum()
 
 
+@pytest.mark.parametrize("activation", ["leaky_relu", "gelu"])
+def test_the_hessian_of_two_steps(activation: str) -> None:
+    """Through a table, and through windows of boards: against the plain module on plain boards."""
+    problem = Life(steps=2, activation=activation, board="4x3")
+    objective = problem.objective(dtype=torch.float64, samples=32)
+    stack = initialise(problem.network(), [3], scale=2.0).to(torch.float64)
+    boards = problem.boards(torch.tensor([0]), 0, 32, torch.float64, codes=False).samples(0, 32)
+    inputs, targets = boards.inputs[0].movedim(-1, 0), boards.targets[0].movedim(-1, 0)
+
+    def loss(flat: torch.Tensor) -> torch.Tensor:
+        state = stack.unflatten(flat[None]).state_dict(0)
+        outputs = torch.func.functional_call(objective.network.module, state, (inputs,))[:, 0]
+        return F.binary_cross_entropy_with_logits(outputs, targets)
+
+    wanted = torch.autograd.functional.hessian(loss, stack.flatten()[0])
+    np.testing.assert_allclose(hessians(objective, stack)[0], wanted, rtol=1e-8, atol=1e-12)
+    on_cells = dataclasses.replace(objective, data=boards)
+    np.testing.assert_allclose(hessians(on_cells, stack)[0], wanted, rtol=1e-8, atol=1e-12)
+
+
 def test_large_networks_have_only_a_gradient() -> None:
     problem = Life(m_factor=12)
     found = curvature(problem.objective(), initialise(problem.network(), [0, 1]))

@@ -21,7 +21,7 @@ from torch import Tensor
 from landscape.cli import main
 from landscape.curves import Curves
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
-from landscape.imports import import_run
+from landscape.imports import OtherNames, import_run
 from landscape.params import fingerprint
 from landscape.problems.life import Life
 from landscape.store import Run, load
@@ -195,6 +195,7 @@ def test_one_file(tmp_path: Path, prefix: str, config: dict[str, Any]) -> None:
         "files": [str(file)],
         "sha256": [fingerprint(tensors)],
         "given": [],
+        "named": [],
         "inferred": ["architecture", "m_factor", "steps"],
         "assumed": sorted(Life().config().keys() - {"architecture", "m_factor", "steps"}),
     }
@@ -403,6 +404,183 @@ def test_the_checkpoint_of_a_killed_import_is_not_misread(tmp_path: Path) -> Non
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def normalized(blocks: int, m: int, seed: int = 0) -> torch.nn.Module:
+    """The study's --normalize, written out: dropout behind the first layer of all blocks but the last; a sigmoid."""
+    torch.manual_seed(seed)
+    net = torch.nn.ModuleList()
+    for block in range(blocks):
+        layers = [torch.nn.Conv2d(1, 2 * m, 3, padding=1), torch.nn.LeakyReLU(), torch.nn.Conv2d(2 * m, m, 1)]
+        layers += [torch.nn.LeakyReLU(), torch.nn.Conv2d(m, 1, 1)]
+        if block < blocks - 1:
+            layers.insert(1, torch.nn.Dropout2d(0.4))
+            layers.append(torch.nn.LeakyReLU())
+        net.append(torch.nn.Sequential(*layers))
+    net.append(torch.nn.Sigmoid())
+    module = torch.nn.Module()
+    module.net = net
+    return module
+
+
+@pytest.mark.parametrize(("blocks", "m"), [(2, 1), (4, 3)])
+def test_shifted_names_of_normalized_networks(tmp_path: Path, blocks: int, m: int) -> None:
+    theirs = normalized(blocks, m)
+    tensors = theirs.state_dict()
+    assert "net.0.3.weight" in tensors
+    assert f"net.{blocks - 1}.2.weight" in tensors
+    files = [save(tmp_path / "a.pyt", tensors), save(tmp_path / "b.pyt", dict(reversed(tensors.items())))]
+    run = import_run(files, tmp_path / "run")
+    assert run.problem == ("life", Life(steps=blocks, m_factor=m, dropout=0.4).config())
+    imported = run.imported
+    assert imported is not None
+    assert imported["inferred"] == ["architecture", "dropout", "m_factor", "normalize", "sigmoid", "steps"]
+    assert imported["sha256"] == [fingerprint(tensors)] * 2, "of the tensors as they stand in the files"
+    assert len(imported["renamed"]) == 4 * (blocks - 1)
+    for member in range(2):
+        found = run.checkpoint().stack.state_dict(member)
+        for name, tensor in tensors.items():
+            assert torch.equal(found[imported["renamed"].get(name, name)], tensor)
+    ours = Life(**run.problem[1]).network().eval()
+    ours.load_state_dict(found)
+    boards = torch.randint(0, 2, (5, 1, 6, 6)).float()
+    outputs = boards
+    for part in theirs.eval().net:  # type: ignore[union-attr]
+        outputs = part(outputs)
+    assert torch.equal(ours(boards), outputs)
+
+
+def test_names_that_are_shifted_otherwise_are_not_guessed() -> None:
+    shifted = {name: tuple(tensor.shape) for name, tensor in normalized(3, 1).state_dict().items()}
+    with pytest.raises(OtherNames, match=r"^net\.0\.3, net\.0\.5 renamed to net\.0\.2, net\.0\.4 \(and so in"):
+        Life.infer(shifted)
+    names = {name.replace("net.2.2", "net.2.3").replace("net.2.4", "net.2.5"): name for name in shifted}
+    for shapes in (
+        {name: shifted[was] for name, was in names.items()},  # the last block too
+        without(shifted, "net.1.5.bias"),
+        shifted | {"net.0.2.weight": (1, 2, 1, 1)},
+        shifted | {"net.3.0.weight": (2, 1, 3, 3)},
+    ):
+        with pytest.raises(Mismatch, match="a checkpoint whose architecture cannot be inferred"):
+            Life.infer(shapes)
+
+
+def test_shifted_names_of_other_shapes(tmp_path: Path) -> None:
+    """Renamed first, then compared as any other."""
+    tensors = normalized(3, 1).state_dict() | {"net.1.0.weight": torch.zeros(4, 1, 3, 3)}
+    file = save(tmp_path / "net.pyt", tensors)
+    with pytest.raises(Mismatch, match=r"expected with 3 blocks and m = 1 net\.1\.0\.weight \[2, 1, 3, 3\]; found"):
+        import_run([file], tmp_path / "run")
+
+
+def test_what_shifted_names_say_is_not_overruled_but_for_dropout(tmp_path: Path) -> None:
+    file = save(tmp_path / "net.pyt", normalized(2, 1).state_dict())
+    for key, value in (("normalize", True), ("sigmoid", False)):
+        with pytest.raises(Mismatch, match=rf"{key}={value} does not fit its tensors, which say {key}={not value}"):
+            import_run([file], tmp_path / "run", options={key: value})
+    run = import_run([file], tmp_path / "run", options={"dropout": 0.0})
+    assert run.problem == ("life", Life(steps=2).config())
+
+
+@pytest.mark.parametrize(
+    ("names", "seeds", "named"),
+    [
+        (["gol_model_steps2_m1_d1.0_seed3.pyt", "gol_model_steps2_m1_d1.0_seed10.pyt"], [3, 10], True),
+        (["gol_model_presolve_steps2_m1_d1.0_seed100.pyt"], [100], True),
+        (["gol_model_2_1_1_seed_7.pyt", "gol_model_steps2_m1_d1.0_seed5.pyt"], [7, 5], True),
+        (["gol_model_steps2_m1_d1.0_seed3.pyt", "gol_model_presolve_steps2_m1_d1.0_seed3.pyt"], [0, 1], True),
+        (["gol_model_steps2_m1_d1.0_seed3.pyt", "gol_model.pyt"], [0, 1], False),
+        (["gol_model_steps2_m1_d1.0_seed3_old.pyt"], [0], False),
+        (["gol_model_2_1_1.pyt"], [0], False),
+        (["gol_model_steps2_m1_d1.0_seed3.pth"], [0], False),
+    ],
+)
+def test_what_file_names_of_the_study_say(tmp_path: Path, names: list[str], seeds: list[int], named: bool) -> None:
+    files = [save(tmp_path / name, trained(number, steps=2)) for number, name in enumerate(names)]
+    run = import_run(files, tmp_path / "run")
+    assert run.problem == ("life", Life(steps=2).config())
+    assert run.seeds == seeds
+    assert run.imported is not None
+    fields = ["d_factor", "seeds", "steps"] if seeds[0] else ["d_factor", "steps"]
+    assert run.imported["named"] == (fields if named else [])
+    assert ("steps" in run.imported["inferred"]) is not named
+
+
+def test_file_names_tell_steps_from_depth(tmp_path: Path) -> None:
+    files = [save(tmp_path / f"gol_model_steps2_m1_d1.5_seed{seed}.pyt", trained(seed, steps=3)) for seed in (4, 5)]
+    run = import_run(files, tmp_path / "run")
+    assert run.problem == ("life", Life(steps=2, d_factor=1.5).config())
+    run = import_run(files, tmp_path / "seeds", seeds=[8, 9], options={"d_factor": 1.5})
+    assert (run.problem[1]["steps"], run.seeds) == (2, [8, 9])
+    assert run.imported is not None
+    assert (run.imported["named"], run.imported["given"]) == (["steps"], ["d_factor"])
+    run = import_run(files, tmp_path / "given", options={"steps": 3})
+    assert (run.problem[1]["d_factor"], run.seeds) == (1.0, [0, 1]), "given steps: names are not read"
+    assert run.imported is not None
+    assert run.imported["named"] == []
+    file = save(tmp_path / "gol_model_steps3_m2_d1.0_seed1.pyt", normalized(3, 2).state_dict())
+    assert import_run([file], tmp_path / "normalized").seeds == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("steps3_m1_d1.0", {}, "says steps=3, m_factor=1, d_factor=1.0, but its tensors steps=2, m_factor=1"),
+        ("steps2_m5_d1.0", {}, "says steps=2, m_factor=5, d_factor=1.0, but its tensors m_factor=1: rename"),
+        ("steps2_m1_d1.5", {}, "says steps=2, m_factor=1, d_factor=1.5, but its tensors steps=2, m_factor=1, d_factor"),
+        ("steps0_m1_d1.0", {}, "says steps=0, m_factor=1, d_factor=1.0, but its tensors steps=2"),
+        ("steps2_m1_d1.0", {"d_factor": 0.5}, "says steps=2, m_factor=1, d_factor=1.0, not d_factor=0.5: rename"),
+        (
+            "steps1_m1_d2.0",
+            {},
+            r"are of different problems by their names, .*steps=1.* or give -O steps=N and names are",
+        ),
+    ],
+)
+def test_file_names_that_contradict(tmp_path: Path, name: str, options: dict[str, Any], text: str) -> None:
+    bad = save(tmp_path / f"gol_model_{name}_seed1.pyt", trained(steps=2))
+    files = [save(tmp_path / "gol_model_steps2_m1_d1.0_seed2.pyt", trained(steps=2)), bad]
+    with pytest.raises(Mismatch, match=text):
+        import_run(files[1:] if options else files, tmp_path / "run", options=options)
+    assert not (tmp_path / "run").exists()
+    assert import_run(files, tmp_path / "run", options={"steps": 2}).seeds == [0, 1]
+
+
+def test_file_names_say_nothing_of_other_problems(tmp_path: Path) -> None:
+    file = save(tmp_path / "gol_model_steps1_m2_d1.0_seed4.pyt", trained(m_factor=2))
+    for name, options in (("READY", {}), ("Mute", {"m_factor": 2})):
+        run = import_run([file], tmp_path / name, problem_name=f"test_import:{name}", options=options)
+        assert run.imported is not None
+        assert (run.seeds, run.imported["named"]) == ([0], [])
+    with pytest.raises(Mismatch, match=r"seed4\.pyt: a checkpoint whose architecture cannot be inferred"):
+        import_run([save(tmp_path / file.name, {"fc.weight": torch.zeros(3, 4)})], tmp_path / "other")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_program_says_what_it_read_and_renamed(landscape: Program) -> None:
+    for seed in (1, 2, 10):
+        save(Path(f"theirs/gol_model_steps2_m1_d1.0_seed{seed}.pyt"), normalized(2, 1, seed).state_dict())
+    result = landscape("import", "theirs", "-O", "rule=B3/S23")
+    assert result.exit_code == 0, result.output
+    first, names, renamed, assumed = result.stderr.splitlines()
+    assert first == (
+        "3 files imported; inferred from the tensors: m_factor=1, sigmoid=True, normalize=False, architecture=study, "
+        "dropout=0.4; given: rule=B3/S23"
+    )
+    assert names == "read off the file names: steps=2, d_factor=1.0, seeds 1, 2, 10"
+    assert renamed == (
+        "net.0.3, net.0.5 renamed to net.0.2, net.0.4: they are of the study's --normalize, where dropout shifted the "
+        "names; it meant other initial parameters, dropout, always a sigmoid, and no shift of the input, so that "
+        "normalize stays False"
+    )
+    assert assumed == (
+        "assumed, because tensors do not say: activation=leaky_relu, loss=bce, board=10x10, density=0.5; "
+        "name others with -O KEY=VALUE"
+    )
+    assert landscape("verify", "checkpoints/theirs", "--landmark", "presolve").exit_code == 0
+    assert landscape("walk", "--from", "presolve", "--to", "checkpoints/theirs", "--points", "3").exit_code == 0
 
 
 def test_from_import_to_figures(landscape: Program) -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import itertools
+import subprocess
+import sys
 
 import jaxtyping
 import numpy as np
@@ -13,11 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from landscape import align
 from landscape.errors import LandscapeError, Unsupported
 from landscape.initialisation import initialise
 from landscape.params import Stack
 from landscape.problems.life import Life, network
-from landscape.problems.life.boards import pattern_codes, pattern_counts, random_boards
+from landscape.problems.life.boards import (
+    PackedBoards,
+    advance,
+    pattern_codes,
+    pattern_counts,
+    random_boards,
+    random_words,
+    unpack,
+)
 from landscape.problems.life.patterns import PATTERNS, answers, multiplicities, probabilities
 from landscape.problems.life.rules import Rule
 
@@ -195,6 +206,117 @@ def test_the_density_of_boards(density: float) -> None:
     assert abs(boards.double().mean() - density) <= 4 * (density * (1 - density) / 1e5) ** 0.5 + 2**-17
 
 
+def bit_by_bit(words: torch.Tensor) -> np.ndarray:
+    """[..., board] of 0 and 1 from [..., word]: board 32 k + b is bit b of word k."""
+    numbers = words.numpy().view(np.uint32)
+    boards = np.zeros((*numbers.shape[:-1], 32 * numbers.shape[-1]), dtype=int)
+    for place in np.ndindex(*boards.shape):
+        boards[place] = int(numbers[(*place[:-1], place[-1] // 32)]) >> place[-1] % 32 & 1
+    return boards
+
+
+@given(height=st.integers(1, 3), width=st.integers(1, 4), count=st.integers(1, 70), density=st.floats(0, 1))
+def test_words_hold_boards_bit_by_bit(height: int, width: int, count: int, density: float) -> None:
+    words = random_words(torch.tensor([3, 2**50]), 7, count, height, width, density)
+    assert words.dtype == torch.int32
+    assert words.shape == (2, height, width, -(-count // 32))
+    boards = bit_by_bit(words)
+    np.testing.assert_array_equal(unpack(words), boards)
+    np.testing.assert_array_equal(unpack(words[:, :, :, -1:]), boards[..., -32:])
+    few = random_boards(torch.tensor([3, 2**50]), 7, count, height, width, density)
+    np.testing.assert_array_equal(few, boards[..., :count])
+
+
+@given(rule=rules(), height=st.integers(1, 6), width=st.integers(1, 6), steps=st.integers(0, 3))
+def test_boards_as_bits_advance_as_boards(rule: Rule, height: int, width: int, steps: int) -> None:
+    now = random_words(torch.tensor([1, 2]), height, 40, height, width, 0.4)
+    before = now.clone()
+    later = unpack(advance(now, rule, steps)).movedim(-1, 1)
+    wanted = rule.steps(unpack(now).movedim(-1, 1).numpy().astype(int), steps)
+    np.testing.assert_array_equal(later, wanted)
+    assert torch.equal(now, before)
+
+
+@pytest.mark.parametrize("neighbourhood", ["moore", "von Neumann"])
+def test_every_count_of_neighbours_on_every_board_as_bits(neighbourhood: str) -> None:
+    """All 512 boards of 3 x 3 under the rules of one count each."""
+    boards = torch.from_numpy(every_board(3, 3)).movedim(0, -1).view(3, 3, 16, 32)
+    words = (boards << torch.arange(32)).sum(-1).to(torch.int32)[None]
+    np.testing.assert_array_equal(unpack(words)[0].movedim(-1, 0), every_board(3, 3))
+    for count in range(9 if neighbourhood == "moore" else 5):
+        one, none = frozenset({count}), frozenset[int]()
+        for rule in (Rule(one, none, neighbourhood), Rule(none, one, neighbourhood)):
+            later = unpack(advance(words, rule, 1))[0].movedim(-1, 0)
+            np.testing.assert_array_equal(later, rule.step(every_board(3, 3)))
+
+
+@pytest.mark.parametrize("codes", [True, False], ids=["numbers of patterns", "cells"])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(("seeds", "count"), [([4], 70), ([4, 5, 6], 32), ([4, 5], 1)])
+def test_packed_boards_against_plain_ones(codes: bool, normalize: bool, seeds: list[int], count: int) -> None:
+    life = Life(steps=3, board="4x5", density=0.6, normalize=normalize)
+    keys = torch.tensor(seeds)
+    packed = life.boards(keys, 9, count, torch.float64, codes=codes)
+    assert isinstance(packed, PackedBoards)
+    filled = -(-count // 32) * 32
+    assert len(packed) == filled
+    whole = packed.samples(0, filled)
+    cells = random_boards(keys, 9, filled, 4, 5, 0.6).movedim(-1, 1).numpy().astype(int)
+    later = Rule.parse(life.rule).steps(cells, 3)
+    shown = whole.inputs[:, 0].movedim(-1, 1).numpy()
+    if codes:
+        np.testing.assert_array_equal(shown, [[slow_codes(board) for board in own] for own in cells])
+    else:
+        np.testing.assert_array_equal(shown, cells - 0.5 * normalize)
+        assert whole.inputs.dtype == torch.float64
+    np.testing.assert_array_equal(whole.targets.movedim(-1, 1), later)
+    assert whole.weights.tolist() == [[1 / count] * count + [0.0] * (filled - count)]
+    for name in ("inputs", "targets", "weights"):
+        parts = [getattr(packed.samples(start, start + 32), name) for start in range(0, filled, 32)]
+        assert torch.equal(torch.cat(parts, -1), getattr(whole, name))
+    index = torch.tensor([len(seeds) - 1, 0, 0])
+    some = packed.members(index).samples(0, filled)
+    assert torch.equal(some.inputs, whole.inputs if len(seeds) == 1 else whole.inputs[index])
+    assert torch.equal(some.targets, whole.targets if len(seeds) == 1 else whole.targets[index])
+
+
+def test_boards_that_fill_up_the_last_word_count_nowhere() -> None:
+    life = Life(steps=2, board="4x5")
+    objective = life.objective(samples=45, dtype=torch.float64)
+    stack = initialise(life.network(), range(5), scale=2.0).to(torch.float64)
+    packed = objective.data
+    assert isinstance(packed, PackedBoards)
+    board = torch.arange(64).view(2, 32)
+    beyond = (torch.where(board >= 45, 1, 0) << torch.arange(32)).sum(1).to(torch.int32)
+    spoilt = dataclasses.replace(packed, now=packed.now ^ beyond, later=packed.later | beyond)
+    assert not torch.equal(spoilt.now, packed.now)
+    other = dataclasses.replace(objective, data=spoilt)
+    for name, value in objective(stack).items():
+        assert torch.equal(other(stack)[name], value)
+    for one, two in zip(objective.gradient(stack), other.gradient(stack), strict=True):
+        mine, others = (x.flatten() if isinstance(x, Stack) else x for x in (one, two))
+        torch.testing.assert_close(mine, others, rtol=1e-12, atol=1e-15)
+    assert objective.predictions(stack).shape == (5, 4, 5, 45)
+
+
+def test_memory_holds_boards_as_bits() -> None:
+    """300,000 boards of 100 cells: 30 million bits and as many answers; as numbers they would take 240 MB."""
+    program = """
+import dataclasses, resource, torch
+from landscape.objective import Chunk
+from landscape.problems.life import Life
+torch.set_num_threads(1)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+Life(steps=2).objective(samples=32)
+before = peak()
+objective = dataclasses.replace(Life(steps=2).objective(samples=300_000), chunk=Chunk(1, 2048))
+assert objective(objective.network.template)["right"].item() >= 0
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 160e6
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 
 HEADS = list(itertools.product(network.ACTIVATIONS, (False, True), (False, True)))
@@ -272,6 +394,9 @@ def test_right_and_solved_count_patterns() -> None:
         ({"board": "0x4"}, "is no board"),
         ({"density": 2.0}, "is no probability"),
         ({"rule": "life"}, "is no rule"),
+        ({"dropout": 1.0}, "dropout is 1.0, it must be at least 0 and below 1"),
+        ({"dropout": -0.1}, "dropout is -0.1"),
+        ({"architecture": "resnet"}, "unknown architecture 'resnet': choose study or paper"),
     ],
 )
 def test_problems_that_make_no_sense(options: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,3 +427,64 @@ def test_one_block_of_two_steps_is_judged_on_boards() -> None:
     presolve = Life().landmark("presolve")
     assert one(presolve)["solved"].item() == 1
     assert objective(presolve)["solved"].item() == 0
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("m_factor", [1, 3])
+def test_the_papers_network(steps: int, m_factor: int) -> None:
+    """Conv3x3(. -> 2m) and Conv1x1(2m -> m) a step, then Conv1x1(m -> 1): with m = 1, 23 n + 2 parameters."""
+    problem = Life(steps=steps, m_factor=m_factor, architecture="paper")
+    state = problem.network().state_dict()
+    shapes = {f"net.{block}.0.weight": (2 * m_factor, m_factor if block else 1, 3, 3) for block in range(steps)}
+    shapes |= {f"net.{block}.2.weight": (m_factor, 2 * m_factor, 1, 1) for block in range(steps)}
+    shapes["out.weight"] = (1, m_factor, 1, 1)
+    shapes |= {name.replace("weight", "bias"): shape[:1] for name, shape in shapes.items()}
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == shapes
+    if m_factor == 1:
+        assert sum(tensor.numel() for tensor in state.values()) == 23 * steps + 2
+    assert problem.title().endswith("paper's architecture")
+    blocks = problem.parts()
+    assert sorted(name for block in blocks for name in block) == sorted(state)
+    assert len(blocks) == steps
+    assert {name for name in blocks[-1] if name.startswith("out.")} == {"out.weight", "out.bias"}
+
+
+def test_the_tensors_of_each_block() -> None:
+    tensors = ("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias")
+    assert Life(steps=2, d_factor=1.5).parts() == tuple(
+        tuple(f"net.{block}.{name}" for name in tensors) for block in range(3)
+    )
+
+
+@pytest.mark.parametrize("architecture", ["study", "paper"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_another_order_of_filters_is_the_same_function(architecture: str, steps: int) -> None:
+    problem = Life(steps=steps, m_factor=3, architecture=architecture, activation="gelu", board="5x5")
+    symmetry = problem.symmetry()
+    assert [size for size, _ in symmetry] == [6, 3] * steps
+    stack = initialise(problem.network(), range(4), scale=2.0).to(torch.float64)
+    objective = problem.objective(dtype=torch.float64, samples=32)
+    loss = objective(stack)["loss"]
+    rng = np.random.default_rng(2)
+    for _ in range(4):
+        other = align.reorder(stack, symmetry, tuple(rng.permutation(size) for size, _ in symmetry))
+        assert not torch.equal(other.flatten(), stack.flatten())
+        torch.testing.assert_close(objective(other)["loss"], loss, rtol=1e-12, atol=0)
+    for size, axes in symmetry:  # nor does one group alone, and each counts its own units
+        assert {stack[name].shape[axis + 1] for name, axis in axes} == {size}
+
+
+@pytest.mark.parametrize(("activation", "sigmoid", "normalize"), [("relu", False, True), ("elu", True, False)])
+def test_the_exact_objective_of_the_papers_network(activation: str, sigmoid: bool, normalize: bool) -> None:
+    problem = Life(
+        activation=activation, sigmoid=sigmoid, normalize=normalize, m_factor=2, architecture="paper", board="4x3"
+    )
+    boards = every_board(4, 3)
+    stack = initialise(problem.network(), [1], scale=2.0).to(torch.float64)
+    values = problem.objective(dtype=torch.float64)(stack)
+    wanted = plain_loss(problem, stack.state_dict(0), boards, np.full(len(boards), 1 / len(boards)))
+    for name, number in wanted.items():
+        np.testing.assert_allclose(values[name][0], number, rtol=1e-6, err_msg=name)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from landscape import philox
 from landscape.errors import LandscapeError, Mismatch, Unverified
 from landscape.initialisation import initialise
-from landscape.objective import Batch, Chunk, Objective
+from landscape.objective import Batch, Chunk, Data, Objective, choose_chunk
 from landscape.params import Stack
 from landscape.problems.life import Life
 from landscape.problems.life.boards import random_boards
@@ -41,13 +42,13 @@ def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(bits(one[name]), bits(other[name])) for name in one)
 
 
-def everything(objective: Objective, stack: Stack, batch: Batch | None = None) -> dict[str, Tensor]:
+def everything(objective: Objective, stack: Stack, batch: Data | None = None) -> dict[str, Tensor]:
     """Values and gradient, one row a member."""
     loss, gradient = objective.gradient(stack, batch)
     return {**objective(stack), "gradient of": loss, "gradient": gradient.flatten()}
 
 
-def one_by_one(objective: Objective, stack: Stack, batch: Batch) -> dict[str, Tensor]:
+def one_by_one(objective: Objective, stack: Stack, batch: Data) -> dict[str, Tensor]:
     """The numbers of each network without the others; twice itself, since a batch of one would be shared data."""
     twice = [[i, i] for i in range(len(stack))]
     rows = [everything(objective, stack.select(i), batch.members(torch.tensor(i))) for i in twice]
@@ -58,7 +59,7 @@ def one_by_one(objective: Objective, stack: Stack, batch: Batch) -> dict[str, Te
 
 
 @functools.cache
-def alone(name: str, threads: int) -> tuple[Objective, Stack, Batch, dict[str, Tensor]]:
+def alone(name: str, threads: int) -> tuple[Objective, Stack, Data, dict[str, Tensor]]:
     """An objective, networks, a batch for each, and all numbers of each network when it is evaluated alone."""
     problem = PROBLEMS[name]
     objective = problem.objective(samples=45)
@@ -75,6 +76,53 @@ def test_a_member_is_bitwise_the_same_in_any_company(name: str, threads: int, pl
     index = torch.tensor(places if len(places) > 1 else places * 2)
     got = everything(objective, stack.select(index), batch.members(index))
     assert same_bits(got, {key: value[index] for key, value in reference.items()})
+
+
+BOARDS_OF_THEIR_OWN = {
+    "two steps": Life(steps=2, board="5x4", activation="relu"),
+    "m=10, paper": Life(steps=2, m_factor=10, architecture="paper", activation="gelu", board="3x4"),
+    "dropout": Life(steps=2, m_factor=2, dropout=0.3, board="4x4"),
+}
+
+
+@functools.cache
+def trained_alone(name: str, threads: int) -> tuple[Objective, Stack, Data, Tensor]:
+    """As training evaluates it: few members at once, each with its own boards; the gradient of each alone."""
+    problem = BOARDS_OF_THEIR_OWN[name]
+    objective = problem.training_objective("boards", device="cpu", dtype=torch.float32)
+    boards = problem.training_batch(torch.arange(12), 3, 70, device="cpu", dtype=torch.float32)
+    chunk = choose_chunk(objective.network, boards, training=True)
+    assert chunk.members < 12
+    objective = dataclasses.replace(objective, chunk=dataclasses.replace(chunk, samples=32))
+    stack = initialise(problem.network(), range(12), scale=2.0)
+    rows = [gradient_of(objective, stack, boards, torch.tensor([i, i]))[:1] for i in range(12)]
+    return objective, stack, boards, torch.cat(rows)
+
+
+def gradient_of(objective: Objective, stack: Stack, boards: Data, index: Tensor) -> Tensor:
+    noise = None
+    if objective.network.stochastic:
+
+        def noise(among: Tensor) -> Callable[[int, tuple[int, ...]], Tensor]:
+            seeds = index[among]
+            return lambda layer, shape: philox.uniform(
+                seeds, stream=layer, step=0, count=torch.Size(shape).numel()
+            ).view(len(seeds), *shape)
+
+    return objective.gradient(stack.select(index), boards.members(index), noise, with_loss=False)[1].flatten()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
+@pytest.mark.parametrize("name", BOARDS_OF_THEIR_OWN)
+@settings(max_examples=4)
+@given(places=st.lists(st.integers(0, 11), min_size=2, max_size=30))
+def test_so_is_one_with_boards_of_its_own(name: str, threads: int, places: list[int]) -> None:
+    objective, stack, boards, reference = trained_alone(name, threads)
+    assert reference.isfinite().all()
+    assert objective.chunk is not None
+    assert objective.chunk.members % threads == 0
+    index = torch.tensor(places)
+    assert torch.equal(bits(gradient_of(objective, stack, boards, index)), bits(reference[index]))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)

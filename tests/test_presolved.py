@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from landscape.errors import LandscapeError, Unsupported
-from landscape.problems.life import network, patterns
+from landscape.problem import verify
+from landscape.problems.life import Life, network, patterns
 from landscape.problems.life.presolved import DESIGNS, SPARES, default_design, presolved
 from landscape.problems.life.rules import Rule
 
@@ -62,6 +63,7 @@ def outputs(
     """What the module computes in float32 from boards [board, height, width]."""
     state = weights(rule, **changes)
     options = {"blocks": 1, "m_factor": 1, "activation": "relu", "sigmoid": False, "normalize": False}
+    options["architecture"] = "study"
     options |= {name: value for name, value in changes.items() if name in options}
     net = network.build(**options, pad=pad, logits=logits)  # type: ignore[arg-type]
     assert list(state) == list(net.state_dict())
@@ -182,6 +184,35 @@ def test_normalized_input(rule: Rule, design: str, activation: str, m_factor: in
     np.testing.assert_allclose(shifted, plain, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("rule", [STUDY, CONWAY], ids=str)
+@pytest.mark.parametrize("m_factor", [1, 3])
+@pytest.mark.parametrize("spare", ["split", "zero", "noise:0.00001"])
+def test_the_papers_network_plays_one_step_and_more(rule: Rule, m_factor: int, spare: str) -> None:
+    options = {"architecture": "paper", "m_factor": m_factor, "spare": spare}
+    near = 1e-2 if spare.startswith("noise") else 1e-6
+    np.testing.assert_allclose(on_patterns(rule, **options), patterns.answers(rule), atol=near)
+    for steps, count in ((2, 2), (3, 3), (2, 3)):
+        deep = {**options, "steps": steps, "blocks": count}
+        want = rule.steps(boards(), steps)
+        np.testing.assert_allclose(outputs(boards(), rule, **deep), want, atol=near)
+        np.testing.assert_allclose(outputs(boards() - 0.5, rule, normalize=True, **deep), want, atol=near)
+        logits = outputs(boards(), rule, sigmoid=True, logits=True, **deep)
+        np.testing.assert_allclose(logits, 20 * want - 10, atol=20 * near)
+
+
+def test_the_papers_copies_share_what_they_hand_on() -> None:
+    """The m copies of a channel weigh together in the next block what the one of a narrow network does."""
+    narrow, wide, idle = (
+        weights(architecture="paper", steps=2, blocks=2, m_factor=m, spare=spare)
+        for m, spare in ((1, "split"), (3, "split"), (3, "zero"))
+    )
+    for name in ("net.1.0.weight", "out.weight"):
+        for state in (wide, idle):
+            np.testing.assert_allclose(state[name].sum(1)[0], narrow[name].sum(1)[0], rtol=1e-12)
+        assert torch.equal(wide[name][:, 0], wide[name][:, 2])
+        assert not idle[name][:, 1:].any()
+
+
 @pytest.mark.parametrize("activation", list(network.ACTIVATIONS))
 @pytest.mark.parametrize("m_factor", [2, 3, 4])
 def test_spare_filters_leave_the_function(activation: str, m_factor: int) -> None:
@@ -247,6 +278,18 @@ def test_defaults() -> None:
     assert default("B2/S12345", "leaky_relu", m_factor=2) == "trapezoid"
     assert default("B2/S12345", "leaky_relu", m_factor=1) == "hat"
     assert default("B2/S12345", "leaky_relu", m_factor=2, steps=1) == "hat"
+    for activation in ("relu", "elu"):
+        assert default_design(STUDY, steps=2, m_factor=1, activation=activation, architecture="paper") == "hat"
+
+
+def test_the_landmarks_of_the_papers_network() -> None:
+    for steps, d_factor in ((1, 1.0), (2, 1.0), (2, 1.5)):
+        life = Life(steps=steps, d_factor=d_factor, architecture="paper", activation="relu", m_factor=2, sigmoid=False)
+        assert life.landmarks() == ("presolve", "presolve:hat")
+        assert life.describe_landmark("presolve") == "presolve:hat+split"
+        assert verify(life, "presolve", samples=64).solves
+    assert verify(Life(architecture="paper", activation="relu", sigmoid=False), "presolve").right.total == 512
+    assert Life(architecture="paper", activation="elu").landmarks() == ()
 
 
 def test_leaky_hat_holds_for_any_number_of_steps_where_it_is_the_wide_default() -> None:
@@ -349,6 +392,17 @@ REFUSALS = [
     (
         {"activation": "rrelu", "rule": Rule.parse("B2/S12345")},
         "no solution of B2/S12345 for rrelu, m_factor 1 and 1 step is known",
+    ),
+    *(
+        (
+            {"architecture": "paper", "activation": activation},
+            f"no solution with 'hat' and {activation} is known for the paper's architecture: take relu",
+        )
+        for activation in ("leaky_relu", "elu", "gelu", "rrelu")
+    ),
+    *(
+        ({"architecture": "paper", "design": design}, f"no solution with '{design}' and relu is known for the paper's")
+        for design in ("post", "bump", "trapezoid")
     ),
 ]
 

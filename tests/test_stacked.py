@@ -1,5 +1,6 @@
 """Batched layers against the module's own forward, network by network and by `vmap`."""
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from landscape.errors import Mismatch, Unsupported
 from landscape.initialisation import initialise
 from landscape.params import Stack
-from landscape.problems.life import network
-from landscape.stacked import Stacked, features_first
+from landscape.problems.life import Life, network
+from landscape.problems.life.patterns import PATTERNS
+from landscape.stacked import Stacked, features_first, fold, look_up, windows
 
 MEMBERS, SAMPLES = 4, 6
 
@@ -20,13 +22,13 @@ def numbers(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def life(activation: str, sigmoid: bool, normalize: bool) -> nn.Module:
+def life_network(activation: str, sigmoid: bool, normalize: bool) -> nn.Module:
     return network.build(blocks=2, m_factor=2, activation=activation, sigmoid=sigmoid, normalize=normalize)
 
 
 MODULES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
-    **{f"life {name}": (life(name, True, name == "elu"), (1, 5, 4)) for name in network.ACTIVATIONS},
-    "life without sigmoid": (life("relu", False, True), (1, 4, 4)),
+    **{f"life {name}": (life_network(name, True, name == "elu"), (1, 5, 4)) for name in network.ACTIVATIONS},
+    "life without sigmoid": (life_network("relu", False, True), (1, 4, 4)),
     "mlp": (
         nn.Sequential(
             nn.Linear(5, 7),
@@ -187,6 +189,22 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     assert torch.equal(network(stack, inputs), torch.ones(2, 1, 50_000))
 
 
+def test_dropout2d_drops_whole_channels_of_a_sample() -> None:
+    network = Stacked(nn.Sequential(nn.Conv2d(1, 3, 1), nn.Dropout2d(0.3)))
+    stack = Stack({"0.weight": torch.ones(2, 3, 1, 1, 1), "0.bias": torch.zeros(2, 3)})
+    inputs = torch.ones(1, 1, 4, 5, 10_000)
+    got = network(stack, inputs, noise())
+    channels = got[:, :, 0, 0]
+    assert torch.equal(got, channels[:, :, None, None].expand_as(got))
+    assert set(channels.unique().tolist()) == {0.0, float(torch.tensor(1.0) / (1 - 0.3))}
+    assert abs((channels == 0).double().mean() - 0.3) < 4 * (0.21 / 60_000) ** 0.5
+    together = (channels == 0).double().flatten(0, 1)  # channels and members are dropped independently
+    assert (torch.corrcoef(together) - torch.eye(6)).abs().max() < 4 / 10_000**0.5
+    assert torch.equal(got, network(stack, inputs, noise()))
+    assert not torch.equal(got, network(stack, inputs, noise(1)))
+    assert torch.equal(network(stack, inputs), torch.ones(2, 3, 4, 5, 10_000))
+
+
 def test_rrelu_draws_its_slopes() -> None:
     network = Stacked(nn.Sequential(nn.Linear(1, 1), nn.RReLU(0.125, 0.375)))
     stack = Stack({"0.weight": torch.ones(2, 1, 1), "0.bias": torch.zeros(2, 1)})
@@ -221,3 +239,135 @@ def test_stacks_and_data_that_do_not_fit() -> None:
         network.check(initialise(nn.Sequential(nn.Linear(4, 2)), [0]))
     with pytest.raises(Mismatch, match=r"a linear layer reads .* got 5 axes: flatten first"):
         network(initialise(nn.Sequential(nn.Linear(3, 2)), [0]), torch.ones(1, 3, 2, 1, 1))
+
+
+def test_the_order_of_the_datas_memory_does_not_matter() -> None:
+    """Data whose channels are neighbours in memory, which padding would keep so."""
+    module = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1)).double()
+    stack, samples = random_stack(module), numbers(1, 4, 5, SAMPLES, 3).permute(0, 3, 4, 1, 2)
+    inputs = numbers(1, 4, 5, SAMPLES, 3).permute(0, 4, 1, 2, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(Stacked(module)(stack, inputs), referee(module, stack, samples))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+WINDOWS = {
+    "one place": nn.Conv2d(2, 1, 1),
+    "square": nn.Conv2d(2, 1, 3),
+    "padded": nn.Conv2d(2, 1, 3, padding=(1, 2)),
+    "strides and gaps": nn.Conv2d(2, 1, (3, 2), stride=(2, 3), padding=(2, 1), dilation=(2, 1)),
+    "gaps between windows": nn.Conv2d(2, 1, (1, 2), stride=(3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_and_fold_against_a_place_by_place_twin(name: str) -> None:
+    layer = WINDOWS[name]
+    x = numbers(2, 2, 5, 6, 3)
+    got = windows(layer, x)
+    (high, wide), (down, right), (gap_down, gap_right) = layer.kernel_size, layer.stride, layer.dilation
+    top, left = layer.padding  # type: ignore[misc]
+    padded = torch.zeros(2, 2, 5 + 2 * top, 6 + 2 * left, 3, dtype=torch.float64)
+    padded[:, :, top : top + 5, left : left + 6] = x
+    pull, folded = numbers(*got.shape), torch.zeros_like(padded)
+    for i in range(got.shape[2]):
+        for j in range(got.shape[3]):
+            rows = [i * down + k * gap_down for k in range(high)]
+            columns = [j * right + k * gap_right for k in range(wide)]
+            assert torch.equal(got[:, :, i, j], padded[:, :, rows][:, :, :, columns].flatten(1, 3))
+            for number, (row, column) in enumerate((row, column) for row in rows for column in columns):
+                folded[:, :, row, column] += pull[:, number :: high * wide, i, j]
+    wanted = folded[:, :, top : top + 5, left : left + 6]
+    torch.testing.assert_close(fold(layer, pull, x.shape), wanted, rtol=1e-13, atol=1e-14)
+    assert torch.equal(windows(layer, x.requires_grad_()), got)
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_derivatives_of_windows_and_fold(name: str) -> None:
+    layer = WINDOWS[name]
+    x = numbers(1, 2, 5, 6, 1).requires_grad_()
+    read = windows(layer, x)
+    assert torch.autograd.gradcheck(lambda data: windows(layer, data).sin(), x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda data: windows(layer, data).sin(), x, fast_mode=True)
+    pull = numbers(*read.shape).requires_grad_()
+    assert torch.autograd.gradcheck(lambda back: fold(layer, back, x.shape).sin(), pull, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda back: fold(layer, back, x.shape).sin(), pull, fast_mode=True)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared codes", "codes a member"])
+def test_looking_up_place_by_place(shared: bool) -> None:
+    rows = numbers(3, 2, 1, 1, 7).requires_grad_()
+    codes = torch.randint(7, (1 if shared else 3, 1, 2, 3, 5), generator=torch.Generator().manual_seed(0))
+    got = look_up(rows, codes)
+    assert got.shape == (3, 2, 2, 3, 5)
+    for member in range(3):
+        for i, j, sample in torch.cartesian_prod(torch.arange(2), torch.arange(3), torch.arange(5)).tolist():
+            code = codes[0 if shared else member, 0, i, j, sample]
+            assert torch.equal(got[member, :, i, j, sample], rows[member, :, 0, 0, code])
+    assert torch.autograd.gradgradcheck(lambda table: look_up(table, codes).sin(), rows, fast_mode=True)
+
+
+@pytest.mark.parametrize("backend", ["stacked", "vmap", "loop"])
+@pytest.mark.parametrize(
+    "life",
+    [
+        Life(steps=2, activation="gelu"),
+        Life(steps=2, normalize=True, m_factor=2, activation="relu"),
+        Life(steps=2, normalize=True, m_factor=2, architecture="paper", activation="elu", dropout=0.1),
+        Life(steps=2, d_factor=0.5),
+    ],
+    ids=Life.title,
+)
+def test_patterns_by_number_are_the_boards_themselves(life: Life, backend: str) -> None:
+    on_boards = life.objective(samples=1).network
+    network = Stacked(on_boards.module, backend=backend, table=on_boards.table)  # type: ignore[arg-type]
+    assert network.table is not None
+    stack, keys = random_stack(network.module), torch.arange(MEMBERS)
+    for number, (height, width) in enumerate([(1, 1), (1, 6), (5, 1), (2, 2), (3, 4)]):
+        of_size = dataclasses.replace(life, board=f"{height}x{width}")
+        codes, cells = (
+            of_size.boards(keys[: 1 if number % 2 else MEMBERS], 0, 20, torch.float64, codes=known)
+            .samples(0, 32)
+            .inputs
+            for known in (True, False)
+        )
+        assert not codes.is_floating_point()
+        assert torch.equal(network.table.decode(codes).double(), cells)
+        got, wanted = network(stack, codes), network(stack, cells)
+        assert got.shape == (MEMBERS, 1, height, width, 32)
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-13)
+
+
+def test_the_middle_of_a_pattern_is_the_place_itself() -> None:
+    table = Life(steps=2).objective(samples=1).network.table
+    assert table is not None
+    codes = torch.arange(512).view(1, 1, 1, 1, 512)
+    assert table.decode(codes).flatten().tolist() == PATTERNS[:, 1, 1].tolist()
+    shifted = Life(steps=2, normalize=True).objective(samples=1).network.table
+    assert shifted is not None
+    assert torch.equal(shifted.decode(codes), table.decode(codes) - 0.5)
+
+
+@pytest.mark.parametrize("backend", ["stacked", "vmap", "loop"])
+def test_a_network_without_a_table_reads_no_whole_numbers(backend: str) -> None:
+    network = Stacked(nn.Conv2d(1, 1, 1), backend=backend)  # type: ignore[arg-type]
+    with pytest.raises(Mismatch, match="a network without a table reads no whole numbers: convert them to floats"):
+        network(random_stack(nn.Conv2d(1, 1, 1)), torch.ones(1, 1, 2, 2, 3, dtype=torch.int16))
+
+
+def test_what_is_dropped_differs_from_place_to_place_though_patterns_are_equal() -> None:
+    """With noise a table serves as data only: equal patterns must not share what is drawn for them."""
+    life = Life(steps=2, activation="rrelu", board="4x4")
+    network = life.objective(samples=1).network
+    stack = initialise(life.network(), [0, 1])
+    stack["net.0.0.bias"].fill_(-1.0)
+    codes, cells = (
+        life.boards(torch.tensor([1]), 0, 64, torch.float32, codes=known).samples(0, 64).inputs
+        for known in (True, False)
+    )
+    got = network(stack, codes, noise())
+    assert torch.equal(got, network(stack, cells, noise()))
+    empty = (codes == 0).squeeze()
+    first = dict(zip(["pad", "0", "1"], (x for _, x in network.trace(stack, codes, noise())), strict=False))
+    assert len(first["1"][0, 0][empty].unique()) > 0.9 * int(empty.sum()) > 10

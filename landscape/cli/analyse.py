@@ -1,4 +1,4 @@
-"""`landscape analyse`: barriers of a walk, outcomes and clusters of a run."""
+"""`landscape analyse`: barriers of a walk, outcomes and clusters of a run, success of a run or a sweep."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,10 @@ import click
 import numpy as np
 
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
-from landscape.cli.options import chosen_problem, computing, json_flag, output, problem_choice
-from landscape.cli.report import table
+from landscape.cli.options import chosen_problem, computing, device, json_flag, output, problem_choice
+from landscape.cli.report import remark, table
 from landscape.curves import Curves
+from landscape.errors import LandscapeError
 from landscape.files import json_text, refuse_existing, write_json
 
 __all__ = ["command"]
@@ -17,7 +18,7 @@ __all__ = ["command"]
 
 @click.group("analyse")
 def command() -> None:
-    """Barriers of a walk; outcomes and clusters of a run.
+    """Barriers of a walk; outcomes and clusters of a run; success of a run or a sweep.
 
     Prints a summary table, or everything with --json; -o keeps everything as a JSON file.
     """
@@ -134,6 +135,104 @@ def _clusters(run: str, cut: float | None, **options: Any) -> None:
         text.append(f"and {len(rest)} more clusters with {sum(rest)} members")
     document = {"run": run, "title": problem.title(), "clusters": found, "agreement": found.agreement}
     _finish(text, document, *settings["printing"])
+
+
+@command.command("success")
+@click.argument("place", metavar="RUN|SWEEP")
+@click.option("--boards", type=click.IntRange(min=1), default=1000, help="Random test boards, the same for all.")
+@click.option("--board", help="HEIGHTxWIDTH of the test boards. [default: 5x5]")
+@click.option("--density", type=click.FloatRange(0, 1), help="Probability that a cell of them is live. [default: 0.5]")
+@click.option("--sample-seed", type=click.IntRange(min=0), default=0, help="Seed of the test boards.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", callback=device, help="Where.")
+@problem_choice
+@output("JSON file for the whole result; a CSV table goes beside it.")
+@json_flag
+def _success(
+    place: str,
+    boards: int,
+    sample_seed: int,
+    device: str,
+    problem: str | None,
+    options: tuple[str, ...],
+    output: Path | None,
+    force: bool,
+    print_json: bool,
+    **conditions: Any,
+) -> None:
+    """How many members of RUN, or of each finished cell of SWEEP, get random test boards right.
+
+    Whole boards and cells are counted apart, and what answering that all is dead would get stands beside them: with
+    several steps most of a board dies out by itself. Where all there is can be enumerated, the exact answer is given too.
+    """
+    from landscape.analysis.success import DEFINITIONS, Row, as_csv, as_document, success
+    from landscape.files import replacing
+    from landscape.places import run_members
+    from landscape.sweep import Sweep
+
+    settings: dict[str, Any] = {"samples": boards, "seed": sample_seed, "device": device}
+    settings |= _given(conditions)
+    rows, tested = [], []
+    if (Path(place) / "sweep.json").exists():
+        cells = Sweep.open(Path(place)).cells()
+        finished = [cell for cell in cells if cell.finished]
+        if not finished:
+            raise LandscapeError(f"{place} has no finished cell yet: repeat the command that began it")
+        if len(finished) < len(cells):
+            remark(f"{len(cells) - len(finished)} of {len(cells)} cells are not finished and left out")
+        for cell in finished:
+            _, stack = run_members(str(cell.path))
+            rows.append(Row(cell.values, success(cell.problem, stack, **settings)))
+            tested.append(cell.problem)
+    else:
+        chosen, stack = run_members(place, chosen_problem(problem, options))
+        rows.append(Row({}, success(chosen, stack, **settings)))
+        tested.append(chosen)
+    for warning in dict.fromkeys(each.test_remark(**_given(conditions)) for each in tested):
+        if warning:
+            remark(warning)
+    document = {
+        "place": place,
+        "title": tested[0].title() if len(tested) == 1 else None,
+        "definitions": DEFINITIONS,
+        "test": settings,
+        "cells": as_document(rows),
+    }
+    if output is not None:
+        refuse_existing(output.with_suffix(".csv"), force=force)
+    _finish([_success_table(rows)], document, output, force, print_json)
+    if output is not None:
+        with replacing(output.with_suffix(".csv")) as temporary:
+            temporary.write_text(as_csv(rows))
+
+
+def _given(conditions: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in conditions.items() if value is not None}
+
+
+def _success_table(rows: list[Any]) -> str:
+    keys = list(rows[0].values)
+    names = list(rows[0].success.baselines)
+    text = []
+    for row in rows:
+        found = row.success
+        share, exact = found.share, found.exact_share
+        text.append(
+            [
+                *(_short(row.values[key]) for key in keys),
+                f"{share.count} of {share.total}",
+                "{:.3f} to {:.3f}".format(*share.interval),
+                "-" if exact is None else f"{exact.count} of {exact.total}",
+                float(found.sample_rate.mean()),
+                float(found.cell_rate.mean()),
+                *(rate for name in names for rate in found.baselines[name]),
+            ]
+        )
+    rates = [f"{name}: {kind}" for name in names for kind in ("boards", "cells")]
+    return table([*keys, "solved", "95 % interval", "exact", "boards right", "cells right", *rates], text)
+
+
+def _short(value: Any) -> Any:
+    return "+".join(map(str, value)) or "none" if isinstance(value, list | tuple) else value
 
 
 def _members(run: str, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:

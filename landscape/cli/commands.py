@@ -18,6 +18,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 #: Verb -> (where its command is, what it does).
 _VERBS = {
     "train": ("landscape.cli.train:command", "Train and checkpoint many seeds of a problem at once."),
+    "sweep": ("landscape.cli.sweep:command", "Train a grid over options: a run for every combination."),
     "import": ("landscape.cli.import_:command", "Make a run of other people's checkpoints."),
     "walk": ("landscape.cli.walk:command", "Evaluate the loss along straight lines between two points."),
     "verify": ("landscape.cli.verify:command", "Is every landmark of a problem what it says it is?"),

@@ -13,6 +13,9 @@ from landscape.store import Run
 
 __all__ = ["command"]
 
+#: Seeds that a remark names.
+_LISTED = 6
+
 
 @click.command(
     "import",
@@ -38,7 +41,8 @@ def command(
 
     A FILE is a state dict, or a checkpoint that holds one (.pt, .pth, .pyt, .ckpt, .safetensors), or a folder of
     these, all of one architecture, which is read off the tensors. What tensors do not say, such as the activation or
-    the rule, is the problem's default unless -O says otherwise. Prints the run directory.
+    the rule, is the problem's default unless -O says otherwise. Names as the study's code gave them, such as
+    gol_model_steps2_m5_d1.0_seed3.pyt, say steps, d and seed, unless -O says the steps. Prints the run directory.
     """
     first = files[0].resolve()
     path = output or Path("checkpoints") / (first.name if first.is_dir() else files[0].stem)
@@ -57,17 +61,30 @@ def _remarks(run: Run, *, seeds_given: bool) -> list[str]:
     config = run.problem[1]
     names = imported["files"]
     order = f" ({names[0]} first, {names[-1]} last)" if len(names) > 1 else ""
-    seeds = "" if seeds_given else f"; seeds 0 to {len(names) - 1} in the order of the files{order}"
+    by_order = not seeds_given and "seeds" not in imported["named"]
+    seeds = f"; seeds 0 to {len(names) - 1} in the order of the files{order}" if by_order else ""
     known = [
         f"{how}: {_fields(config, imported[key])}"
         for how, key in (("inferred from the tensors", "inferred"), ("given", "given"))
         if imported[key]
     ]
     lines = ["; ".join([f"{len(names)} file{'s' if len(names) > 1 else ''} imported{seeds}", *known])]
+    if imported["named"]:
+        read = [_fields(config, imported["named"])]
+        if "seeds" in imported["named"]:
+            read.append(f"seeds {_shortened(run.seeds)}")
+        lines.append(f"read off the file names: {', '.join(read)}")
+    if remark_on_names := imported.get("remark"):
+        lines.append(remark_on_names)
     if imported["assumed"]:
         assumed = _fields(config, imported["assumed"])
         lines.append(f"assumed, because tensors do not say: {assumed}; name others with -O KEY=VALUE")
     return lines
+
+
+def _shortened(seeds: Sequence[int]) -> str:
+    few = [str(seed) for seed in seeds]
+    return ", ".join(few if len(few) <= _LISTED else [*few[: _LISTED - 1], "...", few[-1]])
 
 
 def _fields(config: Mapping[str, Any], keys: Sequence[str]) -> str:

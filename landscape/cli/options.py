@@ -15,10 +15,12 @@ from landscape.errors import LandscapeError
 
 __all__ = [
     "BLOCKS",
+    "GRID",
     "RANGE",
     "SEEDS",
     "computing",
     "config_file",
+    "device",
     "json_flag",
     "output",
     "problem_choice",
@@ -85,7 +87,24 @@ class _Range(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"'{value}' is no range: write LOW:HIGH, such as -0.25:1.25", param, ctx)
 
 
-SEEDS, BLOCKS, RANGE = _Seeds(), _Blocks(), _Range()
+class _Grid(click.ParamType):  # type: ignore[type-arg]
+    """`m_factor=1,5,10`: a key, and the texts of its values."""
+
+    name = "key=values"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[str, ...]]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, values = str(value).partition("=")
+        pieces = tuple(piece.strip() for piece in values.split(","))
+        if not key.strip() or not equals or "" in pieces:
+            self.fail(f"'{value}' is no KEY=VALUE,VALUE,...: write such as m_factor=1,5,10", param, ctx)
+        return key.strip().lstrip("-").replace("-", "_"), pieces
+
+
+SEEDS, BLOCKS, RANGE, GRID = _Seeds(), _Blocks(), _Range(), _Grid()
 
 json_flag = click.option("--json", "print_json", is_flag=True, help="Print the whole result as JSON.")
 
@@ -135,6 +154,8 @@ def _from_toml(param: click.Parameter, value: Any, negated: bool) -> Any:
         if not isinstance(value, bool):
             raise TypeError("is true or false")
         return value != negated
+    if isinstance(value, dict) and param.type is GRID:
+        return [_axis_from_toml(key, values) for key, values in value.items()]
     if isinstance(value, list) and param.type in (SEEDS, BLOCKS, RANGE):
         return (":" if param.type is RANGE else ",").join(map(str, value))
     if getattr(param, "multiple", False):
@@ -142,6 +163,19 @@ def _from_toml(param: click.Parameter, value: Any, negated: bool) -> Any:
     if isinstance(value, list | dict):
         raise TypeError("takes a single value")
     return str(value)
+
+
+def _axis_from_toml(key: str, values: Any) -> tuple[str, tuple[str, ...]]:
+    """A key of a table of a grid and its values, as the command line would give them; a list in it is one value."""
+    texts = []
+    for value in values if isinstance(values, list) else [values]:
+        if isinstance(value, dict):
+            raise TypeError("has lists of values")
+        if isinstance(value, list):
+            texts.append("+".join(map(str, value)) or "none")
+        else:
+            texts.append(str(value).lower() if isinstance(value, bool) else str(value))
+    return key.replace("-", "_"), tuple(texts)
 
 
 def config_file(command: Command) -> Command:
@@ -165,12 +199,12 @@ def computing(command: Command) -> Command:
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",
-        callback=_device,
+        callback=device,
         help="Where to compute.",
     )(command)
 
 
-def _device(ctx: click.Context, param: click.Parameter, name: str) -> str:
+def device(ctx: click.Context, param: click.Parameter, name: str) -> str:
     import torch
 
     if name == "auto":
@@ -251,8 +285,8 @@ def _field_option(field: Any, hint: Any) -> click.Option:
 class ProblemGroup(click.Group):
     """A verb whose subcommands are problems, each with its own options beside those of the verb.
 
-    `verb` is the command with the verb's options; its callback takes the problem first. Where `place` is given, it
-    makes the command for a first argument that is a path.
+    `verb` is the command with the verb's options; its callback takes the problem first, or what `make` makes of its
+    name and its options. Where `place` is given, it makes the command for a first argument that is a path.
     """
 
     def __init__(
@@ -260,10 +294,11 @@ class ProblemGroup(click.Group):
         *args: Any,
         verb: click.Command,
         place: Callable[[str], click.Command] | None = None,
+        make: Callable[[str, Mapping[str, Any]], Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.verb, self.place = verb, place
+        self.verb, self.place, self.make = verb, place, make
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         from landscape.problem import BUILT_IN
@@ -281,7 +316,7 @@ class ProblemGroup(click.Group):
         def call(**values: Any) -> Any:
             config: Mapping[str, Any] = {option.name: values.pop(option.name) for option in own if option.name}
             assert self.verb.callback is not None
-            return self.verb.callback(create(cmd_name, config), **values)
+            return self.verb.callback((self.make or create)(cmd_name, config), **values)
 
         summary = (found.__doc__ or "").strip()
         return click.Command(

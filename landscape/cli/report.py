@@ -1,5 +1,6 @@
 """What the user sees while waiting and at the end: progress on stderr, tables on stdout."""
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ __all__ = ["Progress", "remark", "table"]
 
 
 class Progress:
-    """A bar on a terminal, elsewhere a line every 30 s. Call it with (done, total)."""
+    """A bar on a terminal, elsewhere a line every 30 s. Call it with (done, total); `what` may change on the way."""
 
     def __init__(self, what: str, unit: str, *, every: float = 30.0) -> None:
         self.what, self.unit, self.every = what, unit, every
@@ -27,12 +28,14 @@ class Progress:
             return
         self.last = now
         left = (now - self.start) / max(done - self.first, 1) * (total - done)
-        text = f"{self.what}: {done} of {total} {self.unit} ({done / total:.0%}), {left:.0f} s left"
+        text = f": {done} of {total} {self.unit} ({done / total:.0%}), {left:.0f} s left"
         if self.terminal:
             filled = round(24 * done / total)
-            click.echo(f"\r{'█' * filled}{'░' * (24 - filled)} {text}\x1b[K", err=True, nl=done == total)
+            # A line that breaks could not be written over.
+            what = self.what[: max(shutil.get_terminal_size().columns - 26 - len(text), 0)]
+            click.echo(f"\r{'█' * filled}{'░' * (24 - filled)} {what}{text}\x1b[K", err=True, nl=done == total)
         else:
-            click.echo(text, err=True)
+            click.echo(self.what + text, err=True)
 
 
 def remark(text: str) -> None:

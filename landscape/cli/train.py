@@ -1,63 +1,84 @@
 """`landscape train PROBLEM`: train and checkpoint many seeds."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from landscape.cli.options import BLOCKS, SEEDS, ProblemGroup, computing, config_file, output
+from landscape.cli.options import BLOCKS, SEEDS, Command, ProblemGroup, computing, config_file, output
 from landscape.cli.report import Progress, remark
 from landscape.errors import LandscapeError
 from landscape.intervals import Proportion
 from landscape.problem import Problem
 from landscape.train import Training, train
 
-__all__ = ["command"]
+__all__ = ["command", "training_options"]
+
+
+def training_options(*, saved: str) -> Callable[[Command], Command]:
+    """Seeds, every option of training, and where to compute; `saved` says which steps are saved by default."""
+    options = (
+        click.option(
+            "--seeds", type=SEEDS, default="0:20", help="Initialisation seeds, one member each; 0:20 is 0 to 19."
+        ),
+        click.option("--data-seeds", type=SEEDS, help="Data seeds: as many, or one for all. [default: the seeds]"),
+        click.option("--optimizer", type=click.Choice(["adam", "sgd"]), default="adam", help="Optimizer."),
+        click.option("--lr", type=float, default=1e-2, help="Learning rate."),
+        click.option("--momentum", type=float, default=0.0, help="Momentum of sgd."),
+        click.option("--weight-decay", type=float, default=0.0, help="L2 penalty, added to the gradient."),
+        click.option("--batches", type=click.IntRange(min=0), default=3000, help="Optimizer steps."),
+        click.option(
+            "--data",
+            type=click.Choice(["auto", "exact", "boards"]),
+            default="auto",
+            help="Gradient of the exact loss, or of fresh random boards; auto is exact where there is an exact loss.",
+        ),
+        click.option("--batch-size", type=click.IntRange(min=1), default=128, help="Boards of a batch."),
+        click.option("--shared-data", is_flag=True, help="All members see the boards of the first data seed."),
+        click.option(
+            "--init",
+            type=click.Choice(["default", "normal", "normal_uniform"]),
+            default="default",
+            help="PyTorch's default; N(0, std^2); or weights N(0, std^2) and biases uniform within 1, which with "
+            "--init-std 0.02 is what the study's --normalize does.",
+        ),
+        click.option(
+            "--init-std", type=float, default=0.1, help="Standard deviation of --init normal and normal_uniform."
+        ),
+        click.option("--init-scale", type=float, default=1.0, help="Factor on all initial parameters."),
+        click.option(
+            "--start",
+            metavar="PLACE",
+            help="Begin at a landmark (presolve), a run, RUN/@step, RUN/#seed or a checkpoint file, not at random; "
+            "optimizers begin anew. The study's --presolve and --resume_from.",
+        ),
+        click.option(
+            "--presolve-blocks",
+            type=BLOCKS,
+            default="none",
+            help="Blocks that begin at the known solution, such as 0,2 or 0+2; the rest begins at random. The study's "
+            "--solve_layers.",
+        ),
+        click.option("--freeze", is_flag=True, help="Keep the blocks of --presolve-blocks as they are."),
+        click.option("--save-at", type=SEEDS, help=f"Steps to save. [default: {saved}]"),
+        click.option(
+            "--resume-every", type=click.FloatRange(min=0), default=30.0, help="Seconds between resume states."
+        ),
+        computing,
+    )
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 @click.command()
-@click.option("--seeds", type=SEEDS, default="0:20", help="Initialisation seeds, one member each; 0:20 is 0 to 19.")
-@click.option("--data-seeds", type=SEEDS, help="Data seeds: as many, or one for all. [default: the seeds]")
-@click.option("--optimizer", type=click.Choice(["adam", "sgd"]), default="adam", help="Optimizer.")
-@click.option("--lr", type=float, default=1e-2, help="Learning rate.")
-@click.option("--momentum", type=float, default=0.0, help="Momentum of sgd.")
-@click.option("--weight-decay", type=float, default=0.0, help="L2 penalty, added to the gradient.")
-@click.option("--batches", type=click.IntRange(min=0), default=3000, help="Optimizer steps.")
-@click.option(
-    "--data",
-    type=click.Choice(["auto", "exact", "boards"]),
-    default="auto",
-    help="Gradient of the exact loss, or of fresh random boards; auto is exact where there is an exact loss.",
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=128, help="Boards of a batch.")
-@click.option("--shared-data", is_flag=True, help="All members see the boards of the first data seed.")
-@click.option(
-    "--init",
-    type=click.Choice(["default", "normal", "normal_uniform"]),
-    default="default",
-    help="PyTorch's default; N(0, std^2); or weights N(0, std^2) and biases uniform within 1, which with --init-std 0.02 "
-    "is what the study's --normalize does.",
-)
-@click.option("--init-std", type=float, default=0.1, help="Standard deviation of --init normal and normal_uniform.")
-@click.option("--init-scale", type=float, default=1.0, help="Factor on all initial parameters.")
-@click.option(
-    "--start",
-    metavar="PLACE",
-    help="Begin at a landmark (presolve), a run, RUN/@step, RUN/#seed or a checkpoint file, not at random; optimizers "
-    "begin anew. The study's --presolve and --resume_from.",
-)
-@click.option(
-    "--presolve-blocks",
-    type=BLOCKS,
-    default="none",
-    help="Blocks that begin at the known solution, such as 0,2 or 0+2; the rest begins at random. The study's "
-    "--solve_layers.",
-)
-@click.option("--freeze", is_flag=True, help="Keep the blocks of --presolve-blocks as they are.")
-@click.option("--save-at", type=SEEDS, help="Steps to save. [default: 0, 1-2-5 per decade, and the last]")
-@click.option("--resume-every", type=click.FloatRange(min=0), default=30.0, help="Seconds between resume states.")
-@computing
+@training_options(saved="0, 1-2-5 per decade, and the last")
 @output("Run directory. [default: checkpoints/PROBLEM-...]")
 @config_file
 def _verb(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from landscape.errors import Mismatch
+from landscape.imports import OtherNames
 from landscape.problems.life import network
 
 __all__ = ["fields_of"]
@@ -21,12 +22,30 @@ _PATTERN = (
     "[1, m, 1, 1] in the place of the last, with their biases"
 )
 
+#: Places of the second and third layer of a block behind the study's dropout, and their places without it.
+_SHIFTED = (("3", "2"), ("5", "4"))
+
+#: What the study's --normalize stood for, for the user; its dropout is that of the study's code, not of the tensors.
+_NORMALIZED = (
+    "{old} renamed to {new}: they are of the study's --normalize, where dropout shifted the names; it meant other "
+    "initial parameters, dropout, always a sigmoid, and no shift of the input, so that normalize stays False"
+)
+_NORMALIZED_FIELDS = {"sigmoid": True, "normalize": False}
+_DROPOUT = 0.4
+
 
 def fields_of(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `Life` that tensors, by name and shape of a member, give away beside the given ones.
 
-    Raises `Mismatch`, saying what was expected and what is there, for tensors of another architecture or depth.
+    Raises `Mismatch`, saying what was expected and what is there, for tensors of another architecture or depth, and
+    `OtherNames` for those of the study's --normalize, whose indices are shifted in all blocks but the last.
     """
+    if names := _shifted(shapes):
+        old, new = (", ".join(f"net.0.{pair[place]}" for pair in _SHIFTED) for place in (0, 1))
+        which = " (and so in other blocks)" if any(name.startswith("net.1.") for name in names) else ""
+        dropout = {} if "dropout" in given else {"dropout": _DROPOUT}
+        message = _NORMALIZED.format(old=old, new=new + which)
+        raise OtherNames(message, names=names, fields={**_NORMALIZED_FIELDS, **dropout})
     paper = "out.weight" in shapes
     indices = {int(match[1]) for name in shapes if (match := re.fullmatch(r"net\.(0|[1-9]\d*)\.0\.weight", name))}
     width = shapes.get("net.0.2.weight", ())
@@ -41,6 +60,20 @@ def fields_of(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
     if extra := {name: shape for name, shape in shapes.items() if name not in expected}:
         raise Mismatch(_message(f"{len(expected)} tensors, net.0.0.weight to {list(expected)[-1]}", _listed(extra)))
     return {"architecture": "paper" if paper else "study", "m_factor": m_factor, **_depth(blocks, given)}
+
+
+def _shifted(shapes: Shapes) -> dict[str, str]:
+    """Names that the study's --normalize gave, with ours; none unless all blocks but the last have them, and it not."""
+    count = sum(bool(re.fullmatch(r"net\.\d+\.3\.weight", name)) for name in shapes)
+    names = {
+        f"net.{block}.{theirs}.{kind}": f"net.{block}.{ours}.{kind}"
+        for block in range(count)
+        for theirs, ours in _SHIFTED
+        for kind in ("weight", "bias")
+    }
+    blocks = sum(bool(re.fullmatch(r"net\.\d+\.0\.weight", name)) for name in shapes)
+    there = names.keys() <= shapes.keys() and shapes.keys().isdisjoint(names.values())
+    return names if there and blocks == count + 1 else {}
 
 
 def _shapes(blocks: int, m: int, *, paper: bool) -> dict[str, tuple[int, ...]]:

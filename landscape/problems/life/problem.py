@@ -35,6 +35,9 @@ LARGEST_SIDE = 4096
 #: Boards of the sampled objective where the caller does not say.
 BOARDS = 1000
 
+#: The step of training, never reached, whose boards serve as test.
+_TEST_STEP = 2**62
+
 
 @dataclasses.dataclass(frozen=True)
 class Life(Problem):
@@ -105,6 +108,11 @@ class Life(Problem):
         """Whether network and rule both see a patch of 3 x 3 cells, so that 512 patterns say everything."""
         return self.steps == self.blocks == 1
 
+    @property
+    def receptive_field(self) -> int:
+        """Side of the square of cells on which a cell's answer and the network's depend."""
+        return 2 * max(self.steps, self.blocks) + 1
+
     def title(self) -> str:
         """Rule, steps, width and activation."""
         steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
@@ -130,12 +138,55 @@ class Life(Problem):
         Metrics: `loss`; `accuracy`, the probability that a cell is right; `right`, patterns (exact) or boards (sampled)
         that are entirely right; `solved`, all of them.
         """
-        if self.exact:
-            inputs, targets, weights = self._pattern_data
-            data: Data = Batch.padded(inputs.to(device, dtype), targets.to(device, dtype), weights.to(device))
-        else:
-            data = self.boards(torch.tensor([seed], device=device), 0, BOARDS if samples is None else samples, dtype)
-        per_board = self._all_right if not self.exact else self._cells_right
+        if not self.exact:
+            keys = torch.tensor([seed], device=device)
+            return self._objective(self.boards(keys, 0, BOARDS if samples is None else samples, dtype), dtype)
+        inputs, targets, weights = self._pattern_data
+        return self._objective(
+            Batch.padded(inputs.to(device, dtype), targets.to(device, dtype), weights.to(device)), dtype
+        )
+
+    def test_objective(
+        self,
+        *,
+        samples: int = BOARDS,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        board: str = "5x5",
+        density: float = 0.5,
+        **conditions: Any,
+    ) -> Objective:
+        """Random boards that no training has seen, of 5 x 5 fair cells as in the study unless told."""
+        if conditions:
+            raise Unsupported(f"life is tested under board and density, not {', '.join(conditions)}: leave that out")
+        keys = torch.tensor([seed], device=device)
+        test = dataclasses.replace(self, board=board, density=density)
+        return self._objective(test.boards(keys, _TEST_STEP, samples, torch.float32), torch.float32)
+
+    def test_remark(self, *, board: str = "5x5", **conditions: Any) -> str:
+        """Are boards smaller than what a cell's answer depends on?"""
+        side = self.receptive_field
+        if min(dataclasses.replace(self, board=board).board_size) >= side:
+            return ""
+        return (
+            f"boards of {board} are smaller than the {side}x{side} cells that a cell's answer depends on: success there "
+            f"does not say that larger boards are right, which --board {2 * side}x{2 * side} does"
+        )
+
+    def baselines(self, objective: Objective) -> dict[str, tuple[float, float]]:
+        """What answering that all is dead, or all alive, gets right."""
+        data = objective.data.samples(0, len(objective.data))
+        real, live = data.weights[0] > 0, data.targets[0].flatten(0, 1) > 0.5
+        live = live[:, real]
+        return {
+            "all dead": (float((~live).all(0).double().mean()), float((~live).double().mean())),
+            "all live": (float(live.all(0).double().mean()), float(live.double().mean())),
+        }
+
+    def _objective(self, data: Data, dtype: torch.dtype) -> Objective:
+        """The objective on patterns or, where the data is packed, on boards."""
+        on_boards = isinstance(data, boards.PackedBoards)
+        per_board = self._all_right if on_boards else self._cells_right
         metrics = {
             "loss": Metric(self._losses, slope=_slope if self.sigmoid and self.loss == "bce" else None),
             "accuracy": Metric(self._cells_right),
@@ -143,11 +194,11 @@ class Life(Problem):
             "solved": Metric(per_board, "all"),
         }
         return Objective(
-            network=self._stacked(on_boards=not self.exact),
+            network=self._stacked(on_boards=on_boards),
             data=data,
             metrics=metrics,
             predict=self._predict,
-            sampled=not self.exact,
+            sampled=on_boards,
             unit="nats per cell" if self.loss == "bce" else "squared error per cell",
             precision=dtype,
         )

@@ -1,0 +1,116 @@
+"""Does width smooth the surface and join valleys? Barriers and the number of valleys against m.
+
+The study's second post claims both. Here: the barrier from the known solution to each seed, and between seeds; and
+valleys, sets of seeds joined by straight lines without a barrier. Filters are reordered to lie close before each walk.
+"""
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+
+from landscape import Curves, figures
+from landscape.analysis.barriers import barriers
+from landscape.analysis.outcomes import truth_tables
+from landscape.cli.study import Study
+from landscape.figures.success import NAMES
+from landscape.places import run_members
+
+LOW = 0.01  # nats per cell; a barrier below is none
+
+
+def pairs_joined(curves: Curves, seeds: int) -> np.ndarray:
+    """Which two of the seeds have no barrier between them, from walks of each to each; the better of both ways."""
+    joined = np.zeros((seeds, seeds), dtype=bool)
+    height = barriers(curves).above_chord
+    joined[np.tile(np.arange(seeds), seeds), np.repeat(np.arange(seeds), seeds)] = height < LOW
+    return joined | joined.T
+
+
+def valleys(joined: np.ndarray, of: np.ndarray) -> int:
+    """Number of sets of these seeds that lines without a barrier join."""
+    return int(connected_components(joined[np.ix_(of, of)], directed=False)[0])
+
+
+def main() -> None:
+    study = Study.from_command_line(
+        __file__,
+        __doc__,
+        quick="24 seeds, m to 16: about 4 minutes on two cores",
+        full="100 seeds, m to 64: about a day on two cores, half an hour on a GPU (estimate)",
+    )
+    widths = (1, 2, 4, 8, 16) if study.quick else (1, 2, 4, 8, 16, 32, 64)
+    seeds = 24 if study.quick else 100
+    done = study.sweep(grid={"m_factor": widths}, seeds=range(seeds), training={"batches": 3000, "lr": 1e-2})
+    rng, rows = np.random.default_rng(0), {}
+    for cell in done.cells():
+        m, run = cell.values["m_factor"], str(cell.path)
+        known, between = (
+            study.walk(start, run, f"{name}-m{m}", orders="matched", pairing=pairing)
+            for start, name, pairing in (("presolve", "known", "matched"), (run, "pairs", "all"))
+        )
+        joined = pairs_joined(between, seeds)
+        problem, stack = run_members(run)
+        rows[m] = {
+            "height": barriers(known).above_chord,
+            "between": [
+                np.nanmedian(np.delete(row, i))
+                for i, row in enumerate(barriers(between).above_chord.reshape(seeds, seeds))
+            ],
+            "joined": (joined.sum(1) - 1) / (seeds - 1),
+            "valleys": valleys(joined, np.arange(seeds)),
+            "valleys_of_halves": [valleys(joined, rng.permutation(seeds)[: seeds // 2]) for _ in range(400)],
+            "functions": len(np.unique(truth_tables(problem, stack)[0], axis=0)),
+            "solved": int(known.values["solved"][:, -1].sum()),
+        }
+    study.keep({"no_barrier_below": LOW, "seeds": seeds, "widths": rows})
+    columns = {key: np.stack([rows[m][key] for m in widths], axis=1) for key in ("height", "between", "joined")}
+    halves = np.array([np.quantile(rows[m]["valleys_of_halves"], (0.025, 0.5, 0.975)) for m in widths]) / (seeds // 2)
+    heights = [
+        figures.Series.of_seeds("from the known solution", widths, columns["height"], statistic="median"),
+        figures.Series.of_seeds("between seeds", widths, columns["between"], statistic="median"),
+    ]
+    shares = [
+        figures.Series.of_seeds("pairs of seeds without a barrier", widths, columns["joined"]),
+        figures.Series(
+            label="valleys / seeds",
+            x=np.array(widths, dtype=float),
+            value=halves[:, 1],
+            low=halves[:, 0],
+            high=halves[:, 2],
+        ),
+    ]
+    caption = f"Life B3/S23V, one step, LeakyReLU, sigmoid; {seeds} seeds a width, 3,000 steps of Adam at 1e-2 on the exact loss. "
+    study.draw(
+        figures.series_figure(
+            [("", heights)],
+            xlabel=NAMES["m_factor"],
+            ylabel="barrier above the chord (nats per cell)",
+            percent=False,
+            xscale="log",
+            yscale="log",
+            height=3.2,
+            caption=caption
+            + "Straight lines of 51 points, filters reordered to lie close. Faint: seeds (between: median of the "
+            "lines from that seed); bands: 95 % bootstrap intervals of the median over seeds.",
+        ),
+        "heights",
+    )
+    study.draw(
+        figures.series_figure(
+            [("", shares)],
+            xlabel=NAMES["m_factor"],
+            ylabel="share (%)",
+            xscale="log",
+            height=3.2,
+            caption=caption
+            + f"No barrier: below {LOW} nats per cell on the straight line, filters reordered to lie close. Valleys: "
+            "seeds joined by such lines; median over random halves of the seeds, band: 95 % of the halves. Faint: "
+            "seeds; band: 95 % "
+            "bootstrap interval of the mean over seeds.",
+        ),
+        "valleys",
+    )
+    study.done(", ".join(f"m = {m}: {row['valleys']} valleys, {row['functions']} functions" for m, row in rows.items()))
+
+
+if __name__ == "__main__":
+    main()

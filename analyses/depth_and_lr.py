@@ -1,0 +1,48 @@
+"""Do deeper networks fail because the learning rate does not suit them? Success at d = 1, 1.5 and 2 against it.
+
+The study's first post finds that more blocks than steps learn worse, and blames the learning rate, of which it tried
+one.
+"""
+
+from landscape import figures
+from landscape.cli.study import Study
+from landscape.figures.success import NAMES, RATES, success_series
+
+
+def main() -> None:
+    study = Study.from_command_line(
+        __file__,
+        __doc__,
+        quick="8 seeds, m = 10, 1,000 batches of 32 boards: about 3 minutes on two cores",
+        full="20 seeds, m = 10 and 20, 10,000 batches of 128 boards: about 2 hours on a GPU (estimate)",
+    )
+    seeds, batches, size = (8, 1000, 32) if study.quick else (20, 10_000, 128)
+    rates = (3e-4, 1e-3, 3e-3, 1e-2) if study.quick else (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+    rows = study.test(
+        study.sweep(
+            grid={"d_factor": (1.0, 1.5, 2.0), "lr": rates},
+            problem_options={"steps": 2, "m_factor": 10},
+            seeds=range(seeds),
+            training={"data": "boards", "batches": batches, "batch_size": size},
+        )
+    )
+    study.keep_rows(rows)
+    caption = (
+        f"Life B3/S23V, 2 steps, LeakyReLU, sigmoid, floor(2 d) blocks of width 10; {seeds} seeds a cell, "
+        f"{batches:,} batches of {size} "
+        "boards of 10 x 10, Adam. Tested on the same 1,000 boards of 5 x 5. Bands: 95 % Wilson intervals (networks), "
+        "95 % "
+        "bootstrap intervals of the mean over seeds (boards; faint: seeds)."
+    )
+    for rate, part in (("solved", "success"), ("samples", "boards")):
+        curves = success_series(rows, x="lr", by="d_factor", rate=rate)
+        labels = {"xlabel": "learning rate of Adam", "ylabel": RATES[rate], "baseline": "all dead"}
+        study.draw(figures.series_figure([("", curves)], xscale="log", height=3.2, caption=caption, **labels), part)
+    best = max(rows, key=lambda row: row.success.sample_rate.mean())
+    study.done(
+        f"most boards right: {best.success.sample_rate.mean():.2f} at {best.values}, {NAMES['lr']} among {rates}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""How much of the solution must be given? Success against which blocks start at the known one.
+
+With two steps, either block starts presolved or at random; presolved blocks train on, or are frozen.
+"""
+
+from landscape import figures
+from landscape.cli.study import Study
+from landscape.figures.success import RATES, success_series
+
+BLOCKS = ((), (0,), (1,), (0, 1))
+NAMES = ("none", "first", "second", "both")
+
+
+def main() -> None:
+    study = Study.from_command_line(
+        __file__,
+        __doc__,
+        quick="8 seeds, 1,000 batches of 32 boards: about 2 minutes on two cores",
+        full="100 seeds, 10,000 batches of 128 boards: about an hour on a GPU (estimate)",
+    )
+    seeds, batches, size = (8, 1000, 32) if study.quick else (100, 10_000, 128)
+    how = {"data": "boards", "batches": batches, "batch_size": size, "lr": 3e-3}
+    tables = {}
+    for name, freeze in (("trained on", False), ("frozen", True)):
+        tables[name] = study.test(
+            study.sweep(
+                part=name.replace(" ", "-"),
+                grid={"m_factor": (1, 4, 10), "presolve_blocks": BLOCKS[1:] if freeze else BLOCKS},
+                problem_options={"steps": 2},
+                seeds=range(seeds),
+                training={**how, "freeze": freeze},
+            )
+        )
+        study.keep_rows(tables[name], name.replace(" ", "-"))
+    caption = (
+        f"Life B3/S23V, 2 steps, LeakyReLU, sigmoid; blocks that start at the known solution (design hat, filters "
+        "split), the "
+        f"others at random; {seeds} seeds a cell, {batches:,} batches of {size} boards of 10 x 10, Adam at 3e-3. "
+        "Tested on the same 1,000 "
+        "boards of 5 x 5. Bars: 95 % Wilson intervals (networks), 95 % bootstrap intervals of the mean over seeds "
+        "(boards)."
+    )
+    for rate, part in (("solved", "success"), ("samples", "boards")):
+        panels = []
+        for name, rows in tables.items():
+            for row in rows:
+                row.values["blocks"] = BLOCKS.index(tuple(row.values["presolve_blocks"]))
+            panels.append((f"presolved blocks {name}", success_series(rows, x="blocks", by="m_factor", rate=rate)))
+        labels = {"xlabel": "blocks that start presolved", "ylabel": RATES[rate], "baseline": "all dead"}
+        figure = figures.series_figure(panels, xscale="category", categories=NAMES, caption=caption, **labels)
+        study.draw(figure, part)
+    study.done("; ".join(f"{row.values}: {row.success.share}" for row in tables["trained on"][:4]))
+
+
+if __name__ == "__main__":
+    main()

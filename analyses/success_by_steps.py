@@ -1,0 +1,58 @@
+"""How does success fall with the number of steps, and is the rate of right boards more than that of dead ones?
+
+Redoes the study's figures for many steps (second post): there, rates of whole boards rise from 5 steps on because most
+boards of 5 x 5 are dead by then; the dotted line is what answering that all is dead gets.
+"""
+
+from landscape import figures
+from landscape.cli.study import Study
+from landscape.figures.success import NAMES, RATES, success_series
+
+FULL = {"grid": {"steps": (1, 2, 3, 5, 10, 20), "m_factor": (1, 5, 10, 20, 40, 60, 80, 100, 150)}, "seeds": range(20)}
+FULL["training"] = {"data": "boards", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
+QUICK = {"grid": {"steps": (1, 2, 3, 5, 10), "m_factor": (1, 5, 10)}, "seeds": range(8)}
+QUICK["training"] = {"data": "boards", "batches": 1000, "batch_size": 32, "lr": 3e-3}
+
+
+def main() -> None:
+    study = Study.from_command_line(
+        __file__,
+        __doc__,
+        quick="8 seeds, m to 10, steps to 10, 1,000 batches of 32 boards at learning rate 3e-3: about 3 minutes on two cores",
+        full="20 seeds, m to 150, steps to 20, 10,000 batches of 128 boards at 1e-3: about 6 hours on a GPU (estimate)",
+    )
+    setting = QUICK if study.quick else FULL
+    rows = study.test(study.sweep(**setting))
+    study.keep_rows(rows)
+    how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**setting["training"])
+    about = (
+        f"Life B3/S23V, LeakyReLU, sigmoid, n blocks of width m; {len(setting['seeds'])} seeds a cell, {how}. Tested "
+        "on the "
+        "same 1,000 random boards of 5 x 5. "
+    )
+    original = {"solved": "success", "samples": "board_rate"}
+    bands = "Bands: 95 % Wilson intervals (networks), 95 % bootstrap intervals of the mean over seeds (rates; faint: seeds)."
+    for rate, part in (("solved", "success"), ("samples", "boards"), ("cells", "cells")):
+        panels = [
+            (
+                f"{n} step{'s' if n > 1 else ''}",
+                success_series(
+                    [row for row in rows if row.values["steps"] == n],
+                    x="m_factor",
+                    rate=rate,
+                    original=(lambda _, n=n, q=original[rate]: study.original(q, steps=n, d_factor=1.0))
+                    if rate in original
+                    else None,
+                ),
+            )
+            for n in setting["grid"]["steps"]
+        ]
+        figure = figures.series_figure(
+            panels, xlabel=NAMES["m_factor"], ylabel=RATES[rate], caption=about + bands, baseline="all dead"
+        )
+        study.draw(figure, part)
+    study.done("solved: " + ", ".join(f"{row.values}: {row.success.share.value:.0%}" for row in rows[:6]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Does width make training succeed? Success and rates against m, for several depths and numbers of steps.
+
+Redoes the success figures of the study's first post (there called per-tile rates: they are rates of whole boards), with
+intervals, with the rate of cells, and with what answering that all is dead would get.
+"""
+
+from landscape import figures
+from landscape.cli.study import Study
+from landscape.figures.success import NAMES, RATES, success_series
+
+STEPS = (1, 2, 3)
+FULL = {"grid": {"steps": STEPS, "d_factor": (1.0, 1.5, 2.0), "m_factor": (1, 5, 10, 20, 30, 40)}, "seeds": range(20)}
+FULL["training"] = {"data": "boards", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
+QUICK = {"grid": {"steps": STEPS, "d_factor": (1.0, 2.0), "m_factor": (1, 5, 10, 20)}, "seeds": range(8)}
+QUICK["training"] = {"data": "boards", "batches": 1000, "batch_size": 32, "lr": 3e-3}
+
+
+def main() -> None:
+    study = Study.from_command_line(
+        __file__,
+        __doc__,
+        quick="8 seeds, m to 20, 1,000 batches of 32 boards at learning rate 3e-3: about 4 minutes on two cores",
+        full="20 seeds, m to 40, 10,000 batches of 128 boards at 1e-3: about an hour on a GPU (estimate), 20 on two cores",
+    )
+    setting = QUICK if study.quick else FULL
+    done = study.sweep(**setting)
+    rows = study.test(done)
+    study.keep_rows(rows)
+    how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**setting["training"])
+    about = (
+        f"Life B3/S23V, LeakyReLU, sigmoid, floor(n d) blocks of width m; {len(setting['seeds'])} seeds a cell, {how}. "
+        "Tested on the same 1,000 random boards of 5 x 5. "
+    )
+    drawn = (
+        ("solved", "success", "success", "Bands: 95 % Wilson intervals."),
+        ("samples", "boards", "board_rate", "Faint: seeds; bands: 95 % bootstrap intervals of their mean."),
+        ("cells", "cells", "", "Faint: seeds; bands: 95 % bootstrap intervals of their mean."),
+    )
+    for rate, part, quantity, bands in drawn:
+        panels = [
+            (
+                f"{n} step{'s' if n > 1 else ''}",
+                success_series(
+                    [row for row in rows if row.values["steps"] == n],
+                    x="m_factor",
+                    by="d_factor",
+                    rate=rate,
+                    original=(lambda d, n=n, q=quantity: study.original(q, steps=n, d_factor=d)) if quantity else None,
+                ),
+            )
+            for n in STEPS
+        ]
+        figure = figures.series_figure(
+            panels, xlabel=NAMES["m_factor"], ylabel=RATES[rate], caption=about + bands, baseline="all dead"
+        )
+        study.draw(figure, part)
+    solved = {n: max(row.success.share.value for row in rows if row.values["steps"] == n) for n in STEPS}
+    study.done("best cell: " + ", ".join(f"{share:.0%} at {n} steps" for n, share in solved.items()))
+
+
+if __name__ == "__main__":
+    main()

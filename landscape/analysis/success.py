@@ -1,0 +1,136 @@
+"""Did training succeed? Random test boards, entirely right or not, beside what a network that learnt nothing gets."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from landscape.intervals import Proportion, bootstrap
+from landscape.params import Stack
+from landscape.problem import Problem
+
+__all__ = ["DEFINITIONS", "Row", "Success", "as_csv", "as_document", "success"]
+
+#: What is counted, for tables and captions.
+DEFINITIONS = {
+    "solved": "share of members that get every test sample entirely right",
+    "sample_rate": "share of test samples (boards) that are entirely right, mean over members",
+    "cell_rate": "share of the cells of all test samples that are right, mean over members",
+    "exact": "share of members that are right on everything there is (all 512 patterns), where that is finite",
+}
+
+#: Fewer members make no bootstrap interval: it would be too narrow.
+_FEWEST = 5
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Success:
+    """What each member gets right of `samples` test samples, and what constant answers get (`baselines`, by name:
+    sample rate and cell rate). `exact` says who is right on everything there is; None where that cannot be enumerated.
+    """
+
+    samples: int
+    solved: Bool[np.ndarray, " member"]
+    sample_rate: Float[np.ndarray, " member"]
+    cell_rate: Float[np.ndarray, " member"]
+    baselines: Mapping[str, tuple[float, float]]
+    exact: Bool[np.ndarray, " member"] | None
+
+    @property
+    def share(self) -> Proportion:
+        """Members that get every test sample right."""
+        return Proportion(int(self.solved.sum()), len(self.solved))
+
+    @property
+    def exact_share(self) -> Proportion | None:
+        """Members that are right on everything."""
+        return None if self.exact is None else Proportion(int(self.exact.sum()), len(self.exact))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """One cell of a sweep: its place in the grid, and how its members did."""
+
+    values: Mapping[str, Any]
+    success: Success
+
+
+def success(
+    problem: Problem,
+    stack: Stack,
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    **conditions: Any,
+) -> Success:
+    """Test the members on fresh samples, the same for all; `conditions` are the problem's (`board`, `density`).
+
+    Raises `Unsupported` for conditions that the problem does not know.
+    """
+    objective = problem.test_objective(samples=samples, seed=seed, device=device, **conditions)
+    values = {name: value.cpu().numpy() for name, value in objective(stack).items()}
+    whole = problem.objective(device=device)
+    return Success(
+        samples=samples,
+        solved=values["solved"] == 1,
+        sample_rate=values["right"] / samples,
+        cell_rate=values["accuracy"],
+        baselines=problem.baselines(objective),
+        exact=None if whole.sampled else whole(stack)["solved"].cpu().numpy() == 1,
+    )
+
+
+def as_document(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows as JSON values, members' own rates included."""
+    return [
+        {
+            **row.values,
+            "members": len(row.success.solved),
+            "samples": row.success.samples,
+            "solved": row.success.share,
+            "sample_rate": _mean(row.success.sample_rate),
+            "cell_rate": _mean(row.success.cell_rate),
+            "exact": row.success.exact_share,
+            "baselines": {
+                name: {"sample_rate": rates[0], "cell_rate": rates[1]} for name, rates in row.success.baselines.items()
+            },
+        }
+        for row in rows
+    ]
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Rows as comma-separated values, a line a cell, each rate with its interval."""
+    lines = []
+    for document in as_document(rows):
+        line: dict[str, Any] = {}
+        for key, value in document.items():
+            if isinstance(value, Proportion):
+                low, high = value.interval
+                line |= {f"{key}_count": value.count, key: value.value, f"{key}_low": low, f"{key}_high": high}
+            elif key == "baselines":
+                line |= {f"{name} {kind}": rate for name, rates in value.items() for kind, rate in rates.items()}
+            elif isinstance(value, dict):
+                low, high = value["interval"]
+                line |= {key: value["mean"], f"{key}_low": low, f"{key}_high": high}
+            else:
+                line[key] = value
+        lines.append(line)
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _mean(rates: Float[np.ndarray, " member"]) -> dict[str, Any]:
+    """Mean over members with its bootstrap interval, and each member's own."""
+    interval = bootstrap(rates, np.mean) if len(rates) >= _FEWEST else np.array([np.nan, np.nan])
+    return {"mean": float(rates.mean()), "interval": interval, "of_members": rates}

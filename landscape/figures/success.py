@@ -1,0 +1,84 @@
+"""Tables of success as curves: shares of members, and rates of samples, over what a sweep varied."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from landscape.errors import LandscapeError
+from landscape.figures.series import Series
+
+if TYPE_CHECKING:
+    from landscape.analysis.success import Row
+else:
+    # Its module imports torch, which a figure does not need.
+    Row = Any
+
+__all__ = ["NAMES", "RATES", "success_series"]
+
+Rate = Literal["solved", "exact", "samples", "cells"]
+
+#: Names of what sweeps vary, for axes and legends.
+NAMES = {
+    "m_factor": "width m",
+    "steps": "steps n",
+    "d_factor": "depth factor d",
+    "lr": "learning rate",
+    "density": "density of the training boards",
+    "presolve_blocks": "blocks that start presolved",
+}
+#: Labels of the rates.
+RATES = {
+    "solved": "networks that get all test boards right (%)",
+    "exact": "networks that get all 512 patterns right (%)",
+    "samples": "test boards entirely right (%)",
+    "cells": "cells of test boards right (%)",
+}
+
+
+def success_series(
+    rows: Sequence[Row],
+    *,
+    x: str,
+    by: str | None = None,
+    rate: Rate = "solved",
+    baseline: str | None = "all dead",
+    original: Callable[[Any], Any] | None = None,
+    label: Callable[[Any], str] | None = None,
+) -> list[Series]:
+    """One curve for each value of `by`, over `x`: shares with Wilson's interval, or rates with their seeds.
+
+    Rates have the `baseline` of that name. `original` gives the published marks for a value of `by`, `label` its name
+    in the legend. Raises `LandscapeError` if the rows lack a key or have a place twice.
+    """
+    if lacking := [key for key in (x, by) if key and any(key not in row.values for row in rows)]:
+        there = ", ".join(rows[0].values) if rows else "no rows"
+        raise LandscapeError(f"the table does not vary '{lacking[0]}': it has {there}")
+    curves = []
+    for value in dict.fromkeys(_plain(row.values[by]) if by else None for row in rows):
+        own = [row for row in rows if by is None or _plain(row.values[by]) == value]
+        places = [row.values[x] for row in own]
+        if len({str(place) for place in places}) < len(places):
+            raise LandscapeError(f"the table has several cells at the same {x}: separate them by another key")
+        name = label(value) if label else (f"{NAMES.get(by, by)} = {value}" if by else RATES[rate].removesuffix(" (%)"))
+        more: dict[str, Any] = {"original": original(value)} if original else {}
+        numbers = [float(place) if isinstance(place, int | float) else float(k) for k, place in enumerate(places)]
+        if rate in ("solved", "exact"):
+            known = [row.success.share if rate == "solved" else row.success.exact_share for row in own]
+            shares = [share for share in known if share is not None]
+            if len(shares) < len(known):
+                raise LandscapeError("success on all patterns is known for one step and block only: draw 'solved'")
+            curves.append(Series.of_proportions(name, numbers, shares, **more))
+            continue
+        which = 0 if rate == "samples" else 1
+        seeds = np.stack([row.success.sample_rate if which == 0 else row.success.cell_rate for row in own], axis=1)
+        if baseline:
+            levels: list[Mapping[str, tuple[float, float]]] = [row.success.baselines for row in own]
+            heights = {each[baseline][which] for each in levels if baseline in each}
+            more["baseline"] = heights.pop() if len(heights) == 1 else None
+        curves.append(Series.of_seeds(name, numbers, seeds, **more))
+    return curves
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
