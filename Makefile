@@ -5,8 +5,9 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES = setup.cfg pyproject.toml constraints.txt
 RUN = $(BIN)/landscape
+STUDIES = $(filter-out analyses/one_step_m1.py, $(wildcard analyses/*.py))
 
-.PHONY: help demo test lint benchmark reference clean
+.PHONY: help demo test lint benchmark reference studies clean
 
 help:
 	@echo "make demo       train, walk, analyse and draw: what separates trained solutions from the known one"
@@ -14,6 +15,7 @@ help:
 	@echo "make lint       ruff, mypy --strict and the layers"
 	@echo "make benchmark  speed and memory beside a plain implementation"
 	@echo "make reference  train the committed reference runs anew"
+	@echo "make studies    all studies in their quick setting, at most 5 minutes each"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -58,6 +60,10 @@ benchmark: $(VENV)/.demo
 
 reference: $(VENV)/.demo
 	$(BIN)/python analyses/one_step_m1.py --force
+
+# Finished runs are kept: interrupted, it goes on where it stopped.
+studies: $(VENV)/.demo
+	@set -e; for study in $(STUDIES); do $(BIN)/python $$study --quick; done
 
 clean:
 	rm -rf $(VENV) build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -18,14 +18,14 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="12 x 12 seeds, 1,500 batches of 32 boards: about 2 minutes on two cores",
-        full="40 x 40 seeds, 10,000 batches of 128 boards: about 5 hours on two cores, 20 minutes on a GPU (estimate)",
+        quick="40 initial points x 5 data seeds, 1,500 batches of 32 boards: about 2 minutes on two cores",
+        full="200 x 20 seeds, 10,000 batches of 128 boards: about 12 hours on two cores (estimate)",
     )
-    side, batches, size = (12, 1500, 32) if study.quick else (40, 10_000, 128)
+    points, orders, batches, size = (40, 5, 1500, 32) if study.quick else (200, 20, 10_000, 128)
     done = study.sweep(
         grid={"m_factor": (1, 2, 4)},
-        seeds=[i for i in range(side) for _ in range(side)],
-        data_seeds=list(range(side)) * side,
+        seeds=[i for i in range(points) for _ in range(orders)],
+        data_seeds=list(range(orders)) * points,
         training={"data": "boards", "batches": batches, "batch_size": size, "lr": 1e-2},
     )
     rows, found = [], {}
@@ -35,20 +35,18 @@ def main() -> None:
         outcomes = {"log loss": values["loss"].log10(), "patterns right": values["right"], "solved": values["solved"]}
         found[f"m = {m}"] = {"solved": float(values["solved"].mean())}
         for name, values in outcomes.items():
-            shares = crossed_shares(values.view(side, side).numpy())
+            shares = crossed_shares(values.view(points, orders).numpy())
             found[f"m = {m}"][name] = shares
             if name == "log loss":
                 rows += [(f"m = {m}: {text}", *getattr(shares, part)) for part, text in PARTS.items()]
     caption = (
-        f"Life B3/S23V, one step, LeakyReLU, sigmoid; {side} initial points x {side} data seeds a width, {batches:,} "
-        f"batches of {size} "
-        "boards of 10 x 10, Adam at 1e-2. Shares of the variance of the final log loss (exact, over all patterns): "
-        "two-way random "
-        "effects; intervals by the jackknife over both kinds of seeds. A share below 0 is one that cannot be told "
-        "from 0."
+        f"Life B3/S23V, one step, LeakyReLU, sigmoid; {points} initial points x {orders} data seeds a width, "
+        f"{batches:,} batches of {size} boards of 10 x 10, Adam at 1e-2. Shares of the variance of the final log loss "
+        "(exact, over all patterns): two-way random effects; 95 % intervals by the jackknife over both kinds of seeds. "
+        "A share below 0 is one that cannot be told from 0."
     )
     study.draw(figures.page(lambda ax: figures.shares(ax, rows), caption=caption, size=(7.2, 3.6)))
-    study.keep({"side": side, "widths": found})
+    study.keep({"initial_points": points, "data_seeds": orders, "widths": found})
     study.done("; ".join(f"{name}: {share:.2f}" for name, share, _, _ in rows if np.isfinite(share)))
 
 

@@ -18,7 +18,7 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="8 seeds, m to 10, steps to 10, 1,000 batches of 32 boards at learning rate 3e-3: about 3 minutes on two cores",
+        quick="8 seeds, m to 10, steps to 10, 1,000 batches of 32 boards at 3e-3: about 3 minutes on two cores",
         full="20 seeds, m to 150, steps to 20, 10,000 batches of 128 boards at 1e-3: about 6 hours on a GPU (estimate)",
     )
     setting = QUICK if study.quick else FULL
@@ -31,7 +31,7 @@ def main() -> None:
         "same 1,000 random boards of 5 x 5. "
     )
     original = {"solved": "success", "samples": "board_rate"}
-    bands = "Bands: 95 % Wilson intervals (networks), 95 % bootstrap intervals of the mean over seeds (rates; faint: seeds)."
+    bands = "Bands: 95 % Wilson intervals (networks), 95 % bootstrap intervals of the mean (rates; faint: seeds)."
     for rate, part in (("solved", "success"), ("samples", "boards"), ("cells", "cells")):
         panels = [
             (

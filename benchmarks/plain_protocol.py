@@ -43,11 +43,13 @@ def median_time(function: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def plain_batch() -> tuple[torch.Tensor, torch.Tensor]:
-    """Random boards and the next generation of B3/S23V, by convolution."""
-    now = torch.randint(0, 2, (BATCH, 1, SIDE, SIDE)).float()
-    count = F.conv2d(now, KERNEL, padding=1)
-    return now, ((count == 3) | ((count == 2) & (now == 1))).float()
+def plain_batch(steps: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random boards and what follows by B3/S23V, by convolution."""
+    later = now = torch.randint(0, 2, (BATCH, 1, SIDE, SIDE)).float()
+    for _ in range(steps):
+        count = F.conv2d(later, KERNEL, padding=1)
+        later = ((count == 3) | ((count == 2) & (later == 1))).float()
+    return now, later
 
 
 def plain_walk_seconds(problem: Life) -> float:
@@ -68,7 +70,7 @@ def plain_step_seconds(problem: Life) -> float:
     optimizer = torch.optim.Adam(network.parameters())
 
     def step() -> None:
-        now, later = plain_batch()
+        now, later = plain_batch(problem.steps)
         optimizer.zero_grad()
         F.binary_cross_entropy(network(now), later).backward()
         optimizer.step()
@@ -108,6 +110,15 @@ def walk_ratios(plain: float) -> None:
         command += ["-o", f"{folder}/walk.h5"]
         whole = median_time(lambda: subprocess.run(command, check=True, capture_output=True), 3)
     print(f"walk, m = 1, 100 lines, the whole command from start to exit: {whole:.2f} s")
+
+
+def many_steps_ratios(plains: dict[tuple[int, int], float]) -> None:
+    """A step of one of 20 seeds on several generations, each seed with fresh boards of its own."""
+    for (steps, m), plain in plains.items():
+        training = Training(batches=3 if m > 1 else 6, data="boards", batch_size=BATCH, save_at=(0,))
+        ours = step_seconds(Life(steps=steps, m_factor=m), training, range(20))
+        both = f"plain {1e3 * plain:.2f} ms, ours {1e3 * ours:.3f} ms a seed-step"
+        print(f"train, {steps} steps, m = {m:2}: {both}: {plain / ours:.1f} x")
 
 
 def train_ratios(plains: dict[int, float]) -> None:
@@ -166,7 +177,9 @@ def evaluate_many(count: int = 100_000) -> None:
 if __name__ == "__main__":
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     plain_walk, plain_steps = plain_walk_seconds(Life()), {m: plain_step_seconds(Life(m_factor=m)) for m in (1, 4, 10)}
+    plain_more = {(n, m): plain_step_seconds(Life(steps=n, m_factor=m)) for n in (2, 3) for m in (1, 10, 40)}
     walk_ratios(plain_walk)
     train_ratios(plain_steps)
+    many_steps_ratios(plain_more)
     counting()
     memory()

@@ -100,8 +100,8 @@ class Metric:
     """A number for each sample, and how samples become one number a member.
 
     `per_sample(outputs, targets)` gives [member, sample]. `mean` weighs the samples; `count` adds them up, each
-    real sample once; `all`, for samples that are 0 or 1, is 1 where every real one is. Metrics with the very same
-    `per_sample` compute it once. `slope(outputs, targets)`, where it is given, is the derivative of each sample's number
+    real sample once; `all`, for samples that are 0 or 1, is 1 where every real one is. Metrics with one `per_sample`
+    compute it once. `slope(outputs, targets)`, where it is given, is the derivative of each sample's number
     in the outputs, in their shape; training then needs no autograd for it.
     """
 
@@ -152,10 +152,10 @@ def _filled(most: int | None, multiple: int) -> int:
 def _own_chunk(width: int, samples: int, multiple: int, device: str, all_members: int | None) -> Chunk:
     """Members with data of their own: about ten of them on a CPU, so that 20 fill two chunks; on a GPU all that fit."""
     budget, most = (OWN_BYTES, OWN_MEMBERS) if device == "cpu" else (ACTIVATION_BYTES["cuda"] * 4, 2**16)
-    most = min(most, _filled(all_members, multiple))
     members = max(multiple, min(most, 8 * budget // (SAMPLE_MULTIPLE * width)) // multiple * multiple)
     fitting = budget // (members * width) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE
-    return Chunk(members, min(samples, max(SAMPLE_MULTIPLE, fitting)))
+    # Samples as for a full chunk: how they are parted decides how a member's gradient is summed, and its noise.
+    return Chunk(min(members, _filled(all_members, multiple)), min(samples, max(SAMPLE_MULTIPLE, fitting)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -20,10 +20,10 @@ from landscape import provenance
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import differences, read_json, write_json
 from landscape.params import Stack, fingerprint
-from landscape.places import fitting, place_of
+from landscape.places import fitting
 from landscape.problem import Problem, create, find, require_fields
 from landscape.store import SCHEMA, Run
-from landscape.train import Training, _check_seeds, _initial, _with_data, train
+from landscape.train import Training, check, train
 
 __all__ = ["Cell", "Sweep", "sweep"]
 
@@ -447,10 +447,7 @@ def _checked_start(
     cell: Cell, seeds: Sequence[int], data_seeds: Sequence[int], device: str | torch.device
 ) -> str | None:
     """Digest of the place where a cell starts, if it names one; raises what `train` would before its first step."""
-    training = _with_data(cell.problem, cell.training, device, getattr(torch, cell.training.dtype))
-    _check_seeds(seeds, data_seeds, exact=training.data == "exact")
-    start = None if training.start is None else place_of(cell.problem, training.start)
-    _initial(cell.problem, training, seeds[:1] if start is None else seeds, start)
+    _, start, _ = check(cell.problem, cell.training, seeds, data_seeds, device=device)
     return None if start is None else fingerprint(start.tensors)
 
 

@@ -23,7 +23,7 @@ from landscape.problem import Problem
 from landscape.stacked import Noise
 from landscape.store import Run, read_tensors, write_tensors
 
-__all__ = ["Training", "save_steps", "train"]
+__all__ = ["Training", "check", "save_steps", "train"]
 
 #: What is told of long work: (done, total).
 Progress = Callable[[int, int], None]
@@ -125,15 +125,12 @@ def train(
     keep_freed_memory()
     data_seeds = list(seeds if data_seeds is None else data_seeds)
     data_seeds = data_seeds * len(seeds) if len(data_seeds) == 1 else data_seeds
+    training, start, initial = check(problem, training, seeds, data_seeds, device=device, start=start)
     dtype = getattr(torch, training.dtype)
-    training = _with_data(problem, training, device, dtype)
-    _check_seeds(seeds, data_seeds, exact=training.data == "exact")
-    if start is None and training.start is not None:
-        start = place_of(problem, training.start)
     objective = problem.training_objective(training.data, device=device, dtype=dtype)
-    chunk = choose_chunk(objective.network, _probe(problem, training, objective), training=True, most=len(seeds))
+    probe = _probe(problem, training, objective)
+    chunk = choose_chunk(objective.network, probe, training=True, most=len(seeds))
     objective = dataclasses.replace(objective, chunk=chunk)
-    initial = _initial(problem, training, seeds, start)
     replaces = force and Run.remove(path)
     run = _open(path, problem, training, seeds, data_seeds, objective, start, replaces=replaces)
     objective = dataclasses.replace(objective, chunk=Chunk(**run.document["computation"]["chunk"]))
@@ -154,6 +151,25 @@ def train(
             last_saved = time.monotonic()
     resume.unlink(missing_ok=True)
     return run
+
+
+def check(
+    problem: Problem,
+    training: Training,
+    seeds: Sequence[int],
+    data_seeds: Sequence[int],
+    *,
+    device: str | torch.device = "cpu",
+    start: Stack | None = None,
+) -> tuple[Training, Stack | None, Stack]:
+    """What `train` makes sure of before its first step: the training with its kind of data decided, the place where it
+    starts if that is not random, and its members there. Raises `LandscapeError` for what makes no sense.
+    """
+    training = _with_data(problem, training, device, getattr(torch, training.dtype))
+    _check_seeds(seeds, data_seeds, exact=training.data == "exact")
+    if start is None and training.start is not None:
+        start = place_of(problem, training.start)
+    return training, start, _initial(problem, training, seeds, start)
 
 
 def _with_data(problem: Problem, training: Training, device: str | torch.device, dtype: torch.dtype) -> Training:

@@ -1,5 +1,6 @@
 """Training: the optimizers are PyTorch's, a member depends on its seed alone, an interruption changes nothing."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,9 +13,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from landscape import philox
 from landscape.errors import LandscapeError, Mismatch, Unsupported
+from landscape.initialisation import initialise
 from landscape.params import Stack
 from landscape.problems.life import Life
+from landscape.problems.life.boards import PackedBoards, random_boards
 from landscape.problems.life.patterns import PATTERNS, answers, probabilities
 from landscape.problems.life.rules import Rule
 from landscape.store import Run, load
@@ -245,3 +249,257 @@ def test_progress_counts_the_steps(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     train(Life(), Training(batches=4), tmp_path / "run", seeds=[0], on_progress=lambda *now: told.append(now))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+DEEP = {
+    "two steps": Life(steps=2, board="5x5"),
+    "dropout": Life(steps=2, board="4x4", m_factor=2, dropout=0.25),
+    "rrelu": Life(activation="rrelu", m_factor=2, board="4x4"),
+    "paper": Life(steps=2, board="4x4", m_factor=2, architecture="paper", activation="elu"),
+    "wide": Life(steps=2, m_factor=10),
+    "wide with dropout": Life(steps=2, m_factor=10, dropout=0.1),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_member_is_bitwise_the_same_in_another_order_and_company(tmp_path: Path, name: str) -> None:
+    """More than a chunk of members and, for wide networks, more than a chunk of boards."""
+    training = Training(batches=2 if "wide" in name else 4, data="boards", batch_size=90)
+    few, many = list(range(7)), [12, 5, 30, 3, 1, 20, 6, 2, 2**50, 4, 11, 0, 13, 14]
+    got = final(DEEP[name], training, tmp_path / "few", few)
+    wanted = final(DEEP[name], training, tmp_path / "many", many).select([many.index(seed) for seed in few])
+    assert torch.equal(got.flatten(), wanted.flatten())
+    one = final(DEEP[name], training, tmp_path / "one", [3])
+    assert torch.equal(one.flatten()[0], got.flatten()[3])
+
+
+def test_dropout_is_trained_on_boards(tmp_path: Path) -> None:
+    for life in (Life(dropout=0.2), Life(steps=2, dropout=0.2, board="4x4")):
+        with pytest.raises(Unsupported, match=r"has no exact loss to train on: use --data boards"):
+            train(life, Training(batches=1, data="exact"), tmp_path / "exact", seeds=[0])
+    with pytest.raises(Unsupported, match="or --dropout 0"):
+        train(Life(dropout=0.2), Training(batches=1, data="exact"), tmp_path / "exact", seeds=[0])
+    assert not (tmp_path / "exact").exists()
+
+
+@pytest.mark.parametrize(
+    ("problem", "data"),
+    [
+        (Life(), "exact"),
+        (Life(activation="rrelu"), "exact"),
+        (Life(dropout=0.2), "boards"),
+        (Life(steps=2, board="4x4"), "boards"),
+        (Life(d_factor=2, board="4x4"), "boards"),
+    ],
+    ids=["exact", "rrelu", "dropout", "two steps", "two blocks"],
+)
+def test_what_auto_data_are(tmp_path: Path, problem: Life, data: Any) -> None:
+    run = train(problem, Training(batches=2, batch_size=8), tmp_path / "auto", seeds=[0, 1])
+    assert run.document["training"]["data"] == data
+    named = final(problem, Training(batches=2, batch_size=8, data=data), tmp_path / "named", [0, 1])
+    assert torch.equal(run.checkpoint().stack.flatten(), named.flatten())
+
+
+def test_what_is_drawn_is_drawn_for_each_cell_of_each_board(tmp_path: Path) -> None:
+    """One step of sgd with dropout of channels and slopes of RReLU, against the network written out."""
+    life = Life(activation="rrelu", dropout=0.3, m_factor=2, board="4x3", normalize=True)
+    boards = life.training_batch(torch.tensor([5, 6]), 0, 32, device="cpu", dtype=torch.float64)
+    assert isinstance(boards, PackedBoards)
+    assert not boards.codes
+    training = Training(optimizer="sgd", lr=1.0, batches=1, batch_size=32, dtype="float64", data="boards")
+    run = train(life, training, tmp_path / "run", seeds=[1, 2], data_seeds=[5, 6])
+    for member, seed in enumerate((5, 6)):
+        key = torch.tensor([seed])
+
+        def drawn(layer: int, *shape: int, key: torch.Tensor = key) -> torch.Tensor:
+            numbers = philox.uniform(key, stream=2**16 + layer, step=0, count=torch.Size(shape).numel())
+            return numbers.view(*shape).movedim(-1, 0)  # samples are last in the engine, first in PyTorch
+
+        def rrelu(x: torch.Tensor, layer: int, drawn: Any = drawn) -> torch.Tensor:
+            return torch.where(x >= 0, x, x * (1 / 8 + (1 / 3 - 1 / 8) * drawn(layer, *x.shape[1:], len(x))))
+
+        state = {k: v.clone().requires_grad_() for k, v in run.checkpoint(0).stack.state_dict(member).items()}
+        weights = {name: (state[f"net.0.{name}.weight"], state[f"net.0.{name}.bias"]) for name in "024"}
+        now = random_boards(key, 0, 32, 4, 3, 0.5)[0].movedim(-1, 0)
+        x = F.conv2d(F.pad(now[:, None].double() - 0.5, (1, 1, 1, 1), value=-0.5), *weights["0"])
+        x = rrelu(x * (drawn(2, 4, 1, 1, 32) >= 0.3) / 0.7, 3)
+        logits = F.conv2d(rrelu(F.conv2d(x, *weights["2"]), 5), *weights["4"])[:, 0]
+        later = torch.from_numpy(Rule.parse(life.rule).step(now.numpy().astype(int))).double()
+        F.binary_cross_entropy_with_logits(logits, later).backward()
+        for name, tensor in run.checkpoint(1).stack.state_dict(member).items():
+            torch.testing.assert_close(tensor, state[name].detach() - state[name].grad, rtol=1e-9, atol=1e-12)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three seeds of two steps, to begin at."""
+    return train(
+        TWO_STEPS, Training(batches=2, batch_size=8), tmp_path_factory.mktemp("runs") / "begun", seeds=[4, 5, 6]
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("problem", [Life(), Life(steps=2, board="4x4", architecture="paper", activation="relu")])
+def test_a_training_begins_at_a_landmark(tmp_path: Path, problem: Life, dtype: Any) -> None:
+    training = Training(batches=1, start="presolve", dtype=dtype, batch_size=8)
+    run = train(problem, training, tmp_path / "run", seeds=[0, 1], data_seeds=[2, 3])
+    landmark = problem.landmark("presolve").to(getattr(torch, dtype))
+    first = run.checkpoint(0).stack
+    assert list(first.tensors) == list(problem.network().state_dict())
+    for name, tensor in first.tensors.items():
+        assert torch.equal(tensor, landmark[name].expand_as(tensor))
+    objective = problem.objective(samples=100, dtype=getattr(torch, dtype))
+    assert objective(first)["loss"].tolist() == objective(landmark)["loss"].tolist() * 2
+    assert run.document["training"]["start"] == "presolve"
+
+
+def test_a_training_begins_at_another(tmp_path: Path, begun: Run) -> None:
+    there = begun.checkpoint().stack.flatten()
+
+    def first(start: str, seeds: list[int]) -> torch.Tensor:
+        training = Training(batches=1, start=start, batch_size=8)
+        return (
+            train(TWO_STEPS, training, tmp_path / str(len(list(tmp_path.iterdir()))), seeds=seeds)
+            .checkpoint(0)
+            .stack.flatten()
+        )
+
+    assert torch.equal(first(f"{begun.path}", [7, 8, 9]), there)
+    assert torch.equal(first(f"{begun.path}/#5", [7, 8]), there[[1, 1]])
+    assert torch.equal(first(f"{begun.path}/@0", [0, 1, 2]), begun.checkpoint(0).stack.flatten())
+    words = "2 seeds cannot start from 3 members: choose one with RUN/#seed, or as many"
+    with pytest.raises(Mismatch, match=words):
+        first(f"{begun.path}", [0, 1])
+    with pytest.raises(Mismatch, match="different architectures"):
+        train(Life(), Training(batches=1, start=str(begun.path)), tmp_path / "other", seeds=[0, 1, 2])
+    with pytest.raises(Unsupported, match="life has no landmark 'presolved'"):
+        first("presolved", [0])
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_training_that_begins_at_another_goes_its_own_way(tmp_path: Path, begun: Run) -> None:
+    """From there on it is the same as from these very parameters, given as a stack."""
+    stack = begun.checkpoint().stack
+    named = final(TWO_STEPS, Training(batches=3, start=str(begun.path), batch_size=8), tmp_path / "a", [7, 8, 9])
+    given = final(TWO_STEPS, Training(batches=3, batch_size=8), tmp_path / "b", [7, 8, 9], start=stack)
+    assert torch.equal(named.flatten(), given.flatten())
+    assert not torch.equal(named.flatten(), stack.flatten())
+
+
+@pytest.mark.parametrize("architecture", ["study", "paper"])
+@pytest.mark.parametrize("blocks", [(0,), (1,), (0, 1)])
+def test_blocks_begin_at_the_known_solution(tmp_path: Path, blocks: tuple[int, ...], architecture: Any) -> None:
+    problem = Life(steps=2, board="4x4", activation="relu", architecture=architecture)
+    training = Training(batches=6, presolve_blocks=blocks, batch_size=16, init="normal", init_std=0.5, lr=0.1)
+    seeds = [3, 4]
+    free = train(problem, training, tmp_path / "free", seeds=seeds)
+    frozen = train(
+        problem, dataclasses.replace(training, freeze=True, weight_decay=0.1), tmp_path / "frozen", seeds=seeds
+    )
+    known = problem.landmark("presolve")
+    random = initialise(problem.network(), seeds, scheme="normal", std=0.5)
+    chosen = {name for block in blocks for name in problem.parts()[block]}
+    assert any(name.startswith("out.") for name in chosen) == (architecture == "paper" and 1 in blocks)
+    for run in (free, frozen):
+        for name, tensor in run.checkpoint(0).stack.tensors.items():
+            wanted = known[name].float().expand_as(tensor) if name in chosen else random[name]
+            assert torch.equal(tensor, wanted), name
+    first, last = frozen.checkpoint(0).stack, frozen.checkpoint().stack
+    stayed = {name for name in first.tensors if torch.equal(first[name], last[name])}
+    assert stayed == chosen
+    moved = free.checkpoint().stack
+    if blocks != (0, 1):  # at the known solution the gradient may be zero
+        assert any(not torch.equal(first[name], moved[name]) for name in chosen)
+
+
+def test_blocks_of_a_run_are_replaced(tmp_path: Path, begun: Run) -> None:
+    training = Training(batches=0, start=str(begun.path), presolve_blocks=(1,))
+    stack = final(TWO_STEPS, training, tmp_path / "run", [0, 1, 2])
+    known = TWO_STEPS.landmark("presolve")
+    for name, tensor in stack.tensors.items():
+        there = begun.checkpoint().stack[name]
+        assert torch.equal(tensor, known[name].float().expand_as(tensor) if name.startswith("net.1.") else there)
+
+
+@pytest.mark.parametrize(
+    ("problem", "options", "message"),
+    [
+        (TWO_STEPS, {"presolve_blocks": (0, 2)}, "there is no block 2 to presolve: the network has blocks 0 to 1"),
+        (TWO_STEPS, {"presolve_blocks": (-1,)}, "there is no block -1 to presolve"),
+        (Life(rule="B36/S23"), {"presolve_blocks": (0,)}, "no solution of B36/S23 is known"),
+        (Life(architecture="paper", activation="elu"), {"presolve_blocks": (0,)}, "known for the paper's architecture"),
+    ],
+)
+def test_blocks_that_are_not_known(tmp_path: Path, problem: Life, options: Any, message: str) -> None:
+    with pytest.raises(LandscapeError, match=message):
+        train(problem, Training(batches=1, **options), tmp_path / "run", seeds=[0])
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_to_freeze() -> None:
+    with pytest.raises(LandscapeError, match="there is nothing to freeze: name the blocks with --presolve-blocks"):
+        Training(freeze=True)
+
+
+def test_a_frozen_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    training = Training(batches=8, presolve_blocks=(1,), freeze=True, batch_size=16, save_at=(0, 3, 8))
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    train(TWO_STEPS, training, tmp_path / "whole", seeds=SEEDS)
+    with pytest.raises(KeyboardInterrupt):
+        train(TWO_STEPS, training, tmp_path / "cut", seeds=SEEDS, resume_every=0, on_progress=interrupt)
+    assert Run.open(tmp_path / "cut").steps() == [0, 3]
+    steps: list[int] = []
+    train(TWO_STEPS, training, tmp_path / "cut", seeds=SEEDS, on_progress=lambda done, total: steps.append(done))
+    assert steps[0] == 5  # the state of the step before is the last that was kept
+    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
+
+
+def test_another_start_in_the_same_place_is_refused(tmp_path: Path, begun: Run) -> None:
+    path, stack = tmp_path / "run", begun.checkpoint().stack
+    asked: dict[str, Any] = {"problem": TWO_STEPS, "path": path, "seeds": [0, 1, 2]}
+    train(**asked, training=Training(batches=1, batch_size=8), start=stack)
+    with pytest.raises(Mismatch, match=r"holds another run: start is .* there and .* here"):
+        train(**asked, training=Training(batches=1, batch_size=8), start=stack.select([1, 0, 2]))
+    with pytest.raises(Mismatch, match=r"start is .* there and null here"):
+        train(**asked, training=Training(batches=1, batch_size=8))
+    with pytest.raises(Mismatch, match=r"training\.start is null there and \"presolve\" here"):
+        train(**asked, training=Training(batches=1, batch_size=8, start="presolve"))
+    with pytest.raises(Mismatch, match=r"training\.presolve_blocks is \[\] there and \[0\] here"):
+        train(**asked, training=Training(batches=1, batch_size=8, presolve_blocks=(0,)), start=stack)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_normal_weights_and_uniform_biases() -> None:
+    network = Life(m_factor=40, steps=2).network()
+    stack = initialise(network, [1, 2, 3], scheme="normal_uniform", std=0.02)
+    weights = torch.cat([t.flatten(1) for name, t in stack.tensors.items() if name.endswith("weight")], 1).double()
+    biases = torch.cat([t.flatten(1) for name, t in stack.tensors.items() if name.endswith("bias")], 1).double()
+    count = weights[0].numel()
+    assert abs(weights.mean()) < 4 * 0.02 / (3 * count) ** 0.5
+    assert abs(weights.std() / 0.02 - 1) < 4 / (6 * count) ** 0.5
+    within = [(weights.abs() < k * 0.02).double().mean().item() for k in (1, 2)]
+    assert within == pytest.approx([0.6827, 0.9545], abs=4 * (0.25 / (3 * count)) ** 0.5)
+    assert biases.min() >= -1
+    assert biases.max() <= 1
+    assert biases.abs().max() > 0.98
+    assert abs(biases.mean()) < 4 / (3 * biases.numel()) ** 0.5
+    assert abs(biases.square().mean() - 1 / 3) < 4 * (4 / 45 / biases.numel()) ** 0.5
+    assert torch.equal(stack.flatten(), initialise(network, [1, 2, 3], scheme="normal_uniform", std=0.02).flatten())
+    other = initialise(network, [9, 3, 1], scheme="normal_uniform", std=0.02)
+    assert torch.equal(other.flatten()[[2, 1]], stack.flatten()[[0, 2]])
+    doubled = initialise(network, [1, 2, 3], scheme="normal_uniform", std=0.02, scale=2.0)
+    assert torch.equal(doubled.flatten(), 2 * stack.flatten())
+    wide = initialise(network, [1, 2, 3], scheme="normal_uniform", std=0.2)
+    torch.testing.assert_close(wide["net.0.0.weight"], 10 * stack["net.0.0.weight"])
+    assert torch.equal(wide["net.0.0.bias"], stack["net.0.0.bias"])

@@ -29,7 +29,7 @@ def crossed_shares(outcomes: Float[np.ndarray, "row column"]) -> Shares:
 
     Rows and columns are random effects, estimated from the mean squares (S. R. Searle, G. Casella, C. E. McCulloch,
     *Variance Components*, 1992, ch. 4). Intervals (95 %, normal) from the jackknife, leaving out one row and one column
-    at a time. Raises `LandscapeError` for a table with fewer than three rows or columns.
+    at a time, cut to [0, 1]. Raises `LandscapeError` for a table with fewer than three rows or columns.
 
     >>> crossed_shares(np.arange(4.0)[:, None] + np.zeros(5)).rows[0]
     1.0
@@ -44,7 +44,8 @@ def crossed_shares(outcomes: Float[np.ndarray, "row column"]) -> Shares:
         (len(each) - 1) / len(each) * ((each - each.mean(0)) ** 2).sum(0) for each in (without_row, without_column)
     )
     reach = float(special.ndtri((1 + CONFIDENCE) / 2)) * np.sqrt(variance)
-    low, high = whole - reach, whole + reach
+    low, high = (np.clip(end, 0, 1) for end in (whole - reach, whole + reach))
+    low, high = np.minimum(low, whole), np.maximum(high, whole)
     parts = [(float(whole[k]), float(low[k]), float(high[k])) for k in range(3)]
     return Shares(*parts)
 

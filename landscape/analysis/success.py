@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float
 from landscape.intervals import Proportion, bootstrap
 from landscape.params import Stack
 from landscape.problem import Problem
+from landscape.sweep import Sweep
 
-__all__ = ["DEFINITIONS", "Row", "Success", "as_csv", "as_document", "success"]
+__all__ = ["DEFINITIONS", "Row", "Success", "as_csv", "as_document", "of_sweep", "success"]
 
 #: What is counted, for tables and captions.
 DEFINITIONS = {
@@ -84,6 +85,15 @@ def success(
         baselines=problem.baselines(objective),
         exact=None if whole.sampled else whole(stack)["solved"].cpu().numpy() == 1,
     )
+
+
+def of_sweep(sweep: Sweep, *, device: str | torch.device = "cpu", **test: Any) -> list[Row]:
+    """Success of every finished cell of a sweep, in the order of its grid; `test` is what `success` takes."""
+    return [
+        Row(cell.values, success(cell.problem, cell.stack(), device=device, **test))
+        for cell in sweep.cells()
+        if cell.finished
+    ]
 
 
 def as_document(rows: Sequence[Row]) -> list[dict[str, Any]]:

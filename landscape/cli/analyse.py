@@ -162,31 +162,26 @@ def _success(
     """How many members of RUN, or of each finished cell of SWEEP, get random test boards right.
 
     Whole boards and cells are counted apart, and what answering that all is dead would get stands beside them: with
-    several steps most of a board dies out by itself. Where all there is can be enumerated, the exact answer is given too.
+    several steps most of a board dies out by itself. Where all there is can be enumerated, the exact answer stands too.
     """
-    from landscape.analysis.success import DEFINITIONS, Row, as_csv, as_document, success
+    from landscape.analysis.success import DEFINITIONS, Row, as_csv, as_document, of_sweep, success
     from landscape.files import replacing
     from landscape.places import run_members
     from landscape.sweep import Sweep
 
     settings: dict[str, Any] = {"samples": boards, "seed": sample_seed, "device": device}
     settings |= _given(conditions)
-    rows, tested = [], []
     if (Path(place) / "sweep.json").exists():
         cells = Sweep.open(Path(place)).cells()
-        finished = [cell for cell in cells if cell.finished]
-        if not finished:
+        rows = of_sweep(Sweep.open(Path(place)), **settings)
+        tested = [cell.problem for cell in cells]
+        if not rows:
             raise LandscapeError(f"{place} has no finished cell yet: repeat the command that began it")
-        if len(finished) < len(cells):
-            remark(f"{len(cells) - len(finished)} of {len(cells)} cells are not finished and left out")
-        for cell in finished:
-            _, stack = run_members(str(cell.path))
-            rows.append(Row(cell.values, success(cell.problem, stack, **settings)))
-            tested.append(cell.problem)
+        if len(rows) < len(cells):
+            remark(f"{len(cells) - len(rows)} of {len(cells)} cells are not finished and left out")
     else:
         chosen, stack = run_members(place, chosen_problem(problem, options))
-        rows.append(Row({}, success(chosen, stack, **settings)))
-        tested.append(chosen)
+        rows, tested = [Row({}, success(chosen, stack, **settings))], [chosen]
     for warning in dict.fromkeys(each.test_remark(**_given(conditions)) for each in tested):
         if warning:
             remark(warning)

@@ -23,7 +23,7 @@ _VERBS = {
     "walk": ("landscape.cli.walk:command", "Evaluate the loss along straight lines between two points."),
     "verify": ("landscape.cli.verify:command", "Is every landmark of a problem what it says it is?"),
     "analyse": ("landscape.cli.analyse:command", "Barriers of a walk; outcomes and clusters of a run."),
-    "plot": ("landscape.cli.plot:command", "Draw walks, barriers, outcomes, clusters and rules."),
+    "plot": ("landscape.cli.plot:command", "Draw walks, barriers, outcomes, clusters, success and rules."),
     "info": ("landscape.cli.info:command", "What is this file, who made it, and how?"),
 }
 

@@ -205,6 +205,7 @@ def computing(command: Command) -> Command:
 
 
 def device(ctx: click.Context, param: click.Parameter, name: str) -> str:
+    """Callback of `--device`: what auto stands for here; raises `LandscapeError` for a device that is not there."""
     import torch
 
     if name == "auto":

@@ -10,6 +10,7 @@ from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.options import chosen_problem, output, problem_choice
 from landscape.curves import Curves
+from landscape.errors import LandscapeError
 from landscape.files import refuse_existing
 
 __all__ = ["command"]
@@ -21,7 +22,7 @@ _definition = click.option(
 
 @click.group("plot")
 def command() -> None:
-    """Draw walks, barriers, outcomes, clusters and rules, each as PNG and SVG; prints the files' paths."""
+    """Draw walks, barriers, outcomes, clusters, success and rules, each as PNG and SVG; prints the files' paths."""
 
 
 @command.command("walk")
@@ -93,6 +94,66 @@ def _clusters(run: str, cut: float | None, problem: str | None, options: tuple[s
         lambda ax: figures.dendrogram(ax, found, names=names, solved=solved), caption=caption, size=(7.2, 4.2)
     )
     _save(figure, f"{Path(run).name}-clusters", **where)
+
+
+@command.command("success")
+@click.argument("place", metavar="SWEEP", type=click.Path(path_type=Path))
+@click.option("--x", help="Option along the axis. [default: the last that the sweep varies]")
+@click.option("--by", help="Option with a curve for each value. [default: the one before, if there is one]")
+@click.option("--panels", help="Option with a panel for each value. [default: the one before that, if there is one]")
+@click.option(
+    "--rate",
+    type=click.Choice(["solved", "exact", "samples", "cells"]),
+    default="solved",
+    help="Networks right on all test boards, or on all patterns; share of test boards entirely right, or of cells.",
+)
+@click.option("--boards", type=click.IntRange(min=1), default=1000, help="Random test boards, the same for all.")
+@output("PNG or SVG file. [default: plots/SWEEP-RATE.png]")
+def _success(
+    place: Path, x: str | None, by: str | None, panels: str | None, rate: Any, boards: int, **where: Any
+) -> None:
+    """Success of the finished cells of SWEEP over what it varied, with intervals and the score of dead boards."""
+    from landscape.analysis.success import DEFINITIONS, of_sweep
+    from landscape.figures.success import NAMES, RATES, success_series
+    from landscape.sweep import Sweep
+
+    rows = of_sweep(Sweep.open(place), samples=boards)
+    if not rows:
+        raise LandscapeError(f"{place} has no finished cell yet: repeat the command that began it")
+    left = [key for key in rows[0].values if key not in (x, by, panels)]
+    x = x or left.pop()
+    by = by or (left.pop() if left else None)
+    panels = panels or (left.pop() if left else None)
+    if left:
+        raise LandscapeError(f"{place} varies {', '.join(left)} too: a figure shows three options, sweep fewer")
+    if panels is not None and panels not in rows[0].values:
+        raise LandscapeError(f"{place} does not vary '{panels}': it has {', '.join(rows[0].values)}")
+    drawn = []
+    for value in dict.fromkeys(row.values[panels] if panels else None for row in rows):
+        own = [row for row in rows if panels is None or row.values[panels] == value]
+        drawn.append(
+            (f"{NAMES.get(panels, panels)} = {value}" if panels else "", success_series(own, x=x, by=by, rate=rate))
+        )
+    caption = (
+        f"{place}: {len(rows[0].success.solved)} members a cell. Drawn: {DEFINITIONS[_DEFINED[rate]]}. {boards} test "
+        "boards; 95 % intervals: Wilson's for networks, bootstrap over members for rates (faint: members)."
+    )
+    numbers = all(isinstance(row.values[x], int | float) for row in rows)
+    categories = () if numbers else [str(each) for each in dict.fromkeys(str(row.values[x]) for row in rows)]
+    figure = figures.series_figure(
+        drawn,
+        xlabel=NAMES.get(x, x),
+        ylabel=RATES[rate],
+        xscale="linear" if numbers else "category",
+        categories=categories,
+        caption=caption,
+        baseline="all dead",
+    )
+    _save(figure, f"{place.name}-{rate}", **where)
+
+
+#: Which definition a rate has.
+_DEFINED = {"solved": "solved", "exact": "exact", "samples": "sample_rate", "cells": "cell_rate"}
 
 
 @command.command("rule")

@@ -16,12 +16,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from landscape import figures, provenance
-from landscape.analysis.success import Row, as_csv, as_document, success
+from landscape.analysis.success import Row, as_csv, as_document, of_sweep
 from landscape.cli.report import Progress
 from landscape.curves import Curves
 from landscape.files import replacing, write_json
 from landscape.params import Stack
-from landscape.places import run_members
 from landscape.problem import Problem
 from landscape.store import Run
 from landscape.sweep import Sweep, sweep
@@ -114,13 +113,7 @@ class Study:
 
     def test(self, done: Sweep, **conditions: Any) -> list[Row]:
         """Success of each cell of a sweep."""
-        return [
-            Row(
-                cell.values,
-                success(cell.problem, run_members(str(cell.path), cell.problem)[1], device=self.device, **conditions),
-            )
-            for cell in done.cells()
-        ]
+        return of_sweep(done, device=self.device, **conditions)
 
     def keep_rows(self, rows: Sequence[Row], part: str = "", **more: Any) -> None:
         """Write a table of success as JSON and CSV."""

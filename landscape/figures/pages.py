@@ -76,7 +76,10 @@ def sheet(
     size: tuple[float, float], caption: str, rows: int, ratios: Sequence[float] = (1,)
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure with its axes row by row and its caption, wrapped, below them."""
-    text = textwrap.fill(caption, int(16.2 * size[0]))
+    # Sizes of boards stay on one line: `textwrap` breaks at no no-break space.
+    text = textwrap.fill(
+        re.sub(r"(?<=\d) x (?=\d)", "\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}", caption), int(15.6 * size[0])
+    )
     figure = Figure(figsize=(size[0], size[1] + (0.15 * (text.count("\n") + 1) if text else 0)))
     grid = figure.add_gridspec(rows, len(ratios), width_ratios=ratios)
     if text:

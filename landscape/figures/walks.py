@@ -234,7 +234,7 @@ def _mark_start(ax: Axes, curves: Curves, loss: Float[np.ndarray, "line point"])
     if len(set(_starts(curves))) == 1 and np.isfinite(at[1]):
         ax.plot(*at, marker="*", ms=10, color=INK, mec="white", mew=0.6, ls="", zorder=5, gid="start")
         # Below the star, where few lines pass, unless that is outside.
-        offset, side = ((4, 4), "bottom") if at[1] <= np.nanmin(loss) else ((3, -6), "top")
+        offset, side = ((4, 4), "bottom") if at[1] <= 3 * np.nanmin(loss) else ((3, -6), "top")
         ax.annotate(_start(curves), at, offset, textcoords="offset points", va=side, size="small", zorder=5)
 
 
