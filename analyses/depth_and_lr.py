@@ -17,7 +17,7 @@ def main() -> None:
         full="20 seeds, m = 10 and 20, 10,000 batches of 128 boards: about 2 hours on a GPU (estimate)",
     )
     seeds, batches, size = (8, 1000, 32) if study.quick else (20, 10_000, 128)
-    rates = (3e-4, 1e-3, 3e-3, 1e-2) if study.quick else (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+    rates = (1e-3, 3e-3, 1e-2, 3e-2) if study.quick else (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     rows = study.test(
         study.sweep(
             grid={"d_factor": (1.0, 1.5, 2.0), "lr": rates},

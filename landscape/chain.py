@@ -6,7 +6,7 @@ layers, padding and elementwise activations, which may begin with a table; other
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,17 @@ __all__ = ["Chain"]
 
 #: From the derivative of the loss in a layer's outputs to that in its inputs.
 Pull = Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class Part(Protocol):
+    """A part of the data."""
+
+    @property
+    def inputs(self) -> Shaped[Tensor, "members feature *space sample"]: ...
+
+
+P = TypeVar("P", bound=Part)
 
 
 class _Activation(NamedTuple):
@@ -64,18 +75,19 @@ class Chain:
     def gradient(
         self,
         stack: Stack,
-        parts: Iterable[Shaped[Tensor, "members feature *space sample"]],
-        slope: Callable[[int, Float[Tensor, "member out *space sample"]], Float[Tensor, "member out *space sample"]],
+        parts: Iterable[P],
+        slope: Callable[[P, Float[Tensor, "member out *space sample"]], Float[Tensor, "member out *space sample"]],
     ) -> Float[Tensor, "member parameter"]:
         """The gradient of a loss, ordered as by `Stack.flatten`, over data that comes in parts.
 
-        `slope` gives the derivative of the loss in the outputs, from the number of a part and its outputs. What a table
+        `slope` gives the derivative of the loss in a part's outputs. What a table
         is looked up for is computed once for all parts, forth and back.
         """
         pulls: dict[str, Tensor] = {}
         head: list[Pull] = []
         rows = row_pull = None
-        for number, inputs in enumerate(parts):
+        for part in parts:
+            inputs = part.inputs
             tape: list[Pull] = []
             if inputs.is_floating_point():
                 x = self._forward(self._layers, stack, inputs, pulls, tape, shared=True)
@@ -86,7 +98,7 @@ class Chain:
                 codes = inputs if len(inputs) == 1 else inputs.long()
                 x = look_up(rows, codes)
                 x = self._forward(self._tail, stack, x, pulls, tape, shared=False)
-            pull = slope(number, x)
+            pull = slope(part, x)
             while tape:
                 pull = tape.pop()(pull)
             if row_pull is not None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,46 +11,24 @@ from landscape.errors import LandscapeError, Mismatch, Unsupported
 from landscape.files import refuse_existing
 from landscape.params import Stack, concatenate, fingerprint, require_same_shapes, stack_state_dicts
 from landscape.places import fitting
-from landscape.problem import Problem, create, find, require_fields
+from landscape.problem import Problem, Renaming, create, find, require_fields
 from landscape.store import ENDINGS, Checkpoint, Run, read_state_dict, read_tensors
 
-__all__ = ["OtherNames", "import_run"]
+__all__ = ["import_run"]
 
 #: The step of an imported run's only checkpoint; how many steps led there the files do not say.
 STEP = 0
 
-#: File names of the study's code, now and earlier (bfirner/dnn_game_of_life): the only ones that are read.
-_FILE_NAMES = (
-    r"gol_model_(?:presolve_)?steps(?P<steps>\d+)_m(?P<m_factor>\d+)_d(?P<d_factor>\d+(?:\.\d+)?)_seed(?P<seed>\d+)\.pyt",
-    r"gol_model_(?P<steps>\d+)_(?P<m_factor>\d+)_(?P<d_factor>\d+(?:\.\d+)?)_seed_(?P<seed>\d+)\.pyt",
-)
-
-
-class OtherNames(Mismatch):
-    """Raised by a problem's `infer` for tensors of its architecture under other names, which an import then renames.
-
-    `names` leads from a checkpoint's names to the problem's, `fields` are what the names give away, and the message
-    says where such names come from.
-    """
-
-    def __init__(self, message: str, *, names: Mapping[str, str], fields: Mapping[str, Any]) -> None:
-        super().__init__(message)
-        self.names, self.fields = dict(names), dict(fields)
-
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
-    """What files say beside the given fields: by tensors, by file names; and how tensors are renamed, and why."""
+class _Reading:
+    """The problem of some files, how their tensors are renamed, and which fields tensors and file names said."""
 
-    inferred: Mapping[str, Any]
-    named: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    remark: str | None = None
-
-    def rename(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint with its tensors under the problem's names."""
-        tensors = {self.renamed.get(name, name): tensor for name, tensor in checkpoint.stack.tensors.items()}
-        return dataclasses.replace(checkpoint, stack=Stack(tensors))
+    problem: Problem
+    renaming: Renaming = Renaming()
+    inferred: Collection[str] = ()
+    named: Collection[str] = ()
+    seeds: Sequence[int] = ()
 
 
 def import_run(
@@ -66,10 +44,10 @@ def import_run(
 
     Fields of the problem are those of `options`, else what names and shapes of the tensors give away, else the
     problem's defaults; the run's `imported` says which is which. Seeds are 0, 1, ... in the order of the files unless
-    they are given. Where `options` has no steps and all files are named as the study's code named them, the names say
-    steps, depth factor and, if they differ, seeds. Raises `Mismatch` for files of different architectures or of another
-    than the problem's, and for a name that its tensors contradict, `LandscapeError` for parameters that are NaN or
-    infinite; nothing is written unless all files fit.
+    they are given; if all files are named in a way that the problem knows, the names say further fields and, where they
+    differ, seeds. Raises `Mismatch` for files of different architectures or of another than the problem's, and for a
+    name that its tensors contradict, `LandscapeError` for parameters that are NaN or infinite; nothing is written
+    unless all files fit.
     """
     _require_free(path, force=force)
     files = _expanded(files)
@@ -79,24 +57,24 @@ def import_run(
     for file, member in zip(files[1:], members[1:], strict=True):
         require_same_shapes(members[0].stack, member.stack, names=(str(files[0]), str(file)))
     options = dict(options or {})
-    problem, found = _problem(problem_name, options, members[0].stack, files)
-    in_names = [] if seeds is not None or not found.named else [_name_fields(file)["seed"] for file in files]
-    seeds_named = len(set(in_names)) == len(files)
-    seeds = in_names if seeds_named else list(range(len(files)) if seeds is None else seeds)
+    reading = _read(problem_name, options, members[0].stack, files)
+    seeds_named = seeds is None and bool(reading.seeds)
+    seeds = list((reading.seeds or range(len(files))) if seeds is None else seeds)
     _require_seeds(seeds, files)
-    stack = concatenate([fitting(problem, found.rename(member)).stack for member in members])
-    config = problem.config()
+    renaming, config = reading.renaming, reading.problem.config()
+    renamed = (dataclasses.replace(one, stack=Stack(renaming.apply(one.stack.tensors))) for one in members)
+    stack = concatenate([fitting(reading.problem, member).stack for member in renamed])
     imported = {
         "files": [str(file) for file in files],
         "sha256": [member.sources[0].digest for member in members],
         "given": sorted(options),
-        "named": sorted([*found.named, *(["seeds"] if seeds_named else [])]),
-        "inferred": sorted(found.inferred),
-        "assumed": sorted(config.keys() - options.keys() - found.named.keys() - found.inferred.keys()),
-        **({"renamed": dict(found.renamed), "remark": found.remark} if found.renamed else {}),
+        "named": sorted([*reading.named, *(["seeds"] if seeds_named else [])]),
+        "inferred": sorted(reading.inferred),
+        "assumed": sorted(config.keys() - {*options, *reading.named, *reading.inferred}),
+        **({"renamed": dict(renaming.names), "remark": renaming.remark} if renaming.names else {}),
     }
     document = {
-        "problem": {"name": problem.name, "config": config},
+        "problem": {"name": reading.problem.name, "config": config},
         "imported": imported,
         "training": {"imported": True},
         "seeds": seeds,
@@ -175,96 +153,81 @@ def _member(file: Path) -> Checkpoint:
     return Checkpoint(stack_state_dicts([state_dict]), (source,), None)
 
 
-def _problem(name: str, given: Mapping[str, Any], stack: Stack, files: Sequence[Path]) -> tuple[Problem, _Found]:
-    """The problem that the tensors, the file names and the given fields describe, and what was found out."""
+def _read(name: str, given: Mapping[str, Any], stack: Stack, files: Sequence[Path]) -> _Reading:
+    """What the given fields, the tensors and the file names say."""
     problem = find(name)
     if isinstance(problem, Problem):
-        return create(name, given), _Found({})
+        return _Reading(create(name, given))
     require_fields(name, problem, given)
-    named = _named(problem, given, stack, files)
-    known = {**named, **given}
+    renaming = problem.rename(stack.shapes, **given)
+    shapes = renaming.apply(stack.shapes)
+
+    def infer(**known: Any) -> dict[str, Any]:
+        try:
+            return problem.infer(shapes, **known)
+        except (Mismatch, Unsupported) as error:
+            raise type(error)(f"{files[0]}: {error}") from error
+
+    inferred, named, seeds = dict(renaming.fields), dict[str, Any](), list[int]()
     try:
-        found = _inferred(problem, stack, known)
-    except Unsupported as error:
+        named, seeds = _named(problem, given, infer, files)
+        inferred |= infer(**named, **given)
+    except Unsupported:
         # Where the tensors say nothing the user has to; a problem without fields has nothing to say.
         if not given and dataclasses.fields(problem):  # type: ignore[arg-type]
-            raise Unsupported(f"{files[0]}: {error}") from error
-        found = _Found({})
-    except Mismatch as error:
-        raise Mismatch(f"{files[0]}: {error}") from error
-    for key, value in found.inferred.items():
+            raise
+    known = {**named, **given}
+    for key, value in inferred.items():
         if key in known and known[key] != value:
             raise Mismatch(
                 f"{files[0]}: {key}={known[key]} does not fit its tensors, which say {key}={value}: leave it out"
             )
-    inferred = {key: value for key, value in found.inferred.items() if key not in known}
-    return create(name, {**inferred, **known}), dataclasses.replace(found, inferred=inferred, named=named)
+    return _Reading(create(name, {**inferred, **known}), renaming, inferred.keys() - known.keys(), named, seeds)
 
 
-def _inferred(problem: type[Problem], stack: Stack, known: Mapping[str, Any]) -> _Found:
-    """What the tensors say, under the problem's names or under others that it knows."""
-    try:
-        return _Found(problem.infer(stack.shapes, **known))
-    except OtherNames as other:
-        shapes = {other.names.get(name, name): shape for name, shape in stack.shapes.items()}
-        fields = {**other.fields, **problem.infer(shapes, **known)}
-        return _Found(fields, renamed=other.names, remark=str(other))
-
-
-def _name_fields(file: Path) -> dict[str, Any]:
-    """What the name of one of the study's files says; nothing for other names."""
-    for pattern in _FILE_NAMES:
-        if match := re.fullmatch(pattern, file.name):
-            return {key: float(text) if key == "d_factor" else int(text) for key, text in match.groupdict().items()}
-    return {}
-
-
-def _named(problem: type[Problem], given: Mapping[str, Any], stack: Stack, files: Sequence[Path]) -> dict[str, Any]:
-    """Steps and depth factor by the names of the files; nothing unless all names agree with tensors and one another.
+def _named(
+    problem: type[Problem], given: Mapping[str, Any], infer: Callable[..., dict[str, Any]], files: Sequence[Path]
+) -> tuple[dict[str, Any], list[int]]:
+    """What the file names say beside tensors and given fields, and seeds; nothing unless all names say the same fields.
 
     Raises `Mismatch` for a name that contradicts the tensors or what is given.
     """
-    fields = {field.name for field in dataclasses.fields(problem)}  # type: ignore[arg-type]
-    if "steps" in given or not {"steps", "m_factor", "d_factor"} <= fields:
-        return {}
-    says = []
-    for file in files:
-        said = _name_fields(file)
-        said.pop("seed", None)
-        if said and said not in says:
-            try:
-                _require_agreement(problem, {**said, **given}, stack, file, said)
-            except Unsupported:  # nothing to compare it with
-                return {}
-        says.append(said)
+    says = [problem.named_fields(file.name) for file in files]
+    seeds = [said.pop("seed", None) for said in says]
+    if any(next(iter(said), None) in given for said in says):
+        return {}, []
+    for number, (file, said) in enumerate(zip(files, says, strict=True)):
+        if said and said not in says[:number] and (other := _contradiction(problem, given, infer, said)):
+            raise Mismatch(f"{file}: its name says {_listed(said)}, {other}: rename the file, or {_unread(said)}")
     if not all(says):
-        return {}
+        return {}, []
     for file, said in zip(files, says, strict=True):
         if said != says[0]:
             raise Mismatch(
                 f"{files[0]} and {file} are of different problems by their names, {_listed(says[0])} and "
-                f"{_listed(said)}: import them apart, or give -O steps=N and names are not read"
+                f"{_listed(said)}: import them apart, or {_unread(said)}"
             )
-    return {key: says[0][key] for key in ("steps", "d_factor") if key not in given}
+    said = {**says[0], **given}
+    named = {key: said[key] for key in said.keys() - infer(**said).keys() - given.keys()}
+    return named, seeds if None not in seeds and len(set(seeds)) == len(seeds) else []
 
 
-def _require_agreement(
-    problem: type[Problem], known: Mapping[str, Any], stack: Stack, file: Path, said: Mapping[str, Any]
-) -> None:
-    remedy = "rename the file, or give -O steps=N and names are not read"
-    if wrong := {key: known[key] for key in said if known[key] != said[key]}:
-        raise Mismatch(f"{file}: its name says {_listed(said)}, not {_listed(wrong)}: {remedy}")
+def _contradiction(
+    problem: type[Problem], given: Mapping[str, Any], infer: Callable[..., dict[str, Any]], said: Mapping[str, Any]
+) -> str:
+    """What is given, or what the tensors say, against what a file name says; empty if nothing is."""
+    if wrong := {key: given[key] for key in said if key in given and given[key] != said[key]}:
+        return f"not {_listed(wrong)}"
     try:
-        inferred = _inferred(problem, stack, known).inferred
+        inferred = infer(**{**said, **given})
     except Mismatch:
-        try:
-            alone = _inferred(problem, stack, {}).inferred
-        except Mismatch as error:
-            raise Mismatch(f"{file}: {error}") from error
-        inferred = {key: alone[key] for key in ("steps", "m_factor") if key in alone} | {"d_factor": 1.0}
-    if any(inferred.get(key, value) != value for key, value in said.items()):
-        says = _listed({key: inferred[key] for key in said if key in inferred})
-        raise Mismatch(f"{file}: its name says {_listed(said)}, but its tensors {says}: {remedy}")
+        inferred = problem(**infer()).config()
+    inferred = {key: inferred[key] for key in said if key in inferred}
+    return "" if inferred.items() <= said.items() else f"but its tensors {_listed(inferred)}"
+
+
+def _unread(said: Mapping[str, Any]) -> str:
+    return f"give -O {next(iter(said))}=N and names are not read"
 
 
 def _listed(fields: Mapping[str, Any]) -> str:

@@ -191,7 +191,8 @@ class Objective:
     @functools.cached_property
     def dtype(self) -> torch.dtype:
         """Element type of the computation."""
-        return self.precision or self.data.samples(0, SAMPLE_MULTIPLE).inputs.dtype
+        dtype = self.data.samples(0, SAMPLE_MULTIPLE).inputs.dtype
+        return self.precision or (dtype if dtype.is_floating_point else torch.float32)
 
     def __call__(self, stack: Stack) -> dict[str, Float[Tensor, " member"]]:
         """Loss and metrics of each member."""
@@ -296,32 +297,26 @@ class Objective:
 
     def _gradient(self, stack: Stack, data: Data, noise: Noise | None, with_loss: bool) -> tuple[Tensor, Tensor]:
         """Loss and flat gradient of one chunk of members, accumulated over chunks of samples."""
-        losses: list[Tensor] = []
-        gradients: list[Tensor] = []
+        loss = torch.full((len(stack),), 0.0 if with_loss else math.nan, dtype=self.dtype, device=self.device)
         if self._chain and noise is None:
-            parts: list[Batch] = []
 
-            def inputs() -> Iterator[Tensor]:
-                for part in self._sample_chunks(data):
-                    parts.append(part)
-                    yield part.inputs
-
-            def slope(number: int, outputs: Tensor) -> Tensor:
-                part = parts.pop()
+            def slope(part: Batch, outputs: Tensor) -> Tensor:
+                nonlocal loss
                 if with_loss:
-                    losses[:] = [sum(losses, self._weighed_loss(part, outputs))]  # many small ones would split the heap
+                    loss = loss + self._weighed_loss(part, outputs)
                 return self._pull(part, outputs)
 
-            gradient = self._chain.gradient(stack, inputs(), slope)
-            return sum(losses, torch.zeros(()) if with_loss else gradient.new_full((len(stack),), math.nan)), gradient
+            gradient = self._chain.gradient(stack, self._sample_chunks(data), slope)
+            return loss, gradient
+        gradient = torch.zeros(len(stack), stack.parameters, dtype=stack.dtype, device=stack.device)
         for number, part in enumerate(self._sample_chunks(data)):
             source = _own_streams(noise, number) if noise else None
             leaves = Stack({name: tensor.detach().requires_grad_() for name, tensor in stack.tensors.items()})
-            loss = self.loss(leaves, part, source)
-            pieces = torch.autograd.grad(loss.sum(), list(leaves.tensors.values()))
-            gradients.append(torch.cat([piece.flatten(1) for piece in pieces], dim=1))
-            losses.append(loss.detach())
-        return sum(losses[1:], losses[0]), sum(gradients[1:], gradients[0])
+            part_loss = self.loss(leaves, part, source)
+            pieces = torch.autograd.grad(part_loss.sum(), list(leaves.tensors.values()))
+            gradient = gradient + torch.cat([piece.flatten(1) for piece in pieces], dim=1)
+            loss = loss + part_loss.detach()
+        return loss, gradient
 
     @functools.cached_property
     def _chain(self) -> Chain | None:
@@ -335,7 +330,7 @@ class Objective:
         slope = self.metrics["loss"].slope
         if slope is not None:
             weights = batch.weights.to(outputs.dtype)
-            return slope(outputs, batch.targets).mul_(weights.view(len(weights), *[1] * (outputs.ndim - 2), -1))
+            return slope(outputs, batch.targets) * weights.view(len(weights), *[1] * (outputs.ndim - 2), -1)
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
             (pull,) = torch.autograd.grad(self._weighed_loss(batch, leaf).sum(), leaf)

@@ -12,7 +12,7 @@ from torch import Tensor
 from landscape.errors import Mismatch
 from landscape.files import digest
 
-__all__ = ["Stack", "concatenate", "fingerprint", "lerp", "require_same_shapes", "stack_state_dicts"]
+__all__ = ["Stack", "concatenate", "fingerprint", "in_order", "lerp", "require_same_shapes", "stack_state_dicts"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,6 +135,14 @@ def require_same_shapes(a: Stack, b: Stack, *, names: tuple[str, str] = ("one", 
     ]
     order = "the same tensors in another order" if not any(parts) else "; ".join(part for part in parts if part)
     raise Mismatch(f"{names[0]} and {names[1]} are of different architectures: {order}")
+
+
+def in_order(stack: Stack, template: Stack, *, name: str = "the stack") -> Stack:
+    """The stack with its tensors in the template's order; raises `Mismatch` if they are not of one architecture."""
+    if stack.tensors.keys() == template.tensors.keys():
+        stack = Stack({name: stack[name] for name in template.tensors})
+    require_same_shapes(stack, template, names=(name, "the problem's network"))
+    return stack
 
 
 def stack_state_dicts(state_dicts: Iterable[Mapping[str, Tensor]]) -> Stack:

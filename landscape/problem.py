@@ -7,7 +7,7 @@ import abc
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +19,7 @@ from landscape.intervals import Proportion
 from landscape.objective import Data, Metric, Objective
 from landscape.params import Stack
 
-__all__ = ["BUILT_IN", "Axis", "Problem", "Symmetry", "Verification", "create", "find", "option", "verify"]
+__all__ = ["BUILT_IN", "Axis", "Problem", "Renaming", "Symmetry", "Verification", "create", "find", "option", "verify"]
 
 #: Problems that ship with the package, as import strings.
 BUILT_IN = {"life": "landscape.problems.life:Life"}
@@ -34,6 +34,19 @@ Symmetry = tuple[tuple[int, tuple[Axis, ...]], ...]
 def option(default: Any, text: str) -> Any:
     """A field of a problem that the command line offers as an option, with its help."""
     return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Renaming:
+    """Other names of a problem's tensors: from those to its own, the fields they give away, and whence they come."""
+
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    remark: str = ""
+
+    def apply(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """Tensors, or their shapes, under the problem's names."""
+        return {self.names.get(name, name): tensor for name, tensor in tensors.items()}
 
 
 class Problem(abc.ABC):
@@ -130,6 +143,19 @@ class Problem(abc.ABC):
         raise Unsupported(
             f"problem '{cls.name}' cannot tell its architecture from a checkpoint's tensors: name it with -O KEY=VALUE"
         )
+
+    @classmethod
+    def rename(cls, names: Collection[str], /, **given: Any) -> Renaming:
+        """How to rename tensors that bear none of the problem's own names, with fields beside the given; here not."""
+        return Renaming()
+
+    @classmethod
+    def named_fields(cls, file_name: str) -> dict[str, Any]:
+        """What a checkpoint's file name of a known form says: fields, and `seed`; nothing for other names.
+
+        No name is read by an import that is given the first field.
+        """
+        return {}
 
     def config(self) -> dict[str, Any]:
         """Every field, defaults included, as JSON values."""

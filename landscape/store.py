@@ -23,7 +23,7 @@ from landscape import provenance
 from landscape.curves import Source
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import differences, read_json, replacing, write_json
-from landscape.params import Stack, fingerprint, require_same_shapes, stack_state_dicts
+from landscape.params import Stack, fingerprint, in_order, require_same_shapes, stack_state_dicts
 
 __all__ = ["Checkpoint", "Run", "load", "read_state_dict", "read_tensors", "write_tensors"]
 
@@ -308,11 +308,7 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
 
 def require_same_architecture(checkpoint: Checkpoint, template: Stack) -> Stack:
     """The checkpoint's stack in the template's order of tensors; raises `Mismatch` listing what differs."""
-    stack = checkpoint.stack
-    if stack.tensors.keys() == template.tensors.keys():
-        stack = Stack({name: stack[name] for name in template.tensors})
     try:
-        require_same_shapes(stack, template, names=("the checkpoint", "the problem's network"))
+        return in_order(checkpoint.stack, template, name="the checkpoint")
     except Mismatch as error:
         raise Mismatch(f"{checkpoint.sources[0].path}: {error}") from error
-    return stack

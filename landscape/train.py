@@ -17,7 +17,7 @@ from landscape.errors import LandscapeError, Mismatch, Unsupported
 from landscape.files import differences
 from landscape.initialisation import Scheme, initialise
 from landscape.objective import Chunk, Data, Objective, choose_chunk
-from landscape.params import Stack, fingerprint
+from landscape.params import Stack, fingerprint, in_order
 from landscape.places import place_of, verified_landmark
 from landscape.problem import Problem
 from landscape.stacked import Noise
@@ -197,17 +197,24 @@ def _probe(problem: Problem, training: Training, objective: Objective) -> Data:
 
 def _initial(problem: Problem, training: Training, seeds: Sequence[int], start: Stack | None) -> Stack:
     """Where each member starts."""
-    network = problem.network()
+    network, dtype = problem.network(), getattr(torch, training.dtype)
     if start is None:
         stack = initialise(network, seeds, scheme=training.init, std=training.init_std, scale=training.init_scale)
     elif len(start) in (1, len(seeds)):
         stack = start.select([0] * len(seeds) if len(start) == 1 else list(range(len(seeds))))
+        stack = in_order(stack, Stack({name: tensor[None] for name, tensor in network.state_dict().items()}))
+        if len(start) == 1 < len(seeds) and (training.data == "exact" or training.shared_data):
+            raise LandscapeError(
+                f"{len(seeds)} seeds that start at one point and see the same data would be equal: give one seed, or "
+                "each its own boards with --data boards"
+            )
     else:
         raise Mismatch(
             f"{len(seeds)} seeds cannot start from {len(start)} members: choose one with RUN/#seed, or as many"
         )
+    stack = stack.to(dtype)
     if names := _presolved_names(problem, training):
-        known = verified_landmark(problem, "presolve").to(stack.dtype)
+        known = verified_landmark(problem, "presolve").to(dtype)
         stack = Stack(
             {
                 name: known[name].expand(tensor.shape) if name in names else tensor

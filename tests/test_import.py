@@ -21,8 +21,9 @@ from torch import Tensor
 from landscape.cli import main
 from landscape.curves import Curves
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
-from landscape.imports import OtherNames, import_run
+from landscape.imports import import_run
 from landscape.params import fingerprint
+from landscape.problem import Renaming
 from landscape.problems.life import Life
 from landscape.store import Run, load
 
@@ -452,8 +453,12 @@ def test_shifted_names_of_normalized_networks(tmp_path: Path, blocks: int, m: in
 
 def test_names_that_are_shifted_otherwise_are_not_guessed() -> None:
     shifted = {name: tuple(tensor.shape) for name, tensor in normalized(3, 1).state_dict().items()}
-    with pytest.raises(OtherNames, match=r"^net\.0\.3, net\.0\.5 renamed to net\.0\.2, net\.0\.4 \(and so in"):
-        Life.infer(shifted)
+    found = Life.rename(shifted)
+    assert found.remark.startswith("net.0.3, net.0.5 renamed to net.0.2, net.0.4 (and so in other blocks): ")
+    assert found.apply(shifted) == study(3, 1)
+    assert found.fields == {"sigmoid": True, "normalize": False, "dropout": 0.4}
+    assert "dropout" not in Life.rename(shifted, dropout=0.0).fields
+    assert Life.rename(study(3, 1)) == Life.rename(paper(3, 1)) == Life.rename([]) == Renaming()
     names = {name.replace("net.2.2", "net.2.3").replace("net.2.4", "net.2.5"): name for name in shifted}
     for shapes in (
         {name: shifted[was] for name, was in names.items()},  # the last block too
@@ -461,6 +466,7 @@ def test_names_that_are_shifted_otherwise_are_not_guessed() -> None:
         shifted | {"net.0.2.weight": (1, 2, 1, 1)},
         shifted | {"net.3.0.weight": (2, 1, 3, 3)},
     ):
+        assert Life.rename(shapes) == Renaming()
         with pytest.raises(Mismatch, match="a checkpoint whose architecture cannot be inferred"):
             Life.infer(shapes)
 

@@ -322,10 +322,8 @@ print(peak() - before)
 HEADS = list(itertools.product(network.ACTIVATIONS, (False, True), (False, True)))
 
 
-def plain_loss(
-    problem: Life, state: dict[str, torch.Tensor], boards: np.ndarray, weights: np.ndarray
-) -> dict[str, float]:
-    """Loss and accuracy of the convolution on boards, each with its weight."""
+def plain_losses(problem: Life, state: dict[str, torch.Tensor], boards: np.ndarray) -> dict[str, np.ndarray]:
+    """Loss and accuracy of the convolution on each board."""
     net = problem.network().double().eval()
     net.load_state_dict(state)
     with torch.no_grad():
@@ -334,10 +332,15 @@ def plain_loss(
     outputs = outputs if problem.sigmoid else outputs.clamp(0, 1) if problem.loss == "bce" else outputs
     losses = (F.binary_cross_entropy if problem.loss == "bce" else F.mse_loss)(outputs, targets, reduction="none")
     right = (outputs > 0.5) == (targets > 0.5)
-    return {
-        "loss": float((losses.mean((1, 2)).numpy() * weights).sum()),
-        "accuracy": float((right.double().mean((1, 2)).numpy() * weights).sum()),
-    }
+    return {"loss": losses.mean((1, 2)).numpy(), "accuracy": right.double().mean((1, 2)).numpy()}
+
+
+def plain_loss(
+    problem: Life, state: dict[str, torch.Tensor], boards: np.ndarray, weights: np.ndarray
+) -> dict[str, float]:
+    """Loss and accuracy of the convolution on boards, each with its weight."""
+    each = plain_losses(problem, state, boards)
+    return {name: float((values * weights).sum()) for name, values in each.items()}
 
 
 @pytest.mark.parametrize(("activation", "sigmoid", "normalize"), HEADS)
@@ -362,9 +365,7 @@ def test_the_exact_objective_is_what_sampling_estimates(sigmoid: bool) -> None:
     stack = initialise(problem.network(), [4], scale=2.0).to(torch.float64)
     exact = problem.objective(dtype=torch.float64)(stack)
     boards = random_boards(torch.tensor([9]), 0, 2000, 10, 10, 0.4)[0].movedim(-1, 0).numpy().astype(int)
-    parts = [plain_loss(problem, stack.state_dict(0), board[None], np.ones(1)) for board in boards]
-    for name in ("loss", "accuracy"):
-        sample = np.array([part[name] for part in parts])
+    for name, sample in plain_losses(problem, stack.state_dict(0), boards).items():
         assert abs(sample.mean() - float(exact[name][0])) < 4 * sample.std(ddof=1) / 2000**0.5
 
 

@@ -346,7 +346,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("problem", [Life(), Life(steps=2, board="4x4", architecture="paper", activation="relu")])
 def test_a_training_begins_at_a_landmark(tmp_path: Path, problem: Life, dtype: Any) -> None:
-    training = Training(batches=1, start="presolve", dtype=dtype, batch_size=8)
+    training = Training(batches=1, start="presolve", dtype=dtype, batch_size=8, data="boards")
     run = train(problem, training, tmp_path / "run", seeds=[0, 1], data_seeds=[2, 3])
     landmark = problem.landmark("presolve").to(getattr(torch, dtype))
     first = run.checkpoint(0).stack
@@ -356,6 +356,25 @@ def test_a_training_begins_at_a_landmark(tmp_path: Path, problem: Life, dtype: A
     objective = problem.objective(samples=100, dtype=getattr(torch, dtype))
     assert objective(first)["loss"].tolist() == objective(landmark)["loss"].tolist() * 2
     assert run.document["training"]["start"] == "presolve"
+
+
+@pytest.mark.parametrize("training", [{"data": "exact"}, {"data": "boards", "shared_data": True}], ids=str)
+def test_seeds_that_would_be_equal_are_refused(tmp_path: Path, training: dict[str, Any]) -> None:
+    with pytest.raises(LandscapeError, match="2 seeds that start at one point and see the same data would be equal"):
+        train(Life(), Training(batches=1, start="presolve", **training), tmp_path / "run", seeds=[0, 1])
+    assert not (tmp_path / "run").exists()
+    train(Life(), Training(batches=1, start="presolve", **training), tmp_path / "run", seeds=[0])
+
+
+def test_the_order_of_tensors_of_a_start_does_not_matter(tmp_path: Path) -> None:
+    landmark = TWO_STEPS.landmark("presolve")
+    reversed_ = Stack(dict(reversed(landmark.tensors.items())))
+    training = Training(batches=0, batch_size=8)
+    first = train(TWO_STEPS, training, tmp_path / "run", seeds=[0], start=reversed_).checkpoint(0).stack
+    for name, tensor in first.tensors.items():
+        assert torch.equal(tensor, landmark[name].float())
+    with pytest.raises(Mismatch, match=r"the stack and the problem's network are of different architectures"):
+        train(TWO_STEPS, training, tmp_path / "other", seeds=[0], start=Life(steps=3).landmark("presolve"))
 
 
 def test_a_training_begins_at_another(tmp_path: Path, begun: Run) -> None:

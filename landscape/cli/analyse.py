@@ -169,6 +169,11 @@ def _success(
     from landscape.places import run_members
     from landscape.sweep import Sweep
 
+    if output is not None:
+        if output.suffix == ".csv":
+            raise LandscapeError(f"{output} would be both the table and the whole result: name a .json file with -o")
+        for path in (output, output.with_suffix(".csv")):
+            refuse_existing(path, force=force)
     settings: dict[str, Any] = {"samples": boards, "seed": sample_seed, "device": device}
     settings |= _given(conditions)
     if (Path(place) / "sweep.json").exists():
@@ -192,8 +197,6 @@ def _success(
         "test": settings,
         "cells": as_document(rows),
     }
-    if output is not None:
-        refuse_existing(output.with_suffix(".csv"), force=force)
     _finish([_success_table(rows)], document, output, force, print_json)
     if output is not None:
         with replacing(output.with_suffix(".csv")) as temporary:
@@ -205,6 +208,8 @@ def _given(conditions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _success_table(rows: list[Any]) -> str:
+    from landscape.figures.success import is_number, text_of
+
     keys = list(rows[0].values)
     names = list(rows[0].success.baselines)
     text = []
@@ -213,7 +218,7 @@ def _success_table(rows: list[Any]) -> str:
         share, exact = found.share, found.exact_share
         text.append(
             [
-                *(_short(row.values[key]) for key in keys),
+                *(row.values[key] if is_number(row.values[key]) else text_of(row.values[key]) for key in keys),
                 f"{share.count} of {share.total}",
                 "{:.3f} to {:.3f}".format(*share.interval),
                 "-" if exact is None else f"{exact.count} of {exact.total}",
@@ -224,10 +229,6 @@ def _success_table(rows: list[Any]) -> str:
         )
     rates = [f"{name}: {kind}" for name in names for kind in ("boards", "cells")]
     return table([*keys, "solved", "95 % interval", "exact", "boards right", "cells right", *rates], text)
-
-
-def _short(value: Any) -> Any:
-    return "+".join(map(str, value)) or "none" if isinstance(value, list | tuple) else value
 
 
 def _members(run: str, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:

@@ -114,10 +114,11 @@ def _success(
 ) -> None:
     """Success of the finished cells of SWEEP over what it varied, with intervals and the score of dead boards."""
     from landscape.analysis.success import DEFINITIONS, of_sweep
-    from landscape.figures.success import NAMES, RATES, success_series
+    from landscape.figures.success import NAMES, RATES, is_number, success_series, text_of
     from landscape.sweep import Sweep
 
-    rows = of_sweep(Sweep.open(place), samples=boards)
+    sweep = Sweep.open(place)
+    rows = of_sweep(sweep, samples=boards)
     if not rows:
         raise LandscapeError(f"{place} has no finished cell yet: repeat the command that began it")
     left = [key for key in rows[0].values if key not in (x, by, panels)]
@@ -132,14 +133,18 @@ def _success(
     for value in dict.fromkeys(row.values[panels] if panels else None for row in rows):
         own = [row for row in rows if panels is None or row.values[panels] == value]
         drawn.append(
-            (f"{NAMES.get(panels, panels)} = {value}" if panels else "", success_series(own, x=x, by=by, rate=rate))
+            (
+                f"{NAMES.get(panels, panels)} = {text_of(value)}" if panels else "",
+                success_series(own, x=x, by=by, rate=rate),
+            )
         )
     caption = (
-        f"{place}: {len(rows[0].success.solved)} members a cell. Drawn: {DEFINITIONS[_DEFINED[rate]]}. {boards} test "
-        "boards; 95 % intervals: Wilson's for networks, bootstrap over members for rates (faint: members)."
+        f"{place}, its first cell: {sweep.cells()[0].problem.title()}. {len(rows[0].success.solved)} members a cell. "
+        f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {boards} test boards; 95 % intervals: Wilson's for networks, bootstrap "
+        "over members for rates (faint: members)."
     )
-    numbers = all(isinstance(row.values[x], int | float) for row in rows)
-    categories = () if numbers else [str(each) for each in dict.fromkeys(str(row.values[x]) for row in rows)]
+    numbers = all(is_number(row.values[x]) for row in rows)
+    categories = () if numbers else list(dict.fromkeys(text_of(row.values[x]) for row in rows))
     figure = figures.series_figure(
         drawn,
         xlabel=NAMES.get(x, x),

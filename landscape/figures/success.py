@@ -14,7 +14,7 @@ else:
     # Its module imports torch, which a figure does not need.
     Row = Any
 
-__all__ = ["NAMES", "RATES", "success_series"]
+__all__ = ["NAMES", "RATES", "is_number", "success_series", "text_of"]
 
 Rate = Literal["solved", "exact", "samples", "cells"]
 
@@ -60,9 +60,13 @@ def success_series(
         places = [row.values[x] for row in own]
         if len({str(place) for place in places}) < len(places):
             raise LandscapeError(f"the table has several cells at the same {x}: separate them by another key")
-        name = label(value) if label else (f"{NAMES.get(by, by)} = {value}" if by else RATES[rate].removesuffix(" (%)"))
+        name = (
+            label(value)
+            if label
+            else (f"{NAMES.get(by, by)} = {text_of(value)}" if by else RATES[rate].removesuffix(" (%)"))
+        )
         more: dict[str, Any] = {"original": original(value)} if original else {}
-        numbers = [float(place) if isinstance(place, int | float) else float(k) for k, place in enumerate(places)]
+        numbers = [float(place) if is_number(place) else float(k) for k, place in enumerate(places)]
         if rate in ("solved", "exact"):
             known = [row.success.share if rate == "solved" else row.success.exact_share for row in own]
             shares = [share for share in known if share is not None]
@@ -78,6 +82,16 @@ def success_series(
             more["baseline"] = heights.pop() if len(heights) == 1 else None
         curves.append(Series.of_seeds(name, numbers, seeds, **more))
     return curves
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value has a place on an axis; true and false have none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def text_of(value: Any) -> str:
+    """A value of a sweep as a label: blocks as `0+1`, or `none`."""
+    return "+".join(map(str, value)) or "none" if isinstance(value, list | tuple) else str(value)
 
 
 def _plain(value: Any) -> Any:

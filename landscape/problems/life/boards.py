@@ -112,8 +112,10 @@ def pattern_counts(
 def _histogram(codes: Int[Tensor, "member height width board"]) -> Float[Tensor, "member 512"]:
     """Counts of each code, a row a member; whole numbers, so that the order of addition is all the same."""
     codes = codes.flatten(1).long()
-    one = torch.ones(1, 1, device=codes.device).expand(codes.shape)
-    return torch.zeros(len(codes), 512, device=codes.device).scatter_add_(1, codes, one)
+    # Up to 2^24 float32 counts exactly.
+    dtype = torch.float32 if codes.shape[1] <= 2**24 else torch.float64
+    one = torch.ones(1, 1, dtype=dtype, device=codes.device).expand(codes.shape)
+    return torch.zeros(len(codes), 512, dtype=dtype, device=codes.device).scatter_add_(1, codes, one)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,15 +1,15 @@
-"""What the tensors of somebody's checkpoint say of its network: architecture, width and depth."""
+"""What somebody's checkpoint says of its network by its tensors and its file name: architecture, width and depth."""
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from landscape.errors import Mismatch
-from landscape.imports import OtherNames
+from landscape.problem import Renaming
 from landscape.problems.life import network
 
-__all__ = ["fields_of"]
+__all__ = ["fields_of", "named_fields", "renaming"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -33,19 +33,18 @@ _NORMALIZED = (
 _NORMALIZED_FIELDS = {"sigmoid": True, "normalize": False}
 _DROPOUT = 0.4
 
+#: File names of the study's code, now and earlier (bfirner/dnn_game_of_life): the only ones that are read.
+_FILE_NAMES = (
+    r"gol_model_(?:presolve_)?steps(?P<steps>\d+)_m(?P<m_factor>\d+)_d(?P<d_factor>\d+(?:\.\d+)?)_seed(?P<seed>\d+)\.pyt",
+    r"gol_model_(?P<steps>\d+)_(?P<m_factor>\d+)_(?P<d_factor>\d+(?:\.\d+)?)_seed_(?P<seed>\d+)\.pyt",
+)
+
 
 def fields_of(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `Life` that tensors, by name and shape of a member, give away beside the given ones.
 
-    Raises `Mismatch`, saying what was expected and what is there, for tensors of another architecture or depth, and
-    `OtherNames` for those of the study's --normalize, whose indices are shifted in all blocks but the last.
+    Raises `Mismatch`, saying what was expected and what is there, for tensors of another architecture or depth.
     """
-    if names := _shifted(shapes):
-        old, new = (", ".join(f"net.0.{pair[place]}" for pair in _SHIFTED) for place in (0, 1))
-        which = " (and so in other blocks)" if any(name.startswith("net.1.") for name in names) else ""
-        dropout = {} if "dropout" in given else {"dropout": _DROPOUT}
-        message = _NORMALIZED.format(old=old, new=new + which)
-        raise OtherNames(message, names=names, fields={**_NORMALIZED_FIELDS, **dropout})
     paper = "out.weight" in shapes
     indices = {int(match[1]) for name in shapes if (match := re.fullmatch(r"net\.(0|[1-9]\d*)\.0\.weight", name))}
     width = shapes.get("net.0.2.weight", ())
@@ -62,18 +61,31 @@ def fields_of(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
     return {"architecture": "paper" if paper else "study", "m_factor": m_factor, **_depth(blocks, given)}
 
 
-def _shifted(shapes: Shapes) -> dict[str, str]:
-    """Names that the study's --normalize gave, with ours; none unless all blocks but the last have them, and it not."""
-    count = sum(bool(re.fullmatch(r"net\.\d+\.3\.weight", name)) for name in shapes)
+def renaming(theirs: Collection[str], given: Mapping[str, Any]) -> Renaming:
+    """Of names that the study's --normalize shifted; none unless all blocks but the last have them, and it not."""
+    count = sum(bool(re.fullmatch(r"net\.\d+\.3\.weight", name)) for name in theirs)
     names = {
-        f"net.{block}.{theirs}.{kind}": f"net.{block}.{ours}.{kind}"
+        f"net.{block}.{old}.{kind}": f"net.{block}.{new}.{kind}"
         for block in range(count)
-        for theirs, ours in _SHIFTED
+        for old, new in _SHIFTED
         for kind in ("weight", "bias")
     }
-    blocks = sum(bool(re.fullmatch(r"net\.\d+\.0\.weight", name)) for name in shapes)
-    there = names.keys() <= shapes.keys() and shapes.keys().isdisjoint(names.values())
-    return names if there and blocks == count + 1 else {}
+    blocks = sum(bool(re.fullmatch(r"net\.\d+\.0\.weight", name)) for name in theirs)
+    there = names.keys() <= set(theirs) and set(theirs).isdisjoint(names.values())
+    if not names or not there or blocks != count + 1:
+        return Renaming()
+    old, new = (", ".join(f"net.0.{pair[place]}" for pair in _SHIFTED) for place in (0, 1))
+    remark = _NORMALIZED.format(old=old, new=new + (" (and so in other blocks)" if count > 1 else ""))
+    dropout = {} if "dropout" in given else {"dropout": _DROPOUT}
+    return Renaming(names, {**_NORMALIZED_FIELDS, **dropout}, remark)
+
+
+def named_fields(file_name: str) -> dict[str, Any]:
+    """Fields of `Life`, and the seed, that the name of one of the study's files says; nothing for other names."""
+    for pattern in _FILE_NAMES:
+        if match := re.fullmatch(pattern, file_name):
+            return {key: float(text) if key == "d_factor" else int(text) for key, text in match.groupdict().items()}
+    return {}
 
 
 def _shapes(blocks: int, m: int, *, paper: bool) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from landscape.errors import LandscapeError, Unsupported
 from landscape.objective import Batch, Data, Metric, Objective
 from landscape.params import Stack
-from landscape.problem import Problem, Symmetry, option
-from landscape.problems.life import boards, network, patterns, presolved
-from landscape.problems.life.infer import fields_of
+from landscape.problem import Problem, Renaming, Symmetry, option
+from landscape.problems.life import boards, infer, network, patterns, presolved
 from landscape.problems.life.rules import Rule
 from landscape.stacked import Stacked, Table, features_first, leaves
 
@@ -51,12 +50,17 @@ class Life(Problem):
     steps: int = option(1, "Generations between input and target.")
     m_factor: int = option(1, "Width: a block has 2m, m and 1 filters.")
     d_factor: float = option(1.0, "Depth: floor(steps * d) blocks.")
-    activation: Activation = option("leaky_relu", "Activation function.")
+    activation: Activation = option("leaky_relu", "Activation function (the study's --activation_fun).")
     sigmoid: bool = option(
-        True, "End in a sigmoid, with cross-entropy from logits; else the output is clamped to [0, 1]."
+        True,
+        "End in a sigmoid (the study's --use_sigmoid), cross-entropy from logits; else outputs are clamped to [0, 1].",
     )
     loss: Literal["bce", "mse"] = option("bce", "Cross-entropy or squared error.")
-    normalize: bool = option(False, "Shift the input, and the padding of the first block, by -1/2.")
+    normalize: bool = option(
+        False,
+        "Shift the input, and the padding of the first block, by -1/2, as the study meant its --normalize; what that "
+        "did instead: --init normal_uniform --init-std 0.02 --dropout 0.4.",
+    )
     architecture: Literal["study", "paper"] = option(
         "study",
         "Three layers a block, the last with one filter; or, as in arXiv 2009.01398, two a block and one at the end.",
@@ -87,7 +91,17 @@ class Life(Problem):
     @classmethod
     def infer(cls, shapes: Mapping[str, tuple[int, ...]], /, **given: Any) -> dict[str, Any]:
         """Architecture, width and depth, from tensors named as the study's; raises `Mismatch` where they are not."""
-        return fields_of(shapes, given)
+        return infer.fields_of(shapes, given)
+
+    @classmethod
+    def rename(cls, names: Collection[str], /, **given: Any) -> Renaming:
+        """The names that the study's --normalize shifted."""
+        return infer.renaming(names, given)
+
+    @classmethod
+    def named_fields(cls, file_name: str) -> dict[str, Any]:
+        """Steps, width, depth factor and seed, from names of the study's code."""
+        return infer.named_fields(file_name)
 
     @property
     def blocks(self) -> int:

@@ -1,0 +1,301 @@
+"""Studies: what their recipes share, and that each recipe says what it does, what it takes and where it is listed."""
+
+import ast
+import csv
+import json
+import re
+import runpy
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from landscape.analysis.success import as_csv
+from landscape.cli.study import Study
+from landscape.errors import Mismatch
+from landscape.initialisation import initialise
+from landscape.params import Stack
+from landscape.problems.life import Life
+from landscape.store import Run
+from landscape.train import Training
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "analyses").glob("*.py"))
+CPU = "cpu"
+
+Parse = Callable[..., Study]
+
+
+def study(*, quick: bool = True, force: bool = False) -> Study:
+    return Study("widths", quick, force, CPU, time.monotonic())
+
+
+def stamps(path: Path) -> dict[str, int]:
+    return {str(file): file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, in which the test runs."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parse:
+    """Reads a command line as the recipe `analyses/widths.py` of an empty repository would, from elsewhere."""
+    for folder in ("analyses", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def call(*arguments: str) -> Study:
+        file = tmp_path / "analyses" / "widths.py"
+        monkeypatch.setattr(sys, "argv", [str(file), *arguments])
+        return Study.from_command_line(str(file), "Does width help?", quick="2 minutes", full="an hour, 100 % of it")
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("quick", "label", "setting", "figure"),
+    [(True, "widths-quick", "quick", "widths-loss-quick"), (False, "widths", "full", "widths-loss")],
+)
+def test_places_and_names(
+    here: Path, capsys: pytest.CaptureFixture[str], quick: bool, label: str, setting: str, figure: str
+) -> None:
+    own = study(quick=quick)
+    assert own.label == label
+    assert own.runs == Path("checkpoints") / label
+    assert own.results == Path("analyses/widths")
+    assert own.result("json") == Path(f"analyses/widths/{setting}.json")
+    assert own.result("h5", "m4") == Path(f"analyses/widths/{setting}-m4.h5")
+    assert own.progress("train", "batches").what == f"{label}: train"
+    own.draw(Figure(), "loss")
+    own.draw(Figure())
+    there = [f"{name}.{kind}" for name in (figure, label) for kind in ("png", "svg")]
+    assert capsys.readouterr().out.split() == [f"plots/{name}" for name in there]
+    assert sorted(path.name for path in Path("plots").iterdir()) == sorted(there)
+
+
+def test_the_command_line_says_how_and_works_from_anywhere(parse: Parse, tmp_path: Path) -> None:
+    found = parse()
+    assert Path.cwd() == tmp_path.resolve()
+    assert (found.name, found.quick, found.force) == ("widths", False, False)
+    assert found.device == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert 0 <= time.monotonic() - found.begun < 60
+    found = parse("--quick", "--force", "--device", "cpu")
+    assert (found.name, found.quick, found.force, found.device) == ("widths", True, True, "cpu")
+
+
+def test_help_says_what_both_settings_are(parse: Parse, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse("--help")
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("Does width help?", "--quick 2 minutes", "--force", "--device", "full setting: an hour, 100 % of it"):
+        assert words in text
+    assert Path.cwd() == (tmp_path / "elsewhere").resolve()
+
+
+def test_an_unknown_option_is_told(parse: Parse, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse("--quik-look")
+    assert end.value.code == 2
+    assert "unrecognized arguments: --quik-look" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_result_says_how_it_was_made(here: Path, quick: bool) -> None:
+    study(quick=quick).keep({"share": np.float64(0.5), "curve": np.array([1.0, np.nan])}, "part")
+    (file,) = Path("analyses/widths").iterdir()
+    assert file.name == f"{'quick' if quick else 'full'}-part.json"
+    document = json.loads(file.read_text())
+    assert (document["share"], document["curve"]) == (0.5, [1.0, None])
+    made = document["made"]
+    assert made["study"] == "widths"
+    assert made["setting"] == ("quick" if quick else "full")
+    assert made["device"] == "cpu"
+    assert 0 <= made["seconds"] < 60
+    assert {"created", "command", "versions"} <= made.keys()
+    assert made["versions"]["torch"] == torch.__version__
+
+
+def small(own: Study, **changes: Any) -> Any:
+    how: dict[str, Any] = {"grid": {"m_factor": (1, 2)}, "seeds": range(3), "training": {"batches": 3}}
+    return own.sweep(**{**how, **changes})
+
+
+def test_a_table_is_kept_as_json_and_csv(here: Path) -> None:
+    own = study()
+    rows = own.test(small(own), samples=20)
+    assert [dict(row.values) for row in rows] == [{"m_factor": 1}, {"m_factor": 2}]
+    assert all(row.success.samples == 20 and len(row.success.solved) == 3 for row in rows)
+    own.keep_rows(rows, "table", note="mine")
+    document = json.loads(Path("analyses/widths/quick-table.json").read_text())
+    assert document.keys() == {"cells", "note", "made"}
+    assert document["note"] == "mine"
+    assert [cell["m_factor"] for cell in document["cells"]] == [1, 2]
+    for cell, row in zip(document["cells"], rows, strict=True):
+        assert cell["solved"]["count"] == row.success.share.count
+        assert cell["cell_rate"]["of_members"] == row.success.cell_rate.tolist()
+    text = Path("analyses/widths/quick-table.csv").read_text()
+    assert text == as_csv(rows)
+    assert [line["m_factor"] for line in csv.DictReader(text.splitlines())] == ["1", "2"]
+    assert sorted(path.name for path in Path("analyses/widths").iterdir()) == ["quick-table.csv", "quick-table.json"]
+
+
+def test_a_finished_sweep_is_trained_again_only_with_force(here: Path) -> None:
+    done = small(study())
+    assert done.path == Path("checkpoints/widths-quick")
+    assert all(cell.finished for cell in done.cells())
+    before = stamps(done.path)
+    assert small(study()).document == done.document
+    assert stamps(done.path) == before
+    with pytest.raises(Mismatch, match="batches is 3 there and 4 here"):
+        small(study(), training={"batches": 4})
+    assert stamps(done.path) == before
+    again = small(study(force=True))
+    after = stamps(again.path)
+    assert after.keys() == before.keys()
+    assert all(after[name] > before[name] for name in before)
+    parts = [small(study(quick=quick), part="wide", grid={"m_factor": [4]}).path for quick in (True, False)]
+    assert parts == [Path("checkpoints/widths-quick/wide"), Path("checkpoints/widths/wide")]
+
+
+def test_a_run_starts_where_it_is_told_and_is_trained_once(here: Path) -> None:
+    problem, training = Life(), Training(batches=2)
+    start = initialise(problem.network(), [5, 6])
+
+    def train(start: Stack, **how: Any) -> Run:
+        return study(**how).train(problem, training, "changed", range(2), start=start)
+
+    done = train(start)
+    assert done.path == Path("checkpoints/widths-quick/changed")
+    assert torch.equal(done.checkpoint(0).stack.flatten(), start.flatten())
+    assert not torch.equal(done.checkpoint().stack.flatten(), start.flatten())
+    before = stamps(done.path)
+    assert torch.equal(train(start).checkpoint().stack.flatten(), done.checkpoint().stack.flatten())
+    assert stamps(done.path) == before
+    other = initialise(problem.network(), [7, 8])
+    again = train(other, force=True)
+    assert torch.equal(again.checkpoint(0).stack.flatten(), other.flatten())
+
+
+def test_one_start_serves_all_seeds(here: Path) -> None:
+    problem = Life()
+    start = problem.landmark("presolve").to(torch.float32)
+    done = study().train(problem, Training(batches=1, data="boards", batch_size=2), "known", range(3), start=start)
+    assert torch.equal(done.checkpoint(0).stack.flatten(), start.flatten().expand(3, -1))
+
+
+def test_a_walk_is_made_once(here: Path) -> None:
+    run = str(small(study(), grid={"m_factor": [1]}).cells()[0].path)
+    curves = study().walk("presolve", run, "m1", points=5)
+    path = Path("analyses/widths/quick-m1.h5")
+    assert curves.loss.shape == (3, 5)
+    assert (curves.attributes["from"], curves.attributes["to"]) == ("presolve", run)
+    before = stamps(path.parent)
+    assert list(before) == [str(path)]
+    again = study().walk("presolve", run, "m1", points=5)
+    assert stamps(path.parent) == before
+    np.testing.assert_array_equal(again.loss, curves.loss)
+    forced = study(force=True).walk("presolve", run, "m1", points=7)
+    assert forced.loss.shape == (3, 7)
+    assert stamps(path.parent)[str(path)] > before[str(path)]
+    np.testing.assert_array_equal(forced.loss[:, [0, -1]], curves.loss[:, [0, -1]])
+
+
+def test_what_was_found_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    Study("widths", False, False, CPU, time.monotonic() - 65).done("solved: 3 of 4")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(r"widths: solved: 3 of 4 \(6[5-9] s\)\n", printed.err)
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in the repository."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "where", "marks"),
+    [
+        ("success", {"steps": 1, "d_factor": 1.0}, {1: 0.1, 5: 1, 10: 1, 20: 1, 30: 1, 40: 1}),
+        ("success", {"steps": 2, "d_factor": 2.0}, {10: 0, 20: 0.25, 30: 0.3, 40: 0.15}),
+        ("board_rate", {"steps": 5, "d_factor": 1.0}, {1: 0.44, 25: 0.64, 50: 0.74, 100: 0.69}),
+        ("board_rate", {"x": "steps", "m_factor": 1, "d_factor": 1.0}, {2: 0.14, 3: 0.26, 5: 0.44}),
+    ],
+)
+def test_published_marks(root: None, quantity: str, where: dict[str, Any], marks: dict[float, float]) -> None:
+    found = Study.original(quantity, **where)
+    assert found is not None
+    assert dict(zip(found[0].tolist(), found[1].tolist(), strict=True)) == marks
+
+
+def test_marks_of_both_posts_are_joined(root: None) -> None:
+    found = Study.original("success", steps=2, d_factor=1.0)
+    assert found is not None
+    assert sorted(found[0].tolist()) == [1, 5, 10, 20, 30, 40, 50, 60]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "where"),
+    [("success", {"steps": 7}), ("success", {"steps": 1, "d_factor": 3.0}), ("cell_rate", {"steps": 1})],
+)
+def test_where_nothing_was_published_there_are_no_marks(root: None, quantity: str, where: dict[str, float]) -> None:
+    assert Study.original(quantity, **where) is None
+
+
+def test_published_values_are_shares_each_of_one_place() -> None:
+    text = (ROOT / "analyses/study_values.csv").read_text()
+    lines = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    assert all(0 <= float(line["value"]) <= 1 for line in lines)
+    places = [tuple(line[key] for key in ("quantity", "steps", "d_factor", "m_factor")) for line in lines]
+    assert len(set(places)) == len(places)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+recipes = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+
+
+def opening(recipe: Path) -> str:
+    return ast.get_docstring(ast.parse(recipe.read_text())) or ""
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 12
+
+
+@recipes
+def test_each_recipe_tells_what_it_does_and_how_long_it_takes(
+    recipe: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(recipe), "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(recipe), run_name="__main__")
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    (quick,) = re.findall(r"--quick (?!\[|\])([^\]]*?) --force", text)
+    assert re.search(r"\d+ (second|minute)s?\b|\ba minute\b", quick), quick
+    assert opening(recipe).splitlines()[0].split()[:4] == text[text.index(opening(recipe)[:10]) :].split()[:4]
+    assert not list(here.iterdir())
+
+
+@recipes
+def test_each_recipe_asks_a_question_and_is_short(recipe: Path) -> None:
+    assert opening(recipe).splitlines()[0].count("?") == 1
+    assert len(recipe.read_text().splitlines()) <= 110
+
+
+@recipes
+@pytest.mark.parametrize("index", ["analyses/README.md", "plots/README.md"])
+def test_each_recipe_is_listed(recipe: Path, index: str) -> None:
+    assert re.search(rf"(?<!\w){recipe.stem}\.py\b", (ROOT / index).read_text())
