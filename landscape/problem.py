@@ -38,7 +38,7 @@ def option(default: Any, text: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Renaming:
-    """Other names of a problem's tensors: from those to its own, the fields they give away, and whence they come."""
+    """Other names of a problem's tensors, with its own; fields they give away, not given ones; where they come from."""
 
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -146,14 +146,14 @@ class Problem(abc.ABC):
 
     @classmethod
     def rename(cls, names: Collection[str], /, **given: Any) -> Renaming:
-        """How to rename tensors that bear none of the problem's own names, with fields beside the given; here not."""
+        """How to rename tensors of the problem's architecture that stand under other names; here none are known."""
         return Renaming()
 
     @classmethod
     def named_fields(cls, file_name: str) -> dict[str, Any]:
-        """What a checkpoint's file name of a known form says: fields, and `seed`; nothing for other names.
+        """Fields, and `seed`, that a checkpoint's file name of a known form says; nothing for other names.
 
-        No name is read by an import that is given the first field.
+        An import that is given the first of the fields reads no names.
         """
         return {}
 

@@ -193,6 +193,19 @@ def cube(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def tested(cube: Path) -> list[Row]:
+    """Success of its cells on 20 boards."""
+    return of_sweep(Sweep.open(cube), samples=20)
+
+
+@pytest.fixture
+def known(tested: list[Row], monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+    """The same, where it is not to be counted again."""
+    monkeypatch.setattr("landscape.analysis.success.of_sweep", lambda sweep, samples: tested)
+    return tested
+
+
+@pytest.fixture(scope="module")
 def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of one option, with two steps. To be read, never to be changed."""
     return small(tmp_path_factory.mktemp("sweeps") / "deep", {"steps": [1, 2]})
@@ -232,33 +245,37 @@ def test_figures_are_files_that_say_what_they_show(landscape: Program, cube: Pat
 
 
 def test_the_last_options_are_the_axis_the_curves_and_the_panels(
-    landscape: Program, cube: Path, drawn: list[Figure]
+    landscape: Program, cube: Path, tested: list[Row], drawn: list[Figure]
 ) -> None:
-    result = landscape("plot", "success", cube, "--boards", "20")
+    result = landscape("plot", "success", cube, "--boards", "20", "--rate", "cells")
     assert result.exit_code == 0, result.output
     (figure,) = drawn
+    heights = [height for panel in values(figure) for curve in panel for height in curve[:, 1]]
+    np.testing.assert_allclose(heights, [100 * each.success.cell_rate.mean() for each in tested])
     assert titles(figure) == ["optimizer = adam", "optimizer = sgd"]
     assert legend(figure) == ["width m = 1", "width m = 2"]
     caption = words(figure)
     for text in (
         f"{cube}, its first cell: {Sweep.open(cube).cells()[0].problem.title()}.",
         "3 members a cell",
-        "every test sample entirely right",
+        "share of the cells of all test samples that are right",
         "20 test boards",
-        "Wilson",
+        "bootstrap over members",
     ):
         assert text in caption
 
 
 @pytest.mark.parametrize("rate", list(RATES))
-def test_every_rate_is_drawn_as_counted(landscape: Program, cube: Path, drawn: list[Figure], rate: str) -> None:
+def test_every_rate_is_drawn_as_counted(
+    landscape: Program, cube: Path, known: list[Row], drawn: list[Figure], rate: str
+) -> None:
     result = landscape("plot", "success", cube, "--rate", rate, "--boards", "20")
     assert result.exit_code == 0, result.output
     assert result.stdout == f"plots/cube-{rate}.png\n"
-    rows, (figure,) = of_sweep(Sweep.open(cube), samples=20), drawn
+    (figure,) = drawn
     for panel, optimizer in zip(values(figure), ("adam", "sgd"), strict=True):
         for curve, m in zip(panel, (1, 2), strict=True):
-            own = [each for each in rows if (each.values["optimizer"], each.values["m_factor"]) == (optimizer, m)]
+            own = [each for each in known if (each.values["optimizer"], each.values["m_factor"]) == (optimizer, m)]
             heights = {
                 "solved": [each.success.solved.mean() for each in own],
                 "exact": [each.success.exact.mean() for each in own if each.success.exact is not None],
@@ -270,12 +287,14 @@ def test_every_rate_is_drawn_as_counted(landscape: Program, cube: Path, drawn: l
     if rate in ("solved", "exact"):
         assert not dotted
     else:
-        level = rows[0].success.baselines["all dead"][0 if rate == "samples" else 1]
+        level = known[0].success.baselines["all dead"][0 if rate == "samples" else 1]
         np.testing.assert_allclose(dotted, 100 * level)
         assert "all dead" in [text.get_text() for ax in figure.axes for text in ax.texts]
 
 
-def test_axis_curves_and_panels_may_be_chosen(landscape: Program, cube: Path, drawn: list[Figure]) -> None:
+def test_axis_curves_and_panels_may_be_chosen(
+    landscape: Program, cube: Path, known: list[Row], drawn: list[Figure]
+) -> None:
     for options in (("--x", "m_factor", "--by", "optimizer", "--panels", "lr"), ("--x", "m_factor", "--panels", "lr")):
         result = landscape("plot", "success", cube, "--boards", "5", *options)
         assert result.exit_code == 0, result.output
@@ -397,16 +416,15 @@ def test_figures_are_replaced_only_with_force(landscape: Program, deep: Path, ki
     assert mine.read_bytes() != b"mine"
 
 
-def test_a_sweeps_table_is_written_as_json_and_csv(landscape: Program, cube: Path) -> None:
+def test_a_sweeps_table_is_written_as_json_and_csv(landscape: Program, cube: Path, tested: list[Row]) -> None:
     result = landscape("analyse", "success", cube, "--boards", "20", "-o", "found.json")
     assert result.exit_code == 0, result.output
     header, _, *lines = result.stdout.splitlines()
     assert header.split()[:3] == ["optimizer", "m_factor", "lr"]
-    rows = of_sweep(Sweep.open(cube), samples=20)
-    assert len(lines) == len(rows) == 8
+    assert len(lines) == len(tested) == 8
     cells = json.loads(Path("found.json").read_text())["cells"]
     table = list(csv.DictReader(Path("found.csv").read_text().splitlines()))
-    for cell, line, each in zip(cells, table, rows, strict=True):
+    for cell, line, each in zip(cells, table, tested, strict=True):
         for key, value in each.values.items():
             assert cell[key] == value
             assert line[key] == str(value)
