@@ -91,9 +91,7 @@ def test_a_table_worked_out_by_hand() -> None:
     np.testing.assert_allclose(estimates(crossed_shares(table)), [11 / 16, 2 / 16, 3 / 16])
 
 
-@pytest.mark.parametrize(
-    ("shape", "shares"), [((12, 12), (0.2, 0.1, 0.7)), ((16, 16), (0.3, 0.1, 0.6)), ((20, 20), (0.5, 0.3, 0.2))]
-)
+@pytest.mark.parametrize(("shape", "shares"), [((12, 12), (0.2, 0.1, 0.7)), ((16, 16), (0.3, 0.1, 0.6))])
 def test_known_shares_are_found_and_lie_in_nearly_95_of_100_intervals(
     shape: tuple[int, int], shares: tuple[float, float, float]
 ) -> None:
@@ -112,7 +110,7 @@ def test_known_shares_are_found_and_lie_in_nearly_95_of_100_intervals(
 def test_components_are_unbiased() -> None:
     # Shares are ratios, which are not; their sizes come back from that of the combination.
     rng, parts = np.random.default_rng(3), []
-    for _ in range(400):
+    for _ in range(300):
         table = simulated(rng, (5, 7), (0.5, 0.2, 0.3))
         rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
         shares = estimates(crossed_shares(table))
