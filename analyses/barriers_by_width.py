@@ -68,50 +68,28 @@ def main() -> None:
         figures.Series.of_seeds("from the known solution", widths, columns["height"], statistic="median"),
         figures.Series.of_seeds("between seeds", widths, columns["between"], statistic="median"),
     ]
+    low, middle, high = halves.T
     shares = [
         figures.Series.of_seeds("pairs of seeds without a barrier", widths, columns["joined"]),
-        figures.Series(
-            label="valleys / seeds",
-            x=np.array(widths, dtype=float),
-            value=halves[:, 1],
-            low=halves[:, 0],
-            high=halves[:, 2],
-        ),
+        figures.Series(label="valleys / seeds", x=np.array(widths, dtype=float), value=middle, low=low, high=high),
     ]
-    caption = (
+    about = (
         f"Life B3/S23V, one step, LeakyReLU, sigmoid; {seeds} seeds a width, 3,000 steps of Adam at 1e-2 on the exact "
-        "loss. "
+        "loss. Straight lines of 51 points, filters reordered to lie close. "
     )
-    study.draw(
-        figures.series_figure(
-            [("", heights)],
-            xlabel=NAMES["m_factor"],
-            ylabel="barrier above the chord (nats per cell)",
-            percent=False,
-            xscale="log",
-            yscale="log",
-            height=3.2,
-            caption=caption
-            + "Straight lines of 51 points, filters reordered to lie close. Faint: seeds (between: median of the "
-            "lines from that seed); bands: 95 % bootstrap intervals of the median over seeds.",
-        ),
-        "heights",
-    )
-    study.draw(
-        figures.series_figure(
-            [("", shares)],
-            xlabel=NAMES["m_factor"],
-            ylabel="share (%)",
-            xscale="log",
-            height=3.2,
-            caption=caption
-            + f"No barrier: below {LOW} nats per cell on the straight line, filters reordered to lie close. Valleys: "
-            "seeds joined by such lines; median over random halves of the seeds, band: 95 % of the halves. Faint: "
-            "seeds; band: 95 % "
-            "bootstrap interval of the mean over seeds.",
-        ),
-        "valleys",
-    )
+    drawn = {
+        "heights": (heights, "barrier above the chord (nats per cell)", {"percent": False, "yscale": "log"}),
+        "valleys": (shares, "share (%)", {}),
+    }
+    captions = {
+        "heights": "Faint: seeds (between: median of the lines from a seed); bands: 95 % bootstrap intervals of the "
+        "median over seeds.",
+        "valleys": f"No barrier: below {LOW} nats per cell. Valleys: seeds joined by such lines; median over random "
+        "halves of the seeds, band: 95 % of the halves. Faint: seeds; band: 95 % bootstrap interval of the mean.",
+    }
+    for part, (curves, label, options) in drawn.items():
+        options |= {"xlabel": NAMES["m_factor"], "ylabel": label, "xscale": "log", "height": 3.2}
+        study.draw(figures.series_figure([("", curves)], caption=about + captions[part], **options), part)
     study.done(", ".join(f"m = {m}: {row['valleys']} valleys, {row['functions']} functions" for m, row in rows.items()))
 
 

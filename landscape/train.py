@@ -110,6 +110,7 @@ def train(
     start: Stack | None = None,
     resume_every: float = 30.0,
     force: bool = False,
+    keep: bool = False,
     on_progress: Progress = lambda done, total: None,
 ) -> Run:
     """Train one member a seed and write their checkpoints to the run directory `path`.
@@ -118,7 +119,8 @@ def train(
 
     A directory that holds an interrupted run with the same configuration is taken up where its last resume state left
     it, which is at most `resume_every` seconds of work back; the tensors are the same as without the interruption.
-    Raises `Mismatch`, saying what differs, if it holds another run, unless `force` begins anew in its place.
+    Raises `Mismatch`, saying what differs, if it holds another run, unless `force` begins anew in its place, and
+    `LandscapeError` if it holds this run finished, unless that is to `keep`.
     """
     if not resume_every >= 0:
         raise LandscapeError(f"resume states every {resume_every} seconds make no sense: give 0 or more")
@@ -132,7 +134,9 @@ def train(
     chunk = choose_chunk(objective.network, probe, training=True, most=len(seeds))
     objective = dataclasses.replace(objective, chunk=chunk)
     replaces = force and Run.remove(path)
-    run = _open(path, problem, training, seeds, data_seeds, objective, start, replaces=replaces)
+    run = _open(path, problem, training, seeds, data_seeds, objective, start, replaces=replaces, keep=keep)
+    if training.batches in run.steps():
+        return run
     objective = dataclasses.replace(objective, chunk=Chunk(**run.document["computation"]["chunk"]))
     trainer = _Trainer(problem, training, objective, data_seeds)
     resume = path / "resume.safetensors"
@@ -359,6 +363,7 @@ def _open(
     start: Stack | None,
     *,
     replaces: bool,
+    keep: bool,
 ) -> Run:
     """The run at `path`: new, also in the place of a removed one, or an interrupted one of the same configuration."""
     wanted = {
@@ -385,6 +390,8 @@ def _open(
         )
     if different := differences({key: run.document.get(key) for key in wanted}, wanted):
         raise Mismatch(f"{path} holds another run: {different}. Choose another with -o, or replace it with --force")
+    if training.batches in run.steps() and keep:
+        return run
     if training.batches in run.steps():
         raise LandscapeError(f"{path} is finished: choose another run with -o, or replace it with --force")
     begun = {**run.document["computation"], "chunk": computation["chunk"]}

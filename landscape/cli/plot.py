@@ -121,36 +121,38 @@ def _success(
     rows = of_sweep(sweep, samples=boards)
     if not rows:
         raise LandscapeError(f"{place} has no finished cell yet: repeat the command that began it")
-    left = [key for key in rows[0].values if key not in (x, by, panels)]
+    varied = list(rows[0].values)
+    for key in (x, by, panels):
+        if key is not None and key not in varied:
+            raise LandscapeError(f"{place} does not vary '{key}': it varies {', '.join(varied)}")
+        if key is not None and (x, by, panels).count(key) > 1:
+            raise LandscapeError(f"{key} is asked for twice: --x, --by and --panels take different options")
+    left = [key for key in varied if key not in (x, by, panels)]
+    if x is None and not left:
+        raise LandscapeError(f"{place} varies nothing but {', '.join(varied)}: leave one for --x")
     x = x or left.pop()
     by = by or (left.pop() if left else None)
     panels = panels or (left.pop() if left else None)
     if left:
         raise LandscapeError(f"{place} varies {', '.join(left)} too: a figure shows three options, sweep fewer")
-    if panels is not None and panels not in rows[0].values:
-        raise LandscapeError(f"{place} does not vary '{panels}': it has {', '.join(rows[0].values)}")
+    places = list(dict.fromkeys(row.values[x] for row in rows))
     drawn = []
     for value in dict.fromkeys(row.values[panels] if panels else None for row in rows):
         own = [row for row in rows if panels is None or row.values[panels] == value]
-        drawn.append(
-            (
-                f"{NAMES.get(panels, panels)} = {text_of(value)}" if panels else "",
-                success_series(own, x=x, by=by, rate=rate),
-            )
-        )
+        title = f"{NAMES.get(panels, panels)} = {text_of(value)}" if panels else ""
+        drawn.append((title, success_series(own, x=x, by=by, rate=rate, places=places)))
     caption = (
         f"{place}, its first cell: {sweep.cells()[0].problem.title()}. {len(rows[0].success.solved)} members a cell. "
         f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {boards} test boards; 95 % intervals: Wilson's for networks, bootstrap "
         "over members for rates (faint: members)."
     )
-    numbers = all(is_number(row.values[x]) for row in rows)
-    categories = () if numbers else list(dict.fromkeys(text_of(row.values[x]) for row in rows))
+    numbers = all(map(is_number, places))
     figure = figures.series_figure(
         drawn,
         xlabel=NAMES.get(x, x),
         ylabel=RATES[rate],
         xscale="linear" if numbers else "category",
-        categories=categories,
+        categories=() if numbers else [text_of(each) for each in places],
         caption=caption,
         baseline="all dead",
     )

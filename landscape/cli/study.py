@@ -19,10 +19,12 @@ from landscape import figures, provenance
 from landscape.analysis.success import Row, as_csv, as_document, of_sweep
 from landscape.cli.report import Progress
 from landscape.curves import Curves
+from landscape.errors import LandscapeError
 from landscape.files import replacing, write_json
 from landscape.params import Stack
+from landscape.places import is_landmark
 from landscape.problem import Problem
-from landscape.store import Run
+from landscape.store import Run, load
 from landscape.sweep import Sweep, sweep
 from landscape.train import Training, train
 from landscape.walk import walk_between
@@ -89,26 +91,29 @@ class Study:
 
     def train(self, problem: Problem, training: Training, part: str, seeds: Sequence[int], *, start: Stack) -> Run:
         """`landscape.train.train` in this study's directory, unless that is finished."""
-        path = self.runs / part
-        if not self.force and (path / "run.json").exists() and training.batches in Run.open(path).steps():
-            return Run.open(path)
         return train(
             problem,
             training,
-            path,
+            self.runs / part,
             seeds=seeds,
             start=start,
             device=self.device,
             force=self.force,
+            keep=True,
             on_progress=self.progress(f"train {part}", "batches"),
         )
 
     def walk(self, start: str, end: str, part: str, **how: Any) -> Curves:
-        """`landscape.walk.walk_between`, unless its curves are there."""
+        """`landscape.walk.walk_between`, unless its curves are there, between the same ends."""
         path = self.result("h5", part)
-        if self.force or not path.exists():
-            progress = self.progress(f"walk {part}", "lines")
-            walk_between(start, end, device=self.device, output=path, force=True, on_progress=progress, **how)
+        ends = {source.digest for place in (start, end) if not is_landmark(place) for source in load(place).sources}
+        if not self.force and path.exists():
+            curves = Curves.read(path)
+            kept = {"from": start, "to": end} | {key: how[key] for key in ("orders",) if key in how}
+            if ends <= {source.digest for source in curves.sources} and kept.items() <= curves.attributes.items():
+                return curves
+        progress = self.progress(f"walk {part}", "lines")
+        walk_between(start, end, device=self.device, output=path, force=True, on_progress=progress, **how)
         return Curves.read(path)
 
     def test(self, done: Sweep, **conditions: Any) -> list[Row]:
@@ -149,9 +154,11 @@ class Study:
         """The study's published values of a quantity, read off its plots, over `x` at these other settings."""
         with Path("analyses/study_values.csv").open() as file:
             lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
-        marks = {
-            float(line[x]): float(line["value"])
+        marks = [
+            (float(line[x]), float(line["value"]))
             for line in lines
             if line["quantity"] == quantity and all(float(line[key]) == value for key, value in where.items())
-        }
-        return (np.array(list(marks)), np.array(list(marks.values()))) if marks else None
+        ]
+        if len({place for place, _ in marks}) < len(marks):
+            raise LandscapeError(f"there are several published values of {quantity} at one {x}: fix the other settings")
+        return (np.array(marks)[:, 0], np.array(marks)[:, 1]) if marks else None

@@ -45,20 +45,25 @@ def success_series(
     baseline: str | None = "all dead",
     original: Callable[[Any], Any] | None = None,
     label: Callable[[Any], str] | None = None,
+    places: Sequence[Any] | None = None,
 ) -> list[Series]:
     """One curve for each value of `by`, over `x`: shares with Wilson's interval, or rates with their seeds.
 
     Rates have the `baseline` of that name. `original` gives the published marks for a value of `by`, `label` its name
-    in the legend. Raises `LandscapeError` if the rows lack a key or have a place twice.
+    in the legend. Values of `x` that are no numbers stand at their index in `places`, by default in the order of the
+    rows. Raises `LandscapeError` if the rows lack a key or have a place twice.
     """
+    if not rows:
+        raise LandscapeError("the table has no rows: finish at least one cell")
     if lacking := [key for key in (x, by) if key and any(key not in row.values for row in rows)]:
-        there = ", ".join(rows[0].values) if rows else "no rows"
-        raise LandscapeError(f"the table does not vary '{lacking[0]}': it has {there}")
+        raise LandscapeError(f"the table does not vary '{lacking[0]}': it has {', '.join(rows[0].values)}")
+    names = [text_of(place) for place in (places or [row.values[x] for row in rows])]
+    index = {name: float(number) for number, name in enumerate(dict.fromkeys(names))}
     curves = []
     for value in dict.fromkeys(_plain(row.values[by]) if by else None for row in rows):
         own = [row for row in rows if by is None or _plain(row.values[by]) == value]
-        places = [row.values[x] for row in own]
-        if len({str(place) for place in places}) < len(places):
+        own_places = [row.values[x] for row in own]
+        if len({str(place) for place in own_places}) < len(own):
             raise LandscapeError(f"the table has several cells at the same {x}: separate them by another key")
         name = (
             label(value)
@@ -66,7 +71,7 @@ def success_series(
             else (f"{NAMES.get(by, by)} = {text_of(value)}" if by else RATES[rate].removesuffix(" (%)"))
         )
         more: dict[str, Any] = {"original": original(value)} if original else {}
-        numbers = [float(place) if is_number(place) else float(k) for k, place in enumerate(places)]
+        numbers = [float(place) if is_number(place) else index[text_of(place)] for place in own_places]
         if rate in ("solved", "exact"):
             known = [row.success.share if rate == "solved" else row.success.exact_share for row in own]
             shares = [share for share in known if share is not None]
