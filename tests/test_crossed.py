@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 
 from landscape.analysis.crossed import Shares, crossed_shares
 from landscape.errors import LandscapeError
@@ -75,7 +76,8 @@ def test_shares_are_those_of_the_textbooks_mean_squares(shape: tuple[int, int]) 
 @pytest.mark.parametrize("shape", [(4, 4), (5, 9)])
 def test_intervals_are_the_jackknifes_within_0_and_1(shape: tuple[int, int]) -> None:
     table = simulated(np.random.default_rng(1), shape, (0.5, 0.2, 0.3))
-    found, reach = crossed_shares(table), 1.959964 * jackknife(table)
+    quantile = stats.t.ppf(0.975, min(shape) - 1)
+    found, reach = crossed_shares(table), quantile * jackknife(table)
     middle = estimates(found)
     low = np.minimum(np.clip(middle - reach, 0, 1), middle)
     high = np.maximum(np.clip(middle + reach, 0, 1), middle)
@@ -199,3 +201,15 @@ def test_rows_and_columns_may_change_places(table: np.ndarray) -> None:
 def test_units_do_not_matter(table: np.ndarray, factor: float, turned: bool, offset: float) -> None:
     uneven(table)
     close(crossed_shares((-factor if turned else factor) * table + offset), crossed_shares(table))
+
+
+@pytest.mark.parametrize("value", [0.1, -3.3e5, 0.0])
+def test_outcomes_that_are_all_the_same_have_no_shares(value: float) -> None:
+    assert np.isnan(estimates(crossed_shares(np.full((5, 7), value)))).all()
+
+
+def test_where_leaving_one_out_leaves_nothing_any_share_is_possible() -> None:
+    table = np.zeros((6, 6))
+    table[2, 3] = 1
+    found = crossed_shares(table)
+    np.testing.assert_allclose(intervals(found), [[0, 1]] * 3, atol=1e-12)

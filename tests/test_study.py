@@ -183,6 +183,9 @@ def test_a_run_starts_where_it_is_told_and_is_trained_once(here: Path) -> None:
     assert torch.equal(train(start).checkpoint().stack.flatten(), done.checkpoint().stack.flatten())
     assert stamps(done.path) == before
     other = initialise(problem.network(), [7, 8])
+    with pytest.raises(Mismatch, match="changed holds another run: start is"):
+        train(other)
+    assert stamps(done.path) == before
     again = train(other, force=True)
     assert torch.equal(again.checkpoint(0).stack.flatten(), other.flatten())
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -330,9 +331,11 @@ def test_lists_are_named_on_the_axis(landscape: Program, tmp_path: Path, drawn: 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--x", "widht"), "the table does not vary 'widht': it has steps"),
-        (("--x", "steps", "--by", "lr"), "the table does not vary 'lr': it has steps"),
-        (("--x", "steps", "--panels", "lr"), "does not vary 'lr': it has steps"),
+        (("--x", "widht"), "does not vary 'widht': it varies steps"),
+        (("--x", "steps", "--by", "lr"), "does not vary 'lr': it varies steps"),
+        (("--x", "steps", "--panels", "lr"), "does not vary 'lr': it varies steps"),
+        (("--x", "steps", "--by", "steps"), "steps is asked for twice: --x, --by and --panels take different options"),
+        (("--by", "steps"), "varies nothing but steps: leave one for --x"),
         (("--rate", "exact"), "success on all patterns is known for one step and block only: draw 'solved'"),
     ],
 )
@@ -423,3 +426,20 @@ def test_a_sweeps_table_is_written_as_json_and_csv(landscape: Program, cube: Pat
             assert line[key] == str(value)
         assert cell["solved"]["count"] == int(line["solved_count"]) == each.success.share.count
         assert float(line["cell_rate"]) == pytest.approx(each.success.cell_rate.mean())
+
+
+def test_a_curve_without_a_middle_category_keeps_the_others_places(
+    landscape: Program, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    place = small(tmp_path / "sweep", {"m_factor": [1, 2], "optimizer": ["adam", "sgd"]})
+    shutil.rmtree(place / "m_factor=2,optimizer=adam")
+    result = landscape("plot", "success", place, "--boards", "5")
+    assert result.exit_code == 0, result.output
+    (ax,) = drawn[0].axes
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["adam", "sgd"]
+    assert [curve[:, 0].tolist() for curve in values(drawn[0])[0]] == [[0, 1], [1]]
+
+
+def test_an_empty_table_cannot_be_drawn() -> None:
+    with pytest.raises(LandscapeError, match="the table has no rows"):
+        success_series([], x="m_factor")

@@ -164,7 +164,11 @@ def test_another_sweep_is_refused_with_what_differs(tmp_path: Path, changes: dic
         ({"grid": {"lr": [0.1, -1]}}, "cell lr=-1.0: lr is -1.0, it must be positive"),
         ({"grid": {"presolve_blocks": [[], [0, 2]]}}, r"cell presolve_blocks=0\+2: there is no block 2 to presolve"),
         ({"grid": {"steps": [1, 2]}, "training": {"data": "exact"}}, "cell steps=2: .* no exact loss to train on"),
-        ({"grid": {"start": ["presolve", "nowhere/"]}}, "cell start=nowhere: nowhere does not exist"),
+        ({"grid": {"start": [None, "nowhere/"]}}, "cell start=nowhere: nowhere does not exist"),
+        (
+            {"grid": {"start": [None, "presolve"]}},
+            "cell start=presolve: 2 seeds that start at one point .* would be equal",
+        ),
         ({"seeds": []}, "there are no seeds to train"),
         ({"seeds": [1, 1]}, "seed 1 is repeated"),
         ({"data_seeds": [1, 2, 3]}, "2 seeds but 3 data seeds"),
@@ -321,12 +325,12 @@ def test_what_a_killed_writer_left_is_no_obstacle(tmp_path: Path) -> None:
 def test_a_place_to_start_must_stay_what_it_was(tmp_path: Path) -> None:
     start, path = tmp_path / "start", tmp_path / "sweep"
     options: dict[str, Any] = {"grid": {"lr": [0.01, 0.1]}, "training": {"batches": 2, "start": str(start)}}
-    train(Life(), Training(batches=1), start, seeds=[0])
+    train(Life(), Training(batches=1), start, seeds=[0, 1])
     first, second = small(path, **options).cells()
     shutil.rmtree(start)
     small(path, **options)  # all is finished
     shutil.rmtree(second.path)
-    train(Life(), Training(batches=1), start, seeds=[1])
+    train(Life(), Training(batches=1), start, seeds=[1, 2])
     with pytest.raises(Mismatch, match=r"cell lr=0\.01: .*start has changed since this cell began there"):
         small(path, **options)
     assert first.finished

@@ -522,3 +522,20 @@ def test_normal_weights_and_uniform_biases() -> None:
     wide = initialise(network, [1, 2, 3], scheme="normal_uniform", std=0.2)
     torch.testing.assert_close(wide["net.0.0.weight"], 10 * stack["net.0.0.weight"])
     assert torch.equal(wide["net.0.0.bias"], stack["net.0.0.bias"])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("problem", [TWO_STEPS, Life(steps=2, activation="rrelu", dropout=0.2)], ids=Life.title)
+def test_a_gpu_trains_as_the_cpu_does(tmp_path: Path, problem: Life) -> None:
+    training = Training(batches=5, batch_size=40, dtype="float64")
+    runs = [train(problem, training, tmp_path / device, seeds=range(5), device=device) for device in ("cpu", "cuda")]
+    here, there = (run.checkpoint().stack.flatten() for run in runs)
+    torch.testing.assert_close(there, here, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu_takes_bounded_memory(tmp_path: Path) -> None:
+    torch.cuda.reset_peak_memory_stats()
+    training = Training(batches=2, batch_size=128)
+    train(Life(steps=3, m_factor=40), training, tmp_path / "run", seeds=range(500), device="cuda")
+    assert torch.cuda.max_memory_allocated() < 3e10
