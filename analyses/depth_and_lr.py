@@ -6,7 +6,7 @@ one.
 
 from landscape import figures
 from landscape.cli.study import Study
-from landscape.figures.success import NAMES, RATES, success_series
+from landscape.figures.success import BANDS, NAMES, RATES, success_series
 
 
 def main() -> None:
@@ -27,17 +27,16 @@ def main() -> None:
         )
     )
     study.keep_rows(rows)
-    caption = (
-        f"Life B3/S23V, 2 steps, LeakyReLU, sigmoid, floor(2 d) blocks of width 10; {seeds} seeds a cell, "
-        f"{batches:,} batches of {size} "
-        "boards of 10 x 10, Adam. Tested on the same 1,000 boards of 5 x 5. Bands: 95 % Wilson intervals (networks), "
-        "95 % "
-        "bootstrap intervals of the mean over seeds (boards; faint: seeds)."
+    about = (
+        f"Life B3/S23V, 2 steps, LeakyReLU, sigmoid, floor(2 d) blocks of width 10; {seeds} seeds a cell, {batches:,} "
+        f"batches of {size} boards of 10 x 10, Adam. Tested on the same 1,000 boards of 5 x 5. "
     )
     for rate, part in (("solved", "success"), ("samples", "boards")):
         curves = success_series(rows, x="lr", by="d_factor", rate=rate)
         labels = {"xlabel": "learning rate of Adam", "ylabel": RATES[rate], "baseline": "all dead"}
-        study.draw(figures.series_figure([("", curves)], xscale="log", height=3.2, caption=caption, **labels), part)
+        study.draw(
+            figures.series_figure([("", curves)], xscale="log", height=3.2, caption=about + BANDS[rate], **labels), part
+        )
     best = max(rows, key=lambda row: row.success.sample_rate.mean())
     study.done(
         f"most boards right: {best.success.sample_rate.mean():.2f} at {best.values}, {NAMES['lr']} among {rates}"

@@ -6,7 +6,7 @@ boards of 5 x 5 are dead by then; the dotted line is what answering that all is 
 
 from landscape import figures
 from landscape.cli.study import Study
-from landscape.figures.success import NAMES, RATES, success_series
+from landscape.figures.success import BANDS, NAMES, RATES, success_series
 
 FULL = {"grid": {"steps": (1, 2, 3, 5, 10, 20), "m_factor": (1, 5, 10, 20, 40, 60, 80, 100, 150)}, "seeds": range(20)}
 FULL["training"] = {"data": "boards", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
@@ -31,7 +31,6 @@ def main() -> None:
         "same 1,000 random boards of 5 x 5. "
     )
     original = {"solved": "success", "samples": "board_rate"}
-    bands = "Bands: 95 % Wilson intervals (networks), 95 % bootstrap intervals of the mean (rates; faint: seeds)."
     for rate, part in (("solved", "success"), ("samples", "boards"), ("cells", "cells")):
         panels = [
             (
@@ -48,7 +47,7 @@ def main() -> None:
             for n in setting["grid"]["steps"]
         ]
         figure = figures.series_figure(
-            panels, xlabel=NAMES["m_factor"], ylabel=RATES[rate], caption=about + bands, baseline="all dead"
+            panels, xlabel=NAMES["m_factor"], ylabel=RATES[rate], caption=about + BANDS[rate], baseline="all dead"
         )
         study.draw(figure, part)
     study.done("solved: " + ", ".join(f"{row.values}: {row.success.share.value:.0%}" for row in rows[:6]))

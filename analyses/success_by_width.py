@@ -6,7 +6,7 @@ intervals, with the rate of cells, and with what answering that all is dead woul
 
 from landscape import figures
 from landscape.cli.study import Study
-from landscape.figures.success import NAMES, RATES, success_series
+from landscape.figures.success import BANDS, NAMES, RATES, success_series
 
 STEPS = (1, 2, 3)
 FULL = {"grid": {"steps": STEPS, "d_factor": (1.0, 1.5, 2.0), "m_factor": (1, 5, 10, 20, 30, 40)}, "seeds": range(20)}
@@ -31,12 +31,8 @@ def main() -> None:
         f"Life B3/S23V, LeakyReLU, sigmoid, floor(n d) blocks of width m; {len(setting['seeds'])} seeds a cell, {how}. "
         "Tested on the same 1,000 random boards of 5 x 5. "
     )
-    drawn = (
-        ("solved", "success", "success", "Bands: 95 % Wilson intervals."),
-        ("samples", "boards", "board_rate", "Faint: seeds; bands: 95 % bootstrap intervals of their mean."),
-        ("cells", "cells", "", "Faint: seeds; bands: 95 % bootstrap intervals of their mean."),
-    )
-    for rate, part, quantity, bands in drawn:
+    drawn = (("solved", "success", "success"), ("samples", "boards", "board_rate"), ("cells", "cells", ""))
+    for rate, part, quantity in drawn:
         panels = [
             (
                 f"{n} step{'s' if n > 1 else ''}",
@@ -51,7 +47,7 @@ def main() -> None:
             for n in STEPS
         ]
         figure = figures.series_figure(
-            panels, xlabel=NAMES["m_factor"], ylabel=RATES[rate], caption=about + bands, baseline="all dead"
+            panels, xlabel=NAMES["m_factor"], ylabel=RATES[rate], caption=about + BANDS[rate], baseline="all dead"
         )
         study.draw(figure, part)
     solved = {n: max(row.success.share.value for row in rows if row.values["steps"] == n) for n in STEPS}

@@ -38,14 +38,16 @@ def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
     return create(name, config)
 
 
-def fitting(problem: Problem, checkpoint: Checkpoint) -> Checkpoint:
+def fitting(problem: Problem, checkpoint: Checkpoint, *, finite: bool = True) -> Checkpoint:
     """The checkpoint with its tensors in the order of the problem's network.
 
-    Raises `Mismatch`, listing the tensors that differ, and `LandscapeError` if a parameter is NaN or infinite.
+    Raises `Mismatch`, listing the tensors that differ, and, where it has to be `finite`, `LandscapeError` if a
+    parameter is NaN or infinite.
     """
     template = Stack({name: tensor[None] for name, tensor in problem.network().state_dict().items()})
     checkpoint = dataclasses.replace(checkpoint, stack=require_same_architecture(checkpoint, template))
-    checkpoint.require_finite()
+    if finite:
+        checkpoint.require_finite()
     return checkpoint
 
 
@@ -68,8 +70,8 @@ def place_of(problem: Problem, place: str) -> Stack:
     return verified_landmark(problem, place) if is_landmark(place) else fitting(problem, load(place)).stack
 
 
-def run_members(place: str, problem: Problem | None = None) -> tuple[Problem, Stack]:
+def run_members(place: str, problem: Problem | None = None, *, finite: bool = True) -> tuple[Problem, Stack]:
     """The members at a place, and their problem unless it is given."""
     checkpoint = load(place)
     problem = problem or problem_of({place: checkpoint})
-    return problem, fitting(problem, checkpoint).stack
+    return problem, fitting(problem, checkpoint, finite=finite).stack

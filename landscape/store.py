@@ -9,6 +9,7 @@ import hashlib
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import differences, read_json, replacing, write_json
 from landscape.params import Stack, fingerprint, in_order, require_same_shapes, stack_state_dicts
 
-__all__ = ["Checkpoint", "Run", "load", "read_state_dict", "read_tensors", "write_tensors"]
+__all__ = ["Checkpoint", "Run", "load", "read_state_dict", "read_tensors", "unfinished", "write_tensors"]
 
 SCHEMA = 1
 
@@ -66,7 +67,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
     header = {**document, "schema": SCHEMA, "names": list(arrays)}
     header["sha256"] = sha = _digest(arrays, header)
     with replacing(path) as temporary:
-        safetensors.torch.save_file(arrays, temporary, metadata={"landscape": json.dumps(header, sort_keys=True)})
+        try:
+            safetensors.torch.save_file(arrays, temporary, metadata={"landscape": json.dumps(header, sort_keys=True)})
+        except safetensors.SafetensorError as error:  # such as a full disk
+            raise LandscapeError(f"cannot write {path}: {error}") from error
     return sha
 
 
@@ -127,7 +131,8 @@ def _read_pickle(path: Path) -> Any:
         type(np.dtype(np.uint32)),
     ]
     try:
-        with torch.serialization.safe_globals(harmless):
+        with torch.serialization.safe_globals(harmless), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise LandscapeError(f"{path} does not exist") from error
@@ -285,7 +290,21 @@ def _read_file(path: Path) -> Checkpoint:
     return Checkpoint(stack_state_dicts([state_dict]), (Source(str(path), None, None, sha, path.stem),), None)
 
 
+def unfinished(place: str) -> str:
+    """A line that says so if a place is a run, without a step, whose training has not come to its end; else empty."""
+    path = Path(place.partition("#")[0])
+    if not (path / "run.json").exists():
+        return ""
+    run = Run.open(path)
+    last, batches = max(run.steps(), default=0), run.document["training"].get("batches", 0)
+    return f"{path} is not finished: this is its step {last} of {batches}" if last < batches else ""
+
+
 def _read_folder(path: Path, step: int | None) -> Checkpoint:
+    if (path / "sweep.json").exists():
+        cells = sorted(str(file.parent) for file in path.glob("*/run.json"))
+        example = f", such as {cells[0]}" if cells else ""
+        raise LandscapeError(f"{path} is a sweep, a directory of runs: name one of its cells{example}")
     files = sorted(file for file in path.iterdir() if file.suffix in ENDINGS and file.is_file())
     if not files:
         raise LandscapeError(

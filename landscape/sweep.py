@@ -53,8 +53,10 @@ class Cell:
         return run is not None and not self._differs(run) and self.training.batches in run.steps()
 
     def stack(self) -> Stack:
-        """Parameters of the cell's members after their last step; raises `LandscapeError` if it is not finished."""
-        return fitting(self.problem, Run.open(self.path).checkpoint(self.training.batches)).stack
+        """Parameters of the cell's members after their last step, finite or not; raises `LandscapeError` if it is not
+        finished.
+        """
+        return fitting(self.problem, Run.open(self.path).checkpoint(self.training.batches), finite=False).stack
 
     def _differs(self, run: Run, **more: Any) -> str:
         """What differs between a run and this cell, in words; empty if nothing does."""
@@ -83,7 +85,10 @@ class Sweep:
         file = path / _FILE
         if not _is_there(file):
             raise LandscapeError(f"{path} is no sweep, it has no {_FILE}: give the directory of a sweep")
-        document = read_json(file)
+        try:
+            document = read_json(file)
+        except DamagedFile as error:
+            raise DamagedFile(f"{error}: restore it, or begin the sweep in another directory with -o") from error
         needed = {"schema", "problem", "training", "grid", "seeds", "data_seeds"}
         if lacks := needed - document.keys() if isinstance(document, dict) else needed:
             raise DamagedFile(f"{file} is damaged: it lacks {', '.join(sorted(lacks))}")

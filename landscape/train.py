@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from landscape import philox
 from landscape.allocator import keep_freed_memory
-from landscape.errors import LandscapeError, Mismatch, Unsupported
+from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import differences
 from landscape.initialisation import Scheme, initialise
 from landscape.objective import Chunk, Data, Objective, choose_chunk
@@ -81,6 +81,10 @@ class Training:
             raise LandscapeError(f"momentum is {self.momentum}, it must be at least 0 and below 1")
         if self.momentum and self.optimizer != "sgd":
             raise LandscapeError(f"momentum goes with optimizer sgd, not {self.optimizer}")
+        if self.start is not None and (self.init != "default" or self.init_scale != 1):
+            raise LandscapeError(
+                f"--start {self.start} leaves nothing to --init and --init-scale: leave one of them out"
+            )
         if self.freeze and not self.presolve_blocks:
             raise LandscapeError("there is nothing to freeze: name the blocks with --presolve-blocks")
         if self.save_at is None:
@@ -140,7 +144,10 @@ def train(
     objective = dataclasses.replace(objective, chunk=Chunk(**run.document["computation"]["chunk"]))
     trainer = _Trainer(problem, training, objective, data_seeds)
     resume = path / "resume.safetensors"
-    first = trainer.restore(*read_tensors(resume)) if resume.exists() else trainer.begin(initial)
+    try:
+        first = trainer.restore(*read_tensors(resume)) if resume.exists() else trainer.begin(initial)
+    except DamagedFile as error:
+        raise DamagedFile(f"{resume} is damaged: delete it to begin this run anew") from error
     assert training.save_at is not None
     last_saved = time.monotonic()
     for step in range(first, training.batches + 1):
@@ -173,7 +180,18 @@ def check(
     _check_seeds(seeds, data_seeds, exact=training.data == "exact")
     if start is None and training.start is not None:
         start = place_of(problem, training.start)
-    return training, start, _initial(problem, training, seeds, start)
+    initial = _initial(problem, training, seeds, start)
+    if training.freeze and _presolved_names(problem, training) >= initial.tensors.keys():
+        raise LandscapeError("all blocks are frozen: leave at least one to train")
+    shared = training.data == "exact" or training.shared_data
+    data = [0] * len(seeds) if shared else data_seeds
+    members = {(row.numpy().tobytes(), key) for row, key in zip(initial.flatten().cpu(), data, strict=True)}
+    if len(members) < len(seeds):
+        raise LandscapeError(
+            f"of {len(seeds)} seeds only {len(members)} would differ: the others start at the same point and see the "
+            "same data. Give one seed, or each its own boards with --data boards"
+        )
+    return training, start, initial
 
 
 def _with_data(problem: Problem, training: Training, device: str | torch.device, dtype: torch.dtype) -> Training:
@@ -207,11 +225,6 @@ def _initial(problem: Problem, training: Training, seeds: Sequence[int], start: 
     elif len(start) in (1, len(seeds)):
         stack = start.select([0] * len(seeds) if len(start) == 1 else list(range(len(seeds))))
         stack = in_order(stack, Stack({name: tensor[None] for name, tensor in network.state_dict().items()}))
-        if len(start) == 1 < len(seeds) and (training.data == "exact" or training.shared_data):
-            raise LandscapeError(
-                f"{len(seeds)} seeds that start at one point and see the same data would be equal: give one seed, or "
-                "each its own boards with --data boards"
-            )
     else:
         raise Mismatch(
             f"{len(seeds)} seeds cannot start from {len(start)} members: choose one with RUN/#seed, or as many"
@@ -399,6 +412,6 @@ def _open(
         raise Mismatch(
             f"{path} was begun elsewhere: {different}. Go on as it was begun (--device, OMP_NUM_THREADS) or use --force"
         )
-    for left_over in path.glob(".*.tmp"):  # of a writer that was killed
+    for left_over in (*path.glob(".*.tmp"), *path.glob(".tmp*")):  # of a writer that was killed
         left_over.unlink()
     return run

@@ -8,7 +8,7 @@ import numpy as np
 
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.options import chosen_problem, computing, device, json_flag, output, problem_choice
-from landscape.cli.report import remark, table
+from landscape.cli.report import remark, remark_unfinished, table
 from landscape.curves import Curves
 from landscape.errors import LandscapeError
 from landscape.files import json_text, refuse_existing, write_json
@@ -177,6 +177,8 @@ def _success(
     settings: dict[str, Any] = {"samples": boards, "seed": sample_seed, "device": device}
     settings |= _given(conditions)
     if (Path(place) / "sweep.json").exists():
+        if problem or options:
+            raise LandscapeError(f"{place} says its problem itself: leave --problem and -O out")
         cells = Sweep.open(Path(place)).cells()
         rows = of_sweep(Sweep.open(Path(place)), **settings)
         tested = [cell.problem for cell in cells]
@@ -185,7 +187,8 @@ def _success(
         if len(rows) < len(cells):
             remark(f"{len(cells) - len(rows)} of {len(cells)} cells are not finished and left out")
     else:
-        chosen, stack = run_members(place, chosen_problem(problem, options))
+        remark_unfinished(place)
+        chosen, stack = run_members(place, chosen_problem(problem, options), finite=False)
         rows, tested = [Row({}, success(chosen, stack, **settings))], [chosen]
     for warning in dict.fromkeys(each.test_remark(**_given(conditions)) for each in tested):
         if warning:
@@ -237,6 +240,7 @@ def _members(run: str, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any
 
     from landscape.places import run_members
 
+    remark_unfinished(run)
     problem, stack = run_members(run, chosen_problem(options["problem"], options["options"]))
     printing = (options["output"], options["force"], options["print_json"])
     return problem, stack.to(getattr(torch, options["dtype"])), {"device": options["device"], "printing": printing}

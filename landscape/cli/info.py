@@ -26,6 +26,8 @@ def _describe(path: Path) -> dict[str, Any]:
         raise LandscapeError(f"{path} does not exist")
     if path.suffix in (".h5", ".hdf5"):
         return _curves(path)
+    if path.is_dir() and (path / "sweep.json").exists():
+        return _sweep(path)
     if path.is_dir() and (path / "run.json").exists():
         return _run(path)
     return _checkpoint(path)
@@ -44,6 +46,15 @@ def _curves(path: Path) -> dict[str, Any]:
         "variables": sorted(curves.values),
         **curves.attributes,
     }
+
+
+def _sweep(path: Path) -> dict[str, Any]:
+    from landscape.sweep import Sweep
+
+    sweep = Sweep.open(path)
+    cells = sweep.cells()
+    finished = sum(cell.finished for cell in cells)
+    return {"kind": "sweep", "cells": [cell.path.name for cell in cells], "finished": finished, **sweep.document}
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.options import chosen_problem, output, problem_choice
+from landscape.cli.report import remark
 from landscape.curves import Curves
 from landscape.errors import LandscapeError
 from landscape.files import refuse_existing
@@ -114,13 +115,17 @@ def _success(
 ) -> None:
     """Success of the finished cells of SWEEP over what it varied, with intervals and the score of dead boards."""
     from landscape.analysis.success import DEFINITIONS, of_sweep
-    from landscape.figures.success import NAMES, RATES, is_number, success_series, text_of
+    from landscape.figures.success import BANDS, NAMES, RATES, is_number, success_series, text_of
     from landscape.sweep import Sweep
 
     sweep = Sweep.open(place)
     rows = of_sweep(sweep, samples=boards)
+    cells = sweep.cells()
     if not rows:
         raise LandscapeError(f"{place} has no finished cell yet: repeat the command that began it")
+    missing = f" {len(cells) - len(rows)} of {len(cells)} cells are not finished." if len(rows) < len(cells) else ""
+    if missing:
+        remark(missing.strip())
     varied = list(rows[0].values)
     for key in (x, by, panels):
         if key is not None and key not in varied:
@@ -142,9 +147,8 @@ def _success(
         title = f"{NAMES.get(panels, panels)} = {text_of(value)}" if panels else ""
         drawn.append((title, success_series(own, x=x, by=by, rate=rate, places=places)))
     caption = (
-        f"{place}, its first cell: {sweep.cells()[0].problem.title()}. {len(rows[0].success.solved)} members a cell. "
-        f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {boards} test boards; 95 % intervals: Wilson's for networks, bootstrap "
-        "over members for rates (faint: members)."
+        f"{place}, its first cell: {cells[0].problem.title()}. {len(rows[0].success.solved)} members a cell.{missing} "
+        f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {boards} test boards. {BANDS[rate]}"
     )
     numbers = all(map(is_number, places))
     figure = figures.series_figure(

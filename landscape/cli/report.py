@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["Progress", "remark", "table"]
+__all__ = ["Progress", "remark", "remark_unfinished", "table"]
 
 
 class Progress:
@@ -41,6 +41,15 @@ class Progress:
 def remark(text: str) -> None:
     """A line for the reader, on stderr."""
     click.echo(text, err=True)
+
+
+def remark_unfinished(*places: str) -> None:
+    """A line for each place that is a run still in training."""
+    from landscape.store import unfinished
+
+    for place in places:
+        if line := unfinished(place):
+            remark(line)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

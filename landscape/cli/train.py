@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from landscape.cli.options import BLOCKS, SEEDS, Command, ProblemGroup, computing, config_file, output
-from landscape.cli.report import Progress, remark
+from landscape.cli.report import Progress, remark, remark_unfinished
 from landscape.errors import LandscapeError
 from landscape.intervals import Proportion
 from landscape.problem import Problem
@@ -96,6 +96,8 @@ def _verb(
     path = output or Path("checkpoints") / _default_name(problem)
     steps = Progress("train", "steps")
     try:
+        if training.start:
+            remark_unfinished(training.start)
         run = train(
             problem,
             training,
@@ -110,6 +112,9 @@ def _verb(
     except KeyboardInterrupt as error:
         raise LandscapeError(f"interrupted: repeat the same command to go on with {path}") from error
     values = problem.objective(device=device)(run.checkpoint().stack)
+    diverged = sum(not row.isfinite().all() for row in run.checkpoint().stack.flatten())
+    if diverged:
+        remark(f"{diverged} of {len(seeds)} members diverged: their parameters are NaN or infinite. Lower --lr")
     if "solved" in values:
         remark(f"{problem.title()}: solved by {Proportion(int(values['solved'].sum()), len(seeds))}")
     click.echo(run.path)

@@ -6,7 +6,7 @@ import click
 import torch
 
 from landscape.cli.options import RANGE, chosen_problem, computing, config_file, output, problem_choice, sampling
-from landscape.cli.report import Progress
+from landscape.cli.report import Progress, remark_unfinished
 from landscape.errors import LandscapeError
 from landscape.walk import Orders, Pairing, walk_between
 
@@ -67,6 +67,7 @@ def command(
     or a checkpoint file. Prints the file with the curves. An interrupted walk goes on when the same command is given
     again.
     """
+    remark_unfinished(start, end)
     try:
         path = walk_between(
             start,

@@ -186,6 +186,8 @@ def series_figure(
     across = min(len(panels), columns or 3)
     rows = -(-len(panels) // across)
     shared = any({curve.label for curve in curves} == set(frame.labels) for curves in frame.panels)
+    if caption and xscale != "category" and frame.dodges:
+        caption += " Marks of several curves at one place stand side by side."
     with matplotlib.style.context(STYLE):
         figure, axes = sheet((WIDTH, height * rows + 0.25), caption, rows, ratios=(1,) * across)
         for ax in axes[len(panels) :]:
@@ -239,7 +241,7 @@ def shares(
         if np.isfinite(high - low):
             ax.errorbar((low + high) / 2, y, xerr=(high - low) / 2, color=INK, lw=1.2, capsize=2.5)
         digits = 0 if abs(value) >= 9.95 or value == 0 else 1
-        text = f"{value:.{digits}f} %".replace("-", "\N{MINUS SIGN}")
+        text = f"{value:z.{digits}f} %".replace("-", "\N{MINUS SIGN}")
         place = (max(ends[1][y], 0), y)
         ax.annotate(text, place, (6, 0), textcoords="offset points", va="center", size="small")
     ax.set_yticks(range(len(rows)), [name for name, *_ in rows])

@@ -14,7 +14,7 @@ else:
     # Its module imports torch, which a figure does not need.
     Row = Any
 
-__all__ = ["NAMES", "RATES", "is_number", "success_series", "text_of"]
+__all__ = ["BANDS", "NAMES", "RATES", "is_number", "success_series", "text_of"]
 
 Rate = Literal["solved", "exact", "samples", "cells"]
 
@@ -33,6 +33,13 @@ RATES = {
     "exact": "networks that get all 512 patterns right (%)",
     "samples": "test boards entirely right (%)",
     "cells": "cells of test boards right (%)",
+}
+
+
+#: What is drawn around them.
+BANDS = {
+    **dict.fromkeys(("solved", "exact"), "Intervals: Wilson's, 95 %."),
+    **dict.fromkeys(("samples", "cells"), "Faint: seeds; intervals: of their mean, bootstrap, 95 %."),
 }
 
 

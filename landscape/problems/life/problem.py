@@ -53,7 +53,7 @@ class Life(Problem):
     activation: Activation = option("leaky_relu", "Activation function (the study's --activation_fun).")
     sigmoid: bool = option(
         True,
-        "End in a sigmoid (the study's --use_sigmoid), cross-entropy from logits; else outputs are clamped to [0, 1].",
+        "End in a sigmoid (the study's --use_sigmoid), cross-entropy from logits; else bce clamps outputs to [0, 1].",
     )
     loss: Literal["bce", "mse"] = option("bce", "Cross-entropy or squared error.")
     normalize: bool = option(
