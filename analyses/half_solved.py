@@ -34,8 +34,9 @@ def main() -> None:
         study.keep_rows(tables[name], name.replace(" ", "-"))
     about = (
         "Life B3/S23V, 2 steps, LeakyReLU, sigmoid; blocks that start at the known solution (design hat, filters "
-        f"split), the others at random; {seeds} seeds a cell, {batches:,} batches of {size} boards of 10 x 10, Adam at "
-        "3e-3. Tested on the same 1,000 boards of 5 x 5. Of none there is nothing to freeze, of both nothing to train. "
+        f"split), the others at random; {seeds} seeds a cell, {batches:,} batches of {size} boards of 10 x 10, Adam "
+        "at 3e-3. Tested on the same 1,000 boards of 5 x 5. Of none there is nothing to freeze, of both nothing to "
+        "train. "
     )
     for rate, part in (("solved", "success"), ("samples", "boards")):
         panels = []

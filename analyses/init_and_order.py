@@ -42,8 +42,8 @@ def main() -> None:
     caption = (
         f"Life B3/S23V, one step, LeakyReLU, sigmoid; {points} initial points x {orders} data seeds a width, "
         f"{batches:,} batches of {size} boards of 10 x 10, Adam at 1e-2. Shares of the variance of the final log loss "
-        "(exact, over all patterns): two-way random effects; 95 % intervals by the jackknife over both kinds of seeds. "
-        "A share below 0 is one that cannot be told from 0."
+        "(exact, over all patterns): two-way random effects; 95 % intervals by the jackknife over both kinds of "
+        "seeds. A share below 0 is one that cannot be told from 0."
     )
     study.draw(figures.page(lambda ax: figures.shares(ax, rows), caption=caption, size=(7.2, 3.6)))
     study.keep({"initial_points": points, "data_seeds": orders, "widths": found})

@@ -31,10 +31,8 @@ def main() -> None:
     curves = success_series(rows, x="density", by="m_factor", rate="exact")
     caption = (
         f"Life B3/S23 (Conway's), one step, the architecture of arXiv 2009.01398 with ReLU; {seeds} seeds at each "
-        "density and "
-        f"width, {batches:,} steps of Adam at 3e-3 on the exact loss over boards of 10 x 10 of that density. "
-        "Success: right on "
-        "all 512 patterns. Bands: 95 % Wilson intervals."
+        f"density and width, {batches:,} steps of Adam at 3e-3 on the exact loss over boards of 10 x 10 of that "
+        "density. Success: right on all 512 patterns. Bands: 95 % Wilson intervals."
     )
     study.draw(
         figures.series_figure(

@@ -27,8 +27,7 @@ def main() -> None:
     how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**setting["training"])
     about = (
         f"Life B3/S23V, LeakyReLU, sigmoid, n blocks of width m; {len(setting['seeds'])} seeds a cell, {how}. Tested "
-        "on the "
-        "same 1,000 random boards of 5 x 5. "
+        "on the same 1,000 random boards of 5 x 5. "
     )
     original = {"solved": "success", "samples": "board_rate"}
     for rate, part in (("solved", "success"), ("samples", "boards"), ("cells", "cells")):

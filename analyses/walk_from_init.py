@@ -39,12 +39,9 @@ def main() -> None:
         panels.append(curves)
     caption = (
         f"Life B3/S23V, LeakyReLU, sigmoid; {batches:,} steps of Adam: one step on the exact loss at 1e-2, two on 32 "
-        "boards of "
-        "10 x 10 at 3e-3. Loss (exact; on 1,000 boards for 2 steps) on straight lines from each initial point (alpha "
-        "0) to where "
-        "training ended (alpha 1, dot), 51 points. Solved: the end gets every pattern, or each of these boards, "
-        "right. Right: "
-        "barrier above the chord, with its median and 95 % bootstrap interval."
+        "boards of 10 x 10 at 3e-3. Loss (exact; on 1,000 boards for 2 steps) on straight lines from each initial "
+        "point (alpha 0) to where training ended (alpha 1, dot), 51 points. Solved: the end gets every pattern, or "
+        "each of these boards, right. Right: barrier above the chord, with its median and 95 % bootstrap interval."
     )
     study.draw(figures.walk_figure(panels, x="alpha", caption=caption))
     study.keep({"monotone_up_to": 1e-3, "cases": found})

@@ -227,7 +227,8 @@ def test_panels_share_looks_an_axis_and_one_legend() -> None:
     assert not any(ax.get_legend() for ax in figure.axes)
     colors = [[line.get_color() for line in ax.lines if line.get_gid() == "value"] for ax in figure.axes]
     assert colors[1:] == [[colors[0][1]], [colors[0][0]]]
-    assert figure.get_supxlabel() == "What is drawn."
+    beside = "Marks of several curves at one place stand side by side."
+    assert " ".join(figure.get_supxlabel().split()) == f"What is drawn. {beside}"
 
 
 def test_panels_of_other_curves_have_legends_of_their_own() -> None:

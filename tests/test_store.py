@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 from hypothesis import given
@@ -26,8 +27,11 @@ from landscape.store import (
     read_state_dict,
     read_tensors,
     require_same_architecture,
+    unfinished,
     write_tensors,
 )
+from landscape.sweep import sweep
+from landscape.train import Training, train
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -316,3 +320,34 @@ def test_another_architecture_is_refused_by_name(run: Run) -> None:
     wide = Life(m_factor=2).objective().network.template
     with pytest.raises(Mismatch, match=r"step-.*other shape: net\.0\.0\.weight \[2, 1, 3, 3\] against \[4, 1, 3, 3\]"):
         require_same_architecture(run.checkpoint(), wide)
+
+
+def test_a_run_still_in_training_is_told(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "run"
+    training = Training(batches=5, save_at=(0, 2))
+    with pytest.raises(KeyboardInterrupt):
+        train(Life(), training, path, seeds=[0], on_progress=stop)
+    assert unfinished(f"{path}#0") == f"{path} is not finished: this is its step 2 of 5"
+    assert unfinished(f"{path}/@2") == ""
+    train(Life(), training, path, seeds=[0])
+    assert unfinished(str(path)) == ""
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise safetensors.SafetensorError("No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(LandscapeError, match=r"cannot write .*a\.safetensors: No space left on device"):
+        write_tensors(tmp_path / "a.safetensors", {"w": torch.zeros(1)}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_is_no_run(tmp_path: Path) -> None:
+    done = sweep("life", tmp_path / "sweep", grid={"m_factor": [1]}, training={"batches": 1}, seeds=[0])
+    with pytest.raises(LandscapeError, match=r"is a sweep, a directory of runs: name one of its cells, such as .*=1"):
+        load(str(done.path))

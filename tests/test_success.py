@@ -264,3 +264,16 @@ def test_success_on_boards_that_are_too_small(landscape: Program, deep: Path) ->
     wrong = landscape("analyse", "success", deep, "--board", "seven")
     assert wrong.exit_code == 1
     assert "'seven' is no board: write HEIGHTxWIDTH" in wrong.stderr
+
+
+def test_members_that_diverged_get_nothing_right() -> None:
+    problem = Life()
+    stack = problem.landmark("presolve").to(torch.float32).select([0, 0])
+    spoilt = stack.flatten().clone()
+    spoilt[1, 3] = float("nan")
+    found = success(problem, stack.unflatten(spoilt), samples=50)
+    assert found.solved.tolist() == [True, False]
+    assert found.exact is not None
+    assert found.exact.tolist() == [True, False]
+    assert found.sample_rate.tolist() == [1, 0]
+    assert found.cell_rate[1] == 0

@@ -260,7 +260,7 @@ def test_the_last_options_are_the_axis_the_curves_and_the_panels(
         "3 members a cell",
         "share of the cells of all test samples that are right",
         "20 test boards",
-        "bootstrap over members",
+        "of their mean, bootstrap",
     ):
         assert text in caption
 
