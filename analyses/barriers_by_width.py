@@ -34,7 +34,7 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="24 seeds, m to 32: about 2 minutes on two cores",
+        quick="24 seeds, m to 32: about a minute on two cores",
         full="100 seeds, m to 64: about a day on two cores, half an hour on a GPU (estimate)",
     )
     widths = (1, 2, 4, 8, 16, 32) if study.quick else (1, 2, 4, 8, 16, 32, 64)

@@ -15,7 +15,7 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="8 seeds, 1,000 batches of 32 boards: about 2 minutes on two cores",
+        quick="8 seeds, 1,000 batches of 32 boards: about a minute on two cores",
         full="100 seeds, 10,000 batches of 128 boards: about an hour on a GPU (estimate)",
     )
     seeds, batches, size = (8, 1000, 32) if study.quick else (100, 10_000, 128)

@@ -18,8 +18,8 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="40 initial points x 5 data seeds, 1,500 batches of 32 boards: about 2 minutes on two cores",
-        full="200 x 20 seeds, 10,000 batches of 128 boards: about 12 hours on two cores (estimate)",
+        quick="40 initial points x 5 data seeds, 1,500 batches of 32 boards: about half a minute on two cores",
+        full="200 x 20 seeds, 10,000 batches of 128 boards: 12 hours on two cores, half an hour on a GPU (estimate)",
     )
     points, orders, batches, size = (40, 5, 1500, 32) if study.quick else (200, 20, 10_000, 128)
     done = study.sweep(

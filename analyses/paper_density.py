@@ -15,7 +15,7 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="100 seeds, 2,000 steps: about 2 minutes on two cores",
+        quick="100 seeds, 2,000 steps: about a minute on two cores",
         full="1,000 seeds, 10,000 steps: about an hour and a half on two cores, minutes on a GPU (estimate)",
     )
     seeds, batches = (100, 2000) if study.quick else (1000, 10_000)

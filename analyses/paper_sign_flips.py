@@ -35,7 +35,7 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="10 originals, 10 draws each, 2,000 steps: about 2 minutes on two cores",
+        quick="10 originals, 10 draws each, 2,000 steps: about a minute on two cores",
         full="50 originals, 50 draws each, 10,000 steps: about 2 hours on two cores, minutes on a GPU (estimate)",
     )
     wanted, draws, batches = (10, 10, 2000) if study.quick else (50, 50, 10_000)

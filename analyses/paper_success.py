@@ -16,7 +16,7 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="1 step: 64 seeds, exact loss; 2 steps: 8 seeds, 1,500 batches of 32 boards: about 3 minutes on 2 cores",
+        quick="1 step: 64 seeds, exact loss; 2 steps: 8 seeds, 1,500 batches of 32 boards: about a minute on two cores",
         full="1 step: 640 seeds; 2 to 5 steps: 64 seeds, m to 24, 50,000 batches: 12 hours on a GPU (estimate)",
     )
     one = study.sweep(

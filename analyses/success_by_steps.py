@@ -18,7 +18,7 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="8 seeds, m to 10, steps to 10, 1,000 batches of 32 boards at 3e-3: about 3 minutes on two cores",
+        quick="8 seeds, m to 10, steps to 10, 1,000 batches of 32 boards at 3e-3: about 2 minutes on two cores",
         full="20 seeds, m to 150, steps to 20, 10,000 batches of 128 boards at 1e-3: about 6 hours on a GPU (estimate)",
     )
     setting = QUICK if study.quick else FULL

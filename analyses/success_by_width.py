@@ -19,7 +19,7 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="8 seeds, m to 20, 1,000 batches of 32 boards at learning rate 3e-3: about 4 minutes on two cores",
+        quick="8 seeds, m to 20, 1,000 batches of 32 boards at learning rate 3e-3: about 3 minutes on two cores",
         full="20 seeds, m to 40, 10,000 batches of 128 boards at 1e-3: about an hour on a GPU (estimate)",
     )
     setting = QUICK if study.quick else FULL

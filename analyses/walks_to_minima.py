@@ -18,8 +18,8 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="2,000 batches of 32 boards at learning rate 3e-3: about 1 minute on two cores",
-        full="10,000 batches of 128 boards at 1e-3, as in the study: about 5 minutes on two cores",
+        quick="2,000 batches of 32 boards at learning rate 3e-3: about half a minute on two cores",
+        full="10,000 batches of 128 boards at 1e-3, as in the study: about 5 minutes on two cores or a GPU (estimate)",
     )
     training = QUICK if study.quick else FULL
     curves = []
