@@ -25,11 +25,11 @@ def philox4x32(
     Products wrap modulo 2^64 as int64 does; masking after the arithmetic shift recovers their unsigned upper half.
     """
     c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
+    rounds = torch.arange(10, device=key[0].device).view(-1, *[1] * key[0].ndim)
+    keys = (((word + rounds * weyl) & _MASK).unbind() for word, weyl in zip(key, _WEYL, strict=True))
+    for k0, k1 in zip(*keys, strict=True):
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (p1 >> 32 & _MASK) ^ c1 ^ k0, p1 & _MASK, (p0 >> 32 & _MASK) ^ c3 ^ k1, p0 & _MASK
-        k0, k1 = k0 + _WEYL[0] & _MASK, k1 + _WEYL[1] & _MASK
     return c0, c1, c2, c3
 
 
