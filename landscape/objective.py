@@ -24,8 +24,8 @@ __all__ = ["Batch", "Chunk", "Data", "Metric", "Objective", "choose_chunk"]
 #: Bytes of the widest activation of a chunk: about a core's cache on a CPU, a small share of the memory on a GPU.
 ACTIVATION_BYTES = {"cpu": 2**20, "cuda": 2**28}
 
-#: The same in training on a CPU where each member has data of its own, and about how many members then make a chunk.
-OWN_BYTES, OWN_MEMBERS = 5 * 2**20, 10
+#: The same in training on a CPU where each member has data of its own, and how many members then make a chunk at most.
+OWN_BYTES, OWN_MEMBERS = 10 * 2**20, 20
 
 #: Sample axes are padded to a multiple of this with weight zero, and members come in multiples of at least this half:
 #: vector units then never treat a member's numbers differently for its place.
@@ -123,8 +123,8 @@ def choose_chunk(network: Stacked, data: Data, *, training: bool = False, most: 
     a CPU: small chunks waste little on a short last one (a line of 51 points).
 
     For `training` chunks are larger: a backward pass has more operations to pay for. Where each member has data of its
-    own, products are member by member anyway, and a chunk has few members, so that 20 seeds fill their last one. There
-    are at `most` so many members: no chunk is larger than it takes for them.
+    own, products are member by member anyway, and chunks have few members, as many in each. There are at `most` so many
+    members: no chunk is larger than it takes for them.
     """
     inputs = data.samples(0, SAMPLE_MULTIPLE).inputs
     device = inputs.device.type
@@ -150,12 +150,14 @@ def _filled(most: int | None, multiple: int) -> int:
 
 
 def _own_chunk(width: int, samples: int, multiple: int, device: str, all_members: int | None) -> Chunk:
-    """Members with data of their own: about ten of them on a CPU, so that 20 fill two chunks; on a GPU all that fit."""
+    """Members with data of their own: up to twenty on a CPU, as many in each chunk; on a GPU all that fit."""
     budget, most = (OWN_BYTES, OWN_MEMBERS) if device == "cpu" else (ACTIVATION_BYTES["cuda"] * 4, 2**16)
     members = max(multiple, min(most, 8 * budget // (SAMPLE_MULTIPLE * width)) // multiple * multiple)
     fitting = budget // (members * width) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE
     # Samples as for a full chunk: how they are parted decides how a member's gradient is summed, and its noise.
-    return Chunk(min(members, _filled(all_members, multiple)), min(samples, max(SAMPLE_MULTIPLE, fitting)))
+    if all_members is not None:
+        members = _filled(-(-all_members // -(-all_members // members)), multiple)
+    return Chunk(members, min(samples, max(SAMPLE_MULTIPLE, fitting)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
