@@ -410,7 +410,7 @@ def test_verify_over_many_steps(landscape: Program, steps: int) -> None:
 
 
 def test_ctrl_c_can_be_taken_up_again(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "landscape", "train", "life", "--seeds", "0:40", "--batches", "20000", "-o", "run"]
+    command = [sys.executable, "-m", "landscape", "train", "life", "--seeds", "0:40", "--batches", "4000", "-o", "run"]
     process = subprocess.Popen([*command, "--resume-every", "0"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "run" / "resume.safetensors").exists():
         time.sleep(0.01)
@@ -418,4 +418,4 @@ def test_ctrl_c_can_be_taken_up_again(tmp_path: Path) -> None:
     assert process.communicate()[1] == "Error: interrupted: repeat the same command to go on with run\n"
     assert process.returncode == 1
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    assert Run.open(tmp_path / "run").steps()[-1] == 20000
+    assert Run.open(tmp_path / "run").steps()[-1] == 4000
