@@ -23,14 +23,14 @@ Pull = Callable[[Tensor], Tensor]
 
 
 @runtime_checkable
-class Part(Protocol):
+class _Part(Protocol):
     """A part of the data."""
 
     @property
     def inputs(self) -> Shaped[Tensor, "members feature *space sample"]: ...
 
 
-P = TypeVar("P", bound=Part)
+P = TypeVar("P", bound=_Part)
 
 
 class _Activation(NamedTuple):
@@ -80,8 +80,8 @@ class Chain:
     ) -> Float[Tensor, "member parameter"]:
         """The gradient of a loss, ordered as by `Stack.flatten`, over data that comes in parts.
 
-        `slope` gives the derivative of the loss in a part's outputs. What a table
-        is looked up for is computed once for all parts, forth and back.
+        `slope` gives the derivative of the loss in a part's outputs. What a table is looked up for is computed once for
+        all parts, forth and back.
         """
         pulls: dict[str, Tensor] = {}
         head: list[Pull] = []

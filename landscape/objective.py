@@ -153,8 +153,8 @@ def _own_chunk(width: int, samples: int, multiple: int, device: str, all_members
     """Members with data of their own: up to twenty on a CPU, as many in each chunk; on a GPU all that fit."""
     budget, most = (OWN_BYTES, OWN_MEMBERS) if device == "cpu" else (ACTIVATION_BYTES["cuda"] * 4, 2**16)
     members = max(multiple, min(most, 8 * budget // (SAMPLE_MULTIPLE * width)) // multiple * multiple)
-    fitting = budget // (members * width) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE
     # Samples as for a full chunk: how they are parted decides how a member's gradient is summed, and its noise.
+    fitting = budget // (members * width) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE
     if all_members is not None:
         members = _filled(-(-all_members // -(-all_members // members)), multiple)
     return Chunk(members, min(samples, max(SAMPLE_MULTIPLE, fitting)))

@@ -22,6 +22,7 @@ from landscape.files import differences, read_json, write_json
 from landscape.params import Stack, fingerprint
 from landscape.places import fitting
 from landscape.problem import Problem, create, find, require_fields
+from landscape.progress import Progress
 from landscape.store import SCHEMA, Run
 from landscape.train import Training, check, train
 
@@ -140,7 +141,7 @@ def sweep(
     device: str | torch.device = "cpu",
     resume_every: float = 30.0,
     force: bool = False,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Progress = lambda done, total: None,
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> Sweep:
     """Train a run for every combination of the grid's values; the keys are fields of the problem or of `Training`.
@@ -198,7 +199,7 @@ def sweep(
     return new
 
 
-def _after(before: int, total: int, on_progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
+def _after(before: int, total: int, on_progress: Progress) -> Progress:
     """What a cell's training is to tell, so that all cells are counted as one."""
     return lambda step, _: on_progress(before + step, total)
 

@@ -20,13 +20,11 @@ from landscape.objective import Chunk, Data, Objective, choose_chunk
 from landscape.params import Stack, fingerprint, in_order
 from landscape.places import place_of, verified_landmark
 from landscape.problem import Problem
+from landscape.progress import Progress
 from landscape.stacked import Noise
 from landscape.store import Run, read_tensors, write_tensors
 
 __all__ = ["Training", "check", "save_steps", "train"]
-
-#: What is told of long work: (done, total).
-Progress = Callable[[int, int], None]
 
 #: What each optimizer remembers of a parameter.
 _MOMENTS = {"adam": ("mean", "square"), "sgd": ("velocity",)}

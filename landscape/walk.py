@@ -4,7 +4,7 @@ import dataclasses
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +22,10 @@ from landscape.params import concatenate, fingerprint
 from landscape.paths import Line, grid
 from landscape.places import fitting, is_landmark, landmark, problem_of
 from landscape.problem import Problem, Symmetry
+from landscape.progress import Progress
 from landscape.store import Checkpoint, load
 
 __all__ = ["Connection", "Orders", "Pairing", "blocks", "connect", "walk", "walk_between", "walk_to_file"]
-
-Progress = Callable[[int, int], None]
 
 #: How members of two checkpoints become lines: member by member, or each with each.
 Pairing = Literal["matched", "all"]

@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # Before torch is imported: threads that wait for one another spin otherwise, on cores that other tests need.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -15,8 +16,10 @@ import pytest
 jaxtyping.install_import_hook("landscape", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import torch
+from click.testing import CliRunner, Result
 from torch import Tensor, nn
 
+from landscape.cli import main
 from landscape.objective import Batch, Metric, Objective
 from landscape.problems.life import Life
 from landscape.stacked import Stacked, features_first
@@ -84,3 +87,14 @@ def squares() -> Callable[..., Objective]:
         )
 
     return make
+
+
+@pytest.fixture
+def landscape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs the program in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return call

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from landscape.cli import main
 from landscape.cli.commands import _VERBS
@@ -24,17 +24,6 @@ from landscape.store import Run, read_tensors, write_tensors
 Program = Callable[..., Result]
 
 SMALL = ("--seeds", "0:3", "--batches", "5")
-
-
-@pytest.fixture
-def landscape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
-    """Runs the program in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-    return call
 
 
 @pytest.fixture

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from landscape.cli import main
 from landscape.curves import Curves
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.imports import import_run
@@ -29,17 +28,6 @@ from landscape.store import Run, load
 
 Program = Callable[..., Result]
 Tensors = dict[str, Tensor]
-
-
-@pytest.fixture
-def landscape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
-    """Runs the program in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-    return call
 
 
 def fails(result: Result, text: str, status: int = 1) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from landscape.analysis.success import DEFINITIONS, Row, as_csv, as_document, success
-from landscape.cli import main
 from landscape.errors import LandscapeError, Unsupported
 from landscape.initialisation import initialise
 from landscape.intervals import Proportion
@@ -25,17 +24,6 @@ from landscape.problems.life.rules import Rule
 from landscape.train import Training, train
 
 Program = Callable[..., Result]
-
-
-@pytest.fixture
-def landscape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
-    """Runs the program in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-    return call
 
 
 def solved_and_not(problem: Life) -> Stack:

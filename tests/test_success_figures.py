@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from matplotlib.figure import Figure
 
 from landscape import figures
 from landscape.analysis.success import Row, Success, of_sweep
-from landscape.cli import main
 from landscape.errors import LandscapeError
 from landscape.figures.success import NAMES, RATES, success_series
 from landscape.intervals import Proportion, bootstrap
@@ -156,17 +155,6 @@ def test_several_cells_at_one_place_are_refused(twice: list[Row]) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 TRAINING = {"batches": 3, "data": "boards", "batch_size": 2}
-
-
-@pytest.fixture
-def landscape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
-    """Runs the program in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-    return call
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from landscape.cli import main
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.problems.life import Life
 from landscape.store import Run, load
@@ -35,17 +34,6 @@ def names(path: Path) -> list[str]:
 
 def stamps(run: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in run.iterdir()}
-
-
-@pytest.fixture
-def landscape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
-    """Runs the program in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-    return call
 
 
 def test_cells_are_plain_runs_in_the_order_of_the_grid(tmp_path: Path) -> None:
