@@ -2,35 +2,49 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape.errors import Mismatch
 from landscape.files import digest
 
-__all__ = ["Stack", "concatenate", "fingerprint", "in_order", "lerp", "require_same_shapes", "stack_state_dicts"]
+__all__ = [
+    "Stack",
+    "aliases",
+    "concatenate",
+    "fingerprint",
+    "in_order",
+    "lerp",
+    "require_same_shapes",
+    "stack_state_dicts",
+    "template_of",
+]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stack:
     """Parameters of many networks: named tensors, each with a leading `member` axis.
 
-    Raises `Mismatch` if the tensors do not all have the same number of members.
+    `buffers`, such as the statistics of BatchNorm, go along with the members, but they are no coordinates of the
+    landscape: neither flattened nor measured. Raises `Mismatch` if the tensors do not all have the same number of
+    members.
 
     >>> Stack({"weight": torch.zeros(3, 2, 5), "bias": torch.zeros(3, 2)}).parameters
     12
     """
 
     tensors: Mapping[str, Tensor]
+    buffers: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.tensors:
             raise Mismatch("a stack needs at least one tensor")
-        members = {name: tensor.shape[0] if tensor.ndim else None for name, tensor in self.tensors.items()}
+        every = {**self.tensors, **self.buffers}
+        members = {name: tensor.shape[0] if tensor.ndim else None for name, tensor in every.items()}
         if len(set(members.values())) > 1 or None in members.values():
             raise Mismatch(f"the tensors of a stack differ in their number of members: {members}")
 
@@ -42,8 +56,14 @@ class Stack:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each tensor of one member."""
+        """Shape of each parameter of one member."""
         return {name: tuple(tensor.shape[1:]) for name, tensor in self.tensors.items()}
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Stack":
+        """The stack with `change` applied to every tensor, buffers included."""
+        return Stack(
+            *({name: change(tensor) for name, tensor in part.items()} for part in (self.tensors, self.buffers))
+        )
 
     @property
     def parameters(self) -> int:
@@ -64,15 +84,20 @@ class Stack:
         """The members at `index`, in its order."""
         if not isinstance(index, slice):
             index = torch.as_tensor(index, dtype=torch.int64, device=self.device)
-        return Stack({name: tensor[index] for name, tensor in self.tensors.items()})
+        return self.map(lambda tensor: tensor[index])
 
     def to(self, *args: Any, **kwargs: Any) -> "Stack":
-        """Each tensor's `to`: another device or element type."""
-        return Stack({name: tensor.to(*args, **kwargs) for name, tensor in self.tensors.items()})
+        """Each tensor's `to`: another device or element type; whole numbers stay whole."""
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = tensor.to(*args, **kwargs)
+            return moved if tensor.is_floating_point() else moved.to(tensor.dtype)
+
+        return self.map(move)
 
     def state_dict(self, member: int) -> dict[str, Tensor]:
-        """State dict of one member; a negative number counts from the end."""
-        return {name: tensor[member] for name, tensor in self.tensors.items()}
+        """State dict of one member, its buffers last; a negative number counts from the end."""
+        return {name: tensor[member] for name, tensor in {**self.tensors, **self.buffers}.items()}
 
     def chunks(self, size: int) -> Iterator["Stack"]:
         """Stacks of exactly `size` members; the last is filled up with its own last member.
@@ -88,7 +113,7 @@ class Stack:
         return torch.cat([tensor.flatten(1) for tensor in self.tensors.values()], dim=1)
 
     def unflatten(self, flat: Float[Tensor, "others parameter"]) -> "Stack":
-        """Rows laid out as `flatten` lays them out, as a stack of this architecture (views of `flat`)."""
+        """Rows laid out as `flatten` lays them out, as a stack of this architecture without buffers (views of `flat`)."""
         tensors, start = {}, 0
         for name, shape in self.shapes.items():
             size = math.prod(shape)
@@ -137,12 +162,42 @@ def require_same_shapes(a: Stack, b: Stack, *, names: tuple[str, str] = ("one", 
     raise Mismatch(f"{names[0]} and {names[1]} are of different architectures: {order}")
 
 
-def in_order(stack: Stack, template: Stack, *, name: str = "the stack") -> Stack:
-    """The stack with its tensors in the template's order; raises `Mismatch` if they are not of one architecture."""
-    if stack.tensors.keys() == template.tensors.keys():
-        stack = Stack({name: stack[name] for name in template.tensors})
-    require_same_shapes(stack, template, names=(name, "the problem's network"))
-    return stack
+def template_of(module: nn.Module) -> Stack:
+    """A module's own parameters and buffers as a stack of one member; what is tied is there once."""
+    parameters = dict(module.named_parameters())
+    once = parameters.keys() | aliases(module)
+    buffers = {name: tensor for name, tensor in module.state_dict().items() if name not in once}
+    return Stack(*({name: tensor.detach()[None] for name, tensor in each.items()} for each in (parameters, buffers)))
+
+
+def aliases(module: nn.Module) -> dict[str, str]:
+    """Names in the state dict that stand for a parameter of another name, which they lead to: tied parameters."""
+    first = {id(tensor): name for name, tensor in module.named_parameters()}
+    every = module.named_parameters(remove_duplicate=False)
+    return {name: first[id(tensor)] for name, tensor in every if first[id(tensor)] != name}
+
+
+def in_order(
+    stack: Stack, template: Stack, *, name: str = "the stack", aliases: Mapping[str, str] | None = None
+) -> Stack:
+    """The stack with its tensors in the template's order, told apart from buffers; `aliases` are dropped.
+
+    Raises `Mismatch` if they are not of one architecture, or if tied tensors differ.
+    """
+    there = {**stack.tensors, **stack.buffers}
+    for alias, first in (aliases or {}).items():
+        if alias in there:
+            tied = there.pop(alias)
+            if not torch.equal(there.setdefault(first, tied), tied):
+                raise Mismatch(f"{name}: {alias} and {first} differ, but the problem's network ties them to be one")
+    for counter in template.buffers.keys() - there.keys():
+        if counter.endswith("num_batches_tracked"):  # which older checkpoints lack, and evaluation never reads
+            there[counter] = template.buffers[counter].expand(len(stack)).clone()
+    ours = {**template.tensors, **template.buffers}
+    if there.keys() == ours.keys():
+        there = {name: there[name] for name in ours}
+    require_same_shapes(Stack(there), Stack(ours), names=(name, "the problem's network"))
+    return Stack(*({name: there[name] for name in part} for part in (template.tensors, template.buffers)))
 
 
 def stack_state_dicts(state_dicts: Iterable[Mapping[str, Tensor]]) -> Stack:
@@ -163,18 +218,29 @@ def concatenate(stacks: Sequence[Stack]) -> Stack:
     """The members of several stacks of one architecture, one after another."""
     for other in stacks[1:]:
         require_same_shapes(stacks[0], other)
-    return Stack({name: torch.cat([stack[name] for stack in stacks]) for name in stacks[0].tensors})
+    return Stack(
+        {name: torch.cat([stack[name] for stack in stacks]) for name in stacks[0].tensors},
+        {name: torch.cat([stack.buffers[name] for stack in stacks]) for name in stacks[0].buffers},
+    )
 
 
 def lerp(start: Stack, end: Stack, alphas: Float[Tensor, " member"]) -> Stack:
     """Member i at `(1 - alpha_i) start_i + alpha_i end_i`.
 
     Computed from both ends directly; at alpha 0 and 1 the ends themselves, bit for bit (even where the other end is
-    infinite or the product would round).
+    infinite or the product would round). Buffers go the same way; of whole numbers those of the nearer end are taken.
     """
 
     require_same_shapes(start, end)
-    a, b, t = start.flatten(), end.flatten(), alphas.to(start.dtype)[:, None]
+    flat = _lerp(start.flatten(), end.flatten(), alphas)
+    buffers = {name: _lerp(buffer, end.buffers[name], alphas) for name, buffer in start.buffers.items()}
+    return dataclasses.replace(start.unflatten(flat), buffers=buffers)
+
+
+def _lerp(a: Tensor, b: Tensor, alphas: Tensor) -> Tensor:
+    t = alphas.to(a.dtype if a.is_floating_point() else torch.float64).view(-1, *[1] * (a.ndim - 1))
+    if not a.is_floating_point():
+        return torch.where(t < 0.5, a, b)
     # Where the ends agree, so does all between them: the product would round.
     inside = torch.where(a == b, a, (1 - t) * a + t * b)
-    return start.unflatten(torch.where(t == 0, a, torch.where(t == 1, b, inside)))
+    return torch.where(t == 0, a, torch.where(t == 1, b, inside))

@@ -44,8 +44,7 @@ def fitting(problem: Problem, checkpoint: Checkpoint, *, finite: bool = True) ->
     Raises `Mismatch`, listing the tensors that differ, and, where it has to be `finite`, `LandscapeError` if a
     parameter is NaN or infinite.
     """
-    template = Stack({name: tensor[None] for name, tensor in problem.network().state_dict().items()})
-    checkpoint = dataclasses.replace(checkpoint, stack=require_same_architecture(checkpoint, template))
+    checkpoint = dataclasses.replace(checkpoint, stack=require_same_architecture(checkpoint, problem.network()))
     if finite:
         checkpoint.require_finite()
     return checkpoint

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from landscape.errors import Mismatch, Unsupported
-from landscape.params import Stack, require_same_shapes
+from landscape.params import Stack, require_same_shapes, template_of
 
 __all__ = ["Backend", "Noise", "Stacked", "Table", "features_first", "fold", "leaves", "look_up", "product", "windows"]
 
@@ -72,7 +72,7 @@ class Stacked:
     def __init__(self, module: nn.Module, *, backend: Backend | None = None, table: Table | None = None) -> None:
         self.table = table
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
-        self.template = Stack({name: tensor[None] for name, tensor in self.module.state_dict().items()})
+        self.template = template_of(self.module)
         self._layers: list[tuple[str, nn.Module, Layer]] = []
         unknown = None
         for name, layer in leaves(self.module):

@@ -18,13 +18,21 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape import provenance
 from landscape.curves import Source
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import differences, read_json, replacing, write_json
-from landscape.params import Stack, fingerprint, in_order, require_same_shapes, stack_state_dicts
+from landscape.params import (
+    Stack,
+    aliases,
+    fingerprint,
+    in_order,
+    require_same_shapes,
+    stack_state_dicts,
+    template_of,
+)
 
 __all__ = ["Checkpoint", "Run", "load", "read_state_dict", "read_tensors", "unfinished", "write_tensors"]
 
@@ -225,7 +233,7 @@ class Run:
             "data_seeds": self.document["data_seeds"],
             "problem": self.document["problem"],
         }
-        return write_tensors(self.checkpoint_path(step), stack.tensors, document)
+        return write_tensors(self.checkpoint_path(step), {**stack.tensors, **stack.buffers}, document)
 
     def checkpoint(self, step: int | None = None) -> Checkpoint:
         """All members at a step; the last one that was saved if none is given."""
@@ -325,9 +333,9 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
     return Checkpoint(stack, sources, problems[0] if problems else None)
 
 
-def require_same_architecture(checkpoint: Checkpoint, template: Stack) -> Stack:
-    """The checkpoint's stack in the template's order of tensors; raises `Mismatch` listing what differs."""
+def require_same_architecture(checkpoint: Checkpoint, network: nn.Module) -> Stack:
+    """The checkpoint's stack in the network's order of tensors; raises `Mismatch` listing what differs."""
     try:
-        return in_order(checkpoint.stack, template, name="the checkpoint")
+        return in_order(checkpoint.stack, template_of(network), name="the checkpoint", aliases=aliases(network))
     except Mismatch as error:
         raise Mismatch(f"{checkpoint.sources[0].path}: {error}") from error

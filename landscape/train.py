@@ -17,7 +17,7 @@ from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import differences
 from landscape.initialisation import Scheme, initialise
 from landscape.objective import Chunk, Data, Objective, choose_chunk
-from landscape.params import Stack, fingerprint, in_order
+from landscape.params import Stack, aliases, fingerprint, in_order, template_of
 from landscape.places import place_of, verified_landmark
 from landscape.problem import Problem
 from landscape.progress import Progress
@@ -222,7 +222,7 @@ def _initial(problem: Problem, training: Training, seeds: Sequence[int], start: 
         stack = initialise(network, seeds, scheme=training.init, std=training.init_std, scale=training.init_scale)
     elif len(start) in (1, len(seeds)):
         stack = start.select([0] * len(seeds) if len(start) == 1 else list(range(len(seeds))))
-        stack = in_order(stack, Stack({name: tensor[None] for name, tensor in network.state_dict().items()}))
+        stack = in_order(stack, template_of(network), aliases=aliases(network))
     else:
         raise Mismatch(
             f"{len(seeds)} seeds cannot start from {len(start)} members: choose one with RUN/#seed, or as many"

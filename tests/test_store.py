@@ -19,7 +19,6 @@ from torch import Tensor
 
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import replacing
-from landscape.params import Stack
 from landscape.problems.life import Life
 from landscape.store import (
     Run,
@@ -167,16 +166,13 @@ def test_foreign_checkpoints(
     checkpoint = load(str(path))
     assert same(checkpoint.stack.state_dict(0), plain)
     assert (len(checkpoint.stack), checkpoint.problem, checkpoint.sources[0].label) == (1, None, "net")
-    assert same(
-        require_same_architecture(checkpoint, Stack({k: v[None] for k, v in plain.items()})).state_dict(0), plain
-    )
+    assert same(require_same_architecture(checkpoint, Life().network()).state_dict(0), plain)
 
 
 def test_foreign_safetensors(tmp_path: Path, plain: dict[str, Tensor]) -> None:
     safetensors.torch.save_file(plain, tmp_path / "net.safetensors")
     checkpoint = load(str(tmp_path / "net.safetensors"))
-    template = Stack({name: tensor[None] for name, tensor in plain.items()})
-    assert same(require_same_architecture(checkpoint, template).state_dict(0), plain)
+    assert same(require_same_architecture(checkpoint, Life().network()).state_dict(0), plain)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt"])
@@ -317,7 +313,7 @@ def test_members_that_are_not_finite_are_named(run: Run) -> None:
 
 
 def test_another_architecture_is_refused_by_name(run: Run) -> None:
-    wide = Life(m_factor=2).objective().network.template
+    wide = Life(m_factor=2).network()
     with pytest.raises(Mismatch, match=r"step-.*other shape: net\.0\.0\.weight \[2, 1, 3, 3\] against \[4, 1, 3, 3\]"):
         require_same_architecture(run.checkpoint(), wide)
 
