@@ -113,7 +113,7 @@ class Stack:
         return torch.cat([tensor.flatten(1) for tensor in self.tensors.values()], dim=1)
 
     def unflatten(self, flat: Float[Tensor, "others parameter"]) -> "Stack":
-        """Rows laid out as `flatten` lays them out, as a stack of this architecture without buffers (views of `flat`)."""
+        """Rows laid out as `flatten` lays them out, as a stack without buffers (views of `flat`)."""
         tensors, start = {}, 0
         for name, shape in self.shapes.items():
             size = math.prod(shape)
