@@ -1,98 +1,50 @@
 """The landscape's height: a function from a stack of parameters to numbers, one a member.
 
 Members and samples are evaluated in chunks that keep activations in the cache of a CPU and within a bound on a GPU,
-whatever the number of members. Sums run in float64.
+whatever the number of members; data that is streamed is read once for all members. Sums run in float64.
 """
 
+import contextlib
 import dataclasses
 import functools
+import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from landscape.chain import Chain
-from landscape.errors import LandscapeError, Mismatch, Unverified
+from landscape.chunks import Chunk, choose_chunk
+from landscape.data import SAMPLE_MULTIPLE, Batch, Data, Stream
+from landscape.determinism import culprit
+from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
 from landscape.params import Stack
-from landscape.stacked import Noise, Stacked
+from landscape.stacked import Noise, Stacked, Statistics
 
-__all__ = ["Batch", "Chunk", "Data", "Metric", "Objective", "choose_chunk"]
+__all__ = ["BatchNorm", "Members", "Metric", "Objective"]
 
-#: Bytes of the widest activation of a chunk: about a core's cache on a CPU, a small share of the memory on a GPU.
-ACTIVATION_BYTES = {"cpu": 2**20, "cuda": 2**28}
+#: What stands for the statistics of BatchNorm at a point between checkpoints: they are estimated anew at each point;
+#: those of the ends, interpolated; or those that the stack brings along, whatever its parameters.
+BatchNorm = Literal["recalibrate", "interpolate", "keep"]
 
-#: The same in training on a CPU where each member has data of its own, and how many members then make a chunk at most.
-OWN_BYTES, OWN_MEMBERS = 10 * 2**20, 20
+#: Samples of one batch in which statistics are estimated.
+CALIBRATION_BATCH = 512
 
-#: Sample axes are padded to a multiple of this with weight zero, and members come in multiples of at least this half:
-#: vector units then never treat a member's numbers differently for its place.
-SAMPLE_MULTIPLE = 32
-MEMBER_MULTIPLE = 16
+_log = logging.getLogger("landscape")
+T = TypeVar("T")
 
 
 @runtime_checkable
-class Data(Protocol):
-    """Weighted samples, of which a part at a time is needed as a `Batch`.
-
-    `weights` sum to 1 over real samples; a sample of weight zero is padding and counts nowhere.
-    """
-
-    @property
-    def weights(self) -> Float[Tensor, "members_of_weights sample"]: ...  # noqa: D102
+class Members(Protocol):
+    """Points of parameter space, a chunk of which at a time is needed as a stack; a `Stack` is one."""
 
     def __len__(self) -> int: ...
 
-    def members(self, index: Tensor) -> "Data":
-        """The part that belongs to the members at `index`."""
-
-    def samples(self, start: int, stop: int) -> "Batch":
-        """A range of samples; both ends are multiples of 32, or the last end is that of all."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Batch:
-    """Data in memory, samples last; a leading axis of 1 is shared by all members.
-
-    Inputs that are integers stand for rows of the network's table (see `landscape.stacked.Table`).
-    """
-
-    inputs: Shaped[Tensor, "members feature *space sample"]
-    targets: Shaped[Tensor, "members_of_targets *target sample"]
-    weights: Float[Tensor, "members_of_weights sample"]
-
-    @classmethod
-    def padded(cls, inputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> "Batch":
-        """A batch whose sample axis is filled up to a multiple of 32 with samples of weight zero.
-
-        Without `weights` each sample weighs the same.
-        """
-        count = inputs.shape[-1]
-        if weights is None:
-            weights = torch.full((1, count), 1 / count, dtype=torch.float64, device=inputs.device)
-        extra = -count % SAMPLE_MULTIPLE
-        if extra:
-            inputs, targets = (
-                torch.cat([each, each[..., :1].repeat_interleave(extra, -1)], -1) for each in (inputs, targets)
-            )
-            weights = torch.cat([weights, weights.new_zeros(weights.shape[0], extra)], 1)
-        return cls(inputs, targets, weights)
-
-    def __len__(self) -> int:
-        return self.inputs.shape[-1]
-
-    def members(self, index: Tensor) -> "Batch":
-        """The part that belongs to the members at `index`."""
-        inputs, targets, weights = (
-            tensor if tensor.shape[0] == 1 else tensor[index] for tensor in (self.inputs, self.targets, self.weights)
-        )
-        return Batch(inputs, targets, weights)
-
-    def samples(self, start: int, stop: int) -> "Batch":
-        """A range of samples."""
-        return Batch(self.inputs[..., start:stop], self.targets[..., start:stop], self.weights[:, start:stop])
+    def chunks(self, size: int) -> Iterator[Stack]:
+        """Stacks of exactly `size` members; the last is filled up with its own last member."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,56 +62,6 @@ class Metric:
     slope: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Chunk:
-    """Members and samples that are evaluated at once; stored with every result, since rounding can depend on it."""
-
-    members: int
-    samples: int
-
-
-def choose_chunk(network: Stacked, data: Data, *, training: bool = False, most: int | None = None) -> Chunk:
-    """Sizes at which the widest activation of a chunk has about `ACTIVATION_BYTES`, and a bounded number of members on
-    a CPU: small chunks waste little on a short last one (a line of 51 points).
-
-    For `training` chunks are larger: a backward pass has more operations to pay for. Where each member has data of its
-    own, products are member by member anyway, and chunks have few members, as many in each. There are at `most` so many
-    members: no chunk is larger than it takes for them.
-    """
-    inputs = data.samples(0, SAMPLE_MULTIPLE).inputs
-    device = inputs.device.type
-    budget = ACTIVATION_BYTES.get(device, ACTIVATION_BYTES["cuda"]) * (2 if training else 1)
-    width = network.widest(inputs) * (inputs.dtype.itemsize if inputs.is_floating_point() else 4)
-    threads = torch.get_num_threads() if device == "cpu" else 1
-    if training and inputs.shape[0] > 1:
-        return _own_chunk(width, len(data), math.lcm(2, threads), device, most)
-    fitting = 4 * budget // (MEMBER_MULTIPLE * width)
-    samples = min(len(data), max(SAMPLE_MULTIPLE, fitting // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE))
-    # A multiple of the thread count too: elementwise operations split a chunk evenly over threads, and a split inside a
-    # vector would make rounding depend on the place.
-    multiple = math.lcm(MEMBER_MULTIPLE, threads)
-    members = round(budget / (samples * width) / multiple) * multiple
-    if device == "cpu":
-        members = min(members, (256 if training else 64) // multiple * multiple, _filled(most, multiple))
-    return Chunk(max(multiple, members), samples)
-
-
-def _filled(most: int | None, multiple: int) -> int:
-    """The smallest multiple that holds `most`."""
-    return 2**62 // multiple * multiple if most is None else -(-most // multiple) * multiple
-
-
-def _own_chunk(width: int, samples: int, multiple: int, device: str, all_members: int | None) -> Chunk:
-    """Members with data of their own: up to twenty on a CPU, as many in each chunk; on a GPU all that fit."""
-    budget, most = (OWN_BYTES, OWN_MEMBERS) if device == "cpu" else (ACTIVATION_BYTES["cuda"] * 4, 2**16)
-    members = max(multiple, min(most, 8 * budget // (SAMPLE_MULTIPLE * width)) // multiple * multiple)
-    # Samples as for a full chunk: how they are parted decides how a member's gradient is summed, and its noise.
-    fitting = budget // (members * width) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE
-    if all_members is not None:
-        members = _filled(-(-all_members // -(-all_members // members)), multiple)
-    return Chunk(members, min(samples, max(SAMPLE_MULTIPLE, fitting)))
-
-
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Objective:
     """A network, weighted data, a loss and metrics: `objective(stack)` gives a dict of float64 tensors, one a member.
@@ -167,47 +69,85 @@ class Objective:
     `metrics` holds at least `loss`, a weighted mean. Where the data is a `sampled` part of what is meant, each mean
     comes with its standard error over samples, under its name and `_se`. `predict` turns outputs into decisions,
     [member, *target, sample]. `unit` is that of the loss. With `chunk` None a size is chosen for the device, with
-    `precision` None the type of the data's numbers is taken.
+    `precision` None the type of the data's numbers is taken; with `autocast` the network, but not the loss, runs in
+    this type where PyTorch deems it safe.
+
+    A network with BatchNorm has a policy, `batchnorm`: with `recalibrate` each point gets statistics of its own,
+    estimated on the samples of `calibration`; else they are those of the stack's buffers.
     """
 
     network: Stacked
-    data: Data
+    data: Data | Stream
     metrics: Mapping[str, Metric]
     predict: Callable[[Tensor], Tensor]
     sampled: bool = False
     unit: str = ""
     chunk: Chunk | None = None
     precision: torch.dtype | None = None
+    autocast: torch.dtype | None = None
+    batchnorm: BatchNorm | None = None
+    calibration: Batch | None = None
 
     def __post_init__(self) -> None:
         if "loss" not in self.metrics or self.metrics["loss"].reduction != "mean":
             raise LandscapeError("an objective needs a metric 'loss' whose samples are averaged")
+        if self.network.normalises and self.batchnorm is None:
+            object.__setattr__(self, "batchnorm", "recalibrate" if self.calibration is not None else "interpolate")
+        if self.batchnorm == "recalibrate" and self.calibration is None:
+            raise LandscapeError("statistics of BatchNorm cannot be recalibrated without data to estimate them on")
         if self.chunk is None:
             object.__setattr__(self, "chunk", choose_chunk(self.network, self.data))
 
     @property
     def device(self) -> torch.device:
         """Where the data is, and where stacks are evaluated."""
-        return self.data.weights.device
+        return self.data.device if isinstance(self.data, Stream) else self.data.weights.device
 
     @functools.cached_property
     def dtype(self) -> torch.dtype:
         """Element type of the computation."""
-        dtype = self.data.samples(0, SAMPLE_MULTIPLE).inputs.dtype
+        data = self.data.first if isinstance(self.data, Stream) else self.data
+        dtype = data.samples(0, SAMPLE_MULTIPLE).inputs.dtype
         return self.precision or (dtype if dtype.is_floating_point else torch.float32)
 
-    def __call__(self, stack: Stack) -> dict[str, Float[Tensor, " member"]]:
+    @property
+    def memory(self) -> Data:
+        """The data, if it is in memory; raises `Unsupported` for a stream."""
+        if isinstance(self.data, Stream):
+            raise Unsupported("this needs all data at once, which is streamed here: give it as tensors")
+        return self.data
+
+    @functools.cached_property
+    def samples(self) -> int:
+        """Number of real samples; of streamed data known after reading it once."""
+        return sum(int((data.weights > 0).any(0).sum()) for data in self._parts())
+
+    def with_backend(self, backend: Literal["stacked", "vmap", "loop"], chunk: Chunk | None = None) -> "Objective":
+        """The same objective, computed otherwise."""
+        network = Stacked(self.network.module, backend=backend, table=self.network.table)
+        return dataclasses.replace(self, network=network, chunk=chunk)
+
+    def __call__(self, members: Members) -> dict[str, Float[Tensor, " member"]]:
         """Loss and metrics of each member."""
-        parts = [self._reduce(part, self.data, self.network) for _, part in self.chunks(stack)]
-        return {name: torch.cat([part[name] for part in parts])[: len(stack)] for name in parts[0]}
+        return self._within_memory(lambda: self._values(members, self.network))
+
+    def plain(self, members: Members | Mapping[str, Tensor]) -> dict[str, Float[Tensor, " member"]]:
+        """The same numbers from the plain module's own forward, one network after another: the referee of every fast
+        path. Takes a state dict too.
+        """
+        if isinstance(members, Mapping):
+            members = Stack({name: tensor[None] for name, tensor in members.items()})
+        return self._values(members, self._plain_network)
 
     @torch.no_grad()
     def predictions(self, stack: Stack) -> Shaped[Tensor, "member *target sample"]:
         """The decision of each member on each real sample."""
         parts = []
         for _, part in self.chunks(stack):
-            decisions = [self.predict(self.network(part, some.inputs)) for some in self._sample_chunks(self.data)]
-            parts.append(torch.cat(decisions, -1)[..., self.data.weights[0] > 0])
+            decisions = [
+                self.predict(self._forward(part, batch.inputs))[..., batch.weights[0] > 0] for batch in self.batches()
+            ]
+            parts.append(torch.cat(decisions, -1))
         return torch.cat(parts)[: len(stack)]
 
     def gradient(
@@ -217,90 +157,220 @@ class Objective:
         noise: Callable[[Tensor], Noise] | None = None,
         *,
         with_loss: bool = True,
+        statistics: dict[str, Tensor] | None = None,
     ) -> tuple[Float[Tensor, " member"], Stack]:
         """Loss of each member (NaN unless it is asked for) and its gradient, on another batch if one is given.
 
-        `noise`, if given, makes the source of randomness of the members at an index.
+        `noise`, if given, makes the source of randomness of the members at an index. With a dict of `statistics`,
+        BatchNorm normalises as in training, by the batch itself, whose statistics the dict is filled with.
         """
-        batch = self.data if batch is None else batch
-        parts = [
-            self._gradient(part, batch.members(index), noise(index) if noise else None, with_loss)
-            for index, part in self.chunks(stack)
-        ]
-        losses, gradients = zip(*parts, strict=True)
-        return torch.cat(losses)[: len(stack)], stack.unflatten(torch.cat(gradients)[: len(stack)])
+        return self._within_memory(lambda: self._gradients(stack, batch, noise, with_loss, statistics))
 
-    def loss(self, stack: Stack, batch: Batch | None = None, noise: Noise | None = None) -> Float[Tensor, " member"]:
-        """Loss of each member as one differentiable graph, unchunked: for derivatives of any order."""
-        batch = self.data.samples(0, len(self.data)) if batch is None else batch
-        return self._weighed_loss(batch, self.network(stack, batch.inputs, noise))
+    def loss(
+        self,
+        stack: Stack,
+        batch: Batch | None = None,
+        noise: Noise | None = None,
+        statistics: Statistics | None = None,
+    ) -> Float[Tensor, " member"]:
+        """Loss of each member as one differentiable graph, unchunked: for derivatives of any order.
 
-    def plain(self, state_dict: Mapping[str, Tensor]) -> dict[str, float]:
-        """The same numbers from the plain module's own forward: the referee of every fast path."""
-        stack = Stack({name: tensor[None].to(self.device, self.dtype) for name, tensor in state_dict.items()})
-        values = self._reduce(stack, self.data, self._plain_network)
-        return {name: float(value[0]) for name, value in values.items()}
+        Statistics of BatchNorm are those of the stack's buffers, held fixed.
+        """
+        batch = self.memory.samples(0, len(self.memory)) if batch is None else batch
+        return self._weighed_loss(batch, self._forward(stack, batch.inputs, noise, statistics))
 
-    @functools.cached_property
-    def _plain_network(self) -> Stacked:
-        return Stacked(self.network.module, backend="loop", table=self.network.table)
+    def batches(self) -> Iterator[Batch]:
+        """All data in batches of the size of a chunk, whose weights sum to 1 over all batches."""
+        for data in self._parts():
+            for batch in self._sample_chunks(data):
+                if isinstance(self.data, Stream):
+                    batch = dataclasses.replace(batch, weights=batch.weights / self._total_weight)
+                yield batch
 
     def check_deterministic(self, stack: Stack) -> None:
-        """Raise `Unverified` if the same call does not give the same numbers twice."""
-        first, second = self(stack), self(stack)
+        """Raise `Unverified`, naming the cause, if the same call does not give the same numbers twice.
+
+        Of streamed data two batches are tried; all of it is compared with the first pass whenever it is read again.
+        """
+        part = stack.to(self.device, self.dtype)
+        few = [data for data, _ in zip(self._parts(), range(2), strict=False)]
+        first, second = (self._values(stack, self.network, parts=few) for _ in range(2))
+        if isinstance(self.data, Stream):
+            for _ in zip(self._parts(), few, strict=False):
+                pass
         for name, values in first.items():
             if not torch.equal(values.nan_to_num(), second[name].nan_to_num()):
-                raise Unverified(
-                    f"the objective is not deterministic: two calls differ in {name}. Look for dropout or BatchNorm in "
-                    "training mode, or data drawn anew at each call"
-                )
+                inputs = few[0].samples(0, SAMPLE_MULTIPLE).inputs
+                cause = culprit(self._plain_network, part.select([0]), inputs)
+                raise Unverified(f"the objective is not deterministic: two calls differ in {name}. {cause}")
 
-    def chunks(self, stack: Stack) -> Iterator[tuple[Tensor, Stack]]:
-        """Chunks of the stack on the objective's device, each with the places of its members."""
+    def chunks(self, members: Members) -> Iterator[tuple[Tensor, Stack]]:
+        """Chunks of the members on the objective's device, each with the places of its members; with `recalibrate`
+        their buffers hold statistics of their own.
+        """
+        for index, part in self._chunks(members, self.network):
+            yield index, self._calibrated(part, self.network)
+
+    def _chunks(self, members: Members, network: Stacked) -> Iterator[tuple[Tensor, Stack]]:
         assert self.chunk is not None
-        if not len(stack):
+        if not len(members):
             raise Mismatch("an empty stack has no values")
-        last = len(stack) - 1
-        for number, part in enumerate(stack.chunks(self.chunk.members)):
-            start = number * self.chunk.members
-            index = torch.arange(start, start + self.chunk.members, device=self.device).clamp_(max=last)
+        size = 1 if network.backend == "loop" else self.chunk.members
+        for number, part in enumerate(members.chunks(size)):
+            index = torch.arange(number * size, (number + 1) * size, device=self.device).clamp_(max=len(members) - 1)
             yield index, part.to(self.device, self.dtype)
+
+    def _parts(self) -> Iterable[Data]:
+        """The data as it is read: at once from memory, or batch by batch."""
+        return self.data if isinstance(self.data, Stream) else (self.data,)
 
     def _sample_chunks(self, data: Data) -> Iterator[Batch]:
         assert self.chunk is not None
         for start in range(0, len(data), self.chunk.samples):
             yield data.samples(start, min(start + self.chunk.samples, len(data)))
 
+    def _forward(
+        self,
+        stack: Stack,
+        inputs: Tensor,
+        noise: Noise | None = None,
+        statistics: Statistics | None = None,
+        network: Stacked | None = None,
+    ) -> Tensor:
+        network = network or self.network
+        if self.autocast is None:
+            return network(stack, inputs, noise, statistics)
+        with torch.autocast(self.device.type, dtype=self.autocast):
+            return network(stack, inputs, noise, statistics).to(self.dtype)
+
     @torch.no_grad()
-    def _reduce(self, stack: Stack, batch: Data, network: Stacked) -> dict[str, Tensor]:
-        """Values of one chunk of members over all samples."""
-        # Metrics that reduce the same numbers share them: weighted sum, sum over real samples, weighted sum of squares.
+    def _calibrated(self, part: Stack, network: Stacked) -> Stack:
+        """A chunk with statistics of BatchNorm estimated at each of its members: means over batches of the
+        calibration data of each batch's mean and unbiased variance (as `torch.optim.swa_utils.update_bn`, but that
+        batches weigh by their size and that dropout is off).
+        """
+        if self.batchnorm != "recalibrate":
+            return part
+        assert self.calibration is not None
+        size = _calibration_members(network, self.calibration, self.device)
+        groups = [self._statistics(group, network) for group in part.chunks(min(size, len(part)))]
+        found = {name: torch.cat([group[name] for group in groups])[: len(part)] for name in groups[0]}
+        return dataclasses.replace(part, buffers={**part.buffers, **found})
+
+    def _statistics(self, part: Stack, network: Stacked) -> dict[str, Tensor]:
+        assert self.calibration is not None
+        data, total, sums = self.calibration, 0, dict[str, Tensor]()
+        for start in range(0, len(data), CALIBRATION_BATCH):
+            batch = data.samples(start, min(start + CALIBRATION_BATCH, len(data)))
+            if (count := int(batch.real.sum())) < 2:  # one sample has no variance
+                continue
+            collector = Statistics(batch.real)
+            self._forward(part, batch.inputs, None, collector, network)
+            for name, value in collector.found.items():
+                sums[name] = sums.get(name, 0) + value.double() * count
+            total += count
+        return {name: (value / total).to(self.dtype) for name, value in sums.items()}
+
+    @torch.no_grad()
+    def _values(self, members: Members, network: Stacked, parts: Iterable[Data] | None = None) -> dict[str, Tensor]:
+        """Values of all members: parts of the data outermost, so that what is streamed is read once."""
+        # Metrics that reduce the same numbers share them.
         functions = {metric.per_sample for metric in self.metrics.values()}
-        totals = {each: torch.zeros(3, len(stack), dtype=torch.float64, device=self.device) for each in functions}
-        real = int((batch.weights > 0).sum())
-        for part in self._sample_chunks(batch):
-            outputs = network(stack, part.inputs)
-            weights = part.weights[0].double()
-            exists = (weights > 0).double()
+        totals: list[dict[Callable[[Tensor, Tensor], Tensor], Tensor]] = []
+        buffers: list[Mapping[str, Tensor]] = []
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of weights, and of their squares
+        real = 0
+        for number, data in enumerate(self._parts() if parts is None else parts):
+            for place, (_, part) in enumerate(self._chunks(members, network)):
+                if number == 0:
+                    part = self._calibrated(part, network)
+                    buffers.append(part.buffers)
+                    totals.append(
+                        {each: torch.zeros(4, len(part), dtype=torch.float64, device=self.device) for each in functions}
+                    )
+                part = dataclasses.replace(part, buffers=buffers[place])
+                self._add(totals[place], part, data, network)
+            weights = data.weights[0].double()
+            sums += torch.stack([weights.sum(), weights.square().sum()])
+            real += int((weights > 0).sum())
+        joined = {each: torch.cat([total[each] for total in totals], 1)[:, : len(members)] for each in functions}
+        return self._reduced(joined, real, sums)
+
+    def _add(
+        self,
+        totals: Mapping[Callable[[Tensor, Tensor], Tensor], Tensor],
+        part: Stack,
+        data: Data,
+        network: Stacked,
+    ) -> None:
+        """Add a chunk of members over some data to their sums: of weighed values, of values of real samples, and of
+        values and their squares weighed by squared weights.
+        """
+        for batch in self._sample_chunks(data):
+            outputs = self._forward(part, batch.inputs, network=network)
+            weights = batch.weights[0].double()
+            exists, square = (weights > 0).double(), weights.square()
             for per_sample, total in totals.items():
-                values = per_sample(outputs, part.targets).double()
+                values = per_sample(outputs, batch.targets).double()
                 total[0] += values @ weights
                 total[1] += values @ exists
                 if self.sampled:
-                    total[2] += values.square() @ weights
+                    total[2] += values @ square
+                    total[3] += values.square() @ square
+
+    def _reduced(
+        self, totals: Mapping[Callable[[Tensor, Tensor], Tensor], Tensor], real: int, sums: Tensor
+    ) -> dict[str, Tensor]:
+        """Each metric from the sums over all samples. Standard errors are those of a weighted mean, a ratio estimator
+        (W. Cochran, *Sampling Techniques*, 1977, section 6.4); of equal weights the usual one.
+        """
+        weight, squares = sums if isinstance(self.data, Stream) else (1.0, sums[1])
         result = {}
         for name, metric in self.metrics.items():
-            mean, count, square = totals[metric.per_sample]
+            mean, count, first, second = totals[metric.per_sample]
+            mean = mean / weight
             result[name] = {"mean": mean, "count": count, "all": (count == real).double()}[metric.reduction]
             if self.sampled and metric.reduction == "mean":
-                variance = (square - mean.square()).clamp_(min=0)
-                result[f"{name}_se"] = (variance / max(real - 1, 1)).sqrt()
+                spread = (second - 2 * mean * first + mean.square() * squares).clamp_(min=0)
+                result[f"{name}_se"] = (spread * (real / max(real - 1, 1))).sqrt() / weight
         return result
 
-    def _gradient(self, stack: Stack, data: Data, noise: Noise | None, with_loss: bool) -> tuple[Tensor, Tensor]:
+    def _gradients(
+        self,
+        stack: Stack,
+        batch: Data | None,
+        noise: Callable[[Tensor], Noise] | None,
+        with_loss: bool,
+        statistics: dict[str, Tensor] | None,
+    ) -> tuple[Tensor, Stack]:
+        losses, gradients, found = [], [], list[dict[str, Tensor]]()
+        for index, part in self._chunks(stack, self.network):
+            source, collected = noise(index) if noise else None, dict[str, Tensor]()
+            if batch is None:
+                part, batches = self._calibrated(part, self.network), self.batches()
+            else:
+                batches = self._sample_chunks(batch.members(index))
+            training = collected if statistics is not None else None
+            loss, gradient = self._gradient(part, batches, source, with_loss, training)
+            losses.append(loss)
+            gradients.append(gradient)
+            found.append(collected)
+        if statistics is not None:
+            statistics |= {name: torch.cat([each[name] for each in found])[: len(stack)] for name in found[0]}
+        return torch.cat(losses)[: len(stack)], stack.unflatten(torch.cat(gradients)[: len(stack)])
+
+    def _gradient(
+        self,
+        stack: Stack,
+        batches: Iterator[Batch],
+        noise: Noise | None,
+        with_loss: bool,
+        statistics: dict[str, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
         """Loss and flat gradient of one chunk of members, accumulated over chunks of samples."""
         loss = torch.full((len(stack),), 0.0 if with_loss else math.nan, dtype=self.dtype, device=self.device)
-        if self._chain and noise is None:
+        if self._chain and noise is None and self.autocast is None:
 
             def slope(part: Batch, outputs: Tensor) -> Tensor:
                 nonlocal loss
@@ -308,26 +378,43 @@ class Objective:
                     loss = loss + self._weighed_loss(part, outputs)
                 return self._pull(part, outputs)
 
-            gradient = self._chain.gradient(stack, self._sample_chunks(data), slope)
+            gradient = self._chain.gradient(stack, batches, slope)
             return loss, gradient
         gradient = torch.zeros(len(stack), stack.parameters, dtype=stack.dtype, device=stack.device)
-        for number, part in enumerate(self._sample_chunks(data)):
+        for number, batch in enumerate(batches):
+            if statistics is not None and number:
+                raise Mismatch("statistics of BatchNorm are those of a batch: choose a chunk with all its samples")
             source = _own_streams(noise, number) if noise else None
-            leaves = Stack({name: tensor.detach().requires_grad_() for name, tensor in stack.tensors.items()})
-            part_loss = self.loss(leaves, part, source)
-            pieces = torch.autograd.grad(part_loss.sum(), list(leaves.tensors.values()))
+            collector = Statistics(batch.real) if statistics is not None else None
+            leaves = {name: tensor.detach().requires_grad_() for name, tensor in stack.tensors.items()}
+            part_loss = self.loss(Stack(leaves, stack.buffers), batch, source, collector)
+            pieces = torch.autograd.grad(part_loss.sum(), list(leaves.values()), allow_unused=True)
+            pieces = tuple(
+                torch.zeros_like(leaf) if piece is None else piece
+                for leaf, piece in zip(leaves.values(), pieces, strict=True)
+            )
             gradient = gradient + torch.cat([piece.flatten(1) for piece in pieces], dim=1)
             loss = loss + part_loss.detach()
+            if statistics is not None and collector is not None:
+                statistics |= collector.found
         return loss, gradient
+
+    @functools.cached_property
+    def _total_weight(self) -> float:
+        return sum(float(data.weights[0].sum()) for data in self._parts())
 
     @functools.cached_property
     def _chain(self) -> Chain | None:
         return Chain.of(self.network)
 
-    def _weighed_loss(self, batch: Batch, outputs: Float[Tensor, "member out *space sample"]) -> Tensor:
+    @functools.cached_property
+    def _plain_network(self) -> Stacked:
+        return Stacked(self.network.module, backend="loop", table=self.network.table)
+
+    def _weighed_loss(self, batch: Batch, outputs: Float[Tensor, "member *out sample"]) -> Tensor:
         return self._weigh(self.metrics["loss"].per_sample(outputs, batch.targets), batch)
 
-    def _pull(self, batch: Batch, outputs: Float[Tensor, "member out *space sample"]) -> Tensor:
+    def _pull(self, batch: Batch, outputs: Float[Tensor, "member *out sample"]) -> Tensor:
         """Derivative of the weighed loss in the outputs."""
         slope = self.metrics["loss"].slope
         if slope is not None:
@@ -341,6 +428,35 @@ class Objective:
     def _weigh(self, losses: Float[Tensor, "member sample"], batch: Batch) -> Float[Tensor, " member"]:
         weights = batch.weights.to(losses.dtype)
         return losses @ weights[0] if len(weights) == 1 else (losses * weights).sum(1)
+
+    def _within_memory(self, compute: Callable[[], T]) -> T:
+        """The result of `compute`, tried again with half the chunk each time that the device runs out of memory."""
+        while True:
+            try:
+                return compute()
+            except (MemoryError, RuntimeError) as error:
+                assert self.chunk is not None
+                if not _out_of_memory(error):
+                    raise
+                if (smaller := self.chunk.halved()) is None:
+                    raise LandscapeError(
+                        f"one network on {self.chunk.samples} samples does not fit the memory of {self.device}: choose "
+                        "another device, or a smaller network"
+                    ) from error
+            _log.warning("out of memory with chunks of %s: going on with %s", self.chunk, smaller)
+            object.__setattr__(self, "chunk", smaller)
+            with contextlib.suppress(RuntimeError):
+                torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _calibration_members(network: Stacked, data: Batch, device: torch.device) -> int:
+    """How many members a pass over a whole batch of calibration data takes at once: on a CPU a few megabytes."""
+    bytes_of_one = network.widest(data.samples(0, SAMPLE_MULTIPLE).inputs) * 4 * min(CALIBRATION_BATCH, len(data))
+    return max(1, (2**22 if device.type == "cpu" else 2**30) // bytes_of_one)
 
 
 def _own_streams(noise: Noise, number: int) -> Noise:

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from landscape.data import Data
 from landscape.errors import LandscapeError, Unsupported, Unverified
 from landscape.intervals import Proportion
-from landscape.objective import Data, Metric, Objective
+from landscape.objective import Metric, Objective
 from landscape.params import Stack
 
 __all__ = ["BUILT_IN", "Axis", "Problem", "Renaming", "Symmetry", "Verification", "create", "find", "option", "verify"]
@@ -200,7 +201,7 @@ def verify(
     return Verification(
         landmark=landmark,
         description=problem.describe_landmark(landmark),
-        right=Proportion(int(values["right"]), int((objective.data.weights[0] > 0).sum())),
+        right=Proportion(int(values["right"]), objective.samples),
         sampled=objective.sampled,
         loss=values["loss"],
         loss_se=values.get("loss_se"),

@@ -42,6 +42,14 @@ def features_first(
     return samples.movedim(0, -1)[None].contiguous()
 
 
+class Statistics:
+    """Placeholder."""
+
+    def __init__(self, real: Tensor | None = None) -> None:
+        self.real = real
+        self.found: dict[str, Tensor] = {}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
     """All that the first `layers` layers of a network can see around a place: few things, so that they are evaluated
@@ -84,6 +92,7 @@ class Stacked:
                 self._layers.append((name, layer, applied))
         if unknown and backend == "stacked":
             raise Unsupported(f"the stacked backend does not know layer {unknown}: use backend vmap or loop")
+        self.normalises: tuple[str, ...] = ()
         self.backend: Backend = backend or ("vmap" if unknown else "stacked")
 
     def __call__(
@@ -91,6 +100,7 @@ class Stacked:
         stack: Stack,
         inputs: Shaped[Tensor, "members feature *space sample"],
         noise: Noise | None = None,
+        statistics: Statistics | None = None,
     ) -> Float[Tensor, "member out *outspace sample"]:
         """Outputs of all members; `inputs` has one leading entry for all members or one for each.
 

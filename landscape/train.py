@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from landscape import philox
 from landscape.allocator import keep_freed_memory
+from landscape.chunks import Chunk, choose_chunk
+from landscape.data import Data
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import differences
 from landscape.initialisation import Scheme, initialise
-from landscape.objective import Chunk, Data, Objective, choose_chunk
+from landscape.objective import Objective
 from landscape.params import Stack, aliases, fingerprint, in_order, template_of
 from landscape.places import place_of, verified_landmark
 from landscape.problem import Problem
@@ -210,7 +212,7 @@ def _with_data(problem: Problem, training: Training, device: str | torch.device,
 def _probe(problem: Problem, training: Training, objective: Objective) -> Data:
     """Data of the kind that training sees: that of all, or such as each of two members has."""
     if training.data == "exact":
-        return objective.data
+        return objective.memory
     keys = torch.zeros(1 if training.shared_data else 2, dtype=torch.int64, device=objective.device)
     return problem.training_batch(keys, 0, training.batch_size, device=objective.device, dtype=objective.dtype)
 
@@ -303,7 +305,7 @@ class _Trainer:
 
     def _batch(self, step: int, group: slice) -> Data:
         if self.training.data == "exact":
-            return self.objective.data
+            return self.objective.memory
         # A batch with a leading axis of 1 is shared by all. A lone member's own batch comes twice, so that its
         # numbers go the way of many members' own batches.
         keys = self.keys[:1] if self.training.shared_data else self.keys[group]

@@ -14,10 +14,11 @@ from jaxtyping import Float
 
 from landscape import align, provenance
 from landscape.allocator import keep_freed_memory
+from landscape.chunks import Chunk
 from landscape.curves import Curves, Source, join
 from landscape.errors import Mismatch, Unverified
 from landscape.files import differences, digest, read_json, refuse_existing, write_json
-from landscape.objective import Chunk, Objective
+from landscape.objective import Objective
 from landscape.params import concatenate, fingerprint
 from landscape.paths import Line, grid
 from landscape.places import fitting, is_landmark, landmark, problem_of
@@ -134,7 +135,7 @@ def walk_between(
         "landmarks": landmarks,
         "orders": orders,
         "sampled": objective.sampled,
-        "samples": int((objective.data.weights > 0).sum()),
+        "samples": objective.samples,
         "sample_seed": sample_seed if objective.sampled else None,
         "loss_unit": objective.unit,
     }
@@ -268,7 +269,7 @@ def _check_ends(
     """Raise `Unverified` unless the walk's loss at both ends is the plain module's own."""
     tolerance = TOLERANCE[objective.dtype]
     for alpha, stack in ((0, lines.start), (1, lines.end)):
-        plain, walked = objective.plain(stack.state_dict(line))["loss"], float(loss[alphas == alpha][0])
+        plain, walked = float(objective.plain(stack.state_dict(line))["loss"]), float(loss[alphas == alpha][0])
         if not np.isclose(walked, plain, rtol=tolerance, atol=tolerance * 1e-2, equal_nan=True):
             raise Unverified(
                 f"line {line} does not reproduce its own end: the walk gives loss {walked:.9g} at alpha {alpha}, "

@@ -20,7 +20,8 @@ from click.testing import CliRunner, Result
 from torch import Tensor, nn
 
 from landscape.cli import main
-from landscape.objective import Batch, Metric, Objective
+from landscape.data import Batch
+from landscape.objective import Metric, Objective
 from landscape.problems.life import Life
 from landscape.stacked import Stacked, features_first
 from landscape.store import Run

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from landscape.chain import Chain
-from landscape.objective import Chunk, Objective
+from landscape.chunks import Chunk
+from landscape.objective import Objective
 from landscape.params import Stack
 from landscape.problems.life import Life
 from landscape.stacked import Stacked

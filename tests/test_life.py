@@ -303,7 +303,7 @@ def test_memory_holds_boards_as_bits() -> None:
     """300,000 boards of 100 cells: 30 million bits and as many answers; as numbers they would take 240 MB."""
     program = """
 import dataclasses, resource, torch
-from landscape.objective import Chunk
+from landscape.chunks import Chunk
 from landscape.problems.life import Life
 torch.set_num_threads(1)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

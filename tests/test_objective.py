@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from landscape import philox
+from landscape.chunks import Chunk, choose_chunk
+from landscape.data import Batch, Data
 from landscape.errors import LandscapeError, Mismatch, Unverified
 from landscape.initialisation import initialise
-from landscape.objective import Batch, Chunk, Data, Objective, choose_chunk
+from landscape.objective import Objective
 from landscape.params import Stack
 from landscape.problems.life import Life
 from landscape.problems.life.boards import random_boards

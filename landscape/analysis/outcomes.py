@@ -92,7 +92,7 @@ def truth_tables(
 def dead_units(objective: Objective, stack: Stack) -> Int[np.ndarray, " member"]:
     """Number of hidden units whose input to the activation is positive on no sample."""
     counts = []
-    inputs = objective.data.samples(0, len(objective.data)).inputs
+    inputs = objective.memory.samples(0, len(objective.memory)).inputs
     for _, part in objective.chunks(stack):
         with torch.no_grad():
             traced = [x for name, x in objective.network.trace(part, inputs) if _weighs(name, part)]

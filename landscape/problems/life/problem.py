@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from landscape.data import Batch, Data
 from landscape.errors import LandscapeError, Unsupported
-from landscape.objective import Batch, Data, Metric, Objective
+from landscape.objective import Metric, Objective
 from landscape.params import Stack
 from landscape.problem import Problem, Renaming, Symmetry, option
 from landscape.problems.life import boards, infer, network, patterns, presolved
@@ -189,7 +190,7 @@ class Life(Problem):
 
     def baselines(self, objective: Objective) -> dict[str, tuple[float, float]]:
         """What answering that all is dead gets right."""
-        data = objective.data.samples(0, len(objective.data))
+        data = objective.memory.samples(0, len(objective.memory))
         real, live = data.weights[0] > 0, data.targets[0].flatten(0, 1) > 0.5
         live = live[:, real]
         return {"all dead": (float((~live).all(0).double().mean()), float((~live).double().mean()))}

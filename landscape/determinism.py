@@ -1,0 +1,39 @@
+"""Why does the same call give other numbers? Names the layer that is to blame."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.params import Stack
+from landscape.stacked import Stacked
+
+__all__ = ["culprit"]
+
+
+@torch.no_grad()
+def culprit(network: Stacked, stack: Stack, inputs: Tensor) -> str:
+    """One sentence that names the first layer whose outputs differ between two calls of the plain module."""
+    leaves = {module: name for name, module in network.module.named_modules() if not list(module.children())}
+    calls: list[list[tuple[nn.Module, Tensor]]] = []
+
+    def record(module: nn.Module, arguments: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            calls[-1].append((module, output.detach().clone()))
+
+    handles = [module.register_forward_hook(record) for module in leaves]
+    try:
+        outputs = []
+        for _ in range(2):
+            calls.append([])
+            outputs.append(network(stack, inputs[:1]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for (module, first), (other, second) in zip(*calls, strict=False):
+        if module is other and not torch.equal(first.nan_to_num(), second.nan_to_num()):
+            return f"Layer {leaves[module] or 'module'} ({type(module).__name__}) draws random numbers in evaluation"
+    if not torch.equal(outputs[0].nan_to_num(), outputs[1].nan_to_num()):
+        name = type(network.module).__name__
+        return f"The forward code of {name} draws random numbers: look for F.dropout without training=self.training"
+    return "The network is deterministic: look for a loss or metric that draws random numbers, or data that changes"
