@@ -23,7 +23,7 @@ def main() -> None:
             grid={"d_factor": (1.0, 1.5, 2.0), "lr": rates},
             problem_options={"steps": 2, "m_factor": 10},
             seeds=range(seeds),
-            training={"data": "boards", "batches": batches, "batch_size": size},
+            training={"data": "batches", "batches": batches, "batch_size": size},
         )
     )
     study.keep_rows(rows)

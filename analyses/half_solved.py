@@ -19,7 +19,7 @@ def main() -> None:
         full="100 seeds, 10,000 batches of 128 boards: about an hour on a GPU (estimate)",
     )
     seeds, batches, size = (8, 1000, 32) if study.quick else (100, 10_000, 128)
-    how = {"data": "boards", "batches": batches, "batch_size": size, "lr": 3e-3}
+    how = {"data": "batches", "batches": batches, "batch_size": size, "lr": 3e-3}
     tables = {}
     for name, freeze in (("trained on", False), ("frozen", True)):
         tables[name] = study.test(

@@ -26,7 +26,7 @@ def main() -> None:
         grid={"m_factor": (1, 2, 4)},
         seeds=[i for i in range(points) for _ in range(orders)],
         data_seeds=list(range(orders)) * points,
-        training={"data": "boards", "batches": batches, "batch_size": size, "lr": 1e-2},
+        training={"data": "batches", "batches": batches, "batch_size": size, "lr": 1e-2},
     )
     rows, found = [], {}
     for cell in done.cells():

@@ -9,9 +9,9 @@ from landscape.cli.study import Study
 from landscape.figures.success import BANDS, NAMES, RATES, success_series
 
 FULL = {"grid": {"steps": (1, 2, 3, 5, 10, 20), "m_factor": (1, 5, 10, 20, 40, 60, 80, 100, 150)}, "seeds": range(20)}
-FULL["training"] = {"data": "boards", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
+FULL["training"] = {"data": "batches", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
 QUICK = {"grid": {"steps": (1, 2, 3, 5, 10), "m_factor": (1, 5, 10)}, "seeds": range(8)}
-QUICK["training"] = {"data": "boards", "batches": 1000, "batch_size": 32, "lr": 3e-3}
+QUICK["training"] = {"data": "batches", "batches": 1000, "batch_size": 32, "lr": 3e-3}
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from landscape.figures.success import BANDS, NAMES, RATES, success_series
 
 STEPS = (1, 2, 3)
 FULL = {"grid": {"steps": STEPS, "d_factor": (1.0, 1.5, 2.0), "m_factor": (1, 5, 10, 20, 30, 40)}, "seeds": range(20)}
-FULL["training"] = {"data": "boards", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
+FULL["training"] = {"data": "batches", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
 QUICK = {"grid": {"steps": STEPS, "d_factor": (1.0, 2.0), "m_factor": (1, 5, 10, 20)}, "seeds": range(8)}
-QUICK["training"] = {"data": "boards", "batches": 1000, "batch_size": 32, "lr": 3e-3}
+QUICK["training"] = {"data": "batches", "batches": 1000, "batch_size": 32, "lr": 3e-3}
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from landscape.analysis.barriers import barriers
 from landscape.cli.study import Study
 
 CASES = ((1, 1), (1, 5), (2, 1), (2, 5))
-FULL = {"data": "boards", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
-QUICK = {"data": "boards", "batches": 2000, "batch_size": 32, "lr": 3e-3}
+FULL = {"data": "batches", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
+QUICK = {"data": "batches", "batches": 2000, "batch_size": 32, "lr": 3e-3}
 
 
 def main() -> None:

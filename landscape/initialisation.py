@@ -1,5 +1,6 @@
 """Initial parameters of many networks, each a pure function of its own seed."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -9,7 +10,7 @@ from torch import nn
 
 from landscape import philox
 from landscape.errors import LandscapeError, Unsupported
-from landscape.params import Stack
+from landscape.params import Stack, template_of
 
 __all__ = ["Scheme", "initialise"]
 
@@ -37,7 +38,7 @@ def initialise(
     """
     if not std > 0 or not scale > 0:
         raise LandscapeError(f"initialisation needs a positive std and scale, got {std} and {scale}")
-    template = Stack({name: tensor[None] for name, tensor in network.state_dict().items()})
+    template = template_of(network)
     keys = torch.tensor(list(seeds), dtype=torch.int64)
     if scheme == "normal":
         flat = philox.normal(keys, stream=_STREAM, step=0, count=template.parameters) * std
@@ -54,7 +55,8 @@ def initialise(
         gaussian = philox.normal(keys, stream=_STREAM, step=1, count=template.parameters) * std
         weights = [torch.full((math.prod(s),), len(s) > 1) for s in template.shapes.values()]
         flat = torch.where(torch.cat(weights), gaussian, flat.double())
-    return template.unflatten((flat * scale).float())
+    buffers = {name: buffer.repeat(len(keys), *[1] * (buffer.ndim - 1)) for name, buffer in template.buffers.items()}
+    return dataclasses.replace(template.unflatten((flat * scale).float()), buffers=buffers)
 
 
 def _bounds(network: nn.Module) -> list[float]:
@@ -66,9 +68,10 @@ def _bounds(network: nn.Module) -> list[float]:
             bounds |= {
                 f"{prefix}.{name}".lstrip("."): fan_in**-0.5 for name, _ in layer.named_parameters(recurse=False)
             }
-    for name in network.state_dict():
+    names = [name for name, _ in network.named_parameters()]
+    for name in names:
         if name not in bounds:
             raise Unsupported(
                 f"PyTorch's default initialisation is known for Conv and Linear layers, not for {name}: use normal"
             )
-    return [bounds[name] for name in network.state_dict()]
+    return [bounds[name] for name in names]

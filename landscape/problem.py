@@ -4,10 +4,13 @@ A problem of one's own is a frozen dataclass that derives from `Problem`; its fi
 """
 
 import abc
+import contextlib
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +18,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from landscape.data import Data
-from landscape.errors import LandscapeError, Unsupported, Unverified
+from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
+from landscape.files import differences
 from landscape.intervals import Proportion
 from landscape.objective import Metric, Objective
 from landscape.params import Stack
@@ -78,6 +82,24 @@ class Problem(abc.ABC):
         Its metrics are `loss` and, where they make sense, `accuracy` (mean), `right` (count of samples) and `solved`.
         Where the data has to be sampled, `samples` of them are drawn from `seed`; all calls see the same.
         """
+
+    @staticmethod
+    def from_model(
+        model: Any, data: Any, loss: Any, metrics: Mapping[str, Any] | None = None, **options: Any
+    ) -> "Problem":
+        """A problem made of a model, data and a loss; see `landscape.problems.model.from_model`."""
+        made: Problem = importlib.import_module("landscape.problems.model").from_model(
+            model, data, loss, metrics, **options
+        )
+        return made
+
+    def initial(self, seeds: Sequence[int]) -> Stack | None:
+        """Where training begins with each seed, by the problem's own scheme; None where any network's serves."""
+        return None
+
+    def training_kinds(self) -> tuple[str, ...]:
+        """Kinds of data that training can see, the usual one first: `exact`, all there is, or `batches`."""
+        return ("batches",) if self.objective().sampled else ("exact", "batches")
 
     @abc.abstractmethod
     def training_batch(
@@ -227,6 +249,11 @@ def find(name: str) -> type[Problem] | Problem:
     module_name, _, attribute = target.partition(":")
     if not attribute:
         close = difflib.get_close_matches(name, BUILT_IN, n=1)
+        if name == "model":
+            raise LandscapeError(
+                "the problem was made in Python and says not where: name it with --problem pkg.module:NAME, or give "
+                "from_model a name"
+            )
         hint = (
             f"did you mean {close[0]}?"
             if close
@@ -234,12 +261,31 @@ def find(name: str) -> type[Problem] | Problem:
         )
         raise LandscapeError(f"there is no problem '{name}': {hint}")
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise LandscapeError(f"cannot load problem '{name}': {error}") from error
-    if not isinstance(found, Problem) and not (isinstance(found, type) and issubclass(found, Problem)):
+        with _from_here():
+            found = getattr(importlib.import_module(module_name), attribute)
+    except LandscapeError as error:
+        raise type(error)(f"problem '{name}': {error}") from error
+    except Exception as error:  # a module of the user's can fail in any way
+        raise LandscapeError(f"cannot load problem '{name}': {type(error).__name__}: {error}") from error
+    if isinstance(found, type) and issubclass(found, Problem):
+        if "name" not in vars(found):
+            found.name = name
+        return found
+    if not isinstance(found, Problem):
         raise LandscapeError(f"'{name}' is {type(found).__name__}, not a landscape.Problem")
+    object.__setattr__(found, "name", name)  # frozen, but where it is found is not its to know
     return found
+
+
+@contextlib.contextmanager
+def _from_here() -> Iterator[None]:
+    """Modules in the working directory can be imported, as for `python -m`."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 def create(name: str, config: Mapping[str, Any] | None = None) -> Problem:
@@ -247,8 +293,11 @@ def create(name: str, config: Mapping[str, Any] | None = None) -> Problem:
     found = find(name)
     config = dict(config or {})
     if isinstance(found, Problem):
-        if config and config != found.config():
-            raise LandscapeError(f"problem '{name}' is a ready instance and takes no options")
+        if config and (different := differences(dict(config), found.config())):
+            raise Mismatch(
+                f"problem '{name}' is a ready instance, and not the one that is asked for: {different}. Give the run's "
+                "own model and data, or name another problem with --problem"
+            )
         return found
     require_fields(name, found, config)
     return found(**config)

@@ -92,7 +92,7 @@ class Stacked:
                 self._layers.append((name, layer, applied))
         if unknown and backend == "stacked":
             raise Unsupported(f"the stacked backend does not know layer {unknown}: use backend vmap or loop")
-        self.normalises: tuple[str, ...] = ()
+        self.normalises: dict[str, float | None] = {}
         self.backend: Backend = backend or ("vmap" if unknown else "stacked")
 
     def __call__(

@@ -1,5 +1,6 @@
 """Training many seeds in one stack, resumable, each member independent of its companions."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -18,6 +19,7 @@ from landscape.data import Data
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import differences
 from landscape.initialisation import Scheme, initialise
+from landscape.logs import JsonLines, open_log
 from landscape.objective import Objective
 from landscape.params import Stack, aliases, fingerprint, in_order, template_of
 from landscape.places import place_of, verified_landmark
@@ -34,6 +36,9 @@ _MOMENTS = {"adam": ("mean", "square"), "sgd": ("velocity",)}
 #: Stream of the random numbers of layer 0 in training (dropout, RReLU); layer n has the n-th after it.
 _NOISE_STREAM = 2**16
 
+#: Times that losses are logged, about.
+_TOLD = 100
+
 #: Boards, or other samples, drawn at once for as many members as they serve: bounds the memory of a step.
 _DRAWN = 2**17
 
@@ -42,9 +47,9 @@ _DRAWN = 2**17
 class Training:
     """How a run is trained; raises `LandscapeError` for values that make no sense.
 
-    `data` is the exact loss, fresh random samples (`boards`), or `auto`: exact where there is an exact loss and nothing
-    is dropped. Members start at random (`init`), at `start`, a landmark or a place as `store.load` reads it; then the
-    blocks of `presolve_blocks` are put at the landmark `presolve`, and with `freeze` kept there.
+    `data` is all there is (`exact`), random samples (`batches`), or `auto`: exact where there is an exact loss and
+    nothing is dropped. Members start at random (`init`), at `start`, a landmark or a place as `store.load` reads it;
+    then the blocks of `presolve_blocks` are put at the landmark `presolve`, and with `freeze` kept there.
     """
 
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -52,7 +57,7 @@ class Training:
     momentum: float = 0.0
     weight_decay: float = 0.0
     batches: int = 3000
-    data: Literal["auto", "exact", "boards"] = "auto"
+    data: Literal["auto", "exact", "batches"] = "auto"
     batch_size: int = 128
     shared_data: bool = False
     init: Scheme = "default"
@@ -115,11 +120,14 @@ def train(
     resume_every: float = 30.0,
     force: bool = False,
     keep: bool = False,
+    logs: Sequence[str] = (),
     on_progress: Progress = lambda done, total: None,
 ) -> Run:
     """Train one member a seed and write their checkpoints to the run directory `path`.
 
-    With `start`, a stack of one member for all or of one each, they begin there, as with `training.start` by name.
+    Losses of the members on their batches go to `log.jsonl`, about a hundred times, and to `logs`, `tensorboard` or
+    `wandb`. With `start`, a stack of one member for all or of one each, they begin there, as with `training.start` by
+    name.
 
     A directory that holds an interrupted run with the same configuration is taken up where its last resume state left
     it, which is at most `resume_every` seconds of work back; the tensors are the same as without the interruption.
@@ -136,6 +144,8 @@ def train(
     objective = problem.training_objective(training.data, device=device, dtype=dtype)
     probe = _probe(problem, training, objective)
     chunk = choose_chunk(objective.network, probe, training=True, most=len(seeds))
+    if objective.network.normalises:  # by the statistics of the whole batch
+        chunk = dataclasses.replace(chunk, samples=len(probe))
     objective = dataclasses.replace(objective, chunk=chunk)
     replaces = force and Run.remove(path)
     run = _open(path, problem, training, seeds, data_seeds, objective, start, replaces=replaces, keep=keep)
@@ -149,17 +159,26 @@ def train(
     except DamagedFile as error:
         raise DamagedFile(f"{resume} is damaged: delete it to begin this run anew") from error
     assert training.save_at is not None
+    told = {*training.save_at, *range(0, training.batches, max(1, training.batches // _TOLD))}
     last_saved = time.monotonic()
-    for step in range(first, training.batches + 1):
-        if step in training.save_at or step == training.batches:
-            run.save(step, trainer.stack)
-        if step == training.batches:
-            break
-        trainer.step(step)
-        on_progress(step + 1, training.batches)
-        if time.monotonic() - last_saved >= resume_every:
-            write_tensors(resume, trainer.state(), {"kind": "resume", "step": step + 1})
-            last_saved = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        listening = [JsonLines(path / "log.jsonl", first), *(open_log(n, path, seeds, run.document) for n in logs)]
+        for each in listening:
+            stack.callback(each.close)
+        for step in range(first, training.batches + 1):
+            if step in training.save_at or step == training.batches:
+                run.save(step, trainer.stack)
+            if step == training.batches:
+                break
+            trainer.step(step, with_loss=step in told)
+            if step in told:
+                losses = trainer.loss.double().cpu().numpy()
+                for each in listening:
+                    each.write(step, losses)
+            on_progress(step + 1, training.batches)
+            if time.monotonic() - last_saved >= resume_every:
+                write_tensors(resume, trainer.state(), {"kind": "resume", "step": step + 1})
+                last_saved = time.monotonic()
     resume.unlink(missing_ok=True)
     return run
 
@@ -176,7 +195,7 @@ def check(
     """What `train` makes sure of before its first step: the training with its kind of data decided, the place where it
     starts if that is not random, and its members there. Raises `LandscapeError` for what makes no sense.
     """
-    training = _with_data(problem, training, device, getattr(torch, training.dtype))
+    training = _with_data(problem, training)
     _check_seeds(seeds, data_seeds, exact=training.data == "exact")
     if start is None and training.start is not None:
         start = place_of(problem, training.start)
@@ -189,23 +208,22 @@ def check(
     if len(members) < len(seeds):
         raise LandscapeError(
             f"of {len(seeds)} seeds only {len(members)} would differ: the others start at the same point and see the "
-            "same data. Give one seed, or each its own boards with --data boards"
+            "same data. Give one seed, or each its own batches with --data batches"
         )
     return training, start, initial
 
 
-def _with_data(problem: Problem, training: Training, device: str | torch.device, dtype: torch.dtype) -> Training:
+def _with_data(problem: Problem, training: Training) -> Training:
     """The training with its kind of data decided."""
-    objective = problem.objective(device=device, dtype=dtype)
-    drops = any(
-        isinstance(layer, nn.Dropout | nn.Dropout2d) and layer.p for layer in objective.network.module.modules()
-    )
+    drops = any(isinstance(layer, nn.Dropout | nn.Dropout2d) and layer.p for layer in problem.network().modules())
+    kinds = problem.training_kinds()
     if training.data == "auto":
-        return dataclasses.replace(training, data="boards" if objective.sampled or drops else "exact")
-    if training.data == "exact" and objective.sampled:
-        raise Unsupported(f"{problem.title()} has no exact loss to train on: use --data boards")
+        usual: Any = "batches" if drops else kinds[0]
+        return dataclasses.replace(training, data=usual)
+    if training.data not in kinds:
+        raise Unsupported(f"{problem.title()} has no exact loss to train on: use --data batches")
     if training.data == "exact" and drops:
-        raise Unsupported("dropout has no exact loss to train on: use --data boards, or --dropout 0")
+        raise Unsupported("dropout has no exact loss to train on: use --data batches, or --dropout 0")
     return training
 
 
@@ -220,7 +238,10 @@ def _probe(problem: Problem, training: Training, objective: Objective) -> Data:
 def _initial(problem: Problem, training: Training, seeds: Sequence[int], start: Stack | None) -> Stack:
     """Where each member starts."""
     network, dtype = problem.network(), getattr(torch, training.dtype)
-    if start is None:
+    plain = training.init == "default" and training.init_scale == 1
+    if start is None and plain and (own := problem.initial(seeds)) is not None:
+        stack = own
+    elif start is None:
         stack = initialise(network, seeds, scheme=training.init, std=training.init_std, scale=training.init_scale)
     elif len(start) in (1, len(seeds)):
         stack = start.select([0] * len(seeds) if len(start) == 1 else list(range(len(seeds))))
@@ -236,7 +257,8 @@ def _initial(problem: Problem, training: Training, seeds: Sequence[int], start: 
             {
                 name: known[name].expand(tensor.shape) if name in names else tensor
                 for name, tensor in stack.tensors.items()
-            }
+            },
+            stack.buffers,
         )
     return stack
 
@@ -265,43 +287,70 @@ class _Trainer:
         template = objective.network.template
         flags = {name: torch.full_like(tensor, name in frozen) for name, tensor in template.tensors.items()}
         self.frozen = Stack(flags).flatten().bool().to(objective.device) if frozen else None
+        self.loss = torch.zeros(0)
 
     def begin(self, initial: Stack) -> int:
         """Start at the first step, which is returned."""
         self.flat = initial.flatten().to(self.objective.device, self.objective.dtype)
         self.moments = {name: torch.zeros_like(self.flat) for name in _MOMENTS[self.training.optimizer]}
+        self.buffers = dict(initial.to(self.objective.device, self.objective.dtype).buffers)
         return 0
 
     def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> int:
         """Take up what `state` gave; returns the next step."""
         moved = {name: tensor.to(self.objective.device) for name, tensor in tensors.items()}
         self.flat = moved.pop("parameters")
-        self.moments = moved
+        self.moments = {name: moved.pop(name) for name in _MOMENTS[self.training.optimizer]}
+        self.buffers = moved
         return int(document["step"])
 
     def state(self) -> dict[str, Tensor]:
-        """All that is needed to go on: one row a member of parameters and of each moment."""
-        return {"parameters": self.flat, **self.moments}
+        """All that is needed to go on: one row a member of parameters and of each moment, and buffers."""
+        return {"parameters": self.flat, **self.moments, **self.buffers}
 
     @property
     def stack(self) -> Stack:
         """The parameters as they are now."""
-        return self.objective.network.template.unflatten(self.flat)
+        return dataclasses.replace(self.objective.network.template.unflatten(self.flat), buffers=self.buffers)
 
-    def step(self, step: int) -> None:
-        """One optimizer step of every member."""
-        gradient = torch.cat(
-            [self._gradient(slice(first, first + self.group), step) for first in range(0, len(self.flat), self.group)]
-        )
+    def step(self, step: int, *, with_loss: bool) -> None:
+        """One optimizer step of every member; `loss` is then that of the batch before it, if it is asked for."""
+        found = [
+            self._gradient(slice(first, first + self.group), step, with_loss)
+            for first in range(0, len(self.flat), self.group)
+        ]
+        losses, gradients, statistics = zip(*found, strict=True)
+        gradient, self.loss = torch.cat(gradients), torch.cat(losses)
+        if statistics[0]:
+            self._follow({name: torch.cat([each[name] for each in statistics]) for name in statistics[0]})
         flat = _update(self.flat, gradient, self.moments, self.training, step)
         self.flat = flat if self.frozen is None else torch.where(self.frozen, self.flat, flat)
 
-    def _gradient(self, group: slice, step: int) -> Float[Tensor, "member parameter"]:
-        """The gradient of a group of members on its data."""
-        random = self.training.data == "boards" and self.objective.network.stochastic
+    def _gradient(self, group: slice, step: int, with_loss: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Loss and gradient of a group of members on its data, and the statistics of BatchNorm there."""
+        random = self.training.data == "batches" and self.objective.network.stochastic
         noise = self._noise(step, self.keys[group]) if random else None
-        stack = self.objective.network.template.unflatten(self.flat[group])
-        return self.objective.gradient(stack, self._batch(step, group), noise, with_loss=False)[1].flatten()
+        buffers = {name: tensor[group] for name, tensor in self.buffers.items()}
+        stack = dataclasses.replace(self.objective.network.template.unflatten(self.flat[group]), buffers=buffers)
+        statistics: dict[str, Tensor] = {}
+        loss, gradient = self.objective.gradient(
+            stack,
+            self._batch(step, group),
+            noise,
+            with_loss=with_loss,
+            statistics=statistics if self.objective.network.normalises else None,
+        )
+        return loss, gradient.flatten(), statistics
+
+    def _follow(self, statistics: Mapping[str, Tensor]) -> None:
+        """Running statistics of BatchNorm, as PyTorch keeps them."""
+        for layer, momentum in self.objective.network.normalises.items():
+            counter = self.buffers.get(f"{layer}.num_batches_tracked")
+            if counter is not None:
+                counter = self.buffers[f"{layer}.num_batches_tracked"] = counter + 1
+            share = momentum if momentum is not None else 1 / counter[:, None] if counter is not None else 1.0
+            for name in (f"{layer}.running_mean", f"{layer}.running_var"):
+                self.buffers[name] = self.buffers[name] * (1 - share) + statistics[name] * share
 
     def _batch(self, step: int, group: slice) -> Data:
         if self.training.data == "exact":

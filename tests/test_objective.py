@@ -91,7 +91,7 @@ BOARDS_OF_THEIR_OWN = {
 def trained_alone(name: str, threads: int) -> tuple[Objective, Stack, Data, Tensor]:
     """As training evaluates it: few members at once, each with its own boards; the gradient of each alone."""
     problem = BOARDS_OF_THEIR_OWN[name]
-    objective = problem.training_objective("boards", device="cpu", dtype=torch.float32)
+    objective = problem.training_objective("batches", device="cpu", dtype=torch.float32)
     boards = problem.training_batch(torch.arange(12), 3, 70, device="cpu", dtype=torch.float32)
     chunk = choose_chunk(objective.network, boards, training=True)
     objective = dataclasses.replace(objective, chunk=dataclasses.replace(chunk, samples=32, members=6))

@@ -193,7 +193,7 @@ def test_a_run_starts_where_it_is_told_and_is_trained_once(here: Path) -> None:
 def test_one_start_serves_all_seeds(here: Path) -> None:
     problem = Life()
     start = problem.landmark("presolve").to(torch.float32)
-    done = study().train(problem, Training(batches=1, data="boards", batch_size=2), "known", range(3), start=start)
+    done = study().train(problem, Training(batches=1, data="batches", batch_size=2), "known", range(3), start=start)
     assert torch.equal(done.checkpoint(0).stack.flatten(), start.flatten().expand(3, -1))
 
 

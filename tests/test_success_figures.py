@@ -154,7 +154,7 @@ def test_several_cells_at_one_place_are_refused(twice: list[Row]) -> None:
 
 # ----------------------------------------------------------------------------------------------------------------------
 
-TRAINING = {"batches": 3, "data": "boards", "batch_size": 2}
+TRAINING = {"batches": 3, "data": "batches", "batch_size": 2}
 
 
 @pytest.fixture

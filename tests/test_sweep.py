@@ -238,6 +238,7 @@ def test_force_removes_its_own_runs_and_nothing_else(tmp_path: Path) -> None:
     assert [Run.open(tmp_path / name).seeds for name in NAMES[:2]] == [[5], [5]]
     assert all(cell.finished for cell in Sweep.open(tmp_path).cells())
     assert names(tmp_path / NAMES[0]) == [
+        "log.jsonl",
         "notes.txt",
         "run.json",
         "step-00000000.safetensors",
@@ -400,7 +401,7 @@ def test_bad_commands(landscape: Program, arguments: tuple[str, ...], text: str,
 def test_a_grid_from_a_file(landscape: Program) -> None:
     file = Path("sweep.toml")
     file.write_text(
-        'batches = 1\ndata = "boards"\nseeds = "0:2"\nm-factor = 2\nsteps = 3\n[grid]\n'
+        'batches = 1\ndata = "batches"\nseeds = "0:2"\nm-factor = 2\nsteps = 3\n[grid]\n'
         "sigmoid = [true, false]\nlr = [0.1, 1]\npresolve-blocks = [[], [0]]\n"
     )
     result = landscape("sweep", "life", "--config", file, "--grid", "lr=0.5", "--grid", "steps=1", "-o", "sweep")

@@ -74,8 +74,8 @@ def test_optimizers_are_pytorchs(tmp_path: Path, options: dict[str, Any], refere
         (Life(), {}),
         (Life(m_factor=4, activation="elu"), {"optimizer": "sgd", "momentum": 0.5, "weight_decay": 0.01}),
         (Life(activation="gelu", sigmoid=False), {"init": "normal", "dtype": "float64"}),
-        (Life(m_factor=3, activation="rrelu"), {"data": "boards", "batch_size": 7}),
-        (TWO_STEPS, {"data": "boards", "batch_size": 10}),
+        (Life(m_factor=3, activation="rrelu"), {"data": "batches", "batch_size": 7}),
+        (TWO_STEPS, {"data": "batches", "batch_size": 10}),
     ],
     ids=["exact", "sgd", "float64", "boards", "two steps"],
 )
@@ -92,7 +92,7 @@ def test_a_member_is_bitwise_the_same_alone_and_among_forty(
 
 @pytest.mark.parametrize(
     ("problem", "options"),
-    [(Life(), {}), (TWO_STEPS, {"data": "boards", "optimizer": "sgd", "momentum": 0.9, "batch_size": 16})],
+    [(Life(), {}), (TWO_STEPS, {"data": "batches", "optimizer": "sgd", "momentum": 0.9, "batch_size": 16})],
     ids=["exact", "boards"],
 )
 def test_a_killed_training_goes_on_as_if_nothing_had_been(
@@ -198,7 +198,7 @@ def test_training_that_makes_no_sense(options: dict[str, Any], message: str) -> 
 
 
 def test_no_exact_loss_of_two_steps(tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match=r"2 steps.* has no exact loss to train on: use --data boards"):
+    with pytest.raises(Unsupported, match=r"2 steps.* has no exact loss to train on: use --data batches"):
         train(TWO_STEPS, Training(batches=1, data="exact"), tmp_path / "run", seeds=[0])
 
 
@@ -214,7 +214,7 @@ def test_steps_that_are_saved(tmp_path: Path) -> None:
 
 def test_shared_data_are_the_first_data_seeds(tmp_path: Path) -> None:
     def boards(path: str, seeds: list[int], **options: Any) -> torch.Tensor:
-        training = Training(batches=5, data="boards", shared_data=options.pop("shared_data", False))
+        training = Training(batches=5, data="batches", shared_data=options.pop("shared_data", False))
         return final(Life(), training, tmp_path / path, seeds, **options).flatten()
 
     shared = boards("shared", [1, 2], shared_data=True)
@@ -225,7 +225,7 @@ def test_shared_data_are_the_first_data_seeds(tmp_path: Path) -> None:
 
 
 def test_the_data_seed_is_apart_from_that_of_the_weights(tmp_path: Path) -> None:
-    training = Training(batches=3, data="boards")
+    training = Training(batches=3, data="batches")
     run = train(Life(), training, tmp_path / "run", seeds=[1, 1], data_seeds=[1, 2])
     first, last = run.checkpoint(0).stack.flatten(), run.checkpoint(3).stack.flatten()
     assert torch.equal(first[0], first[1])
@@ -234,7 +234,7 @@ def test_the_data_seed_is_apart_from_that_of_the_weights(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    ("problem", "data"), [(Life(), "exact"), (Life(activation="rrelu"), "boards"), (TWO_STEPS, "boards")]
+    ("problem", "data"), [(Life(), "exact"), (Life(activation="rrelu"), "batches"), (TWO_STEPS, "batches")]
 )
 def test_the_loss_falls(tmp_path: Path, problem: Life, data: Any, dtype: Any) -> None:
     training = Training(batches=30, data=data, dtype=dtype, batch_size=32)
@@ -266,7 +266,7 @@ DEEP = {
 @pytest.mark.parametrize("name", DEEP)
 def test_a_member_is_bitwise_the_same_in_another_order_and_company(tmp_path: Path, name: str) -> None:
     """More than a chunk of members and, for wide networks, more than a chunk of boards."""
-    training = Training(batches=2 if "wide" in name else 4, data="boards", batch_size=90)
+    training = Training(batches=2 if "wide" in name else 4, data="batches", batch_size=90)
     few, many = list(range(7)), [12, 5, 30, 3, 1, 20, 6, 2, 2**50, 4, 11, 0, 13, 14]
     got = final(DEEP[name], training, tmp_path / "few", few)
     wanted = final(DEEP[name], training, tmp_path / "many", many).select([many.index(seed) for seed in few])
@@ -277,7 +277,7 @@ def test_a_member_is_bitwise_the_same_in_another_order_and_company(tmp_path: Pat
 
 def test_dropout_is_trained_on_boards(tmp_path: Path) -> None:
     for life in (Life(dropout=0.2), Life(steps=2, dropout=0.2, board="4x4")):
-        with pytest.raises(Unsupported, match=r"has no exact loss to train on: use --data boards"):
+        with pytest.raises(Unsupported, match=r"has no exact loss to train on: use --data batches"):
             train(life, Training(batches=1, data="exact"), tmp_path / "exact", seeds=[0])
     with pytest.raises(Unsupported, match="or --dropout 0"):
         train(Life(dropout=0.2), Training(batches=1, data="exact"), tmp_path / "exact", seeds=[0])
@@ -289,9 +289,9 @@ def test_dropout_is_trained_on_boards(tmp_path: Path) -> None:
     [
         (Life(), "exact"),
         (Life(activation="rrelu"), "exact"),
-        (Life(dropout=0.2), "boards"),
-        (Life(steps=2, board="4x4"), "boards"),
-        (Life(d_factor=2, board="4x4"), "boards"),
+        (Life(dropout=0.2), "batches"),
+        (Life(steps=2, board="4x4"), "batches"),
+        (Life(d_factor=2, board="4x4"), "batches"),
     ],
     ids=["exact", "rrelu", "dropout", "two steps", "two blocks"],
 )
@@ -308,7 +308,7 @@ def test_what_is_drawn_is_drawn_for_each_cell_of_each_board(tmp_path: Path) -> N
     boards = life.training_batch(torch.tensor([5, 6]), 0, 32, device="cpu", dtype=torch.float64)
     assert isinstance(boards, PackedBoards)
     assert not boards.codes
-    training = Training(optimizer="sgd", lr=1.0, batches=1, batch_size=32, dtype="float64", data="boards")
+    training = Training(optimizer="sgd", lr=1.0, batches=1, batch_size=32, dtype="float64", data="batches")
     run = train(life, training, tmp_path / "run", seeds=[1, 2], data_seeds=[5, 6])
     for member, seed in enumerate((5, 6)):
         key = torch.tensor([seed])
@@ -346,7 +346,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("problem", [Life(), Life(steps=2, board="4x4", architecture="paper", activation="relu")])
 def test_a_training_begins_at_a_landmark(tmp_path: Path, problem: Life, dtype: Any) -> None:
-    training = Training(batches=1, start="presolve", dtype=dtype, batch_size=8, data="boards")
+    training = Training(batches=1, start="presolve", dtype=dtype, batch_size=8, data="batches")
     run = train(problem, training, tmp_path / "run", seeds=[0, 1], data_seeds=[2, 3])
     landmark = problem.landmark("presolve").to(getattr(torch, dtype))
     first = run.checkpoint(0).stack
@@ -358,7 +358,7 @@ def test_a_training_begins_at_a_landmark(tmp_path: Path, problem: Life, dtype: A
     assert run.document["training"]["start"] == "presolve"
 
 
-@pytest.mark.parametrize("options", [{"presolve_blocks": (0, 1), "data": "boards"}, {"start": "presolve"}], ids=str)
+@pytest.mark.parametrize("options", [{"presolve_blocks": (0, 1), "data": "batches"}, {"start": "presolve"}], ids=str)
 @pytest.mark.parametrize("seeds", [{"data_seeds": [4]}, {"data_seeds": [4, 4, 5]}], ids=str)
 def test_nor_may_data_seeds_make_them_equal(tmp_path: Path, options: dict[str, Any], seeds: dict[str, Any]) -> None:
     training = Training(batches=1, batch_size=8, **options)
@@ -377,7 +377,7 @@ def test_a_start_and_an_initialisation_exclude_one_another() -> None:
         Training(start="presolve", init="normal")
 
 
-@pytest.mark.parametrize("training", [{"data": "exact"}, {"data": "boards", "shared_data": True}], ids=str)
+@pytest.mark.parametrize("training", [{"data": "exact"}, {"data": "batches", "shared_data": True}], ids=str)
 def test_seeds_that_would_be_equal_are_refused(tmp_path: Path, training: dict[str, Any]) -> None:
     with pytest.raises(LandscapeError, match="of 2 seeds only 1 would differ: the others start at the same point"):
         train(Life(), Training(batches=1, start="presolve", **training), tmp_path / "run", seeds=[0, 1])

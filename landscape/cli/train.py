@@ -31,12 +31,12 @@ def training_options(*, saved: str) -> Callable[[Command], Command]:
         click.option("--batches", type=click.IntRange(min=0), default=3000, help="Optimizer steps."),
         click.option(
             "--data",
-            type=click.Choice(["auto", "exact", "boards"]),
+            type=click.Choice(["auto", "exact", "batches"]),
             default="auto",
-            help="Gradient of the exact loss, or of fresh random boards; auto is exact where there is an exact loss.",
+            help="Gradient of the loss on all there is, or on random batches; auto is exact where the loss is.",
         ),
-        click.option("--batch-size", type=click.IntRange(min=1), default=128, help="Boards of a batch."),
-        click.option("--shared-data", is_flag=True, help="All members see the boards of the first data seed."),
+        click.option("--batch-size", type=click.IntRange(min=1), default=128, help="Samples of a batch."),
+        click.option("--shared-data", is_flag=True, help="All members see the batches of the first data seed."),
         click.option(
             "--init",
             type=click.Choice(["default", "normal", "normal_uniform"]),
@@ -79,6 +79,13 @@ def training_options(*, saved: str) -> Callable[[Command], Command]:
 
 @click.command()
 @training_options(saved="0, 1-2-5 per decade, and the last")
+@click.option(
+    "--log",
+    "logs",
+    multiple=True,
+    type=click.Choice(["tensorboard", "wandb"]),
+    help="Tell losses here too; log.jsonl in the run has them always. Repeatable.",
+)
 @output("Run directory. [default: checkpoints/PROBLEM-...]")
 @config_file
 def _verb(
@@ -87,6 +94,7 @@ def _verb(
     seeds: tuple[int, ...],
     data_seeds: tuple[int, ...] | None,
     resume_every: float,
+    logs: tuple[str, ...],
     device: str,
     output: Path | None,
     force: bool,
@@ -106,6 +114,7 @@ def _verb(
             data_seeds=data_seeds,
             device=device,
             resume_every=resume_every,
+            logs=logs,
             force=force,
             on_progress=steps,
         )
@@ -123,7 +132,7 @@ def _verb(
 def _default_name(problem: Problem) -> str:
     """Name of the problem and of what is not as usual in it."""
     usual = {field.name: field.default for field in dataclasses.fields(problem)}  # type: ignore[arg-type]
-    unusual = [f"{key}={value}" for key, value in problem.config().items() if value != usual[key]]
+    unusual = [f"{key}={value}" for key, value in problem.config().items() if key in usual and value != usual[key]]
     return "-".join([problem.name, *unusual]).replace("/", "").replace(":", "-")
 
 

@@ -1,0 +1,281 @@
+"""Problems in which a network learns from labelled samples: what all of them share."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from landscape import philox
+from landscape.backends import fastest
+from landscape.criteria import Criterion
+from landscape.data import Batch, Data, Stream
+from landscape.errors import LandscapeError, Mismatch, Unsupported
+from landscape.objective import Metric, Objective
+from landscape.params import Stack
+from landscape.problem import Problem, Symmetry
+from landscape.stacked import Stacked, features_first
+
+__all__ = ["Samples", "Source", "Supervised"]
+
+#: Samples on which statistics of BatchNorm are estimated, at most.
+CALIBRATION_SAMPLES = 4096
+
+#: Streams of random numbers: the order of an epoch, samples of a part of the data.
+_ORDER, _PART = 2**17, 2**17 + 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+    """Labelled samples in memory, in PyTorch's layout: samples first. `weights` need not sum to 1."""
+
+    inputs: Shaped[Tensor, "sample *feature"]
+    targets: Shaped[Tensor, "sample *target"]
+    weights: Shaped[Tensor, " sample"] | None = None
+
+    def __post_init__(self) -> None:
+        counts = [len(each) for each in (self.inputs, self.targets, self.weights) if each is not None]
+        if len(set(counts)) > 1:
+            raise Mismatch(f"the data has {' and '.join(map(str, counts))} inputs, targets and weights: they must pair")
+        if not counts[0]:
+            raise LandscapeError("the data has no samples")
+        for name, each in (("inputs", self.inputs), ("targets", self.targets), ("weights", self.weights)):
+            if each is not None and each.is_floating_point() and not each.isfinite().all():
+                raise LandscapeError(f"the data's {name} are NaN or infinite in places: clean them")
+        if self.weights is not None and not ((self.weights >= 0).all() and self.weights.sum() > 0):
+            raise LandscapeError("the data's weights must be at least 0, and not all 0")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def select(self, index: Tensor) -> "Samples":
+        """The samples at `index`."""
+        weights = None if self.weights is None else self.weights[index]
+        return Samples(self.inputs[index], self.targets[index], weights)
+
+    def batch(self, device: str | torch.device, dtype: torch.dtype) -> Batch:
+        """All of them as data of an objective; numbers that are not whole get this type."""
+        inputs, targets = (
+            features_first(each.to(device, dtype if each.is_floating_point() else None))
+            for each in (self.inputs, self.targets)
+        )
+        weights = None
+        if self.weights is not None:
+            weights = (self.weights.double() / self.weights.double().sum()).to(device)[None]
+        return Batch.padded(inputs, targets, weights)
+
+
+#: Samples in memory, or what gives batches of them at each pass, such as a `DataLoader`.
+Source = Samples | Iterable[Any]
+
+
+class Supervised(Problem):
+    """A network, labelled data, and what is measured. The mean over the data is a sample's: it has a standard error."""
+
+    @abc.abstractmethod
+    def criterion(self) -> Criterion:
+        """Loss and metrics."""
+
+    @abc.abstractmethod
+    def data(self) -> Source:
+        """What the height of the landscape is measured on."""
+
+    @abc.abstractmethod
+    def training_data(self) -> Source:
+        """What training sees, and what statistics of BatchNorm are estimated on."""
+
+    @abc.abstractmethod
+    def test_data(self) -> Source | None:
+        """What neither has seen, if there is any."""
+
+    def training_kinds(self) -> tuple[str, ...]:
+        """Batches, unless all training data is asked for at each step."""
+        return ("batches", "exact")
+
+    def objective(
+        self,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        samples: int | None = None,
+        seed: int = 0,
+    ) -> Objective:
+        """Loss and metrics on `data`, or on so many `samples` drawn from it."""
+        return self._objective(self.data(), device, dtype, samples=samples, seed=seed)
+
+    def training_objective(self, data: str, *, device: str | torch.device, dtype: torch.dtype) -> Objective:
+        """Loss and metrics on the training data."""
+        return self._objective(self.training_data(), device, dtype)
+
+    def test_objective(
+        self, *, samples: int | None = None, seed: int = 0, device: str | torch.device = "cpu", **conditions: Any
+    ) -> Objective:
+        """Loss and metrics on samples that training has not seen."""
+        if conditions:
+            raise Unsupported(f"problem '{self.name}' is not tested under {', '.join(conditions)}: leave that out")
+        if (source := self.test_data()) is None:
+            raise Unsupported(f"problem '{self.name}' has no test data: give it some with test=")
+        return self._objective(source, device, torch.float32, samples=samples, seed=seed)
+
+    def training_batch(
+        self, seeds: Int[Tensor, " member"], step: int, size: int, *, device: str | torch.device, dtype: torch.dtype
+    ) -> Data:
+        """Batches without replacement: each seed goes through the data in an order of its own for each epoch; what is
+        left over at an epoch's end makes no batch.
+        """
+        source = self.training_data()
+        count = len(source) if isinstance(source, Samples) else len(_dataset(source))
+        size = min(size, count)
+        epoch, place = divmod(step, count // size)
+        index = self._order(tuple(seeds.tolist()), epoch, count)[:, place * size : (place + 1) * size]
+        if isinstance(source, Samples):
+            whole = self._batch(device, dtype)
+            places = index.to(whole.inputs.device)
+            inputs, targets = (
+                each[0].movedim(-1, 0)[places].movedim(1, -1).contiguous() for each in (whole.inputs, whole.targets)
+            )
+            weights = None
+            if source.weights is not None:
+                weights = whole.weights[0][places]
+                weights = weights / weights.sum(1, keepdim=True)
+            return Batch.padded(inputs, targets, weights)
+        rows = [_collated(source, row.tolist()).batch(device, dtype) for row in index]
+        inputs, targets = (torch.cat([getattr(row, name) for row in rows]) for name in ("inputs", "targets"))
+        return Batch(inputs, targets, rows[0].weights)
+
+    def landmarks(self) -> tuple[str, ...]:
+        """None, unless a problem knows better."""
+        return ()
+
+    def landmark(self, name: str) -> Stack:
+        """Raises `Unsupported`: there is none."""
+        raise Unsupported(f"problem '{self.name}' has no landmark '{name}': give a run or a checkpoint file")
+
+    def describe_landmark(self, name: str) -> str:
+        """Its name."""
+        return name
+
+    def symmetry(self) -> Symmetry:
+        """None that is known."""
+        return ()
+
+    def exactness(self) -> Metric | None:
+        """None: targets of real data are seldom met exactly."""
+        return None
+
+    def _objective(
+        self,
+        source: Source,
+        device: str | torch.device,
+        dtype: torch.dtype,
+        *,
+        samples: int | None = None,
+        seed: int = 0,
+    ) -> Objective:
+        network = Stacked(self.network().to(device))
+        if isinstance(source, Samples):
+            data: Data | Stream = _part(source, samples, seed).batch(device, dtype)
+        elif samples is not None:
+            raise Unsupported("a part of data that is streamed cannot be drawn: leave the number of samples out")
+        else:
+            data = Stream(source, device=device, dtype=dtype)
+        criterion = self.criterion()
+        calibration = self._calibration(device, dtype) if network.normalises else None
+        objective = Objective(
+            network=network,
+            data=data,
+            metrics=criterion.metrics,
+            predict=criterion.predict,
+            sampled=True,
+            unit=criterion.unit,
+            precision=dtype,
+            calibration=calibration,
+        )
+        key = f"{device} {dtype} {isinstance(data, Stream)}"
+        if key not in self._backends:
+            self._backends[key] = fastest(objective).network.backend
+        backend = self._backends[key]
+        return objective if backend == network.backend else objective.with_backend(backend)
+
+    @functools.cached_property
+    def _backends(self) -> dict[str, Any]:
+        """The backend for each device and type, measured once."""
+        return {}
+
+    @functools.cached_property
+    def _kept(self) -> dict[Any, Any]:
+        """Training data by device and type, and the last orders of epochs."""
+        return {}
+
+    def _batch(self, device: str | torch.device, dtype: torch.dtype) -> Batch:
+        key = (str(device), dtype)
+        if key not in self._kept:
+            source = self.training_data()
+            assert isinstance(source, Samples)
+            self._kept[key] = source.batch(device, dtype)
+        batch: Batch = self._kept[key]
+        return batch
+
+    def _order(self, seeds: tuple[int, ...], epoch: int, count: int) -> Int[Tensor, "member sample"]:
+        """For each seed the order of samples in an epoch."""
+        if (seeds, epoch) not in self._kept:
+            for old in [key for key in self._kept if key[0] == seeds]:
+                del self._kept[old]
+            draws = philox.words(torch.tensor(seeds), stream=_ORDER, step=epoch, count=count)
+            self._kept[seeds, epoch] = draws.argsort(dim=1, stable=True)
+        order: Tensor = self._kept[seeds, epoch]
+        return order
+
+    def _calibration(self, device: str | torch.device, dtype: torch.dtype) -> Batch:
+        """Training samples in random order, since data sorted by class makes batches of one class."""
+        source = self.training_data()
+        if isinstance(source, Samples):
+            chosen = dataclasses.replace(_part(source, min(CALIBRATION_SAMPLES, len(source)), 0), weights=None)
+            return chosen.batch(device, dtype)
+        parts, count = list[Batch](), 0
+        for batch in Stream(source, device=device, dtype=dtype):
+            parts.append(batch.select(batch.real.nonzero()[:, 0]))
+            count += int(batch.real.sum())
+            if count >= CALIBRATION_SAMPLES:
+                break
+        real = [part.real for part in parts]
+        inputs, targets = (
+            torch.cat([getattr(part, name)[..., of] for part, of in zip(parts, real, strict=True)], -1)
+            for name in ("inputs", "targets")
+        )
+        order = philox.words(torch.tensor([0]), stream=_PART, step=0, count=inputs.shape[-1])[0].argsort(stable=True)
+        return Batch.padded(inputs, targets).select(order.to(inputs.device))
+
+
+def _part(source: Samples, samples: int | None, seed: int) -> Samples:
+    """So many samples in an order of the seed; all as they stand if no number is asked for."""
+    if samples is None:
+        return source
+    if samples > len(source):
+        raise LandscapeError(f"{samples} samples are asked for, the data has {len(source)}: ask for fewer, or for all")
+    draws = philox.words(torch.tensor([seed]), stream=_PART, step=0, count=len(source))[0]
+    return source.select(draws.argsort(stable=True)[:samples])
+
+
+def _dataset(loader: Iterable[Any]) -> Any:
+    """What a loader draws from; raises `Unsupported` where samples have no numbers."""
+    dataset = getattr(loader, "dataset", None)
+    if dataset is None or isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__len__"):
+        raise Unsupported(
+            f"training draws samples by number, which {type(loader).__name__} does not offer: give train= tensors, or "
+            "a DataLoader over a dataset with __len__ and __getitem__"
+        )
+    return dataset
+
+
+def _collated(loader: Iterable[Any], index: Sequence[int]) -> Samples:
+    """Samples of a loader's dataset by number."""
+    collate = getattr(loader, "collate_fn", None) or torch.utils.data.default_collate
+    dataset = _dataset(loader)
+    inputs, targets = collate([dataset[number] for number in index])[:2]
+    return Samples(*(torch.as_tensor(each) if isinstance(each, np.ndarray) else each for each in (inputs, targets)))
