@@ -109,12 +109,25 @@ def _class_slope(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _class_accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return _mean((outputs.argmax(1) == targets).to(outputs.dtype))
+    return _mean(_hits(outputs, targets).to(outputs.dtype))
 
 
 def _class_right(outputs: Tensor, targets: Tensor) -> Tensor:
-    right = outputs.argmax(1) == targets
+    right = _hits(outputs, targets)
     return right.flatten(1, -2).all(1) if right.ndim > 2 else right
+
+
+def _hits(outputs: Tensor, targets: Tensor) -> Tensor:
+    """`outputs.argmax(1) == targets`, but that PyTorch's argmax over an inner axis is 50 times slower than its maximum.
+
+    Of equally likely classes the first counts, as in argmax: a network that says nothing must not be right.
+    """
+    index = targets.expand(len(outputs), *targets.shape[1:])[:, None]
+    highest = outputs.amax(1, keepdim=True)
+    is_highest = outputs == highest
+    if (is_highest.sum(1) != 1).any():
+        return outputs.argmax(1) == targets
+    return is_highest.gather(1, index)[:, 0]
 
 
 def _squared_error(targets: Tensor) -> Criterion:
