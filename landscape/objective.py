@@ -106,9 +106,11 @@ class Objective:
     @functools.cached_property
     def dtype(self) -> torch.dtype:
         """Element type of the computation."""
+        if self.precision is not None:
+            return self.precision
         data = self.data.first if isinstance(self.data, Stream) else self.data
         dtype = data.samples(0, SAMPLE_MULTIPLE).inputs.dtype
-        return self.precision or (dtype if dtype.is_floating_point else torch.float32)
+        return dtype if dtype.is_floating_point else torch.float32
 
     @property
     def memory(self) -> Data:
