@@ -105,7 +105,10 @@ def state_dict_of(path: Path, found: Any) -> StateDict:
     tensors = {str(name): value for name, value in found.items()} if isinstance(found, Mapping) else {}
     if not any(isinstance(value, Tensor) for value in tensors.values()):
         keys = f"; its keys are {few(tensors)}" if tensors else ""
-        raise Unsupported(f"{path} holds no state dict, neither at top level nor under {', '.join(_KEYS)}{keys}")
+        raise Unsupported(
+            f"{path} holds no state dict, neither at top level nor under {', '.join(_KEYS)}{keys}; "
+            "save model.state_dict()"
+        )
     if odd := [f"{name} ({type(value).__name__})" for name, value in tensors.items() if not isinstance(value, Tensor)]:
         raise Unsupported(
             f"{path} holds a state dict with entries that are no tensors: {few(odd)}; save it again without them"

@@ -27,6 +27,9 @@ _KNOWN = re.compile(
     r"|torch\.(Size|Tensor|device|b?float\d\w*|u?int\d+|bool|double|half|serialization\._get_layout)"
 )
 
+#: How a zip archive begins, which `torch.save` writes since PyTorch 1.6.
+_ZIP = b"PK\x03\x04"
+
 #: Pickles in a file of `torch.save` before PyTorch 1.6: magic number, protocol, system, object, keys of the storages.
 _LEGACY_PICKLES = 5
 
@@ -140,8 +143,9 @@ class _Contents:
 def _contents(path: Path) -> _Contents:
     """Disassemble the pickles in a file; nothing of what cannot be followed."""
     try:
-        if not zipfile.is_zipfile(path):
-            with path.open("rb") as file:
+        with path.open("rb") as file:
+            if file.read(len(_ZIP)) != _ZIP:  # as torch tells them apart, not by what stands at the end
+                file.seek(0)
                 return _disassembled(file)
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

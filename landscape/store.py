@@ -270,7 +270,8 @@ def read_file(path: Path) -> Checkpoint:
     else:
         found = read_state_dict(path)
     source = Source(str(path), None, None, fingerprint(found.tensors), path.name if path.is_dir() else path.stem)
-    return Checkpoint(stack_state_dicts([found.tensors]), (source,), None, found.remarks)
+    stack = Stack({name: tensor[None] for name, tensor in found.tensors.items()})  # views: large models stay once
+    return Checkpoint(stack, (source,), None, found.remarks)
 
 
 def _stacked(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Checkpoint:
@@ -344,23 +345,29 @@ def fitted(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
     """
     template, tied = template_of(network), aliases(network)
     path = checkpoint.sources[0].path
+    names = [*checkpoint.stack.tensors, *checkpoint.stack.buffers]
+
+    def fits(names: list[str]) -> bool:
+        return names_fit(names, template, tied)
+
+    drop = add = ""
+    if not fits(names):
+        drop = next((prefix for prefix in leading(names) if fits(_without(names, prefix))), "")
+        # A network that is compiled, say, has the prefix in names of its own.
+        add = next((prefix for prefix in WRAPPERS if fits([prefix + name for name in names])), "")
     stack, remarks = checkpoint.stack, checkpoint.remarks
-    names = [*stack.tensors, *stack.buffers]
-    if not names_fit(names, template, tied):
-        drop = next((p for p in leading(names) if names_fit(_without(names, p), template, tied)), "")
-        add = next((p for p in WRAPPERS if names_fit([p + name for name in names], template, tied)), "")
-        if drop:
-            remark = f"all names begin with {drop} and fit the network without it"
-            _LOG.info("%s: %s", path, remark)
-            remarks = (*remarks, remark)
-        if drop or add:  # a network that is compiled, say, marks its own names as the file did
-            stack = stack.rename(lambda name: add + name.removeprefix(drop))
+    if drop:
+        remark = f"all names begin with {drop} and fit the network without it"
+        _LOG.info("%s: %s", path, remark)
+        remarks = (*remarks, remark)
+    if drop or add:
+        stack = stack.rename(lambda name: add + name.removeprefix(drop))
     try:
         stack = in_order(stack, template, name="the checkpoint", aliases=tied)
     except Mismatch as error:
-        heads = dict.fromkeys(name.partition(".")[0] + "." for name in names)
-        part = next((p for p in heads if names_fit(_without(names, p), template, tied)), "")
-        hint = f"; what stands under {part} alone would fit: save that part" if part else ""
+        heads = () if drop else dict.fromkeys(name.partition(".")[0] + "." for name in names)
+        part = next((prefix for prefix in heads if fits(_without(names, prefix))), "")
+        hint = f"; what stands under {part} alone fits by name: save that part" if part else ""
         raise Mismatch(f"{path}: {error}{hint}") from error
     return dataclasses.replace(checkpoint, stack=stack, remarks=remarks)
 

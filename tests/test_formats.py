@@ -165,11 +165,14 @@ def test_a_lightning_checkpoint(tmp_path: Path, plain: Tensors, prefix: str, cap
 
 def test_what_lies_beside_the_network_in_a_lightning_module_is_not_dropped(tmp_path: Path, plain: Tensors) -> None:
     torch.save(lightning(prefixed("model.", plain) | {"criterion.weight": torch.ones(2)}), tmp_path / "x.ckpt")
-    with pytest.raises(Mismatch, match=r"unexpected: .*; what stands under model\. alone would fit: save that part"):
+    with pytest.raises(Mismatch, match=r"unexpected: .*; what stands under model\. alone fits by name: save that part"):
         fitted(load(str(tmp_path / "x.ckpt")), Life().network())
 
 
 def test_an_attribute_that_does_not_help_is_kept_in_the_message(tmp_path: Path, plain: Tensors) -> None:
+    torch.save(lightning(prefixed("model.", plain)), tmp_path / "y.ckpt")
+    with pytest.raises(Mismatch, match=r"where the network has \[1, 4, 1, 1\]$"):
+        fitted(load(str(tmp_path / "y.ckpt")), Life(m_factor=4).network())
     few_of_them = dict(list(prefixed("model.", plain).items())[1:])
     torch.save(lightning(few_of_them), tmp_path / "x.ckpt")
     with pytest.raises(Mismatch, match=r"missing: net\.0\.0\.weight, .*; unexpected: model\.net\.0\.0\.bias"):
@@ -251,6 +254,15 @@ def test_nothing_in_a_malicious_pickle_runs(tmp_path: Path, plain: Tensors, writ
     assert not mark.exists()
     pickle.loads(pickle.dumps(Payload(mark)))
     assert mark.exists()
+
+
+def test_an_archive_behind_a_pickle_hides_nothing(tmp_path: Path, plain: Tensors) -> None:
+    torch.save(plain, tmp_path / "good.pt")
+    mark = tmp_path / "it-ran"
+    (tmp_path / "net.pt").write_bytes(pickle.dumps(Payload(mark)) + (tmp_path / "good.pt").read_bytes())
+    with pytest.raises(Unsupported, match=r"is refused: its pickle wants to run (posix|nt)\.system; save"):
+        load(str(tmp_path / "net.pt"))
+    assert not mark.exists()
 
 
 def test_a_name_that_is_computed_is_not_hidden(tmp_path: Path) -> None:
