@@ -1,6 +1,8 @@
 """The errors a user meets; each message says what is wrong, where, and what to do."""
 
-__all__ = ["DamagedFile", "LandscapeError", "Mismatch", "Unsupported", "Unverified"]
+from collections.abc import Collection
+
+__all__ = ["DamagedFile", "LandscapeError", "Mismatch", "Unsupported", "Unverified", "few"]
 
 
 class LandscapeError(Exception):
@@ -21,3 +23,13 @@ class Unsupported(LandscapeError):
 
 class Unverified(LandscapeError):
     """A landmark that does not solve its problem, or a curve that does not reproduce its own end points."""
+
+
+def few(items: Collection[str], most: int = 6) -> str:
+    """The first of many things that a message names, and how many more there are.
+
+    >>> few(["a", "b", "c", "d"], most=2)
+    'a, b and 2 more'
+    """
+    shown = ", ".join(list(items)[:most])
+    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"

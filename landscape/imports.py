@@ -1,23 +1,26 @@
 """Runs made of other people's checkpoints, so that what was trained elsewhere is walked and analysed like one's own."""
 
 import dataclasses
+import logging
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from landscape.curves import Source
 from landscape.errors import LandscapeError, Mismatch, Unsupported
 from landscape.files import refuse_existing
-from landscape.params import Stack, concatenate, fingerprint, require_same_shapes, stack_state_dicts
+from landscape.formats import ENDINGS, checkpoint_files, leading, model_weights
+from landscape.params import Stack, aliases, concatenate, names_fit, require_same_shapes, template_of
 from landscape.places import fitting
 from landscape.problem import Problem, Renaming, create, find, require_fields
-from landscape.store import ENDINGS, Checkpoint, Run, read_state_dict, read_tensors
+from landscape.store import Checkpoint, Run, merged_remarks, read_file
 
 __all__ = ["import_run"]
 
 #: The step of an imported run's only checkpoint; how many steps led there the files do not say.
 STEP = 0
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,8 @@ def import_run(
 ) -> Run:
     """Make the run `path` of state dicts, one member a file; a directory stands for the checkpoints in it.
 
+    A directory in the Hugging Face layout is one member.
+
     Fields of the problem are those of `options`, else what names and shapes of the tensors give away, else the
     problem's defaults; the run's `imported` says which is which. Seeds are 0, 1, ... in the order of the files unless
     they are given; if all files are named in a way that the problem knows, the names say further fields and, where they
@@ -54,9 +59,14 @@ def import_run(
     if seeds is not None:
         _require_seeds(seeds, files)
     members = [_member(file) for file in files]
+    remarks = merged_remarks(members)
     for file, member in zip(files[1:], members[1:], strict=True):
         require_same_shapes(members[0].stack, member.stack, names=(str(files[0]), str(file)))
     options = dict(options or {})
+    if attribute := _attribute(problem_name, options, members[0].stack):
+        unwrapped = [one.stack.rename(lambda name: name.removeprefix(attribute)) for one in members]
+        members = [dataclasses.replace(one, stack=stack) for one, stack in zip(members, unwrapped, strict=True)]
+        remarks += (f"all names begin with {attribute} and fit the problem without it",)
     reading = _read(problem_name, options, members[0].stack, files)
     seeds_named = seeds is None and bool(reading.seeds)
     seeds = list((reading.seeds or range(len(files))) if seeds is None else seeds)
@@ -72,6 +82,7 @@ def import_run(
         "inferred": sorted(reading.inferred),
         "assumed": sorted(config.keys() - {*options, *reading.named, *reading.inferred}),
         **({"renamed": dict(renaming.names), "remark": renaming.remark} if renaming.names else {}),
+        **({"reading": list(remarks)} if remarks else {}),
     }
     document = {
         "problem": {"name": reading.problem.name, "config": config},
@@ -81,6 +92,8 @@ def import_run(
         "data_seeds": seeds,
         "computation": {},
     }
+    for remark in remarks:
+        _LOG.info("%s: %s", files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} first", remark)
     return _written(path, document, stack, replace=force)
 
 
@@ -114,7 +127,10 @@ def _expanded(places: Sequence[Path]) -> list[Path]:
             continue
         if (place / "run.json").exists():
             raise Unsupported(f"{place} is a run already: walk to it as it is")
-        inside = [file for file in place.iterdir() if file.suffix in ENDINGS and file.is_file()]
+        if model_weights(place):
+            files.append(place)
+            continue
+        inside = checkpoint_files(place)
         if not inside:
             raise LandscapeError(f"{place} holds no checkpoints ({', '.join(ENDINGS)}): give files, or their folder")
         files += sorted(inside, key=_natural)
@@ -146,11 +162,34 @@ def _require_seeds(seeds: Sequence[int], files: Sequence[Path]) -> None:
 
 
 def _member(file: Path) -> Checkpoint:
-    if file.suffix == ".safetensors" and read_tensors(file)[1]:
+    """A foreign checkpoint."""
+    member = read_file(file)
+    if member.problem is not None:
         raise Unsupported(f"{file} belongs to a run already: walk to it as it is")
-    state_dict = read_state_dict(file)
-    source = Source(str(file), None, None, fingerprint(state_dict), file.stem)
-    return Checkpoint(stack_state_dicts([state_dict]), (source,), None)
+    return member
+
+
+def _attribute(name: str, given: Mapping[str, Any], stack: Stack) -> str:
+    """The leading attribute of all tensors without which, and only then, they are the problem's; else empty."""
+    candidates = ["", *leading(stack.shapes)]
+    shapes = ({key.removeprefix(prefix): shape for key, shape in stack.shapes.items()} for prefix in candidates)
+    return next((prefix for prefix, each in zip(candidates, shapes, strict=True) if _is_of(name, given, each)), "")
+
+
+def _is_of(name: str, given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether tensors are a problem's: by what it infers from them, or, where it cannot tell, by their names."""
+    problem = find(name)
+    if not isinstance(problem, Problem):
+        require_fields(name, problem, given)
+        try:
+            problem.infer(problem.rename(shapes, **given).apply(shapes), **given)
+            return True
+        except Mismatch:
+            return False
+        except Unsupported:
+            pass
+    network = create(name, given).network()
+    return names_fit(shapes, template_of(network), aliases(network))
 
 
 def _read(name: str, given: Mapping[str, Any], stack: Stack, files: Sequence[Path]) -> _Reading:

@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from landscape.errors import Mismatch
+from landscape.errors import Mismatch, few
 from landscape.files import digest
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "fingerprint",
     "in_order",
     "lerp",
+    "names_fit",
     "require_same_shapes",
     "stack_state_dicts",
     "template_of",
@@ -63,6 +64,12 @@ class Stack:
         """The stack with `change` applied to every tensor, buffers included."""
         return Stack(
             *({name: change(tensor) for name, tensor in part.items()} for part in (self.tensors, self.buffers))
+        )
+
+    def rename(self, change: Callable[[str], str]) -> "Stack":
+        """The stack with its tensors, buffers included, under other names."""
+        return Stack(
+            *({change(name): tensor for name, tensor in part.items()} for part in (self.tensors, self.buffers))
         )
 
     @property
@@ -146,20 +153,24 @@ def require_same_shapes(a: Stack, b: Stack, *, names: tuple[str, str] = ("one", 
     """Raise `Mismatch`, listing what differs, unless two stacks hold the same architecture."""
     if a.shapes == b.shapes:
         return
-    missing = [name for name in a.shapes if name not in b.shapes]
-    extra = [name for name in b.shapes if name not in a.shapes]
-    reshaped = [
-        f"{name} {list(a.shapes[name])} against {list(b.shapes[name])}"
-        for name in a.shapes
-        if name in b.shapes and a.shapes[name] != b.shapes[name]
-    ]
+    missing, extra, reshaped = _differences(a, b)
     parts = [
-        f"only in {names[0]}: {', '.join(missing)}" if missing else "",
-        f"only in {names[1]}: {', '.join(extra)}" if extra else "",
-        f"other shape: {', '.join(reshaped)}" if reshaped else "",
+        f"only in {names[0]}: {few(missing)}" if missing else "",
+        f"only in {names[1]}: {few(extra)}" if extra else "",
+        f"other shape: {few([f'{name} {one} against {other}' for name, one, other in reshaped])}" if reshaped else "",
     ]
-    order = "the same tensors in another order" if not any(parts) else "; ".join(part for part in parts if part)
-    raise Mismatch(f"{names[0]} and {names[1]} are of different architectures: {order}")
+    different = "; ".join(part for part in parts if part)
+    raise Mismatch(f"{names[0]} and {names[1]} are of different architectures: {different}")
+
+
+def _differences(a: Stack, b: Stack) -> tuple[list[str], list[str], list[tuple[str, list[int], list[int]]]]:
+    """Names only in one stack, names only in the other, and names with both shapes where these differ."""
+    one, other = a.shapes, b.shapes
+    return (
+        [name for name in one if name not in other],
+        [name for name in other if name not in one],
+        [(name, list(shape), list(other[name])) for name, shape in one.items() if other.get(name, shape) != shape],
+    )
 
 
 def template_of(module: nn.Module) -> Stack:
@@ -188,7 +199,7 @@ def in_order(
     for alias, first in (aliases or {}).items():
         if alias in there:
             tied = there.pop(alias)
-            if not torch.equal(there.setdefault(first, tied), tied):
+            if not _identical(there.setdefault(first, tied), tied):
                 raise Mismatch(f"{name}: {alias} and {first} differ, but the problem's network ties them to be one")
     for counter in template.buffers.keys() - there.keys():
         if counter.endswith("num_batches_tracked"):  # which older checkpoints lack, and evaluation never reads
@@ -196,8 +207,35 @@ def in_order(
     ours = {**template.tensors, **template.buffers}
     if there.keys() == ours.keys():
         there = {name: there[name] for name in ours}
-    require_same_shapes(Stack(there), Stack(ours), names=(name, "the problem's network"))
+    _require_fits(Stack(there), Stack(ours), name)
+    if whole := [n for n in template.tensors if not there[n].is_floating_point() and template[n].is_floating_point()]:
+        raise Mismatch(f"{name}: {few(whole)} hold whole numbers, the network's are real: convert them first")
     return Stack(*({name: there[name] for name in part} for part in (template.tensors, template.buffers)))
+
+
+def _identical(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers; NaN is as NaN."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _require_fits(stack: Stack, network: Stack, name: str) -> None:
+    """Raise `Mismatch`, in the words of PyTorch's `load_state_dict`, unless the stack has the network's tensors."""
+    unexpected, missing, reshaped = _differences(stack, network)
+    shapes = [f"{n} has shape {ours} where the network has {theirs}" for n, ours, theirs in reshaped]
+    parts = [
+        f"missing: {few(missing)}" if missing else "",
+        f"unexpected: {few(unexpected)}" if unexpected else "",
+        few(shapes) if shapes else "",
+    ]
+    if different := "; ".join(part for part in parts if part):
+        raise Mismatch(f"{name} and the problem's network are of different architectures: {different}")
+
+
+def names_fit(names: Collection[str], template: Stack, aliases: Mapping[str, str]) -> bool:
+    """Whether tensors of these names are those of a template, as far as `in_order` asks for them."""
+    there = {aliases.get(name, name) for name in names}
+    wanted = template.tensors.keys() | template.buffers.keys()
+    return there <= wanted and all(name.endswith("num_batches_tracked") for name in wanted - there)
 
 
 def stack_state_dicts(state_dicts: Iterable[Mapping[str, Tensor]]) -> Stack:
@@ -232,7 +270,7 @@ def lerp(start: Stack, end: Stack, alphas: Float[Tensor, " member"]) -> Stack:
     """
 
     require_same_shapes(start, end)
-    flat = _lerp(start.flatten(), end.flatten(), alphas)
+    flat = _lerp(start.flatten(), Stack({name: end[name] for name in start.tensors}).flatten(), alphas)
     buffers = {name: _lerp(buffer, end.buffers[name], alphas) for name, buffer in start.buffers.items()}
     return dataclasses.replace(start.unflatten(flat), buffers=buffers)
 

@@ -1,6 +1,5 @@
 """Places to walk from and to, or to analyse: landmarks by name, and checkpoints that fit a problem."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 from landscape.curves import Source
 from landscape.errors import LandscapeError, Mismatch
 from landscape.files import differences
+from landscape.formats import ENDINGS
 from landscape.params import Stack, fingerprint
 from landscape.problem import Problem, create, require_verified, verify
-from landscape.store import ENDINGS, Checkpoint, load, require_same_architecture
+from landscape.store import Checkpoint, fitted, load
 
 __all__ = ["fitting", "is_landmark", "landmark", "place_of", "problem_of", "run_members", "verified_landmark"]
 
@@ -44,7 +44,7 @@ def fitting(problem: Problem, checkpoint: Checkpoint, *, finite: bool = True) ->
     Raises `Mismatch`, listing the tensors that differ, and, where it has to be `finite`, `LandscapeError` if a
     parameter is NaN or infinite.
     """
-    checkpoint = dataclasses.replace(checkpoint, stack=require_same_architecture(checkpoint, problem.network()))
+    checkpoint = fitted(checkpoint, problem.network())
     if finite:
         checkpoint.require_finite()
     return checkpoint

@@ -1,4 +1,4 @@
-"""Runs and checkpoints on disk, and other people's checkpoint formats.
+"""Runs and checkpoints on disk; other people's checkpoints are read beside them.
 
 A run is a directory: `run.json` says everything about it, `step-XXXXXXXX.safetensors` hold the stacked parameters of
 all members, `resume.safetensors` the state from which an interrupted training goes on.
@@ -7,56 +7,78 @@ all members, `resume.safetensors` the state from which an interrupted training g
 import dataclasses
 import hashlib
 import json
-import pickle
+import logging
+import math
 import re
-import warnings
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from landscape import provenance
 from landscape.curves import Source
-from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
 from landscape.files import differences, read_json, replacing, write_json
+from landscape.formats import (
+    ENDINGS,
+    WRAPPERS,
+    checkpoint_files,
+    leading,
+    model_weights,
+    read_safetensors,
+    read_state_dict,
+    state_dict_of,
+)
 from landscape.params import (
     Stack,
     aliases,
     fingerprint,
     in_order,
+    names_fit,
     require_same_shapes,
     stack_state_dicts,
     template_of,
 )
 
-__all__ = ["Checkpoint", "Run", "load", "read_state_dict", "read_tensors", "unfinished", "write_tensors"]
+__all__ = [
+    "Checkpoint",
+    "Run",
+    "fitted",
+    "load",
+    "merged_remarks",
+    "read_file",
+    "read_tensors",
+    "unfinished",
+    "write_tensors",
+]
 
 SCHEMA = 1
 
-#: File endings that are read as checkpoints.
-ENDINGS = (".safetensors", ".pt", ".pth", ".pyt", ".ckpt")
-
-#: Keys under which training scripts keep the state dict.
-_WRAPPERS = ("state_dict", "model", "model_dict", "model_state_dict")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Members with their sources, and the problem they were trained on where that is known (name, configuration)."""
+    """Members with their sources, and the problem they were trained on where that is known (name, configuration).
+
+    `remarks` say, a line each, what was done to foreign files in reading them. `load` and `fitted` log them too, as
+    information.
+    """
 
     stack: Stack
     sources: tuple[Source, ...]
     problem: tuple[str, dict[str, Any]] | None
+    remarks: tuple[str, ...] = ()
 
     def require_finite(self) -> None:
-        """Raise `LandscapeError`, naming members and tensors, if a parameter is NaN or infinite."""
+        """Raise `LandscapeError`, naming members and tensors, if a parameter or a buffer is NaN or infinite."""
         finite = {
-            name: tensor.isfinite().reshape(len(tensor), -1).all(1) for name, tensor in self.stack.tensors.items()
+            name: tensor.isfinite().reshape(len(tensor), math.prod(tensor.shape[1:])).all(1)
+            for name, tensor in {**self.stack.tensors, **self.stack.buffers}.items()
         }
         bad = [i for i in range(len(self.stack)) if not all(ok[i] for ok in finite.values())]
         if bad:
@@ -65,7 +87,7 @@ class Checkpoint:
             remedy = "leave that file out" if first.seed is None else "choose others with RUN/#seed"
             raise LandscapeError(
                 f"{len(bad)} of {len(self.stack)} members of {first.path} have parameters that are NaN or infinite, "
-                f"first {first.label} in {', '.join(names)}: {remedy}"
+                f"first {first.label} in {few(names)}: {remedy}"
             )
 
 
@@ -90,74 +112,19 @@ def _digest(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and document of a file of ours, digest checked; an empty document for a foreign safetensors file."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        ours = [text for key, text in metadata.items() if key == "landscape" or '"sha256"' in text]
-        document = json.loads(ours[0]) if ours else {}
-    except FileNotFoundError as error:
-        raise LandscapeError(f"{path} does not exist") from error
-    except (OSError, safetensors.SafetensorError, ValueError) as error:
-        raise DamagedFile(f"{path} is damaged or no safetensors file ({error}): restore it or make it again") from error
+    tensors, metadata = read_safetensors(path)
+    ours = [text for key, text in metadata.items() if key == "landscape" or '"sha256"' in text]
     if not ours:
         return tensors, {}
+    try:
+        document = json.loads(ours[0])
+    except ValueError as error:
+        raise DamagedFile(f"{path} is damaged ({error}): restore it or make it again") from error
     if not isinstance(document, dict) or document.get("sha256") != _digest(tensors, document):
         raise DamagedFile(f"{path} is damaged: it does not match its SHA-256; restore it or make it again")
     if document["schema"] != SCHEMA:
         raise Unsupported(f"{path} has schema {document['schema']}, this version reads {SCHEMA}: update landscape")
     return {name: tensors[name] for name in document["names"]}, document
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The state dict in somebody's checkpoint: at top level or under one of the usual keys; `module.` prefixes go.
-
-    Pickles are read with `weights_only=True`; what else they want to run is refused by name.
-    """
-    if path.suffix == ".safetensors":
-        found: Any = read_tensors(path)[0]
-    else:
-        found = _read_pickle(path)
-        for key in _WRAPPERS:
-            if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-                found = found[key]
-                break
-    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
-        raise Unsupported(f"{path} holds no state dict, neither at top level nor under {', '.join(_WRAPPERS)}")
-    if odd := [str(name) for name, tensor in found.items() if tensor.is_complex()]:
-        raise Unsupported(f"{path} holds complex numbers in {', '.join(odd)}: only real parameters can be walked")
-    return {str(name).removeprefix("module."): tensor.detach() for name, tensor in found.items()}
-
-
-def _read_pickle(path: Path) -> Any:
-    # The study's checkpoints carry the states of NumPy's random generators; its arrays can hold data only.
-    reconstruct = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
-    harmless: list[Any] = [
-        *((reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-        np.ndarray,
-        np.dtype,
-        type(np.dtype(np.uint32)),
-    ]
-    try:
-        with torch.serialization.safe_globals(harmless), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise LandscapeError(f"{path} does not exist") from error
-    except pickle.UnpicklingError as error:
-        try:
-            wanted = [str(name) for name in torch.serialization.get_unsafe_globals_in_checkpoint(path)]
-        except Exception:
-            wanted = []
-        if wanted:
-            raise Unsupported(
-                f"{path} is refused: its pickle wants to run {', '.join(wanted)}; save model.state_dict() alone instead"
-            ) from error
-        raise DamagedFile(f"{path} is damaged or no PyTorch checkpoint: restore it or save it again") from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise DamagedFile(
-            f"{path} is damaged or no PyTorch checkpoint ({type(error).__name__}): save it again"
-        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,21 +215,23 @@ class Run:
         step = steps[-1] if step is None else step
         if step not in steps:
             raise LandscapeError(f"{self.path} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}")
-        return _read_stacked(self.checkpoint_path(step))
+        path = self.checkpoint_path(step)
+        return _stacked(path, *read_tensors(path))
 
 
 def load(place: str) -> Checkpoint:
     """Members named by a path: a run (last step, all seeds), RUN/@step, RUN/#seed, RUN/@step#seed, or a checkpoint
     file.
 
-    A directory of plain state dicts gives one member a file, in the order of names.
+    A directory in the Hugging Face layout is one member; one of plain state dicts gives one a file, in the order of
+    names. What was done to foreign files in reading them is logged, and kept as the checkpoint's remarks.
     """
     match = re.fullmatch(r"(?P<path>.*?)/*(?:/@(?P<step>\d+))?(?:/?#(?P<seed>-?\d+))?", place)
     path = Path(match["path"] if match else place)
-    if match is None or Path(place).exists():  # what is there as it is written comes first
+    if match is None or _is_there(Path(place)):  # what is there as it is written comes first
         match, path = None, Path(place)
     step, seed = (int(match[key]) if match and match[key] else None for key in ("step", "seed"))
-    if not path.exists():
+    if not _is_there(path):
         raise LandscapeError(
             f"{path} does not exist: give a landmark, a run directory, RUN/@step, RUN/#seed or a checkpoint file"
         )
@@ -271,7 +240,9 @@ def load(place: str) -> Checkpoint:
     elif step is not None:
         raise LandscapeError(f"{path} is a single checkpoint file and has no steps to choose from")
     else:
-        checkpoint = _read_file(path)
+        checkpoint = read_file(path)
+    for remark in checkpoint.remarks:
+        _LOG.info("%s: %s", path, remark)
     if seed is None:
         return checkpoint
     places = [i for i, source in enumerate(checkpoint.sources) if source.seed == seed]
@@ -279,11 +250,37 @@ def load(place: str) -> Checkpoint:
         seeds = [source.seed for source in checkpoint.sources if source.seed is not None]
         known = f"it has seeds {min(seeds)} to {max(seeds)}" if seeds else "its members have no known seeds"
         raise LandscapeError(f"{path} has no member with seed {seed}; {known}")
-    return Checkpoint(checkpoint.stack.select(places), tuple(checkpoint.sources[i] for i in places), checkpoint.problem)
+    chosen = tuple(checkpoint.sources[i] for i in places)
+    return dataclasses.replace(checkpoint, stack=checkpoint.stack.select(places), sources=chosen)
 
 
-def _read_stacked(path: Path) -> Checkpoint:
-    tensors, document = read_tensors(path)
+def _is_there(path: Path) -> bool:
+    """Whether something is at a path; raises `LandscapeError` where that cannot be seen."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
+    return True
+
+
+def read_file(path: Path) -> Checkpoint:
+    """The members of a checkpoint file, or the one of a directory in the Hugging Face layout."""
+    if path.suffix == ".safetensors" and not path.is_dir():
+        tensors, document = read_tensors(path)
+        if document:
+            return _stacked(path, tensors, document)
+        found = state_dict_of(path, tensors)
+    else:
+        found = read_state_dict(path)
+    source = Source(str(path), None, None, fingerprint(found.tensors), path.name if path.is_dir() else path.stem)
+    stack = Stack({name: tensor[None] for name, tensor in found.tensors.items()})  # views: large models stay once
+    return Checkpoint(stack, (source,), None, found.remarks)
+
+
+def _stacked(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Checkpoint:
+    """A checkpoint of a run, of what stands in its file."""
     if document.get("kind") != "checkpoint":
         raise DamagedFile(f"{path} is no checkpoint of a run: it is {document.get('kind', 'a foreign file')}")
     seeds = zip(document["seeds"], document["data_seeds"], strict=True)
@@ -293,14 +290,6 @@ def _read_stacked(path: Path) -> Checkpoint:
         for seed, label in zip(document["seeds"], labels, strict=True)
     )
     return Checkpoint(Stack(tensors), sources, (document["problem"]["name"], document["problem"]["config"]))
-
-
-def _read_file(path: Path) -> Checkpoint:
-    if path.suffix == ".safetensors" and read_tensors(path)[1]:
-        return _read_stacked(path)
-    state_dict = read_state_dict(path)
-    sha = fingerprint(state_dict)
-    return Checkpoint(stack_state_dicts([state_dict]), (Source(str(path), None, None, sha, path.stem),), None)
 
 
 def unfinished(place: str) -> str:
@@ -318,7 +307,11 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
         cells = sorted(str(file.parent) for file in path.glob("*/run.json"))
         example = f", such as {cells[0]}" if cells else ""
         raise LandscapeError(f"{path} is a sweep, a directory of runs: name one of its cells{example}")
-    files = sorted(file for file in path.iterdir() if file.suffix in ENDINGS and file.is_file())
+    if model_weights(path):
+        if step is not None:
+            raise LandscapeError(f"{path} is a single model, no run: it has no steps to choose from")
+        return read_file(path)
+    files = sorted(checkpoint_files(path))
     if not files:
         raise LandscapeError(
             f"{path} is no run (no run.json) and holds no checkpoints ({', '.join(ENDINGS)}): "
@@ -326,7 +319,7 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
         )
     if step is not None:
         raise LandscapeError(f"{path} is a folder of state dicts, no run: it has no steps to choose from")
-    parts = [_read_file(file) for file in files]
+    parts = [read_file(file) for file in files]
     for file, part in zip(files[1:], parts[1:], strict=True):
         require_same_shapes(parts[0].stack, part.stack, names=(str(files[0]), str(file)))
     problems = [part.problem for part in parts if part.problem]
@@ -335,12 +328,55 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
         raise Mismatch(f"{path} holds checkpoints of different problems: {what}. Put them into folders of their own")
     stack = stack_state_dicts([part.stack.state_dict(i) for part in parts for i in range(len(part.stack))])
     sources = tuple(source for part in parts for source in part.sources)
-    return Checkpoint(stack, sources, problems[0] if problems else None)
+    return Checkpoint(stack, sources, problems[0] if problems else None, merged_remarks(parts))
 
 
-def require_same_architecture(checkpoint: Checkpoint, network: nn.Module) -> Stack:
-    """The checkpoint's stack in the network's order of tensors; raises `Mismatch` listing what differs."""
+def merged_remarks(parts: Iterable[Checkpoint]) -> tuple[str, ...]:
+    """The remarks on many files, each once, with the number of files where it is not for all."""
+    parts = list(parts)
+    count = Counter(remark for part in parts for remark in dict.fromkeys(part.remarks))
+    return tuple(
+        remark if files == len(parts) else f"{remark} (in {files} of {len(parts)} files)"
+        for remark, files in count.items()
+    )
+
+
+def fitted(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
+    """The checkpoint with its tensors in the order of the network's, its buffers told apart.
+
+    Where its names do not fit, but do without one leading attribute common to all, as Lightning modules keep their
+    network under one, they are read without it; that is logged, and added to the remarks. Raises `Mismatch` listing
+    what is missing, unexpected or of another shape.
+    """
+    template, tied = template_of(network), aliases(network)
+    path = checkpoint.sources[0].path
+    names = [*checkpoint.stack.tensors, *checkpoint.stack.buffers]
+
+    def fits(names: list[str]) -> bool:
+        return names_fit(names, template, tied)
+
+    drop = add = ""
+    if not fits(names):
+        drop = next((prefix for prefix in leading(names) if fits(_without(names, prefix))), "")
+        # A network that is compiled, say, has the prefix in names of its own.
+        add = next((prefix for prefix in WRAPPERS if fits([prefix + name for name in names])), "")
+    stack, remarks = checkpoint.stack, checkpoint.remarks
+    if drop:
+        remark = f"all names begin with {drop} and fit the network without it"
+        _LOG.info("%s: %s", path, remark)
+        remarks = (*remarks, remark)
+    if drop or add:
+        stack = stack.rename(lambda name: add + name.removeprefix(drop))
     try:
-        return in_order(checkpoint.stack, template_of(network), name="the checkpoint", aliases=aliases(network))
+        stack = in_order(stack, template, name="the checkpoint", aliases=tied)
     except Mismatch as error:
-        raise Mismatch(f"{checkpoint.sources[0].path}: {error}") from error
+        heads = () if drop else dict.fromkeys(name.partition(".")[0] + "." for name in names)
+        part = next((prefix for prefix in heads if fits(_without(names, prefix))), "")
+        hint = f"; what stands under {part} alone fits by name: save that part" if part else ""
+        raise Mismatch(f"{path}: {error}{hint}") from error
+    return dataclasses.replace(checkpoint, stack=stack, remarks=remarks)
+
+
+def _without(names: Iterable[str], prefix: str) -> list[str]:
+    """The names that begin with a prefix, without it."""
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]

@@ -242,7 +242,7 @@ def test_bad_input(landscape: Program, arguments: tuple[str, ...], text: str, st
         (("--from", "checkpoints/small/#99"), "has no member with seed 99; it has seeds 0 to 23"),
         (
             ("--from", "presolve", "--problem", "life", "-O", "m_factor=2"),
-            "net.0.0.weight [2, 1, 3, 3] against [4, 1, 3, 3]",
+            "net.0.0.weight has shape [2, 1, 3, 3] where the network has [4, 1, 3, 3]",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -67,6 +67,13 @@ def test_each_member_has_its_own_alpha_and_the_middle_is_the_mean() -> None:
     np.testing.assert_array_equal(got, got[:, :1].expand(3, 7))
 
 
+def test_the_order_of_names_does_not_matter_to_a_line() -> None:
+    start = Stack({"a": torch.zeros(1, 2), "b": torch.zeros(1, 2)})
+    end = Stack({"b": torch.full((1, 2), 2.0), "a": torch.ones(1, 2)})
+    got = lerp(start, end, torch.tensor([1.0]))
+    assert (got["a"].tolist(), got["b"].tolist()) == ([[1, 1]], [[2, 2]])
+
+
 def test_norms_are_summed_in_float64() -> None:
     flat = np.array([[3, -4, 0, 0, 0, 0, 0], [1e30, 0, 0, 0, 0, 0, -1e30]], dtype=np.float32)
     l1, l2 = stack(flat).norms()
@@ -126,6 +133,9 @@ def test_different_architectures_are_told_apart() -> None:
     )
     with pytest.raises(Mismatch, match=wanted):
         require_same_shapes(one, other, names=("here", "there"))
+    many = Stack({str(number): torch.zeros(1, 1) for number in range(20)})
+    with pytest.raises(Mismatch, match=r"only in one: a, b; only in the other: 0, 1, 2, 3, 4, 5 and 14 more$"):
+        require_same_shapes(one, many)
     for call in (
         lambda: lerp(one, other, torch.zeros(1)),
         lambda: one.subtract(other),

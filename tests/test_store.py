@@ -19,13 +19,13 @@ from torch import Tensor
 
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import replacing
+from landscape.formats import read_state_dict
 from landscape.problems.life import Life
 from landscape.store import (
     Run,
+    fitted,
     load,
-    read_state_dict,
     read_tensors,
-    require_same_architecture,
     unfinished,
     write_tensors,
 )
@@ -162,17 +162,17 @@ def test_foreign_checkpoints(
     named = {prefix + name: tensor for name, tensor in plain.items()}
     path = tmp_path / f"net{ending}"
     torch.save({wrapper: named, "epoch": 3} if wrapper else named, path)
-    assert same(read_state_dict(path), plain)
+    assert same(dict(read_state_dict(path).tensors), plain)
     checkpoint = load(str(path))
     assert same(checkpoint.stack.state_dict(0), plain)
     assert (len(checkpoint.stack), checkpoint.problem, checkpoint.sources[0].label) == (1, None, "net")
-    assert same(require_same_architecture(checkpoint, Life().network()).state_dict(0), plain)
+    assert same(fitted(checkpoint, Life().network()).stack.state_dict(0), plain)
 
 
 def test_foreign_safetensors(tmp_path: Path, plain: dict[str, Tensor]) -> None:
     safetensors.torch.save_file(plain, tmp_path / "net.safetensors")
     checkpoint = load(str(tmp_path / "net.safetensors"))
-    assert same(require_same_architecture(checkpoint, Life().network()).state_dict(0), plain)
+    assert same(fitted(checkpoint, Life().network()).stack.state_dict(0), plain)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt"])
@@ -196,7 +196,7 @@ def test_the_studys_checkpoints(tmp_path: Path, plain: dict[str, Tensor]) -> Non
         "torch_rng_state": torch.get_rng_state(),
     }
     torch.save(document, tmp_path / "net.pyt")
-    assert same(read_state_dict(tmp_path / "net.pyt"), plain)
+    assert same(dict(read_state_dict(tmp_path / "net.pyt").tensors), plain)
 
 
 class Malicious:
@@ -314,8 +314,8 @@ def test_members_that_are_not_finite_are_named(run: Run) -> None:
 
 def test_another_architecture_is_refused_by_name(run: Run) -> None:
     wide = Life(m_factor=2).network()
-    with pytest.raises(Mismatch, match=r"step-.*other shape: net\.0\.0\.weight \[2, 1, 3, 3\] against \[4, 1, 3, 3\]"):
-        require_same_architecture(run.checkpoint(), wide)
+    with pytest.raises(Mismatch, match=r": net\.0\.0\.weight has shape \[2, 1, 3, 3\] where the network .*4, 1"):
+        fitted(run.checkpoint(), wide)
 
 
 def test_a_run_still_in_training_is_told(tmp_path: Path) -> None:

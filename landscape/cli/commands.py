@@ -1,12 +1,16 @@
 """The program `landscape` and its verbs, each loaded when it is called, so that `--help` answers at once."""
 
+import contextlib
 import importlib
+import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from landscape import __version__
+from landscape.cli.report import remark
 from landscape.errors import LandscapeError
 
 __all__ = ["main"]
@@ -28,6 +32,34 @@ _VERBS = {
 }
 
 
+class _Remarks(logging.Handler):
+    """What the library logs for the reader, such as how a foreign file was read: each line once, on stderr."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self.said:
+            self.said.add(text)
+            remark(text)
+
+
+@contextlib.contextmanager
+def _remarked() -> Iterator[None]:
+    """Within the block, what the library logs is told."""
+    log, handler = logging.getLogger("landscape"), _Remarks()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
 class _Verbs(click.Group):
     """A group whose verbs are imported on use, and in which a `LandscapeError` is one line and exit status 1."""
 
@@ -47,7 +79,8 @@ class _Verbs(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _remarked():
+                return super().invoke(ctx)
         except LandscapeError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except OSError as error:

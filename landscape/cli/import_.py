@@ -39,8 +39,9 @@ def command(
 ) -> None:
     """Make a run of other people's checkpoints, to be walked and analysed like one's own.
 
-    A FILE is a state dict, or a checkpoint that holds one (.pt, .pth, .pyt, .ckpt, .safetensors), or a folder of
-    these, all of one architecture, which is read off the tensors. What tensors do not say, such as the activation or
+    A FILE is a state dict, or a checkpoint that holds one (.pt, .pth, .pyt, .ckpt, .bin, .safetensors), a model's
+    directory in the Hugging Face layout, or a folder of such files, all of one architecture, which is read off the
+    tensors. What tensors do not say, such as the activation or
     the rule, is the problem's default unless -O says otherwise. Names as the study's code gave them, such as
     gol_model_steps2_m5_d1.0_seed3.pyt, say steps, d and seed, unless -O says the steps. Prints the run directory.
     """

@@ -16,13 +16,13 @@ __all__ = ["command"]
 @click.argument("path", type=click.Path(path_type=Path))
 @json_flag
 def command(path: Path, print_json: bool) -> None:
-    """What is PATH, who made it, and how? Reads runs, checkpoints and curves, and checks their digests."""
+    """What is PATH, who made it, and how? Reads runs, curves and checkpoints, also foreign, and checks digests."""
     document = _describe(path)
     click.echo(json_text(document) if print_json else "\n".join(_lines(document)))
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):
         raise LandscapeError(f"{path} does not exist")
     if path.suffix in (".h5", ".hdf5"):
         return _curves(path)
@@ -70,17 +70,21 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
+    from landscape.formats import model_weights
     from landscape.store import load
 
     checkpoint = load(str(path))
     stack = checkpoint.stack
     problem = checkpoint.problem
+    kind = "checkpoint"
+    if path.is_dir():
+        kind = "checkpoint in the Hugging Face layout" if model_weights(path) else "folder of checkpoints"
     return {
-        "kind": "checkpoint" if path.is_file() else "folder of checkpoints",
+        "kind": kind,
         "members": len(stack),
         "parameters": stack.parameters,
         "tensors": {name: list(shape) for name, shape in stack.shapes.items()},
-        "dtype": str(stack.dtype).removeprefix("torch."),
+        "dtype": ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in stack.tensors.values()})),
         "step": checkpoint.sources[0].step,
         "problem": {"name": problem[0], "config": problem[1]} if problem else None,
         "sha256": sorted({source.digest for source in checkpoint.sources}),
