@@ -40,7 +40,7 @@ class Criterion:
     @classmethod
     def of(
         cls,
-        loss: Loss,
+        loss: Loss | str,
         metrics: Mapping[str, Measure] | None = None,
         *,
         outputs: Shaped[Tensor, "sample *out"],
@@ -273,7 +273,7 @@ def _reduces(measure: Measure) -> bool:
         return False
 
 
-def _try(metric: Metric, loss: Loss, outputs: Tensor, targets: Tensor) -> None:
+def _try(metric: Metric, loss: Loss | str, outputs: Tensor, targets: Tensor) -> None:
     """Raise an error unless the metric can read the data, and its mean is what the loss says of all samples."""
     last = (each.movedim(0, -1)[None] for each in (outputs, targets))
     try:

@@ -83,9 +83,9 @@ class Model(Supervised):
 
 
 def from_model(
-    model: nn.Module | Callable[[], nn.Module],
+    model: Any,
     data: Any,
-    loss: Loss,
+    loss: Loss | str,
     metrics: Mapping[str, Measure] | None = None,
     *,
     train: Any = None,
@@ -117,8 +117,6 @@ def from_model(
     else:
         raise Unsupported(f"{type(model).__name__} is no model: give an nn.Module, or what makes one")
     made = _seeded(build, 0)
-    if not isinstance(made, nn.Module):
-        raise Unsupported(f"what should make the model gives {type(made).__name__}, not an nn.Module")
     _check_parameters(made)
     source = _source(data, "data")
     few = _first(source)
@@ -160,7 +158,10 @@ def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     """A module made with PyTorch's random state at `seed`; the state of others is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make()
+        made: Any = make()
+    if not isinstance(made, nn.Module):
+        raise Unsupported(f"what should make the model gives {type(made).__name__}, not an nn.Module")
+    return made
 
 
 def _check_parameters(module: nn.Module) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
 from torch import Tensor
 
 from landscape import philox
@@ -32,11 +32,13 @@ _ORDER, _PART = 2**17, 2**17 + 1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
-    """Labelled samples in memory, in PyTorch's layout: samples first. `weights` need not sum to 1."""
+    """Labelled samples in memory, in PyTorch's layout: [sample, *feature], [sample, *target], and weights [sample],
+    which need not sum to 1. Raises `LandscapeError` or `Mismatch` for data that is none.
+    """
 
-    inputs: Shaped[Tensor, "sample *feature"]
-    targets: Shaped[Tensor, "sample *target"]
-    weights: Shaped[Tensor, " sample"] | None = None
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         counts = [len(each) for each in (self.inputs, self.targets, self.weights) if each is not None]
