@@ -14,10 +14,12 @@ from jaxtyping import Float
 from landscape.errors import Unsupported
 from landscape.files import replacing
 
-__all__ = ["JsonLines", "Log", "TensorBoard", "WandB", "open_log"]
+__all__ = ["JsonLines", "Log", "TensorBoard", "WandB", "open_log", "require_logs"]
 
 #: Members whose losses are drawn one by one in TensorBoard and W&B; of more only quartiles.
 _ONE_BY_ONE = 20
+
+_LIBRARIES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 
 
 @runtime_checkable
@@ -62,11 +64,7 @@ class TensorBoard:
     """Event files of TensorBoard in the run's directory (extra `tensorboard`)."""
 
     def __init__(self, path: Path, seeds: Sequence[int]) -> None:
-        try:
-            writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter
-        except ImportError as error:
-            raise Unsupported("TensorBoard is not installed: pip install 'landscape[tensorboard]'") from error
-        self._writer: Any = writer(str(path / "tensorboard"))
+        self._writer: Any = _imported("tensorboard").SummaryWriter(str(path / "tensorboard"))
         self._seeds = list(seeds)
 
     def write(self, step: int, loss: Float[np.ndarray, " member"]) -> None:
@@ -83,11 +81,9 @@ class WandB:
     """A run of Weights & Biases (extra `wandb`); its settings are those of the environment, such as WANDB_MODE."""
 
     def __init__(self, path: Path, seeds: Sequence[int], config: Mapping[str, Any]) -> None:
-        try:
-            wandb = importlib.import_module("wandb")
-        except ImportError as error:
-            raise Unsupported("W&B is not installed: pip install 'landscape[wandb]'") from error
-        self._run: Any = wandb.init(project="landscape", name=path.name, dir=str(path), config=dict(config))
+        self._run: Any = _imported("wandb").init(
+            project="landscape", name=path.name, dir=str(path), config=dict(config)
+        )
         self._seeds = list(seeds)
 
     def write(self, step: int, loss: Float[np.ndarray, " member"]) -> None:
@@ -101,11 +97,24 @@ class WandB:
 
 def open_log(name: str, path: Path, seeds: Sequence[int], config: Mapping[str, Any]) -> Log:
     """The log `tensorboard` or `wandb` of a run; raises `Unsupported` where it is not installed, or not known."""
-    if name == "tensorboard":
-        return TensorBoard(path, seeds)
-    if name == "wandb":
-        return WandB(path, seeds, config)
-    raise Unsupported(f"there is no log '{name}': choose tensorboard or wandb; log.jsonl is always written")
+    _imported(name)
+    return TensorBoard(path, seeds) if name == "tensorboard" else WandB(path, seeds, config)
+
+
+def require_logs(names: Sequence[str]) -> None:
+    """Raise `Unsupported` unless each of these logs is known and installed."""
+    for name in names:
+        _imported(name)
+
+
+def _imported(name: str) -> Any:
+    """The library of a log, which nothing else needs."""
+    if name not in _LIBRARIES:
+        raise Unsupported(f"there is no log '{name}': choose {' or '.join(_LIBRARIES)}; log.jsonl is always written")
+    try:
+        return importlib.import_module(_LIBRARIES[name])
+    except ImportError as error:
+        raise Unsupported(f"{name} is not installed: pip install 'landscape[{name}]'") from error
 
 
 def _scalars(loss: Float[np.ndarray, " member"], seeds: Sequence[int]) -> dict[str, float]:

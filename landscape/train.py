@@ -19,7 +19,7 @@ from landscape.data import Data
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import differences
 from landscape.initialisation import Scheme, initialise
-from landscape.logs import JsonLines, open_log
+from landscape.logs import JsonLines, Log, open_log, require_logs
 from landscape.objective import Objective
 from landscape.params import Stack, aliases, fingerprint, in_order, template_of
 from landscape.places import place_of, verified_landmark
@@ -136,6 +136,7 @@ def train(
     """
     if not resume_every >= 0:
         raise LandscapeError(f"resume states every {resume_every} seconds make no sense: give 0 or more")
+    require_logs(logs)
     keep_freed_memory()
     data_seeds = list(seeds if data_seeds is None else data_seeds)
     data_seeds = data_seeds * len(seeds) if len(data_seeds) == 1 else data_seeds
@@ -162,9 +163,11 @@ def train(
     told = {*training.save_at, *range(0, training.batches, max(1, training.batches // _TOLD))}
     last_saved = time.monotonic()
     with contextlib.ExitStack() as stack:
-        listening = [JsonLines(path / "log.jsonl", first), *(open_log(n, path, seeds, run.document) for n in logs)]
-        for each in listening:
-            stack.callback(each.close)
+        listening: list[Log] = [JsonLines(path / "log.jsonl", first)]
+        stack.callback(listening[0].close)
+        for name in logs:
+            listening.append(open_log(name, path, seeds, run.document))
+            stack.callback(listening[-1].close)
         for step in range(first, training.batches + 1):
             if step in training.save_at or step == training.batches:
                 run.save(step, trainer.stack)
