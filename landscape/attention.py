@@ -2,14 +2,14 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from landscape.layers import Layer, Own, dropped, linear
+from landscape.layers import Own, dropped, linear
 from landscape.layout import Value
 
 __all__ = ["FORWARDS", "attend", "multihead", "plain_attention"]
@@ -73,7 +73,7 @@ def _attention(
     return weights @ v, weights
 
 
-def multihead(layer: nn.MultiheadAttention) -> Layer | None:
+def multihead(layer: nn.MultiheadAttention) -> Callable[..., Any] | None:
     """`nn.MultiheadAttention` of sequences in batches, without key and value biases."""
     if not layer._qkv_same_embed_dim or layer.bias_k is not None or layer.add_zero_attn:
         return None
@@ -91,9 +91,9 @@ def multihead(layer: nn.MultiheadAttention) -> Layer | None:
     ) -> Any:
         if query.rank != 3 or (attn_mask is not None and attn_mask.rank != 2):
             return NotImplemented
-        heads = _heads(own, layer, (query, key, value))
-        mask = _mask(heads[0], key_padding_mask, attn_mask)
-        outputs, weights = _attention(own, *heads, mask, layer.dropout, None)
+        q, k, v = _heads(own, layer, (query, key, value))
+        mask = _mask(q, key_padding_mask, attn_mask)
+        outputs, weights = _attention(own, q, k, v, mask, layer.dropout, None)
         together = Value(outputs.transpose(2, 3).flatten(3), last=False)
         result = linear(together, own.tensors["out_proj.weight"], own.tensors.get("out_proj.bias"))
         if not layer.batch_first:
@@ -116,7 +116,7 @@ def _heads(own: Own, layer: nn.MultiheadAttention, three: tuple[Value, Value, Va
         parts = tuple(linear(*each).samples_first() for each in zip(three, weights, biases, strict=True))
     if not layer.batch_first:
         parts = tuple(part.transpose(1, 2) for part in parts)
-    return [part.unflatten(-1, (layer.num_heads, -1)).transpose(2, 3) for part in parts]
+    return [torch.unflatten(part, -1, (layer.num_heads, -1)).transpose(2, 3) for part in parts]
 
 
 def _mask(like: Tensor, key_padding_mask: Value | None, attn_mask: Value | None) -> Tensor | None:
@@ -172,4 +172,7 @@ def encoder(
 
 
 #: Forwards to trace in the place of PyTorch's own.
-FORWARDS = {nn.TransformerEncoderLayer: encoder_layer, nn.TransformerEncoder: encoder}
+FORWARDS: dict[type[nn.Module], Callable[..., Any]] = {
+    nn.TransformerEncoderLayer: encoder_layer,
+    nn.TransformerEncoder: encoder,
+}

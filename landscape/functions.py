@@ -115,7 +115,7 @@ def _unflatten(own: Own, value: Value, dim: Any, sizes: Sequence[int]) -> Any:
     if not isinstance(dim, int):
         return NotImplemented
     x, (axis,), last = _axes(value, [dim])
-    return Value(x.unflatten(axis, tuple(sizes)), last)
+    return Value(torch.unflatten(x, axis, tuple(sizes)), last)
 
 
 def _transpose(own: Own, value: Value, dim0: int, dim1: int) -> Value:
@@ -320,11 +320,12 @@ def _reordered(along: Function, layer: Any, own: Own, value: Value) -> Any:
 
 _NAMES_EACH = (
     "abs", "neg", "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "sqrt", "rsqrt", "square", "sin", "cos",
-    "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "sigmoid", "relu", "erf", "erfc", "floor", "ceil", "round", "trunc",
-    "sign", "reciprocal", "clamp", "clamp_min", "clamp_max", "add", "sub", "mul", "div", "true_divide", "floor_divide",
-    "pow", "maximum", "minimum", "masked_fill", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or",
-    "logical_not", "isnan", "isinf", "isfinite", "nan_to_num", "lerp", "addcmul", "addcdiv", "fmod", "remainder",
-    "atan2", "hypot", "zeros_like", "ones_like", "full_like", "where", "xlogy", "logit", "celu", "selu", "clone", "detach",
+    "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "sigmoid", "relu", "erf", "erfc", "floor", "ceil",
+    "round", "trunc", "sign", "reciprocal", "clamp", "clamp_min", "clamp_max", "add", "sub", "mul", "div",
+    "true_divide", "floor_divide", "pow", "maximum", "minimum", "masked_fill", "eq", "ne", "lt", "le", "gt", "ge",
+    "logical_and", "logical_or", "logical_not", "isnan", "isinf", "isfinite", "nan_to_num", "lerp", "addcmul",
+    "addcdiv", "fmod", "remainder", "atan2", "hypot", "zeros_like", "ones_like", "full_like", "where", "xlogy",
+    "logit", "celu", "selu", "clone", "detach",
 )  # fmt: skip
 
 _METHODS_EACH = ("float", "double", "half", "bool", "long", "int", "to", "type", "contiguous", "type_as")

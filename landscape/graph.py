@@ -27,7 +27,7 @@ from landscape.layers import ELEMENTWISE, FRESH, LAYERS, NORMALISED, STOCHASTIC,
 from landscape.layout import Value, by_member
 from landscape.params import Stack, aliases
 
-__all__ = ["Noise", "Pass", "Program", "Step", "leaves"]
+__all__ = ["Noise", "Pass", "Program", "Step", "StepFailed", "draws", "leaves", "not_one_tensor"]
 
 
 @runtime_checkable
@@ -128,9 +128,9 @@ class Step:
         if isinstance(self.module, nn.Conv1d | nn.Conv2d):
             return self.module.weight[0].numel() * self.module.groups * math.prod(made.shape[2:])
         if isinstance(self.module, nn.MultiheadAttention):
-            return self.module.num_heads * math.prod(arguments[0].shape[:2]) * arguments[1].shape[1]
+            return math.prod((self.module.num_heads, *arguments[0].shape[:2], arguments[1].shape[1]))
         if self.function is attend:
-            return math.prod(arguments[0].shape[:-1]) * int(arguments[1].shape[-2])
+            return math.prod((*arguments[0].shape[:-1], arguments[1].shape[-2]))
         return 0
 
     def _by_member(self, own: Own, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
@@ -210,7 +210,7 @@ class Program:
     def run(
         self, each: Pass, inputs: Value, *, change: Callable[[Step, list[Any], Callable[[], Any]], Any] | None = None
     ) -> Iterator[tuple[Step, Any]]:
-        """Each step with its result, which is let go when nobody reads it any more.
+        """Each step with its result, which is let go when nobody reads it any more; the program's own result is last.
 
         `change(step, arguments, compute)`, if given, makes the result in the step's place.
         """
@@ -228,6 +228,8 @@ class Program:
             yield step, result
             for number in step.dead:
                 results.pop(number, None)
+        if self.steps and self.steps[-1].number != self.output >= 0:
+            yield self.steps[self.output], results[self.output]
 
     @staticmethod
     def _compute(step: Step, each: Pass, arguments: list[Any], keywords: dict[str, Any], folded: set[int]) -> Any:
@@ -455,8 +457,7 @@ def _factories_traced(tracer: fx.Tracer) -> Iterator[None]:
     def traced(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            flat = fx.node.map_aggregate((args, kwargs), lambda each: each)  # type: ignore[arg-type]
-            if any(isinstance(each, fx.Proxy) for each in _flat(flat)):
+            if any(isinstance(each, fx.Proxy) for each in _flat((args, kwargs))):
                 return tracer.create_proxy("call_function", function, args, kwargs)
             return function(*args, **kwargs)
 
@@ -501,10 +502,7 @@ def _traced(module: nn.Module, names: _Names) -> Program:
         arguments, keywords = _argument(node.args, places), _argument(node.kwargs, places)
         if node.op == "output":
             if not isinstance(arguments[0], _Place):
-                raise Unsupported(
-                    f"the network's forward returns a {type(arguments[0]).__name__}: wrap the module in one that returns "
-                    "one tensor, samples first"
-                )
+                raise Unsupported(not_one_tensor(arguments[0]))
             output = arguments[0].number
             continue
         number = len(steps)
@@ -513,6 +511,12 @@ def _traced(module: nn.Module, names: _Names) -> Program:
     if len(steps) == 1 and steps[0].module is module and steps[0].function is _unknown:
         raise Unsupported(f"the stacked backend does not know {type(module).__name__}: use backend vmap or loop")
     return Program(steps, output, sequence=False)
+
+
+def not_one_tensor(outputs: Any) -> str:
+    """What to do about a forward that returns something else."""
+    what = "a number" if isinstance(outputs, Tensor | Value) else f"a {type(outputs).__name__}"
+    return f"the network's forward returns {what}: wrap the module in one that returns one tensor, samples first"
 
 
 def _argument(argument: Any, places: Mapping[fx.Node, _Place]) -> Any:

@@ -292,7 +292,7 @@ def _group_norm(layer: Any) -> Layer | None:
         if value.rank < (2 if isinstance(layer, nn.GroupNorm) else 3):
             return NotImplemented
         groups = layer.num_groups if isinstance(layer, nn.GroupNorm) else x.shape[1]
-        grouped = x.unflatten(1, (groups, -1))
+        grouped = torch.unflatten(x, 1, (groups, -1))
         result = _standardised(grouped, range(2, grouped.ndim - 1), layer.eps).view(x.shape)
         if "weight" in own.tensors:
             weight, bias = (_per_channel(own.tensors[key], x) for key in ("weight", "bias"))
@@ -412,7 +412,7 @@ def _adaptive_avg_pool(layer: nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d) -> La
 def _adaptive_mean(x: Tensor, axis: int, out: int) -> Tensor:
     size = x.shape[axis]
     if size % out == 0:
-        return x if size == out else x.unflatten(axis, (out, -1)).mean(axis + 1)
+        return x if size == out else torch.unflatten(x, axis, (out, -1)).mean(axis + 1)
     starts = [place * size // out for place in range(out)]
     stops = [-(-(place + 1) * size // out) for place in range(out)]
     parts = [
@@ -552,7 +552,7 @@ def _unflatten(layer: nn.Unflatten) -> Layer | None:
         axis = value.axis(layer.dim)
         if axis == 0:
             return NotImplemented
-        return Value(value.data.unflatten(axis if value.last else axis + 1, layer.unflattened_size), value.last)
+        return Value(torch.unflatten(value.data, axis if value.last else axis + 1, layer.unflattened_size), value.last)
 
     return apply
 

@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from landscape.attention import plain_attention
 from landscape.errors import Mismatch, Unsupported
-from landscape.graph import Noise, Pass, Program, Step, draws, leaves
+from landscape.graph import Noise, Pass, Program, Step, draws, leaves, not_one_tensor
 from landscape.layers import Statistics
 from landscape.layout import Value
 from landscape.params import Stack, require_same_shapes, template_of
@@ -211,7 +211,7 @@ class Stacked:
             if isinstance(result, Value) and result.rank:
                 yield step.name, result.samples_last()
             if step.number == program.output and not (isinstance(result, Value) and result.rank):
-                raise Unsupported(_not_one_tensor(result))
+                raise Unsupported(not_one_tensor(result))
 
     def widest(self, inputs: Tensor) -> int:
         """Numbers per sample in the widest activation of one member, what a convolution or attention makes on its way
@@ -317,7 +317,7 @@ class Stacked:
         def forward(tensors: dict[str, Tensor], x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             outputs = torch.func.functional_call(module, tensors, (x.movedim(-1, 0),))
             if not isinstance(outputs, Tensor) or outputs.ndim == 0:
-                raise Unsupported(_not_one_tensor(outputs))
+                raise Unsupported(not_one_tensor(outputs))
             return outputs.movedim(0, -1), {name: tensors[name] for name in running if statistics}
 
         with plain_attention():
@@ -412,11 +412,6 @@ def _require_one_input(module: nn.Module) -> None:
             f"the network's forward takes {len(needed)} inputs ({', '.join(needed)}): wrap the module in one whose "
             "forward takes one tensor"
         )
-
-
-def _not_one_tensor(outputs: Any) -> str:
-    what = "a number" if isinstance(outputs, Tensor | Value) else f"a {type(outputs).__name__}"
-    return f"the network's forward returns {what}: wrap the module in one that returns one tensor, samples first"
 
 
 def _has_statistics(module: nn.Module) -> bool:
