@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from landscape.graph import leaves
 from landscape.params import Stack
-from landscape.stacked import Stacked, fold, leaves, look_up, product, windows
+from landscape.products import fold, product, windows
+from landscape.stacked import Stacked, look_up
 
 __all__ = ["Chain"]
 

@@ -117,7 +117,7 @@ class Stack:
 
     def flatten(self) -> Float[Tensor, "member parameter"]:
         """One row a member, the tensors in their order."""
-        return torch.cat([tensor.flatten(1) for tensor in self.tensors.values()], dim=1)
+        return torch.cat([tensor.reshape(len(self), -1) for tensor in self.tensors.values()], dim=1)
 
     def unflatten(self, flat: Float[Tensor, "others parameter"]) -> "Stack":
         """Rows laid out as `flatten` lays them out, as a stack without buffers (views of `flat`)."""

@@ -7,32 +7,37 @@ same data, and a first layer that reads it is a single product for all members t
 
 import copy
 import dataclasses
+import functools
+import inspect
+import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from landscape.attention import plain_attention
 from landscape.errors import Mismatch, Unsupported
+from landscape.graph import Noise, Pass, Program, Step, draws, leaves, not_one_tensor
+from landscape.layers import Statistics
+from landscape.layout import Value
 from landscape.params import Stack, require_same_shapes, template_of
 
-__all__ = ["Backend", "Noise", "Stacked", "Table", "features_first", "fold", "leaves", "look_up", "product", "windows"]
+__all__ = ["Backend", "Noise", "Stacked", "Statistics", "Table", "features_first", "leaves", "look_up"]
+
+logger = logging.getLogger("landscape")
 
 Backend = Literal["stacked", "vmap", "loop"]
 
+#: The outputs of one member or of all, and the running statistics that were found.
+_Results = tuple[Tensor, dict[str, Tensor]]
+_Forward = Callable[[dict[str, Tensor], Tensor], _Results]
 
-@runtime_checkable
-class Noise(Protocol):
-    """Source of a training pass's randomness: uniform numbers in [0, 1), [member, *shape], a stream a layer."""
-
-    def __call__(self, layer: int, shape: tuple[int, ...]) -> Tensor: ...  # noqa: D102
-
-
-#: One layer: (its tensors by short name, data, noise or None in evaluation) -> data.
-Layer = Callable[[Mapping[str, Tensor], Tensor, Callable[[tuple[int, ...]], Tensor] | None], Tensor]
+#: How far the stacked backend may be from the plain module, relative to the largest output.
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
 def features_first(
@@ -40,14 +45,6 @@ def features_first(
 ) -> Shaped[Tensor, "1 *feature sample"]:
     """A data set in PyTorch's layout as shared data of a stack."""
     return samples.movedim(0, -1)[None].contiguous()
-
-
-class Statistics:
-    """Placeholder."""
-
-    def __init__(self, real: Tensor | None = None) -> None:
-        self.real = real
-        self.found: dict[str, Tensor] = {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,239 +69,327 @@ class Table:
 class Stacked:
     """A module as a function of a stack; the module itself is copied and never changed.
 
-    Backends: `stacked` knows sequences of Conv2d, Linear, padding, Flatten, dropout and elementwise activations;
-    `vmap` serves most modules whose forward takes one tensor, `loop` all; they are the referees of the first. Raises
-    `Unsupported` if `stacked` is asked for by name and the module holds a layer that it does not know.
+    Backends: `stacked` serves what `torch.fx` can trace (see `landscape.graph`), `vmap` most modules whose forward
+    takes one tensor, `loop` all; they are the referees of the first. Without a choice the first that can serve is
+    taken, and compared once with the plain module, on the first data that it is given; one that fails gives way to the
+    next, with a warning through the logger `landscape`.
+
+    Raises `Unsupported` if `stacked` is asked for by name and cannot trace the module, and for forwards that take more
+    than one tensor or return something else.
     """
 
     def __init__(self, module: nn.Module, *, backend: Backend | None = None, table: Table | None = None) -> None:
         self.table = table
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self.template = template_of(self.module)
-        self._layers: list[tuple[str, nn.Module, Layer]] = []
-        unknown = None
-        for name, layer in leaves(self.module):
-            build = _LAYERS.get(type(layer))
-            applied = build(layer) if build else None
-            if applied is None:
-                unknown = unknown or f"{name or 'module'} ({type(layer).__name__})"
-            else:
-                self._layers.append((name, layer, applied))
-        if unknown and backend == "stacked":
-            raise Unsupported(f"the stacked backend does not know layer {unknown}: use backend vmap or loop")
-        self.normalises: dict[str, float | None] = {}
-        self.backend: Backend = backend or ("vmap" if unknown else "stacked")
+        _require_one_input(self.module)
+        self._chosen = backend is None
+        self._program: Program | None = None
+        if backend in (None, "stacked"):
+            try:
+                self._program = Program.of(self.module)
+            except Unsupported:
+                if backend == "stacked":
+                    raise
+        self.backend: Backend = backend or ("stacked" if self._program else "vmap")
+        self._settled = backend in ("vmap", "loop")
+        self._copies: dict[tuple[bool, bool], nn.Module] = {}
+
+    @classmethod
+    def candidates(cls, module: nn.Module) -> tuple[Backend, ...]:
+        """The backends that may serve a module, for one who measures which is the fastest; the first is the default."""
+        traced = cls(module).backend == "stacked"
+        return ("stacked", "vmap", "loop") if traced else ("vmap", "loop")
 
     def __call__(
         self,
         stack: Stack,
-        inputs: Shaped[Tensor, "members feature *space sample"],
+        inputs: Shaped[Tensor, "members *feature sample"],
         noise: Noise | None = None,
         statistics: Statistics | None = None,
-    ) -> Float[Tensor, "member out *outspace sample"]:
+    ) -> Float[Tensor, "member *out sample"]:
         """Outputs of all members; `inputs` has one leading entry for all members or one for each.
 
-        Integers are rows of the network's `table`.
+        Integers are rows of the network's `table`; without one they reach the network as they are.
 
         With `noise` the layers behave as in training (dropout drops, RReLU draws its slopes), else as in evaluation.
+        With `statistics` BatchNorm normalises by this very batch, as in training, and records what it finds.
         """
-        if self.backend != "stacked":
-            if noise is not None and self.stochastic:
-                raise Unsupported(f"backend {self.backend} cannot draw random numbers for training: use stacked")
-            return self._by_module(stack, self.plain_data(inputs, stack.dtype))
+        self._settle(inputs, stack.dtype)
+        backend = self._backend_for(noise, statistics)
+        if backend != "stacked":
+            data = self.plain_data(inputs, stack.dtype)
+            return self._by_module(backend, stack, data, noise if self.stochastic else None, statistics)
         outputs = inputs
-        for _, result in self.trace(stack, inputs, noise):
+        for _, result in self.trace(stack, inputs, noise, statistics, True):
             outputs = result
         return outputs.expand(len(stack), *outputs.shape[1:])
 
     def plain_data(self, inputs: Tensor, dtype: torch.dtype) -> Tensor:
         """The data as the plain module reads it."""
-        if inputs.is_floating_point():
+        if inputs.is_floating_point() or self.table is None:
             return inputs
-        if self.table is None:
-            raise Mismatch("a network without a table reads no whole numbers: convert them to floats first")
         return self.table.decode(inputs).to(dtype)
 
-    @property
+    @functools.cached_property
     def stochastic(self) -> bool:
         """Whether a layer draws random numbers in training."""
-        return any(isinstance(layer, nn.Dropout | nn.Dropout2d | nn.RReLU) for layer in self.module.modules())
+        if any(draws(module) for module in self.module.modules()):
+            return True
+        program = self._training_program
+        return bool(program.random) if program else False
 
-    def trace(self, stack: Stack, inputs: Tensor, noise: Noise | None = None) -> Iterator[tuple[str, Tensor]]:
-        """Each layer's name and outputs in turn (backend `stacked` only).
+    @functools.cached_property
+    def normalises(self) -> tuple[str, ...]:
+        """Names of the BatchNorm layers with running statistics."""
+        return tuple(name for name, module in self.module.named_modules() if _has_statistics(module))
 
-        What a table is looked up for has no noise: equal rows would share it.
+    @functools.cached_property
+    def momentum(self) -> dict[str, float | None]:
+        """Share of the newest batch in each of these layers' running statistics; None for the plain mean of all."""
+        return {name: self.module.get_submodule(name).momentum for name in self.normalises}  # type: ignore[misc]
+
+    @functools.cached_property
+    def _training_program(self) -> Program | None:
+        """The program of the module in training, whose own forwards may ask whether it is; None if it has none."""
+        if self._program is None:
+            return None
+        if self._program.sequence:
+            return self._program
+        try:
+            return Program.of(_in_training(self.module, draws=True, statistics=False))
+        except Unsupported:
+            return None
+
+    def _backend_for(self, noise: Noise | None, statistics: Statistics | None = None) -> Backend:
+        """The backend that serves a pass with this noise, and with these statistics."""
+        if self.backend == "stacked" and statistics is not None:
+            assert self._program is not None
+            if hidden := self._program.hidden_normalisation:
+                if self._chosen:
+                    return "loop"
+                raise Unsupported(f"the stacked backend finds no statistics inside {hidden}: use backend vmap or loop")
+        if noise is None or not self.stochastic:
+            return self.backend
+        if self.backend == "stacked":
+            program = self._training_program
+            reason = "cannot be traced in training" if program is None else program.undrawable
+            if reason is None:
+                return "stacked"
+            if self._chosen:
+                return "loop"
+            raise Unsupported(f"the stacked backend cannot draw the random numbers of {reason}: use backend loop")
+        if self.backend == "vmap" and not self._chosen:
+            raise Unsupported("backend vmap cannot draw random numbers for training: use stacked or loop")
+        return "loop"
+
+    def trace(
+        self,
+        stack: Stack,
+        inputs: Tensor,
+        noise: Noise | None = None,
+        statistics: Statistics | None = None,
+        overwrite: bool = False,
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Each layer's name and outputs in turn, samples last (backend `stacked` only).
+
+        What a table is looked up for has no noise: equal rows would share it. A BatchNorm that follows a product is
+        computed along with it. With `overwrite` outputs are valid only until the next are asked for.
         """
-        looked_up = self.table if not inputs.is_floating_point() and noise is None else None
-        x = looked_up.rows.to(inputs.device, stack.dtype) if looked_up else self.plain_data(inputs, stack.dtype)
-        for number, (name, module, layer) in enumerate(self._layers):
-            if looked_up and number < looked_up.layers and isinstance(module, nn.ConstantPad2d):
+        program = self._training_program if noise is not None else self._program
+        assert program is not None
+        each = Pass(stack, noise, statistics, overwrite)
+        looked_up = self.table if not inputs.is_floating_point() and noise is None and program.sequence else None
+        if looked_up:
+            x = looked_up.rows.to(inputs.device, stack.dtype)
+            steps = program.run(each, Value(x, last=True), change=functools.partial(_through_table, looked_up, inputs))
+        else:
+            steps = program.run(each, Value(self.plain_data(inputs, stack.dtype), last=True))
+        for step, result in steps:
+            if looked_up and step.number < looked_up.layers and isinstance(step.module, nn.ConstantPad2d):
                 continue
-            prefix = f"{name}." if name else ""
-            tensors = {key: stack[prefix + key] for key in ("weight", "bias") if prefix + key in stack.tensors}
-            draw = None if noise is None else _layer_noise(noise, number)
-            x = layer(tensors, x, draw)
-            if looked_up and number == looked_up.layers - 1:
-                x = look_up(x, inputs)
-            yield name, x
+            if isinstance(result, Value) and result.rank:
+                yield step.name, result.samples_last()
+            if step.number == program.output and not (isinstance(result, Value) and result.rank):
+                raise Unsupported(not_one_tensor(result))
 
     def widest(self, inputs: Tensor) -> int:
-        """Numbers per sample in the widest activation of one member, what a convolution reads included, which decides
-        how many members fit a cache.
+        """Numbers per sample in the widest activation of one member, what a convolution or attention makes on its way
+        included, which decides how many members fit a cache.
         """
+        self._settle(inputs, torch.float32)
         few = self.plain_data(inputs[:1, ..., :1], torch.float32)
-        if self.backend != "stacked":
-            return max(few.numel(), 1)
-        stack = self.template.to(few.device, few.dtype)
+        stack = self.template.to(few.device, few.dtype if few.is_floating_point() else torch.float32)
         widths = [few.numel()]
-        for name, x in self.trace(stack, few):
-            weight = stack.tensors.get(f"{name}.weight" if name else "weight")
-            read = weight[0, 0].numel() * x[0, 0].numel() if weight is not None and len(widths) > 2 else 0
-            widths += [x.numel(), read]
+        if self.backend != "stacked":
+            return max(*widths, self._widest_of_module(stack, few), 1)
+        assert self._program is not None
+
+        def measure(step: Step, arguments: list[Any], compute: Callable[[], Any]) -> Any:
+            result = compute()
+            made = result[0] if isinstance(result, tuple) and result else result
+            if isinstance(made, Value):
+                # What the first layer reads is there once for all members.
+                widths.extend((made.data.numel(), step.reads(arguments, made) if len(widths) > 1 else 0))
+            return result
+
+        with torch.no_grad():
+            for _ in self._program.run(Pass(stack), Value(few, last=True), change=measure):
+                pass
+        return max(widths)
+
+    def _widest_of_module(self, stack: Stack, few: Tensor) -> int:
+        """The same for the plain module: its modules' widest output."""
+        module, widths = copy.deepcopy(self.module), [0]
+
+        def measure(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                widths.append(output.numel())
+
+        for each in module.modules():
+            each.register_forward_hook(measure)
+        with torch.no_grad(), plain_attention():
+            torch.func.functional_call(module, stack.state_dict(0), (few[0].movedim(-1, 0),))
         return max(widths)
 
     def check(self, stack: Stack, *, name: str = "the checkpoint") -> None:
         """Raise `Mismatch`, listing the tensors that differ, unless the stack is of this architecture."""
         require_same_shapes(stack, self.template, names=(name, "the problem's network"))
 
-    def _by_module(self, stack: Stack, inputs: Tensor) -> Tensor:
+    # The choice of a backend ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _settle(self, inputs: Tensor, dtype: torch.dtype) -> None:
+        """Compare the backend with the plain module once, at three places near the template and on three samples; one
+        that fails gives way to the next unless it was asked for by name.
+        """
+        if self._settled:
+            return
+        members, samples = (
+            torch.tensor([0, count // 2, count - 1], device=inputs.device) for count in (len(inputs), inputs.shape[-1])
+        )
+        few = inputs.detach().index_select(-1, samples)
+        few = few if len(few) == 1 else few[members]
+        dtype = inputs.dtype if inputs.is_floating_point() else dtype
+        stack = _near(self.template, 3).to(inputs.device, dtype)
+        wanted = self._by_module("loop", stack, self.plain_data(few, dtype))
+        self._settled = True
+        while self.backend != "loop" and (reason := self._failure(stack, few, wanted)):
+            if not self._chosen:
+                raise Unsupported(f"{reason}: use backend vmap or loop")
+            after: Backend = "vmap" if self.backend == "stacked" else "loop"
+            logger.warning("%s: falling back to backend %s", reason, after)
+            self.backend = after
+
+    def _failure(self, stack: Stack, few: Tensor, wanted: Tensor) -> str:
+        """What is wrong with the backend's outputs; empty if nothing."""
+        try:
+            got = self(stack, few)
+        except Exception as error:  # whatever a network's own code may raise
+            return str(error).strip().splitlines()[0]
+        if got.shape != wanted.shape:
+            return f"the {self.backend} backend makes outputs of another shape than the plain module"
+        scale = float(wanted.nan_to_num(0.0, 0.0, 0.0).abs().max()) if wanted.numel() else 0.0
+        tolerance = TOLERANCE.get(wanted.dtype, 1e-2) * scale
+        if torch.allclose(got, wanted, rtol=0.0, atol=tolerance, equal_nan=True):
+            return ""
+        return f"the {self.backend} backend differs from the plain module by {float((got - wanted).abs().max()):.3g}"
+
+    # The module's own forward -----------------------------------------------------------------------------------------
+
+    def _by_module(
+        self,
+        backend: Backend,
+        stack: Stack,
+        inputs: Tensor,
+        noise: Noise | None = None,
+        statistics: Statistics | None = None,
+    ) -> Tensor:
         """The module's own forward for each member: by `vmap`, or one by one."""
+        module = self._module_for(noise is not None, statistics is not None)
+        real = statistics.index if statistics else None
+        shown = inputs if real is None else inputs.index_select(-1, real.to(inputs.device))
+        running = [f"{name}.{key}" if name else key for name in self.normalises for key in _RUNNING]
+        state = {**stack.tensors, **stack.buffers}
+        if statistics:
+            state |= self._to_be_written(stack)
 
-        def forward(params: dict[str, Tensor], x: Tensor) -> Tensor:
-            outputs: Tensor = torch.func.functional_call(self.module, params, (x.movedim(-1, 0),))
-            return outputs.movedim(0, -1)
+        def forward(tensors: dict[str, Tensor], x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            outputs = torch.func.functional_call(module, tensors, (x.movedim(-1, 0),))
+            if not isinstance(outputs, Tensor) or outputs.ndim == 0:
+                raise Unsupported(not_one_tensor(outputs))
+            return outputs.movedim(0, -1), {name: tensors[name] for name in running if statistics}
 
-        if self.backend == "vmap":
-            shared = inputs.shape[0] == 1
-            batched = torch.func.vmap(forward, in_dims=(0, None if shared else 0), randomness="different")
-            try:
-                results: Tensor = batched(dict(stack.tensors), inputs[0] if shared else inputs)
-            except RuntimeError as error:
-                raise Unsupported(f"torch.func.vmap cannot run this module ({error}): use backend loop") from error
+        with plain_attention():
+            run = self._by_vmap if backend == "vmap" else self._one_by_one
+            results, found = run(forward, state, shown, noise)
+        if statistics:
+            statistics.found.update({name: tensor.detach() for name, tensor in found.items()})
+        if real is None:
             return results
-        data = inputs.expand(len(stack), *inputs.shape[1:])
-        return torch.stack([forward(stack.state_dict(i), data[i]) for i in range(len(stack))])
+        return results.new_zeros(*results.shape[:-1], inputs.shape[-1]).index_copy(-1, real.to(results.device), results)
 
-
-def leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The layers of nested `nn.Sequential`s in order, with their names in the state dict."""
-    if type(module).forward is nn.Sequential.forward:
-        # Not `named_children`, which tells a layer that is used twice only once.
-        for name, child in module._modules.items():
-            assert child is not None
-            yield from leaves(child, f"{prefix}.{name}" if prefix else name)
-    else:
-        yield prefix, module
-
-
-def _layer_noise(noise: Noise, number: int) -> Callable[[tuple[int, ...]], Tensor]:
-    return lambda shape: noise(number, shape)
-
-
-def product(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    """Batched `weight @ x + bias`: [member, out, in] with [1 or member, in, position]."""
-    member, out, _ = weight.shape
-    if x.shape[0] == 1:
-        shared = x[0]
-        if bias is not None:  # as one more input that is always 1: spares a pass over the result
-            weight = torch.cat([weight, bias[..., None]], dim=2)
-            shared = torch.cat([shared, shared.new_ones(1, shared.shape[1])])
-        return (weight.flatten(0, 1) @ shared).view(member, out, -1)
-    return weight @ x if bias is None else torch.baddbmm(bias[..., None], weight, x)
-
-
-def _linear(layer: nn.Linear) -> Layer | None:
-    def apply(tensors: Mapping[str, Tensor], x: Tensor, noise: Any) -> Tensor:
-        if x.ndim != 3:
-            raise Mismatch(f"a linear layer reads [member, feature, sample], got {x.ndim} axes: flatten first")
-        return product(tensors["weight"], tensors.get("bias"), x)
-
-    return apply
-
-
-#: Kernel, stride, dilation and padding of a convolution that reads each place alone.
-_POINTWISE = ((1, 1), (1, 1), (1, 1), (0, 0))
-
-
-def windows(
-    layer: nn.Conv2d, x: Float[Tensor, "members channel height width sample"]
-) -> Float[Tensor, "members in out_height out_width sample"]:
-    """What each place of a convolution's output reads: its channels, and the places of its kernel, as one axis."""
-    where = layer.kernel_size, layer.stride, layer.dilation, layer.padding
-    if where == _POINTWISE:
-        return x
-    read: Tensor = _Unfold.apply(x, *where) if x.requires_grad else _unfold(x, *where)  # type: ignore[no-untyped-call]
-    return read
-
-
-def fold(
-    layer: nn.Conv2d, pull: Float[Tensor, "members in out_height out_width sample"], shape: torch.Size
-) -> Float[Tensor, "members channel height width sample"]:
-    """The adjoint of `windows`: adds each number to the place that it was read from, in data of this `shape`."""
-    where = layer.kernel_size, layer.stride, layer.dilation, layer.padding
-    return pull if where == _POINTWISE else _fold(pull, shape, *where)
-
-
-def _unfold(x: Tensor, kernel: Any, stride: Any, dilation: Any, padding: Any) -> Tensor:
-    x = (F.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0])) if any(padding) else x).contiguous()
-    members, channels, height, width, samples = x.shape
-    out = [
-        (size - d * (k - 1) - 1) // s + 1
-        for size, d, k, s in zip((height, width), dilation, kernel, stride, strict=True)
-    ]
-    rows, columns = width * samples, samples  # numbers from one row, and one column, to the next
-    steps = (height * rows, dilation[0] * rows, dilation[1] * columns, stride[0] * rows, stride[1] * columns)
-    read = x.as_strided(
-        (members, channels, *kernel, *out, samples), (channels * steps[0], *steps, 1), x.storage_offset()
-    )
-    return read.reshape(members, -1, *out, samples)
-
-
-def _fold(pull: Tensor, shape: Any, kernel: Any, stride: Any, dilation: Any, padding: Any) -> Tensor:
-    members, channels, height, width, samples = shape
-    out = pull.shape[2:4]
-    pull = pull.reshape(members, channels, *kernel, *out, samples)
-    # Along columns for all rows of the kernel at once, then along rows.
-    wide = pull.new_zeros(members, channels, kernel[0], out[0], width + 2 * padding[1], samples)
-    for j in range(kernel[1]):
-        wide[:, :, :, :, _reach(j, out[1], stride[1], dilation[1])] += pull[:, :, :, j]
-    result = pull.new_zeros(members, channels, height + 2 * padding[0], width + 2 * padding[1], samples)
-    for i in range(kernel[0]):
-        result[:, :, _reach(i, out[0], stride[0], dilation[0])] += wide[:, :, i]
-    return result[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
-
-
-def _reach(place: int, out: int, stride: int, dilation: int) -> slice:
-    """What one place of the kernel reads along an axis, for each place of the output."""
-    first = place * dilation
-    return slice(first, first + (out - 1) * stride + 1, stride)
-
-
-class _Unfold(torch.autograd.Function):
-    """`_unfold` for autograd, which would add nine mostly empty tensors of the data's size on its way back."""
+    def _to_be_written(self, stack: Stack) -> dict[str, Tensor]:
+        """Copies of the buffers that BatchNorm writes over in training, [member, *shape]."""
+        there = {name: tensor[None] for name, tensor in self.module.named_buffers()} | dict(stack.buffers)
+        written = {}
+        for layer in self.normalises:
+            for key in (*_RUNNING, "num_batches_tracked"):
+                name = f"{layer}.{key}" if layer else key
+                buffer = there[name].to(stack.device)
+                written[name] = buffer.expand(len(stack), *buffer.shape[1:]).clone()
+        return written
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *where: Any) -> Tensor:
-        ctx.where, ctx.shape = where, x.shape
-        return _unfold(x, *where)
+    def _by_vmap(forward: _Forward, state: dict[str, Tensor], inputs: Tensor, noise: Noise | None) -> _Results:
+        shared = inputs.shape[0] == 1
+        batched = torch.func.vmap(forward, in_dims=(0, None if shared else 0), randomness="different")
+        try:
+            results: _Results = batched(state, inputs[0] if shared else inputs)
+        except RuntimeError as error:
+            raise Unsupported(f"torch.func.vmap cannot run this module ({error}): use backend loop") from error
+        return results
 
     @staticmethod
-    def backward(ctx: Any, *pulls: Tensor) -> Any:
-        folded = _Fold.apply(pulls[0], ctx.shape, *ctx.where)  # type: ignore[no-untyped-call]
-        return folded, None, None, None, None
+    def _one_by_one(forward: _Forward, state: dict[str, Tensor], inputs: Tensor, noise: Noise | None) -> _Results:
+        """With `noise` it seeds PyTorch's own generator for each member."""
+        members = len(next(iter(state.values())))
+        data = inputs.expand(members, *inputs.shape[1:])
+        seeds = None if noise is None else _seeds(noise)
+        devices = [inputs.device] if inputs.device.type == "cuda" else []
+        results = []
+        for i in range(members):
+            with torch.random.fork_rng(devices, enabled=seeds is not None):
+                if seeds is not None:
+                    torch.manual_seed(seeds[i])
+                try:
+                    results.append(forward({name: tensor[i] for name, tensor in state.items()}, data[i]))
+                except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+                    raise Mismatch(
+                        f"the network's own forward fails on {inputs.dtype} data of shape "
+                        f"{list(data[i].movedim(-1, 0).shape)} (samples first): {error}"
+                    ) from error
+        found = {name: torch.stack([each[name] for _, each in results]) for name in results[0][1]}
+        return torch.stack([outputs for outputs, _ in results]), found
+
+    def _module_for(self, draws: bool, statistics: bool) -> nn.Module:
+        """The module in evaluation, or a copy of which these parts are in training."""
+        if not draws and not statistics:
+            return self.module
+        if (draws, statistics) not in self._copies:
+            self._copies[draws, statistics] = _in_training(self.module, draws=draws, statistics=statistics)
+        return self._copies[draws, statistics]
 
 
-class _Fold(torch.autograd.Function):
-    """The adjoint of `_Unfold`, whose own adjoint that is: so derivatives of any order exist."""
+_RUNNING = ("running_mean", "running_var")
 
-    @staticmethod
-    def forward(ctx: Any, pull: Tensor, shape: Any, *where: Any) -> Tensor:
-        ctx.where = where
-        return _fold(pull, shape, *where)
 
-    @staticmethod
-    def backward(ctx: Any, *pulls: Tensor) -> Any:
-        return _Unfold.apply(pulls[0], *ctx.where), None, None, None, None, None  # type: ignore[no-untyped-call]
+def _through_table(table: Table, codes: Tensor, step: Step, arguments: list[Any], compute: Callable[[], Any]) -> Any:
+    """A step on a table's rows, which need no padding, and the looking up that follows the last of them."""
+    if step.number >= table.layers:
+        return compute()
+    result = arguments[0] if isinstance(step.module, nn.ConstantPad2d) else compute()
+    return Value(look_up(result.samples_last(), codes), last=True) if step.number == table.layers - 1 else result
 
 
 def look_up(
@@ -318,83 +403,50 @@ def look_up(
     return rows.gather(2, places).view(*rows.shape[:2], *codes.shape[2:])
 
 
-def _conv2d(layer: nn.Conv2d) -> Layer | None:
-    """Convolution as unfolding and one batched product."""
-    if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        return None
-
-    def apply(tensors: Mapping[str, Tensor], x: Tensor, noise: Any) -> Tensor:
-        read = windows(layer, x)
-        result = product(tensors["weight"].flatten(2), tensors.get("bias"), read.flatten(2))
-        return result.view(*result.shape[:2], *read.shape[2:])
-
-    return apply
+def _require_one_input(module: nn.Module) -> None:
+    every = inspect.signature(module.forward).parameters.values()
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [each.name for each in every if each.default is each.empty and each.kind not in several]
+    if len(needed) > 1:
+        raise Unsupported(
+            f"the network's forward takes {len(needed)} inputs ({', '.join(needed)}): wrap the module in one whose "
+            "forward takes one tensor"
+        )
 
 
-def _elementwise(layer: nn.Module) -> Layer | None:
-    layer = copy.deepcopy(layer)
-    if getattr(layer, "inplace", False):
-        layer.inplace = False  # type: ignore[assignment]  # the data may be shared by all members
-
-    def apply(tensors: Mapping[str, Tensor], x: Tensor, noise: Any) -> Tensor:
-        result: Tensor = layer(x)
-        return result
-
-    return apply
+def _has_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.running_mean is not None
 
 
-def _rrelu(layer: nn.RReLU) -> Layer | None:
-    """Slope drawn for each element in training, its mean in evaluation."""
-
-    def apply(tensors: Mapping[str, Tensor], x: Tensor, noise: Any) -> Tensor:
-        if noise is None:
-            return F.leaky_relu(x, (layer.lower + layer.upper) / 2)
-        slope: Tensor = layer.lower + (layer.upper - layer.lower) * noise(tuple(x.shape[1:]))
-        return torch.where(x >= 0, x, slope * x)
-
-    return apply
-
-
-def _dropout(layer: nn.Dropout | nn.Dropout2d) -> Layer | None:
-    """Identity in evaluation; in training zero with probability p, else scaled by 1 / (1 - p).
-
-    `Dropout2d` drops whole channels of a sample.
+def _in_training(module: nn.Module, *, draws: bool, statistics: bool) -> nn.Module:
+    """A copy in training, but for normalisations, which are if `statistics` are asked for; these keep nothing of what
+    they have seen before.
     """
-    whole = isinstance(layer, nn.Dropout2d)
-
-    def apply(tensors: Mapping[str, Tensor], x: Tensor, noise: Any) -> Tensor:
-        if noise is None or layer.p == 0:
-            return x
-        shape = (x.shape[1], *(1 for _ in x.shape[2:-1]), x.shape[-1]) if whole else tuple(x.shape[1:])
-        kept: Tensor = noise(shape) >= layer.p
-        return x * kept / (1 - layer.p)
-
-    return apply
+    module = copy.deepcopy(module).train(draws)
+    for each in module.modules():
+        if isinstance(each, _NormBase):
+            each.train(statistics and _has_statistics(each))
+            each.momentum = 1.0
+    return module
 
 
-def _flatten(layer: nn.Flatten) -> Layer | None:
-    """[member, channel, *space, sample] -> [member, feature, sample], features in PyTorch's order."""
-    if (layer.start_dim, layer.end_dim) != (1, -1):
-        return None
-    return lambda tensors, x, noise: x.flatten(1, -2)
+def _seeds(noise: Noise) -> list[int]:
+    """A seed for each member, 48 bits of two uniform numbers."""
+    high, low = (noise(0, (2,)).double() * 2**24).long().cpu().unbind(1)
+    return [int(seed) for seed in high * 2**24 + low]
 
 
-def _pad(layer: nn.ConstantPad2d) -> Layer | None:
-    return lambda tensors, x, noise: F.pad(x, (0, 0, *layer.padding), value=layer.value)
+def _near(template: Stack, members: int) -> Stack:
+    """Places near the template, where no parameter is zero or one by chance; each of its own, and always the same."""
+    generator = torch.Generator().manual_seed(0)
 
+    def moved(tensor: Tensor, *, positive: bool) -> Tensor:
+        noise = torch.randn(members, *tensor.shape[1:], generator=generator).to(tensor.device)
+        return tensor * (0.3 * noise).exp() if positive else tensor + 0.1 * noise * (1 + tensor.abs())
 
-_ELEMENTWISE: tuple[type[nn.Module], ...] = (
-    nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Sigmoid, nn.Tanh,
-)  # fmt: skip
-
-_LAYERS: dict[type[nn.Module], Callable[[Any], Layer | None]] = {
-    nn.Linear: _linear,
-    nn.Conv2d: _conv2d,
-    nn.ConstantPad2d: _pad,
-    nn.ZeroPad2d: _pad,
-    nn.RReLU: _rrelu,
-    nn.Dropout: _dropout,
-    nn.Dropout2d: _dropout,
-    nn.Flatten: _flatten,
-    **dict.fromkeys(_ELEMENTWISE, _elementwise),
-}
+    tensors = {name: moved(tensor, positive=False) for name, tensor in template.tensors.items()}
+    buffers = {}
+    for name, tensor in template.buffers.items():
+        own = tensor.expand(members, *tensor.shape[1:])
+        buffers[name] = moved(tensor, positive=name.endswith("var")) if name.split(".")[-1] in _RUNNING else own
+    return Stack(tensors, buffers)

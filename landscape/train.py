@@ -143,6 +143,8 @@ def train(
     training, start, initial = check(problem, training, seeds, data_seeds, device=device, start=start)
     dtype = getattr(torch, training.dtype)
     objective = problem.training_objective(training.data, device=device, dtype=dtype)
+    if objective.network.stochastic and objective.network.backend == "vmap":  # which draws for all members at once
+        objective = objective.with_backend("loop")
     probe = _probe(problem, training, objective)
     chunk = choose_chunk(objective.network, probe, training=True, most=len(seeds))
     if objective.network.normalises:  # by the statistics of the whole batch
@@ -347,12 +349,11 @@ class _Trainer:
 
     def _follow(self, statistics: Mapping[str, Tensor]) -> None:
         """Running statistics of BatchNorm, as PyTorch keeps them."""
-        for layer, momentum in self.objective.network.normalises.items():
-            counter = self.buffers.get(f"{layer}.num_batches_tracked")
-            if counter is not None:
-                counter = self.buffers[f"{layer}.num_batches_tracked"] = counter + 1
-            share = momentum if momentum is not None else 1 / counter[:, None] if counter is not None else 1.0
-            for name in (f"{layer}.running_mean", f"{layer}.running_var"):
+        for layer, momentum in self.objective.network.momentum.items():
+            prefix = f"{layer}." if layer else ""
+            counter = self.buffers[f"{prefix}num_batches_tracked"] = self.buffers[f"{prefix}num_batches_tracked"] + 1
+            share = 1 / counter[:, None] if momentum is None else momentum
+            for name in (f"{prefix}running_mean", f"{prefix}running_var"):
                 self.buffers[name] = self.buffers[name] * (1 - share) + statistics[name] * share
 
     def _batch(self, step: int, group: slice) -> Data:

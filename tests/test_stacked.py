@@ -12,7 +12,8 @@ from landscape.initialisation import initialise
 from landscape.params import Stack
 from landscape.problems.life import Life, network
 from landscape.problems.life.patterns import PATTERNS
-from landscape.stacked import Stacked, features_first, fold, look_up, windows
+from landscape.products import fold, windows
+from landscape.stacked import Stacked, features_first, look_up
 
 MEMBERS, SAMPLES = 4, 6
 
@@ -120,39 +121,6 @@ def test_the_known_layers_need_no_fallback(name: str) -> None:
     assert Stacked(MODULES[name][0]).backend == "stacked"
 
 
-class Residual(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
-
-
-UNKNOWN = {
-    "1 (Residual)": (nn.Sequential(nn.Linear(3, 3), Residual()), (3,)),
-    "module (Residual)": (Residual(), (3,)),
-    "0 (MaxPool2d)": (nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(2, 2, 1)), (2, 4, 4)),
-    "0 (Conv2d)": (nn.Sequential(nn.Conv2d(2, 4, 1, groups=2)), (2, 2, 2)),
-    "0.0 (Conv2d)": (nn.Sequential(nn.Sequential(nn.Conv2d(2, 4, 3, padding="same"))), (2, 3, 3)),
-    "1 (Flatten)": (nn.Sequential(nn.Conv2d(2, 2, 1), nn.Flatten(2)), (2, 2, 2)),
-}
-
-
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_an_unknown_layer_falls_back_or_is_refused_by_name(name: str) -> None:
-    module, shape = UNKNOWN[name]
-    network = Stacked(module.double())
-    assert network.backend == "vmap"
-    stack, samples = random_stack(module), numbers(1, SAMPLES, *shape)
-    with torch.no_grad():
-        got, wanted = network(stack, features_first(samples[0])), referee(module, stack, samples)
-    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
-    escaped = name.replace("(", r"\(").replace(")", r"\)")
-    with pytest.raises(Unsupported, match=f"does not know layer {escaped}: use backend vmap or loop"):
-        Stacked(module, backend="stacked")
-
-
 def test_the_callers_module_is_left_as_it_is() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5), nn.ReLU(inplace=True)).train()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -226,19 +194,39 @@ def test_each_layer_draws_from_its_own_stream() -> None:
     assert abs(kept - 0.25) < 0.02
 
 
-def test_other_backends_draw_no_noise() -> None:
+def test_vmap_draws_no_noise() -> None:
     module = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5))
     stack = initialise(module, [0, 1])
-    with pytest.raises(Unsupported, match="backend loop cannot draw random numbers for training: use stacked"):
-        Stacked(module, backend="loop")(stack, torch.ones(1, 1, 3), noise())
+    with pytest.raises(Unsupported, match="backend vmap cannot draw random numbers for training: use stacked or loop"):
+        Stacked(module, backend="vmap")(stack, torch.ones(1, 1, 3), noise())
+
+
+def test_the_loop_seeds_pytorchs_own_randomness() -> None:
+    network = Stacked(nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.3)), backend="loop")
+    stack = Stack({"0.weight": torch.ones(2, 1, 1), "0.bias": torch.zeros(2, 1)})
+    inputs = torch.ones(1, 1, 50_000)
+    before = torch.get_rng_state()
+    got = network(stack, inputs, noise())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert set(got.unique().tolist()) == {0.0, float(torch.tensor(1.0) / (1 - 0.3))}
+    assert abs((got == 0).double().mean() - 0.3) < 4 * (0.21 / 100_000) ** 0.5
+    assert not torch.equal(got[0], got[1])
+    assert torch.equal(got, network(stack, inputs, noise()))
+    assert not torch.equal(got, network(stack, inputs, noise(1)))
+    assert torch.equal(network(stack, inputs), torch.ones(2, 1, 50_000))
 
 
 def test_stacks_and_data_that_do_not_fit() -> None:
     network = Stacked(nn.Sequential(nn.Linear(3, 2)))
     with pytest.raises(Mismatch, match=r"the checkpoint and the problem's network .* 0\.weight \[2, 4\] against"):
         network.check(initialise(nn.Sequential(nn.Linear(4, 2)), [0]))
-    with pytest.raises(Mismatch, match=r"a linear layer reads .* got 5 axes: flatten first"):
-        network(initialise(nn.Sequential(nn.Linear(3, 2)), [0]), torch.ones(1, 3, 2, 1, 1))
+    stack = initialise(nn.Sequential(nn.Linear(3, 2)), [0])
+    wrong = torch.ones(1, 3, 2, 1, 1)
+    with pytest.raises(Mismatch, match=r"own forward fails on torch.float32 data of shape \[3, 3, 2, 1\]"):
+        network(stack, wrong)
+    network(stack, torch.ones(1, 3, 1))
+    with pytest.raises(Mismatch, match=r"linear layer 0 reads 3 features along the last axis, got .* \[1, 3, 2, 1\]"):
+        network(stack, wrong)
 
 
 def test_the_order_of_the_datas_memory_does_not_matter() -> None:
@@ -350,9 +338,10 @@ def test_the_middle_of_a_pattern_is_the_place_itself() -> None:
 
 
 @pytest.mark.parametrize("backend", ["stacked", "vmap", "loop"])
-def test_a_network_without_a_table_reads_no_whole_numbers(backend: str) -> None:
+def test_whole_numbers_reach_a_network_without_a_table_as_they_are(backend: str) -> None:
     network = Stacked(nn.Conv2d(1, 1, 1), backend=backend)  # type: ignore[arg-type]
-    with pytest.raises(Mismatch, match="a network without a table reads no whole numbers: convert them to floats"):
+    message = "fails on torch.int16 data of shape|vmap cannot run this module"
+    with pytest.raises(Mismatch if backend != "vmap" else Unsupported, match=message):
         network(random_stack(nn.Conv2d(1, 1, 1)), torch.ones(1, 1, 2, 2, 3, dtype=torch.int16))
 
 

@@ -1,0 +1,370 @@
+"""Networks of every kind through the stacked engine, against their own forward, member by member."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+from networks import NETWORKS
+from torch import Tensor, nn
+
+from landscape.errors import Mismatch, Unsupported
+from landscape.graph import Program
+from landscape.params import Stack, template_of
+from landscape.stacked import Stacked, Statistics
+
+MEMBERS, SAMPLES = 3, 7
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed + sum(shape))
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def stack_of(module: nn.Module) -> Stack:
+    """Random members; variances are positive, masks stay."""
+    template = template_of(module)
+    tensors = {name: numbers(MEMBERS, *tensor.shape[1:]) / 2 for name, tensor in template.tensors.items()}
+    buffers = {}
+    for name, tensor in template.buffers.items():
+        own = tensor.expand(MEMBERS, *tensor.shape[1:])
+        random = numbers(*own.shape, seed=1)
+        buffers[name] = random.exp() if name.endswith("var") else random if name.endswith("_mean") else own.clone()
+    return Stack(tensors, buffers)
+
+
+def data_of(name: str, *, shared: bool) -> Tensor:
+    """[1 or member, *feature, sample]; tokens for language models."""
+    shape = (1 if shared else MEMBERS, *NETWORKS[name][1], SAMPLES)
+    if name.startswith("gpt"):
+        return torch.randint(11, shape, generator=torch.Generator().manual_seed(0))
+    return numbers(*shape)
+
+
+def referee(module: nn.Module, stack: Stack, inputs: Tensor) -> Tensor:
+    """From PyTorch alone, in the module's present mode; differentiable in the stack."""
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        outputs = [
+            torch.func.functional_call(module, stack.state_dict(i), (inputs[i % len(inputs)].movedim(-1, 0).clone(),))
+            for i in range(len(stack))
+        ]
+    return torch.stack([each.movedim(0, -1) for each in outputs])
+
+
+def network_of(name: str, backend: str | None = None) -> tuple[Stacked, nn.Module, Stack]:
+    torch.manual_seed(0)
+    module = NETWORKS[name][0]().double().eval()
+    return Stacked(module, backend=backend), module, stack_of(module)  # type: ignore[arg-type]
+
+
+def derivatives(function: Callable[[Stack], Tensor], stack: Stack) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, the gradient of a probe of them, and a product of its Hessian with a vector."""
+    flat = stack.flatten().requires_grad_()
+    outputs = function(Stack(stack.unflatten(flat).tensors, stack.buffers))
+    (gradient,) = torch.autograd.grad((outputs * numbers(*outputs.shape)).sin().sum(), flat, create_graph=True)
+    (product,) = torch.autograd.grad((gradient * numbers(*gradient.shape, seed=2)).sum(), flat)
+    return outputs.detach(), gradient.detach(), product
+
+
+@pytest.fixture(autouse=True)
+def silent(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="landscape")
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared data", "data a member"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_values_and_derivatives_are_the_modules_own(name: str, shared: bool, caplog: pytest.LogCaptureFixture) -> None:
+    network, module, stack = network_of(name)
+    inputs = data_of(name, shared=shared)
+    before = inputs.clone()
+    assert network.backend == "stacked"
+    with torch.no_grad():
+        values = network(stack, inputs)
+    assert network.backend == "stacked"
+    assert not caplog.records
+    got = derivatives(lambda moved: network(moved, inputs), stack)
+    wanted = derivatives(lambda moved: referee(module, moved, inputs), stack)
+    torch.testing.assert_close(values, got[0], rtol=1e-12, atol=1e-13)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+    assert torch.equal(inputs, before)
+    for position, result in network.trace(stack, inputs):
+        assert result.ndim > 1, position
+
+
+@pytest.mark.parametrize("backend", ["vmap", "loop"])
+@pytest.mark.parametrize("name", ["resnet", "encoder", "gpt", "functional", "tied", "norms on shared data"])
+def test_the_other_backends_have_derivatives_too(name: str, backend: str) -> None:
+    network, module, stack = network_of(name, backend)
+    inputs = data_of(name, shared=True)
+    got = derivatives(lambda moved: network(moved, inputs), stack)
+    wanted = derivatives(lambda moved: referee(module, moved, inputs), stack)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"), [("unknown layer", ["1"]), ("recurrent", ["lstm"]), ("u-net", ["transposed"]), ("resnet", [])]
+)
+def test_only_what_no_table_knows_runs_member_by_member(name: str, steps: list[str]) -> None:
+    assert list(Program.of(NETWORKS[name][0]().eval()).by_member) == steps
+
+
+# Statistics of the batch ----------------------------------------------------------------------------------------------
+
+NORMALISED = ["mlp", "cnn", "norms on shared data", "resnet", "depthwise", "one dimension", "features of a sequence"]
+
+
+def in_training(module: nn.Module) -> nn.Module:
+    """BatchNorm in training, which keeps only the newest batch."""
+    for each in module.modules():
+        if isinstance(each, nn.modules.batchnorm._BatchNorm):
+            each.train()
+            each.momentum = 1.0
+    return module
+
+
+@pytest.mark.parametrize("backend", ["stacked", "vmap", "loop"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared data", "data a member"])
+@pytest.mark.parametrize("name", NORMALISED)
+def test_statistics_of_the_batch_are_those_of_training(name: str, shared: bool, backend: str) -> None:
+    network, module, stack = network_of(name, backend)
+    inputs = data_of(name, shared=shared)
+    real = torch.tensor([True, True, False, True, True, True, False])
+    before = {key: tensor.clone() for key, tensor in stack.buffers.items()}
+    collector = Statistics(real)
+    got = derivatives(lambda moved: network(moved, inputs, statistics=collector)[..., real], stack)
+    wanted = derivatives(lambda moved: referee(in_training(module), moved, inputs[..., real]), with_copies(stack))
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in stack.buffers.items())
+
+    assert set(collector.found) == {
+        f"{each}.{key}" for each in network.normalises for key in ("running_mean", "running_var")
+    }
+    trained = with_copies(stack)
+    with torch.no_grad():
+        referee(module, trained, inputs[..., real])
+    for key, found in collector.found.items():
+        assert not found.requires_grad
+        torch.testing.assert_close(found, trained.buffers[key], rtol=1e-10, atol=1e-12)
+
+    every, all_real = Statistics(), Statistics(torch.ones(SAMPLES, dtype=torch.bool))
+    with torch.no_grad():
+        outputs = [network(stack, inputs, None, each) for each in (every, all_real)]
+    assert torch.equal(*outputs)
+    assert not torch.allclose(outputs[0][..., real], got[0])
+    assert all(torch.equal(every.found[key], all_real.found[key]) for key in collector.found)
+
+
+def with_copies(stack: Stack) -> Stack:
+    """The stack with buffers of its own, which a forward in training writes over."""
+    return Stack(stack.tensors, {key: tensor.clone() for key, tensor in stack.buffers.items()})
+
+
+def test_names_and_momentum_of_normalisations() -> None:
+    network, *_ = network_of("resnet")
+    assert network.normalises == (
+        "stem.1", "layers.0.bn1", "layers.0.bn2", "layers.1.bn1", "layers.1.bn2", "layers.1.downsample.1",
+    )  # fmt: skip
+    module = nn.Sequential(nn.BatchNorm1d(3, momentum=None), nn.BatchNorm1d(3, momentum=0.3))
+    assert Stacked(module).momentum == {"0": None, "1": 0.3}
+    assert network_of("statistics of the batch")[0].normalises == ()
+    assert Stacked(nn.BatchNorm1d(3)).normalises == ("",)
+
+
+def test_one_number_has_no_variance() -> None:
+    network, _, stack = network_of("mlp")
+    with pytest.raises(Mismatch, match=r"BatchNorm layer 1 needs two numbers or more of each feature"):
+        network(stack, numbers(1, 5, 1), None, Statistics())
+
+
+class Hidden(nn.Module):
+    """Normalisation inside a layer that cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x) if x.ndim == 2 else x
+
+
+def test_statistics_that_the_stacked_engine_cannot_reach_come_from_the_loop() -> None:
+    module = nn.Sequential(nn.Linear(4, 4), Hidden()).double()
+    stack, inputs, collector = stack_of(module), numbers(1, 4, SAMPLES), Statistics()
+    network = Stacked(module)
+    got = network(stack, inputs, None, collector)
+    assert network.backend == "stacked"
+    wanted = Statistics()
+    torch.testing.assert_close(got, Stacked(module, backend="loop")(stack, inputs, None, wanted))
+    assert collector.found.keys() == {"1.norm.running_mean", "1.norm.running_var"}
+    with pytest.raises(Unsupported, match="finds no statistics inside 1: use backend vmap or loop"):
+        Stacked(module, backend="stacked")(stack, inputs, None, collector)
+
+
+# Randomness of training -----------------------------------------------------------------------------------------------
+
+
+def noise(seed: int = 0) -> Callable[[int, tuple[int, ...]], Tensor]:
+    def draw(layer: int, shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(MEMBERS, *shape, generator=torch.Generator().manual_seed(1000 * seed + layer))
+
+    return draw
+
+
+@pytest.mark.parametrize("name", ["functional", "encoder", "torch's encoder", "gpt", "cnn"])
+def test_dropout_anywhere_is_drawn_from_the_noise(name: str) -> None:
+    network, _, stack = network_of(name)
+    inputs = data_of(name, shared=True)
+    assert network.stochastic
+    with torch.no_grad():
+        plain, one, again, other = (network(stack, inputs, each) for each in (None, noise(), noise(), noise(1)))
+    assert network.backend == "stacked"
+    assert torch.equal(one, again)
+    assert not torch.allclose(one, other)
+    assert not torch.allclose(one, plain)
+    assert network_of("resnet")[0].stochastic is False
+
+
+class DropsAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x)[0]
+
+
+def test_dropout_keeps_the_mean_of_attention() -> None:
+    module = DropsAttention()
+    stack, inputs = stack_of(module.double()), numbers(1, 3, 4, 1).expand(1, 3, 4, 20_000)
+    network = Stacked(module)
+    with torch.no_grad():
+        got, wanted = network(stack, inputs, noise()), network(stack, inputs[..., :1])
+    torch.testing.assert_close(got.mean(-1, keepdim=True), wanted, rtol=0.05, atol=0.05)
+
+
+class Noisy(nn.Module):
+    """Randomness of its own in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x) if self.training else x
+
+
+def test_randomness_that_cannot_be_drawn_comes_from_the_loop() -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), Noisy()).double()
+    stack, inputs = stack_of(module), numbers(1, 4, 3000)
+    network = Stacked(module)
+    assert network.stochastic
+    plain = network(stack, inputs)
+    one, again, other = (network(stack, inputs, each) for each in (noise(), noise(), noise(1)))
+    assert network.backend == "stacked"
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    difference = one - plain  # which has the statistics of evaluation in it
+    assert abs(float(difference.mean())) < 0.03
+    assert abs(float(difference.std()) - 1) < 0.03
+    assert not torch.equal(difference[0], difference[1])
+    with pytest.raises(Unsupported, match="cannot draw the random numbers of randn_like: use backend loop"):
+        Stacked(module, backend="stacked")(stack, inputs, noise())
+
+
+# The choice of a backend ----------------------------------------------------------------------------------------------
+
+
+class Branch(nn.Module):
+    """Control flow that depends on the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner(x)
+        return y if y.sum() > 0 else -y
+
+
+class Alias(nn.Module):
+    """A view whose changes the program does not see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner(x)
+        y[:, :1].mul_(3)
+        return y
+
+
+def test_control_flow_by_data_falls_back_to_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    module = Branch().double()
+    network, stack, inputs = Stacked(module), stack_of(module), numbers(1, 4, SAMPLES)
+    assert network.backend == "vmap"
+    assert Stacked.candidates(module) == ("vmap", "loop")
+    torch.testing.assert_close(network(stack, inputs), referee(module, stack, inputs))
+    assert network.backend == "loop"
+    assert len(caplog.records) == 1
+    assert "torch.func.vmap cannot run this module" in caplog.text
+    assert caplog.text.rstrip().endswith("falling back to backend loop")
+    with pytest.raises(Unsupported, match=r"cannot trace Branch.forward \(TraceError: .* use backend vmap or loop"):
+        Stacked(module, backend="stacked")
+
+
+def test_a_program_that_is_wrong_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
+    module = Alias().double()
+    network, stack, inputs = Stacked(module), stack_of(module), numbers(1, 4, SAMPLES)
+    assert network.backend == "stacked"
+    torch.testing.assert_close(network(stack, inputs), referee(module, stack, inputs))
+    assert network.backend == "vmap"
+    assert "stacked backend differs from the plain module by" in caplog.text
+    with pytest.raises(Unsupported, match=r"differs from the plain module by .*: use backend vmap or loop"):
+        Stacked(module, backend="stacked")(stack, inputs)
+
+
+class Several(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.inner = kind, nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> object:
+        y = self.inner(x)
+        return {"tuple": (y, x), "dict": {"logits": y}, "number": y.sum()}[self.kind]
+
+
+@pytest.mark.parametrize("backend", [None, "vmap", "loop"])
+@pytest.mark.parametrize("kind", ["tuple", "dict", "number"])
+def test_what_a_forward_must_return(kind: str, backend: str | None) -> None:
+    module = Several(kind).double()
+    with pytest.raises(Unsupported, match=f"forward returns a {kind}: wrap the module in one that returns one tensor"):
+        Stacked(module, backend=backend)(stack_of(module), numbers(1, 4, 3))  # type: ignore[arg-type]
+
+
+def test_what_a_forward_must_take() -> None:
+    with pytest.raises(Unsupported, match=r"takes 2 inputs \(input1, input2\): wrap the module in one whose forward"):
+        Stacked(nn.Bilinear(2, 2, 2))
+
+
+def test_candidates_and_widths() -> None:
+    assert Stacked.candidates(NETWORKS["resnet"][0]()) == ("stacked", "vmap", "loop")
+    network, *_ = network_of("resnet")
+    inputs = data_of("resnet", shared=True)
+    assert network.widest(inputs) == 4 * 9 * 36  # what the second convolution reads
+    assert network_of("resnet", "vmap")[0].widest(inputs) == 4 * 36
+    network, *_ = network_of("gpt")
+    assert network.widest(data_of("gpt", shared=True)) == 6 * 24
+    assert network_of("depthwise")[0].widest(data_of("depthwise", shared=True)) == 4 * 7 * 6
+
+
+def test_tied_parameters_and_buffers_of_the_module_serve_where_a_stack_lacks_them() -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).double()
+    stack = stack_of(module)
+    alone = Stack(stack.tensors)
+    for backend in ("stacked", "vmap", "loop"):
+        network = Stacked(module, backend=backend)  # type: ignore[arg-type]
+        inputs = numbers(1, 4, SAMPLES)
+        torch.testing.assert_close(network(alone, inputs), referee(module.eval(), alone, inputs))
+        collector = Statistics()
+        network(alone, inputs, None, collector)
+        assert collector.found["1.running_var"].shape == (MEMBERS, 4)
