@@ -26,12 +26,16 @@ __all__ = [
     "Hessian",
     "curvature",
     "each_hessian",
+    "each_whole",
     "hessians",
     "hvp",
 ]
 
 #: Up to this many parameters the whole Hessian is computed.
 MOST_PARAMETERS = 400
+
+#: Networks of more parameters are not worth evaluating together.
+_SMALL = 100
 
 #: Products with vectors that a quantity of a larger network's member may take, unless more are allowed.
 MOST_PRODUCTS = 1000
@@ -81,12 +85,22 @@ def hessians(objective: Objective, stack: Stack) -> Float[np.ndarray, "member pa
 
     Raises `LandscapeError` for a member whose parameters or Hessian are not finite.
     """
+    return np.stack(list(each_whole(objective, stack)))
+
+
+def each_whole(
+    objective: Objective, stack: Stack, *, on_progress: Progress = lambda done, total: None
+) -> Iterator[Float[np.ndarray, "parameter parameter"]]:
+    """`hessians`, one after another; `on_progress` hears of members."""
     _require_finite(stack)
-    every = torch.eye(stack.parameters)[None]
-    rows = [_chunk_products(objective, index, part, every) for index, part in objective.chunks(stack)]
-    result = torch.cat([each.cpu() for each in rows])[: len(stack)]
-    _require_finite_products(result)
-    return ((result + result.mT) / 2).numpy()
+    every, done = torch.eye(stack.parameters)[None], 0
+    objective = _chunked(objective, stack)
+    for index, part in objective.chunks(stack):
+        matrices = _chunk_products(objective, index, part, every).cpu()[: len(stack) - done]
+        _require_finite_products(matrices, first=done)
+        done += len(matrices)
+        on_progress(done, len(stack))
+        yield from ((matrices + matrices.mT) / 2).numpy()
 
 
 def hvp(
@@ -94,12 +108,13 @@ def hvp(
 ) -> Float[Tensor, "member *vector parameter"]:
     """Products of the Hessian of the loss at each member with the member's own vectors, one or several.
 
-    Vectors are in the order of `Stack.flatten`; products are float64. Computed by reverse mode over reverse mode (B. A.
-    Pearlmutter, *Fast exact multiplication by the Hessian*, Neural Computation 6, 1994) in the objective's precision
-    and chunks, and added up over chunks of samples in float64. Raises `LandscapeError` for a member whose parameters or
-    products are not finite.
+    Vectors are in the order of `Stack.flatten`; products are float64, on the objective's device. Computed by reverse
+    mode over reverse mode (B. A. Pearlmutter, *Fast exact multiplication by the Hessian*, Neural Computation 6, 1994)
+    in the objective's precision, and added up over chunks of samples in float64. Raises `LandscapeError` for a member
+    whose parameters or products are not finite.
     """
     _require_finite(stack)
+    objective = _chunked(objective, stack)
     several = vectors.reshape(len(stack), -1, stack.parameters)
     parts = [
         _chunk_products(objective, index, part, several[index.to(several.device)])
@@ -142,30 +157,34 @@ class Hessian:
         self._on_product(self.count)
         return result
 
-    def whole(self) -> Float[np.ndarray, "parameter parameter"]:
-        """All of it, by a product for each parameter."""
-        result = self.products(torch.eye(self.parameters)).cpu()
-        return ((result + result.mT) / 2).numpy()
-
 
 def each_hessian(
     objective: Objective, stack: Stack, *, most: int, on_progress: Progress = lambda done, total: None
 ) -> Iterator[Hessian]:
-    """The Hessian at each member, one after another; `on_progress` hears of products, of `most` a member.
-
-    Each member is a chunk of its own, with as many samples as the objective would take for a chunk of members: its
-    numbers do not depend on its companions.
-    """
+    """The Hessian at each member, one after another; `on_progress` hears of products, of `most` a member."""
     _require_finite(stack)
-    assert objective.chunk is not None
-    samples = min(len(objective.data), objective.chunk.samples * objective.chunk.members)
-    alone = dataclasses.replace(objective, chunk=Chunk(1, samples))
+    alone = _alone(objective)
     for member, (index, part) in enumerate(alone.chunks(stack)):
 
         def tell(count: int, before: int = member * most) -> None:
             on_progress(before + min(count, most), len(stack) * most)
 
         yield Hessian(alone, index, part, name=f"member {member}", on_product=tell)
+
+
+def _alone(objective: Objective) -> Objective:
+    """The objective with each member a chunk of its own, of as many samples as a chunk of several would take."""
+    assert objective.chunk is not None
+    samples = min(len(objective.data), objective.chunk.samples * objective.chunk.members)
+    return dataclasses.replace(objective, chunk=Chunk(1, samples))
+
+
+def _chunked(objective: Objective, stack: Stack) -> Objective:
+    """The objective as it is for the smallest networks, of which several at once cost little more than one.
+
+    Decided by the network alone: a member's numbers then do not depend on its companions.
+    """
+    return objective if stack.parameters <= _SMALL else _alone(objective)
 
 
 def _chunk_products(
@@ -216,7 +235,7 @@ def _require_finite(stack: Stack) -> None:
         )
 
 
-def _require_finite_products(products: Float[Tensor, "member vector parameter"]) -> None:
+def _require_finite_products(products: Float[Tensor, "member vector parameter"], first: int = 0) -> None:
     bad = torch.nonzero(~products.flatten(1).isfinite().all(1)).flatten().tolist()
     if bad:
-        raise LandscapeError(_NOT_FINITE.format(member=f"member {bad[0]}"))
+        raise LandscapeError(_NOT_FINITE.format(member=f"member {first + bad[0]}"))

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from landscape import philox
-from landscape.analysis.curvature import MOST_PARAMETERS, MOST_PRODUCTS, NEAR_ZERO, Hessian, each_hessian
+from landscape.analysis.curvature import MOST_PARAMETERS, MOST_PRODUCTS, NEAR_ZERO, Hessian, each_hessian, each_whole
 from landscape.errors import LandscapeError
 from landscape.objective import Objective
 from landscape.params import Stack
@@ -27,6 +27,9 @@ Which = Literal["magnitude", "largest", "smallest", "both"]
 
 #: Residuals relative to the largest magnitude, of products in each precision.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+
+#: Vectors that are kept in a search at one end, where eigenvalues may lie close.
+_BASIS = 60
 
 #: Stream of random numbers from which Lanczos starts, apart from those of other uses of a seed.
 _STREAM = 0x53504543
@@ -94,13 +97,11 @@ def eigenpairs(
             f"ask for 1 to {stack.parameters - (not exact)}"
         )
     tol = TOLERANCE[objective.dtype] if tol is None else tol
-    most = stack.parameters if exact else most_products
-    rows = []
-    for hessian in each_hessian(objective, stack, on_progress=on_progress, most=most):
-        if exact:
-            rows.append(_decomposed(hessian, k, which))
-        else:
-            rows.append(_Lanczos(hessian, tol, seed, most).pairs(k, which))
+    if exact:
+        rows = [_decomposed(matrix, k, which) for matrix in each_whole(objective, stack, on_progress=on_progress)]
+    else:
+        each = each_hessian(objective, stack, most=most_products, on_progress=on_progress)
+        rows = [_Lanczos(hessian, tol, seed, most_products).pairs(k, which) for hessian in each]
     values, vectors, residuals, converged, products = (np.stack(column) for column in zip(*rows, strict=True))
     return Eigenpairs(values, vectors, residuals, converged, products, which, 0.0 if exact else tol, exact)
 
@@ -123,16 +124,12 @@ def negative_count(
     """
     exact = stack.parameters <= whole
     tol = TOLERANCE[objective.dtype] if tol is None else tol
-    most = stack.parameters if exact else most_products
-    rows: list[tuple[int, bool, float, int]] = []
-    for hessian in each_hessian(objective, stack, on_progress=on_progress, most=most):
-        if exact:
-            values = np.linalg.eigvalsh(hessian.whole())
-            below = values < -NEAR_ZERO * np.abs(values).max()
-            rows.append((int(below.sum()), True, values[0], hessian.count))
-        else:
-            found = _Lanczos(hessian, tol, seed, most).negative(min(k, stack.parameters - 1))
-            rows.append((*found, hessian.count))
+    if exact:
+        rows = [_counted(matrix) for matrix in each_whole(objective, stack, on_progress=on_progress)]
+    else:
+        each = each_hessian(objective, stack, most=most_products, on_progress=on_progress)
+        few = min(k, stack.parameters - 1)
+        rows = [_Lanczos(hessian, tol, seed, most_products).negative(few) for hessian in each]
     at_least, complete, smallest, products = (np.array(column) for column in zip(*rows, strict=True))
     return NegativeCount(at_least, complete, smallest, products, exact)
 
@@ -147,12 +144,16 @@ def _places(values: Float[np.ndarray, " value"], k: int, which: Which) -> Int[np
     return np.arange(k) if which == "smallest" else np.arange(count)[::-1][:k]
 
 
-def _decomposed(hessian: Hessian, k: int, which: Which) -> tuple[Any, ...]:
-    matrix = hessian.whole()
+def _decomposed(matrix: Float[np.ndarray, "parameter parameter"], k: int, which: Which) -> tuple[Any, ...]:
     values, columns = np.linalg.eigh(matrix)
     chosen = _places(values, k, which)
     residuals = np.linalg.norm(matrix @ columns - columns * values, axis=0)
-    return values[chosen], columns.T[chosen], residuals[chosen], np.ones(k, dtype=bool), hessian.count
+    return values[chosen], columns.T[chosen], residuals[chosen], np.ones(k, dtype=bool), len(matrix)
+
+
+def _counted(matrix: Float[np.ndarray, "parameter parameter"]) -> tuple[int, bool, float, int]:
+    values = np.linalg.eigvalsh(matrix)
+    return int((values < -NEAR_ZERO * np.abs(values).max()).sum()), True, float(values[0]), len(matrix)
 
 
 class _Lanczos:
@@ -186,20 +187,18 @@ class _Lanczos:
             self.hessian.count,
         )
 
-    def negative(self, k: int) -> tuple[int, bool, float]:
-        """How many negative eigenvalues there are at least, whether these are all, and the smallest found."""
+    def negative(self, k: int) -> tuple[int, bool, float, int]:
+        """How many negative eigenvalues there are at least, whether these are all, the smallest, products it took."""
         scale = self.scale()
         values, vectors = self.end(k, -1, scale)
         below = values < -NEAR_ZERO * scale
-        count, smallest = int(below.sum()), values.min(initial=np.inf)
-        if len(values) < k or below.all():
-            return count, False, float(smallest) if len(values) else math.nan
-        if not count:
-            return 0, True, float(smallest)
-        # Of equal eigenvalues a search may have met one alone.
-        missed, _ = self.end(1, -1, scale, away_from=vectors[below])
-        others = int((missed < -NEAR_ZERO * scale).sum())
-        return count + others, bool(len(missed)) and not others, float(min(smallest, missed.min(initial=np.inf)))
+        count, complete = int(below.sum()), len(values) == k and not below.all()
+        if count and complete:  # of equal eigenvalues the search may have met one alone
+            missed, _ = self.end(1, -1, scale, away_from=vectors[below])
+            values = np.concatenate([values, missed])
+            others = int((missed < -NEAR_ZERO * scale).sum())
+            count, complete = count + others, len(missed) == 1 and not others
+        return count, complete, float(values.min()) if len(values) else math.nan, self.hessian.count
 
     def scale(self) -> float:
         """About the largest magnitude of an eigenvalue; NaN if it was not found within the allowance."""
@@ -238,10 +237,12 @@ class _Lanczos:
                 result = result - 2 * shift * (away_from.T @ (away_from @ vector))
             return np.asarray(result)
 
-        lanczos = min(self.size, max(2 * k + 1, 20))
+        lanczos = min(self.size, max(2 * k + 1, 20 if which == "LM" else _BASIS))
         restarts = (self.most - self.hessian.count - lanczos) // (lanczos - k)
         if restarts < 1:
             return np.zeros(0), np.zeros((0, self.size))
+        if not product(self.start).any():  # which ARPACK refuses: a random vector is no eigenvector but of nothing
+            return np.zeros(k), np.eye(k, self.size)
         try:
             values, columns = eigsh(
                 LinearOperator((self.size, self.size), matvec=product, dtype=np.float64),
