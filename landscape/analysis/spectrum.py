@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from landscape import philox
@@ -30,6 +31,9 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 #: Vectors that are kept in a search at one end, where eigenvalues may lie close.
 _BASIS = 60
+
+#: Lanczos steps that count negative eigenvalues, and bytes of their vectors at most.
+_STEPS, _BASIS_BYTES = 300, 2**30
 
 #: Stream of random numbers from which Lanczos starts, apart from those of other uses of a seed.
 _STREAM = 0x53504543
@@ -60,8 +64,8 @@ class NegativeCount:
     """Of each member, how many eigenvalues of the Hessian are negative: `at_least` so many, and no more where
     `complete`.
 
-    Negative is what lies below -1e-6 times the largest magnitude. `smallest` is the smallest eigenvalue found, NaN if
-    none converged. Where the result is `exact`, the whole Hessian was decomposed; else eigenvalues within the tolerance
+    Negative is what lies below -1e-6 times the largest magnitude. `smallest` is the smallest eigenvalue, NaN if it did
+    not converge. Where the result is `exact`, the whole Hessian was decomposed; else eigenvalues within the tolerance
     of the bound may count on either side.
     """
 
@@ -117,10 +121,12 @@ def negative_count(
     most_products: int = MOST_PRODUCTS,
     on_progress: Progress = lambda done, total: None,
 ) -> NegativeCount:
-    """How many eigenvalues of the Hessian of the loss at each member are negative.
+    """How many eigenvalues of the Hessian of the loss at each member are negative; give an objective of dtype float64.
 
-    Of larger networks the `k` smallest are found. The count is complete if the last of them is not negative and a
-    second search, away from the negative ones, finds none that was missed. Raises as `eigenpairs`.
+    For larger networks, negative Ritz values of 300 Lanczos steps are a lower bound. If there are fewer than `k`, the
+    `k` smallest eigenvalues are found: the count is complete if the last of them is not negative and another search,
+    away from the negative ones, finds none that was missed. Raises `LandscapeError` if parameters or products are not
+    finite.
     """
     exact = stack.parameters <= whole
     tol = TOLERANCE[objective.dtype] if tol is None else tol
@@ -189,16 +195,42 @@ class _Lanczos:
 
     def negative(self, k: int) -> tuple[int, bool, float, int]:
         """How many negative eigenvalues there are at least, whether these are all, the smallest, products it took."""
-        scale = self.scale()
-        values, vectors = self.end(k, -1, scale)
-        below = values < -NEAR_ZERO * scale
-        count, complete = int(below.sum()), len(values) == k and not below.all()
-        if count and complete:  # of equal eigenvalues the search may have met one alone
-            missed, _ = self.end(1, -1, scale, away_from=vectors[below])
-            values = np.concatenate([values, missed])
-            others = int((missed < -NEAR_ZERO * scale).sum())
-            count, complete = count + others, len(missed) == 1 and not others
-        return count, complete, float(values.min()) if len(values) else math.nan, self.hessian.count
+        ritz, errors = self.ritz(min(self.size, _STEPS, self.most // 2))
+        scale = float(np.abs(ritz).max())
+        count, complete = int((ritz < -NEAR_ZERO * scale).sum()), False
+        smallest = float(ritz[0]) if errors[0] <= self.tol * scale else math.nan
+        if count < k:
+            values, vectors = self.end(k, -1, scale)
+            below = values < -NEAR_ZERO * scale
+            complete = len(values) == k and not below.all()
+            if complete and below.any():  # of equal eigenvalues the search may have met one alone
+                missed, _ = self.end(1, -1, scale, away_from=vectors[below])
+                complete = len(missed) == 1 and not missed[0] < -NEAR_ZERO * scale
+            count = max(count, int(below.sum()))
+            smallest = float(values.min()) if len(values) else smallest
+        return count, complete, smallest, self.hessian.count
+
+    def ritz(self, steps: int) -> tuple[Float[np.ndarray, " value"], Float[np.ndarray, " value"]]:
+        """Ritz values after so many plain Lanczos steps, ascending, and their residuals.
+
+        By Cauchy's interlacing theorem the Hessian has at least as many eigenvalues below any bound, converged or not.
+        """
+        basis = np.zeros((max(1, min(steps, _BASIS_BYTES // (8 * self.size))), self.size))
+        diagonal, beside = np.zeros(len(basis)), np.zeros(len(basis))
+        vector, count = self.start / np.linalg.norm(self.start), 0
+        for step in range(len(basis)):
+            basis[step], count = vector, step + 1
+            image = self._products(vector[None])[0]
+            size = np.linalg.norm(image)
+            diagonal[step] = vector @ image
+            for _ in range(2):  # once leaves too much of the earlier vectors
+                image -= basis[:count].T @ (basis[:count] @ image)
+            beside[step] = np.linalg.norm(image)
+            if beside[step] <= 1e-12 * size:  # the span is mapped to itself
+                break
+            vector = image / beside[step]
+        values, columns = eigh_tridiagonal(diagonal[:count], beside[: count - 1])
+        return values, np.abs(beside[count - 1] * columns[-1])
 
     def scale(self) -> float:
         """About the largest magnitude of an eigenvalue; NaN if it was not found within the allowance."""

@@ -59,8 +59,8 @@ def trace(
     By Hutch++ (R. A. Meyer, C. Musco, C. Musco, D. P. Woodruff, SOSA 2021): on the span of 20 sketched directions,
     where most of the large eigenvalues act, the trace is exact; on the rest it is Hutchinson's mean over random signs.
     The spread of the first 32 gives the interval and decides how many more there are within `most_products` (the two
-    stages of C. Stein, Ann. Math. Stat. 16, 1945). All members see the same signs, which `seed` alone decides. Raises
-    `LandscapeError` if parameters or products are not finite.
+    stages of C. Stein, Ann. Math. Stat. 16, 1945); the least is 72 products. All members see the same signs, which
+    `seed` alone decides. Raises `LandscapeError` if parameters or products are not finite.
     """
     exact = stack.parameters <= whole
     if exact:

@@ -25,8 +25,13 @@ _MOST_ROWS = 40
 @click.option(
     "--rtol", type=click.FloatRange(0, min_open=True), default=0.05, help="Half width of that interval, relative."
 )
-@click.option("--negative", is_flag=True, help="How many eigenvalues are negative, among the --smallest ones.")
-@click.option("--smallest", type=click.IntRange(min=1), default=10, help="Smallest eigenvalues that --negative finds.")
+@click.option("--negative", is_flag=True, help="How many eigenvalues are negative, too.")
+@click.option(
+    "--count-to",
+    type=click.IntRange(min=1),
+    default=10,
+    help="Fewer negative eigenvalues than this are all counted; of more there is a lower bound, in larger networks.",
+)
 @click.option(
     "--tol",
     type=click.FloatRange(0, min_open=True),
@@ -36,7 +41,7 @@ _MOST_ROWS = 40
     "--products",
     type=click.IntRange(min=1),
     default=1000,
-    help="Hessian-vector products at most, for each member and quantity.",
+    help="Hessian-vector products at most, for each member and quantity (a trace takes 72 at least).",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of start vectors and probes.")
 @sampling
@@ -129,7 +134,7 @@ def _at_places(
     trace: bool,
     rtol: float,
     negative: bool,
-    smallest: int,
+    count_to: int,
     tol: float | None,
     products: int,
     seed: int,
@@ -159,7 +164,7 @@ def _at_places(
     count = total = None
     if negative:
         progress = Progress("smallest eigenvalues", unit)
-        count = negative_count(objective, stack, k=smallest, tol=tol, on_progress=progress, **allowed)
+        count = negative_count(objective, stack, k=count_to, tol=tol, on_progress=progress, **allowed)
     if trace:
         total = trace_of(objective, stack, rtol=rtol, on_progress=Progress("trace", unit), **allowed)
     found = {
@@ -239,7 +244,7 @@ def _remark_limits(pairs: Any, count: Any, total: Any, rtol: float, products: in
     if lost := int((~pairs.converged.all(axis=1)).sum()):
         remark(f"eigenvalues of {lost} members did not converge in {products} products: allow more --products")
     if count and (more := int((~count.complete).sum())):
-        remark(f"{more} members may have more negative eigenvalues: look for more with --smallest and --products")
+        remark(f"{more} members may have more negative eigenvalues: allow more --count-to and --products")
     if total and (wide := int((~total.reached).sum())):
         remark(f"the trace of {wide} members is less certain than {rtol:g} of it: allow more --products")
 
