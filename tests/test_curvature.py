@@ -1,5 +1,6 @@
 """Curvature at places and along lines, against dense Hessians, closed forms and spectra that are known beforehand."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,27 @@ def test_products_against_the_dense_hessian_of_the_plain_module(make: Callable[.
         torch.testing.assert_close(hvp(objective, stack, vectors[:, 0])[i], got[i, 0], rtol=1e-12, atol=1e-14)
 
 
+def test_the_statistics_of_each_member_are_its_own() -> None:
+    module = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 2)).double()
+    objective = objective_of(module, numbers(40, 5), numbers(40, 2, seed=2), squared, backend="loop")
+    stack = members(objective, 2)
+    means = numbers(2, 3, seed=3)
+    buffers = {"1.running_mean": means, "1.running_var": means.exp(), "1.num_batches_tracked": torch.ones(2).long()}
+    vectors = numbers(2, stack.parameters, seed=4)
+    got = hvp(objective, Stack(stack.tensors, buffers), vectors)
+    for i in range(2):
+        own = {name: buffer[[i]] for name, buffer in buffers.items()}
+
+        def loss(flat: Tensor, own: dict[str, Tensor] = own) -> Tensor:
+            return objective.loss(dataclasses.replace(stack.unflatten(flat[None]), buffers=own))[0]
+
+        dense = torch.autograd.functional.hessian(loss, stack.flatten()[i])
+        torch.testing.assert_close(got[i], vectors[i] @ dense, rtol=1e-9, atol=1e-11)
+    assert not torch.allclose(
+        hvp(objective, Stack(stack.tensors, {**buffers, "1.running_mean": means * 0}), vectors), got
+    )
+
+
 def test_products_of_logistic_regression() -> None:
     inputs, labels = numbers(50, 4), (numbers(50, 1, seed=2) > 0).double()
 
@@ -137,7 +159,7 @@ def test_products_add_up_over_chunks_of_samples() -> None:
     torch.testing.assert_close(hvp(parts, stack, vectors), hvp(whole, stack, vectors), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("width", [6, 30])
+@pytest.mark.parametrize("width", [6, 50])
 def test_a_product_is_bitwise_the_same_in_any_company(width: int) -> None:
     module = nn.Sequential(nn.Linear(5, width), nn.Tanh(), nn.Linear(width, 3))
     objective = objective_of(module, numbers(70, 5).float(), torch.arange(70) % 3, cross_entropy)
@@ -218,6 +240,14 @@ def test_eigenpairs_are_a_function_of_the_seed_and_the_member_alone() -> None:
     one, other = (eigenpairs(objective, part, k=3, whole=0, seed=7) for part in (stack, stack.select([2])))
     np.testing.assert_array_equal(one.vectors[2:], other.vectors)
     assert one.products[2] == other.products[0]
+
+
+def test_samples_in_several_chunks_have_the_same_spectrum() -> None:
+    one, several = mlp(), mlp(chunk=Chunk(1, 32))
+    stack = members(one, 1)
+    for find in (eigenpairs, trace):
+        a, b = (find(objective, stack, whole=0).values for objective in (one, several))
+        np.testing.assert_allclose(a, b, rtol=1e-9)
 
 
 def test_float32_has_a_tolerance_of_its_own() -> None:
@@ -501,11 +531,11 @@ def test_the_program_at_a_larger_landmark(landscape: Program) -> None:
     )
     assert "3 of 3" in result.stdout
     assert "at least 35" in result.stdout
-    assert "1 members may have more negative eigenvalues" in result.stderr
+    assert "1 member may have more negative eigenvalues" in result.stderr
     result = landscape(*arguments, "--top", 3, "--products", 30, "--rtol", 1e-4, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["trace"]["reached"] == [False]
-    assert "the trace of 1 members is less certain than 0.0001 of it: allow more --products" in result.stderr
+    assert "the trace of 1 member is less certain than 0.0001 of it: allow more --products" in result.stderr
 
 
 def test_the_program_along_lines(landscape: Program) -> None:

@@ -1,8 +1,9 @@
 """Is a place a minimum? Gradient and Hessian of the loss, because a flat place need not be a minimum.
 
 Small networks have their Hessian computed whole; of a larger one there are its products with vectors, from which
-`landscape.analysis.spectrum` finds eigenvalues and the trace. Where an activation has a kink, as ReLU's, it is all
-the Hessian of the smooth piece that the member lies on: what the kinks themselves bend is not in it.
+`landscape.analysis.spectrum` finds eigenvalues and `landscape.analysis.trace` their sum. Where an activation has a
+kink, as ReLU's, it is all the Hessian of the smooth piece that the member lies on: what the kinks themselves bend is
+not in it.
 """
 
 import dataclasses
@@ -34,9 +35,6 @@ __all__ = [
 #: Up to this many parameters the whole Hessian is computed.
 MOST_PARAMETERS = 400
 
-#: Networks of more parameters are not worth evaluating together.
-_SMALL = 100
-
 #: Products with vectors that a quantity of a larger network's member may take, unless more are allowed.
 MOST_PRODUCTS = 1000
 
@@ -48,7 +46,7 @@ NEAR_ZERO = 1e-6
 class Curvature:
     """Of each member: L2 norm of the gradient, extreme eigenvalues of the Hessian, how many of its eigenvalues are
     negative and how many near zero (below 1e-6 of the largest magnitude). Eigenvalues are NaN, and counts -1, where the
-    network has more than `MOST_PARAMETERS` parameters.
+    network has more than `MOST_PARAMETERS` parameters: see `landscape.analysis.spectrum` for these.
     """
 
     gradient_norm: Float[np.ndarray, " member"]
@@ -180,11 +178,11 @@ def _alone(objective: Objective) -> Objective:
 
 
 def _chunked(objective: Objective, stack: Stack) -> Objective:
-    """The objective as it is for the smallest networks, of which several at once cost little more than one.
+    """The objective as it is for small networks, of which several at once cost little more than one.
 
     Decided by the network alone: a member's numbers then do not depend on its companions.
     """
-    return objective if stack.parameters <= _SMALL else _alone(objective)
+    return objective if stack.parameters <= MOST_PARAMETERS else _alone(objective)
 
 
 def _chunk_products(
@@ -230,9 +228,7 @@ _NOT_FINITE = (
 def _require_finite(stack: Stack) -> None:
     bad = torch.nonzero(~stack.flatten().isfinite().all(1)).flatten().tolist()
     if bad:
-        raise LandscapeError(
-            f"member {bad[0]} has parameters that are NaN or infinite: leave it out, it has no Hessian"
-        )
+        raise LandscapeError(f"member {bad[0]} has parameters that are NaN or infinite: leave it out")
 
 
 def _require_finite_products(products: Float[Tensor, "member vector parameter"], first: int = 0) -> None:

@@ -178,7 +178,7 @@ def _at_places(
     members = len(found["members"])
     how = "whole Hessian" if pairs.exact else f"Hessian-vector products, residuals to {pairs.tolerance:g}"
     text = [
-        f"{problem.title()}: {members} member{'s' if members > 1 else ''} of {stack.parameters} parameters, "
+        f"{problem.title()}: {_members(members)} of {stack.parameters} parameters, "
         f"loss{' in ' + objective.unit if objective.unit else ''}; {how}",
         _table_of_members(pairs, **found),
         *_rest(members, "members"),
@@ -242,11 +242,15 @@ def _at_least(count: Any, member: int) -> str:
 def _remark_limits(pairs: Any, count: Any, total: Any, rtol: float, products: int) -> None:
     """What was not reached, on stderr: a reader of the table alone could miss it."""
     if lost := int((~pairs.converged.all(axis=1)).sum()):
-        remark(f"eigenvalues of {lost} members did not converge in {products} products: allow more --products")
+        remark(f"eigenvalues of {_members(lost)} did not converge in {products} products: allow more --products")
     if count and (more := int((~count.complete).sum())):
-        remark(f"{more} members may have more negative eigenvalues: allow more --count-to and --products")
+        remark(f"{_members(more)} may have more negative eigenvalues: allow more --count-to and --products")
     if total and (wide := int((~total.reached).sum())):
-        remark(f"the trace of {wide} members is less certain than {rtol:g} of it: allow more --products")
+        remark(f"the trace of {_members(wide)} is less certain than {rtol:g} of it: allow more --products")
+
+
+def _members(count: int) -> str:
+    return f"{count} member{'s' if count > 1 else ''}"
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
