@@ -258,6 +258,15 @@ def test_float32_has_a_tolerance_of_its_own() -> None:
     np.testing.assert_allclose(found.values, np.tile(chosen(SPECTRA["even"], 3, "magnitude"), (2, 1)), rtol=1e-5)
 
 
+def test_convergence_is_judged_by_the_residual_itself() -> None:
+    # Products of float32 are never so exact, whatever the iteration believes.
+    objective, stack = with_spectrum(SPECTRA["a few large"], dtype=torch.float32)
+    found = eigenpairs(objective, stack, k=3, whole=0, tol=1e-11)
+    np.testing.assert_allclose(found.values, np.tile([30, 8, -3], (2, 1)), rtol=1e-5)
+    assert (found.residuals > 1e-11 * 30).all()
+    assert not found.converged.any()
+
+
 def test_what_does_not_converge_is_said() -> None:
     objective, stack = with_spectrum(np.linspace(0, 1, 300))
     found = eigenpairs(objective, stack, k=12, whole=0, tol=1e-12, most_products=120)
