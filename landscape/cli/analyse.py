@@ -7,6 +7,7 @@ import click
 import numpy as np
 
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
+from landscape.cli.curvature import curvature
 from landscape.cli.options import chosen_problem, computing, device, json_flag, output, problem_choice
 from landscape.cli.report import remark, remark_unfinished, table
 from landscape.curves import Curves
@@ -18,10 +19,13 @@ __all__ = ["command"]
 
 @click.group("analyse")
 def command() -> None:
-    """Barriers of a walk; outcomes and clusters of a run; success of a run or a sweep.
+    """Barriers of a walk; outcomes and clusters of a run; success of a run or a sweep; curvature of places and walks.
 
     Prints a summary table, or everything with --json; -o keeps everything as a JSON file.
     """
+
+
+command.add_command(curvature)
 
 
 def _run_argument(function: Any) -> Any:
