@@ -15,7 +15,7 @@ from landscape.chunks import Chunk
 from landscape.data import Batch, Stream
 from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
 from landscape.initialisation import initialise
-from landscape.objective import Objective
+from landscape.objective import Metric, Objective
 from landscape.params import Stack
 from landscape.stacked import features_first
 
@@ -139,7 +139,7 @@ def test_a_loader_that_changes_between_passes_is_named() -> None:
         ([(torch.zeros(0, 2), torch.zeros(0))], Mismatch, "has 0 and 0 samples"),
         ([{"x": torch.zeros(2)}], Unsupported, "batch 0 of the list is dict"),
     ],
-    ids=str,
+    ids=["empty", "iterator", "inputs alone", "four entries", "unpaired", "without samples", "dict"],
 )
 def test_loaders_that_are_none_are_refused(loader: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
@@ -175,8 +175,13 @@ def test_chunks_are_halved_when_memory_runs_out(
 
 def test_other_errors_are_not_taken_for_lack_of_memory(squares: Callable[..., Objective]) -> None:
     objective = squares(nn.Linear(3, 2), *numbers(5))
-    with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        objective(initialise(nn.Linear(4, 2), [0]))
+
+    def broken(outputs: Tensor, targets: Tensor) -> Tensor:
+        raise RuntimeError("the loss is broken")
+
+    objective = dataclasses.replace(objective, metrics={"loss": Metric(broken)})
+    with pytest.raises(RuntimeError, match="the loss is broken"):
+        objective(initialise(nn.Linear(3, 2), [0]))
 
 
 def test_what_draws_random_numbers_is_named(squares: Callable[..., Objective]) -> None:

@@ -123,6 +123,8 @@ def test_a_wrong_engine_is_caught_at_the_ends(
     life: Life, connection: Connection, monkeypatch: pytest.MonkeyPatch, error: float
 ) -> None:
     right = Stacked.trace
+    objective = life.objective()
+    objective(connection.lines.start)  # compared with the plain module by now
 
     def wrong(self: Stacked, *arguments: Any) -> Any:
         for name, outputs in right(self, *arguments):
@@ -130,7 +132,7 @@ def test_a_wrong_engine_is_caught_at_the_ends(
 
     monkeypatch.setattr(Stacked, "trace", wrong)
     with pytest.raises(Unverified, match=r"line 0 does not reproduce its own end: .* stacked backend is wrong"):
-        walk(life.objective(), connection, grid(3))
+        walk(objective, connection, grid(3))
 
 
 def test_an_objective_that_changes_is_caught(life: Life, connection: Connection) -> None:

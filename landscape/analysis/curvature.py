@@ -7,6 +7,7 @@ not in it.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -14,8 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from landscape.chunks import Chunk
+from landscape.data import Stream
 from landscape.errors import LandscapeError
-from landscape.objective import Chunk, Objective
+from landscape.objective import Objective
 from landscape.params import Stack
 from landscape.progress import Progress
 
@@ -142,7 +145,7 @@ class Hessian:
         self.count, self.parameters = 0, part.parameters
         self._name, self._on_product = name, on_product
         self._where = objective, index, part
-        one_chunk = objective.chunk is not None and objective.chunk.samples >= len(objective.data)
+        one_chunk = objective.chunk is not None and objective.chunk.samples >= _samples(objective)
         self._kept = list(_gradients(*self._where)) if one_chunk else None
 
     def products(self, vectors: Float[Tensor, "vector parameter"]) -> Float[Tensor, "vector parameter"]:
@@ -173,8 +176,13 @@ def each_hessian(
 def _alone(objective: Objective) -> Objective:
     """The objective with each member a chunk of its own, of as many samples as a chunk of several would take."""
     assert objective.chunk is not None
-    samples = min(len(objective.data), objective.chunk.samples * objective.chunk.members)
+    samples = int(min(_samples(objective), objective.chunk.samples * objective.chunk.members))
     return dataclasses.replace(objective, chunk=Chunk(1, samples))
+
+
+def _samples(objective: Objective) -> float:
+    """Number of samples in memory; of streamed data no bound is known."""
+    return math.inf if isinstance(objective.data, Stream) else len(objective.data)
 
 
 def _chunked(objective: Objective, stack: Stack) -> Objective:
@@ -194,7 +202,7 @@ def _chunk_products(
 
 def _gradients(objective: Objective, index: Tensor, part: Stack) -> Iterator[tuple[Tensor, Tensor]]:
     """Parameters and gradient, [member, parameter], as a graph for each chunk of samples."""
-    for batch in objective._sample_chunks(objective.data.members(index)):
+    for batch in objective.batches():
         flat = part.flatten().detach().requires_grad_()
         leaves = dataclasses.replace(part.unflatten(flat), buffers=part.buffers)
         with torch.enable_grad():
