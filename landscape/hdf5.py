@@ -21,6 +21,9 @@ __all__ = ["Kind", "Source", "create", "kind_of", "reading", "sources_of", "tabl
 _SEAL_BYTES = 512
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
+#: Kinds of files that there are.
+_KINDS = ("curves", "surface")
+
 #: Step or seed of a source that has none. Real ones are never negative.
 _NONE = -1
 
@@ -88,7 +91,7 @@ def kind_of(path: Path) -> str | None:
             first, _, _ = file.read(_SEAL_BYTES).partition(b"\n")
     except OSError as error:
         raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
-    return first.removeprefix(b"landscape ").decode() if first.startswith(b"landscape ") and first.isascii() else None
+    return next((kind for kind in _KINDS if first == f"landscape {kind}".encode()), None)
 
 
 def create(file: h5py.File, name: str, array: np.ndarray, axes: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from landscape.errors import Mismatch
 from landscape.files import differences, read_json, write_json
@@ -14,6 +14,7 @@ from landscape.progress import Progress
 __all__ = ["Part", "Shards"]
 
 
+@runtime_checkable
 class Part(Protocol):
     """Some consecutive items of a result."""
 

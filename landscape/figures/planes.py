@@ -37,8 +37,8 @@ _LEVELS = 18
 _STRETCH = 4.0
 #: Inches: the longer side of the contours, and what stands beside and above them.
 _SIDE, _BESIDE, _AROUND = 4.2, 1.5, 0.75
-#: Sides of a dot on which its name may stand, the best first: right of it or left, and above or below.
-_SIDES = [side for side in itertools.product((1, -1, 0), (1, -1, 0)) if any(side)]
+#: Sides of a dot on which its name may stand, the best first: right of it (1) or left (-1), above or below.
+_SIDES = ((1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
 #: A dark line around what is white, so that it shows on every colour.
 _OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=2.6, foreground=INK)]
 #: Order of drawing.
@@ -315,6 +315,6 @@ def _where(surface: Surface) -> str:
         return (
             f"on the plane through {path[-1].name} of {plane['places'][0]} that lies closest to all its {len(path)} "
             f"checkpoints: it holds {100 * sum(plane['explained']):.3g} % of their squared distances from that step. "
-            f"The checkpoints are projected: they lie up to {farthest:.3g} off the plane, and their own loss is another"
+            f"The checkpoints are projected: they lie up to {farthest:.3g} off the plane, where losses differ"
         )
     return "on a plane"
