@@ -62,20 +62,25 @@ class _Scale:
             raise LandscapeError("no loss on the plane is finite: choose other points, or a smaller range")
         positive = finite[finite > 0]
         if finite.min() < 0 or not len(positive) or finite.max() <= _LOG_RATIO * finite.min():
-            even = MaxNLocator(_LEVELS, steps=[1, 2, 2.5, 5, 10]).tick_values(finite.min(), finite.max())
+            low, high = float(finite.min()), float(finite.max())
+            if high - low <= 1e-9 * abs(high):  # as good as constant: rounding is no landscape
+                low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+            even = MaxNLocator(_LEVELS, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
             return cls(False, np.asarray(even), False)
         low, high = np.log10(positive.min()), np.log10(positive.max())
-        each = next((n for n in (5, 4, 3, 2) if n * (high - low) <= _LEVELS), 1)
+        # Levels a decade, or decades a level.
+        each = next((n for n in (5, 4, 3, 2, 1) if n * (high - low) <= _LEVELS), 1 / np.ceil((high - low) / _LEVELS))
         levels = np.arange(np.floor(each * low), np.ceil(each * high) + 1) / each
+        levels = levels if len(levels) > 1 else levels[0] + np.array([0.0, 1.0])
         zeros = bool((finite == 0).any())
         if zeros:
-            levels = np.concatenate([[np.log10(_floor([finite]))], levels])
-        return cls(True, levels if len(levels) > 1 else levels + np.array([0.0, 1.0]), zeros)
+            levels = np.concatenate([[np.log10(_floor([finite]))], levels[levels > np.log10(_floor([finite]))]])
+        return cls(True, levels, zeros)
 
     def __call__(self, losses: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Heights of losses; what is not finite is NaN."""
         finite = np.where(np.isfinite(losses), losses, np.nan)
-        return np.log10(np.maximum(finite, 10 ** self.levels[0])) if self.log else finite
+        return np.asarray(np.log10(np.maximum(finite, 10 ** self.levels[0]))) if self.log else finite
 
     @property
     def norm(self) -> Normalize:
@@ -89,7 +94,7 @@ class _Scale:
             places = MaxNLocator(most).tick_values(low, high)
             return {float(place): f"{place:g}" for place in places if low <= place <= high}
         powers = np.arange(np.ceil(low - 1e-9), np.floor(high + 1e-9) + 1)
-        ticks = {float(k): f"$10^{{{k:.0f}}}$" for k in powers[:: 1 + len(powers) // most]}
+        ticks = {float(k): f"$10^{{{int(k)}}}$" for k in powers[:: 1 + len(powers) // most]}
         if len(powers) < 3:
             between = (np.log10(factor) + k for factor in (1, 2, 5) for k in np.arange(np.floor(low), high))
             ticks = {float(k): f"{10**k:.3g}" for k in between if low - 1e-9 <= k <= high + 1e-9}
@@ -114,7 +119,7 @@ def contours(ax: Axes, surface: Surface, *, unit: str | None = None) -> Axes:
     masked = np.ma.masked_invalid(heights)
     filled = ax.contourf(x, y, masked, scale.levels, cmap=_MAP, norm=scale.norm, zorder=_FILL)
     ax.contour(
-        x, y, masked, scale.levels, colors="white", linestyles="solid", linewidths=0.5, alpha=0.45, zorder=_LINES
+        x, y, masked, scale.levels[1:], colors="white", linestyles="solid", linewidths=0.5, alpha=0.45, zorder=_LINES
     )
     # Within the axes' frame, so that it stays as high as they are when they have one scale.
     bar = ax.figure.colorbar(filled, cax=ax.inset_axes((1.03, 0, 0.035, 1)))
@@ -280,11 +285,11 @@ def _caption(surface: Surface, *, flat: bool) -> str:
     loss = f"Loss on {surface.attributes.get('samples', 'some')} samples" if sampled else "Exact loss"
     log, shown = _Scale.of(surface).log, _shown(surface)
     missing, zeros = (~np.isfinite(surface.loss)).sum(), (surface.loss == 0).sum() if log else 0
-    dots = "in the colour of" if flat else "pale below dotted stems where the surface hides them, at"
+    dots = "in the colour of their own loss" if flat else "at their own loss; pale below a dotted stem: hidden"
     sentences = [
         f"{loss} {_where(surface)}.",
         f"Grid of {len(surface.x)} x {len(surface.y)} points; {'logarithmic' if log else 'linear'} scale.",
-        f"Dots: the networks, {dots} their own loss.",
+        f"Dots: the networks, {dots}." if shown else "",
         f"{'Hatched' if flat else 'Holes'}: the loss is not finite ({missing} points)." if missing else "",
         f"The loss is exactly zero at {zeros} points." if zeros else "",
         f"{len(surface.marks) - len(shown)} of {len(surface.marks)} networks lie outside of the ranges."

@@ -75,14 +75,14 @@ def surface_figure(
         ax.set_xlim(surface.x[0], surface.x[-1])
         ax.set_ylim(surface.y[0], surface.y[-1])
         sides = np.array([np.ptp(surface.x), np.ptp(surface.y)]) if _same_scale(surface) else np.ones(2)
-        ax.set_box_aspect((*(sides / sides.max()), _TALL), zoom=0.95)
+        ax.set_box_aspect((*(sides / sides.max()), _TALL), zoom=0.92)
         for axis, label in zip((ax.xaxis, ax.yaxis), _axes(surface), strict=True):
             axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             axis.set_label_text(label.partition(" (")[0])
         ax.set_zlabel(with_unit("loss", unit or surface.attributes.get("loss_unit")))
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
             axis.set_pane_color((1, 1, 1, 0))
-        ax.set_title(surface.attributes.get("title", ""), loc="center", y=0.98)
+        ax.set_title(surface.attributes.get("title", ""), loc="center", y=1.02)
         _stand_marks(ax, surface, shown, scale)
     return figure
 
