@@ -228,6 +228,14 @@ def test_heights_are_the_losses() -> None:
     assert len(drawn._faces) == 40 * 26
     wanted = np.log10((corners[:, 0] - 1) ** 2 + 4 * (corners[:, 1] - 0.5) ** 2 + 0.01)
     np.testing.assert_allclose(corners[:, 2], wanted, atol=1e-9)
+    # A face has the colour of its middle, not of one of its corners.
+    middle = np.array([np.mean(np.asarray(face)[:, 2]) for face in drawn._faces[:: 26 * 2]])
+    hue = figures.planes._MAP(_Scale.of(through()).norm(middle))[:, :3]
+    colors = drawn._facecolor3d[:: 26 * 2, :3]
+    brightness = colors.sum(1) / hue.sum(1)
+    np.testing.assert_allclose(colors, hue * brightness[:, None], atol=0.02)
+    assert (brightness <= 1).all()
+    assert (brightness > 0.6).all()
     assert names(ax).keys() == {"a", "b", "c"}
     assert "at their own loss; pale below a dotted stem: hidden" in caption(figure)
     own = [line.get_data_3d() for line in ax.lines if line.get_marker() == "o"]

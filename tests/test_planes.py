@@ -300,6 +300,17 @@ def test_labels_must_fit(parabola: Objective) -> None:
         evaluate(parabola, span_of(parabola), np.array([0.0, 1]), np.array([0.0, 1]), label(2))
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_surface(life: Life, run: Run) -> None:
+    plane = planes.through(*three(run.checkpoint().stack.select([0, 1, 2])))
+    x, y = Grid(points=(9, 6)).of(plane.marked)
+    here, there = (
+        evaluate(life.objective(device=device, dtype=torch.float64), plane, x, y, label(3))
+        for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(there.loss, here.loss, rtol=1e-10)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 
 

@@ -43,13 +43,16 @@ class _Points(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
 )
 @click.option("--through", nargs=3, metavar="A B C", help="The plane through three places; axes are L2 distances.")
 @click.option("--at", metavar="PLACE", help="The plane of two random directions at a place, as long as its weights.")
-@click.option("--random", "seed", type=click.IntRange(0, 2**62 - 1), metavar="SEED", help="Seed of those directions.")
+@click.option(
+    "--random", "seed", type=click.IntRange(min=0), metavar="SEED", help="Seed of those directions. [default: 0]"
+)
 @click.option("--trajectory", metavar="RUN#SEED", help="The plane closest to all steps of a run's member (PCA).")
 @click.option("--x", "x_range", type=RANGE, help="Range of x. [default: around the places; -1:1 with --at]")
-@click.option("--y", "y_range", type=RANGE, help="Range of y. [default: as that of x]")
+@click.option("--y", "y_range", type=RANGE, help="Range of y. [default: likewise]")
 @click.option(
     "--points",
     type=_Points(),
+    metavar="N|NXxNY",
     default="31x31",
     help="Points along x and y; the coordinates of places are added to them.",
 )

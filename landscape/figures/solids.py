@@ -62,8 +62,9 @@ def surface_figure(
         figure.add_axes(ax)
         ax.set_proj_type("ortho")
         ax.view_init(*(view or (_ELEVATION, _azimuth(heights))))
-        colors = _MAP(scale.norm(heights))
-        colors[..., :3] *= _light(surface, heights)[..., None]
+        faces = _faces(heights)
+        colors = _MAP(scale.norm(faces))
+        colors[..., :3] *= _faces(_light(surface, heights))[..., None]
         edges = {"linewidth": 0.15, "edgecolor": (1, 1, 1, 0.25), "antialiased": True}
         grid = np.meshgrid(surface.x, surface.y)
         drawn = ax.plot_surface(*grid, heights, facecolors=colors, rcount=151, ccount=151, shade=False, **edges)
@@ -85,6 +86,13 @@ def surface_figure(
         ax.set_title(surface.attributes.get("title", ""), loc="center", y=1.02)
         _stand_marks(ax, surface, shown, scale)
     return figure
+
+
+def _faces(corners: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
+    """The mean of each face's corners at its first; the last row and column begin no face."""
+    faces = corners.copy()
+    faces[:-1, :-1] = (corners[:-1, :-1] + corners[1:, :-1] + corners[:-1, 1:] + corners[1:, 1:]) / 4
+    return faces
 
 
 def _azimuth(heights: Float[np.ndarray, "y x"]) -> float:
