@@ -38,8 +38,8 @@ __all__ = [
     "slice_through",
 ]
 
-#: Points evaluated in one block of rows, and bytes of their parameters; at least a chunk of members.
-_BLOCK_POINTS, _BLOCK_BYTES = 8192, 2**28
+#: Chunks of members in one block of rows, and bytes of the parameters of those that are made at once; at least one.
+_BLOCK_CHUNKS, _BLOCK_BYTES = 16, 2**28
 
 #: At most this many marked networks are re-evaluated by the plain module.
 _CHECKED_MARKS = 256
@@ -162,7 +162,8 @@ def _rows(
         **provenance.stamp(),
     }
     size = _block(objective, plane.origin)
-    rows = max(1, size // len(x))
+    assert objective.chunk is not None
+    rows = max(1, _BLOCK_CHUNKS * objective.chunk.members // len(x))
     for begin in range(first, len(y), rows):
         here = y[begin : begin + rows]
         # Row by row: x varies fastest.
@@ -185,8 +186,8 @@ def _rows(
 def _block(objective: Objective, origin: Stack) -> int:
     """Points evaluated at once: whole chunks, so that no filling up is wasted."""
     assert objective.chunk is not None
-    most = min(_BLOCK_POINTS, _BLOCK_BYTES // (origin.parameters * origin.dtype.itemsize))
-    return max(1, most // objective.chunk.members) * objective.chunk.members
+    fitting = _BLOCK_BYTES // (origin.parameters * origin.dtype.itemsize * objective.chunk.members)
+    return max(1, min(_BLOCK_CHUNKS, fitting)) * objective.chunk.members
 
 
 def _marks(objective: Objective, plane: Plane, labels: Sequence[Label]) -> list[Mark]:

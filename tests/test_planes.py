@@ -214,7 +214,7 @@ def span_of(objective: Objective, w: float = 1.0, b: float = -1.0) -> Plane:
 def test_a_surface_is_not_transposed(
     parabola: Objective, monkeypatch: pytest.MonkeyPatch, columns: int, rows: int
 ) -> None:
-    monkeypatch.setattr(slices, "_BLOCK_POINTS", 16)  # some rows a block, or several pieces a row
+    monkeypatch.setattr(slices, "_BLOCK_CHUNKS", 1)  # some rows a block, or several pieces a row
     x, y = planes.grid(columns, -1, 4, [0.0]), planes.grid(rows, -3, 2, [0.0])
     told: list[tuple[int, int]] = []
     surface = evaluate(parabola, span_of(parabola), x, y, label(1), on_progress=lambda *now: told.append(now))
@@ -334,7 +334,7 @@ def interrupted(path: Path, after: int, *arguments: Any, **options: Any) -> None
 def test_an_interrupted_surface_goes_on_where_it_was(
     life: Life, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_seconds: float
 ) -> None:
-    monkeypatch.setattr(slices, "_BLOCK_POINTS", 16)
+    monkeypatch.setattr(slices, "_BLOCK_CHUNKS", 1)
     objective = dataclasses.replace(life.objective(), chunk=Chunk(16, 512))
     plane = planes.random(run.checkpoint().stack.select([0]), 0)
     x, y = Grid(points=(5, 20)).of(plane.marked)  # 21 rows, three a block
@@ -354,7 +354,7 @@ def test_an_interrupted_surface_goes_on_where_it_was(
 def test_kept_rows_of_another_plane_are_refused(
     life: Life, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slices, "_BLOCK_POINTS", 16)
+    monkeypatch.setattr(slices, "_BLOCK_CHUNKS", 1)
     objective = dataclasses.replace(life.objective(), chunk=Chunk(16, 512))
     stack = run.checkpoint().stack
     plane, other = (planes.random(stack.select([0]), seed) for seed in (0, 1))
@@ -506,7 +506,7 @@ def test_refusals_of_the_program(landscape: Program, arguments: tuple[str, ...],
 
 
 def test_an_interrupted_program_goes_on(landscape: Program, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slices, "_BLOCK_POINTS", 16)
+    monkeypatch.setattr(slices, "_BLOCK_CHUNKS", 1)
     command = ("plane", "--at", f"{run.path}#0", "--points", "5x60", "-o")
     told: list[int] = []
 
