@@ -16,7 +16,7 @@ from landscape.directions import Normalise
 from landscape.errors import LandscapeError, Mismatch, Unverified
 from landscape.files import digest, refuse_existing
 from landscape.hdf5 import Source
-from landscape.objective import Chunk, Objective
+from landscape.objective import Objective
 from landscape.params import Stack, concatenate, fingerprint
 from landscape.places import fitting, is_landmark, landmark, problem_of
 from landscape.planes import Marked, Plane
@@ -127,8 +127,9 @@ def evaluate_to_file(
     }
 
     def go_on(finished: Sequence[Surface]) -> Iterator[Surface]:
-        chunk = Chunk(**finished[0].attributes["chunk"]) if finished else objective.chunk
-        again = dataclasses.replace(objective, chunk=chunk)
+        assert objective.chunk is not None
+        kept = finished[0].attributes["chunk"] if finished else {}
+        again = dataclasses.replace(objective, chunk=dataclasses.replace(objective.chunk, **kept))
         return _rows(again, plane, x, y, labels, attributes=attributes, first=sum(map(len, finished)))
 
     surface = shards.gather(plan, go_on, total=len(y), force=force, seconds=shard_seconds, on_progress=on_progress)
@@ -210,7 +211,7 @@ def _plain_losses(objective: Objective, plane: Plane, marks: Sequence[Mark]) -> 
     """The plain module's losses of up to 256 marks, with which those of the engine have been compared."""
     losses = {}
     for mark in np.linspace(0, len(marks) - 1, min(len(marks), _CHECKED_MARKS)).astype(int).tolist():
-        losses[mark] = objective.plain(plane.marked.stack.state_dict(mark))["loss"]
+        losses[mark] = float(objective.plain(plane.marked.stack.state_dict(mark))["loss"])
         _require_same(objective, marks[mark], marks[mark].loss, losses[mark])
     return losses
 
