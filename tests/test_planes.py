@@ -276,10 +276,11 @@ def test_a_wrong_engine_is_caught_at_the_marks(
         for name, outputs in right(self, *arguments):
             yield name, outputs + error * (name == "net.0.4")
 
+    objective = life.objective()
     monkeypatch.setattr(Stacked, "trace", wrong)
     plane = planes.random(run.checkpoint().stack.select([0]), 0)
     with pytest.raises(Unverified, match=r"does not reproduce the network marked point 0: .* stacked backend is wrong"):
-        evaluate(life.objective(), plane, *Grid(points=(3, 2)).of(plane.marked), label(1))
+        evaluate(objective, plane, *Grid(points=(3, 2)).of(plane.marked), label(1))
 
 
 def test_a_transposed_plane_is_caught_at_the_marks(life: Life, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
