@@ -25,9 +25,10 @@ _VERBS = {
     "sweep": ("landscape.cli.sweep:command", "Train a grid over options: a run for every combination."),
     "import": ("landscape.cli.import_:command", "Make a run of other people's checkpoints."),
     "walk": ("landscape.cli.walk:command", "Evaluate the loss along straight lines between two points."),
+    "plane": ("landscape.cli.plane:command", "Evaluate the loss on a plane through points, or of random directions."),
     "verify": ("landscape.cli.verify:command", "Is every landmark of a problem what it says it is?"),
     "analyse": ("landscape.cli.analyse:command", "Barriers of a walk; outcomes and clusters of a run."),
-    "plot": ("landscape.cli.plot:command", "Draw walks, barriers, outcomes, clusters, success and rules."),
+    "plot": ("landscape.cli.plot:command", "Draw walks, planes, barriers, outcomes, clusters, success and rules."),
     "info": ("landscape.cli.info:command", "What is this file, who made it, and how?"),
 }
 

@@ -8,6 +8,7 @@ import click
 from landscape.cli.options import json_flag
 from landscape.errors import LandscapeError
 from landscape.files import json_text
+from landscape.hdf5 import kind_of
 
 __all__ = ["command"]
 
@@ -16,7 +17,7 @@ __all__ = ["command"]
 @click.argument("path", type=click.Path(path_type=Path))
 @json_flag
 def command(path: Path, print_json: bool) -> None:
-    """What is PATH, who made it, and how? Reads runs, curves and checkpoints, also foreign, and checks digests."""
+    """What is PATH, who made it, and how? Reads runs, checkpoints (also foreign), curves and surfaces; checks digests."""
     document = _describe(path)
     click.echo(json_text(document) if print_json else "\n".join(_lines(document)))
 
@@ -25,7 +26,7 @@ def _describe(path: Path) -> dict[str, Any]:
     if not (path.exists() or path.is_symlink()):
         raise LandscapeError(f"{path} does not exist")
     if path.suffix in (".h5", ".hdf5"):
-        return _curves(path)
+        return _surface(path) if kind_of(path) == "surface" else _curves(path)
     if path.is_dir() and (path / "sweep.json").exists():
         return _sweep(path)
     if path.is_dir() and (path / "run.json").exists():
@@ -45,6 +46,21 @@ def _curves(path: Path) -> dict[str, Any]:
         "alpha": f"{curves.alpha[0]:g} to {curves.alpha[-1]:g}",
         "variables": sorted(curves.values),
         **curves.attributes,
+    }
+
+
+def _surface(path: Path) -> dict[str, Any]:
+    from landscape.surfaces import Surface
+
+    surface = Surface.read(path)
+    return {
+        "kind": "surface over a plane",
+        "points": f"{len(surface.x)} x {len(surface.y)}",
+        "x": f"{surface.x[0]:g} to {surface.x[-1]:g}",
+        "y": f"{surface.y[0]:g} to {surface.y[-1]:g}",
+        "marks": {mark.name: f"loss {mark.loss:g} at {mark.x:g}, {mark.y:g}" for mark in surface.marks},
+        "variables": sorted(surface.values),
+        **surface.attributes,
     }
 
 

@@ -158,6 +158,8 @@ def _from_toml(param: click.Parameter, value: Any, negated: bool) -> Any:
         return [_axis_from_toml(key, values) for key, values in value.items()]
     if isinstance(value, list) and param.type in (SEEDS, BLOCKS, RANGE):
         return (":" if param.type is RANGE else ",").join(map(str, value))
+    if isinstance(value, list) and param.nargs > 1:
+        return list(map(str, value))
     if getattr(param, "multiple", False):
         return list(map(str, value)) if isinstance(value, list) else [str(value)]
     if isinstance(value, list | dict):

@@ -13,6 +13,7 @@ from landscape.cli.report import remark
 from landscape.curves import Curves
 from landscape.errors import LandscapeError
 from landscape.files import refuse_existing
+from landscape.surfaces import Surface
 
 __all__ = ["command"]
 
@@ -23,7 +24,7 @@ _definition = click.option(
 
 @click.group("plot")
 def command() -> None:
-    """Draw walks, barriers, outcomes, clusters, success and rules, each as PNG and SVG; prints the files' paths."""
+    """Draw walks, planes, barriers, outcomes, clusters, success, rules, as PNG and SVG; prints the files' paths."""
 
 
 @command.command("walk")
@@ -36,6 +37,17 @@ def _walk(files: tuple[Path, ...], x: Any, definition: str, caption: str | None,
     """Loss along the lines of each FILE (one panel each), with the barriers beside."""
     curves = [Curves.read(file) for file in files]
     _save(figures.walk_figure(curves, x=x, definition=definition, caption=caption), files[0].stem, **where)
+
+
+@command.command("plane")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--surface", "solid", is_flag=True, help="The loss as a height, in three dimensions.")
+@click.option("--caption", help="Text below the figure. [default: composed from the file]")
+@output("PNG or SVG file. [default: plots/FILE.png or plots/FILE-surface.png]")
+def _plane(file: Path, solid: bool, caption: str | None, **where: Any) -> None:
+    """Contours of the loss on the plane of FILE, with the networks marked on it."""
+    draw, name = (figures.surface_figure, f"{file.stem}-surface") if solid else (figures.plane_figure, file.stem)
+    _save(draw(Surface.read(file), caption=caption), name, **where)
 
 
 @command.command("barriers")

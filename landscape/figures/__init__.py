@@ -1,25 +1,31 @@
-"""Figures of curves, barriers, outcomes, clusters, rules and series. A function draws into `ax` and returns it.
+"""Figures of curves, surfaces, barriers, outcomes, clusters, rules and series.
 
-`page`, `walk_figure` and `series_figure` make figures, `save` writes them.
+A function draws into `ax` and returns it; `page`, `walk_figure`, `plane_figure`, `surface_figure` and
+`series_figure` make figures, `save` writes them.
 """
 
 from landscape.figures.pages import COLORS, page, save
+from landscape.figures.planes import contours, plane_figure
 from landscape.figures.runs import dendrogram, outcomes, rule_examples
 from landscape.figures.series import Series, series, series_figure, shares
+from landscape.figures.solids import surface_figure
 from landscape.figures.walks import barrier_distribution, walk_curves, walk_figure
 
 __all__ = [
     "COLORS",
     "Series",
     "barrier_distribution",
+    "contours",
     "dendrogram",
     "outcomes",
     "page",
+    "plane_figure",
     "rule_examples",
     "save",
     "series",
     "series_figure",
     "shares",
+    "surface_figure",
     "walk_curves",
     "walk_figure",
 ]

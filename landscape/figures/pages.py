@@ -55,7 +55,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     drawn = [each for ax in figure.axes for each in ax.collections]
     points = sum(len(path) for each in drawn if isinstance(each, LineCollection) for path in each.get_paths())
     for each in drawn:
-        each.set_rasterized(points > _VECTOR_POINTS)
+        each.set_rasterized(points > _VECTOR_POINTS or bool(each.get_rasterized()))
     png, svg = io.BytesIO(), io.StringIO()
     with matplotlib.style.context(STYLE):
         # Laid out once: a second time would move everything by a hair.

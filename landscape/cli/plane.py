@@ -1,0 +1,121 @@
+"""`landscape plane`: the loss on a two-dimensional slice."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from landscape.cli.options import RANGE, chosen_problem, computing, config_file, output, problem_choice, sampling
+from landscape.cli.report import Progress, remark_unfinished
+from landscape.errors import LandscapeError
+from landscape.slices import Evaluation, Grid, slice_along, slice_at, slice_through
+
+__all__ = ["command"]
+
+
+class _Points(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
+    """`31`, or `41x21`: points along x and along y."""
+
+    name = "N or NXxNY"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        pieces = str(value).split("x")
+        numbers = [int(piece) for piece in pieces if piece.strip().isdecimal()]
+        if not 1 <= len(numbers) == len(pieces) <= 2:
+            self.fail(f"'{value}' is no grid: write 31, or 41x21 for 41 points along x and 21 along y", param, ctx)
+        if not 2 <= min(numbers) <= max(numbers) <= 100_001:
+            self.fail(f"'{value}' has an axis of fewer than 2 points, or of more than 100001", param, ctx)
+        return numbers[0], numbers[-1]
+
+
+@click.command(
+    "plane",
+    epilog="""\b
+        Examples:
+          landscape plane --through presolve 'checkpoints/first#3' 'checkpoints/first#7'
+          landscape plane --at 'checkpoints/first#3' --random 0 --points 51
+          landscape plane --at presolve --random 1 --x -0.5:0.5 --y -0.5:0.5 --problem life
+          landscape plane --trajectory 'checkpoints/first#3' --points 61x41
+          landscape plot plane analyses/plane-first-3--random-0.h5""",
+)
+@click.option("--through", nargs=3, metavar="A B C", help="The plane through three places; axes are L2 distances.")
+@click.option("--at", metavar="PLACE", help="The plane of two random directions at a place, as long as its weights.")
+@click.option(
+    "--random", "seed", type=click.IntRange(min=0), metavar="SEED", help="Seed of those directions. [default: 0]"
+)
+@click.option("--trajectory", metavar="RUN#SEED", help="The plane closest to all steps of a run's member (PCA).")
+@click.option("--x", "x_range", type=RANGE, help="Range of x. [default: around the places; -1:1 with --at]")
+@click.option("--y", "y_range", type=RANGE, help="Range of y. [default: likewise]")
+@click.option(
+    "--points",
+    type=_Points(),
+    metavar="N|NXxNY",
+    default="31x31",
+    help="Points along x and y; the coordinates of places are added to them.",
+)
+@click.option(
+    "--normalise",
+    type=click.Choice(["filter", "layer", "none"]),
+    default="filter",
+    help="Random directions have the norms of the weights filter by filter, layer by layer, or are standard normal.",
+)
+@sampling
+@problem_choice
+@computing
+@output("HDF5 file. [default: analyses/plane-PLACES.h5]")
+@config_file
+def command(
+    through: tuple[str, str, str] | None,
+    at: str | None,
+    seed: int | None,
+    trajectory: str | None,
+    x_range: tuple[float, float] | None,
+    y_range: tuple[float, float] | None,
+    points: tuple[int, int],
+    normalise: Any,
+    boards: int | None,
+    sample_seed: int,
+    problem: str | None,
+    options: tuple[str, ...],
+    device: str,
+    dtype: str,
+    output: Path | None,
+    force: bool,
+) -> None:
+    """Evaluate the loss on a plane: through three places, of two random directions, or along a training.
+
+    A place is a landmark of the problem (presolve), RUN/#seed, RUN/@step#seed, or a checkpoint file. Prints the file
+    with the surface. An interrupted evaluation goes on when the same command is given again.
+    """
+    if sum(place is not None for place in (through, at, trajectory)) != 1:
+        raise click.UsageError("choose one plane: --through A B C, --at PLACE --random SEED, or --trajectory RUN#SEED")
+    if seed is not None and at is None:
+        raise click.UsageError("--random goes with --at PLACE")
+    how = Evaluation(
+        grid=Grid(points=points, x=x_range, y=y_range),
+        samples=boards,
+        sample_seed=sample_seed,
+        device=device,
+        dtype=getattr(torch, dtype),
+        output=output,
+        force=force,
+        on_progress=Progress("plane", "rows"),
+    )
+    chosen = chosen_problem(problem, options)
+    try:
+        if through:
+            remark_unfinished(*through)
+            path = slice_through(*through, problem=chosen, how=how)
+        elif at:
+            remark_unfinished(at)
+            path = slice_at(at, seed=seed or 0, normalise=normalise, problem=chosen, how=how)
+        else:
+            assert trajectory is not None
+            remark_unfinished(trajectory)
+            path = slice_along(trajectory, problem=chosen, how=how)
+    except KeyboardInterrupt as error:
+        raise LandscapeError("interrupted: repeat the same command to go on with the finished rows") from error
+    click.echo(path)

@@ -1,0 +1,157 @@
+"""Surfaces over planes as heights in three dimensions."""
+
+from collections.abc import Callable, Sequence
+
+import matplotlib.style
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.mplot3d import Axes3D, proj3d
+from scipy.interpolate import RegularGridInterpolator
+
+from landscape.figures.pages import FAINT, INK, STYLE, sheet, with_unit
+from landscape.figures.planes import (
+    _DOTS,
+    _FILL,
+    _MAP,
+    _OUTLINE,
+    _PATH,
+    _axes,
+    _caption,
+    _name,
+    _same_scale,
+    _Scale,
+    _shown,
+    _texts,
+)
+from landscape.surfaces import Mark, Surface
+
+__all__ = ["surface_figure"]
+
+#: Height of the box, as a share of its longer side.
+_TALL = 0.5
+#: Elevation, and azimuths to choose from, none along an axis; degrees.
+_ELEVATION, _AZIMUTHS = 40.0, (-60, -120, -30, -150, 60, 30, 120, 150)
+
+
+def surface_figure(
+    surface: Surface,
+    *,
+    caption: str | None = None,
+    unit: str | None = None,
+    view: tuple[float, float] | None = None,
+) -> Figure:
+    """The loss as a height over the plane, on a logarithmic scale where the losses differ much.
+
+    Seen from `view` (elevation and azimuth in degrees), else from where the surface is low and hides little. What is
+    not finite is a hole. A mark stands at the height of the network's own loss; where the surface hides it, it is pale,
+    and a dotted line rises from it to where it can be seen. Raises `LandscapeError` if no loss is finite.
+    """
+    shown = _shown(surface)
+    scale = _Scale.of(surface)
+    heights = scale(surface.loss)
+    with matplotlib.style.context([STYLE, {"grid.color": FAINT, "grid.linewidth": 0.4}]):
+        text = _caption(surface, flat=False) if caption is None else caption
+        figure, (flat,) = sheet((6.4, 4.5), text, 1)
+        place = flat.get_subplotspec()
+        assert place is not None
+        flat.remove()
+        ax = Axes3D(figure, computed_zorder=False)
+        ax.set_subplotspec(place)
+        figure.add_axes(ax)
+        ax.set_proj_type("ortho")
+        ax.view_init(*(view or (_ELEVATION, _azimuth(heights))))
+        faces = _faces(heights)
+        colors = _MAP(scale.norm(faces))
+        colors[..., :3] *= _faces(_light(surface, heights))[..., None]
+        edges = {"linewidth": 0.15, "edgecolor": (1, 1, 1, 0.25), "antialiased": True}
+        grid = np.meshgrid(surface.x, surface.y)
+        drawn = ax.plot_surface(*grid, heights, facecolors=colors, rcount=151, ccount=151, shade=False, **edges)
+        drawn.set_zorder(_FILL)
+        drawn.set_rasterized(True)
+        ticks = scale.ticks()
+        ax.set_zticks(list(ticks), list(ticks.values()))
+        ax.set_zlim(scale.levels[0], scale.levels[-1])
+        ax.set_xlim(surface.x[0], surface.x[-1])
+        ax.set_ylim(surface.y[0], surface.y[-1])
+        sides = np.array([np.ptp(surface.x), np.ptp(surface.y)]) if _same_scale(surface) else np.ones(2)
+        ax.set_box_aspect((*(sides / sides.max()), _TALL), zoom=0.92)
+        for axis, label in zip((ax.xaxis, ax.yaxis), _axes(surface), strict=True):
+            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+            axis.set_label_text(label.partition(" (")[0])
+        ax.set_zlabel(with_unit("loss", unit or surface.attributes.get("loss_unit")))
+        for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+            axis.set_pane_color((1, 1, 1, 0))
+        ax.set_title(surface.attributes.get("title", ""), loc="center", y=1.02)
+        _stand_marks(ax, surface, shown, scale)
+    return figure
+
+
+def _faces(corners: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
+    """The mean of each face's corners at its first; the last row and column begin no face."""
+    faces = corners.copy()
+    faces[:-1, :-1] = (corners[:-1, :-1] + corners[1:, :-1] + corners[:-1, 1:] + corners[1:, 1:]) / 4
+    return faces
+
+
+def _azimuth(heights: Float[np.ndarray, "y x"]) -> float:
+    """The one of eight views, none along an axis, that looks over the lowest side of the surface."""
+    known = np.where(np.isfinite(heights), heights, np.nanmean(heights))
+    rows, columns = (np.linspace(-1, 1, size) for size in known.shape)
+    slope = np.array([(known * columns).mean(), (known * rows[:, None]).mean()])
+    views = np.radians(_AZIMUTHS)
+    return float(np.degrees(views[np.argmin(np.round(np.stack([np.cos(views), np.sin(views)], 1) @ slope, 12))]))
+
+
+def _light(surface: Surface, heights: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
+    """Brightness of the surface under a light from the upper left, 1 where it falls on it straight."""
+    box = np.nan_to_num(heights, nan=np.nanmin(heights)) / (np.ptp(heights[np.isfinite(heights)]) or 1.0)
+    slopes = np.gradient(box, surface.y / np.ptp(surface.y), surface.x / np.ptp(surface.x))
+    normal = np.stack([-slopes[1], -slopes[0], np.full_like(box, 2.0)])
+    light = np.array([-1.0, 1.0, 2.0]) / np.sqrt(6)
+    cosine = np.tensordot(light, normal / np.linalg.norm(normal, axis=0), axes=1)
+    return np.asarray(0.7 + 0.3 * np.clip(cosine, 0, 1))
+
+
+def _stand_marks(ax: Axes3D, surface: Surface, shown: Sequence[Mark], scale: _Scale) -> None:
+    """Marks at the height of their own loss, with the trajectory's line through them, and names."""
+    own = {id(mark): float(scale(np.array(mark.loss))) for mark in surface.marks}
+    line = np.array([(mark.x, mark.y, own[id(mark)]) for mark in surface.trajectory]).reshape(-1, 3)
+    ax.plot(*line.T, color="white", lw=1.2, path_effects=_OUTLINE, zorder=_PATH)
+    standing = [mark for mark in shown if np.isfinite(own[id(mark)])]
+    rise = _rise(ax, surface, scale(surface.loss))
+    for mark in standing:
+        height = own[id(mark)]
+        hidden = rise(mark.x, mark.y, height)
+        if hidden > 0:
+            stem = [height, height + hidden]
+            ax.plot([mark.x] * 2, [mark.y] * 2, stem, color=INK, lw=0.9, ls=":", zorder=_PATH, gid="stem")
+        look = {"ms": 5, "mfc": _MAP(scale.norm(height)), "mec": "white", "mew": 1.0, "path_effects": _OUTLINE}
+        ax.plot([mark.x], [mark.y], [height], "o", zorder=_DOTS, alpha=0.6 if hidden > 0 else 1.0, **look)
+    figure = ax.figure
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()  # sets the projection
+    flat = {id(mark): proj3d.proj_transform(mark.x, mark.y, own[id(mark)], ax.M)[:2] for mark in standing}
+    path = [proj3d.proj_transform(*place, ax.M)[:2] for place in line]
+    _name(ax, [(flat[id(mark)], text, True) for mark, text, needed in _texts(surface, standing) if needed], path)
+
+
+def _rise(ax: Axes3D, surface: Surface, heights: Float[np.ndarray, "y x"]) -> Callable[[float, float, float], float]:
+    """How far above a place it is first seen over the surface, or 0 where it is seen itself; holes hide nothing."""
+    azimuth, elevation = np.radians(ax.azim), np.radians(ax.elev)
+    low, high = ax.get_zlim()
+    sides = np.array([np.ptp(surface.x), np.ptp(surface.y)])
+    across = sides.max() if _same_scale(surface) else sides
+    towards = np.array([np.cos(azimuth), np.sin(azimuth)]) * across
+    climb = np.tan(elevation) * (high - low) / _TALL
+    over = RegularGridInterpolator((surface.y, surface.x), np.nan_to_num(heights, nan=low - 1e6), bounds_error=False)
+
+    def rise(x: float, y: float, height: float) -> float:
+        # From a little before the place on, because it lies on the surface itself.
+        steps = np.linspace(0.01, 1.5, 300)
+        above = over(np.stack([y + steps * towards[1], x + steps * towards[0]], axis=1)) - height - steps * climb
+        hidden = float(np.nan_to_num(above).max())  # NaN beyond the surface
+        return hidden if hidden > 0.01 * (high - low) else 0.0
+
+    return rise

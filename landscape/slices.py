@@ -1,0 +1,364 @@
+"""The engine of planes: plane x grid x objective -> surface, in blocks of whole rows, resumable."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape import planes, provenance
+from landscape.allocator import keep_freed_memory
+from landscape.directions import Normalise
+from landscape.errors import LandscapeError, Mismatch, Unverified
+from landscape.files import digest, refuse_existing
+from landscape.hdf5 import Source
+from landscape.objective import Objective
+from landscape.params import Stack, concatenate, fingerprint
+from landscape.places import fitting, is_landmark, landmark, problem_of
+from landscape.planes import Marked, Plane
+from landscape.problem import Problem
+from landscape.progress import Progress
+from landscape.shards import Shards
+from landscape.store import Checkpoint, Run, load
+from landscape.surfaces import Mark, Surface, join
+from landscape.walk import TOLERANCE, _computation, _short
+
+__all__ = [
+    "Evaluation",
+    "Grid",
+    "Label",
+    "evaluate",
+    "evaluate_to_file",
+    "slice_along",
+    "slice_at",
+    "slice_through",
+]
+
+#: Chunks of members in one block of rows, and bytes of the parameters of those that are made at once; at least one.
+_BLOCK_CHUNKS, _BLOCK_BYTES = 16, 2**28
+
+#: At most this many marked networks are re-evaluated by the plain module.
+_CHECKED_MARKS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """What a marked network is called, where it came from, and its place on the trajectory if it lies on one."""
+
+    name: str
+    source: Source
+    trajectory: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Points along x and y, and their ranges in units of the axes; None: around what is marked, or -1 to 1."""
+
+    points: tuple[int, int] = (31, 31)
+    x: tuple[float, float] | None = None
+    y: tuple[float, float] | None = None
+
+    def of(self, marked: Marked) -> tuple[Float[np.ndarray, " x"], Float[np.ndarray, " y"]]:
+        """Coordinates of the columns and of the rows; those of the marks that lie on the plane are among them."""
+        on_plane = (marked.off_plane == 0).cpu().numpy()
+        axes = zip(self.points, (self.x, self.y), planes.span(marked), (marked.x, marked.y), strict=True)
+        x, y = (
+            planes.grid(count, *(given or default), places=place.cpu().numpy()[on_plane])
+            for count, given, default, place in axes
+        )
+        return x, y
+
+
+def evaluate(
+    objective: Objective,
+    plane: Plane,
+    x: Float[np.ndarray, " x"],
+    y: Float[np.ndarray, " y"],
+    labels: Sequence[Label],
+    *,
+    attributes: Mapping[str, Any] | None = None,
+    on_progress: Progress = lambda done, total: None,
+) -> Surface:
+    """Evaluate the objective at each point of a grid on the plane; `labels` name its marks, `attributes` are kept.
+
+    Checked on the way: the objective gives the same numbers twice, and at marked networks, where the grid has a point
+    at them, the surface agrees with the plain module's own forward within `walk.TOLERANCE` (up to 256 marks, evenly
+    spaced; elsewhere their own loss does). Raises `Unverified` otherwise. `on_progress` is told of rows.
+    """
+    parts = []
+    for part in _rows(objective, plane, x, y, labels, attributes=attributes):
+        parts.append(part)
+        on_progress(sum(map(len, parts)), len(y))
+    return join(parts)
+
+
+def evaluate_to_file(
+    path: Path,
+    objective: Objective,
+    plane: Plane,
+    x: Float[np.ndarray, " x"],
+    y: Float[np.ndarray, " y"],
+    labels: Sequence[Label],
+    *,
+    attributes: Mapping[str, Any] | None = None,
+    force: bool = False,
+    shard_seconds: float = 10.0,
+    on_progress: Progress = lambda done, total: None,
+) -> Surface:
+    """`evaluate`, written to an HDF5 file.
+
+    Long work keeps its finished rows in `FILE.parts/` every `shard_seconds`, and when it is interrupted. Evaluating
+    again goes on from there with the same chunk sizes; raises `Mismatch`, saying what differs, if what is kept belongs
+    to other work. An existing file is replaced only with `force`.
+    """
+    refuse_existing(path, force=force)
+    shards = Shards(path.with_name(path.name + ".parts"), unit="rows", read=Surface.read, join=join)
+    stacks = {"origin": plane.origin, "along": plane.x_direction, "across": plane.y_direction}
+    stacks["marked"] = plane.marked.stack
+    plan = {
+        "plane": {name: fingerprint({**stack.tensors, **stack.buffers}) for name, stack in stacks.items()},
+        "grid": digest({"x": x, "y": y}),
+        "objective": dict(attributes or {}),
+        "computation": _computation(objective),
+    }
+
+    def go_on(finished: Sequence[Surface]) -> Iterator[Surface]:
+        assert objective.chunk is not None
+        kept = finished[0].attributes["chunk"] if finished else {}
+        again = dataclasses.replace(objective, chunk=dataclasses.replace(objective.chunk, **kept))
+        return _rows(again, plane, x, y, labels, attributes=attributes, first=sum(map(len, finished)))
+
+    surface = shards.gather(plan, go_on, total=len(y), force=force, seconds=shard_seconds, on_progress=on_progress)
+    surface.write(path)
+    shards.remove()
+    return surface
+
+
+def _rows(
+    objective: Objective,
+    plane: Plane,
+    x: Float[np.ndarray, " x"],
+    y: Float[np.ndarray, " y"],
+    labels: Sequence[Label],
+    *,
+    attributes: Mapping[str, Any] | None,
+    first: int = 0,
+) -> Iterator[Surface]:
+    """The surface on consecutive rows from row `first` on, a block at a time."""
+    if len(labels) != len(plane.marked):
+        raise Mismatch(f"{len(plane.marked)} marked networks and {len(labels)} labels")
+    keep_freed_memory()
+    plane = plane.to(objective.device, objective.dtype)
+    objective.check_deterministic(plane.origin)
+    marks = _marks(objective, plane, labels)
+    checked = _plain_losses(objective, plane, marks)
+    header = {
+        **(attributes or {}),
+        **_computation(objective),
+        "mark_check": {"marks": len(checked), "relative_tolerance": TOLERANCE[objective.dtype]},
+        **provenance.stamp(),
+    }
+    size = _block(objective, plane.origin)
+    assert objective.chunk is not None
+    rows = max(1, _BLOCK_CHUNKS * objective.chunk.members // len(x))
+    for begin in range(first, len(y), rows):
+        here = y[begin : begin + rows]
+        # Row by row: x varies fastest.
+        across, along = (torch.as_tensor(each.ravel()) for each in np.meshgrid(here, x, indexing="ij"))
+        pieces = [
+            objective(plane.at(along[start : start + size], across[start : start + size]))
+            for start in range(0, len(along), size)
+        ]
+        values = {
+            name: torch.cat([piece[name] for piece in pieces]).view(len(here), len(x)).cpu().numpy()
+            for name in pieces[0]
+        }
+        for mark, plain in checked.items():
+            row, column = np.flatnonzero(here == marks[mark].y), np.flatnonzero(x == marks[mark].x)
+            if len(row) and len(column) and marks[mark].off_plane == 0:
+                _require_same(objective, marks[mark], float(values["loss"][row[0], column[0]]), plain)
+        yield Surface(x=x, y=here, values=values, marks=marks, attributes=header)
+
+
+def _block(objective: Objective, origin: Stack) -> int:
+    """Points evaluated at once: whole chunks, so that no filling up is wasted."""
+    assert objective.chunk is not None
+    fitting = _BLOCK_BYTES // (origin.parameters * origin.dtype.itemsize * objective.chunk.members)
+    return max(1, min(_BLOCK_CHUNKS, fitting)) * objective.chunk.members
+
+
+def _marks(objective: Objective, plane: Plane, labels: Sequence[Label]) -> list[Mark]:
+    """The marks with their own losses and those of the points of the plane below them."""
+    marked, size = plane.marked, _block(objective, plane.origin)
+    own, plane_loss = [], []
+    for start in range(0, len(marked), size):
+        part = slice(start, start + size)
+        own.append(objective(marked.stack.select(part))["loss"])
+        plane_loss.append(objective(plane.at(marked.x[part], marked.y[part]))["loss"])
+    columns: list[Tensor] = [marked.x, marked.y, torch.cat(own), torch.cat(plane_loss), marked.off_plane]
+    rows = zip(*(column.double().tolist() for column in columns), strict=True)
+    return [
+        Mark(label.name, x, y, loss, below, off_plane, label.trajectory, label.source)
+        for label, (x, y, loss, below, off_plane) in zip(labels, rows, strict=True)
+    ]
+
+
+def _plain_losses(objective: Objective, plane: Plane, marks: Sequence[Mark]) -> dict[int, float]:
+    """The plain module's losses of up to 256 marks, with which those of the engine have been compared."""
+    losses = {}
+    for mark in np.linspace(0, len(marks) - 1, min(len(marks), _CHECKED_MARKS)).astype(int).tolist():
+        losses[mark] = float(objective.plain(plane.marked.stack.state_dict(mark))["loss"])
+        _require_same(objective, marks[mark], marks[mark].loss, losses[mark])
+    return losses
+
+
+def _require_same(objective: Objective, mark: Mark, loss: float, plain: float) -> None:
+    """Raise `Unverified` unless the engine's loss at a mark is the plain module's own."""
+    tolerance = TOLERANCE[objective.dtype]
+    if not np.isclose(loss, plain, rtol=tolerance, atol=tolerance * 1e-2, equal_nan=True):
+        raise Unverified(
+            f"the plane does not reproduce the network marked {mark.name}: it has loss {loss:.9g} at x {mark.x:g}, "
+            f"y {mark.y:g}, the plain module {plain:.9g}. The {objective.network.backend} backend is wrong for this "
+            "model: please report it"
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How a slice is evaluated, and the file that it goes to; `output` None: a name in `analyses/`."""
+
+    grid: Grid = Grid()
+    samples: int | None = None
+    sample_seed: int = 0
+    device: str | torch.device = "cpu"
+    dtype: torch.dtype = torch.float32
+    output: Path | None = None
+    force: bool = False
+    on_progress: Progress = lambda done, total: None
+
+    def objective(self, problem: Problem) -> Objective:
+        """The problem's objective, computed in this way."""
+        return problem.objective(**self.settings)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What an objective, and the verification of a landmark, are made with."""
+        return {"device": self.device, "dtype": self.dtype, "samples": self.samples, "seed": self.sample_seed}
+
+
+def slice_through(a: str, b: str, c: str, *, problem: Problem | None = None, how: Evaluation | None = None) -> Path:
+    """Evaluate the plane through three places and write the surface to a file; returns its path.
+
+    A place is a landmark's name or what `store.load` reads; the problem is that of the checkpoints unless one is given.
+    Raises `Unverified` for a landmark that does not solve it, `Mismatch` for a checkpoint of another architecture or
+    for several members at a place, `LandscapeError` for one that holds NaN or for three on one line.
+    """
+    how, places = how or Evaluation(), (a, b, c)
+    problem, points = _points(places, problem, how)
+    sources = [point.sources[0] for point in points]
+    labels = [Label(name, source) for name, source in zip(_names(places, sources), sources, strict=True)]
+    about: dict[str, Any] = {"kind": "through", "places": list(places), "landmarks": _landmarks(problem, places)}
+    plane = planes.through(*(point.stack for point in points))
+    return _evaluated(problem, plane, labels, about, f"plane-{'--'.join(map(_short, places))}", how)
+
+
+def slice_at(
+    place: str,
+    *,
+    seed: int = 0,
+    normalise: Normalise = "filter",
+    problem: Problem | None = None,
+    how: Evaluation | None = None,
+) -> Path:
+    """The same for the plane of two random directions at a place."""
+    how = how or Evaluation()
+    problem, (point,) = _points([place], problem, how)
+    labels = [Label(name, point.sources[0]) for name in _names([place], point.sources)]
+    about: dict[str, Any] = {"kind": "random", "places": [place], "landmarks": _landmarks(problem, [place])}
+    about |= {"seed": seed, "normalise": normalise}
+    plane = planes.random(point.stack, seed, normalise=normalise)
+    return _evaluated(problem, plane, labels, about, f"plane-{_short(place)}--random-{seed}", how)
+
+
+def slice_along(place: str, *, problem: Problem | None = None, how: Evaluation | None = None) -> Path:
+    """The same for the plane closest to all checkpoints of one member of a run, RUN#seed, through its last."""
+    path, _, seed = place.partition("#")
+    folder = path.rstrip("/")
+    if not (Path(folder) / "run.json").exists():
+        raise LandscapeError(
+            f"{path} is no run (no run.json): a trajectory needs RUN#seed, such as checkpoints/first#0"
+        )
+    steps = Run.open(Path(folder)).steps()
+    found = [load(f"{folder}/@{step}" + (f"#{seed}" if seed else "")) for step in steps]
+    problem = problem or problem_of({place: found[0]} if found else {})
+    points = [fitting(problem, _require_single(place, checkpoint)) for checkpoint in found]
+    labels = [
+        Label(f"step {step}", point.sources[0], trajectory=order)
+        for order, (step, point) in enumerate(zip(steps, points, strict=True))
+    ]
+    plane = planes.trajectory(concatenate([point.stack for point in points]))
+    about: dict[str, Any] = {"kind": "trajectory", "places": [place], "landmarks": {}, "explained": plane.explained}
+    return _evaluated(problem, plane, labels, about, f"plane-{_short(place)}--trajectory", how or Evaluation())
+
+
+def _evaluated(
+    problem: Problem, plane: Plane, labels: Sequence[Label], about: Mapping[str, Any], name: str, how: Evaluation
+) -> Path:
+    """The file with the surface on a plane."""
+    objective = how.objective(problem)
+    path = how.output or Path("analyses") / f"{name}.h5"
+    attributes = {
+        "problem": {"name": problem.name, "config": problem.config()},
+        "title": problem.title(),
+        "plane": dict(about),
+        "sampled": objective.sampled,
+        "samples": objective.samples,
+        "sample_seed": how.sample_seed if objective.sampled else None,
+        "loss_unit": objective.unit,
+    }
+    x, y = how.grid.of(plane.marked)
+    evaluate_to_file(
+        path, objective, plane, x, y, labels, attributes=attributes, force=how.force, on_progress=how.on_progress
+    )
+    return path
+
+
+def _points(places: Sequence[str], problem: Problem | None, how: Evaluation) -> tuple[Problem, list[Checkpoint]]:
+    """The problem, and the single network at each place."""
+    loaded = {place: _require_single(place, load(place)) for place in places if not is_landmark(place)}
+    problem = problem or problem_of(loaded)
+    return problem, [
+        fitting(problem, loaded[place] if place in loaded else landmark(problem, place, **how.settings))
+        for place in places
+    ]
+
+
+def _require_single(place: str, checkpoint: Checkpoint) -> Checkpoint:
+    if len(checkpoint.stack) != 1:
+        raise Mismatch(
+            f"{place} has {len(checkpoint.stack)} members, and a plane is laid through single ones: choose one with "
+            "RUN/#seed"
+        )
+    return checkpoint
+
+
+def _landmarks(problem: Problem, places: Sequence[str]) -> dict[str, str]:
+    """Full names of the landmarks among places."""
+    return {place: problem.describe_landmark(place) for place in places if is_landmark(place)}
+
+
+def _names(places: Sequence[str], sources: Sequence[Source]) -> list[str]:
+    """What networks are called on a figure: as briefly as it tells them apart."""
+    short = [place if is_landmark(place) else source.label for place, source in zip(places, sources, strict=True)]
+    steps = [
+        name if source.step is None else f"{name}, step {source.step}"
+        for name, source in zip(short, sources, strict=True)
+    ]
+    return next((names for names in (short, steps) if len(set(names)) == len(names)), [*map(_short, places)])

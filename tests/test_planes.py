@@ -1,0 +1,533 @@
+"""Planes: coordinates against closed forms, marked points bit for bit, and surfaces that are not transposed."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from landscape import planes, slices
+from landscape.chunks import Chunk
+from landscape.directions import random_directions
+from landscape.errors import LandscapeError, Mismatch, Unverified
+from landscape.hdf5 import Source
+from landscape.objective import Objective
+from landscape.params import Stack, concatenate, stack_state_dicts
+from landscape.planes import Plane
+from landscape.problems.life import Life
+from landscape.slices import Evaluation, Grid, Label, evaluate, evaluate_to_file, slice_along, slice_at, slice_through
+from landscape.stacked import Stacked
+from landscape.store import Run
+from landscape.surfaces import Surface
+from landscape.train import Training, train
+
+Program = Callable[..., Result]
+
+
+def points(count: int, *, dtype: torch.dtype = torch.float32, size: int = 12) -> Stack:
+    generator = torch.Generator().manual_seed(count)
+    flat = torch.randn(count, size, generator=generator, dtype=torch.float64).to(dtype)
+    buffers = {"mean": torch.rand(count, 2, generator=generator), "batches": torch.arange(count)}
+    return dataclasses.replace(
+        Stack({"weight": flat[:, : size - 2].view(count, 2, -1), "bias": flat[:, size - 2 :]}), buffers=buffers
+    )
+
+
+def three(stack: Stack) -> tuple[Stack, Stack, Stack]:
+    a, b, c = (stack.select([k]) for k in range(3))
+    return a, b, c
+
+
+def label(count: int) -> list[Label]:
+    return [Label(f"point {k}", Source("x", None, k, "", "")) for k in range(count)]
+
+
+def bits(stack: Stack) -> bytes:
+    return b"".join(tensor.numpy().tobytes() for tensor in (*stack.tensors.values(), *stack.buffers.values()))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_axes_through_three_points_are_orthonormal(dtype: torch.dtype) -> None:
+    stack = points(3, dtype=dtype)
+    plane = planes.through(*three(stack))
+    along, across = (each.flatten()[0] for each in (plane.x_direction, plane.y_direction))
+    gram = torch.stack([along, across]) @ torch.stack([along, across]).T
+    torch.testing.assert_close(gram, torch.eye(2, dtype=torch.float64), atol=1e-14, rtol=0)
+    # Distances on the plane are distances in parameter space.
+    flat = stack.flatten().double()
+    places = torch.stack([plane.marked.x, plane.marked.y], 1)
+    torch.testing.assert_close(torch.cdist(places, places), torch.cdist(flat, flat), rtol=1e-12, atol=1e-12)
+    assert plane.marked.x[0] == plane.marked.y[0] == plane.marked.y[1] == 0
+    assert plane.marked.y[2] > 0
+
+
+@given(seed=st.integers(0, 1000), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_the_three_points_are_reproduced_bit_for_bit(seed: int, dtype: torch.dtype) -> None:
+    flat = torch.randn(3, 40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    flat[:, 0] = torch.tensor([-0.0, 1.0, 0.0])
+    stack = Stack({"w": flat}, {"mean": flat[:, :3] ** 2, "batches": torch.tensor([3, 4, 5])})
+    plane = planes.through(*three(stack))
+    assert bits(plane.at(plane.marked.x, plane.marked.y)) == bits(stack)
+
+
+def test_other_points_are_mixtures_buffers_too() -> None:
+    stack = points(3, dtype=torch.float64)
+    plane = planes.through(*three(stack))
+    generator = torch.Generator().manual_seed(0)
+    u, v = torch.rand(2, 50, generator=generator, dtype=torch.float64) * 4 - 2
+    weights = torch.stack([1 - u - v, u, v], 1)
+    places = weights @ torch.stack([plane.marked.x, plane.marked.y], 1)
+    found = plane.at(places[:, 0], places[:, 1])
+    torch.testing.assert_close(found.flatten(), weights @ stack.flatten(), rtol=1e-10, atol=1e-10)
+    mixed = (weights @ stack.buffers["mean"].double()).float()
+    torch.testing.assert_close(found.buffers["mean"], mixed, rtol=1e-5, atol=1e-6)
+    assert not found.buffers["batches"].any(), "whole numbers are those of the first point"
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.3, 0.7), (0.0, 1.0), (-2.0, 3.0)])
+def test_three_points_on_a_line(weights: tuple[float, float]) -> None:
+    for dtype in (torch.float32, torch.float64):
+        a, b = points(2, dtype=dtype).select([0]), points(2, dtype=dtype).select([1])
+        flat = weights[0] * a.flatten() + weights[1] * b.flatten()
+        c = dataclasses.replace(a.unflatten(flat), buffers=a.buffers)
+        with pytest.raises(LandscapeError, match="three points lie on one line, so they span no plane"):
+            planes.through(a, b, c)
+        with pytest.raises(LandscapeError, match="three points lie on one line"):
+            planes.through(a, a, b)
+    with pytest.raises(Mismatch, match="the first point and the third point are of different architectures"):
+        planes.through(a, b, Stack({"weight": torch.zeros(1, 3)}))
+
+
+def test_a_random_plane_is_that_of_two_directions() -> None:
+    origin = points(1)
+    plane = planes.random(origin, 3)
+    directions = random_directions(origin, [6, 7])
+    xs, ys = torch.tensor([0.0, 0.5, -1.0]), torch.tensor([0.0, 0.0, 2.0])
+    found = plane.at(xs, ys)
+    assert bits(found.select([0])) == bits(origin)
+    wanted = (
+        origin["weight"] + xs.view(3, 1, 1) * directions["weight"][:1] + ys.view(3, 1, 1) * directions["weight"][1:]
+    )
+    torch.testing.assert_close(found["weight"], wanted)
+    assert torch.equal(found["bias"], origin["bias"].expand(3, -1))
+    assert torch.equal(found.buffers["mean"], origin.buffers["mean"].expand(3, -1))
+    assert found.dtype == torch.float32
+    other = planes.random(origin, 4)
+    assert not torch.equal(other.x_direction["weight"], plane.y_direction["weight"])
+    with pytest.raises(LandscapeError, match="seed of a plane lies between 0 and"):
+        planes.random(origin, -1)
+
+
+def test_the_plane_of_a_trajectory_is_the_closest() -> None:
+    stack = points(9, dtype=torch.float64)
+    plane = planes.trajectory(stack)
+    differences = (stack.flatten() - stack.flatten()[-1]).double()
+    # By eigenvectors of the scatter matrix, another way than the code's.
+    values, vectors = torch.linalg.eigh(differences.T @ differences)
+    axes = vectors[:, [-1, -2]].T
+    for axis, direction in zip(axes, (plane.x_direction, plane.y_direction), strict=True):
+        torch.testing.assert_close((axis @ direction.flatten()[0]).abs(), torch.tensor(1.0, dtype=torch.float64))
+    np.testing.assert_allclose(plane.explained, (values[[-1, -2]] / values.sum()).tolist(), rtol=1e-10)
+    residual = differences - differences @ axes.T @ axes
+    torch.testing.assert_close(plane.marked.off_plane, residual.norm(dim=1), atol=1e-12, rtol=1e-10)
+    distance = plane.marked.x**2 + plane.marked.y**2 + plane.marked.off_plane**2
+    torch.testing.assert_close(distance, differences.square().sum(1))
+    assert plane.marked.x.abs().max() == plane.marked.x.max()
+    assert plane.marked.y.abs().max() == plane.marked.y.max()
+    assert plane.marked.x[-1] == plane.marked.y[-1] == plane.marked.off_plane[-1] == 0
+    projected = plane.at(plane.marked.x, plane.marked.y)
+    assert bits(projected.select([8])) == bits(stack.select([8]))
+    torch.testing.assert_close((projected.flatten() - stack.flatten()).norm(dim=1), plane.marked.off_plane)
+    assert (projected.buffers["batches"] == 8).all(), "buffers are those of the last"
+
+
+def test_a_trajectory_in_a_plane_lies_on_it() -> None:
+    a, b, c = three(points(3, dtype=torch.float64))
+    plane = planes.trajectory(concatenate([a, b, c]))
+    assert plane.explained is not None
+    assert abs(sum(plane.explained) - 1) < 1e-12
+    assert plane.marked.off_plane.max() < 1e-12
+
+
+def test_trajectories_without_a_plane() -> None:
+    one = points(1)
+    with pytest.raises(LandscapeError, match="needs at least three checkpoints, not 2: train with more steps"):
+        planes.trajectory(points(2))
+    with pytest.raises(LandscapeError, match="all checkpoints of the trajectory are equal"):
+        planes.trajectory(one.select([0, 0, 0]))
+    for dtype in (torch.float32, torch.float64):
+        along = torch.tensor([0.0, 0.3, 1.0, 1.7], dtype=dtype)[:, None]
+        line = points(1, dtype=dtype).flatten() * along
+        with pytest.raises(LandscapeError, match="the checkpoints of the trajectory lie on one line"):
+            planes.trajectory(Stack({"w": line}))
+
+
+def test_grids() -> None:
+    assert planes.grid(5, -1, 1).tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert planes.grid(3, -1, 1, [0.25, 1e-13, 5, -1]).tolist() == [-1, 1e-13, 0.25, 1]
+    with pytest.raises(LandscapeError, match="at least 2 points along each axis, got 1"):
+        planes.grid(1, 0, 1)
+    for low, high in ((1, -1), (0, 0), (0, float("inf")), (float("nan"), 1)):
+        with pytest.raises(LandscapeError, match="is empty: write the lower end first"):
+            planes.grid(3, low, high)
+    plane = planes.through(*three(points(3)))
+    x, y = Grid(points=(7, 4)).of(plane.marked)
+    assert set(plane.marked.x.tolist()) <= set(x.tolist())
+    assert set(plane.marked.y.tolist()) <= set(y.tolist())
+    assert 4 <= len(y) <= 6 <= 7 <= len(x) <= 10
+    assert x[0] < plane.marked.x.min() < plane.marked.x.max() < x[-1]
+    x, y = Grid(points=(5, 3)).of(planes.random(points(1), 0).marked)
+    assert (x[[0, -1]].tolist(), y.tolist()) == ([-1, 1], [-1, 0, 1])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parabola(squares: Callable[..., Objective]) -> Objective:
+    """Loss of w z + b against 3 z on z = 0 and 2: ((b)^2 + (2 w + b - 6)^2) / 2."""
+    z = torch.tensor([[0.0], [2.0]], dtype=torch.float64)
+    made = squares(nn.Sequential(nn.Linear(1, 1)), z, 3 * z)
+    return dataclasses.replace(made, chunk=Chunk(16, 32))
+
+
+def span_of(objective: Objective, w: float = 1.0, b: float = -1.0) -> Plane:
+    """x moves the weight, y the bias by half as much."""
+    template = objective.network.template
+    origin, along, across = (
+        template.unflatten(torch.tensor([row], dtype=torch.float64)) for row in ([w, b], [1.0, 0.0], [0.0, 0.5])
+    )
+    return planes.spanned(origin, along, across)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(7, 4), (4, 7), (41, 3), (2, 50)])
+def test_a_surface_is_not_transposed(
+    parabola: Objective, monkeypatch: pytest.MonkeyPatch, columns: int, rows: int
+) -> None:
+    monkeypatch.setattr(slices, "_BLOCK_CHUNKS", 1)  # some rows a block, or several pieces a row
+    x, y = planes.grid(columns, -1, 4, [0.0]), planes.grid(rows, -3, 2, [0.0])
+    told: list[tuple[int, int]] = []
+    surface = evaluate(parabola, span_of(parabola), x, y, label(1), on_progress=lambda *now: told.append(now))
+    assert surface.loss.shape == (len(y), len(x))
+    for j, i in np.ndindex(surface.loss.shape):
+        w, b = 1 + x[i], -1 + y[j] / 2
+        np.testing.assert_allclose(surface.loss[j, i], (b**2 + (2 * w + b - 6) ** 2) / 2, rtol=1e-12, atol=1e-12)
+    assert told[-1] == (len(y), len(y))
+    assert len(told) == -(-len(y) // max(1, 16 // len(x)))
+    assert (surface.marks[0].loss, surface.marks[0].plane_loss) == (surface.loss[y == 0, x == 0][0],) * 2
+
+
+def test_the_marked_points_of_a_surface_are_the_networks(life: Life, run: Run) -> None:
+    stack = concatenate([life.landmark("presolve").to(torch.float32), run.checkpoint().stack.select([1, 2])])
+    plane, objective = planes.through(*three(stack)), life.objective()
+    x, y = Grid(points=(9, 6)).of(plane.marked)
+    surface = evaluate(objective, plane, x, y, label(3), attributes={"plane": {"kind": "through"}})
+    for name, wanted in objective(stack).items():
+        for k, mark in enumerate(surface.marks):
+            assert surface.values[name][y == mark.y, x == mark.x] == wanted[k]
+    for k, mark in enumerate(surface.marks):
+        assert mark.loss == mark.plane_loss == objective(stack)["loss"][k]
+    # A point in between against the plain module.
+    precise = life.objective(dtype=torch.float64)
+    surface = evaluate(precise, plane, x, y, label(3))
+    between = plane.at(torch.tensor([x[3]]), torch.tensor([y[2]])).state_dict(0)
+    exact = {name: tensor.double() for name, tensor in between.items()}
+    np.testing.assert_allclose(surface.loss[2, 3], precise.plain(exact)["loss"], rtol=1e-5)
+    assert surface.attributes["mark_check"] == {"marks": 3, "relative_tolerance": 1e-10}
+    assert {"created", "command", "versions", "chunk", "device"} <= surface.attributes.keys()
+
+
+def test_a_surface_does_not_depend_on_its_blocks(life: Life, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = dataclasses.replace(life.objective(), chunk=Chunk(16, 512))
+    plane = planes.random(run.checkpoint().stack.select([0]), 0)
+    x, y = Grid(points=(9, 6)).of(plane.marked)
+    whole = evaluate(objective, plane, x, y, label(1))
+    monkeypatch.setattr(slices, "_BLOCK_BYTES", 1)
+    small = evaluate(objective, plane, x, y, label(1))
+    assert small.loss.tobytes() == whole.loss.tobytes()
+
+
+def test_zero_infinite_and_nan_losses_are_values(parabola: Objective) -> None:
+    plane = span_of(parabola, w=3.0, b=0.0)  # the minimum: zero
+    x = np.array([-1e200, 0.0, 1e200])
+    surface = evaluate(parabola, plane, x, np.array([-1.0, 0.0]), label(1))
+    assert surface.loss[1, 1] == 0
+    assert np.isinf(surface.loss[:, [0, 2]]).all()
+    assert surface.marks[0].loss == 0
+
+
+@pytest.mark.parametrize("error", [1e-2, float("nan")])
+def test_a_wrong_engine_is_caught_at_the_marks(
+    life: Life, run: Run, monkeypatch: pytest.MonkeyPatch, error: float
+) -> None:
+    right = Stacked.trace
+
+    def wrong(self: Stacked, *arguments: Any) -> Any:
+        for name, outputs in right(self, *arguments):
+            yield name, outputs + error * (name == "net.0.4")
+
+    objective = life.objective()
+    monkeypatch.setattr(Stacked, "trace", wrong)
+    plane = planes.random(run.checkpoint().stack.select([0]), 0)
+    with pytest.raises(Unverified, match=r"does not reproduce the network marked point 0: .* stacked backend is wrong"):
+        evaluate(objective, plane, *Grid(points=(3, 2)).of(plane.marked), label(1))
+
+
+def test_a_transposed_plane_is_caught_at_the_marks(life: Life, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check is of the grid, not only of the marked networks by themselves."""
+    plane = planes.through(*three(run.checkpoint().stack.select([0, 1, 2])))
+    right = np.meshgrid
+
+    def transposed(rows: Any, columns: Any, **options: Any) -> Any:
+        return [each.reshape(-1, order="F") for each in right(rows, columns, **options)]
+
+    monkeypatch.setattr(np, "meshgrid", transposed)
+    with pytest.raises(Unverified, match="does not reproduce the network marked point"):
+        evaluate(life.objective(), plane, *Grid(points=(5, 4)).of(plane.marked), label(3))
+
+
+def test_labels_must_fit(parabola: Objective) -> None:
+    with pytest.raises(Mismatch, match="1 marked networks and 2 labels"):
+        evaluate(parabola, span_of(parabola), np.array([0.0, 1]), np.array([0.0, 1]), label(2))
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_surface(life: Life, run: Run) -> None:
+    plane = planes.through(*three(run.checkpoint().stack.select([0, 1, 2])))
+    x, y = Grid(points=(9, 6)).of(plane.marked)
+    here, there = (
+        evaluate(life.objective(device=device, dtype=torch.float64), plane, x, y, label(3))
+        for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(there.loss, here.loss, rtol=1e-10)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def same_numbers(one: Surface, other: Surface) -> bool:
+    arrays = ({"x": each.x, "y": each.y, **each.values} for each in (one, other))
+    a, b = ({name: array.tobytes() for name, array in each.items()} for each in arrays)
+    return a == b and list(one.marks) == list(other.marks)
+
+
+def interrupted(path: Path, after: int, *arguments: Any, **options: Any) -> None:
+    def on_progress(done: int, total: int) -> None:
+        if done >= after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_to_file(path, *arguments, on_progress=on_progress, **options)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("shard_seconds", [0.0, 1e9])
+def test_an_interrupted_surface_goes_on_where_it_was(
+    life: Life, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_seconds: float
+) -> None:
+    monkeypatch.setattr(slices, "_BLOCK_CHUNKS", 1)
+    objective = dataclasses.replace(life.objective(), chunk=Chunk(16, 512))
+    plane = planes.random(run.checkpoint().stack.select([0]), 0)
+    x, y = Grid(points=(5, 20)).of(plane.marked)  # 21 rows, three a block
+    asked = (objective, plane, x, y, label(1))
+    whole = evaluate(*asked)
+    path, attributes = tmp_path / "plane.h5", {"problem": {"name": "life"}, "plane": {"explained": (0.5, 0.25)}}
+    for after in (3, 10, 12):
+        interrupted(path, after, *asked, attributes=attributes, shard_seconds=shard_seconds)
+    told: list[int] = []
+    got = evaluate_to_file(path, *asked, attributes=attributes, on_progress=lambda done, total: told.append(done))
+    assert told == [18, 21]
+    assert same_numbers(got, whole)
+    assert same_numbers(Surface.read(path), whole)
+    assert [item.name for item in tmp_path.iterdir()] == ["plane.h5"]
+
+
+def test_kept_rows_of_another_plane_are_refused(
+    life: Life, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices, "_BLOCK_CHUNKS", 1)
+    objective = dataclasses.replace(life.objective(), chunk=Chunk(16, 512))
+    stack = run.checkpoint().stack
+    plane, other = (planes.random(stack.select([0]), seed) for seed in (0, 1))
+    x, y = Grid(points=(5, 8)).of(plane.marked)
+    path = tmp_path / "plane.h5"
+    interrupted(path, 3, objective, plane, x, y, label(1))
+    for arguments, message in (
+        ((objective, other, x, y), r"keeps rows of other work: plane\.across is .* there and .* here"),
+        ((objective, plane, x, y + 1), r"grid is .* there"),
+        ((life.objective(dtype=torch.float64), plane, x, y), r"computation\."),
+    ):
+        with pytest.raises(Mismatch, match=message):
+            evaluate_to_file(path, *arguments, label(1))
+    shard = next((tmp_path / "plane.h5.parts").glob("rows-*.h5"))
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-9])
+    with pytest.raises(LandscapeError, match=r"rows-00000000\.h5 is damaged"):
+        evaluate_to_file(path, objective, plane, x, y, label(1))
+    got = evaluate_to_file(path, objective, other, x, y, label(1), force=True)
+    assert same_numbers(got, evaluate(objective, other, x, y, label(1)))
+    with pytest.raises(LandscapeError, match=r"plane\.h5 exists: choose another output with -o"):
+        evaluate_to_file(path, objective, other, x, y, label(1))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def steps(life: Life, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three seeds of the default problem with a checkpoint at many steps."""
+    path = tmp_path_factory.mktemp("runs") / "steps"
+    return train(life, Training(batches=60, save_at=(0, 2, 5, 10, 30, 60)), path, seeds=range(3))
+
+
+def test_places_become_planes(life: Life, run: Run, steps: Run, tmp_path: Path) -> None:
+    how = Evaluation(grid=Grid(points=(6, 4)), dtype=torch.float64, output=tmp_path / "a.h5")
+    surface = Surface.read(slice_through("presolve", f"{run.path}#1", f"{run.path}/@20#1", how=how))
+    assert [mark.name for mark in surface.marks] == ["presolve", "seed 1, step 60", "seed 1, step 20"]
+    assert surface.attributes["plane"] == {
+        "kind": "through",
+        "places": ["presolve", f"{run.path}#1", f"{run.path}/@20#1"],
+        "landmarks": {"presolve": life.describe_landmark("presolve")},
+    }
+    assert surface.attributes["problem"]["name"] == "life"
+    for mark in surface.marks[1:]:
+        wanted = life.objective(dtype=torch.float64)(run.checkpoint(mark.source.step).stack.select([1]))["loss"]
+        assert surface.loss[surface.y == mark.y, surface.x == mark.x] == wanted.numpy()
+
+    how = dataclasses.replace(how, output=tmp_path / "b.h5")
+    surface = Surface.read(slice_at(f"{run.path}#4", seed=2, normalise="layer", how=how))
+    assert surface.attributes["plane"] | {"seed": 2, "normalise": "layer"} == surface.attributes["plane"]
+    assert [(mark.name, mark.x, mark.y) for mark in surface.marks] == [("seed 4", 0, 0)]
+
+    how = dataclasses.replace(how, output=tmp_path / "c.h5")
+    surface = Surface.read(slice_along(f"{steps.path}#1", how=how))
+    assert [mark.name for mark in surface.trajectory] == [f"step {step}" for step in (0, 2, 5, 10, 30, 60)]
+    own = [
+        float(life.objective(dtype=torch.float64)(steps.checkpoint(step).stack.select([1]))["loss"])
+        for step in steps.steps()
+    ]
+    assert [mark.loss for mark in surface.trajectory] == own
+    assert surface.trajectory[0].plane_loss != surface.trajectory[0].loss
+    assert surface.trajectory[0].off_plane > 0
+    assert len(surface.attributes["plane"]["explained"]) == 2
+
+
+def test_places_that_make_no_plane(run: Run) -> None:
+    with pytest.raises(Mismatch, match="has 24 members, and a plane is laid through single ones: choose one with"):
+        slice_at(str(run.path))
+    with pytest.raises(Mismatch, match="has 24 members"):
+        slice_along(str(run.path))
+    with pytest.raises(LandscapeError, match=r"is no run \(no run\.json\): a trajectory needs RUN#seed"):
+        slice_along("presolve")
+    with pytest.raises(LandscapeError, match="has no member with seed 99"):
+        slice_along(f"{run.path}#99")
+    with pytest.raises(LandscapeError, match="lie on one line"):
+        slice_through(f"{run.path}#0", f"{run.path}#0", f"{run.path}#1")
+
+
+def test_foreign_networks_of_one_shape(squares: Callable[..., Objective]) -> None:
+    """A small network of state dicts, on the same engine."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        nets = [nn.Sequential(nn.Linear(4, 9), nn.Tanh(), nn.Linear(9, 2)) for _ in range(3)]
+        inputs, targets = torch.randn(50, 4), torch.randn(50, 2)
+    stack = stack_state_dicts([net.state_dict() for net in nets])
+    objective = squares(nets[0], inputs, targets)
+    plane = planes.through(*three(stack))
+    x, y = Grid(points=(8, 5)).of(plane.marked)
+    surface = evaluate(objective, plane, x, y, label(3))
+    for net, mark in zip(nets, surface.marks, strict=True):
+        wanted = (net(inputs) - targets).square().sum(1).mean().item()
+        np.testing.assert_allclose(surface.loss[y == mark.y, x == mark.x], wanted, rtol=1e-5)
+
+
+def runs_well(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()
+
+
+def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
+    assert runs_well(landscape("plane", "--at", f"{run.path}#3", "--random", "5", "--points", "6x4")) == [
+        f"analyses/plane-{run.path.name}-3--random-5.h5"
+    ]
+    surface = Surface.read(Path(f"analyses/plane-{run.path.name}-3--random-5.h5"))
+    assert surface.loss.shape == (5, 7), "0 is added to both"
+    (path,) = runs_well(
+        landscape("plane", "--through", "presolve", f"{run.path}#0", f"{run.path}#1", "--points", "5", "--x", "-1:1")
+    )
+    assert path == f"analyses/plane-presolve--{run.path.name}-0--{run.path.name}-1.h5"
+    assert Surface.read(Path(path)).x[[0, -1]].tolist() == [-1, 1]
+    (path,) = runs_well(landscape("plane", "--trajectory", f"{steps.path}#2", "--points", "5", "-o", "t.h5"))
+    info = runs_well(landscape("info", path))
+    assert info[0] == "kind: surface over a plane"
+    assert any(line.startswith("  step 60: loss ") for line in info)
+    assert json.loads(landscape("info", "t.h5", "--json").stdout)["plane"]["kind"] == "trajectory"
+    assert runs_well(landscape("plot", "plane", "t.h5")) == ["plots/t.png", "plots/t.svg"]
+    assert runs_well(landscape("plot", "plane", "--surface", "t.h5")) == ["plots/t-surface.png", "plots/t-surface.svg"]
+    assert "exists" in landscape("plane", "--trajectory", f"{steps.path}#2", "-o", "t.h5").stderr
+    Path("plane.toml").write_text(
+        f'through = ["presolve", "{run.path}#0", "{run.path}#1"]\npoints = "4x3"\nx = [0, 1]\n'
+    )
+    assert runs_well(landscape("plane", "--config", "plane.toml", "-o", "c.h5")) == ["c.h5"]
+    np.testing.assert_allclose(Surface.read(Path("c.h5")).x, np.linspace(0, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "status"),
+    [
+        ((), "choose one plane: --through A B C, --at PLACE --random SEED, or --trajectory RUN#SEED", 2),
+        (("--at", "presolve", "--trajectory", "x"), "choose one plane", 2),
+        (("--trajectory", "x", "--random", "1"), "--random goes with --at PLACE", 2),
+        (("--at", "presolve", "--points", "5x"), "'5x' is no grid: write 31, or 41x21", 2),
+        (("--at", "presolve", "--points", "1x9"), "has an axis of fewer than 2 points", 2),
+        (("--at", "presolve"), "a landmark alone does not say its problem: name it", 1),
+        (
+            ("--at", "presolve", "--problem", "life", "--x", "1:0"),
+            "the range 1:0 is empty: write the lower",
+            1,
+        ),
+        (("--trajectory", "nothing#0"), "nothing is no run", 1),
+        (("--through", "a", "b"), "Option '--through' requires 3 arguments", 2),
+    ],
+)
+def test_refusals_of_the_program(landscape: Program, arguments: tuple[str, ...], text: str, status: int) -> None:
+    result = landscape("plane", *arguments)
+    assert (result.exit_code, text in result.stderr) == (status, True), result.stderr
+    assert len(result.stderr.splitlines()) == 1 or status == 2
+
+
+def test_an_interrupted_program_goes_on(landscape: Program, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "_BLOCK_CHUNKS", 1)
+    command = ("plane", "--at", f"{run.path}#0", "--points", "5x60", "-o")
+    told: list[int] = []
+
+    class Pressed:
+        """Ctrl-C after the fourth block."""
+
+        def __init__(self, what: str, unit: str) -> None:
+            assert unit == "rows"
+
+        def __call__(self, done: int, total: int) -> None:
+            told.append(done)
+            if len(told) == 4:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("landscape.cli.plane.Progress", Pressed)
+    result = landscape(*command, "p.h5")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: interrupted: repeat the same command to go on with the finished rows\n"
+    assert runs_well(landscape(*command, "p.h5")) == ["p.h5"]
+    assert told == sorted(set(told)), "no row is evaluated twice"
+    assert runs_well(landscape(*command, "whole.h5")) == ["whole.h5"]
+    assert same_numbers(*(Surface.read(Path(name)) for name in ("p.h5", "whole.h5")))
