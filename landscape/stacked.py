@@ -133,6 +133,11 @@ class Stacked:
         return self.table.decode(inputs).to(dtype)
 
     @property
+    def sequence(self) -> bool:
+        """Whether the network is nested `nn.Sequential`s of layers that the stacked engine knows."""
+        return self._program is not None and self._program.sequence
+
+    @property
     def stochastic(self) -> bool:
         """Whether a layer or a function draws random numbers in training.
 
