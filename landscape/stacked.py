@@ -203,6 +203,16 @@ class Stacked:
         What a table is looked up for has no noise: equal rows would share it. A BatchNorm that follows a product is
         computed along with it. With `overwrite` outputs are valid only until the next are asked for.
         """
+        yield from self._run(stack, inputs, noise, statistics, overwrite)
+
+    def _run(
+        self,
+        stack: Stack,
+        inputs: Tensor,
+        noise: Noise | None = None,
+        statistics: Statistics | None = None,
+        overwrite: bool = False,
+    ) -> Iterator[tuple[str, Tensor]]:
         program = self._training_program if noise is not None else self._program
         assert program is not None
         each = Pass(stack, noise, statistics, overwrite)
@@ -294,7 +304,13 @@ class Stacked:
     def _failure(self, stack: Stack, few: Tensor, wanted: Tensor) -> str:
         """What is wrong with the backend's outputs; empty if nothing."""
         try:
-            got = self(stack, few)
+            if self.backend == "stacked":
+                got = few
+                for _, outputs in self._run(stack, few, overwrite=True):
+                    got = outputs
+                got = got.expand(len(stack), *got.shape[1:])
+            else:
+                got = self._by_module(self.backend, stack, self.plain_data(few, stack.dtype))
         except Exception as error:  # whatever a network's own code may raise
             return str(error).strip().splitlines()[0]
         if got.shape != wanted.shape:
