@@ -14,7 +14,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from landscape.graph import leaves
-from landscape.params import Stack
+from landscape.params import Stack, aliases
 from landscape.products import fold, product, windows
 from landscape.stacked import Stacked, look_up
 
@@ -58,7 +58,7 @@ class Chain:
     @classmethod
     def of(cls, network: Stacked) -> "Chain | None":
         """The chain that a network is, or None."""
-        if network.backend != "stacked":
+        if network.backend != "stacked" or not network.sequence or aliases(network.module):
             return None
         layers = [layer for _, layer in leaves(network.module)]
         weighs = [isinstance(layer, nn.Linear | nn.Conv2d) for layer in layers]
@@ -66,7 +66,7 @@ class Chain:
             # An activation may write over its inputs only where a product has made them.
             after_product = number > 0 and weighs[number - 1]
             if not (
-                (weighs[number] and layer.bias is not None)
+                (weighs[number] and layer.bias is not None and _plain(layer))
                 or (isinstance(layer, nn.ConstantPad2d) and min(layer.padding) >= 0)
                 or (type(layer) in _ACTIVATIONS and after_product and getattr(layer, "alpha", 0) >= 0)
             ):
@@ -149,7 +149,9 @@ def _weigh(
     """A product with weights; its derivative in the data only where that is `asked` for."""
     prefix = f"{name}." if name else ""
     weight, bias = stack[f"{prefix}weight"].flatten(2), stack[f"{prefix}bias"]
-    read = windows(layer, x) if isinstance(layer, nn.Conv2d) else x
+    # Of sequences, the features are PyTorch's last axis.
+    sequence = isinstance(layer, nn.Linear) and x.ndim > 3
+    read = windows(layer, x) if isinstance(layer, nn.Conv2d) else x.movedim(-2, 1) if sequence else x
     flat = read.flatten(2)
     if flat.shape[0] == 1:  # shared by all members, with a row of ones for the bias: one product for all
         flat = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=1)
@@ -159,7 +161,7 @@ def _weigh(
         values = product(weight, bias, flat)
 
     def back(pull: Tensor) -> Tensor:
-        pull = pull.flatten(2)
+        pull = (pull.movedim(-2, 1) if sequence else pull).flatten(2)
         if flat.shape[0] == 1:
             both = (pull.flatten(0, 1) @ flat[0].T).view(len(stack), -1, flat.shape[1])
             in_weight, in_bias = both[..., :-1], both[..., -1]
@@ -170,9 +172,19 @@ def _weigh(
         if not asked:
             return pull
         pulled = (weight.mT @ pull).view(len(stack), *read.shape[1:])
-        return fold(layer, pulled, x.shape) if isinstance(layer, nn.Conv2d) else pulled
+        if isinstance(layer, nn.Conv2d):
+            return fold(layer, pulled, x.shape)
+        return pulled.movedim(1, -2) if sequence else pulled
 
-    return values.view(*values.shape[:2], *read.shape[2:]), back
+    values = values.view(*values.shape[:2], *read.shape[2:])
+    return values.movedim(1, -2) if sequence else values, back
+
+
+def _plain(layer: nn.Module) -> bool:
+    """Whether a layer is a linear one, or a convolution that `windows` knows."""
+    if not isinstance(layer, nn.Conv2d):
+        return True
+    return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 def _act(layer: nn.Module, x: Tensor) -> tuple[Tensor, Pull]:

@@ -93,6 +93,7 @@ class Stacked:
                     raise
         self.backend: Backend = backend or ("stacked" if self._program else "vmap")
         self._settled = backend in ("vmap", "loop")
+        self._restless = False
         self._copies: dict[tuple[bool, bool], nn.Module] = {}
 
     @classmethod
@@ -131,13 +132,21 @@ class Stacked:
             return inputs
         return self.table.decode(inputs).to(dtype)
 
-    @functools.cached_property
+    @property
+    def sequence(self) -> bool:
+        """Whether the network is nested `nn.Sequential`s of layers that the stacked engine knows."""
+        return self._program is not None and self._program.sequence
+
+    @property
     def stochastic(self) -> bool:
-        """Whether a layer draws random numbers in training."""
+        """Whether a layer or a function draws random numbers in training.
+
+        Of a forward that cannot be traced this is known once the network has seen data.
+        """
         if any(draws(module) for module in self.module.modules()):
             return True
         program = self._training_program
-        return bool(program.random) if program else False
+        return bool(program.random) if program else self._restless
 
     @functools.cached_property
     def normalises(self) -> tuple[str, ...]:
@@ -152,9 +161,7 @@ class Stacked:
     @functools.cached_property
     def _training_program(self) -> Program | None:
         """The program of the module in training, whose own forwards may ask whether it is; None if it has none."""
-        if self._program is None:
-            return None
-        if self._program.sequence:
+        if self._program is not None and self._program.sequence:
             return self._program
         try:
             return Program.of(_in_training(self.module, draws=True, statistics=False))
@@ -196,6 +203,16 @@ class Stacked:
         What a table is looked up for has no noise: equal rows would share it. A BatchNorm that follows a product is
         computed along with it. With `overwrite` outputs are valid only until the next are asked for.
         """
+        yield from self._run(stack, inputs, noise, statistics, overwrite)
+
+    def _run(
+        self,
+        stack: Stack,
+        inputs: Tensor,
+        noise: Noise | None = None,
+        statistics: Statistics | None = None,
+        overwrite: bool = False,
+    ) -> Iterator[tuple[str, Tensor]]:
         program = self._training_program if noise is not None else self._program
         assert program is not None
         each = Pass(stack, noise, statistics, overwrite)
@@ -274,6 +291,9 @@ class Stacked:
         stack = _near(self.template, 3).to(inputs.device, dtype)
         wanted = self._by_module("loop", stack, self.plain_data(few, dtype))
         self._settled = True
+        if self._training_program is None:
+            first, second = (self._by_module("loop", stack, self.plain_data(few, dtype), _some(n)) for n in (0, 1))
+            self._restless = not torch.equal(first.nan_to_num(), second.nan_to_num())
         while self.backend != "loop" and (reason := self._failure(stack, few, wanted)):
             if not self._chosen:
                 raise Unsupported(f"{reason}: use backend vmap or loop")
@@ -284,7 +304,13 @@ class Stacked:
     def _failure(self, stack: Stack, few: Tensor, wanted: Tensor) -> str:
         """What is wrong with the backend's outputs; empty if nothing."""
         try:
-            got = self(stack, few)
+            if self.backend == "stacked":
+                got = few
+                for _, outputs in self._run(stack, few, overwrite=True):
+                    got = outputs
+                got = got.expand(len(stack), *got.shape[1:])
+            else:
+                got = self._by_module(self.backend, stack, self.plain_data(few, stack.dtype))
         except Exception as error:  # whatever a network's own code may raise
             return str(error).strip().splitlines()[0]
         if got.shape != wanted.shape:
@@ -434,6 +460,11 @@ def _seeds(noise: Noise) -> list[int]:
     """A seed for each member, 48 bits of two uniform numbers."""
     high, low = (noise(0, (2,)).double() * 2**24).long().cpu().unbind(1)
     return [int(seed) for seed in high * 2**24 + low]
+
+
+def _some(seed: int) -> Noise:
+    """Noise for the three members of a check."""
+    return lambda layer, shape: torch.rand(3, *shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _near(template: Stack, members: int) -> Stack:

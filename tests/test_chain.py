@@ -55,6 +55,13 @@ def test_a_perceptron(squares: Callable[..., Objective]) -> None:
     assert_gradient_is_autograds(squares(module, inputs, targets))
 
 
+def test_a_perceptron_of_sequences(squares: Callable[..., Objective]) -> None:
+    generator = torch.Generator().manual_seed(2)
+    module = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 4), nn.Linear(4, 3)).double()
+    inputs, targets = (torch.randn(40, 6, width, generator=generator, dtype=torch.float64) for width in (5, 3))
+    assert_gradient_is_autograds(squares(module, inputs, targets))
+
+
 def test_several_chunks_of_samples_add_up(squares: Callable[..., Objective]) -> None:
     generator = torch.Generator().manual_seed(3)
     module = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 1, 1)).double()
@@ -176,6 +183,11 @@ OTHERS = {
     "an elu that falls": nn.Sequential(nn.Linear(3, 3), nn.ELU(alpha=-0.5), nn.Linear(3, 1)),
     "flattened": nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(8, 1)),
     "cropped": nn.Sequential(nn.Conv2d(3, 2, 1), nn.ZeroPad2d(-1), nn.Conv2d(2, 1, 1)),
+    "in groups": nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.ReLU()),
+    "padded to the same size": nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU()),
+    "padded with what is inside": nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), nn.ReLU()),
+    "normalised": nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)),
+    "one layer twice": nn.Sequential(*[nn.Linear(3, 3)] * 2),
     "life with dropout": Life(steps=2, dropout=0.2).network(),
 }
 

@@ -1,10 +1,12 @@
 """Networks of every kind through the stacked engine, against their own forward, member by member."""
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import NETWORKS
 from torch import Tensor, nn
 
@@ -268,6 +270,40 @@ def test_randomness_that_cannot_be_drawn_comes_from_the_loop() -> None:
     assert not torch.equal(difference[0], difference[1])
     with pytest.raises(Unsupported, match="cannot draw the random numbers of randn_like: use backend loop"):
         Stacked(module, backend="stacked")(stack, inputs, noise())
+
+
+class Drops(nn.Module):
+    """Dropout in code that cannot be traced."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.5, self.training) if x.sum() != 0 else x
+
+
+@pytest.mark.parametrize("random", [True, False])
+def test_randomness_of_what_cannot_be_traced_is_seen_once_there_is_data(random: bool) -> None:
+    module = nn.Sequential(OrderedDict(branch=Branch(), drops=Drops() if random else nn.Identity())).double()
+    network, stack, inputs = Stacked(Wrapped(module)), stack_of(Wrapped(module)), numbers(1, 4, SAMPLES)
+    network.widest(inputs)
+    assert network.backend == "loop"
+    assert network.stochastic is random
+    one, other = (network(stack, inputs, noise(seed)) for seed in (0, 1))
+    assert torch.equal(one, other) is not random
+
+
+@pytest.mark.parametrize("backend", ["vmap", "loop"])
+def test_functional_dropout_is_seen_by_every_backend(backend: str) -> None:
+    assert network_of("functional", backend)[0].stochastic
+
+
+class Wrapped(nn.Module):
+    """Control flow around another module."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) if x.sum() < 1e9 else x
 
 
 # The choice of a backend ----------------------------------------------------------------------------------------------
