@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from landscape.problem import Problem as Problem
     from landscape.problem import create as create
     from landscape.problem import verify as verify
+    from landscape.routes import Connection as Connection
+    from landscape.routes import Route as Route
+    from landscape.routes import connect as connect
     from landscape.store import Checkpoint as Checkpoint
     from landscape.store import Run as Run
     from landscape.store import load as load
     from landscape.train import Training as Training
-    from landscape.walk import Connection as Connection
-    from landscape.walk import connect as connect
     from landscape.walk import walk_to_file as walk_to_file
 
 _HOMES = {
@@ -33,9 +34,10 @@ _HOMES = {
     "params": ("Stack",),
     "paths": ("Line", "grid"),
     "problem": ("Problem", "create", "verify"),
+    "routes": ("Connection", "Route", "connect"),
     "store": ("Checkpoint", "Run", "load"),
     "train": ("Training",),
-    "walk": ("Connection", "connect", "walk_to_file"),
+    "walk": ("walk_to_file",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import replacing
@@ -47,7 +47,8 @@ class Curves:
 
     `values` holds one array a metric, `loss` among them; its standard error, if it was sampled, is `loss_se`. `l1`
     and `l2` are the lengths of the lines in parameter space. A line counts only where `done` is set: zero and NaN are
-    values, unfinished is neither. `attributes` say how the values were obtained.
+    values, unfinished is neither. `attributes` say how the values were obtained. Where only some tensors move along a
+    line, `moves` names them, and is empty where all do.
 
     Raises `Mismatch` if the arrays do not fit together or the ends, alpha 0 and 1, are not in the grid.
     """
@@ -61,6 +62,7 @@ class Curves:
     to_member: Int[np.ndarray, " line"]
     sources: Sequence[Source]
     attributes: Mapping[str, Any]
+    moves: Shaped[np.ndarray, " line"] | None = None
 
     def __post_init__(self) -> None:
         lines, points = len(self.done), len(self.alpha)
@@ -134,6 +136,8 @@ class Curves:
                 table = {name: file[f"source_{name}"][()].tolist() for name in fields}
             sources = [Source(*_row(row)) for row in zip(*table.values(), strict=True)]
             single = {field.name for field in dataclasses.fields(cls)}
+            if "moves" in arrays:
+                arrays["moves"] = np.array([text.decode() for text in arrays["moves"]], dtype=object)
             values = {name: arrays.pop(name) for name in list(arrays) if name not in single}
             return cls(values=values, sources=sources, attributes=attributes, **arrays)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, Mismatch) as error:
@@ -141,7 +145,8 @@ class Curves:
 
     def _arrays(self) -> dict[str, np.ndarray]:
         single = {name: getattr(self, name) for name in ("alpha", "done", "l1", "l2", "from_member", "to_member")}
-        return single | dict(self.values)
+        optional = {name: getattr(self, name) for name in ("moves",) if getattr(self, name) is not None}
+        return single | optional | dict(self.values)
 
 
 def join(parts: Sequence[Curves]) -> Curves:

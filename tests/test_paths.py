@@ -1,5 +1,7 @@
 """Lines and their grids."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from landscape.errors import LandscapeError, Mismatch
 from landscape.params import Stack
-from landscape.paths import Line, grid
+from landscape.paths import Line, PartialLine, grid
 
 
 def stack(*rows: list[float]) -> Stack:
@@ -38,6 +40,43 @@ def test_ends_that_make_no_lines() -> None:
         Line(stack([0.0, 0]), stack([0.0, 0], [1, 1]))
     with pytest.raises(Mismatch, match=r"the start and the end are of different architectures: other shape: b \[1\]"):
         Line(stack([0.0, 0]), stack([0.0, 0, 0]))
+
+
+@pytest.mark.parametrize("hold", ["start", "end"])
+def test_what_does_not_move_is_held_at_an_end(hold: Literal["start", "end"]) -> None:
+    buffers = [{"m": torch.tensor([[1.0], [2.0]]), "n": torch.tensor([1, 2])}, {"m": torch.ones(2, 1), "n": [5, 6]}]
+    buffers[1]["n"] = torch.tensor([5, 6])
+    start, end = (
+        Stack(dict(stack(*rows).tensors), more)
+        for rows, more in zip(([[0.1, 2, 3], [0, 0, 0]], [[4.3, 5, 6], [7, 8, float("inf")]]), buffers, strict=True)
+    )
+    sets = (frozenset({"a", "b", "m", "n"}), frozenset({"b", "m"}), frozenset({"a"}))
+    partial, full = PartialLine(Line(start, end), sets, hold), Line(start, end)
+    assert len(partial) == 6
+    alphas = torch.tensor([0.0, 0.3, 1.0, 1.5], dtype=torch.float64)
+    still = full.at(torch.tensor([0, 1]), torch.full((2,), float(hold == "end"), dtype=torch.float64))
+    for line in range(6):
+        for alpha in alphas:
+            got = partial.at(torch.tensor([line]), alpha[None]).state_dict(0)
+            moved = full.at(torch.tensor([line % 2]), alpha[None]).state_dict(0)
+            wanted = {n: (moved if n in sets[line // 2] else still.state_dict(line % 2))[n] for n in got}
+            assert all(torch.equal(got[name], wanted[name]) for name in got)
+            assert got.keys() == moved.keys()
+            if alpha in (0, 1):
+                assert all(torch.equal(got[name], partial.ends(line)[int(alpha)][name]) for name in got)
+    l1, l2 = partial.lengths()
+    np.testing.assert_allclose(l1, [4.2 + 3 + 3, np.inf, 3 + 3, np.inf, 4.2, 7], rtol=1e-7)
+    np.testing.assert_allclose(l2[[2, 4, 5]], [18**0.5, 4.2, 7], rtol=1e-7)
+    assert partial.to(torch.float64).at(torch.tensor([4]), alphas[:1]).dtype == torch.float64
+
+
+def test_a_line_on_which_nothing_can_move() -> None:
+    line = Line(stack([0.0, 0]), stack([1.0, 1]))
+    with pytest.raises(LandscapeError, match="name the tensors that move"):
+        PartialLine(line, ())
+    buffers = PartialLine(line, (frozenset({"statistics"}),))
+    assert torch.equal(buffers.at(torch.tensor([0]), torch.tensor([1.0])).flatten(), line.start.flatten())
+    assert [float(length) for length in buffers.lengths()] == [0, 0]
 
 
 @given(points=st.integers(2, 300), low=st.floats(-5, 0), high=st.floats(1, 5))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import Result
 from torch import nn
 
 from landscape import walk as walking
@@ -19,9 +20,10 @@ from landscape.objective import Objective
 from landscape.params import Stack
 from landscape.paths import grid
 from landscape.problems.life import Life
+from landscape.routes import Connection, connect
 from landscape.stacked import Stacked
 from landscape.store import Checkpoint, Run
-from landscape.walk import Connection, connect, walk, walk_to_file
+from landscape.walk import walk, walk_to_file
 
 
 def checkpoint(stack: Stack, name: str = "x") -> Checkpoint:
@@ -288,6 +290,65 @@ def test_orders(life: Life, run: Run, presolve: Checkpoint) -> None:
     lengths = every.lines.lengths()[1].view(2, 24)
     assert torch.equal(matched.lines.lengths()[1], lengths.min(0).values)
     assert (lengths[0] != lengths[1]).any()
+
+
+def test_lines_on_which_one_layer_moves(landscape: Callable[..., Result], life: Life, run: Run) -> None:
+    def walked(*more: str) -> Curves:
+        result = landscape("walk", "--from", "presolve", "--to", f"{run.path}/#7", "--points", "5", *more)
+        assert result.exit_code == 0, result.output
+        return Curves.read(Path(result.stdout.strip()))
+
+    whole, per, held = walked(), walked("--per", "layer"), walked("--per", "layer", "--hold", "end")
+    only = walked("--only", "net.0.2.*", "--only", "net.0.0.bias")
+    assert sorted(path.name for path in Path("analyses").iterdir()) == [
+        "presolve--small-7-only-net.0.2-net.0.0.bias.h5",
+        "presolve--small-7-per-layer-hold-end.h5",
+        "presolve--small-7-per-layer.h5",
+        "presolve--small-7.h5",
+    ]
+    assert whole.moves is None
+    assert per.moves is not None
+    assert held.moves is not None
+    assert per.moves.tolist() == held.moves.tolist() == ["", "net.0.0", "net.0.2", "net.0.4"]
+    assert (per.attributes["per"], per.attributes["hold"], held.attributes["hold"]) == ("layer", "start", "end")
+    assert only.attributes["only"] == ["net.0.2.*", "net.0.0.bias"]
+    assert only.moves is not None
+    assert only.moves.tolist() == ["net.0.2.*, net.0.0.bias"]
+    assert per.loss[0].tobytes() == held.loss[0].tobytes() == whole.loss[0].tobytes()
+    assert (per.loss[:, 0] == whole.loss[0, 0]).all()
+    assert (held.loss[:, -1] == whole.loss[0, -1]).all()
+    np.testing.assert_allclose((per.l2[1:] ** 2).sum(), whole.l2[0] ** 2, rtol=1e-12)
+    start, end = life.landmark("presolve").state_dict(0), run.checkpoint().stack.state_dict(7)
+    moved = {name: end[name] if name.startswith("net.0.2") else start[name].float() for name in end}
+    np.testing.assert_allclose(per.loss[2, -1], life.objective().plain(moved)["loss"], rtol=1e-5)
+    result = landscape("analyse", "barriers", "analyses/presolve--small-7-per-layer.h5")
+    assert result.exit_code == 0, result.output
+    assert "\nnet.0.2 " in result.stdout
+    document = landscape("analyse", "barriers", "analyses/presolve--small-7-per-layer.h5", "--json").stdout
+    assert [line["moves"] for line in json.loads(document)["lines"]] == per.moves.tolist()
+
+
+def test_walks_written_before_say_nothing_of_what_moves() -> None:
+    files = sorted((Path(__file__).parents[1] / "analyses").glob("*/*.h5"))
+    assert files
+    assert all(Curves.read(file).moves is None for file in files)
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "status"),
+    [
+        (("--only", "a", "--per", "layer"), "--only and --per both say what moves", 1),
+        (("--hold", "end"), "name what moves with --only or --per", 1),
+        (("--only", "net.9.*"), "'net.9.*' matches no parameter: there are net.0.0.weight, net.0.0.bias", 1),
+    ],
+)
+def test_routes_that_make_no_sense(
+    landscape: Callable[..., Result], run: Run, options: tuple[str, ...], message: str, status: int
+) -> None:
+    result = landscape("walk", "--from", "presolve", "--to", run.path, *options)
+    assert (result.exit_code, result.stdout) == (status, "")
+    assert message in result.stderr
+    assert not Path("analyses").exists()
 
 
 @pytest.mark.gpu

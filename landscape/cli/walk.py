@@ -8,7 +8,10 @@ import torch
 from landscape.cli.options import RANGE, chosen_problem, computing, config_file, output, problem_choice, sampling
 from landscape.cli.report import Progress, remark_unfinished
 from landscape.errors import LandscapeError
-from landscape.walk import Orders, Pairing, walk_between
+from landscape.parts import Per
+from landscape.paths import Hold
+from landscape.routes import Orders, Pairing, Route
+from landscape.walk import walk_route
 
 __all__ = ["command"]
 
@@ -20,6 +23,8 @@ __all__ = ["command"]
           landscape walk --from presolve --to checkpoints/first/
           landscape walk --from checkpoints/first/@0 --to checkpoints/first/ --range -0.25:1.25
           landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --points 201
+          landscape walk --from presolve --to checkpoints/first/ --per layer
+          landscape walk --from run-a/ --to run-b/ --only 'layer4.*' --only 'fc.*' --hold end
           landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",
 )
 @click.option("--from", "start", required=True, metavar="PLACE", help="Where the lines begin.")
@@ -40,6 +45,20 @@ __all__ = ["command"]
     default="stored",
     help="Order of the start's filters: as stored, a line from every equivalent one, or the one closest to the end.",
 )
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Let only these tensors move, such as 'layer4.*'; with the BatchNorm statistics of their modules. Repeatable.",
+)
+@click.option(
+    "--per",
+    type=click.Choice(["layer", "module"]),
+    help="Beside the full line one for each layer, or each module at the top, on which only that one moves.",
+)
+@click.option(
+    "--hold", type=click.Choice(["start", "end"]), default="start", help="Where the rest is held with --only and --per."
+)
 @sampling
 @problem_choice
 @computing
@@ -52,6 +71,9 @@ def command(
     span: tuple[float, float],
     pairing: Pairing,
     orders: Orders,
+    only: tuple[str, ...],
+    per: Per | None,
+    hold: Hold,
     boards: int | None,
     sample_seed: int,
     problem: str | None,
@@ -67,16 +89,14 @@ def command(
     or a checkpoint file. Prints the file with the curves. An interrupted walk goes on when the same command is given
     again.
     """
-    remark_unfinished(start, end)
+    route = Route(start=start, end=end, pairing=pairing, orders=orders, only=only, per=per, hold=hold)
+    remark_unfinished(*route.places)
     try:
-        path = walk_between(
-            start,
-            end,
+        path = walk_route(
+            route,
             problem=chosen_problem(problem, options),
             points=points,
             span=span,
-            pairing=pairing,
-            orders=orders,
             samples=boards,
             sample_seed=sample_seed,
             device=device,

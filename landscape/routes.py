@@ -1,0 +1,196 @@
+"""Routes: which lines to walk, by the names of places, and the lines with the members that they connect."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from landscape import align
+from landscape.curves import Source
+from landscape.errors import LandscapeError, Mismatch
+from landscape.objective import Objective
+from landscape.params import aliases, concatenate
+from landscape.parts import Per, matching, split
+from landscape.paths import Hold, Line, PartialLine, Paths
+from landscape.places import fitting, is_landmark, landmark, problem_of
+from landscape.problem import Problem, Symmetry
+from landscape.store import Checkpoint, load
+
+__all__ = ["Connection", "Orders", "Pairing", "Prepared", "Route", "connect", "partial", "prepare"]
+
+#: How members of checkpoints become lines: member by member, or each with each.
+Pairing = Literal["matched", "all"]
+
+#: Order of the start's units: as stored, every equivalent one, or the one that lies closest to the end.
+Orders = Literal["stored", "all", "matched"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Route:
+    """Which lines to walk, from one place to another: each a landmark's name or what `store.load` reads.
+
+    With `only`, glob patterns, the tensors that they match move and the rest is held at one end (`hold`); with `per`
+    there is a line for each part of the network, on which only that one moves, after the full line. Raises
+    `LandscapeError` for options that do not go together.
+    """
+
+    start: str
+    end: str
+    pairing: Pairing = "matched"
+    orders: Orders = "stored"
+    only: tuple[str, ...] = ()
+    per: Per | None = None
+    hold: Hold = "start"
+
+    def __post_init__(self) -> None:
+        if self.only and self.per:
+            raise LandscapeError("--only and --per both say what moves: leave one of them out")
+        if self.hold != "start" and not (self.only or self.per):
+            raise LandscapeError("--hold says where the rest is held: name what moves with --only or --per")
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All places of the route, in its order."""
+        return self.start, self.end
+
+    @property
+    def name(self) -> str:
+        """The route as a file name, without an ending."""
+        what = [f"per-{self.per}"] if self.per else ["only", *map(_short, self.only)] if self.only else []
+        held = ["hold-end"] if self.hold == "end" else []
+        return "-".join(["--".join(map(_short, self.places)), *what, *held])
+
+    def attributes(self) -> dict[str, Any]:
+        """What curves along the route say of it; options that were not used are left out."""
+        told: dict[str, Any] = {"from": self.start, "to": self.end, "orders": self.orders}
+        if self.only or self.per:
+            told |= {"only": list(self.only)} if self.only else {"per": self.per}
+            told["hold"] = self.hold
+        return told
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Connection:
+    """Lines with the table of members that they connect; `moves` names what moves on each, empty if all does."""
+
+    lines: Paths
+    from_member: Int[np.ndarray, " line"]
+    to_member: Int[np.ndarray, " line"]
+    sources: tuple[Source, ...]
+    moves: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a route leads to: its problem's objective, its lines, and what the curves along them say of both."""
+
+    problem: Problem
+    objective: Objective
+    connection: Connection
+    attributes: Mapping[str, Any]
+
+
+def prepare(
+    route: Route,
+    *,
+    problem: Problem | None = None,
+    samples: int | None = None,
+    sample_seed: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Prepared:
+    """Load the places of a route and connect their members; the problem is that of the checkpoints unless given.
+
+    Raises `Unverified` for a landmark that does not solve the problem, `Mismatch` for a checkpoint of another
+    architecture, members that do not pair or a pattern that matches nothing, `LandscapeError` for parameters that are
+    NaN.
+    """
+    loaded = {place: load(place) for place in route.places if not is_landmark(place)}
+    problem = problem or problem_of(loaded)
+    settings: dict[str, Any] = {"device": device, "dtype": dtype, "samples": samples, "seed": sample_seed}
+    objective = problem.objective(**settings)
+    start, end = (
+        fitting(problem, loaded[place]) if place in loaded else landmark(problem, place, **settings)
+        for place in route.places
+    )
+    connection = connect(start, end, pairing=route.pairing, orders=route.orders, symmetry=problem.symmetry())
+    if route.only:
+        names = matching(start.stack, route.only, aliases=aliases(objective.network.module))
+        connection = partial(connection, {", ".join(route.only): names}, hold=route.hold)
+    elif route.per:
+        everything = frozenset([*start.stack.tensors, *start.stack.buffers])
+        connection = partial(connection, {"": everything, **split(start.stack, route.per)}, hold=route.hold)
+    attributes = {
+        "problem": {"name": problem.name, "config": problem.config()},
+        "title": problem.title(),
+        **route.attributes(),
+        "landmarks": {place: problem.describe_landmark(place) for place in route.places if place not in loaded},
+        "sampled": objective.sampled,
+        "samples": int((objective.data.weights > 0).sum()),
+        "sample_seed": sample_seed if objective.sampled else None,
+        "loss_unit": objective.unit,
+    }
+    return Prepared(problem, objective, connection, attributes)
+
+
+def connect(
+    start: Checkpoint,
+    end: Checkpoint,
+    *,
+    pairing: Pairing = "matched",
+    orders: Orders = "stored",
+    symmetry: Symmetry = (),
+) -> Connection:
+    """Lines from the members of one checkpoint to those of another.
+
+    `matched` pairs member with member, a single member with all. With `orders` `all` there is a line from every
+    equivalent order of the start's units (few units only); with `matched` each start is reordered to lie close to its
+    end. Raises `Mismatch` if the members do not pair.
+    """
+    n, m = len(start.stack), len(end.stack)
+    if pairing == "all":
+        i, j = np.tile(np.arange(n), m), np.repeat(np.arange(m), n)
+    elif n == m or 1 in (n, m):
+        lines = np.arange(max(n, m))
+        i, j = lines if n > 1 else lines * 0, lines if m > 1 else lines * 0
+    else:
+        raise Mismatch(f"{n} members and {m} members do not pair: choose single ones with RUN/#seed, or --pairs all")
+    starts, ends = start.stack.select(i.tolist()), end.stack.select(j.tolist())
+    from_member, to_member, sources = i, j + n, [*start.sources, *end.sources]
+    if orders == "matched":
+        starts, from_member = align.match(starts, ends, symmetry), np.arange(len(i)) + len(sources)
+        sources += [dataclasses.replace(start.sources[k], order="matched") for k in i]
+    elif orders == "all":
+        every = list(align.every_order(symmetry))
+        starts = concatenate([align.reorder(starts, symmetry, order) for order in every])
+        ends, to_member = concatenate([ends] * len(every)), np.tile(to_member, len(every))
+        for number in range(1, len(every)):
+            from_member = np.concatenate([from_member, i + len(sources)])
+            sources += [dataclasses.replace(source, order=f"order {number}") for source in start.sources]
+    return Connection(Line(starts, ends), from_member, to_member, tuple(sources))
+
+
+def partial(connection: Connection, parts: Mapping[str, frozenset[str]], *, hold: Hold = "start") -> Connection:
+    """The straight lines of a connection once for each part of the network, with only that one moving."""
+    assert isinstance(connection.lines, Line)
+    return Connection(
+        PartialLine(connection.lines, tuple(parts.values()), hold),
+        np.tile(connection.from_member, len(parts)),
+        np.tile(connection.to_member, len(parts)),
+        connection.sources,
+        moves=np.repeat(np.array(list(parts), dtype=object), len(connection)),
+    )
+
+
+def _short(place: str) -> str:
+    """A place as part of a file name: `presolve-hat`, `first`, `first@0`, `first-7`."""
+    *_, above, last = ["", *place.rstrip("/").split("/")]
+    name = above + last if last.startswith(("@", "#")) else last
+    return re.sub(r"[^\w.+=@-]+", "-", name).strip("-.") or "here"
