@@ -47,8 +47,9 @@ class Curves:
 
     `values` holds one array a metric, `loss` among them; its standard error, if it was sampled, is `loss_se`. `l1`
     and `l2` are the lengths of the lines in parameter space. A line counts only where `done` is set: zero and NaN are
-    values, unfinished is neither. `attributes` say how the values were obtained. Where only some tensors move along a
-    line, `moves` names them, and is empty where all do.
+    values, unfinished is neither. `attributes` say how the values were obtained. A line through further members
+    has them in `via_member`, as rows of `sources`. Where only some tensors move along a line, `moves` names them, and
+    is empty where all do.
 
     Raises `Mismatch` if the arrays do not fit together or the ends, alpha 0 and 1, are not in the grid.
     """
@@ -62,19 +63,22 @@ class Curves:
     to_member: Int[np.ndarray, " line"]
     sources: Sequence[Source]
     attributes: Mapping[str, Any]
+    via_member: Int[np.ndarray, "line via"] | None = None
     moves: Shaped[np.ndarray, " line"] | None = None
 
     def __post_init__(self) -> None:
         lines, points = len(self.done), len(self.alpha)
         for name, array in self._arrays().items():
-            shape = (points,) if name == "alpha" else (lines, points) if name in self.values else (lines,)
+            shape: tuple[int, ...] = (points,) if name == "alpha" else (lines,)
+            shape += (points,) if name in self.values else array.shape[1:2] if name == "via_member" else ()
             if array.shape != shape:
                 raise Mismatch(f"curves: {name} has shape {array.shape}, expected {shape}")
         if not {0.0, 1.0} <= set(self.alpha.tolist()):
             raise Mismatch("curves: alpha 0 and 1, the ends of the lines, must be in the grid")
         if "loss" not in self.values:
             raise Mismatch("curves: there is no loss")
-        ends = np.concatenate([self.from_member, self.to_member])
+        between = [] if self.via_member is None else [self.via_member.ravel()]
+        ends = np.concatenate([self.from_member, self.to_member, *between])
         if len(ends) and not (ends.min() >= 0 and ends.max() < len(self.sources)):
             raise Mismatch(f"curves: a line ends at member {ends.max()}, but there are {len(self.sources)} sources")
 
@@ -102,11 +106,15 @@ class Curves:
         """Write to an HDF5 file, atomically."""
         with replacing(path) as temporary:
             with h5py.File(temporary, "w", userblock_size=_SEAL_BYTES) as file:
-                for axis, size in (("line", len(self)), ("point", len(self.alpha)), ("source", len(self.sources))):
+                sizes = {"line": len(self), "point": len(self.alpha), "source": len(self.sources)}
+                if self.via_member is not None:
+                    sizes["via"] = self.via_member.shape[1]
+                for axis, size in sizes.items():
                     file.create_dataset(axis, data=np.arange(size, dtype=np.int64))
                     file[axis].make_scale(axis)
                 for name, array in self._arrays().items():
-                    axes = ("point",) if name == "alpha" else ("line", "point") if array.ndim == 2 else ("line",)
+                    second = "via" if name == "via_member" else "point"
+                    axes = ("point",) if name == "alpha" else ("line", second) if array.ndim == 2 else ("line",)
                     _create(file, name, array, axes)
                 for name, array in _table(self.sources).items():
                     _create(file, f"source_{name}", array, ("source",))
@@ -145,7 +153,7 @@ class Curves:
 
     def _arrays(self) -> dict[str, np.ndarray]:
         single = {name: getattr(self, name) for name in ("alpha", "done", "l1", "l2", "from_member", "to_member")}
-        optional = {name: getattr(self, name) for name in ("moves",) if getattr(self, name) is not None}
+        optional = {name: getattr(self, name) for name in ("via_member", "moves") if getattr(self, name) is not None}
         return single | optional | dict(self.values)
 
 

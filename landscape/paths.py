@@ -1,6 +1,8 @@
 """Paths through parameter space: from coordinates to stacks."""
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -10,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from landscape.errors import LandscapeError, Mismatch
-from landscape.params import Stack, lerp, require_same_shapes
+from landscape.params import Stack, concatenate, lerp, require_same_shapes
 
-__all__ = ["Hold", "Line", "PartialLine", "Paths", "grid"]
+__all__ = ["Hold", "Line", "PartialLine", "Paths", "Polyline", "grid"]
 
 #: The end at which the tensors that do not move are held.
 Hold = Literal["start", "end"]
@@ -143,8 +145,72 @@ class PartialLine:
         return dataclasses.replace(self, line=self.line.to(*args))
 
 
-def grid(points: int, low: float = 0.0, high: float = 1.0) -> Float[np.ndarray, " point"]:
-    """`points` evenly spaced alphas from low to high; 0 and 1 are added where they are missing.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Polyline:
+    """Straight segments from each member of the first of `vertices` through the same member of the next to the last.
+
+    Vertex i of k segments is at alpha i / k; beyond 0 and 1 the outer segments go on. Raises `Mismatch` for vertices
+    that differ in architecture or number of members, or are fewer than two.
+    """
+
+    vertices: tuple[Stack, ...]
+
+    def __post_init__(self) -> None:
+        _require_alike(self.vertices)
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """The vertices."""
+        return self.vertices
+
+    @property
+    def segments(self) -> int:
+        """Number of segments of a line."""
+        return len(self.vertices) - 1
+
+    def __len__(self) -> int:
+        return len(self.vertices[0])
+
+    def at(self, lines: Int[Tensor, " point"], alphas: Float[Tensor, " point"]) -> Stack:
+        """The point at each alpha of each line; at the float64 nearest to i / k vertex i, bit for bit."""
+        place = alphas * self.segments
+        # i / k * k can miss i.
+        place = torch.where(alphas == place.round() / self.segments, place.round(), place)
+        segment = place.floor().clamp(0, self.segments - 1)
+        row = segment.long() * len(self) + lines
+        return lerp(self._rows.select(row), self._rows.select(row + len(self)), place - segment)
+
+    def ends(self, line: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """State dicts of the first and the last vertex."""
+        return self.vertices[0].state_dict(line), self.vertices[-1].state_dict(line)
+
+    def lengths(self) -> tuple[Float[Tensor, " line"], Float[Tensor, " line"]]:
+        """L1 and L2 length, summed over segments."""
+        l1, l2 = zip(*(b.subtract(a).norms() for a, b in itertools.pairwise(self.vertices)), strict=True)
+        return torch.stack(l1).sum(0), torch.stack(l2).sum(0)
+
+    def to(self, *args: Any) -> "Polyline":
+        """The same lines on another device or of another element type."""
+        return Polyline(tuple(vertex.to(*args) for vertex in self.vertices))
+
+    @functools.cached_property
+    def _rows(self) -> Stack:
+        """The members of all vertices, vertex by vertex."""
+        return concatenate(self.vertices)
+
+
+def _require_alike(stacks: Sequence[Stack]) -> None:
+    if len(stacks) < 2:
+        raise Mismatch("a path needs at least two points: its start and its end")
+    for number, stack in enumerate(stacks[1:], start=1):
+        require_same_shapes(stacks[0], stack, names=("the start", f"point {number} of the path"))
+    if len({len(stack) for stack in stacks}) > 1:
+        raise Mismatch(f"{' and '.join(str(len(stack)) for stack in stacks)} points make no paths")
+
+
+def grid(points: int, low: float = 0.0, high: float = 1.0, *, segments: int = 1) -> Float[np.ndarray, " point"]:
+    """`points` evenly spaced alphas from low to high; 0 and 1 are added where they are missing, and what lies between
+    the `segments` of a polyline.
 
     >>> grid(4, -0.5, 1.5).round(3).tolist()
     [-0.5, 0.0, 0.167, 0.833, 1.0, 1.5]
@@ -154,7 +220,8 @@ def grid(points: int, low: float = 0.0, high: float = 1.0) -> Float[np.ndarray, 
     if not (low <= 0 and high >= 1 and np.isfinite([low, high]).all()):
         raise LandscapeError(f"the range {low}:{high} must contain both ends of the line, 0 and 1")
     alphas = torch.linspace(low, high, points, dtype=torch.float64).numpy()
-    # An alpha that misses an end by rounding is that end.
-    for end in (0.0, 1.0):
-        alphas[np.abs(alphas - end) < 1e-12 * (high - low)] = end
-    return np.union1d(alphas, [0.0, 1.0])
+    # An alpha that misses a vertex by rounding is that vertex.
+    vertices = np.arange(segments + 1) / segments
+    for vertex in vertices:
+        alphas[np.abs(alphas - vertex) < 1e-12 * (high - low)] = vertex
+    return np.union1d(alphas, vertices)

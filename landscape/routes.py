@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from landscape.errors import LandscapeError, Mismatch
 from landscape.objective import Objective
 from landscape.params import aliases, concatenate
 from landscape.parts import Per, matching, split
-from landscape.paths import Hold, Line, PartialLine, Paths
+from landscape.paths import Hold, Line, PartialLine, Paths, Polyline
 from landscape.places import fitting, is_landmark, landmark, problem_of
 from landscape.problem import Problem, Symmetry
 from landscape.store import Checkpoint, load
@@ -33,13 +33,14 @@ Orders = Literal["stored", "all", "matched"]
 class Route:
     """Which lines to walk, from one place to another: each a landmark's name or what `store.load` reads.
 
-    With `only`, glob patterns, the tensors that they match move and the rest is held at one end (`hold`); with `per`
-    there is a line for each part of the network, on which only that one moves, after the full line. Raises
-    `LandscapeError` for options that do not go together.
+    Lines go straight through the places `via`, in their order. With `only`, glob patterns, the tensors that they match
+    move and the rest is held at one end (`hold`); with `per` there is a line for each part of the network, on which
+    only that one moves, after the full line. Raises `LandscapeError` for options that do not go together.
     """
 
     start: str
     end: str
+    via: tuple[str, ...] = ()
     pairing: Pairing = "matched"
     orders: Orders = "stored"
     only: tuple[str, ...] = ()
@@ -51,11 +52,15 @@ class Route:
             raise LandscapeError("--only and --per both say what moves: leave one of them out")
         if self.hold != "start" and not (self.only or self.per):
             raise LandscapeError("--hold says where the rest is held: name what moves with --only or --per")
+        if self.via and (self.only or self.per):
+            raise LandscapeError("with --via everything moves: leave --only and --per out")
+        if self.via and self.orders == "all":
+            raise LandscapeError("--via goes with --filter-order stored or matched, not with all")
 
     @property
     def places(self) -> tuple[str, ...]:
         """All places of the route, in its order."""
-        return self.start, self.end
+        return self.start, *self.via, self.end
 
     @property
     def name(self) -> str:
@@ -67,6 +72,8 @@ class Route:
     def attributes(self) -> dict[str, Any]:
         """What curves along the route say of it; options that were not used are left out."""
         told: dict[str, Any] = {"from": self.start, "to": self.end, "orders": self.orders}
+        if self.via:
+            told["via"] = list(self.via)
         if self.only or self.per:
             told |= {"only": list(self.only)} if self.only else {"per": self.per}
             told["hold"] = self.hold
@@ -75,12 +82,16 @@ class Route:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Connection:
-    """Lines with the table of members that they connect; `moves` names what moves on each, empty if all does."""
+    """Lines with the table of members that they connect.
+
+    `via_member` are those in between, in order; `moves` names what moves on each line, empty if all does.
+    """
 
     lines: Paths
     from_member: Int[np.ndarray, " line"]
     to_member: Int[np.ndarray, " line"]
     sources: tuple[Source, ...]
+    via_member: Int[np.ndarray, "line via"] | None = None
     moves: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -116,11 +127,12 @@ def prepare(
     problem = problem or problem_of(loaded)
     settings: dict[str, Any] = {"device": device, "dtype": dtype, "samples": samples, "seed": sample_seed}
     objective = problem.objective(**settings)
-    start, end = (
+    start, *via, end = (
         fitting(problem, loaded[place]) if place in loaded else landmark(problem, place, **settings)
         for place in route.places
     )
-    connection = connect(start, end, pairing=route.pairing, orders=route.orders, symmetry=problem.symmetry())
+    how: dict[str, Any] = {"pairing": route.pairing, "orders": route.orders, "symmetry": problem.symmetry()}
+    connection = connect(start, end, via=via, **how)
     if route.only:
         names = matching(start.stack, route.only, aliases=aliases(objective.network.module))
         connection = partial(connection, {", ".join(route.only): names}, hold=route.hold)
@@ -144,37 +156,59 @@ def connect(
     start: Checkpoint,
     end: Checkpoint,
     *,
+    via: Sequence[Checkpoint] = (),
     pairing: Pairing = "matched",
     orders: Orders = "stored",
     symmetry: Symmetry = (),
 ) -> Connection:
-    """Lines from the members of one checkpoint to those of another.
+    """Lines from the members of one checkpoint to those of another, straight or `via` those of others.
 
     `matched` pairs member with member, a single member with all. With `orders` `all` there is a line from every
-    equivalent order of the start's units (few units only); with `matched` each start is reordered to lie close to its
-    end. Raises `Mismatch` if the members do not pair.
+    equivalent order of the start's units (few units only, straight lines only); with `matched` each start is reordered
+    to lie close to its end, and so is each member on the way, from the last on, to the one behind it. Raises `Mismatch`
+    if the members do not pair.
     """
-    n, m = len(start.stack), len(end.stack)
-    if pairing == "all":
-        i, j = np.tile(np.arange(n), m), np.repeat(np.arange(m), n)
-    elif n == m or 1 in (n, m):
-        lines = np.arange(max(n, m))
-        i, j = lines if n > 1 else lines * 0, lines if m > 1 else lines * 0
-    else:
-        raise Mismatch(f"{n} members and {m} members do not pair: choose single ones with RUN/#seed, or --pairs all")
-    starts, ends = start.stack.select(i.tolist()), end.stack.select(j.tolist())
-    from_member, to_member, sources = i, j + n, [*start.sources, *end.sources]
+    places = [start, *via, end]
+    rows = _pair([len(place.stack) for place in places], pairing)
+    stacks = [place.stack.select(row.tolist()) for place, row in zip(places, rows, strict=True)]
+    sources = [source for place in places for source in place.sources]
+    offsets = np.cumsum([0, *(len(place.sources) for place in places[:-1])])
+    members = [row + offset for row, offset in zip(rows, offsets, strict=True)]
     if orders == "matched":
-        starts, from_member = align.match(starts, ends, symmetry), np.arange(len(i)) + len(sources)
-        sources += [dataclasses.replace(start.sources[k], order="matched") for k in i]
+        for k in reversed(range(len(places) - 1)):
+            stacks[k] = align.match(stacks[k], stacks[k + 1], symmetry)
+            members[k] = np.arange(len(rows[k])) + len(sources)
+            sources += [dataclasses.replace(places[k].sources[row], order="matched") for row in rows[k]]
     elif orders == "all":
+        if via:
+            raise Mismatch("lines via other members start in one order of their units: not in all")
         every = list(align.every_order(symmetry))
-        starts = concatenate([align.reorder(starts, symmetry, order) for order in every])
-        ends, to_member = concatenate([ends] * len(every)), np.tile(to_member, len(every))
+        stacks[0] = concatenate([align.reorder(stacks[0], symmetry, order) for order in every])
+        stacks[1], members[1] = concatenate([stacks[1]] * len(every)), np.tile(members[1], len(every))
         for number in range(1, len(every)):
-            from_member = np.concatenate([from_member, i + len(sources)])
+            members[0] = np.concatenate([members[0], rows[0] + len(sources)])
             sources += [dataclasses.replace(source, order=f"order {number}") for source in start.sources]
-    return Connection(Line(starts, ends), from_member, to_member, tuple(sources))
+    lines: Paths = Polyline(tuple(stacks)) if via else Line(*stacks)
+    between = np.stack(members[1:-1], axis=1) if via else None
+    return Connection(lines, members[0], members[-1], tuple(sources), via_member=between)
+
+
+def _pair(sizes: Sequence[int], pairing: Pairing) -> list[Int[np.ndarray, " line"]]:
+    """For each place the member through which each line leads."""
+    if pairing == "all":
+        first, *between, last = sizes
+        if max(between, default=1) > 1:
+            raise Mismatch(
+                f"each with each goes via single members, not {max(between)}: choose one with RUN/#seed, or --pairs "
+                "matched"
+            )
+        single = [np.zeros(first * last, dtype=np.int64)] * len(between)
+        return [np.tile(np.arange(first), last), *single, np.repeat(np.arange(last), first)]
+    if len(several := dict.fromkeys(size for size in sizes if size > 1)) > 1:
+        counts = " and ".join(f"{size} members" for size in several)
+        raise Mismatch(f"{counts} do not pair: choose single ones with RUN/#seed, or --pairs all")
+    lines = np.arange(max(sizes))
+    return [lines if size > 1 else lines * 0 for size in sizes]
 
 
 def partial(connection: Connection, parts: Mapping[str, frozenset[str]], *, hold: Hold = "start") -> Connection:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from landscape.errors import LandscapeError, Mismatch
 from landscape.params import Stack
-from landscape.paths import Line, PartialLine, grid
+from landscape.paths import Line, PartialLine, Polyline, grid
 
 
 def stack(*rows: list[float]) -> Stack:
@@ -77,6 +77,46 @@ def test_a_line_on_which_nothing_can_move() -> None:
     buffers = PartialLine(line, (frozenset({"statistics"}),))
     assert torch.equal(buffers.at(torch.tensor([0]), torch.tensor([1.0])).flatten(), line.start.flatten())
     assert [float(length) for length in buffers.lengths()] == [0, 0]
+
+
+@pytest.mark.parametrize("segments", [2, 3, 6, 7, 49])
+def test_a_polyline_goes_through_its_vertices_bit_for_bit(segments: int) -> None:
+    generator = np.random.default_rng(segments)
+    rows = generator.normal(size=(segments + 1, 2, 3)).astype(np.float32)
+    line = Polyline(tuple(stack(*each.tolist()) for each in rows))
+    alphas = torch.arange(segments + 1, dtype=torch.float64) / segments
+    for member in (0, 1):
+        lines = torch.full((segments + 1,), member)
+        np.testing.assert_array_equal(line.at(lines, alphas).flatten(), rows[:, member])
+    on_grid = grid(51, segments=segments)
+    assert set(alphas.tolist()) <= set(on_grid.tolist())
+    assert (np.diff(on_grid) > 1e-6).all()
+    for alpha in [-0.5, *generator.random(20), 1.25]:
+        k = min(max(int(np.floor(alpha * segments)), 0), segments - 1)
+        t = alpha * segments - k
+        got = line.at(torch.tensor([1]), torch.tensor([alpha], dtype=torch.float64)).flatten()[0]
+        np.testing.assert_allclose(got, (1 - t) * rows[k, 1] + t * rows[k + 1, 1], rtol=1e-4, atol=1e-4)
+    l1, l2 = line.lengths()
+    np.testing.assert_allclose(l1, np.abs(np.diff(rows.astype(float), axis=0)).sum((0, 2)))
+    np.testing.assert_allclose(l2, np.linalg.norm(np.diff(rows.astype(float), axis=0), axis=2).sum(0))
+    for end, vertex in zip(line.ends(1), (line.vertices[0], line.vertices[-1]), strict=True):
+        assert torch.equal(end["a"], vertex["a"][1])
+
+
+def test_of_two_vertices_it_is_a_line() -> None:
+    ends = stack([0.1, 2, 3]), stack([4.3, -5, 6])
+    alphas = torch.tensor(grid(201, -1, 2))
+    rows = torch.zeros(len(alphas), dtype=torch.int64)
+    assert torch.equal(Polyline(ends).at(rows, alphas).flatten(), Line(*ends).at(rows, alphas).flatten())
+
+
+def test_vertices_that_make_no_polyline() -> None:
+    with pytest.raises(Mismatch, match="at least two points"):
+        Polyline((stack([0.0, 0]),))
+    with pytest.raises(Mismatch, match="1 and 2 and 1 points make no paths"):
+        Polyline((stack([0.0, 0]), stack([0.0, 0], [1, 1]), stack([0.0, 0])))
+    with pytest.raises(Mismatch, match=r"the start and point 2 of the path are of different .*: other shape: b \[1\]"):
+        Polyline((stack([0.0, 0]), stack([0.0, 0]), stack([0.0, 0, 0])))
 
 
 @given(points=st.integers(2, 300), low=st.floats(-5, 0), high=st.floats(1, 5))

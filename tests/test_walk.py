@@ -1,6 +1,7 @@
 """Walks: every point against the plain module, closed forms, refusals, and interruptions that leave no trace."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -328,6 +329,46 @@ def test_lines_on_which_one_layer_moves(landscape: Callable[..., Result], life: 
     assert [line["moves"] for line in json.loads(document)["lines"]] == per.moves.tolist()
 
 
+def test_lines_through_several_places(landscape: Callable[..., Result], life: Life, run: Run) -> None:
+    result = landscape(
+        *("walk", "--from", f"{run.path}/#3", "--via", "presolve", "--via", f"{run.path}/@20", "--to", run.path),
+        *("--points", "5"),
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "analyses/small-3--presolve--small@20--small.h5\n"
+    curves = Curves.read(Path(result.stdout.strip()))
+    np.testing.assert_array_equal(curves.alpha, [0, 0.25, 1 / 3, 0.5, 2 / 3, 0.75, 1])
+    assert curves.attributes["via"] == ["presolve", f"{run.path}/@20"]
+    assert curves.via_member is not None
+    labels = [[curves.sources[i].label for i in row] for row in curves.via_member]
+    assert [row[1] for row in labels] == [f"seed {seed}" for seed in range(24)]
+    assert {row[0] for row in labels} == {life.describe_landmark("presolve")}
+    objective = life.objective()
+    stacks = run.checkpoint().stack.select([3]), life.landmark("presolve"), run.checkpoint(20).stack
+    for place, stack in zip((0, 2, 4, 6), (*stacks, run.checkpoint().stack), strict=True):
+        np.testing.assert_array_equal(curves.loss[:, place], np.resize(objective(stack)["loss"].numpy(), 24))
+    legs = [end.subtract(start).norms()[1] for start, end in itertools.pairwise((*stacks, run.checkpoint().stack))]
+    np.testing.assert_allclose(curves.l2, sum(leg.expand(24) for leg in legs), rtol=1e-6)
+    for verb in (("analyse", "barriers"), ("info",)):
+        assert landscape(*verb, "analyses/small-3--presolve--small@20--small.h5").exit_code == 0
+
+
+def test_filters_on_the_way_are_matched_from_the_end_on(life: Life, run: Run, presolve: Checkpoint) -> None:
+    trained, symmetry = run.checkpoint(), life.symmetry()
+    found = connect(presolve, trained, via=[run.checkpoint(20)], orders="matched", symmetry=symmetry)
+    later = connect(run.checkpoint(20), trained, orders="matched", symmetry=symmetry)
+    assert torch.equal(found.lines.stacks[1].flatten(), later.lines.stacks[0].flatten())
+    assert found.via_member is not None
+    assert [found.sources[row[0]] for row in found.via_member] == [later.sources[i] for i in later.from_member]
+    assert {found.sources[i].order for i in found.from_member} == {"matched"}
+    each = connect(trained, presolve, via=[presolve], pairing="all")
+    assert len(each) == 24
+    with pytest.raises(Mismatch, match="each with each goes via single members, not 24"):
+        connect(presolve, trained, via=[trained], pairing="all")
+    with pytest.raises(Mismatch, match="in one order of their units: not in all"):
+        connect(presolve, trained, via=[presolve], orders="all", symmetry=symmetry)
+
+
 def test_walks_written_before_say_nothing_of_what_moves() -> None:
     files = sorted((Path(__file__).parents[1] / "analyses").glob("*/*.h5"))
     assert files
@@ -339,6 +380,9 @@ def test_walks_written_before_say_nothing_of_what_moves() -> None:
     [
         (("--only", "a", "--per", "layer"), "--only and --per both say what moves", 1),
         (("--hold", "end"), "name what moves with --only or --per", 1),
+        (("--via", "presolve", "--per", "layer"), "with --via everything moves: leave --only and --per out", 1),
+        (("--via", "presolve", "--filter-order", "all"), "--via goes with --filter-order stored or matched", 1),
+        (("--via", "nowhere/"), "nowhere does not exist", 1),
         (("--only", "net.9.*"), "'net.9.*' matches no parameter: there are net.0.0.weight, net.0.0.bias", 1),
     ],
 )

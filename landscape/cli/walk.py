@@ -24,11 +24,15 @@ __all__ = ["command"]
           landscape walk --from checkpoints/first/@0 --to checkpoints/first/ --range -0.25:1.25
           landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --points 201
           landscape walk --from presolve --to checkpoints/first/ --per layer
+          landscape walk --from 'checkpoints/first/#3' --via presolve --to 'checkpoints/first/#7'
           landscape walk --from run-a/ --to run-b/ --only 'layer4.*' --only 'fc.*' --hold end
           landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",
 )
 @click.option("--from", "start", required=True, metavar="PLACE", help="Where the lines begin.")
 @click.option("--to", "end", required=True, metavar="PLACE", help="Where the lines end.")
+@click.option(
+    "--via", multiple=True, metavar="PLACE", help="Lead the lines straight through this place, too. Repeatable."
+)
 @click.option("--points", type=click.IntRange(2, 1_000_001), default=51, help="Points of a line.")
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
 @click.option(
@@ -67,6 +71,7 @@ __all__ = ["command"]
 def command(
     start: str,
     end: str,
+    via: tuple[str, ...],
     points: int,
     span: tuple[float, float],
     pairing: Pairing,
@@ -83,13 +88,13 @@ def command(
     output: Path | None,
     force: bool,
 ) -> None:
-    """Evaluate the loss along straight lines between two places.
+    """Evaluate the loss along straight lines between two places, or through several.
 
     A place is a landmark of the problem (presolve), a run directory (its last step, all seeds), RUN/@step, RUN/#seed,
     or a checkpoint file. Prints the file with the curves. An interrupted walk goes on when the same command is given
     again.
     """
-    route = Route(start=start, end=end, pairing=pairing, orders=orders, only=only, per=per, hold=hold)
+    route = Route(start=start, end=end, via=via, pairing=pairing, orders=orders, only=only, per=per, hold=hold)
     remark_unfinished(*route.places)
     try:
         path = walk_route(
