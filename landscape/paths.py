@@ -14,7 +14,7 @@ from torch import Tensor
 from landscape.errors import LandscapeError, Mismatch
 from landscape.params import Stack, concatenate, lerp, require_same_shapes
 
-__all__ = ["Hold", "Line", "PartialLine", "Paths", "Polyline", "grid"]
+__all__ = ["Hold", "Line", "PartialLine", "Paths", "Polyline", "Ray", "grid"]
 
 #: The end at which the tensors that do not move are held.
 Hold = Literal["start", "end"]
@@ -197,6 +197,52 @@ class Polyline:
     def _rows(self) -> Stack:
         """The members of all vertices, vertex by vertex."""
         return concatenate(self.vertices)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ray:
+    """Straight lines from each member of `origin` along the same member of `direction`: origin + alpha direction.
+
+    Buffers are those of the origin. Raises `Mismatch` unless there are as many directions of the same architecture.
+    """
+
+    origin: Stack
+    direction: Stack
+
+    def __post_init__(self) -> None:
+        require_same_shapes(self.origin, self.direction, names=("the origin", "the direction"))
+        if len(self.origin) != len(self.direction):
+            raise Mismatch(f"{len(self.origin)} origins and {len(self.direction)} directions make no rays")
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """Origin and direction."""
+        return self.origin, self.direction
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    def at(self, lines: Int[Tensor, " point"], alphas: Float[Tensor, " point"]) -> Stack:
+        """The point at each alpha of each line; alpha 0 is the origin bit for bit."""
+        origin = self.origin.select(lines)
+        start, direction = origin.flatten(), self.direction.select(lines).flatten()
+        t = alphas.to(start.dtype)[:, None]
+        # Adding zero would turn -0 to 0, and infinity times zero is none.
+        flat = torch.where((t == 0) | (direction == 0), start, start + t * direction)
+        return dataclasses.replace(origin.unflatten(flat), buffers=origin.buffers)
+
+    def ends(self, line: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """State dicts of the origin and of origin plus direction."""
+        origin, direction = self.origin.state_dict(line), self.direction.state_dict(line)
+        return origin, {name: there + direction.get(name, 0) for name, there in origin.items()}
+
+    def lengths(self) -> tuple[Float[Tensor, " line"], Float[Tensor, " line"]]:
+        """L1 and L2 norm of each direction."""
+        return self.direction.norms()
+
+    def to(self, *args: Any) -> "Ray":
+        """The same rays on another device or of another element type."""
+        return Ray(self.origin.to(*args), self.direction.to(*args))
 
 
 def _require_alike(stacks: Sequence[Stack]) -> None:

@@ -11,16 +11,17 @@ from jaxtyping import Int
 
 from landscape import align
 from landscape.curves import Source
+from landscape.directions import Normalise, random_directions
 from landscape.errors import LandscapeError, Mismatch
 from landscape.objective import Objective
-from landscape.params import aliases, concatenate
+from landscape.params import aliases, concatenate, fingerprint
 from landscape.parts import Per, matching, split
-from landscape.paths import Hold, Line, PartialLine, Paths, Polyline
+from landscape.paths import Hold, Line, PartialLine, Paths, Polyline, Ray
 from landscape.places import fitting, is_landmark, landmark, problem_of
 from landscape.problem import Problem, Symmetry
 from landscape.store import Checkpoint, load
 
-__all__ = ["Connection", "Orders", "Pairing", "Prepared", "Route", "connect", "partial", "prepare"]
+__all__ = ["Connection", "Orders", "Pairing", "Prepared", "Route", "connect", "partial", "prepare", "rays"]
 
 #: How members of checkpoints become lines: member by member, or each with each.
 Pairing = Literal["matched", "all"]
@@ -35,12 +36,15 @@ class Route:
 
     Lines go straight through the places `via`, in their order. With `only`, glob patterns, the tensors that they match
     move and the rest is held at one end (`hold`); with `per` there is a line for each part of the network, on which
-    only that one moves, after the full line. Raises `LandscapeError` for options that do not go together.
+    only that one moves, after the full line. With `rays`, seeds, lines lead from the start in random directions
+    (`normalise`) to no other place. Raises `LandscapeError` for options that do not go together.
     """
 
     start: str
-    end: str
+    end: str | None = None
     via: tuple[str, ...] = ()
+    rays: tuple[int, ...] = ()
+    normalise: Normalise = "filter"
     pairing: Pairing = "matched"
     orders: Orders = "stored"
     only: tuple[str, ...] = ()
@@ -48,6 +52,16 @@ class Route:
     hold: Hold = "start"
 
     def __post_init__(self) -> None:
+        if self.end is None and not self.rays:
+            raise LandscapeError("lines need an end: name it with --to, or random directions with --rays")
+        if self.rays and self.end is not None:
+            raise LandscapeError("--rays lead from the start to no other place: leave --to out, or --rays")
+        if self.rays and (self.via or self.only or self.per or self.orders != "stored" or self.pairing != "matched"):
+            raise LandscapeError(
+                "--rays go straight from each start: leave --via, --only, --per, --pairs and --filter-order out"
+            )
+        if self.normalise != "filter" and not self.rays:
+            raise LandscapeError("--normalise is for random directions: give them with --rays")
         if self.only and self.per:
             raise LandscapeError("--only and --per both say what moves: leave one of them out")
         if self.hold != "start" and not (self.only or self.per):
@@ -60,18 +74,21 @@ class Route:
     @property
     def places(self) -> tuple[str, ...]:
         """All places of the route, in its order."""
-        return self.start, *self.via, self.end
+        return self.start, *self.via, *([] if self.end is None else [self.end])
 
     @property
     def name(self) -> str:
         """The route as a file name, without an ending."""
         what = [f"per-{self.per}"] if self.per else ["only", *map(_short, self.only)] if self.only else []
+        what = [f"rays-{self.normalise}"] if self.rays else what
         held = ["hold-end"] if self.hold == "end" else []
         return "-".join(["--".join(map(_short, self.places)), *what, *held])
 
     def attributes(self) -> dict[str, Any]:
         """What curves along the route say of it; options that were not used are left out."""
         told: dict[str, Any] = {"from": self.start, "to": self.end, "orders": self.orders}
+        if self.rays:
+            told["normalise"] = self.normalise
         if self.via:
             told["via"] = list(self.via)
         if self.only or self.per:
@@ -127,18 +144,11 @@ def prepare(
     problem = problem or problem_of(loaded)
     settings: dict[str, Any] = {"device": device, "dtype": dtype, "samples": samples, "seed": sample_seed}
     objective = problem.objective(**settings)
-    start, *via, end = (
+    places = [
         fitting(problem, loaded[place]) if place in loaded else landmark(problem, place, **settings)
         for place in route.places
-    )
-    how: dict[str, Any] = {"pairing": route.pairing, "orders": route.orders, "symmetry": problem.symmetry()}
-    connection = connect(start, end, via=via, **how)
-    if route.only:
-        names = matching(start.stack, route.only, aliases=aliases(objective.network.module))
-        connection = partial(connection, {", ".join(route.only): names}, hold=route.hold)
-    elif route.per:
-        everything = frozenset([*start.stack.tensors, *start.stack.buffers])
-        connection = partial(connection, {"": everything, **split(start.stack, route.per)}, hold=route.hold)
+    ]
+    connection = _connection(route, places, problem.symmetry(), aliases(objective.network.module))
     attributes = {
         "problem": {"name": problem.name, "config": problem.config()},
         "title": problem.title(),
@@ -150,6 +160,23 @@ def prepare(
         "loss_unit": objective.unit,
     }
     return Prepared(problem, objective, connection, attributes)
+
+
+def _connection(
+    route: Route, places: Sequence[Checkpoint], symmetry: Symmetry, aliases: Mapping[str, str]
+) -> Connection:
+    """The lines of a route through its places."""
+    if route.rays:
+        return rays(places[0], route.rays, normalise=route.normalise)
+    start, *via, end = places
+    lines = connect(start, end, via=via, pairing=route.pairing, orders=route.orders, symmetry=symmetry)
+    if route.only:
+        names = matching(start.stack, route.only, aliases=aliases)
+        return partial(lines, {", ".join(route.only): names}, hold=route.hold)
+    if route.per:
+        everything = frozenset([*start.stack.tensors, *start.stack.buffers])
+        return partial(lines, {"": everything, **split(start.stack, route.per)}, hold=route.hold)
+    return lines
 
 
 def connect(
@@ -220,6 +247,26 @@ def partial(connection: Connection, parts: Mapping[str, frozenset[str]], *, hold
         np.tile(connection.to_member, len(parts)),
         connection.sources,
         moves=np.repeat(np.array(list(parts), dtype=object), len(connection)),
+    )
+
+
+def rays(start: Checkpoint, seeds: Sequence[int], *, normalise: Normalise = "filter") -> Connection:
+    """Lines from each member of a checkpoint in a random direction for each seed, to alpha 1 as long as that is.
+
+    Lines follow each other seed by seed, then member by member; what they lead to is a source for each seed.
+    """
+    members = len(start.stack)
+    towards = [random_directions(start.stack.select([i]), seeds, normalise=normalise) for i in range(members)]
+    sources = list(start.sources)
+    for number, seed in enumerate(seeds):
+        sha = fingerprint(concatenate([each.select([number]) for each in towards]).tensors)
+        sources.append(Source(f"direction:{normalise}", None, seed, sha, f"direction {seed}"))
+    i = np.repeat(np.arange(members), len(seeds))
+    return Connection(
+        Ray(start.stack.select(i.tolist()), concatenate(towards)),
+        i,
+        members + np.tile(np.arange(len(seeds)), members),
+        tuple(sources),
     )
 
 

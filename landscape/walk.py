@@ -54,7 +54,7 @@ def walk_route(
         path,
         prepared.objective,
         prepared.connection,
-        grid(points, *span, segments=len(route.places) - 1),
+        grid(points, *span, segments=len(route.via) + 1),
         attributes=prepared.attributes,
         force=force,
         on_progress=on_progress,

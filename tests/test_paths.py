@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from landscape.errors import LandscapeError, Mismatch
 from landscape.params import Stack
-from landscape.paths import Line, PartialLine, Polyline, grid
+from landscape.paths import Line, PartialLine, Polyline, Ray, grid
 
 
 def stack(*rows: list[float]) -> Stack:
@@ -117,6 +117,22 @@ def test_vertices_that_make_no_polyline() -> None:
         Polyline((stack([0.0, 0]), stack([0.0, 0], [1, 1]), stack([0.0, 0])))
     with pytest.raises(Mismatch, match=r"the start and point 2 of the path are of different .*: other shape: b \[1\]"):
         Polyline((stack([0.0, 0]), stack([0.0, 0]), stack([0.0, 0, 0])))
+
+
+def test_rays() -> None:
+    origin = Stack(dict(stack([-0.0, 1, float("inf")], [1, 2, 3]).tensors), {"n": torch.tensor([4, 5])})
+    ray = Ray(origin, stack([0.0, 2, float("inf")], [-3, 0, 4]))
+    lines, alphas = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, -1, -2, 0.5], dtype=torch.float64)
+    got = ray.at(lines, alphas)
+    wanted = [[-0.0, 1, np.inf], [-0.0, 3, np.inf], [-0.0, -1, np.nan], [7, 2, -5], [-0.5, 2, 5]]
+    np.testing.assert_array_equal(got.flatten(), wanted)
+    assert torch.signbit(got["a"][:3]).all()
+    assert got.buffers["n"].tolist() == [4, 4, 4, 5, 5]
+    assert {name: float(tensor.flatten()[0]) for name, tensor in ray.ends(1)[1].items()} == {"a": -2, "b": 2, "n": 5}
+    l1, l2 = ray.lengths()
+    assert (float(l1[1]), float(l2[1])) == (7, 5)
+    with pytest.raises(Mismatch, match="2 origins and 1 directions make no rays"):
+        Ray(origin, stack([0.0, 0, 0]))
 
 
 @given(points=st.integers(2, 300), low=st.floats(-5, 0), high=st.floats(1, 5))

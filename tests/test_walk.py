@@ -15,13 +15,14 @@ from torch import nn
 
 from landscape import walk as walking
 from landscape.curves import Curves, Source
+from landscape.directions import random_directions
 from landscape.errors import LandscapeError, Mismatch, Unverified
 from landscape.files import write_json
 from landscape.objective import Objective
 from landscape.params import Stack
 from landscape.paths import grid
 from landscape.problems.life import Life
-from landscape.routes import Connection, connect
+from landscape.routes import Connection, Route, connect, rays
 from landscape.stacked import Stacked
 from landscape.store import Checkpoint, Run
 from landscape.walk import walk, walk_to_file
@@ -369,6 +370,33 @@ def test_filters_on_the_way_are_matched_from_the_end_on(life: Life, run: Run, pr
         connect(presolve, trained, via=[presolve], orders="all", symmetry=symmetry)
 
 
+def test_random_directions(landscape: Callable[..., Result], life: Life, run: Run) -> None:
+    call = ("walk", "--from", f"{run.path}/#3", "--rays", "0:4,9", "--range", "-1:1", "--points", "5")
+    assert landscape(*call, "--normalise", "none").stdout == "analyses/small-3-rays-none.h5\n"
+    result = landscape(*call)
+    assert result.exit_code == 0, result.output
+    curves = Curves.read(Path(result.stdout.strip()))
+    stack = run.checkpoint().stack.select([3])
+    directions = random_directions(stack, [0, 1, 2, 3, 9])
+    assert [curves.sources[i].seed for i in curves.to_member] == [0, 1, 2, 3, 9]
+    assert {curves.sources[i].path for i in curves.to_member} == {"direction:filter"}
+    assert (curves.attributes["normalise"], curves.attributes["to"]) == ("filter", None)
+    np.testing.assert_array_equal(curves.l1, directions.norms()[0])
+    np.testing.assert_array_equal(curves.l2, directions.norms()[1])
+    objective = life.objective()
+    for alpha, loss in zip(curves.alpha, curves.loss.T, strict=True):
+        flat = stack.flatten().double() + alpha * directions.flatten().double()
+        np.testing.assert_allclose(loss, objective(stack.unflatten(flat.float()))["loss"], rtol=1e-5)
+    np.testing.assert_array_equal(curves.loss[:, 2], np.repeat(objective(stack)["loss"].numpy(), 5))
+
+
+def test_each_member_has_its_own_directions(run: Run) -> None:
+    found = rays(run.checkpoint(), [5, 7])
+    assert ends(found)[:3] == [("seed 0", "direction 5"), ("seed 0", "direction 7"), ("seed 1", "direction 5")]
+    wanted = random_directions(run.checkpoint().stack.select([1]), [5, 7])
+    assert torch.equal(found.lines.stacks[1].flatten()[2:4], wanted.flatten())
+
+
 def test_walks_written_before_say_nothing_of_what_moves() -> None:
     files = sorted((Path(__file__).parents[1] / "analyses").glob("*/*.h5"))
     assert files
@@ -382,6 +410,9 @@ def test_walks_written_before_say_nothing_of_what_moves() -> None:
         (("--hold", "end"), "name what moves with --only or --per", 1),
         (("--via", "presolve", "--per", "layer"), "with --via everything moves: leave --only and --per out", 1),
         (("--via", "presolve", "--filter-order", "all"), "--via goes with --filter-order stored or matched", 1),
+        (("--rays", "0:3"), "--rays lead from the start to no other place: leave --to out, or --rays", 1),
+        (("--normalise", "none"), "--normalise is for random directions: give them with --rays", 1),
+        (("--rays", "x"), "'x' is no seed", 2),
         (("--via", "nowhere/"), "nowhere does not exist", 1),
         (("--only", "net.9.*"), "'net.9.*' matches no parameter: there are net.0.0.weight, net.0.0.bias", 1),
     ],
@@ -393,6 +424,15 @@ def test_routes_that_make_no_sense(
     assert (result.exit_code, result.stdout) == (status, "")
     assert message in result.stderr
     assert not Path("analyses").exists()
+
+
+def test_rays_that_make_no_sense(landscape: Callable[..., Result], run: Run) -> None:
+    for options in (("--via", "presolve"), ("--only", "*"), ("--per", "layer"), ("--pairs", "all")):
+        result = landscape("walk", "--from", run.path, "--rays", "0", *options)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "--rays go straight from each start: leave --via, --only" in result.stderr
+    with pytest.raises(LandscapeError, match="lines need an end: name it with --to, or random directions"):
+        Route(start="presolve")
 
 
 @pytest.mark.gpu

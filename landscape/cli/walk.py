@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 import torch
 
-from landscape.cli.options import RANGE, chosen_problem, computing, config_file, output, problem_choice, sampling
+from landscape.cli.options import RANGE, SEEDS, chosen_problem, computing, config_file, output, problem_choice, sampling
 from landscape.cli.report import Progress, remark_unfinished
+from landscape.directions import Normalise
 from landscape.errors import LandscapeError
 from landscape.parts import Per
 from landscape.paths import Hold
@@ -25,13 +26,26 @@ __all__ = ["command"]
           landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --points 201
           landscape walk --from presolve --to checkpoints/first/ --per layer
           landscape walk --from 'checkpoints/first/#3' --via presolve --to 'checkpoints/first/#7'
+          landscape walk --from 'checkpoints/first/#3' --rays 0:10 --range -1:1
           landscape walk --from run-a/ --to run-b/ --only 'layer4.*' --only 'fc.*' --hold end
           landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",
 )
 @click.option("--from", "start", required=True, metavar="PLACE", help="Where the lines begin.")
-@click.option("--to", "end", required=True, metavar="PLACE", help="Where the lines end.")
+@click.option("--to", "end", metavar="PLACE", help="Where the lines end.")
 @click.option(
     "--via", multiple=True, metavar="PLACE", help="Lead the lines straight through this place, too. Repeatable."
+)
+@click.option(
+    "--rays",
+    type=SEEDS,
+    metavar="SEEDS",
+    help="In place of --to: random directions, such as 0:10, a line a seed.",
+)
+@click.option(
+    "--normalise",
+    type=click.Choice(["filter", "layer", "none"]),
+    default="filter",
+    help="Length of random directions: that of each filter of the start, of each layer, or as drawn.",
 )
 @click.option("--points", type=click.IntRange(2, 1_000_001), default=51, help="Points of a line.")
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
@@ -70,8 +84,10 @@ __all__ = ["command"]
 @config_file
 def command(
     start: str,
-    end: str,
+    end: str | None,
     via: tuple[str, ...],
+    rays: tuple[int, ...] | None,
+    normalise: Normalise,
     points: int,
     span: tuple[float, float],
     pairing: Pairing,
@@ -88,13 +104,26 @@ def command(
     output: Path | None,
     force: bool,
 ) -> None:
-    """Evaluate the loss along straight lines between two places, or through several.
+    """Evaluate the loss along straight lines between two places, through several, or in random directions.
 
     A place is a landmark of the problem (presolve), a run directory (its last step, all seeds), RUN/@step, RUN/#seed,
     or a checkpoint file. Prints the file with the curves. An interrupted walk goes on when the same command is given
     again.
     """
-    route = Route(start=start, end=end, via=via, pairing=pairing, orders=orders, only=only, per=per, hold=hold)
+    if end is None and not rays:
+        raise click.UsageError("Missing option '--to': name where the lines end, or random directions with --rays.")
+    route = Route(
+        start=start,
+        end=end,
+        via=via,
+        rays=rays or (),
+        normalise=normalise,
+        pairing=pairing,
+        orders=orders,
+        only=only,
+        per=per,
+        hold=hold,
+    )
     remark_unfinished(*route.places)
     try:
         path = walk_route(
