@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -14,7 +15,10 @@ from torch import Tensor
 from landscape.errors import LandscapeError, Mismatch
 from landscape.params import Stack, concatenate, lerp, require_same_shapes
 
-__all__ = ["Hold", "Line", "PartialLine", "Paths", "Polyline", "Ray", "grid"]
+__all__ = ["Bezier", "Hold", "Line", "PartialLine", "Paths", "Polyline", "Ray", "grid"]
+
+#: Chords that measure the length of a curve: two thousandths of a percent too short for a parabola as wide as high.
+_CHORDS = 100
 
 #: The end at which the tensors that do not move are held.
 Hold = Literal["start", "end"]
@@ -180,6 +184,11 @@ class Polyline:
         row = segment.long() * len(self) + lines
         return lerp(self._rows.select(row), self._rows.select(row + len(self)), place - segment)
 
+    def weights(self, alphas: Float[Tensor, " point"]) -> Float[Tensor, "point vertex"]:
+        """How much each vertex adds to the points at these alphas, from 0 to 1."""
+        vertices = torch.arange(self.segments + 1, device=alphas.device)
+        return (1 - (alphas[:, None] * self.segments - vertices).abs()).clamp(min=0)
+
     def ends(self, line: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """State dicts of the first and the last vertex."""
         return self.vertices[0].state_dict(line), self.vertices[-1].state_dict(line)
@@ -197,6 +206,72 @@ class Polyline:
     def _rows(self) -> Stack:
         """The members of all vertices, vertex by vertex."""
         return concatenate(self.vertices)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bezier:
+    """Bézier curves with the same member of each of `controls` as control points: the first and the last are the ends.
+
+    T. Garipov, P. Izmailov, D. Podoprikhin, D. Vetrov, A. G. Wilson, *Loss surfaces, mode connectivity, and fast
+    ensembling of DNNs*, NeurIPS 2018. Raises `Mismatch` for control points that differ in architecture or number of
+    members, or are fewer than two.
+    """
+
+    controls: tuple[Stack, ...]
+
+    def __post_init__(self) -> None:
+        _require_alike(self.controls)
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """The control points."""
+        return self.controls
+
+    def __len__(self) -> int:
+        return len(self.controls[0])
+
+    def at(self, lines: Int[Tensor, " point"], alphas: Float[Tensor, " point"]) -> Stack:
+        """The point at each alpha of each curve; buffers go the same way, of whole numbers those of the nearer end."""
+        controls = [stack.select(lines) for stack in self.controls]
+        first = controls[0]
+        weights = self.weights(alphas.double())
+
+        def mixed(*parts: Tensor) -> Tensor:
+            column = (-1, *[1] * (parts[0].ndim - 1))
+            if not parts[0].is_floating_point():
+                return torch.where(alphas.view(column) < 0.5, parts[0], parts[-1])
+            inside = torch.zeros_like(parts[0])
+            for weight, part in zip(weights.to(inside.dtype).T, parts, strict=True):
+                inside = inside + weight.view(column) * part
+            end = torch.where(alphas.view(column) == 1, parts[-1], inside)
+            return torch.where(alphas.view(column) == 0, parts[0], end)
+
+        flat = mixed(*(stack.flatten() for stack in controls))
+        buffers = {name: mixed(*(stack.buffers[name] for stack in controls)) for name in first.buffers}
+        return dataclasses.replace(first.unflatten(flat), buffers=buffers)
+
+    def weights(self, alphas: Float[Tensor, " point"]) -> Float[Tensor, "point control"]:
+        """How much each control point adds to the points at these alphas: Bernstein's polynomials."""
+        degree = len(self.controls) - 1
+        each = [math.comb(degree, k) * alphas**k * (1 - alphas) ** (degree - k) for k in range(degree + 1)]
+        return torch.stack(each, dim=1)
+
+    def ends(self, line: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """State dicts of the first and the last control point."""
+        return self.controls[0].state_dict(line), self.controls[-1].state_dict(line)
+
+    def lengths(self) -> tuple[Float[Tensor, " line"], Float[Tensor, " line"]]:
+        """L1 and L2 length, measured along 100 chords."""
+        curve = self.to(torch.float64)
+        lines = torch.arange(len(self), device=self.controls[0].device)
+        alphas = torch.linspace(0, 1, _CHORDS + 1, dtype=torch.float64, device=lines.device)
+        points = (curve.at(lines, alpha.expand(len(self))) for alpha in alphas)
+        l1, l2 = zip(*(b.subtract(a).norms() for a, b in itertools.pairwise(points)), strict=True)
+        return torch.stack(l1).sum(0), torch.stack(l2).sum(0)
+
+    def to(self, *args: Any) -> "Bezier":
+        """The same curves on another device or of another element type."""
+        return Bezier(tuple(stack.to(*args) for stack in self.controls))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

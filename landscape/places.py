@@ -29,13 +29,14 @@ def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
     if not known:
         where = next(iter(checkpoints), "a landmark alone")
         raise LandscapeError(f"{where} does not say its problem: name it, such as --problem life -O m_factor=4")
-    (name, config), *others = known
-    for other, other_config in others:
-        if different := differences({"problem": name, **config}, {"problem": other, **other_config}):
+    # Fields that were added later have their defaults in runs from before.
+    problem, *others = (create(name, config) for name, config in known)
+    for other in others:
+        if different := differences(*({"problem": each.name, **each.config()} for each in (problem, other))):
             raise Mismatch(
                 f"the two ends are of different problems: {different}. Name the one to evaluate with --problem"
             )
-    return create(name, config)
+    return problem
 
 
 def fitting(problem: Problem, checkpoint: Checkpoint, *, finite: bool = True) -> Checkpoint:

@@ -22,7 +22,7 @@ from landscape.paths import Paths, grid
 from landscape.progress import Progress
 from landscape.routes import Connection, Orders, Pairing, Route, prepare
 
-__all__ = ["blocks", "walk", "walk_between", "walk_route", "walk_to_file"]
+__all__ = ["blocks", "computation", "walk", "walk_between", "walk_route", "walk_to_file"]
 
 #: Points evaluated in one block of lines, and bytes of their parameters; at least one line.
 _BLOCK_POINTS, _BLOCK_BYTES = 8192, 2**28
@@ -113,7 +113,7 @@ def walk_to_file(
         "alpha": digest({"alpha": alphas}),
         "lines": len(connection),
         "objective": dict(attributes or {}),
-        "computation": _computation(objective),
+        "computation": computation(objective),
     }
     finished = shards.open(plan, force=force)
     if finished:
@@ -154,7 +154,7 @@ def blocks(
     checked = np.linspace(0, len(lines) - 1, min(len(lines), _CHECKED_LINES)).astype(int)
     header = {
         **(attributes or {}),
-        **_computation(objective),
+        **computation(objective),
         "end_check": {"lines": len(checked), "relative_tolerance": TOLERANCE[objective.dtype]},
         **provenance.stamp(),
     }
@@ -203,7 +203,7 @@ def _check_ends(
             )
 
 
-def _computation(objective: Objective) -> dict[str, Any]:
+def computation(objective: Objective) -> dict[str, Any]:
     """How the numbers were computed: all that can change their rounding."""
     return {
         "device": objective.device.type,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from landscape.errors import LandscapeError, Mismatch
 from landscape.params import Stack
-from landscape.paths import Line, PartialLine, Polyline, Ray, grid
+from landscape.paths import Bezier, Line, PartialLine, Polyline, Ray, grid
 
 
 def stack(*rows: list[float]) -> Stack:
@@ -117,6 +117,41 @@ def test_vertices_that_make_no_polyline() -> None:
         Polyline((stack([0.0, 0]), stack([0.0, 0], [1, 1]), stack([0.0, 0])))
     with pytest.raises(Mismatch, match=r"the start and point 2 of the path are of different .*: other shape: b \[1\]"):
         Polyline((stack([0.0, 0]), stack([0.0, 0]), stack([0.0, 0, 0])))
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 6])
+def test_a_bezier_curve_against_de_casteljau(degree: int) -> None:
+    rows = np.random.default_rng(degree).normal(size=(degree + 1, 2, 3)).astype(np.float32)
+    curve = Bezier(tuple(stack(*each.tolist()) for each in rows))
+    for alpha in (0.0, 0.2, 0.5, 0.9, 1.0, 1.2):
+        points = rows.astype(float)
+        while len(points) > 1:
+            points = (1 - alpha) * points[:-1] + alpha * points[1:]
+        got = curve.at(torch.tensor([1, 0]), torch.full((2,), alpha, dtype=torch.float64)).flatten()
+        np.testing.assert_allclose(got, points[0, ::-1], rtol=1e-5, atol=1e-5)
+        if alpha in (0, 1):
+            np.testing.assert_array_equal(got, rows[0 if alpha == 0 else -1, ::-1])
+    assert curve.to(torch.float64).controls[0].dtype == torch.float64
+
+
+def test_the_length_of_a_parabola() -> None:
+    """y = 4 h x (1 - x) over [0, 1]: its length has a closed form; in L1 it is the sum of what each coordinate goes."""
+    h = 1.0
+    curve = Bezier((stack([0.0, 0, 0]), stack([0.5, 2 * h, 0]), stack([1.0, 0, 0])))
+    l1, l2 = curve.lengths()
+    length = (1 + 16 * h**2) ** 0.5 / 2 + np.arcsinh(4 * h) / (8 * h)
+    np.testing.assert_allclose(l1, 1 + 2 * h, rtol=1e-6)
+    np.testing.assert_allclose(l2, length, rtol=1e-4)
+
+
+def test_buffers_of_a_bezier_curve() -> None:
+    controls = [
+        Stack({"a": torch.zeros(1, 1)}, {"m": torch.tensor([m]), "n": torch.tensor([n])})
+        for m, n in ((0.5, 1), (3.0, 2), (1.5, 9))
+    ]
+    got = Bezier(tuple(controls)).at(torch.zeros(4, dtype=torch.int64), torch.tensor([0, 0.5, 0.75, 1]))
+    np.testing.assert_array_equal(got.buffers["m"], [0.5, 2, 2, 1.5])
+    assert got.buffers["n"].tolist() == [1, 9, 9, 9]
 
 
 def test_rays() -> None:
