@@ -328,6 +328,12 @@ def test_lines_on_which_one_layer_moves(landscape: Callable[..., Result], life: 
     assert "\nnet.0.2 " in result.stdout
     document = landscape("analyse", "barriers", "analyses/presolve--small-7-per-layer.h5", "--json").stdout
     assert [line["moves"] for line in json.loads(document)["lines"]] == per.moves.tolist()
+    result = landscape("plot", "walk", "analyses/presolve--small-7-per-layer.h5", "--small-multiples")
+    assert result.stdout.split()[0] == "plots/presolve--small-7-per-layer-parts.png"
+    result = landscape("plot", "walk", "analyses/presolve--small-7.h5", "--small-multiples")
+    assert (result.exit_code, "these lines move as a whole" in result.stderr) == (1, True)
+    result = landscape("plot", "walk", "a.h5", "b.h5", "--small-multiples")
+    assert (result.exit_code, "--small-multiples draws one FILE" in result.stderr) == (2, True)
 
 
 def test_lines_through_several_places(landscape: Callable[..., Result], life: Life, run: Run) -> None:

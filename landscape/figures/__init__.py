@@ -6,7 +6,7 @@
 from landscape.figures.pages import COLORS, page, save
 from landscape.figures.runs import dendrogram, outcomes, rule_examples
 from landscape.figures.series import Series, series, series_figure, shares
-from landscape.figures.walks import barrier_distribution, walk_curves, walk_figure
+from landscape.figures.walks import barrier_distribution, part_figure, walk_curves, walk_figure
 
 __all__ = [
     "COLORS",
@@ -15,6 +15,7 @@ __all__ = [
     "dendrogram",
     "outcomes",
     "page",
+    "part_figure",
     "rule_examples",
     "save",
     "series",
