@@ -135,7 +135,7 @@ def connect_route(
         "computation": computation(objective),
     }
     resume = path.with_name(f"{path.name}.resume.safetensors")
-    state = _taken_up(resume, plan, force=force)
+    state = _taken_up(resume, plan, objective.device, force=force)
     for file in [path] if state else [path, *bend_files(path, bending)]:
         refuse_existing(file, force=force)
     state = state or _begin(line, bending)
@@ -225,11 +225,11 @@ def _gradient(objective: Objective, line: Line, bending: Bending, state: _State)
     return torch.cat(parts, dim=1).flatten(0, 1)
 
 
-def _taken_up(resume: Path, plan: Mapping[str, Any], *, force: bool) -> _State | None:
+def _taken_up(resume: Path, plan: Mapping[str, Any], device: torch.device, *, force: bool) -> _State | None:
     """What interrupted training left behind, if it is of this plan."""
     if not resume.exists():
         return None
-    moments, document = read_tensors(resume)
+    tensors, document = read_tensors(resume)
     different = differences(document["plan"], plan)
     if different and force:
         resume.unlink()
@@ -239,6 +239,7 @@ def _taken_up(resume: Path, plan: Mapping[str, Any], *, force: bool) -> _State |
             f"{resume} keeps the training of other curves: {different}. Repeat that command, choose another output "
             "with -o, or start anew with --force"
         )
+    moments = {name: tensor.to(device) for name, tensor in tensors.items()}
     return _State(moments.pop("rows"), moments, document["step"])
 
 

@@ -109,6 +109,7 @@ def walk_to_file(
     refuse_existing(path, force=force)
     shards = _Shards(path.with_name(path.name + ".parts"))
     plan = {
+        "path": type(connection.lines).__name__,
         "ends": [fingerprint({**stack.tensors, **stack.buffers}) for stack in connection.lines.stacks],
         "alpha": digest({"alpha": alphas}),
         "lines": len(connection),

@@ -261,3 +261,23 @@ def test_settings_that_make_no_sense() -> None:
             Bending(**settings)  # type: ignore[arg-type]
     with pytest.raises(LandscapeError, match="curves are bent between two places, all tensors moving"):
         connect_route(Route(start="a", end="b", per="layer"), Bending())
+
+
+@pytest.mark.gpu
+def test_a_gpu_bends_the_same_curves(life: Life, tmp_path: Path) -> None:
+    members = load(str(RUN)).stack.to(torch.float64)
+    line, bending = Line(members.select([2, 13, 18]), members.select([75, 43, 46])), Bending(bends=2, steps=30)
+    here, there = (
+        bend(life.objective(device=device, dtype=torch.float64), line, bending).to("cpu") for device in ("cpu", "cuda")
+    )
+    for one, other in zip(here.stacks, there.stacks, strict=True):
+        torch.testing.assert_close(one.flatten(), other.flatten(), rtol=1e-7, atol=1e-9)
+
+    def stop(done: int, total: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    route = Route(start=f"{RUN}/#2", end=f"{RUN}/#13")
+    with pytest.raises(KeyboardInterrupt):
+        connect_route(route, bending, output=tmp_path / "c.h5", device="cuda", on_progress=stop)
+    connect_route(route, bending, output=tmp_path / "c.h5", device="cuda")
