@@ -144,7 +144,11 @@ def connect_route(
         _train(objective, line, bending, state, _every(resume_every, keep, on_progress))
     finally:
         keep()
-    _require_finite(line, bending, state)
+    try:
+        _require_finite(line, bending, state)
+    except LandscapeError:
+        resume.unlink(missing_ok=True)  # there is nothing to go on with
+        raise
     curve = bending.path(_controls(line, bending, state.rows))
     connection = _with_bends(prepared, bending, curve, bend_files(path, bending))
     _evaluate(prepared, connection, bending, points).write(path)
@@ -268,8 +272,7 @@ def _require_finite(line: Line, bending: Bending, state: _State) -> None:
     finite = state.rows.isfinite().all(1).view(bending.bends, len(line)).all(0)
     if not finite.all():
         raise LandscapeError(
-            f"the bends of {int((~finite).sum())} of {len(line)} lines have become NaN or infinite: lower --lr and "
-            "begin anew with --force"
+            f"the bends of {int((~finite).sum())} of {len(line)} lines have become NaN or infinite: lower --lr"
         )
 
 

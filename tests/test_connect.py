@@ -248,6 +248,7 @@ def test_bad_input(landscape: Callable[..., Result], options: tuple[str, ...], m
     result = landscape(*call(*options))
     assert (result.exit_code, result.stdout) == (status, "")
     assert message in result.stderr
+    assert not list(Path().rglob("*.*"))
 
 
 def test_settings_that_make_no_sense() -> None:

@@ -80,7 +80,7 @@ __all__ = ["command"]
 @sampling
 @problem_choice
 @computing
-@output("HDF5 file. [default: analyses/FROM--TO.h5]")
+@output("HDF5 file. [default: in analyses/, named for the places, such as FROM--TO.h5, and for what moves]")
 @config_file
 def command(
     start: str,
