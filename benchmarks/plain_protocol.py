@@ -24,9 +24,10 @@ from landscape.objective import Objective
 from landscape.params import Stack
 from landscape.paths import grid
 from landscape.problems.life import Life, boards
+from landscape.routes import Connection, connect
 from landscape.store import Checkpoint
 from landscape.train import Training, train
-from landscape.walk import Connection, connect, walk
+from landscape.walk import walk
 
 POINTS, BATCHES, BATCH, SIDE = 51, 1000, 128, 10
 KERNEL = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])[None, None]

@@ -8,34 +8,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from landscape.bends import Bending as Bending
+    from landscape.bends import bend as bend
     from landscape.curves import Curves as Curves
     from landscape.curves import Source as Source
     from landscape.errors import LandscapeError as LandscapeError
     from landscape.objective import Objective as Objective
     from landscape.params import Stack as Stack
+    from landscape.paths import Bezier as Bezier
     from landscape.paths import Line as Line
+    from landscape.paths import Polyline as Polyline
     from landscape.paths import grid as grid
     from landscape.problem import Problem as Problem
     from landscape.problem import create as create
     from landscape.problem import verify as verify
+    from landscape.routes import Connection as Connection
+    from landscape.routes import Route as Route
+    from landscape.routes import connect as connect
     from landscape.store import Checkpoint as Checkpoint
     from landscape.store import Run as Run
     from landscape.store import load as load
     from landscape.train import Training as Training
-    from landscape.walk import Connection as Connection
-    from landscape.walk import connect as connect
     from landscape.walk import walk_to_file as walk_to_file
 
 _HOMES = {
+    "bends": ("Bending", "bend"),
     "curves": ("Curves", "Source"),
     "errors": ("LandscapeError",),
     "objective": ("Objective",),
     "params": ("Stack",),
-    "paths": ("Line", "grid"),
+    "paths": ("Bezier", "Line", "Polyline", "grid"),
     "problem": ("Problem", "create", "verify"),
+    "routes": ("Connection", "Route", "connect"),
     "store": ("Checkpoint", "Run", "load"),
     "train": ("Training",),
-    "walk": ("Connection", "connect", "walk_to_file"),
+    "walk": ("walk_to_file",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -12,7 +12,7 @@ from landscape.params import Stack, fingerprint
 from landscape.problem import Problem, create, require_verified, verify
 from landscape.store import Checkpoint, fitted, load
 
-__all__ = ["fitting", "is_landmark", "landmark", "place_of", "problem_of", "run_members", "verified_landmark"]
+__all__ = ["fitting", "is_landmark", "landmark", "place_of", "problem_of", "run_members", "short", "verified_landmark"]
 
 
 def is_landmark(place: str) -> bool:
@@ -29,13 +29,14 @@ def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
     if not known:
         where = next(iter(checkpoints), "a landmark alone")
         raise LandscapeError(f"{where} does not say its problem: name it, such as --problem life -O m_factor=4")
-    (name, config), *others = known
-    for other, other_config in others:
-        if different := differences({"problem": name, **config}, {"problem": other, **other_config}):
+    # Fields that were added later have their defaults in runs from before.
+    problem, *others = (create(name, config) for name, config in known)
+    for other in others:
+        if different := differences(*({"problem": each.name, **each.config()} for each in (problem, other))):
             raise Mismatch(
                 f"the two ends are of different problems: {different}. Name the one to evaluate with --problem"
             )
-    return create(name, config)
+    return problem
 
 
 def fitting(problem: Problem, checkpoint: Checkpoint, *, finite: bool = True) -> Checkpoint:
@@ -74,3 +75,10 @@ def run_members(place: str, problem: Problem | None = None, *, finite: bool = Tr
     checkpoint = load(place)
     problem = problem or problem_of({place: checkpoint})
     return problem, fitting(problem, checkpoint, finite=finite).stack
+
+
+def short(place: str) -> str:
+    """A place as part of a file name: `presolve-hat`, `first`, `first@0`, `first-7`."""
+    *_, above, last = ["", *place.rstrip("/").split("/")]
+    name = above + last if last.startswith(("@", "#")) else last
+    return re.sub(r"[^\w.+=@-]+", "-", name).strip("-.") or "here"

@@ -18,14 +18,14 @@ from landscape.files import digest, refuse_existing
 from landscape.hdf5 import Source
 from landscape.objective import Objective
 from landscape.params import Stack, concatenate, fingerprint
-from landscape.places import fitting, is_landmark, landmark, problem_of
+from landscape.places import fitting, is_landmark, landmark, problem_of, short
 from landscape.planes import Marked, Plane
 from landscape.problem import Problem
 from landscape.progress import Progress
 from landscape.shards import Shards
 from landscape.store import Checkpoint, Run, load
 from landscape.surfaces import Mark, Surface, join
-from landscape.walk import TOLERANCE, _computation, _short
+from landscape.walk import TOLERANCE, computation
 
 __all__ = [
     "Evaluation",
@@ -123,7 +123,7 @@ def evaluate_to_file(
         "plane": {name: fingerprint({**stack.tensors, **stack.buffers}) for name, stack in stacks.items()},
         "grid": digest({"x": x, "y": y}),
         "objective": dict(attributes or {}),
-        "computation": _computation(objective),
+        "computation": computation(objective),
     }
 
     def go_on(finished: Sequence[Surface]) -> Iterator[Surface]:
@@ -158,7 +158,7 @@ def _rows(
     checked = _plain_losses(objective, plane, marks)
     header = {
         **(attributes or {}),
-        **_computation(objective),
+        **computation(objective),
         "mark_check": {"marks": len(checked), "relative_tolerance": TOLERANCE[objective.dtype]},
         **provenance.stamp(),
     }
@@ -266,7 +266,7 @@ def slice_through(a: str, b: str, c: str, *, problem: Problem | None = None, how
     labels = [Label(name, source) for name, source in zip(_names(places, sources), sources, strict=True)]
     about: dict[str, Any] = {"kind": "through", "places": list(places), "landmarks": _landmarks(problem, places)}
     plane = planes.through(*(point.stack for point in points))
-    return _evaluated(problem, plane, labels, about, f"plane-{'--'.join(map(_short, places))}", how)
+    return _evaluated(problem, plane, labels, about, f"plane-{'--'.join(map(short, places))}", how)
 
 
 def slice_at(
@@ -284,7 +284,7 @@ def slice_at(
     about: dict[str, Any] = {"kind": "random", "places": [place], "landmarks": _landmarks(problem, [place])}
     about |= {"seed": seed, "normalise": normalise}
     plane = planes.random(point.stack, seed, normalise=normalise)
-    return _evaluated(problem, plane, labels, about, f"plane-{_short(place)}--random-{seed}", how)
+    return _evaluated(problem, plane, labels, about, f"plane-{short(place)}--random-{seed}", how)
 
 
 def slice_along(place: str, *, problem: Problem | None = None, how: Evaluation | None = None) -> Path:
@@ -305,7 +305,7 @@ def slice_along(place: str, *, problem: Problem | None = None, how: Evaluation |
     ]
     plane = planes.trajectory(concatenate([point.stack for point in points]))
     about: dict[str, Any] = {"kind": "trajectory", "places": [place], "landmarks": {}, "explained": plane.explained}
-    return _evaluated(problem, plane, labels, about, f"plane-{_short(place)}--trajectory", how or Evaluation())
+    return _evaluated(problem, plane, labels, about, f"plane-{short(place)}--trajectory", how or Evaluation())
 
 
 def _evaluated(
@@ -361,4 +361,4 @@ def _names(places: Sequence[str], sources: Sequence[Source]) -> list[str]:
         name if source.step is None else f"{name}, step {source.step}"
         for name, source in zip(short, sources, strict=True)
     ]
-    return next((names for names in (short, steps) if len(set(names)) == len(names)), [*map(_short, places)])
+    return next((names for names in (short, steps) if len(set(names)) == len(names)), [*map(short, places)])

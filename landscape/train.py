@@ -21,6 +21,7 @@ from landscape.files import differences
 from landscape.initialisation import Scheme, initialise
 from landscape.logs import JsonLines, Log, open_log, require_logs
 from landscape.objective import Objective
+from landscape.optimizers import ADAM_MOMENTS, adam
 from landscape.params import Stack, aliases, fingerprint, in_order, template_of
 from landscape.places import place_of, verified_landmark
 from landscape.problem import Problem
@@ -31,7 +32,7 @@ from landscape.store import Run, read_tensors, write_tensors
 __all__ = ["Training", "check", "save_steps", "train"]
 
 #: What each optimizer remembers of a parameter.
-_MOMENTS = {"adam": ("mean", "square"), "sgd": ("velocity",)}
+_MOMENTS = {"adam": ADAM_MOMENTS, "sgd": ("velocity",)}
 
 #: Stream of the random numbers of layer 0 in training (dropout, RReLU); layer n has the n-th after it.
 _NOISE_STREAM = 2**16
@@ -389,22 +390,13 @@ def _update(
     training: Training,
     step: int,
 ) -> Float[Tensor, "member parameter"]:
-    """Adam (D. Kingma, J. Ba, ICLR 2015) or SGD with momentum, as in PyTorch, weight decay added to the gradient.
-
-    Written out in single additions, products and roots, each rounded once: fused kernels round by the place of a number
-    in memory, and a member's result would depend on its companions.
-    """
+    """Adam or SGD with momentum, as in PyTorch, weight decay added to the gradient; each operation rounds once."""
     if training.weight_decay:
         gradient = gradient + flat * training.weight_decay
     if training.optimizer == "sgd":
         moments["velocity"] = moments["velocity"] * training.momentum + gradient
         return flat - moments["velocity"] * training.lr
-    beta1, beta2, epsilon = 0.9, 0.999, 1e-8
-    moments["mean"] = moments["mean"] * beta1 + gradient * (1 - beta1)
-    moments["square"] = moments["square"] * beta2 + gradient * gradient * (1 - beta2)
-    mean = moments["mean"] / (1 - beta1 ** (step + 1))
-    square = moments["square"] / (1 - beta2 ** (step + 1))
-    return flat - mean * training.lr / (square.sqrt() + epsilon)
+    return adam(flat, gradient, moments, lr=training.lr, step=step)
 
 
 def _check_seeds(seeds: Sequence[int], data_seeds: Sequence[int], *, exact: bool) -> None:

@@ -86,6 +86,24 @@ def test_round_trip(tmp_path: Path, fields: dict[str, Any]) -> None:
     assert same(Curves.read(tmp_path / "x.h5"), written)
 
 
+def test_lines_may_say_what_they_lead_through_and_what_moves(tmp_path: Path) -> None:
+    written = make(via_member=np.array([[1, 2], [3, 0], [0, 0]]), moves=np.array(["", "größe", "b.*, c"], dtype=object))
+    written.write(tmp_path / "x.h5")
+    read = Curves.read(tmp_path / "x.h5")
+    assert same(dataclasses.replace(read, moves=None), dataclasses.replace(written, moves=None))
+    assert read.moves is not None
+    assert read.moves.tolist() == ["", "größe", "b.*, c"]
+    both = join([read.select(np.array([2])), read.select(slice(0, 2))])
+    assert both.via_member is not None
+    assert both.moves is not None
+    assert (both.via_member.tolist(), both.moves.tolist()) == ([[0, 0], [1, 2], [3, 0]], ["b.*, c", "", "größe"])
+    with xarray.open_dataset(tmp_path / "x.h5", engine="h5netcdf") as data:
+        assert data["via_member"].dims == ("line", "via")
+        assert data["moves"].values.tolist() == ["", "größe", "b.*, c"]
+    with pytest.raises(Mismatch, match="ends at member 4, but there are 4 sources"):
+        make(via_member=np.array([[4], [0], [0]]))
+
+
 def test_xarray_opens_it_as_it_is(tmp_path: Path) -> None:
     written = make()
     written.write(tmp_path / "x.h5")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -381,3 +382,130 @@ def test_neither_torch_nor_pyplot_nor_its_settings_are_touched() -> None:
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules), 'imported'\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def layers(names: Sequence[str], *, lines: int = 3, **attributes: Any) -> Curves:
+    """Lines on which each of some layers moves, after those on which all do; the later the layer, the higher."""
+    curves = arcs(lines)
+    parts = ["", *names]
+    loss = np.concatenate([curves.loss * (number + 1) for number in range(len(parts))])
+    return dataclasses.replace(
+        curves,
+        values={"loss": loss, "solved": np.tile(curves.values["solved"], (len(parts), 1))},
+        moves=np.repeat(np.array(parts, dtype=object), lines),
+        attributes={**curves.attributes, "to": "runs/a", "per": "layer", "hold": "start", **attributes},
+        **{name: np.tile(getattr(curves, name), len(parts)) for name in ("done", "l1", "l2")},
+        **{name: np.tile(getattr(curves, name), len(parts)) for name in ("from_member", "to_member")},
+    )
+
+
+def test_a_panel_for_each_layer_that_moves() -> None:
+    names = [f"block.{number}" for number in range(6)]
+    figure = figures.part_figure(layers(names))
+    panels = [ax for ax in figure.axes if ax.get_visible()]
+    assert [ax.get_title(loc="left").strip() for ax in panels] == names
+    assert len(figure.axes) == 8
+    assert len({ax.get_ylim() for ax in panels}) == len({ax.get_xlim() for ax in panels}) == 1
+    for number, ax in enumerate(panels, start=2):
+        behind, *front = sorted(
+            (each for each in ax.collections if isinstance(each, LineCollection)), key=lambda each: each.get_zorder()
+        )
+        assert behind.get_gid() == "behind"
+        np.testing.assert_allclose([line[:, 1] for line in behind.get_segments()], arcs(3).loss)
+        drawn = sorted((line[:, 1] for each in front for line in each.get_segments()), key=max)
+        np.testing.assert_allclose(drawn, number * arcs(3).loss)
+        height = number * np.median(barriers(arcs(3)).above_chord)
+        assert [text.get_text() for text in ax.texts] == [f"barrier {height:.3g}, end {number * 1e-3:.3g}"]
+    caption = flat(figure.get_supxlabel())
+    assert "straight lines from top:flat (alpha 0) to runs/a (alpha 1), on which only the layer above" in caption
+    assert "held at the start; 3 lines a panel, 11 points a line. Grey: the full lines" in caption
+    assert "the loss at the end, where the network is mixed" in caption
+    assert figure.get_suptitle() == "Hills: 3 seeds"
+
+
+def test_what_is_held_at_the_end_is_mixed_at_the_start() -> None:
+    figure = figures.part_figure(layers(["a"], hold="end"))
+    assert figure.axes[0].texts[0].get_text().endswith(", start 0.0002")
+    assert "held at the end" in flat(figure.get_supxlabel())
+    only = layers(["a"])
+    figure = figures.part_figure(only.select(only.moves == "a"))
+    assert [each.get_gid() for each in figure.axes[0].collections if each.get_gid()] == []
+    assert "Grey" not in figure.get_supxlabel()
+    with pytest.raises(LandscapeError, match="these lines move as a whole: walk with --per layer"):
+        figures.part_figure(arcs())
+    with pytest.raises(LandscapeError, match="none of the lines has a finite loss"):
+        figures.part_figure(with_loss(only, np.full_like(only.loss, np.nan)))
+
+
+def test_of_walks_per_layer_a_walk_figure_draws_the_full_lines() -> None:
+    figure = figures.walk_figure([layers(["a", "b"])])
+    assert len(segments(figure.axes[0])) == 3
+    assert figure.axes[0].get_title(loc="left") == "Hills: 3 seeds"
+    only = layers(["a.*"])
+    only = dataclasses.replace(
+        only.select(only.moves == "a.*"), attributes={"only": ["a.*"], "hold": "start", "from": "x"}
+    )
+    caption = flat(figures.walk_figure([only]).get_supxlabel())
+    assert "to each end (dot), on which only a.* move and the rest is held at the start, 11 points" in caption
+
+
+def bent(kind: str, via: int, **attributes: Any) -> Curves:
+    curves = arcs(4, points=13, loss_straight=9 * arcs(4, points=13).loss)
+    told = {"curve": {"kind": kind, "bends": via, "steps": 70}} if kind else {"via": ["x", "y"]}
+    return dataclasses.replace(
+        curves, via_member=np.full((4, via), 2), attributes={**curves.attributes, **told, **attributes}
+    )
+
+
+def vertices(ax: Axes) -> list[np.ndarray]:
+    return [line.get_xydata() for line in ax.lines if line.get_gid() == "vertex"]
+
+
+def test_trained_curves_before_straight_lines() -> None:
+    chain, bezier = (figures.walk_figure([bent(kind, 2)]) for kind in ("chain", "bezier"))
+    for figure in (chain, bezier):
+        left, right = figure.axes
+        assert left.get_xlabel().startswith("alpha")
+        (behind,) = [each for each in left.collections if each.get_gid() == "behind"]
+        np.testing.assert_allclose([line[:, 1] for line in behind.get_segments()], 9 * arcs(4, points=13).loss)
+        labels = [label.get_text() for label in right.get_xticklabels()]
+        assert labels == ["solved\nn = 2", "not solved\nn = 2", "straight\nn = 4"]
+        heights = np.concatenate([np.asarray(each.get_offsets())[:, 1] for each in right.collections])
+        wanted = barriers(arcs(4, points=13)).above_chord
+        np.testing.assert_allclose(np.sort(heights), np.sort(np.append(wanted, 9 * wanted)))
+    assert not vertices(bezier.axes[0])
+    diamonds = np.concatenate(vertices(chain.axes[0]))
+    assert len(diamonds) == 8
+    for x, y in diamonds:
+        assert y in arcs(4, points=13).loss[:, round(x * 12)]
+    assert "chains with 2 bends (diamonds) from top:flat (star) to each end" in flat(chain.get_supxlabel())
+    assert "Bézier curves with 2 bends from" in flat(bezier.get_supxlabel())
+    assert "trained to a low mean loss in 70 steps of Adam, and on the straight lines (grey)" in flat(
+        bezier.get_supxlabel()
+    )
+
+
+def test_lines_via_other_places_show_their_vertices() -> None:
+    curves = bent("", 2, landmarks={"top": "top:flat", "x": "x:known"})
+    curves = dataclasses.replace(curves, values={"loss": curves.loss})
+    figure = figures.walk_figure([curves])
+    assert sorted(set(np.concatenate(vertices(figure.axes[0]))[:, 0])) == pytest.approx([1 / 3, 2 / 3])
+    assert "on straight segments from top:flat (star) via x:known, y (diamonds) to each end (dot)" in flat(
+        figure.get_supxlabel()
+    )
+
+
+def test_random_directions_end_nowhere() -> None:
+    curves = dataclasses.replace(arcs(), attributes={**arcs().attributes, "normalise": "layer", "to": None})
+    figure = figures.walk_figure([curves])
+    assert figure.axes[0].get_legend() is None
+    assert figure.axes[0].get_title(loc="left") == "Hills: 6 directions"
+    caption = flat(figure.get_supxlabel())
+    assert "in random directions, each layer as long as that of the network (dot: alpha 1), 11 points" in caption
+    assert "Solved" not in caption
+
+
+def test_a_long_name_of_the_start_is_cut() -> None:
+    long = {"from": "/a/long/way/to/the/checkpoints/of/first/#3", "landmarks": {}}
+    figure = figures.walk_figure([dataclasses.replace(arcs(), attributes=long)])
+    assert "first/#3" in [text.get_text() for text in figure.axes[0].texts]

@@ -1,6 +1,7 @@
 """Walks: every point against the plain module, closed forms, refusals, and interruptions that leave no trace."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,19 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import Result
 from torch import nn
 
 from landscape import walk as walking
 from landscape.curves import Curves, Source
+from landscape.directions import random_directions
 from landscape.errors import LandscapeError, Mismatch, Unverified
 from landscape.files import write_json
 from landscape.objective import Objective
 from landscape.params import Stack
 from landscape.paths import grid
 from landscape.problems.life import Life
+from landscape.routes import Connection, Route, connect, rays
 from landscape.stacked import Stacked
 from landscape.store import Checkpoint, Run
-from landscape.walk import Connection, connect, walk, walk_to_file
+from landscape.walk import walk, walk_to_file
 
 
 def checkpoint(stack: Stack, name: str = "x") -> Checkpoint:
@@ -290,6 +294,153 @@ def test_orders(life: Life, run: Run, presolve: Checkpoint) -> None:
     lengths = every.lines.lengths()[1].view(2, 24)
     assert torch.equal(matched.lines.lengths()[1], lengths.min(0).values)
     assert (lengths[0] != lengths[1]).any()
+
+
+def test_lines_on_which_one_layer_moves(landscape: Callable[..., Result], life: Life, run: Run) -> None:
+    def walked(*more: str) -> Curves:
+        result = landscape("walk", "--from", "presolve", "--to", f"{run.path}/#7", "--points", "5", *more)
+        assert result.exit_code == 0, result.output
+        return Curves.read(Path(result.stdout.strip()))
+
+    whole, per, held = walked(), walked("--per", "layer"), walked("--per", "layer", "--hold", "end")
+    only = walked("--only", "net.0.2.*", "--only", "net.0.0.bias")
+    assert sorted(path.name for path in Path("analyses").iterdir()) == [
+        "presolve--small-7-only-net.0.2-net.0.0.bias.h5",
+        "presolve--small-7-per-layer-hold-end.h5",
+        "presolve--small-7-per-layer.h5",
+        "presolve--small-7.h5",
+    ]
+    assert whole.moves is None
+    assert per.moves is not None
+    assert held.moves is not None
+    assert per.moves.tolist() == held.moves.tolist() == ["", "net.0.0", "net.0.2", "net.0.4"]
+    assert (per.attributes["per"], per.attributes["hold"], held.attributes["hold"]) == ("layer", "start", "end")
+    assert only.attributes["only"] == ["net.0.2.*", "net.0.0.bias"]
+    assert only.moves is not None
+    assert only.moves.tolist() == ["net.0.2.*, net.0.0.bias"]
+    assert per.loss[0].tobytes() == held.loss[0].tobytes() == whole.loss[0].tobytes()
+    assert (per.loss[:, 0] == whole.loss[0, 0]).all()
+    assert (held.loss[:, -1] == whole.loss[0, -1]).all()
+    np.testing.assert_allclose((per.l2[1:] ** 2).sum(), whole.l2[0] ** 2, rtol=1e-12)
+    start, end = life.landmark("presolve").state_dict(0), run.checkpoint().stack.state_dict(7)
+    moved = {name: end[name] if name.startswith("net.0.2") else start[name].float() for name in end}
+    np.testing.assert_allclose(per.loss[2, -1], life.objective().plain(moved)["loss"], rtol=1e-5)
+    result = landscape("analyse", "barriers", "analyses/presolve--small-7-per-layer.h5")
+    assert result.exit_code == 0, result.output
+    assert "\nnet.0.2 " in result.stdout
+    document = landscape("analyse", "barriers", "analyses/presolve--small-7-per-layer.h5", "--json").stdout
+    assert [line["moves"] for line in json.loads(document)["lines"]] == per.moves.tolist()
+    result = landscape("plot", "walk", "analyses/presolve--small-7-per-layer.h5", "--small-multiples")
+    assert result.stdout.split()[0] == "plots/presolve--small-7-per-layer-parts.png"
+    result = landscape("plot", "walk", "analyses/presolve--small-7.h5", "--small-multiples")
+    assert (result.exit_code, "these lines move as a whole" in result.stderr) == (1, True)
+    result = landscape("plot", "walk", "a.h5", "b.h5", "--small-multiples")
+    assert (result.exit_code, "--small-multiples draws one FILE" in result.stderr) == (2, True)
+
+
+def test_lines_through_several_places(landscape: Callable[..., Result], life: Life, run: Run) -> None:
+    result = landscape(
+        *("walk", "--from", f"{run.path}/#3", "--via", "presolve", "--via", f"{run.path}/@20", "--to", run.path),
+        *("--points", "5"),
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "analyses/small-3--presolve--small@20--small.h5\n"
+    curves = Curves.read(Path(result.stdout.strip()))
+    np.testing.assert_array_equal(curves.alpha, [0, 0.25, 1 / 3, 0.5, 2 / 3, 0.75, 1])
+    assert curves.attributes["via"] == ["presolve", f"{run.path}/@20"]
+    assert curves.via_member is not None
+    labels = [[curves.sources[i].label for i in row] for row in curves.via_member]
+    assert [row[1] for row in labels] == [f"seed {seed}" for seed in range(24)]
+    assert {row[0] for row in labels} == {life.describe_landmark("presolve")}
+    objective = life.objective()
+    stacks = run.checkpoint().stack.select([3]), life.landmark("presolve"), run.checkpoint(20).stack
+    for place, stack in zip((0, 2, 4, 6), (*stacks, run.checkpoint().stack), strict=True):
+        np.testing.assert_array_equal(curves.loss[:, place], np.resize(objective(stack)["loss"].numpy(), 24))
+    legs = [end.subtract(start).norms()[1] for start, end in itertools.pairwise((*stacks, run.checkpoint().stack))]
+    np.testing.assert_allclose(curves.l2, sum(leg.expand(24) for leg in legs), rtol=1e-6)
+    for verb in (("analyse", "barriers"), ("info",)):
+        assert landscape(*verb, "analyses/small-3--presolve--small@20--small.h5").exit_code == 0
+
+
+def test_filters_on_the_way_are_matched_from_the_end_on(life: Life, run: Run, presolve: Checkpoint) -> None:
+    trained, symmetry = run.checkpoint(), life.symmetry()
+    found = connect(presolve, trained, via=[run.checkpoint(20)], orders="matched", symmetry=symmetry)
+    later = connect(run.checkpoint(20), trained, orders="matched", symmetry=symmetry)
+    assert torch.equal(found.lines.stacks[1].flatten(), later.lines.stacks[0].flatten())
+    assert found.via_member is not None
+    assert [found.sources[row[0]] for row in found.via_member] == [later.sources[i] for i in later.from_member]
+    assert {found.sources[i].order for i in found.from_member} == {"matched"}
+    each = connect(trained, presolve, via=[presolve], pairing="all")
+    assert len(each) == 24
+    with pytest.raises(Mismatch, match="each with each goes via single members, not 24"):
+        connect(presolve, trained, via=[trained], pairing="all")
+    with pytest.raises(Mismatch, match="in one order of their units: not in all"):
+        connect(presolve, trained, via=[presolve], orders="all", symmetry=symmetry)
+
+
+def test_random_directions(landscape: Callable[..., Result], life: Life, run: Run) -> None:
+    call = ("walk", "--from", f"{run.path}/#3", "--rays", "0:4,9", "--range", "-1:1", "--points", "5")
+    assert landscape(*call, "--normalise", "none").stdout == "analyses/small-3-rays-none.h5\n"
+    result = landscape(*call)
+    assert result.exit_code == 0, result.output
+    curves = Curves.read(Path(result.stdout.strip()))
+    stack = run.checkpoint().stack.select([3])
+    directions = random_directions(stack, [0, 1, 2, 3, 9])
+    assert [curves.sources[i].seed for i in curves.to_member] == [0, 1, 2, 3, 9]
+    assert {curves.sources[i].path for i in curves.to_member} == {"direction:filter"}
+    assert (curves.attributes["normalise"], curves.attributes["to"]) == ("filter", None)
+    np.testing.assert_array_equal(curves.l1, directions.norms()[0])
+    np.testing.assert_array_equal(curves.l2, directions.norms()[1])
+    objective = life.objective()
+    for alpha, loss in zip(curves.alpha, curves.loss.T, strict=True):
+        flat = stack.flatten().double() + alpha * directions.flatten().double()
+        np.testing.assert_allclose(loss, objective(stack.unflatten(flat.float()))["loss"], rtol=1e-5)
+    np.testing.assert_array_equal(curves.loss[:, 2], np.repeat(objective(stack)["loss"].numpy(), 5))
+
+
+def test_each_member_has_its_own_directions(run: Run) -> None:
+    found = rays(run.checkpoint(), [5, 7])
+    assert ends(found)[:3] == [("seed 0", "direction 5"), ("seed 0", "direction 7"), ("seed 1", "direction 5")]
+    wanted = random_directions(run.checkpoint().stack.select([1]), [5, 7])
+    assert torch.equal(found.lines.stacks[1].flatten()[2:4], wanted.flatten())
+
+
+def test_walks_written_before_say_nothing_of_what_moves() -> None:
+    files = sorted((Path(__file__).parents[1] / "analyses").glob("*/*.h5"))
+    assert files
+    assert all(Curves.read(file).moves is None for file in files)
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "status"),
+    [
+        (("--only", "a", "--per", "layer"), "--only and --per both say what moves", 1),
+        (("--hold", "end"), "name what moves with --only or --per", 1),
+        (("--via", "presolve", "--per", "layer"), "with --via everything moves: leave --only and --per out", 1),
+        (("--via", "presolve", "--filter-order", "all"), "--via goes with --filter-order stored or matched", 1),
+        (("--rays", "0:3"), "--rays lead from the start to no other place: leave --to out, or --rays", 1),
+        (("--normalise", "none"), "--normalise is for random directions: give them with --rays", 1),
+        (("--rays", "x"), "'x' is no seed", 2),
+        (("--via", "nowhere/"), "nowhere does not exist", 1),
+        (("--only", "net.9.*"), "'net.9.*' matches no parameter: there are net.0.0.weight, net.0.0.bias", 1),
+    ],
+)
+def test_routes_that_make_no_sense(
+    landscape: Callable[..., Result], run: Run, options: tuple[str, ...], message: str, status: int
+) -> None:
+    result = landscape("walk", "--from", "presolve", "--to", run.path, *options)
+    assert (result.exit_code, result.stdout) == (status, "")
+    assert message in result.stderr
+    assert not Path("analyses").exists()
+
+
+def test_rays_that_make_no_sense(landscape: Callable[..., Result], run: Run) -> None:
+    for options in (("--via", "presolve"), ("--only", "*"), ("--per", "layer"), ("--pairs", "all")):
+        result = landscape("walk", "--from", run.path, "--rays", "0", *options)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "--rays go straight from each start: leave --via, --only" in result.stderr
+    with pytest.raises(LandscapeError, match="lines need an end: name it with --to, or random directions"):
+        Route(start="presolve")
 
 
 @pytest.mark.gpu

@@ -108,14 +108,17 @@ def barriers(curves: Curves) -> Barriers:
 def lowest_order(curves: Curves) -> Int[np.ndarray, " pair"]:
     """Of the finished lines between the same two members, the one with the lowest barrier above the chord.
 
-    There are several where the start was walked from in every equivalent order of its units. In the order of the lines.
+    Lines via other members, or on which other tensors move, are others. There are several between two members where
+    the start was walked from in every equivalent order of its units. In the order of the lines.
     """
     height = np.full(len(curves), np.inf)
     height[curves.done] = np.nan_to_num(barriers(curves).above_chord, nan=np.inf)
     starts = [dataclasses.replace(curves.sources[member], order="") for member in curves.from_member]
-    lowest: dict[tuple[Source, int], int] = {}
+    moves = [""] * len(curves) if curves.moves is None else curves.moves.tolist()
+    via = [[]] * len(curves) if curves.via_member is None else curves.via_member.tolist()
+    lowest: dict[tuple[Source, int, str, tuple[int, ...]], int] = {}
     for line in np.flatnonzero(curves.done).tolist():
-        pair = starts[line], int(curves.to_member[line])
+        pair = starts[line], int(curves.to_member[line]), moves[line], tuple(via[line])
         if height[line] < height[lowest.setdefault(pair, line)]:
             lowest[pair] = line
     return np.array(sorted(lowest.values()), dtype=np.int64)

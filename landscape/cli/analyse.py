@@ -45,14 +45,15 @@ def _barriers(file: Path, every_order: bool, output: Path | None, force: bool, p
     curves = Curves.read(file)
     kept = curves.select(curves.done if every_order else lowest_order(curves))
     found = barriers(kept)
+    parts: list[dict[str, Any]] = [{} if kept.moves is None else {"moves": kept.moves[i]} for i in range(len(kept))]
     document = {
         "file": str(file),
         "title": curves.attributes.get("title"),
         "definitions": DEFINITIONS,
         "loss_unit": curves.attributes.get("loss_unit"),
         "lines": [
-            {"from": kept.sources[i].label, "to": kept.sources[j].label, "l1": l1, "l2": l2}
-            for i, j, l1, l2 in zip(kept.from_member, kept.to_member, kept.l1, kept.l2, strict=True)
+            {"from": kept.sources[i].label, "to": kept.sources[j].label, "l1": l1, "l2": l2} | moves
+            for i, j, l1, l2, moves in zip(kept.from_member, kept.to_member, kept.l1, kept.l2, parts, strict=True)
         ],
         "barriers": found,
         "summary": found.summary(),
@@ -75,8 +76,22 @@ def _barriers(file: Path, every_order: bool, output: Path | None, force: bool, p
         for name, s in found.summary().items()
     ]
     text.append(table(["quantity", "min", "q1", "median", "95 % interval", "q3", "max", "lines"], rows))
+    if kept.moves is not None:
+        text.append(_by_part(kept))
     text += [f"{name}: {definition}" for name, definition in DEFINITIONS.items()]
     _finish(text, document, output, force, print_json)
+
+
+def _by_part(curves: Curves) -> str:
+    """Barriers and lengths apart for what moves."""
+    assert curves.moves is not None
+    rows = []
+    for part in dict.fromkeys(curves.moves):
+        own = curves.select(curves.moves == part)
+        height = barriers(own).above_chord
+        rows.append([part or "everything", len(own), *(float(np.median(each)) for each in (own.l2, height))])
+        rows[-1].append(float(np.max(height)))
+    return table(["moves", "lines", "median l2", "median above_chord", "highest"], rows)
 
 
 @command.command("outcomes")

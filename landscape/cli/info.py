@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.argument("path", type=click.Path(path_type=Path))
 @json_flag
 def command(path: Path, print_json: bool) -> None:
-    """What is PATH, who made it, and how? Reads runs, checkpoints (also foreign), curves and surfaces; checks digests."""
+    """What is PATH, who made it, and how? Reads runs, checkpoints, curves and surfaces, and checks their digests."""
     document = _describe(path)
     click.echo(json_text(document) if print_json else "\n".join(_lines(document)))
 

@@ -31,11 +31,22 @@ def command() -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--x", type=click.Choice(["l2", "l1", "alpha"]), default="l2", help="Distance from the start, or alpha.")
 @_definition
+@click.option(
+    "--small-multiples", is_flag=True, help="Of a walk per layer or module: a panel for each that moves alone."
+)
 @click.option("--caption", help="Text below the figure. [default: composed from the files]")
-@output("PNG or SVG file. [default: plots/FILE.png]")
-def _walk(files: tuple[Path, ...], x: Any, definition: str, caption: str | None, **where: Any) -> None:
+@output("PNG or SVG file. [default: plots/FILE.png, plots/FILE-parts.png]")
+def _walk(
+    files: tuple[Path, ...], x: Any, definition: str, small_multiples: bool, caption: str | None, **where: Any
+) -> None:
     """Loss along the lines of each FILE (one panel each), with the barriers beside."""
+    if small_multiples and len(files) > 1:
+        raise click.UsageError("--small-multiples draws one FILE")
     curves = [Curves.read(file) for file in files]
+    if small_multiples:
+        figure = figures.part_figure(curves[0], definition=definition, caption=caption)
+        _save(figure, f"{files[0].stem}-parts", **where)
+        return
     _save(figures.walk_figure(curves, x=x, definition=definition, caption=caption), files[0].stem, **where)
 
 

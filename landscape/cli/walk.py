@@ -5,10 +5,14 @@ from pathlib import Path
 import click
 import torch
 
-from landscape.cli.options import RANGE, chosen_problem, computing, config_file, output, problem_choice, sampling
+from landscape.cli.options import RANGE, SEEDS, chosen_problem, computing, config_file, output, problem_choice, sampling
 from landscape.cli.report import Progress, remark_unfinished
+from landscape.directions import Normalise
 from landscape.errors import LandscapeError
-from landscape.walk import Orders, Pairing, walk_between
+from landscape.parts import Per
+from landscape.paths import Hold
+from landscape.routes import Orders, Pairing, Route
+from landscape.walk import walk_route
 
 __all__ = ["command"]
 
@@ -20,10 +24,29 @@ __all__ = ["command"]
           landscape walk --from presolve --to checkpoints/first/
           landscape walk --from checkpoints/first/@0 --to checkpoints/first/ --range -0.25:1.25
           landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --points 201
+          landscape walk --from presolve --to checkpoints/first/ --per layer
+          landscape walk --from 'checkpoints/first/#3' --via presolve --to 'checkpoints/first/#7'
+          landscape walk --from 'checkpoints/first/#3' --rays 0:10 --range -1:1
+          landscape walk --from run-a/ --to run-b/ --only 'layer4.*' --only 'fc.*' --hold end
           landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",
 )
 @click.option("--from", "start", required=True, metavar="PLACE", help="Where the lines begin.")
-@click.option("--to", "end", required=True, metavar="PLACE", help="Where the lines end.")
+@click.option("--to", "end", metavar="PLACE", help="Where the lines end.")
+@click.option(
+    "--via", multiple=True, metavar="PLACE", help="Lead the lines straight through this place, too. Repeatable."
+)
+@click.option(
+    "--rays",
+    type=SEEDS,
+    metavar="SEEDS",
+    help="In place of --to: random directions, such as 0:10, a line a seed.",
+)
+@click.option(
+    "--normalise",
+    type=click.Choice(["filter", "layer", "none"]),
+    default="filter",
+    help="Length of random directions: that of each filter of the start, of each layer, or as drawn.",
+)
 @click.option("--points", type=click.IntRange(2, 1_000_001), default=51, help="Points of a line.")
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
 @click.option(
@@ -40,18 +63,38 @@ __all__ = ["command"]
     default="stored",
     help="Order of the start's filters: as stored, a line from every equivalent one, or the one closest to the end.",
 )
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Let only these tensors move, such as 'layer4.*'; with the BatchNorm statistics of their modules. Repeatable.",
+)
+@click.option(
+    "--per",
+    type=click.Choice(["layer", "module"]),
+    help="Beside the full line one for each layer, or each module at the top, on which only that one moves.",
+)
+@click.option(
+    "--hold", type=click.Choice(["start", "end"]), default="start", help="Where the rest is held with --only and --per."
+)
 @sampling
 @problem_choice
 @computing
-@output("HDF5 file. [default: analyses/FROM--TO.h5]")
+@output("HDF5 file. [default: in analyses/, named for the places, such as FROM--TO.h5, and for what moves]")
 @config_file
 def command(
     start: str,
-    end: str,
+    end: str | None,
+    via: tuple[str, ...],
+    rays: tuple[int, ...] | None,
+    normalise: Normalise,
     points: int,
     span: tuple[float, float],
     pairing: Pairing,
     orders: Orders,
+    only: tuple[str, ...],
+    per: Per | None,
+    hold: Hold,
     boards: int | None,
     sample_seed: int,
     problem: str | None,
@@ -61,22 +104,33 @@ def command(
     output: Path | None,
     force: bool,
 ) -> None:
-    """Evaluate the loss along straight lines between two places.
+    """Evaluate the loss along straight lines between two places, through several, or in random directions.
 
     A place is a landmark of the problem (presolve), a run directory (its last step, all seeds), RUN/@step, RUN/#seed,
     or a checkpoint file. Prints the file with the curves. An interrupted walk goes on when the same command is given
     again.
     """
-    remark_unfinished(start, end)
+    if end is None and not rays:
+        raise click.UsageError("Missing option '--to': name where the lines end, or random directions with --rays.")
+    route = Route(
+        start=start,
+        end=end,
+        via=via,
+        rays=rays or (),
+        normalise=normalise,
+        pairing=pairing,
+        orders=orders,
+        only=only,
+        per=per,
+        hold=hold,
+    )
+    remark_unfinished(*route.places)
     try:
-        path = walk_between(
-            start,
-            end,
+        path = walk_route(
+            route,
             problem=chosen_problem(problem, options),
             points=points,
             span=span,
-            pairing=pairing,
-            orders=orders,
             samples=boards,
             sample_seed=sample_seed,
             device=device,

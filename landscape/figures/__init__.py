@@ -9,7 +9,7 @@ from landscape.figures.planes import contours, plane_figure
 from landscape.figures.runs import dendrogram, outcomes, rule_examples
 from landscape.figures.series import Series, series, series_figure, shares
 from landscape.figures.solids import surface_figure
-from landscape.figures.walks import barrier_distribution, walk_curves, walk_figure
+from landscape.figures.walks import barrier_distribution, part_figure, walk_curves, walk_figure
 
 __all__ = [
     "COLORS",
@@ -19,6 +19,7 @@ __all__ = [
     "dendrogram",
     "outcomes",
     "page",
+    "part_figure",
     "plane_figure",
     "rule_examples",
     "save",

@@ -1,0 +1,127 @@
+"""`landscape connect --from A --to B`: curves of low loss between two points."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import click
+import numpy as np
+import torch
+
+from landscape.analysis.barriers import barriers
+from landscape.bends import Bending, bend_files, connect_route
+from landscape.cli.options import chosen_problem, computing, config_file, output, problem_choice, sampling
+from landscape.cli.report import Progress, remark, remark_unfinished
+from landscape.curves import Curves
+from landscape.errors import LandscapeError
+from landscape.routes import Orders, Pairing, Route
+
+__all__ = ["command"]
+
+_DEFAULT = Bending()
+
+
+@click.command(
+    "connect",
+    epilog="""\b
+        Examples:
+          landscape connect --from 'checkpoints/first/#3' --to 'checkpoints/first/#7'
+          landscape connect --from presolve --to checkpoints/first/ --kind chain --bends 3 -o analyses/chains.h5
+          landscape plot walk analyses/chains.h5
+          landscape walk --from presolve --via analyses/chains.bend-2.safetensors --to checkpoints/first/""",
+)
+@click.option("--from", "start", required=True, metavar="PLACE", help="Where the curves begin.")
+@click.option("--to", "end", required=True, metavar="PLACE", help="Where the curves end.")
+@click.option(
+    "--kind",
+    type=click.Choice(["bezier", "chain"]),
+    default=_DEFAULT.kind,
+    help="Bézier curve, or chain of straight segments.",
+)
+@click.option("--bends", type=click.IntRange(1, 100), default=_DEFAULT.bends, help="Points that are trained.")
+@click.option("--steps", type=click.IntRange(min=0), default=_DEFAULT.steps, help="Steps of Adam.")
+@click.option("--lr", type=float, default=_DEFAULT.lr, help="Learning rate.")
+@click.option(
+    "--samples-per-step",
+    type=click.IntRange(min=1),
+    default=_DEFAULT.samples_per_step,
+    help="Points of the curve at which the gradient is taken in a step.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=_DEFAULT.seed, help="Seed of these points.")
+@click.option("--points", type=click.IntRange(2, 1_000_001), default=51, help="Points at which a curve is evaluated.")
+@click.option(
+    "--pairs",
+    "pairing",
+    type=click.Choice(["matched", "all"]),
+    default="matched",
+    help="Member by member (a single one goes with all), or each with each.",
+)
+@click.option(
+    "--filter-order",
+    "orders",
+    type=click.Choice(["stored", "matched"]),
+    default="stored",
+    help="Order of the start's filters: as stored, or the one closest to the end.",
+)
+@sampling
+@problem_choice
+@computing
+@output("HDF5 file; FILE.bend-1.safetensors go beside it. [default: analyses/FROM--TO-KIND-BENDS.h5]")
+@config_file
+def command(
+    start: str,
+    end: str,
+    kind: Literal["bezier", "chain"],
+    bends: int,
+    steps: int,
+    lr: float,
+    samples_per_step: int,
+    seed: int,
+    points: int,
+    pairing: Pairing,
+    orders: Orders,
+    boards: int | None,
+    sample_seed: int,
+    problem: str | None,
+    options: tuple[str, ...],
+    device: str,
+    dtype: str,
+    output: Path | None,
+    force: bool,
+) -> None:
+    """Find curves between two places along which the loss is low: bends in a path are trained while its ends stay.
+
+    Places are those of `landscape walk`. Prints the file with the loss along the curves, which is read as that of a
+    walk, and the checkpoints that hold the bends, to be walked via. An interrupted training goes on when the same
+    command is given again.
+    """
+    bending = Bending(kind=kind, bends=bends, steps=steps, lr=lr, samples_per_step=samples_per_step, seed=seed)
+    route = Route(start=start, end=end, pairing=pairing, orders=orders)
+    remark_unfinished(*route.places)
+    try:
+        path = connect_route(
+            route,
+            bending,
+            problem=chosen_problem(problem, options),
+            points=points,
+            samples=boards,
+            sample_seed=sample_seed,
+            device=device,
+            dtype=getattr(torch, dtype),
+            output=output,
+            force=force,
+            on_progress=Progress("connect", "steps"),
+        )
+    except KeyboardInterrupt as error:
+        raise LandscapeError("interrupted: repeat the same command to go on with the training") from error
+    remark(_barriers(Curves.read(path)))
+    for written in (path, *bend_files(path, bending)):
+        click.echo(written)
+
+
+def _barriers(curves: Curves) -> str:
+    """What bending has brought, in one line."""
+    straight = dataclasses.replace(curves, values={"loss": curves.values["loss_straight"]})
+    each = [barriers(lines).above_chord for lines in (straight, curves)]
+    texts = [f"{np.median(heights):.4g} (highest {np.max(heights):.4g})" for heights in each]
+    return f"median barrier above the chord, {len(curves)} lines: straight {texts[0]}, along the curves {texts[1]}"
