@@ -17,6 +17,7 @@ from landscape.allocator import keep_freed_memory
 from landscape.chunks import choose_chunk
 from landscape.curves import Curves, Source
 from landscape.errors import LandscapeError, Mismatch
+from landscape.evaluation import computation
 from landscape.files import differences, refuse_existing
 from landscape.objective import Objective
 from landscape.optimizers import adam, adam_moments
@@ -25,7 +26,7 @@ from landscape.paths import Bezier, Line, Polyline, grid
 from landscape.progress import Progress
 from landscape.routes import Connection, Prepared, Route, prepare
 from landscape.store import read_tensors, write_tensors
-from landscape.walk import computation, walk
+from landscape.walk import walk
 
 __all__ = ["Bending", "bend", "bend_files", "connect_route"]
 

@@ -1,5 +1,6 @@
 """Places to walk from and to, or to analyse: landmarks by name, and checkpoints that fit a problem."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

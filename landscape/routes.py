@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Int
 
 from landscape import align
@@ -18,6 +17,7 @@ from landscape.parts import Per, matching, split
 from landscape.paths import Hold, Line, PartialLine, Paths, Polyline, Ray
 from landscape.places import fitting, is_landmark, landmark, problem_of, short
 from landscape.problem import Problem, Symmetry
+from landscape.setting import Setting
 from landscape.store import Checkpoint, load
 
 __all__ = ["Connection", "Orders", "Pairing", "Prepared", "Route", "connect", "partial", "prepare", "rays"]
@@ -124,51 +124,42 @@ class Prepared:
     attributes: Mapping[str, Any]
 
 
-def prepare(
-    route: Route,
-    *,
-    problem: Problem | None = None,
-    samples: int | None = None,
-    sample_seed: int = 0,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> Prepared:
+def prepare(route: Route, *, problem: Problem | None = None, **chosen: Any) -> Prepared:
     """Load the places of a route and connect their members; the problem is that of the checkpoints unless given.
 
+    What is `chosen` are fields of a `Setting`. With `batchnorm="keep"` each line has its start's buffers everywhere.
     Raises `Unverified` for a landmark that does not solve the problem, `Mismatch` for a checkpoint of another
     architecture, members that do not pair or a pattern that matches nothing, `LandscapeError` for parameters that are
     NaN.
     """
     loaded = {place: load(place) for place in route.places if not is_landmark(place)}
     problem = problem or problem_of(loaded)
-    settings: dict[str, Any] = {"device": device, "dtype": dtype, "samples": samples, "seed": sample_seed}
-    objective = problem.objective(**settings)
+    setting = Setting(**chosen)
+    objective = setting.objective(problem)
     places = [
-        fitting(problem, loaded[place]) if place in loaded else landmark(problem, place, **settings)
+        fitting(problem, loaded[place]) if place in loaded else landmark(problem, place, **setting.drawn)
         for place in route.places
     ]
-    connection = _connection(route, places, problem.symmetry(), aliases(objective.network.module))
+    keep = setting.batchnorm == "keep"
+    connection = _connection(route, places, problem.symmetry(), aliases(objective.network.module), keep=keep)
     attributes = {
-        "problem": {"name": problem.name, "config": problem.config()},
-        "title": problem.title(),
+        **setting.describe(problem, objective),
         **route.attributes(),
         "landmarks": {place: problem.describe_landmark(place) for place in route.places if place not in loaded},
-        "sampled": objective.sampled,
-        "samples": objective.samples,
-        "sample_seed": sample_seed if objective.sampled else None,
-        "loss_unit": objective.unit,
     }
     return Prepared(problem, objective, connection, attributes)
 
 
 def _connection(
-    route: Route, places: Sequence[Checkpoint], symmetry: Symmetry, aliases: Mapping[str, str]
+    route: Route, places: Sequence[Checkpoint], symmetry: Symmetry, aliases: Mapping[str, str], *, keep: bool
 ) -> Connection:
-    """The lines of a route through its places."""
+    """The lines of a route through its places; with `keep` they have their starts' buffers."""
     if route.rays:
         return rays(places[0], route.rays, normalise=route.normalise)
     start, *via, end = places
-    lines = connect(start, end, via=via, pairing=route.pairing, orders=route.orders, symmetry=symmetry)
+    lines = connect(
+        start, end, via=via, pairing=route.pairing, orders=route.orders, symmetry=symmetry, keep_buffers=keep
+    )
     if route.only:
         names = matching(start.stack, route.only, aliases=aliases)
         return partial(lines, {", ".join(route.only): names}, hold=route.hold)
@@ -186,13 +177,15 @@ def connect(
     pairing: Pairing = "matched",
     orders: Orders = "stored",
     symmetry: Symmetry = (),
+    keep_buffers: bool = False,
 ) -> Connection:
     """Lines from the members of one checkpoint to those of another, straight or `via` those of others.
 
     `matched` pairs member with member, a single member with all. With `orders` `all` there is a line from every
     equivalent order of the start's units (few units only, straight lines only); with `matched` each start is reordered
-    to lie close to its end, and so is each member on the way, from the last on, to the one behind it. Raises `Mismatch`
-    if the members do not pair.
+    to lie close to its end, and so is each member on the way, from the last on, to the one behind it. With
+    `keep_buffers` the buffers of a line's start are those of all its points. Raises `Mismatch` if the members do not
+    pair.
     """
     places = [start, *via, end]
     rows = _pair([len(place.stack) for place in places], pairing)
@@ -214,6 +207,8 @@ def connect(
         for number in range(1, len(every)):
             members[0] = np.concatenate([members[0], rows[0] + len(sources)])
             sources += [dataclasses.replace(source, order=f"order {number}") for source in start.sources]
+    if keep_buffers:
+        stacks = [dataclasses.replace(stack, buffers=stacks[0].buffers) for stack in stacks]
     lines: Paths = Polyline(tuple(stacks)) if via else Line(*stacks)
     between = np.stack(members[1:-1], axis=1) if via else None
     return Connection(lines, members[0], members[-1], tuple(sources), via_member=between)

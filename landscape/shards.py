@@ -68,6 +68,11 @@ class Shards(Generic[P]):
             raise
         return self.join(finished + fresh)
 
+    def recorded(self) -> Mapping[str, Any] | None:
+        """How what is kept was computed, the plan's `computation`; None if nothing is kept."""
+        plan = self.path / "plan.json"
+        return read_json(plan).get("computation") if plan.exists() else None
+
     def remove(self) -> None:
         """Forget all."""
         if self.path.exists():

@@ -13,7 +13,8 @@ from torch import Tensor
 from landscape import planes, provenance
 from landscape.allocator import keep_freed_memory
 from landscape.directions import Normalise
-from landscape.errors import LandscapeError, Mismatch, Unverified
+from landscape.errors import LandscapeError, Mismatch
+from landscape.evaluation import Points, as_before, computation, require_same, streamed, tolerance
 from landscape.files import digest, refuse_existing
 from landscape.hdf5 import Source
 from landscape.objective import Objective
@@ -22,10 +23,10 @@ from landscape.places import fitting, is_landmark, landmark, problem_of, short
 from landscape.planes import Marked, Plane
 from landscape.problem import Problem
 from landscape.progress import Progress
+from landscape.setting import Setting
 from landscape.shards import Shards
 from landscape.store import Checkpoint, Run, load
 from landscape.surfaces import Mark, Surface, join
-from landscape.walk import TOLERANCE, computation
 
 __all__ = [
     "Evaluation",
@@ -86,7 +87,7 @@ def evaluate(
     """Evaluate the objective at each point of a grid on the plane; `labels` name its marks, `attributes` are kept.
 
     Checked on the way: the objective gives the same numbers twice, and at marked networks, where the grid has a point
-    at them, the surface agrees with the plain module's own forward within `walk.TOLERANCE` (up to 256 marks, evenly
+    at them, the surface agrees with the plain module's own forward within a tolerance (up to 256 marks, evenly
     spaced; elsewhere their own loss does). Raises `Unverified` otherwise. `on_progress` is told of rows.
     """
     parts = []
@@ -117,6 +118,7 @@ def evaluate_to_file(
     """
     refuse_existing(path, force=force)
     shards = Shards(path.with_name(path.name + ".parts"), unit="rows", read=Surface.read, join=join)
+    objective = as_before(objective, shards.recorded())
     stacks = {"origin": plane.origin, "along": plane.x_direction, "across": plane.y_direction}
     stacks["marked"] = plane.marked.stack
     plan = {
@@ -127,10 +129,7 @@ def evaluate_to_file(
     }
 
     def go_on(finished: Sequence[Surface]) -> Iterator[Surface]:
-        assert objective.chunk is not None
-        kept = finished[0].attributes["chunk"] if finished else {}
-        again = dataclasses.replace(objective, chunk=dataclasses.replace(objective.chunk, **kept))
-        return _rows(again, plane, x, y, labels, attributes=attributes, first=sum(map(len, finished)))
+        return _rows(objective, plane, x, y, labels, attributes=attributes, first=sum(map(len, finished)))
 
     surface = shards.gather(plan, go_on, total=len(y), force=force, seconds=shard_seconds, on_progress=on_progress)
     surface.write(path)
@@ -156,50 +155,34 @@ def _rows(
     objective.check_deterministic(plane.origin)
     marks = _marks(objective, plane, labels)
     checked = _plain_losses(objective, plane, marks)
-    header = {
-        **(attributes or {}),
-        **computation(objective),
-        "mark_check": {"marks": len(checked), "relative_tolerance": TOLERANCE[objective.dtype]},
-        **provenance.stamp(),
-    }
-    size = _block(objective, plane.origin)
+    stamp = provenance.stamp()
+    mark_check = {"marks": len(checked), "relative_tolerance": tolerance(objective)}
     assert objective.chunk is not None
-    rows = max(1, _BLOCK_CHUNKS * objective.chunk.members // len(x))
+    rows = len(y) if streamed(objective) else max(1, _BLOCK_CHUNKS * objective.chunk.members // len(x))
     for begin in range(first, len(y), rows):
         here = y[begin : begin + rows]
         # Row by row: x varies fastest.
         across, along = (torch.as_tensor(each.ravel()) for each in np.meshgrid(here, x, indexing="ij"))
-        pieces = [
-            objective(plane.at(along[start : start + size], across[start : start + size]))
-            for start in range(0, len(along), size)
-        ]
-        values = {
-            name: torch.cat([piece[name] for piece in pieces]).view(len(here), len(x)).cpu().numpy()
-            for name in pieces[0]
-        }
+        flat = objective(Points(plane.at, along, across))
+        values = {name: value.view(len(here), len(x)).cpu().numpy() for name, value in flat.items()}
         for mark, plain in checked.items():
             row, column = np.flatnonzero(here == marks[mark].y), np.flatnonzero(x == marks[mark].x)
             if len(row) and len(column) and marks[mark].off_plane == 0:
                 _require_same(objective, marks[mark], float(values["loss"][row[0], column[0]]), plain)
-        yield Surface(x=x, y=here, values=values, marks=marks, attributes=header)
-
-
-def _block(objective: Objective, origin: Stack) -> int:
-    """Points evaluated at once: whole chunks, so that no filling up is wasted."""
-    assert objective.chunk is not None
-    fitting = _BLOCK_BYTES // (origin.parameters * origin.dtype.itemsize * objective.chunk.members)
-    return max(1, min(_BLOCK_CHUNKS, fitting)) * objective.chunk.members
+        yield Surface(
+            x=x,
+            y=here,
+            values=values,
+            marks=marks,
+            attributes={**(attributes or {}), **computation(objective), "mark_check": mark_check, **stamp},
+        )
 
 
 def _marks(objective: Objective, plane: Plane, labels: Sequence[Label]) -> list[Mark]:
     """The marks with their own losses and those of the points of the plane below them."""
-    marked, size = plane.marked, _block(objective, plane.origin)
-    own, plane_loss = [], []
-    for start in range(0, len(marked), size):
-        part = slice(start, start + size)
-        own.append(objective(marked.stack.select(part))["loss"])
-        plane_loss.append(objective(plane.at(marked.x[part], marked.y[part]))["loss"])
-    columns: list[Tensor] = [marked.x, marked.y, torch.cat(own), torch.cat(plane_loss), marked.off_plane]
+    marked = plane.marked
+    own, below = objective(marked.stack)["loss"], objective(Points(plane.at, marked.x, marked.y))["loss"]
+    columns: list[Tensor] = [marked.x, marked.y, own, below, marked.off_plane]
     rows = zip(*(column.double().tolist() for column in columns), strict=True)
     return [
         Mark(label.name, x, y, loss, below, off_plane, label.trajectory, label.source)
@@ -209,22 +192,17 @@ def _marks(objective: Objective, plane: Plane, labels: Sequence[Label]) -> list[
 
 def _plain_losses(objective: Objective, plane: Plane, marks: Sequence[Mark]) -> dict[int, float]:
     """The plain module's losses of up to 256 marks, with which those of the engine have been compared."""
-    losses = {}
-    for mark in np.linspace(0, len(marks) - 1, min(len(marks), _CHECKED_MARKS)).astype(int).tolist():
-        losses[mark] = float(objective.plain(plane.marked.stack.state_dict(mark))["loss"])
-        _require_same(objective, marks[mark], marks[mark].loss, losses[mark])
+    checked = np.linspace(0, len(marks) - 1, min(len(marks), _CHECKED_MARKS)).astype(int).tolist()
+    losses = dict(zip(checked, objective.plain(plane.marked.stack.select(checked))["loss"].tolist(), strict=True))
+    for mark, loss in losses.items():
+        _require_same(objective, marks[mark], marks[mark].loss, loss)
     return losses
 
 
 def _require_same(objective: Objective, mark: Mark, loss: float, plain: float) -> None:
     """Raise `Unverified` unless the engine's loss at a mark is the plain module's own."""
-    tolerance = TOLERANCE[objective.dtype]
-    if not np.isclose(loss, plain, rtol=tolerance, atol=tolerance * 1e-2, equal_nan=True):
-        raise Unverified(
-            f"the plane does not reproduce the network marked {mark.name}: it has loss {loss:.9g} at x {mark.x:g}, "
-            f"y {mark.y:g}, the plain module {plain:.9g}. The {objective.network.backend} backend is wrong for this "
-            "model: please report it"
-        )
+    what = f"the plane does not reproduce the network marked {mark.name}"
+    require_same(objective, loss, plain, what, f"at x {mark.x:g}, y {mark.y:g}")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -235,22 +213,10 @@ class Evaluation:
     """How a slice is evaluated, and the file that it goes to; `output` None: a name in `analyses/`."""
 
     grid: Grid = Grid()
-    samples: int | None = None
-    sample_seed: int = 0
-    device: str | torch.device = "cpu"
-    dtype: torch.dtype = torch.float32
+    setting: Setting = Setting()
     output: Path | None = None
     force: bool = False
     on_progress: Progress = lambda done, total: None
-
-    def objective(self, problem: Problem) -> Objective:
-        """The problem's objective, computed in this way."""
-        return problem.objective(**self.settings)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What an objective, and the verification of a landmark, are made with."""
-        return {"device": self.device, "dtype": self.dtype, "samples": self.samples, "seed": self.sample_seed}
 
 
 def slice_through(a: str, b: str, c: str, *, problem: Problem | None = None, how: Evaluation | None = None) -> Path:
@@ -265,7 +231,7 @@ def slice_through(a: str, b: str, c: str, *, problem: Problem | None = None, how
     sources = [point.sources[0] for point in points]
     labels = [Label(name, source) for name, source in zip(_names(places, sources), sources, strict=True)]
     about: dict[str, Any] = {"kind": "through", "places": list(places), "landmarks": _landmarks(problem, places)}
-    plane = planes.through(*(point.stack for point in points))
+    plane = planes.through(*_kept([point.stack for point in points], how))
     return _evaluated(problem, plane, labels, about, f"plane-{'--'.join(map(short, places))}", how)
 
 
@@ -303,26 +269,20 @@ def slice_along(place: str, *, problem: Problem | None = None, how: Evaluation |
         Label(f"step {step}", point.sources[0], trajectory=order)
         for order, (step, point) in enumerate(zip(steps, points, strict=True))
     ]
-    plane = planes.trajectory(concatenate([point.stack for point in points]))
+    how = how or Evaluation()
+    stacks = _kept([point.stack for point in reversed(points)], how)
+    plane = planes.trajectory(concatenate(stacks[::-1]))
     about: dict[str, Any] = {"kind": "trajectory", "places": [place], "landmarks": {}, "explained": plane.explained}
-    return _evaluated(problem, plane, labels, about, f"plane-{short(place)}--trajectory", how or Evaluation())
+    return _evaluated(problem, plane, labels, about, f"plane-{short(place)}--trajectory", how)
 
 
 def _evaluated(
     problem: Problem, plane: Plane, labels: Sequence[Label], about: Mapping[str, Any], name: str, how: Evaluation
 ) -> Path:
     """The file with the surface on a plane."""
-    objective = how.objective(problem)
+    objective = how.setting.objective(problem)
     path = how.output or Path("analyses") / f"{name}.h5"
-    attributes = {
-        "problem": {"name": problem.name, "config": problem.config()},
-        "title": problem.title(),
-        "plane": dict(about),
-        "sampled": objective.sampled,
-        "samples": objective.samples,
-        "sample_seed": how.sample_seed if objective.sampled else None,
-        "loss_unit": objective.unit,
-    }
+    attributes = {**how.setting.describe(problem, objective), "plane": dict(about)}
     x, y = how.grid.of(plane.marked)
     evaluate_to_file(
         path, objective, plane, x, y, labels, attributes=attributes, force=how.force, on_progress=how.on_progress
@@ -335,9 +295,16 @@ def _points(places: Sequence[str], problem: Problem | None, how: Evaluation) -> 
     loaded = {place: _require_single(place, load(place)) for place in places if not is_landmark(place)}
     problem = problem or problem_of(loaded)
     return problem, [
-        fitting(problem, loaded[place] if place in loaded else landmark(problem, place, **how.settings))
+        fitting(problem, loaded[place] if place in loaded else landmark(problem, place, **how.setting.drawn))
         for place in places
     ]
+
+
+def _kept(stacks: list[Stack], how: Evaluation) -> list[Stack]:
+    """The stacks, all with the buffers of the first where these are to be kept."""
+    if how.setting.batchnorm != "keep":
+        return stacks
+    return [dataclasses.replace(stack, buffers=stacks[0].buffers) for stack in stacks]
 
 
 def _require_single(place: str, checkpoint: Checkpoint) -> Checkpoint:
@@ -356,9 +323,9 @@ def _landmarks(problem: Problem, places: Sequence[str]) -> dict[str, str]:
 
 def _names(places: Sequence[str], sources: Sequence[Source]) -> list[str]:
     """What networks are called on a figure: as briefly as it tells them apart."""
-    short = [place if is_landmark(place) else source.label for place, source in zip(places, sources, strict=True)]
+    brief = [place if is_landmark(place) else source.label for place, source in zip(places, sources, strict=True)]
     steps = [
         name if source.step is None else f"{name}, step {source.step}"
-        for name, source in zip(short, sources, strict=True)
+        for name, source in zip(brief, sources, strict=True)
     ]
-    return next((names for names in (short, steps) if len(set(names)) == len(names)), [*map(short, places)])
+    return next((names for names in (brief, steps) if len(set(names)) == len(names)), [*map(short, places)])

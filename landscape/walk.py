@@ -1,9 +1,6 @@
 """The walk engine: lines x alphas x objective -> curves, in blocks of whole lines, resumable."""
 
-import dataclasses
-import shutil
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +10,23 @@ from jaxtyping import Float
 
 from landscape import provenance
 from landscape.allocator import keep_freed_memory
-from landscape.chunks import Chunk
 from landscape.curves import Curves, join
-from landscape.errors import Mismatch, Unverified
-from landscape.files import differences, digest, read_json, refuse_existing, write_json
+from landscape.evaluation import Points, as_before, computation, require_same, streamed, tolerance
+from landscape.files import digest, refuse_existing
 from landscape.objective import Objective
-from landscape.params import fingerprint
+from landscape.params import fingerprint, in_order, stack_state_dicts
 from landscape.paths import Paths, grid
 from landscape.progress import Progress
 from landscape.routes import Connection, Orders, Pairing, Route, prepare
+from landscape.shards import Shards
 
-__all__ = ["blocks", "computation", "walk", "walk_between", "walk_route", "walk_to_file"]
+__all__ = ["blocks", "walk", "walk_between", "walk_route", "walk_to_file"]
 
 #: Points evaluated in one block of lines, and bytes of their parameters; at least one line.
 _BLOCK_POINTS, _BLOCK_BYTES = 8192, 2**28
 
 #: Ends of at most this many lines are re-evaluated by the plain module.
 _CHECKED_LINES = 256
-
-#: Tolerance of that check, relative to the loss (and absolute below a loss of 1e-2).
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 
 def walk_route(
@@ -81,7 +75,7 @@ def walk(
     """Evaluate the objective at each alpha of each line; `attributes` are kept with the curves.
 
     Checked on the way: the objective gives the same numbers twice, and at the ends of lines it agrees with the plain
-    module's own forward within `TOLERANCE` (up to 256 lines, evenly spaced). Raises `Unverified` otherwise.
+    module's own forward within a tolerance (up to 256 lines, evenly spaced). Raises `Unverified` otherwise.
     """
     parts = []
     for part in blocks(objective, connection, alphas, attributes=attributes):
@@ -108,32 +102,23 @@ def walk_to_file(
     another walk. An existing file is replaced only with `force`.
     """
     refuse_existing(path, force=force)
-    shards = _Shards(path.with_name(path.name + ".parts"))
+    shards = Shards(path.with_name(path.name + ".parts"), unit="lines", read=Curves.read, join=join)
+    objective = as_before(objective, shards.recorded())
     plan = {
-        "path": type(connection.lines).__name__,
         "ends": [fingerprint({**stack.tensors, **stack.buffers}) for stack in connection.lines.stacks],
+        "path": type(connection.lines).__name__,
         "alpha": digest({"alpha": alphas}),
         "lines": len(connection),
         "objective": dict(attributes or {}),
         "computation": computation(objective),
     }
-    finished = shards.open(plan, force=force)
-    if finished:
-        objective = dataclasses.replace(objective, chunk=Chunk(**finished[0].attributes["chunk"]))
-    fresh: list[Curves] = []
-    last_kept = time.monotonic()
-    try:
-        for part in blocks(objective, connection, alphas, attributes=attributes, first=sum(map(len, finished))):
-            fresh.append(part)
-            on_progress(sum(map(len, finished + fresh)), len(connection))
-            if time.monotonic() - last_kept >= shard_seconds:
-                kept = shards.keep(plan, sum(map(len, finished)), fresh)
-                finished, fresh, last_kept = [*finished, kept], [], time.monotonic()
-    except BaseException:
-        if fresh:
-            shards.keep(plan, sum(map(len, finished)), fresh)
-        raise
-    curves = join(finished + fresh)
+
+    def go_on(finished: Sequence[Curves]) -> Iterator[Curves]:
+        return blocks(objective, connection, alphas, attributes=attributes, first=sum(map(len, finished)))
+
+    curves = shards.gather(
+        plan, go_on, total=len(connection), force=force, seconds=shard_seconds, on_progress=on_progress
+    )
     curves.write(path)
     shards.remove()
     return curves
@@ -154,23 +139,18 @@ def blocks(
     first_line, start = (torch.zeros(1, dtype=dtype, device=objective.device) for dtype in (torch.int64, torch.float64))
     objective.check_deterministic(lines.at(first_line, start))
     checked = np.linspace(0, len(lines) - 1, min(len(lines), _CHECKED_LINES)).astype(int)
-    header = {
-        **(attributes or {}),
-        **computation(objective),
-        "end_check": {"lines": len(checked), "relative_tolerance": TOLERANCE[objective.dtype]},
-        **provenance.stamp(),
-    }
+    stamp = provenance.stamp()
+    end_check = {"lines": len(checked), "relative_tolerance": tolerance(objective)}
     stack = lines.stacks[0]
     most = min(_BLOCK_POINTS, _BLOCK_BYTES // (stack.parameters * stack.dtype.itemsize))
-    size = max(1, most // len(alphas))
+    size = len(lines) if streamed(objective) else max(1, most // len(alphas))
     for begin in range(first, len(lines), size):
         index = np.arange(begin, min(begin + size, len(lines)))
         which = torch.as_tensor(index, device=objective.device).repeat_interleave(len(alphas))
         along = torch.as_tensor(alphas, device=objective.device).repeat(len(index))
-        flat = objective(lines.at(which, along))
+        flat = objective(Points(lines.at, which, along) if streamed(objective) else lines.at(which, along))
         values = {name: value.view(len(index), -1).cpu().numpy() for name, value in flat.items()}
-        for line in np.intersect1d(index, checked):
-            _check_ends(objective, lines, int(line), alphas, values["loss"][line - begin])
+        _check_ends(objective, lines, np.intersect1d(index, checked).tolist(), alphas, begin, values["loss"])
         yield Curves(
             alpha=alphas,
             values=values,
@@ -182,76 +162,21 @@ def blocks(
             via_member=None if connection.via_member is None else connection.via_member[index],
             moves=None if connection.moves is None else connection.moves[index],
             sources=connection.sources,
-            attributes=header,
+            attributes={**(attributes or {}), **computation(objective), "end_check": end_check, **stamp},
         )
 
 
 def _check_ends(
-    objective: Objective,
-    lines: Paths,
-    line: int,
-    alphas: Float[np.ndarray, " point"],
-    loss: Float[np.ndarray, " point"],
+    objective: Objective, lines: Paths, checked: Sequence[int], alphas: np.ndarray, first: int, loss: Any
 ) -> None:
-    """Raise `Unverified` unless the walk's loss at both ends is the plain module's own."""
-    tolerance = TOLERANCE[objective.dtype]
-    for alpha, end in enumerate(lines.ends(line)):
-        plain, walked = float(objective.plain(end)["loss"]), float(loss[alphas == alpha][0])
-        if not np.isclose(walked, plain, rtol=tolerance, atol=tolerance * 1e-2, equal_nan=True):
-            raise Unverified(
-                f"line {line} does not reproduce its own end: the walk gives loss {walked:.9g} at alpha {alpha}, "
-                f"the plain module {plain:.9g}. The {objective.network.backend} backend is wrong for this model: "
-                "please report it"
-            )
-
-
-def computation(objective: Objective) -> dict[str, Any]:
-    """How the numbers were computed: all that can change their rounding."""
-    return {
-        "device": objective.device.type,
-        "dtype": str(objective.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "backend": objective.network.backend,
-        "chunk": dataclasses.asdict(objective.chunk) if objective.chunk else None,
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Shards:
-    """Finished lines of an unfinished walk: a directory with its plan and files of consecutive lines."""
-
-    path: Path
-
-    def open(self, plan: Mapping[str, Any], *, force: bool) -> list[Curves]:
-        """What is kept, from the first line on, if it belongs to this plan; nothing if there is no directory."""
-        if not (self.path / "plan.json").exists():
-            return []
-        there = read_json(self.path / "plan.json")
-        if force and differences(there, plan):
-            self.remove()
-            return []
-        if different := differences(there, plan):
-            raise Mismatch(
-                f"{self.path} keeps lines of another walk: {different}. Repeat that walk, choose another output "
-                "with -o, or start anew with --force"
-            )
-        shards: list[Curves] = []
-        while (file := self._file(sum(map(len, shards)))).exists():
-            shards.append(Curves.read(file))
-        return shards
-
-    def keep(self, plan: Mapping[str, Any], first: int, lines: list[Curves]) -> Curves:
-        """Write lines that begin with line `first`."""
-        if not (self.path / "plan.json").exists():
-            write_json(self.path / "plan.json", plan)
-        shard = join(lines)
-        shard.write(self._file(first))
-        return shard
-
-    def remove(self) -> None:
-        """Forget all."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
-
-    def _file(self, first: int) -> Path:
-        return self.path / f"lines-{first:08d}.h5"
+    """Raise `Unverified` unless the walk's losses at both ends are the plain module's own: `loss` of the lines from
+    line `first` on.
+    """
+    ends = [end for line in checked for end in lines.ends(line)]
+    if not ends:
+        return
+    plain = objective.plain(in_order(stack_state_dicts(ends), objective.network.template))["loss"].view(-1, 2).tolist()
+    for line, both in zip(checked, plain, strict=True):
+        for alpha, end in enumerate(both):
+            walked = float(loss[line - first][alphas == alpha][0])
+            require_same(objective, walked, end, f"line {line} does not reproduce its own end", f"at alpha {alpha}")

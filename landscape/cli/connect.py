@@ -2,15 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import numpy as np
-import torch
 
 from landscape.analysis.barriers import barriers
 from landscape.bends import Bending, bend_files, connect_route
-from landscape.cli.options import chosen_problem, computing, config_file, output, problem_choice, sampling
+from landscape.cli.options import chosen_problem, config_file, evaluating, output, problem_choice, setting_of
 from landscape.cli.report import Progress, remark, remark_unfinished
 from landscape.curves import Curves
 from landscape.errors import LandscapeError
@@ -63,9 +62,8 @@ _DEFAULT = Bending()
     default="stored",
     help="Order of the start's filters: as stored, or the one closest to the end.",
 )
-@sampling
 @problem_choice
-@computing
+@evaluating
 @output("HDF5 file; FILE.bend-1.safetensors go beside it. [default: analyses/FROM--TO-KIND-BENDS.h5]")
 @config_file
 def command(
@@ -80,14 +78,11 @@ def command(
     points: int,
     pairing: Pairing,
     orders: Orders,
-    boards: int | None,
-    sample_seed: int,
     problem: str | None,
     options: tuple[str, ...],
-    device: str,
-    dtype: str,
     output: Path | None,
     force: bool,
+    **setting: Any,
 ) -> None:
     """Find curves between two places along which the loss is low: bends in a path are trained while its ends stay.
 
@@ -104,13 +99,10 @@ def command(
             bending,
             problem=chosen_problem(problem, options),
             points=points,
-            samples=boards,
-            sample_seed=sample_seed,
-            device=device,
-            dtype=getattr(torch, dtype),
             output=output,
             force=force,
             on_progress=Progress("connect", "steps"),
+            **setting_of(setting),
         )
     except KeyboardInterrupt as error:
         raise LandscapeError("interrupted: repeat the same command to go on with the training") from error

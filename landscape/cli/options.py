@@ -206,6 +206,45 @@ def computing(command: Command) -> Command:
     )(command)
 
 
+def evaluating(command: Command) -> Command:
+    """What a `Setting` is made of, for `setting_of`: samples, device and precision, BatchNorm's policy, backend."""
+    options = (
+        click.option(
+            "--batchnorm",
+            type=click.Choice(["recalibrate", "interpolate", "keep"]),
+            help="What BatchNorm normalises by at a point: statistics estimated there anew on training data, those of "
+            "the ends interpolated, or those of the first place everywhere. [default: recalibrate]",
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(["auto", "stacked", "vmap", "loop"]),
+            default="auto",
+            help="All networks at once, layer by layer; by torch.vmap; or one by one. auto is what the problem finds "
+            "fastest.",
+        ),
+        click.option(
+            "--autocast",
+            type=click.Choice(["bfloat16", "float16"]),
+            help="Run the network, but not the loss, in this precision where PyTorch deems it safe.",
+        ),
+        sampling,
+        computing,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def setting_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `Setting` that the options of `evaluating` gave."""
+    import torch
+
+    types = {key: values[key] and getattr(torch, values[key]) for key in ("dtype", "autocast")}
+    backend = None if values["backend"] == "auto" else values["backend"]
+    kept = {key: values[key] for key in ("device", "sample_seed", "batchnorm")}
+    return {**kept, **types, "samples": values["boards"], "backend": backend}
+
+
 def device(ctx: click.Context, param: click.Parameter, name: str) -> str:
     """Callback of `--device`: what auto stands for here; raises `LandscapeError` for a device that is not there."""
     import torch
@@ -221,9 +260,12 @@ def sampling(command: Command) -> Command:
     """`--boards` and `--boards-seed`."""
     command = click.option("--sample-seed", type=click.IntRange(min=0), default=0, help="Seed of the sample.")(command)
     return click.option(
+        "--samples",
         "--boards",
+        "boards",
         type=click.IntRange(min=1),
-        help="Samples drawn where there is no exact loss; the same for all members and points. [default: 1000]",
+        help="Samples, such as boards, drawn where there is no exact loss; the same for all members and points. "
+        "[default: 1000 boards; of other data all]",
     )(command)
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
-from landscape.cli.options import RANGE, chosen_problem, computing, config_file, output, problem_choice, sampling
+from landscape.cli.options import RANGE, chosen_problem, config_file, evaluating, output, problem_choice, setting_of
 from landscape.cli.report import Progress, remark_unfinished
 from landscape.errors import LandscapeError
+from landscape.setting import Setting
 from landscape.slices import Evaluation, Grid, slice_along, slice_at, slice_through
 
 __all__ = ["command"]
@@ -62,9 +62,8 @@ class _Points(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
     default="filter",
     help="Random directions have the norms of the weights filter by filter, layer by layer, or are standard normal.",
 )
-@sampling
 @problem_choice
-@computing
+@evaluating
 @output("HDF5 file. [default: analyses/plane-PLACES.h5]")
 @config_file
 def command(
@@ -76,14 +75,11 @@ def command(
     y_range: tuple[float, float] | None,
     points: tuple[int, int],
     normalise: Any,
-    boards: int | None,
-    sample_seed: int,
     problem: str | None,
     options: tuple[str, ...],
-    device: str,
-    dtype: str,
     output: Path | None,
     force: bool,
+    **setting: Any,
 ) -> None:
     """Evaluate the loss on a plane: through three places, of two random directions, or along a training.
 
@@ -96,10 +92,7 @@ def command(
         raise click.UsageError("--random goes with --at PLACE")
     how = Evaluation(
         grid=Grid(points=points, x=x_range, y=y_range),
-        samples=boards,
-        sample_seed=sample_seed,
-        device=device,
-        dtype=getattr(torch, dtype),
+        setting=Setting(**setting_of(setting)),
         output=output,
         force=force,
         on_progress=Progress("plane", "rows"),

@@ -1,11 +1,20 @@
 """`landscape walk --from A --to B`: the loss along straight lines."""
 
 from pathlib import Path
+from typing import Any
 
 import click
-import torch
 
-from landscape.cli.options import RANGE, SEEDS, chosen_problem, computing, config_file, output, problem_choice, sampling
+from landscape.cli.options import (
+    RANGE,
+    SEEDS,
+    chosen_problem,
+    config_file,
+    evaluating,
+    output,
+    problem_choice,
+    setting_of,
+)
 from landscape.cli.report import Progress, remark_unfinished
 from landscape.directions import Normalise
 from landscape.errors import LandscapeError
@@ -77,9 +86,8 @@ __all__ = ["command"]
 @click.option(
     "--hold", type=click.Choice(["start", "end"]), default="start", help="Where the rest is held with --only and --per."
 )
-@sampling
 @problem_choice
-@computing
+@evaluating
 @output("HDF5 file. [default: in analyses/, named for the places, such as FROM--TO.h5, and for what moves]")
 @config_file
 def command(
@@ -95,14 +103,11 @@ def command(
     only: tuple[str, ...],
     per: Per | None,
     hold: Hold,
-    boards: int | None,
-    sample_seed: int,
     problem: str | None,
     options: tuple[str, ...],
-    device: str,
-    dtype: str,
     output: Path | None,
     force: bool,
+    **setting: Any,
 ) -> None:
     """Evaluate the loss along straight lines between two places, through several, or in random directions.
 
@@ -131,13 +136,10 @@ def command(
             problem=chosen_problem(problem, options),
             points=points,
             span=span,
-            samples=boards,
-            sample_seed=sample_seed,
-            device=device,
-            dtype=getattr(torch, dtype),
             output=output,
             force=force,
             on_progress=Progress("walk", "lines"),
+            **setting_of(setting),
         )
     except KeyboardInterrupt as error:
         raise LandscapeError("interrupted: repeat the same command to go on with the finished lines") from error
