@@ -50,8 +50,13 @@ def choose_chunk(network: Stacked, data: Data | Stream, *, training: bool = Fals
     inputs = data.samples(0, SAMPLE_MULTIPLE).inputs
     device = inputs.device.type
     budget = ACTIVATION_BYTES.get(device, ACTIVATION_BYTES["cuda"]) * (2 if training else 1)
-    width = network.widest(inputs) * (inputs.dtype.itemsize if inputs.is_floating_point() else 4)
+    bytes_of_one = inputs.dtype.itemsize if inputs.is_floating_point() else 4
+    width = network.widest(inputs) * bytes_of_one
     threads = torch.get_num_threads() if device == "cpu" else 1
+    if network.backend == "loop" and not training:
+        return Chunk(1, _whole(16 * budget // width, len(data)))
+    if device == "cpu" and not training and (least := _least(network, threads)) < MEMBER_MULTIPLE:
+        return _few_members(network.widest(inputs, data=False) * bytes_of_one, len(data), least, most)
     if training and inputs.shape[0] > 1:
         return _own_chunk(width, len(data), math.lcm(2, threads), device, most)
     fitting = 4 * budget // (MEMBER_MULTIPLE * width)
@@ -63,6 +68,28 @@ def choose_chunk(network: Stacked, data: Data | Stream, *, training: bool = Fals
     if device == "cpu":
         members = min(members, (256 if training else 64) // multiple * multiple, _filled(most, multiple))
     return Chunk(max(multiple, members), samples)
+
+
+def _least(network: Stacked, threads: int) -> int:
+    """The fewest members that a chunk can have so that a member's numbers do not depend on its place: the first
+    product, one for all members together, must have a multiple of 16 rows, sums over samples one of 4, and threads must
+    share the rest evenly.
+    """
+    rows = next((shape[0] for shape in network.template.shapes.values() if len(shape) > 1), 1)
+    return math.lcm(4, MEMBER_MULTIPLE // math.gcd(MEMBER_MULTIPLE, rows), threads)
+
+
+def _few_members(width: int, samples: int, multiple: int, most: int | None) -> Chunk:
+    """As many samples as there are, within bounds, of a few members: a wide network's weights are then read seldom."""
+    budget = ACTIVATION_BYTES["cpu"]
+    samples = _whole(budget // width, samples)
+    members = round(budget / (samples * width) / multiple) * multiple
+    return Chunk(max(multiple, min(members, 64 // multiple * multiple, _filled(most, multiple))), samples)
+
+
+def _whole(fitting: int, samples: int) -> int:
+    """As many samples as fit, in whole multiples, of those that there are."""
+    return min(samples, max(SAMPLE_MULTIPLE, fitting // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE))
 
 
 def _filled(most: int | None, multiple: int) -> int:

@@ -230,14 +230,14 @@ class Stacked:
             if step.number == program.output and not (isinstance(result, Value) and result.rank):
                 raise Unsupported(not_one_tensor(result))
 
-    def widest(self, inputs: Tensor) -> int:
+    def widest(self, inputs: Tensor, *, data: bool = True) -> int:
         """Numbers per sample in the widest activation of one member, what a convolution or attention makes on its way
-        included, which decides how many members fit a cache.
+        included, which decides how many members fit a cache; unless `data` is left out, the data too.
         """
         self._settle(inputs, torch.float32)
         few = self.plain_data(inputs[:1, ..., :1], torch.float32)
         stack = self.template.to(few.device, few.dtype if few.is_floating_point() else torch.float32)
-        widths = [few.numel()]
+        widths = [few.numel() if data else 1]
         if self.backend != "stacked":
             return max(*widths, self._widest_of_module(stack, few), 1)
         assert self._program is not None

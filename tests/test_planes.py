@@ -23,6 +23,7 @@ from landscape.objective import Objective
 from landscape.params import Stack, concatenate, stack_state_dicts
 from landscape.planes import Plane
 from landscape.problems.life import Life
+from landscape.setting import Setting
 from landscape.slices import Evaluation, Grid, Label, evaluate, evaluate_to_file, slice_along, slice_at, slice_through
 from landscape.stacked import Stacked
 from landscape.store import Run
@@ -392,7 +393,7 @@ def steps(life: Life, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_places_become_planes(life: Life, run: Run, steps: Run, tmp_path: Path) -> None:
-    how = Evaluation(grid=Grid(points=(6, 4)), dtype=torch.float64, output=tmp_path / "a.h5")
+    how = Evaluation(grid=Grid(points=(6, 4)), setting=Setting(dtype=torch.float64), output=tmp_path / "a.h5")
     surface = Surface.read(slice_through("presolve", f"{run.path}#1", f"{run.path}/@20#1", how=how))
     assert [mark.name for mark in surface.marks] == ["presolve", "seed 1, step 60", "seed 1, step 20"]
     assert surface.attributes["plane"] == {

@@ -194,7 +194,7 @@ def test_kept_lines_of_another_walk_are_refused(
     asked: dict[str, Any] = {"objective": life.objective(), "connection": connection, "alphas": grid(11)}
     interrupted(path, 6, *asked.values(), attributes={"problem": "life"})
     for changes, message in (
-        ({"alphas": grid(12)}, r"keeps lines of another walk: alpha is .* there and .* here"),
+        ({"alphas": grid(12)}, r"keeps lines of other work: alpha is .* there and .* here"),
         ({"connection": connect(presolve, run.checkpoint(20))}, r"ends is .* there"),
         (
             {"objective": life.objective(dtype=torch.float64)},
