@@ -26,6 +26,7 @@ _VERBS = {
     "import": ("landscape.cli.import_:command", "Make a run of other people's checkpoints."),
     "walk": ("landscape.cli.walk:command", "Evaluate the loss along straight lines between two points."),
     "verify": ("landscape.cli.verify:command", "Is every landmark of a problem what it says it is?"),
+    "validate": ("landscape.cli.validate:command", "Does this installation reproduce what is known in closed form?"),
     "analyse": ("landscape.cli.analyse:command", "Barriers of a walk; outcomes and clusters of a run."),
     "plot": ("landscape.cli.plot:command", "Draw walks, barriers, outcomes, clusters, success and rules."),
     "info": ("landscape.cli.info:command", "What is this file, who made it, and how?"),
