@@ -1,5 +1,6 @@
 """Is my plot right? Closed forms that the walk must reproduce, through the engine, type and device that are used."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -324,6 +325,45 @@ def _streamed(setting: Setting) -> Numbers:
     return np.stack([expected] * 2), np.stack([curves.loss for curves in found])
 
 
+# BatchNorm ------------------------------------------------------------------------------------------------------------
+
+
+def _normalised() -> Problem:
+    """A network with BatchNorm whose variances dwarf what is added to them."""
+    layers = [nn.Linear(5, 6), nn.BatchNorm1d(6, eps=1e-20), nn.ReLU(), nn.Linear(6, _CLASSES)]
+    return from_model(nn.Sequential(*layers), (_INPUTS, _CHOSEN), "cross_entropy")
+
+
+def _recalibrated(setting: Setting) -> Numbers:
+    problem = _normalised()
+    start, end = _members(problem, 16), _members(problem, 17)
+    curves = _walk(setting, problem, start, end)
+    inputs, classes = torch.from_numpy(_INPUTS), torch.from_numpy(_CHOSEN)
+    expected = np.empty((_LINES, 2))
+    for line in range(_LINES):
+        for place, stack in enumerate((start, end)):
+            module = problem.network().double()
+            module.load_state_dict(copy.deepcopy(stack.state_dict(line)))
+            torch.optim.swa_utils.update_bn([inputs], module)
+            with torch.no_grad():
+                expected[line, place] = nn.functional.cross_entropy(module.eval()(inputs), classes)
+    return expected, np.stack([curves.loss[:, curves.alpha == alpha][:, 0] for alpha in (0, 1)], axis=1)
+
+
+def _scale_free(setting: Setting) -> Numbers:
+    problem = _normalised()
+    start = _members(problem, 18)
+    scaled = {name: tensor * 4 if name.startswith("0.") else tensor for name, tensor in start.tensors.items()}
+    curves = _walk(setting, problem, start, dataclasses.replace(start, tensors=scaled))
+    weight, bias, scale, shift, head, head_bias = (_array(tensor) for tensor in start.tensors.values())
+    before = _INPUTS @ weight.swapaxes(1, 2) + bias[:, None]
+    # Running statistics hold the unbiased variance.
+    normal = (before - before.mean(1, keepdims=True)) / before.std(1, ddof=1, keepdims=True)
+    hidden = np.maximum(normal * scale[:, None] + shift[:, None], 0)
+    loss = _cross_entropy(hidden @ head.swapaxes(1, 2) + head_bias[:, None], _CHOSEN).mean(1)
+    return np.broadcast_to(loss[:, None], curves.loss.shape), curves.loss
+
+
 # The Game of Life, whose solution is known ----------------------------------------------------------------------------
 
 
@@ -363,7 +403,7 @@ def _ends_of_losses(setting: Setting) -> Numbers:
     return np.stack(expected), np.stack([curves.loss[:, curves.alpha == alpha][:, 0] for alpha in (0, 1)])
 
 
-#: All of them, in the order of what they need: a layer, several, data of several kinds, a known solution.
+#: All of them, in the order of what they need: a layer, several, data of several kinds, statistics, a known solution.
 CHECKS: Sequence[Check] = (
     Check("ends", "parameters at alpha 0 and 1 are those of the checkpoints, bit for bit", _ends_of_parameters, 0),
     Check("end-losses", "a walk's losses at alpha 0 and 1 are those of the checkpoints alone", _ends_of_losses, 0),
@@ -378,5 +418,7 @@ CHECKS: Sequence[Check] = (
     Check("rescaled-relu", "ReLU layers times c, 1/c: outputs times (1 - t + tc)(1 - t + t/c)", _rescaled, 30),
     Check("weights", "samples with weights are samples repeated, L in closed form", _weighted, 30),
     Check("stream", "streamed batches are data in memory, L in closed form", _streamed, 30),
+    Check("batchnorm-ends", "BatchNorm: ends are the plain module's after update_bn", _recalibrated, 100),
+    Check("batchnorm-scale", "BatchNorm: L does not change with the scale of the layer before", _scale_free, 100),
     Check("life-solution", "Life's known network: loss 0, 512 patterns right, 140 live", _solution, 0),
 )

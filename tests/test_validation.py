@@ -180,6 +180,35 @@ def last_batch_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stream, "__iter__", iterate)
 
 
+def stale_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the stack brings them along."""
+    monkeypatch.setattr(Objective, "_calibrated", lambda self, part, network: part)
+
+
+def statistics_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One member's statistics for all."""
+    right = Objective._calibrated
+
+    def calibrated(self: Objective, part: Stack, network: Stacked) -> Stack:
+        found = right(self, part, network)
+        buffers = {name: buffer[:1].expand_as(buffer).clone() for name, buffer in found.buffers.items()}
+        return dataclasses.replace(found, buffers=buffers)
+
+    monkeypatch.setattr(Objective, "_calibrated", calibrated)
+
+
+def biased_variance(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Objective._statistics
+
+    def statistics(self: Objective, part: Stack, network: Stacked) -> dict[str, Tensor]:
+        assert self.calibration is not None
+        count = int(self.calibration.real.sum())
+        found = right(self, part, network)
+        return {name: each * (1 - 1 / count) if name.endswith("var") else each for name, each in found.items()}
+
+    monkeypatch.setattr(Objective, "_statistics", statistics)
+
+
 def opposite_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Objective.predictions
     monkeypatch.setattr(Objective, "predictions", lambda self, stack: ~right(self, stack))
@@ -200,6 +229,8 @@ SPOILT: Mapping[str, tuple[Spoil, ...]] = {
     "rescaled-relu": (bent, off_by_one_point, mirrored_weights, members_mixed_up),
     "weights": (weights_ignored, bent, no_bias, last_sample_lost),
     "stream": (batches_weigh_the_same, last_batch_lost, bent, no_bias, last_sample_lost),
+    "batchnorm-ends": (stale_statistics, statistics_of_the_first, biased_variance),
+    "batchnorm-scale": (stale_statistics, statistics_of_the_first, biased_variance),
     "life-solution": (no_bias, off_by_one_point, opposite_predictions),
 }
 
