@@ -13,7 +13,7 @@ help:
 	@echo "make demo       train, walk, analyse and draw: what separates trained solutions from the known one"
 	@echo "make test       the whole test suite"
 	@echo "make lint       ruff, mypy --strict and the layers"
-	@echo "make benchmark  speed and memory beside a plain implementation"
+	@echo "make benchmark  speed and memory beside a plain implementation and beside other tools"
 	@echo "make reference  train the committed reference runs anew"
 	@echo "make studies    all studies in their quick setting, at most 5 minutes each"
 
@@ -32,6 +32,10 @@ $(VENV)/.test: $(BIN)/python $(SOURCES)
 
 $(VENV)/.lint: $(BIN)/python $(SOURCES)
 	$(INSTALL) --editable '.[test,lint]'
+	@touch $@
+
+$(VENV)/.benchmark: $(BIN)/python $(SOURCES)
+	$(INSTALL) --editable '.[benchmark]'
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -55,8 +59,9 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-benchmark: $(VENV)/.demo
+benchmark: $(VENV)/.benchmark
 	$(BIN)/python benchmarks/plain_protocol.py
+	$(BIN)/python benchmarks/peers.py
 
 reference: $(VENV)/.demo
 	$(BIN)/python analyses/one_step_m1.py --force

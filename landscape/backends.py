@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -18,7 +18,11 @@ __all__ = ["fastest"]
 _BACKENDS: Sequence[Backend] = ("stacked", "vmap", "loop")
 
 #: Members and samples of the measurement, at most; and seconds after which a backend is not tried again.
-_MEMBERS, _SAMPLES, _SECONDS = 16, 512, 0.2
+_MEMBERS, _SAMPLES, _SECONDS = 64, 512, 0.2
+
+#: So many times as fast as one before it in the order of `_BACKENDS` must a backend be to be preferred: the noise of a
+#: busy machine must not decide, since results depend on the backend in their last digits.
+_CLEARLY = 1.3
 
 #: Relative difference of losses up to which backends agree.
 _AGREE = 1e-3
@@ -35,10 +39,12 @@ def fastest(objective: Objective) -> Objective:
     module = objective.network.module
     candidates = [backend for backend in _BACKENDS if backend != "stacked" or objective.network.backend == "stacked"]
     few = _few(objective)
-    stack = _near(objective.network.template.to(objective.device, objective.dtype))
+    assert objective.chunk is not None
+    # A whole chunk: a part of one would be filled up, which only some backends pay for.
+    count = min(objective.chunk.members, _MEMBERS)
+    stack = _near(objective.network.template.to(objective.device, objective.dtype), count)
     referee = few.with_backend("loop")
     expected = referee.plain(stack)["loss"]
-    times: dict[Backend, float] = {}
     found: dict[Backend, Objective] = {}
     for backend in candidates:
         try:
@@ -47,13 +53,13 @@ def fastest(objective: Objective) -> Objective:
             if not torch.allclose(losses, expected, rtol=_AGREE, atol=1e-5, equal_nan=True):
                 _log.warning("backend %s gives other losses than the plain module: it is not used", backend)
                 continue
-            times[backend] = _seconds(one, stack)
             found[backend] = one
         except (Unsupported, RuntimeError, NotImplementedError) as error:
             _log.info("backend %s cannot run %s: %s", backend, type(module).__name__, str(error).splitlines()[0])
-    if not times:
+    if not found:
         raise LandscapeError(f"{type(module).__name__} runs neither alone nor stacked: does it draw random numbers?")
-    best = min(times, key=lambda backend: times[backend])
+    times = _seconds(found, stack)
+    best = next(backend for backend, seconds in times.items() if seconds <= _CLEARLY * min(times.values()))
     text = ", ".join(f"{backend} {1e3 * seconds / len(stack):.3g} ms" for backend, seconds in times.items())
     _log.info("backend %s for %s (a member on %d samples: %s)", best, type(module).__name__, few.samples, text)
     return objective if best == objective.network.backend else objective.with_backend(best)
@@ -70,25 +76,28 @@ def _few(objective: Objective) -> Objective:
     return dataclasses.replace(objective, data=part, calibration=calibration, chunk=None)
 
 
-def _near(template: Stack) -> Stack:
-    """Members near the template: as many as the measurement takes."""
+def _near(template: Stack, count: int) -> Stack:
+    """Members near the template."""
     generator = torch.Generator().manual_seed(0)
 
     def spread(tensor: torch.Tensor) -> torch.Tensor:
-        many = tensor.repeat(_MEMBERS, *[1] * (tensor.ndim - 1))
+        many = tensor.repeat(count, *[1] * (tensor.ndim - 1))
         noise = torch.rand(many.shape, generator=generator, dtype=torch.float64).to(many) * 0.02 + 0.99
         return many * noise if many.is_floating_point() else many
 
     return template.map(spread)
 
 
-def _seconds(objective: Objective, stack: Stack) -> float:
-    """The shortest of a few runs."""
-    times: list[float] = []
-    while len(times) < 3 and sum(times) < _SECONDS:
-        begun = time.perf_counter()
-        objective(stack)
-        if objective.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begun)
-    return min(times)
+def _seconds(objectives: Mapping[Backend, Objective], stack: Stack) -> dict[Backend, float]:
+    """The shortest of a few runs of each, taken in turns, so that a busy moment hits all alike."""
+    times: dict[Backend, list[float]] = {backend: [] for backend in objectives}
+    for _ in range(3):
+        for backend, objective in objectives.items():
+            if sum(times[backend]) >= _SECONDS:
+                continue
+            begun = time.perf_counter()
+            objective(stack)
+            if objective.device.type == "cuda":
+                torch.cuda.synchronize()
+            times[backend].append(time.perf_counter() - begun)
+    return {backend: min(each) for backend, each in times.items()}

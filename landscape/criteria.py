@@ -76,10 +76,12 @@ def _cross_entropy(targets: Tensor) -> Criterion:
     """Of class numbers, or of probabilities of classes; where there is space, its mean over places."""
     if targets.is_floating_point():
         return Criterion({"loss": Metric(_class_losses)}, _classes, "nats per sample")
+    # Without space a sample has one place: the two are the same, and computed once.
+    accuracy = _class_accuracy if targets.ndim > 1 else _class_right
     return Criterion(
         {
             "loss": Metric(_class_losses, slope=_class_slope),
-            "accuracy": Metric(_class_accuracy),
+            "accuracy": Metric(accuracy),
             "right": Metric(_class_right, "count"),
             "solved": Metric(_class_right, "all"),
         },
@@ -118,16 +120,16 @@ def _class_right(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _hits(outputs: Tensor, targets: Tensor) -> Tensor:
-    """`outputs.argmax(1) == targets`, but that PyTorch's argmax over an inner axis is 50 times slower than its maximum.
+    """`outputs.argmax(1) == targets`, but that PyTorch's argmax over an inner axis is 50 times slower than its maximum:
+    is the class's output above the highest of the others?
 
     Of equally likely classes the first counts, as in argmax: a network that says nothing must not be right.
     """
     index = targets.expand(len(outputs), *targets.shape[1:])[:, None]
-    highest = outputs.amax(1, keepdim=True)
-    is_highest = outputs == highest
-    if (is_highest.sum(1) != 1).any():
+    own, others = outputs.gather(1, index), outputs.scatter(1, index, -math.inf).amax(1, keepdim=True)
+    if not ((own > others) | (own < others)).all():  # ties, or NaN
         return outputs.argmax(1) == targets
-    return is_highest.gather(1, index)[:, 0]
+    return (own > others)[:, 0]
 
 
 def _squared_error(targets: Tensor) -> Criterion:

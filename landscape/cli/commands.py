@@ -28,6 +28,7 @@ _VERBS = {
     "connect": ("landscape.cli.connect:command", "Find curves of low loss between two points."),
     "plane": ("landscape.cli.plane:command", "Evaluate the loss on a plane through points, or of random directions."),
     "verify": ("landscape.cli.verify:command", "Is every landmark of a problem what it says it is?"),
+    "validate": ("landscape.cli.validate:command", "Does this installation reproduce what is known in closed form?"),
     "analyse": ("landscape.cli.analyse:command", "Barriers of a walk; outcomes and clusters of a run."),
     "plot": ("landscape.cli.plot:command", "Draw walks, planes, barriers, outcomes, clusters, success and rules."),
     "info": ("landscape.cli.info:command", "What is this file, who made it, and how?"),

@@ -1,0 +1,241 @@
+"""Speed beside other tools that walk straight lines, measured in one run: `make benchmark`, on a quiet machine.
+
+Peers: the package `loss-landscapes`, which evaluates one network after another in a loop, and for data that is streamed
+the usual loop over points and a `DataLoader`, as in the code of H. Li et al., *Visualizing the Loss Landscape of Neural
+Nets*, NeurIPS 2018. Both get their best: no gradients are recorded, and they compute the loss alone; ours computes
+accuracy, counts and standard errors beside it. What is compared is the evaluation of points, at the peer's own alphas,
+after the values have been found equal; a walk's own checks come on top, as `landscape validate` and `walk` tell.
+
+Measurements of a pair are interleaved; a ratio is that of two neighbours in time, and its median and range are printed
+with the target beside them.
+"""
+
+import argparse
+import copy
+import dataclasses
+import functools
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+
+import loss_landscapes
+import numpy as np
+import torch
+import torch.nn.functional as F
+from loss_landscapes.metrics import Loss
+from torch import Tensor, nn
+
+from landscape.objective import Objective
+from landscape.params import Stack, concatenate, template_of
+from landscape.paths import Line
+from landscape.problems.model import from_model
+
+POINTS, SAMPLES, FEATURES, CLASSES, BATCH = 51, 1797, 64, 10, 128
+
+#: How many times as fast as the peer we are to be, by width.
+ONE_LINE = {16: 3.0, 64: 1.7, 256: 1.0}
+STREAMED = 5.0
+
+#: Relative difference up to which float32 values are the same.
+SAME = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The same values, computed by a peer and by us; each returns them, [line, point].
+
+    The peer may compute the first lines alone: its time is then scaled to `share`, as many times the lines.
+    """
+
+    name: str
+    peer: Callable[[], np.ndarray]
+    ours: Callable[[], np.ndarray]
+    target: float | None
+    share: float = 1.0
+
+    def require_same(self) -> None:
+        """Exit unless both give the same values: the comparison would be void."""
+        theirs = self.peer()
+        own = self.ours()[: len(theirs)]
+        if not np.allclose(own, theirs, rtol=SAME, atol=1e-6):
+            raise SystemExit(f"{self.name}: void, values differ by up to {np.abs(own - theirs).max():.3g}")
+
+    def ratios(self, repeats: int) -> tuple[list[float], float, float]:
+        """How many times as fast we are, in each repeat, and the median seconds of both."""
+        theirs, own = [], []
+        for number in range(repeats):
+            # Who comes first changes, so that a machine that gets slower favours neither.
+            order = [(self.peer, theirs), (self.ours, own)]
+            for function, times in order if number % 2 else reversed(order):
+                begun = time.perf_counter()
+                function()
+                times.append((time.perf_counter() - begun) * (self.share if function is self.peer else 1))
+        return [a / b for a, b in zip(theirs, own, strict=True)], statistics.median(theirs), statistics.median(own)
+
+    def report(self, repeats: int) -> bool:
+        """Print one line; whether the target is met."""
+        self.require_same()
+        ratios, theirs, own = self.ratios(repeats)
+        middle = statistics.median(ratios)
+        met = self.target is None or middle >= self.target
+        wanted = "" if self.target is None else f", target {self.target:g} x: {'met' if met else 'MISSED'}"
+        print(
+            f"  {self.name:34} peer {1e3 * theirs:8.1f} ms, ours {1e3 * own:8.1f} ms: {middle:6.2f} x "
+            f"({min(ratios):.2f} to {max(ratios):.2f}){wanted}",
+            flush=True,
+        )
+        return met
+
+
+def mlp(width: int, seed: int) -> nn.Module:
+    """Three layers, with initial parameters of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = [nn.Linear(FEATURES, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, CLASSES)]
+        return nn.Sequential(*layers)
+
+
+def data() -> tuple[str, Tensor, Tensor]:
+    """The handwritten digits that scikit-learn carries, or numbers of their shape where it is not installed."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.rand(SAMPLES, FEATURES, generator=generator)
+        return "random numbers", inputs, torch.randint(0, CLASSES, (SAMPLES,), generator=generator)
+    inputs, targets = load_digits(return_X_y=True)
+    return "scikit-learn's digits", torch.from_numpy(inputs).float() / 16, torch.from_numpy(targets).long()
+
+
+def ends(width: int, lines: int) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Networks at which lines begin, and where they end."""
+    return [mlp(width, 2 * line) for line in range(lines)], [mlp(width, 2 * line + 1) for line in range(lines)]
+
+
+def stack_of(networks: list[nn.Module], device: str) -> Stack:
+    """Their parameters."""
+    return concatenate([template_of(network) for network in networks]).to(device)
+
+
+def peer_lines(starts: list[nn.Module], ends: list[nn.Module], inputs: Tensor, targets: Tensor) -> np.ndarray:
+    """`loss-landscapes`: a line a call. It evaluates i / K for i = 1 to K."""
+    metric = Loss(F.cross_entropy, inputs, targets)
+    with torch.no_grad():
+        return np.stack(
+            [
+                loss_landscapes.linear_interpolation(start, end, metric, POINTS, deepcopy_model=True)
+                for start, end in zip(starts, ends, strict=True)
+            ]
+        )
+
+
+def peer_streamed(start: nn.Module, end: nn.Module, loader: torch.utils.data.DataLoader) -> np.ndarray:
+    """The usual loop: at each point set the weights, go through the loader, add up."""
+    network = copy.deepcopy(start)
+    losses = []
+    with torch.no_grad():
+        for alpha in alphas().tolist():
+            for here, a, b in zip(network.parameters(), start.parameters(), end.parameters(), strict=True):
+                here.copy_((1 - alpha) * a + alpha * b)
+            total, count = 0.0, 0
+            for inputs, targets in loader:
+                total += F.cross_entropy(network(inputs), targets, reduction="sum").item()
+                count += len(inputs)
+            losses.append(total / count)
+    return np.array([losses])
+
+
+def alphas() -> Tensor:
+    """The peer's alphas."""
+    return torch.arange(1, POINTS + 1, dtype=torch.float64) / POINTS
+
+
+def our_lines(objective: Objective, starts: Stack, ends: Stack) -> np.ndarray:
+    """All lines at once."""
+    which = torch.arange(len(starts), device=objective.device).repeat_interleave(POINTS)
+    along = alphas().to(objective.device).repeat(len(starts))
+    return objective(Line(starts, ends).at(which, along))["loss"].view(len(starts), POINTS).cpu().numpy()
+
+
+def in_memory(width: int, lines: int, target: float | None, *, device: str = "cpu", most: int = 20) -> Comparison:
+    """Lines on data in memory; the peer walks `most` of them."""
+    _, inputs, targets = data()
+    starts, finishes = ends(width, lines)
+    objective = from_model(starts[0], (inputs, targets), "cross_entropy").objective(device=device)
+    ours = functools.partial(our_lines, objective, stack_of(starts, device), stack_of(finishes, device))
+    few = [[copy.deepcopy(network).to(device) for network in side[:most]] for side in (starts, finishes)]
+    peer = functools.partial(peer_lines, *few, inputs.to(device), targets.to(device))
+    name = f"{lines} line{'s' * (lines > 1)}, width {width}"
+    return Comparison(name, peer, ours, target, share=lines / len(few[0]))
+
+
+def streamed(width: int, target: float | None, *, device: str = "cpu") -> Comparison:
+    """A line on batches of a `DataLoader`."""
+    _, inputs, targets = data()
+    (start,), (end,) = ends(width, 1)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(inputs, targets), batch_size=BATCH)
+    objective = from_model(start, loader, "cross_entropy").objective(device=device)
+    ours = functools.partial(our_lines, objective, stack_of([start], device), stack_of([end], device))
+    peer = functools.partial(peer_streamed, *(copy.deepcopy(each).to(device) for each in (start, end)), loader)
+    return Comparison(f"1 line, width {width}, streamed", peer, ours, target)
+
+
+def comparisons(device: str, quick: bool) -> Iterator[Comparison]:
+    """On a CPU those with targets; on a GPU, which has none, a thousand lines at once beside them."""
+    cpu = device == "cpu"
+    some = (16, 64) if quick else tuple(ONE_LINE)
+    for width in some:
+        yield in_memory(width, 1, ONE_LINE[width] if cpu else None, device=device)
+    for width in some:
+        yield in_memory(width, 4 if quick else 20, ONE_LINE[width] if cpu else None, device=device)
+    for width in some:
+        yield streamed(width, STREAMED if cpu else None, device=device)
+    if not cpu:
+        for width in some:
+            yield in_memory(width, 1000, None, device=device)
+
+
+def machine() -> str:
+    """What measures: processor, versions, and how busy it is."""
+    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    busy = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("landscape", "loss-landscapes", "torch", "numpy"))
+    processor = names[0] if names else platform.processor()
+    return f"{processor}, {os.cpu_count()} cores{busy}\n{packages}, Python {platform.python_version()}"
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path) as file:
+            return file.readlines()
+    except OSError:
+        return []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="Fewer widths, lines and repeats: about a minute.")
+    quick = parser.parse_args().quick
+    repeats = 5 if quick else 15
+    print(machine())
+    print(f"{POINTS} points a line, 3-layer MLP, {data()[0]} ({SAMPLES} x {FEATURES}), float32, {repeats} repeats")
+    default = torch.get_num_threads()
+    results = []
+    for threads in sorted({1, default}):
+        torch.set_num_threads(threads)
+        print(f"CPU, {threads} thread{'s' * (threads > 1)}")
+        results += [comparison.report(repeats) for comparison in comparisons("cpu", quick)]
+    if torch.cuda.is_available():
+        print(torch.cuda.get_device_name())
+        for comparison in comparisons("cuda", quick):
+            comparison.report(repeats)
+    else:
+        print("GPU: left out, torch.cuda.is_available() is false")
+    print(f"{sum(results)} of {len(results)} targets met")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""`landscape validate`: does this installation reproduce what is known in closed form?"""
+
+import difflib
+from typing import Any
+
+import click
+import torch
+
+from landscape.cli.options import config_file, device, json_flag
+from landscape.cli.report import table
+from landscape.errors import LandscapeError
+from landscape.files import json_text
+from landscape.validation import CHECKS, Check, Finding, Setting, validate
+
+__all__ = ["command"]
+
+_DTYPES = {"float32": (torch.float32,), "float64": (torch.float64,), "both": (torch.float32, torch.float64)}
+
+
+@click.command(
+    "validate",
+    epilog="""\b
+        Examples:
+          landscape validate
+          landscape validate --device cuda --backend vmap
+          landscape validate --only linear-hessian --only stream --json""",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    callback=device,
+    help="Where to compute.",
+)
+@click.option("--dtype", type=click.Choice(list(_DTYPES)), default="both", help="Precision.")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "stacked", "vmap", "loop"]),
+    default="auto",
+    help="How networks are evaluated; auto: as each problem would be.",
+)
+@click.option("--only", "names", multiple=True, metavar="NAME", help="Only this check; repeatable.")
+@json_flag
+@config_file
+def command(device: str, dtype: str, backend: str, names: tuple[str, ...], print_json: bool) -> None:
+    """Is my plot right?
+
+    Walks, gradients and Hessians of networks whose losses are known in closed form, computed as every walk is, on this
+    machine. Errors are relative to the largest number expected; what is shown is the place of the largest error. Exit
+    status 1 if a check fails.
+    """
+    chosen = _chosen(names)
+    findings = [
+        finding
+        for each in _DTYPES[dtype]
+        for finding in validate(
+            Setting(device=device, dtype=each, backend=None if backend == "auto" else backend),  # type: ignore[arg-type]
+            chosen,
+        )
+    ]
+    if print_json:
+        click.echo(json_text([_as_json(finding) for finding in findings]))
+    else:
+        click.echo(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, backend {backend}")
+        header = ["check", "type", "expected", "measured", "error", "tolerance", "", "what is known"]
+        click.echo(table(header, [_row(finding) for finding in findings]))
+    if wrong := [finding for finding in findings if not finding.ok]:
+        reasons = {finding.reason for finding in wrong if finding.reason}
+        raise LandscapeError(
+            f"{len(wrong)} of {len(findings)} checks fail ({', '.join(dict.fromkeys(one.check.name for one in wrong))})"
+            f"{': ' if reasons else ''}{'; '.join(sorted(reasons))}. Do not trust walks in this setting: "
+            "try another --backend or --device, and please report it"
+        )
+
+
+def _chosen(names: tuple[str, ...]) -> list[Check]:
+    """The checks of these names, all without any."""
+    every = {check.name: check for check in CHECKS}
+    for name in names:
+        if name not in every:
+            close = difflib.get_close_matches(name, every, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(every)}"
+            raise LandscapeError(f"there is no check '{name}': {hint}")
+    return [every[name] for name in names or every]
+
+
+def _type(finding: Finding) -> str:
+    return str(finding.setting.dtype).removeprefix("torch.")
+
+
+def _row(finding: Finding) -> list[Any]:
+    numbers = [finding.expected, finding.measured, finding.error, finding.tolerance]
+    verdict = "ok" if finding.ok else "FAIL"
+    return [finding.check.name, _type(finding), *numbers, verdict, finding.reason or finding.check.claim]
+
+
+def _as_json(finding: Finding) -> dict[str, Any]:
+    numbers = {name: getattr(finding, name) for name in ("expected", "measured", "error", "tolerance")}
+    setting = {"device": finding.setting.device, "dtype": _type(finding), "backend": finding.setting.backend or "auto"}
+    names = {"name": finding.check.name, "claim": finding.check.claim}
+    return {**names, **setting, **numbers, "ok": finding.ok, "reason": finding.reason}
