@@ -36,8 +36,8 @@ Layer = Callable[[Mapping[str, Tensor], Tensor, Callable[[tuple[int, ...]], Tens
 
 
 def features_first(
-    samples: Float[Tensor, "sample feature *space"],
-) -> Float[Tensor, "1 feature *space sample"]:
+    samples: Shaped[Tensor, "sample *feature"],
+) -> Shaped[Tensor, "1 *feature sample"]:
     """A data set in PyTorch's layout as shared data of a stack."""
     return samples.movedim(0, -1)[None].contiguous()
 
