@@ -1,5 +1,6 @@
 """Handwritten digits: the data and its split, networks of any size, their symmetry, and runs from the command line."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from landscape.problems import digits
 from landscape.problems.digits import TEST, TRAIN, Digits
 from landscape.store import Run
 from landscape.train import Training, train
+from landscape.walk import walk_between
 
 KINDS = ({"architecture": "mlp", "depth": 1}, {"architecture": "mlp", "depth": 3}, {"architecture": "cnn"})
 
@@ -228,6 +230,24 @@ def test_all_verbs(landscape: Callable[..., Result], trained: Run) -> None:
     assert "most frequent digit: boards" in told
     assert "0 of 2" in told
     assert landscape("verify", "digits").output.startswith("Error: problem 'digits' has no landmark 'presolve'")
+
+
+def test_batchnorm_is_trained_walked_and_matched(tmp_path: Path) -> None:
+    problem = Digits(architecture="cnn_bn", width=4)
+    done = train(problem, Training(batches=60, save_at=(0, 60)), tmp_path / "run", seeds=range(2))
+    stack = done.checkpoint().stack
+    assert stack.buffers["norm1.running_mean"].shape == (2, 4)
+    assert not torch.equal(stack.buffers["norm1.running_mean"], done.checkpoint(0).stack.buffers["norm1.running_mean"])
+    assert (problem.test_objective()(stack)["accuracy"] > 0.7).all()
+    run = str(done.path)
+    line = Curves.read(walk_between(f"{run}/@0", run, points=5, output=tmp_path / "line.h5"))
+    assert (line.loss[:, -1] < line.loss[:, 0]).all()
+    # In another order of its channels a network is the same, with the statistics that went along.
+    rng = np.random.default_rng(0)
+    orders = tuple(rng.permutation(size) for size, _ in problem.symmetry())
+    other = align.reorder(stack, problem.symmetry(), orders)
+    kept = dataclasses.replace(problem.objective(), batchnorm="keep")
+    torch.testing.assert_close(kept(other)["loss"], kept(stack)["loss"], rtol=1e-4, atol=1e-6)
 
 
 def _with_statistics(problem: Digits, seeds: list[int]) -> Stack:
