@@ -23,7 +23,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(BIN)/python $(SOURCES)
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[digits]'
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python $(SOURCES)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from landscape.errors import LandscapeError
-from landscape.params import Stack
+from landscape.params import Stack, concatenate
 from landscape.problem import Symmetry
 
 __all__ = ["count_orders", "distances", "every_order", "match", "reorder"]
@@ -41,12 +41,15 @@ def every_order(symmetry: Symmetry) -> Iterator[Orders]:
 
 
 def reorder(stack: Stack, symmetry: Symmetry, orders: Orders) -> Stack:
-    """The same functions with their units in another order."""
-    tensors = dict(stack.tensors)
+    """The same functions with their units in another order; buffers that the symmetry names, such as the statistics of
+    BatchNorm, go along.
+    """
+    tensors, buffers = dict(stack.tensors), dict(stack.buffers)
     for (_, axes), order in zip(symmetry, orders, strict=True):
         for name, axis in axes:
-            tensors[name] = tensors[name].index_select(axis + 1, torch.as_tensor(order, device=tensors[name].device))
-    return Stack(tensors)
+            part = tensors if name in tensors else buffers
+            part[name] = part[name].index_select(axis + 1, torch.as_tensor(order, device=part[name].device))
+    return Stack(tensors, buffers)
 
 
 def match(stack: Stack, reference: Stack, symmetry: Symmetry) -> Stack:
@@ -62,14 +65,15 @@ def match(stack: Stack, reference: Stack, symmetry: Symmetry) -> Stack:
         lengths = torch.stack([candidate.subtract(reference).norms()[1] for candidate in candidates])
         best = lengths.argmin(0)
         rows = torch.arange(count, device=best.device)
-        return Stack({name: torch.stack([c[name] for c in candidates])[best, rows] for name in members.tensors})
+        every = concatenate(candidates)  # order by order, the members of each
+        return every.select(best * count + rows)
     a, b = ({name: tensor.double().cpu().numpy() for name, tensor in s.tensors.items()} for s in (reference, members))
     matched = []
     for i in range(count):
         target = {name: array[i if len(reference) > 1 else 0] for name, array in a.items()}
         orders = _weight_matching(target, {name: array[i] for name, array in b.items()}, symmetry)
         matched.append(reorder(members.select([i]), symmetry, orders))
-    return Stack({name: torch.cat([one[name] for one in matched]) for name in members.tensors})
+    return concatenate(matched)
 
 
 def distances(stack: Stack, symmetry: Symmetry) -> Float[np.ndarray, "member member"]:
@@ -86,7 +90,7 @@ def distances(stack: Stack, symmetry: Symmetry) -> Float[np.ndarray, "member mem
         nearest = functools.reduce(torch.minimum, each)
         result = torch.minimum(nearest, nearest.T).numpy()
     else:
-        arrays = [{name: tensor.numpy() for name, tensor in stack.state_dict(i).items()} for i in range(len(stack))]
+        arrays = [{name: tensor[i].numpy() for name, tensor in stack.tensors.items()} for i in range(len(stack))]
         result = np.zeros((len(stack), len(stack)))
         for i, j in itertools.combinations(range(len(stack)), 2):
             orders = _weight_matching(arrays[i], arrays[j], symmetry)
@@ -130,6 +134,8 @@ def _descend(
         for group in groups:
             similarity = np.zeros((symmetry[group][0],) * 2)
             for name, axis in symmetry[group][1]:
+                if name not in target:  # a buffer, which is no coordinate
+                    continue
                 moved = _moved(source[name], name, symmetry, orders, except_group=group)
                 similarity += _units(target[name], axis) @ _units(moved, axis).T
             orders[group] = linear_sum_assignment(similarity, maximize=True)[1]

@@ -21,11 +21,6 @@ OWN_BYTES, OWN_MEMBERS = 10 * 2**20, 20
 MEMBER_MULTIPLE = 16
 
 
-#: On a CPU a line of 51 points is one chunk, filled up to a multiple of this: little is wasted. It has so many samples
-#: at least, unless their widest activation then does not fit the cache that cores share.
-LINE, LINE_MULTIPLE, LINE_SAMPLES, SHARED_BYTES = 51, 4, 128, 2**24
-
-
 @dataclasses.dataclass(frozen=True)
 class Chunk:
     """Members and samples that are evaluated at once; stored with every result, since rounding can depend on it."""
@@ -43,8 +38,8 @@ class Chunk:
 
 
 def choose_chunk(network: Stacked, data: Data | Stream, *, training: bool = False, most: int | None = None) -> Chunk:
-    """Sizes at which the widest activation of a chunk has about `ACTIVATION_BYTES`; on a CPU a line of 51 points at
-    once where the network is small enough.
+    """Sizes at which the widest activation of a chunk has about `ACTIVATION_BYTES`, and a bounded number of members on
+    a CPU: small chunks waste little on a short last one (a line of 51 points).
 
     For `training` chunks are larger: a backward pass has more operations to pay for. Where each member has data of its
     own, products are member by member anyway, and chunks have few members, as many in each. There are at `most` so many
@@ -64,11 +59,6 @@ def choose_chunk(network: Stacked, data: Data | Stream, *, training: bool = Fals
         return _few_members(network.widest(inputs, data=False) * bytes_of_one, len(data), least, most)
     if training and inputs.shape[0] > 1:
         return _own_chunk(width, len(data), math.lcm(2, threads), device, most)
-    if device == "cpu" and not training:
-        members = _filled(LINE, math.lcm(LINE_MULTIPLE, threads))
-        if members * LINE_SAMPLES * width <= SHARED_BYTES:
-            fitting = max(LINE_SAMPLES, 2 * budget // (members * width) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE)
-            return Chunk(members, min(len(data), fitting))
     fitting = 4 * budget // (MEMBER_MULTIPLE * width)
     samples = min(len(data), max(SAMPLE_MULTIPLE, fitting // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE))
     # A multiple of the thread count too: elementwise operations split a chunk evenly over threads, and a split inside a

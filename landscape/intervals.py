@@ -7,10 +7,13 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy import special
 
-__all__ = ["Proportion", "bootstrap"]
+__all__ = ["Proportion", "bootstrap", "bootstrap_pairs"]
 
 #: Two-sided coverage of every interval.
 CONFIDENCE = 0.95
+
+#: Of fewer seeds too few resamples of pairs differ.
+_FEWEST_PAIRED = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,3 +70,29 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     values = [statistic(samples[rng.integers(len(samples), size=len(samples))]) for _ in range(resamples)]
     return np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+
+
+def bootstrap_pairs(
+    pairs: Float[np.ndarray, "seed seed"],
+    statistic: Callable[[np.ndarray], float] = np.median,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Float[np.ndarray, "2"]:
+    """Percentile bootstrap interval (95 %) of a statistic over pairs of different seeds, resampling the seeds.
+
+    Pairs that share a seed are not independent: with a seed all its pairs are drawn. A seed that is drawn twice makes
+    no pair with itself (T. Snijders, S. Borgatti, Connections 22, 1999, who put a random pair there). `pairs` need not
+    be symmetric; entries that are NaN, such as the diagonal, are left out. Three seeds or fewer make no interval.
+    """
+    count = len(pairs)
+    if count < _FEWEST_PAIRED:
+        return np.array([np.nan, np.nan])
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(resamples):
+        drawn = rng.integers(count, size=count)
+        sample = pairs[np.ix_(drawn, drawn)][drawn[:, None] != drawn]
+        sample = sample[np.isfinite(sample)]
+        values.append(statistic(sample) if len(sample) else np.nan)
+    return np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

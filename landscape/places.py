@@ -55,7 +55,7 @@ def fitting(problem: Problem, checkpoint: Checkpoint, *, finite: bool = True) ->
 def landmark(problem: Problem, name: str, **settings: Any) -> Checkpoint:
     """A landmark, verified with these settings; raises `Unverified` if it does not solve the problem."""
     verification = verify(problem, name, **settings)
-    require_verified(verification)
+    require_verified(verification, problem.nouns)
     stack = problem.landmark(name)
     sha = fingerprint(stack.tensors)
     return Checkpoint(stack, (Source(f"landmark:{name}", None, None, sha, verification.description),), None)

@@ -27,7 +27,11 @@ from landscape.params import Stack
 __all__ = ["BUILT_IN", "Axis", "Problem", "Renaming", "Symmetry", "Verification", "create", "find", "option", "verify"]
 
 #: Problems that ship with the package, as import strings.
-BUILT_IN = {"life": "landscape.problems.life:Life"}
+BUILT_IN = {
+    "life": "landscape.problems.life:Life",
+    "digits": "landscape.problems.digits:Digits",
+    "functions": "landscape.problems.functions:Functions",
+}
 
 #: One axis of one tensor: (name, axis of a single member's tensor).
 Axis = tuple[str, int]
@@ -59,6 +63,9 @@ class Problem(abc.ABC):
 
     #: Name under which the problem is found again: a key of `BUILT_IN`, or `pkg.module:NAME`.
     name: ClassVar[str]
+
+    #: What samples are called where they are drawn, and where all there are are seen.
+    nouns: ClassVar[tuple[str, str]] = ("samples", "samples")
 
     @abc.abstractmethod
     def title(self) -> str:
@@ -232,13 +239,13 @@ def verify(
     )
 
 
-def require_verified(verification: Verification) -> None:
-    """Raise `Unverified` unless the landmark solves its problem."""
+def require_verified(verification: Verification, nouns: tuple[str, str] = Problem.nouns) -> None:
+    """Raise `Unverified` unless the landmark solves its problem, whose samples are called `nouns`."""
     right = verification.right
     if not verification.solves:
         raise Unverified(
             f"landmark {verification.description} does not solve the problem: {right.total - right.count} of "
-            f"{right.total} {'sampled boards' if verification.sampled else 'patterns'} wrong. "
+            f"{right.total} {f'sampled {nouns[0]}' if verification.sampled else nouns[1]} wrong. "
             "See `landscape verify` for the landmarks that do"
         )
 

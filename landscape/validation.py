@@ -18,9 +18,10 @@ from landscape.paths import Line, grid
 from landscape.problem import Problem
 from landscape.problems.life import Life
 from landscape.problems.model import from_model
+from landscape.routes import connect
 from landscape.stacked import Backend
 from landscape.store import Checkpoint
-from landscape.walk import connect, walk
+from landscape.walk import walk
 
 __all__ = ["CHECKS", "Check", "Finding", "Setting", "validate"]
 

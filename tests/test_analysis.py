@@ -23,7 +23,7 @@ from landscape.analysis.outcomes import dead_units, outcomes
 from landscape.curves import Curves, Source
 from landscape.errors import LandscapeError, Unsupported
 from landscape.initialisation import initialise
-from landscape.intervals import Proportion, bootstrap
+from landscape.intervals import Proportion, bootstrap, bootstrap_pairs
 from landscape.objective import Objective
 from landscape.params import Stack
 from landscape.problems.life import Life
@@ -389,3 +389,34 @@ def test_the_bootstrap_of_few() -> None:
     sample = np.arange(10.0)
     np.testing.assert_array_equal(bootstrap(sample), bootstrap(sample))
     assert dataclasses.asdict(Proportion(1, 2)) == {"count": 1, "total": 2}
+
+
+@pytest.mark.parametrize("seeds", [6, 12])
+def test_the_bootstrap_of_pairs_covers_nearly_what_it_should(seeds: int) -> None:
+    """Pairs that share a seed resemble one another: resampled one by one, they make intervals much too narrow."""
+    rng, hits, naive = np.random.default_rng(1), 0, 0
+    for _ in range(150):
+        effect = rng.normal(size=seeds)
+        noise = np.triu(rng.normal(size=(seeds, seeds)), 1)
+        pairs = effect[:, None] + effect + noise + noise.T
+        np.fill_diagonal(pairs, np.nan)
+        low, high = bootstrap_pairs(pairs, np.mean, resamples=200)
+        hits += bool(low <= 0 <= high)
+        low, high = bootstrap(pairs[np.triu_indices(seeds, 1)], np.mean, resamples=200)
+        naive += bool(low <= 0 <= high)
+    assert hits / 150 > 0.82
+    assert naive / 150 < 0.7
+
+
+def test_the_bootstrap_of_pairs_draws_seeds_with_all_their_pairs() -> None:
+    """By hand: the pairs of the seeds drawn, but those of a seed with itself."""
+    pairs = np.arange(25.0).reshape(5, 5)
+    pairs[0, 1] = np.nan
+    rng, expected = np.random.default_rng(3), []
+    for _ in range(50):
+        drawn = rng.integers(5, size=5).tolist()
+        values = [pairs[i, j] for i in drawn for j in drawn if i != j and np.isfinite(pairs[i, j])]
+        expected.append(np.median(values) if values else np.nan)
+    found = bootstrap_pairs(pairs, resamples=50, seed=3)
+    np.testing.assert_allclose(found, np.nanquantile(expected, [0.025, 0.975]), rtol=1e-12)
+    assert np.isnan(bootstrap_pairs(np.ones((3, 3)))).all()

@@ -65,25 +65,27 @@ def success(
     problem: Problem,
     stack: Stack,
     *,
-    samples: int = 1000,
+    samples: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
     **conditions: Any,
 ) -> Success:
-    """Test the members on fresh samples, the same for all; `conditions` are the problem's (`board`, `density`).
+    """Test the members on fresh samples, the same for all, as many as the problem takes unless told; `conditions` are
+    the problem's (`board`, `density`).
 
     A member whose parameters are NaN or infinite gets nothing right.
 
     Raises `Unsupported` for conditions that the problem does not know.
     """
-    objective = problem.test_objective(samples=samples, seed=seed, device=device, **conditions)
+    number = {} if samples is None else {"samples": samples}
+    objective = problem.test_objective(**number, seed=seed, device=device, **conditions)
     values = {name: value.cpu().numpy() for name, value in objective(stack).items()}
     whole = problem.objective(device=device)
     finite = stack.flatten().isfinite().all(1).cpu().numpy()
     return Success(
-        samples=samples,
+        samples=objective.samples,
         solved=finite & (values["solved"] == 1),
-        sample_rate=np.where(finite, values["right"] / samples, 0.0),
+        sample_rate=np.where(finite, values["right"] / objective.samples, 0.0),
         cell_rate=np.where(finite, values["accuracy"], 0.0),
         baselines=problem.baselines(objective),
         exact=None if whole.sampled else finite & (whole(stack)["solved"].cpu().numpy() == 1),

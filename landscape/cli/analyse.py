@@ -158,7 +158,11 @@ def _clusters(run: str, cut: float | None, **options: Any) -> None:
 
 @command.command("success")
 @click.argument("place", metavar="RUN|SWEEP")
-@click.option("--boards", type=click.IntRange(min=1), default=1000, help="Random test boards, the same for all.")
+@click.option(
+    "--boards",
+    type=click.IntRange(min=1),
+    help="Test boards, or other samples, the same for all. [default: 1000, or all that the problem keeps for tests]",
+)
 @click.option("--board", help="HEIGHTxWIDTH of the test boards. [default: 5x5]")
 @click.option("--density", type=click.FloatRange(0, 1), help="Probability that a cell of them is live. [default: 0.5]")
 @click.option("--sample-seed", type=click.IntRange(min=0), default=0, help="Seed of the test boards.")
@@ -168,7 +172,7 @@ def _clusters(run: str, cut: float | None, **options: Any) -> None:
 @json_flag
 def _success(
     place: str,
-    boards: int,
+    boards: int | None,
     sample_seed: int,
     device: str,
     problem: str | None,

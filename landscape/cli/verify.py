@@ -42,7 +42,7 @@ def _verb(
     if print_json:
         click.echo(json_text([{**vars(one), "solves": one.solves} for one in found]))
     else:
-        sample = "boards" if found[0].sampled else "patterns"
+        sample = problem.nouns[0 if found[0].sampled else 1]
         click.echo(
             f"{problem.title()}, {f'sampled {sample}' if found[0].sampled else f'all {found[0].right.total} {sample}'}"
         )
@@ -54,7 +54,7 @@ def _verb(
             "loss",
             "s.e.",
             "|gradient|",
-            "outputs exactly 0, 1",
+            "outputs exact",
             "solves",
         ]
         rows = [

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -77,7 +77,11 @@ Source = Samples | Iterable[Any]
 
 
 class Supervised(Problem):
-    """A network, labelled data, and what is measured. The mean over the data is a sample's: it has a standard error."""
+    """A network, labelled data, and what is measured. Where the data is a sample of what is meant (`sampled`), means
+    over it have a standard error; else it is all there is.
+    """
+
+    sampled: ClassVar[bool] = True
 
     @abc.abstractmethod
     def criterion(self) -> Criterion:
@@ -193,7 +197,7 @@ class Supervised(Problem):
             data=data,
             metrics=criterion.metrics,
             predict=criterion.predict,
-            sampled=True,
+            sampled=self.sampled or samples is not None,
             unit=criterion.unit,
             precision=dtype,
             calibration=calibration,

@@ -46,6 +46,7 @@ class Life(Problem):
     """
 
     name: ClassVar[str] = "life"
+    nouns: ClassVar[tuple[str, str]] = ("boards", "patterns")
 
     rule: str = option("B3/S23V", "Golly rulestring; with V the four orthogonal neighbours count, without all eight.")
     steps: int = option(1, "Generations between input and target.")

@@ -1,0 +1,91 @@
+"""Does the order of hidden units explain the barriers between networks that read digits? Width by width.
+
+R. Entezari et al. (ICLR 2022) conjecture that wide networks trained from different seeds have no barrier between them
+once their units are in the same order; S. Ainsworth, J. Hayase, S. Srinivasa (ICLR 2023) match units by their weights.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from landscape import figures
+from landscape.analysis.barriers import barriers
+from landscape.cli.study import Study
+from landscape.intervals import bootstrap_pairs
+from landscape.problem import create
+
+ORDERS = {"stored": "as stored", "matched": "hidden units matched"}
+
+
+def series(label: str, widths: tuple[int, ...], pairs: list[np.ndarray]) -> figures.Series:
+    """Mean over pairs of seeds; a faint line for each seed, the mean of its pairs, from it and to it."""
+    ends = np.array([bootstrap_pairs(each, np.mean) for each in pairs])
+    return figures.Series(
+        label=label,
+        x=np.array(widths, dtype=float),
+        value=np.array([np.nanmean(each) for each in pairs]),
+        low=ends[:, 0],
+        high=ends[:, 1],
+        seeds=np.array([(np.nanmean(each, 0) + np.nanmean(each, 1)) / 2 for each in pairs]).T,
+    )
+
+
+def main() -> None:
+    study = Study.from_command_line(
+        __file__,
+        __doc__,
+        quick="6 seeds, widths 8 to 256, 1,000 batches: about 2 minutes on two cores",
+        full="20 seeds, widths 8 to 1024, 5,000 batches: about 10 hours on two cores, an hour on a GPU (estimate)",
+    )
+    widths = (8, 16, 32, 64, 128, 256) if study.quick else (8, 16, 32, 64, 128, 256, 512, 1024)
+    seeds, batches, points = (6, 1000, 25) if study.quick else (20, 5000, 51)
+    done = study.sweep("digits", grid={"width": widths}, seeds=range(seeds), training={"batches": batches, "lr": 3e-3})
+    found: dict[str, dict[str, list[np.ndarray]]] = {order: {} for order in ORDERS}
+    ends: dict[str, list[np.ndarray]] = {"loss": [], "test accuracy": []}
+    for cell in done.cells():
+        width, run = cell.values["width"], str(cell.path)
+        test = create("digits", {**cell.problem.config(), "on": "test"})
+        for order, pairs in found.items():
+            how = {"orders": order, "pairing": "all"}
+            train = study.walk(run, run, f"train-{order}-{width}", points=points, **how)
+            tested = study.walk(run, run, f"test-{order}-{width}", points=3, problem=test, **how)
+            values = {
+                "barrier": barriers(train).above_chord,
+                "loss": train.loss[:, np.flatnonzero(train.alpha == 0.5)[0]],
+                "test accuracy": tested.values["accuracy"][:, 1],
+            }
+            for name, value in values.items():
+                square = value.reshape(seeds, seeds).T.copy()  # from each seed to each
+                np.fill_diagonal(square, np.nan)
+                pairs.setdefault(name, []).append(square)
+        ends["loss"].append(train.loss.reshape(seeds, seeds, -1)[:, 0, -1])
+        ends["test accuracy"].append(tested.values["accuracy"].reshape(seeds, seeds, -1)[:, 0, -1])
+    study.keep({"widths": widths, "seeds": seeds, "pairs": found, "ends": ends})
+    about = (
+        f"Handwritten digits (8 x 8; 1,297 to train on, 500 to test), MLP with two hidden layers, ReLU; {seeds} seeds "
+        f"a width, {batches:,} batches of 128, Adam at 3e-3. Straight lines between all pairs of seeds, units as "
+        "stored or those of one end reordered to lie close to the other's (weight matching). "
+    )
+    bands = (
+        "Means over pairs, both ways; bands: 95 % bootstrap intervals, resampling seeds with all their pairs; faint: "
+        "the mean of each seed's pairs."
+    )
+    heights = [series(label, widths, found[order]["barrier"]) for order, label in ORDERS.items()]
+    options: dict[str, Any] = {"xlabel": "width", "xscale": "log", "height": 3.2}
+    label = "barrier above the chord (nats per image)"
+    caption = f"{about}Training loss, {points} points a line: its largest distance above the chord. {bands}"
+    study.draw(
+        figures.series_figure([("", heights)], ylabel=label, caption=caption, percent=False, yscale="log", **options),
+        "barriers",
+    )
+    curves = [series(f"middle, {label}", widths, found[order]["test accuracy"]) for order, label in ORDERS.items()]
+    curves.insert(0, figures.Series.of_seeds("trained networks", widths, np.array(ends["test accuracy"]).T))
+    caption = f"{about}Accuracy on the test images, at the ends of the lines and at alpha = 1/2. {bands}"
+    drawn = figures.series_figure([("", curves)], ylabel="test accuracy (%)", caption=caption, **options)
+    study.draw(drawn, "accuracy")
+    means = [[np.nanmean(each) for each in found[order]["barrier"]] for order in ORDERS]
+    study.done(", ".join(f"{width}: {a:.2g} to {b:.2g}" for width, a, b in zip(widths, *means, strict=True)))
+
+
+if __name__ == "__main__":
+    main()
