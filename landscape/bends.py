@@ -25,7 +25,7 @@ from landscape.params import Stack, fingerprint
 from landscape.paths import Bezier, Line, Polyline, grid
 from landscape.progress import Progress
 from landscape.routes import Connection, Prepared, Route, prepare
-from landscape.store import read_tensors, write_tensors
+from landscape.store import read_tensors, write_stack, write_tensors
 from landscape.walk import walk
 
 __all__ = ["Bending", "bend", "bend_files", "connect_route"]
@@ -291,7 +291,7 @@ def _with_bends(prepared: Prepared, bending: Bending, curve: Bezier | Polyline, 
             "problem": prepared.attributes["problem"],
             "bend": {"number": number, **dataclasses.asdict(bending)},
         }
-        sha = write_tensors(file, {**stack.tensors, **stack.buffers}, document)
+        sha = write_stack(file, stack, document)
         via.append(np.arange(len(lines)) + len(sources))
         sources += [Source(str(file), bending.steps, k, sha, f"bend {number} of line {k}") for k in lines]
     return dataclasses.replace(connection, lines=curve, sources=tuple(sources), via_member=np.stack(via, axis=1))

@@ -21,7 +21,7 @@ from landscape.chunks import Chunk, choose_chunk
 from landscape.data import SAMPLE_MULTIPLE, Batch, Data, Stream
 from landscape.determinism import culprit
 from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
-from landscape.params import Stack
+from landscape.params import Stack, in_order
 from landscape.stacked import Noise, Stacked, Statistics
 
 __all__ = ["BatchNorm", "Members", "Metric", "Objective"]
@@ -138,7 +138,8 @@ class Objective:
         path. Takes a state dict too.
         """
         if isinstance(members, Mapping):
-            members = Stack({name: tensor[None] for name, tensor in members.items()})
+            single = Stack({name: tensor[None] for name, tensor in members.items()})
+            members = in_order(single, self.network.template, name="the state dict")
         return self._values(members, self._plain_network)
 
     @torch.no_grad()

@@ -363,6 +363,7 @@ class Stacked:
             for key in (*_RUNNING, "num_batches_tracked"):
                 name = f"{layer}.{key}" if layer else key
                 buffer = there[name].to(stack.device)
+                buffer = buffer.to(stack.dtype) if buffer.is_floating_point() else buffer
                 written[name] = buffer.expand(len(stack), *buffer.shape[1:]).clone()
         return written
 

@@ -53,6 +53,7 @@ __all__ = [
     "read_file",
     "read_tensors",
     "unfinished",
+    "write_stack",
     "write_tensors",
 ]
 
@@ -102,6 +103,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
         except safetensors.SafetensorError as error:  # such as a full disk
             raise LandscapeError(f"cannot write {path}: {error}") from error
     return sha
+
+
+def write_stack(path: Path, stack: Stack, document: Mapping[str, Any]) -> str:
+    """Write members of one architecture; the document says which of the tensors are buffers, if there are any."""
+    beside = {"buffers": list(stack.buffers)} if stack.buffers else {}
+    return write_tensors(path, {**stack.tensors, **stack.buffers}, {**document, **beside})
 
 
 def _digest(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
@@ -205,7 +212,7 @@ class Run:
             "data_seeds": self.document["data_seeds"],
             "problem": self.document["problem"],
         }
-        return write_tensors(self.checkpoint_path(step), {**stack.tensors, **stack.buffers}, document)
+        return write_stack(self.checkpoint_path(step), stack, document)
 
     def checkpoint(self, step: int | None = None) -> Checkpoint:
         """All members at a step; the last one that was saved if none is given."""
@@ -285,11 +292,15 @@ def _stacked(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, A
         raise DamagedFile(f"{path} is no checkpoint of a run: it is {document.get('kind', 'a foreign file')}")
     seeds = zip(document["seeds"], document["data_seeds"], strict=True)
     labels = [f"seed {seed}" if seed == data else f"seed {seed}, data seed {data}" for seed, data in seeds]
+    if "bend" in document:
+        labels = [f"bend {document['bend']['number']} of line {line}" for line in document["seeds"]]
     sources = tuple(
         Source(str(path), document["step"], seed, document["sha256"], label)
         for seed, label in zip(document["seeds"], labels, strict=True)
     )
-    return Checkpoint(Stack(tensors), sources, (document["problem"]["name"], document["problem"]["config"]))
+    beside = set(document.get("buffers", ()))
+    parts = ({name: tensor for name, tensor in tensors.items() if (name in beside) == of} for of in (False, True))
+    return Checkpoint(Stack(*parts), sources, (document["problem"]["name"], document["problem"]["config"]))
 
 
 def unfinished(place: str) -> str:

@@ -19,31 +19,17 @@ from landscape.problem import Problem
 from landscape.problems.life import Life
 from landscape.problems.model import from_model
 from landscape.routes import connect
-from landscape.stacked import Backend
+from landscape.setting import Setting
 from landscape.store import Checkpoint
 from landscape.walk import walk
 
-__all__ = ["CHECKS", "Check", "Finding", "Setting", "validate"]
+__all__ = ["CHECKS", "Check", "Finding", "validate"]
 
 #: Numbers expected and numbers measured, in arrays of one shape.
 Numbers = tuple[np.ndarray, np.ndarray]
 
 #: Lines of a walk, and its points: so many that they fill no chunk evenly, some of them beyond the ends.
 _LINES, _POINTS, _SPAN = 3, 13, (-0.25, 1.25)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
-    """How a check computes; with `backend` None each problem's own choice."""
-
-    device: str = "cpu"
-    dtype: torch.dtype = torch.float32
-    backend: Backend | None = None
-
-    def objective(self, problem: Problem) -> Objective:
-        """The problem's objective in this setting."""
-        made = problem.objective(device=self.device, dtype=self.dtype)
-        return made if self.backend is None else made.with_backend(self.backend)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,8 +17,9 @@ from landscape.data import Batch, Stream
 from landscape.objective import Objective
 from landscape.params import Stack
 from landscape.problems.supervised import Samples
+from landscape.setting import Setting
 from landscape.stacked import Backend, Stacked
-from landscape.validation import CHECKS, Check, Setting, validate
+from landscape.validation import CHECKS, Check, validate
 
 DTYPES = (torch.float32, torch.float64)
 Spoil = Callable[[pytest.MonkeyPatch], None]

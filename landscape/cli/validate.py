@@ -1,6 +1,7 @@
 """`landscape validate`: does this installation reproduce what is known in closed form?"""
 
 import difflib
+import logging
 from typing import Any
 
 import click
@@ -10,7 +11,8 @@ from landscape.cli.options import config_file, device, json_flag
 from landscape.cli.report import table
 from landscape.errors import LandscapeError
 from landscape.files import json_text
-from landscape.validation import CHECKS, Check, Finding, Setting, validate
+from landscape.setting import Setting
+from landscape.validation import CHECKS, Check, Finding, validate
 
 __all__ = ["command"]
 
@@ -50,6 +52,7 @@ def command(device: str, dtype: str, backend: str, names: tuple[str, ...], print
     status 1 if a check fails.
     """
     chosen = _chosen(names)
+    logging.getLogger("landscape").setLevel(logging.WARNING)  # which backend serves each small network is no news here
     findings = [
         finding
         for each in _DTYPES[dtype]
