@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from loss_landscapes.metrics import Loss
 from torch import Tensor, nn
 
+from landscape.evaluation import Points
 from landscape.objective import Objective
 from landscape.params import Stack, concatenate, template_of
 from landscape.paths import Line
@@ -157,7 +158,7 @@ def our_lines(objective: Objective, starts: Stack, ends: Stack) -> np.ndarray:
     """All lines at once."""
     which = torch.arange(len(starts), device=objective.device).repeat_interleave(POINTS)
     along = alphas().to(objective.device).repeat(len(starts))
-    return objective(Line(starts, ends).at(which, along))["loss"].view(len(starts), POINTS).cpu().numpy()
+    return objective(Points(Line(starts, ends).at, which, along))["loss"].view(len(starts), POINTS).cpu().numpy()
 
 
 def in_memory(width: int, lines: int, target: float | None, *, device: str = "cpu", most: int = 20) -> Comparison:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from landscape.errors import Mismatch, few
@@ -19,6 +19,7 @@ __all__ = [
     "fingerprint",
     "in_order",
     "lerp",
+    "lerp_rows",
     "names_fit",
     "require_same_shapes",
     "stack_state_dicts",
@@ -270,15 +271,24 @@ def lerp(start: Stack, end: Stack, alphas: Float[Tensor, " member"]) -> Stack:
     """
 
     require_same_shapes(start, end)
-    flat = _lerp(start.flatten(), Stack({name: end[name] for name in start.tensors}).flatten(), alphas)
-    buffers = {name: _lerp(buffer, end.buffers[name], alphas) for name, buffer in start.buffers.items()}
+    flat = lerp_rows(start.flatten(), Stack({name: end[name] for name in start.tensors}).flatten(), alphas)
+    buffers = {name: lerp_rows(buffer, end.buffers[name], alphas) for name, buffer in start.buffers.items()}
     return dataclasses.replace(start.unflatten(flat), buffers=buffers)
 
 
-def _lerp(a: Tensor, b: Tensor, alphas: Tensor) -> Tensor:
+def lerp_rows(
+    a: Shaped[Tensor, "starts *shape"], b: Shaped[Tensor, "ends *shape"], alphas: Float[Tensor, " member"]
+) -> Shaped[Tensor, "member *shape"]:
+    """`lerp` of single tensors; a start, or an end, of one row is that of all members."""
     t = alphas.to(a.dtype if a.is_floating_point() else torch.float64).view(-1, *[1] * (a.ndim - 1))
     if not a.is_floating_point():
         return torch.where(t < 0.5, a, b)
+    inside = ((1 - t) * a).add_(t * b)
     # Where the ends agree, so does all between them: the product would round.
-    inside = torch.where(a == b, a, (1 - t) * a + t * b)
-    return torch.where(t == 0, a, torch.where(t == 1, b, inside))
+    if (same := a == b).any():
+        inside = torch.where(same, a, inside)
+    for alpha, end in ((0, a), (1, b)):
+        rows = (alphas == alpha).nonzero()[:, 0]
+        if len(rows):
+            inside[rows] = end.expand(inside.shape)[rows]
+    return inside

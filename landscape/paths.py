@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from landscape.errors import LandscapeError, Mismatch
-from landscape.params import Stack, concatenate, lerp, require_same_shapes
+from landscape.params import Stack, concatenate, lerp, lerp_rows, require_same_shapes
 
 __all__ = ["Bezier", "Hold", "Line", "PartialLine", "Paths", "Polyline", "Ray", "grid"]
 
@@ -73,7 +73,20 @@ class Line:
 
     def at(self, lines: Int[Tensor, " point"], alphas: Float[Tensor, " point"]) -> Stack:
         """The point at each alpha of each line; alpha 0 and 1 are start and end bit for bit."""
-        return lerp(self.start.select(lines), self.end.select(lines), alphas)
+        if len(lines) and bool((lines == lines[0]).all()):  # its ends need not be copied for each point
+            lines = lines[:1]
+        start, end = (rows[lines] for rows in self._rows)
+        buffers = {
+            name: lerp_rows(buffer[lines], self.end.buffers[name][lines], alphas)
+            for name, buffer in self.start.buffers.items()
+        }
+        return dataclasses.replace(self.start.unflatten(lerp_rows(start, end, alphas)), buffers=buffers)
+
+    @functools.cached_property
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """Parameters of starts and of ends, a row a line."""
+        end = Stack({name: self.end[name] for name in self.start.tensors})
+        return self.start.flatten(), end.flatten()
 
     def ends(self, line: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """State dicts of start and end."""

@@ -25,6 +25,9 @@ __all__ = ["blocks", "walk", "walk_between", "walk_route", "walk_to_file"]
 #: Points evaluated in one block of lines, and bytes of their parameters; at least one line.
 _BLOCK_POINTS, _BLOCK_BYTES = 8192, 2**28
 
+#: Bytes of a block's parameters up to which its points are made together, which costs small networks least.
+_LAZY_BYTES = 2**22
+
 #: Ends of at most this many lines are re-evaluated by the plain module.
 _CHECKED_LINES = 256
 
@@ -144,11 +147,13 @@ def blocks(
     stack = lines.stacks[0]
     most = min(_BLOCK_POINTS, _BLOCK_BYTES // (stack.parameters * stack.dtype.itemsize))
     size = len(lines) if streamed(objective) else max(1, most // len(alphas))
+    # Points of large networks are made a chunk at a time, in the cache.
+    lazy = streamed(objective) or stack.parameters * stack.dtype.itemsize * size * len(alphas) > _LAZY_BYTES
     for begin in range(first, len(lines), size):
         index = np.arange(begin, min(begin + size, len(lines)))
         which = torch.as_tensor(index, device=objective.device).repeat_interleave(len(alphas))
         along = torch.as_tensor(alphas, device=objective.device).repeat(len(index))
-        flat = objective(Points(lines.at, which, along) if streamed(objective) else lines.at(which, along))
+        flat = objective(Points(lines.at, which, along) if lazy else lines.at(which, along))
         values = {name: value.view(len(index), -1).cpu().numpy() for name, value in flat.items()}
         _check_ends(objective, lines, np.intersect1d(index, checked).tolist(), alphas, begin, values["loss"])
         yield Curves(
