@@ -51,7 +51,8 @@ class Digits(Supervised):
     """A network that reads handwritten digits of 8 x 8 pixels (scikit-learn's, UCI 1998): 1297 images to train on, 500
     to test on, pixels from 0 to 1. It needs scikit-learn: pip install 'landscape[digits]'.
 
-    Adam at the usual --lr 1e-2 suits widths up to about 64; from there on take 3e-3 or 1e-3.
+    Adam at the usual --lr 1e-2 gets 97 % of the test images or more right from width 32 on (measured to 256). Random
+    labels are learnt by heart from about width 128 on with --lr 3e-3.
     """
 
     name: ClassVar[str] = "digits"
