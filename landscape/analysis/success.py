@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from landscape.errors import Unsupported
 from landscape.intervals import Proportion, bootstrap
 from landscape.params import Stack
 from landscape.problem import Problem
@@ -79,16 +80,18 @@ def success(
     """
     number = {} if samples is None else {"samples": samples}
     objective = problem.test_objective(**number, seed=seed, device=device, **conditions)
+    if not {"right", "accuracy"} <= objective.metrics.keys():
+        raise Unsupported(f"{problem.title()} counts no samples as right: success is for problems that do")
     values = {name: value.cpu().numpy() for name, value in objective(stack).items()}
     whole = problem.objective(device=device)
     finite = stack.flatten().isfinite().all(1).cpu().numpy()
     return Success(
         samples=objective.samples,
-        solved=finite & (values["solved"] == 1),
+        solved=finite & (values["right"] == objective.samples),
         sample_rate=np.where(finite, values["right"] / objective.samples, 0.0),
         cell_rate=np.where(finite, values["accuracy"], 0.0),
         baselines=problem.baselines(objective),
-        exact=None if whole.sampled else finite & (whole(stack)["solved"].cpu().numpy() == 1),
+        exact=None if whole.sampled else finite & (whole(stack)["right"].cpu().numpy() == whole.samples),
     )
 
 

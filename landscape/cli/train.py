@@ -124,7 +124,10 @@ def _verb(
     diverged = sum(not row.isfinite().all() for row in run.checkpoint().stack.flatten())
     if diverged:
         remark(f"{diverged} of {len(seeds)} members diverged: their parameters are NaN or infinite. Lower --lr")
-    if "solved" in values:
+    rate = f", accuracy {float(values['accuracy'].median()):.1%}" if "accuracy" in values else ""
+    if "solved" not in values:
+        remark(f"{problem.title()}: median loss {float(values['loss'].median()):.4g}{rate} over {len(seeds)} members")
+    else:
         remark(f"{problem.title()}: solved by {Proportion(int(values['solved'].sum()), len(seeds))}")
     click.echo(run.path)
 
