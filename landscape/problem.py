@@ -280,7 +280,8 @@ def find(name: str) -> type[Problem] | Problem:
         return found
     if not isinstance(found, Problem):
         raise LandscapeError(f"'{name}' is {type(found).__name__}, not a landscape.Problem")
-    object.__setattr__(found, "name", name)  # frozen, but where it is found is not its to know
+    if found.name not in BUILT_IN:
+        object.__setattr__(found, "name", name)  # frozen, but where it is found is not its to know
     return found
 
 

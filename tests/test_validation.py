@@ -50,34 +50,33 @@ def test_it_holds_on_a_gpu(check: Check, dtype: torch.dtype) -> None:
 # Engines that are wrong -----------------------------------------------------------------------------------------------
 
 
-def other_lerp(monkeypatch: pytest.MonkeyPatch, lerp: Callable[[Stack, Stack, Tensor], Stack]) -> None:
-    monkeypatch.setattr("landscape.paths.lerp", lerp)
+def other_lerp(monkeypatch: pytest.MonkeyPatch, lerp: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    monkeypatch.setattr("landscape.paths.lerp_rows", lerp)
 
 
 def bent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Right at the ends, elsewhere a little on."""
 
-    def lerp(start: Stack, end: Stack, alphas: Tensor) -> Stack:
+    def lerp(start: Tensor, end: Tensor, alphas: Tensor) -> Tensor:
         inside = (alphas > 0) & (alphas < 1)
-        return params.lerp(start, end, torch.where(inside, alphas**1.001, alphas))
+        return params.lerp_rows(start, end, torch.where(inside, alphas**1.001, alphas))
 
     other_lerp(monkeypatch, lerp)
 
 
 def off_by_one_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    other_lerp(monkeypatch, lambda start, end, alphas: params.lerp(start, end, alphas.roll(1)))
+    other_lerp(monkeypatch, lambda start, end, alphas: params.lerp_rows(start, end, alphas.roll(1)))
 
 
 def backwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    other_lerp(monkeypatch, lambda start, end, alphas: params.lerp(end, start, alphas))
+    other_lerp(monkeypatch, lambda start, end, alphas: params.lerp_rows(end, start, alphas))
 
 
 def from_the_start_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """`start + alpha (end - start)`, whose end is not the end."""
 
-    def lerp(start: Stack, end: Stack, alphas: Tensor) -> Stack:
-        a, b = start.flatten(), end.flatten()
-        return start.unflatten(a + alphas.to(a.dtype)[:, None] * (b - a))
+    def lerp(start: Tensor, end: Tensor, alphas: Tensor) -> Tensor:
+        return start + alphas.to(start.dtype)[:, None] * (end - start)
 
     other_lerp(monkeypatch, lerp)
 
