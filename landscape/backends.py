@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from landscape.data import SAMPLE_MULTIPLE, Batch, Stream
+from landscape.engine.stacked import Backend
 from landscape.errors import LandscapeError, Unsupported
 from landscape.objective import Objective
 from landscape.params import Stack
-from landscape.stacked import Backend
 
 __all__ = ["fastest"]
 

@@ -6,7 +6,7 @@ import math
 import torch
 
 from landscape.data import SAMPLE_MULTIPLE, Data, Stream
-from landscape.stacked import Stacked
+from landscape.engine.stacked import Stacked
 
 __all__ = ["Chunk", "choose_chunk"]
 

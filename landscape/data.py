@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from landscape.engine.stacked import features_first
 from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
-from landscape.stacked import features_first
 
 __all__ = ["SAMPLE_MULTIPLE", "Batch", "Data", "Stream"]
 
@@ -43,8 +43,8 @@ class Data(Protocol):
 class Batch:
     """Data in memory, samples last; a leading axis of 1 is shared by all members.
 
-    Inputs that are integers stand for rows of the network's table (see `landscape.stacked.Table`), or without one for
-    what the network reads as whole numbers, such as tokens.
+    Inputs that are integers stand for rows of the network's table (see `landscape.engine.stacked.Table`), or without
+    one for what the network reads as whole numbers, such as tokens.
     """
 
     inputs: Shaped[Tensor, "members *feature sample"]

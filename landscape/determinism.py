@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from landscape.engine.stacked import Stacked
 from landscape.params import Stack
-from landscape.stacked import Stacked
 
 __all__ = ["culprit"]
 

@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from landscape.chain import Chain
 from landscape.chunks import Chunk, choose_chunk
 from landscape.data import SAMPLE_MULTIPLE, Batch, Data, Stream
 from landscape.determinism import culprit
+from landscape.engine.chain import Chain
+from landscape.engine.stacked import Noise, Stacked, Statistics
 from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
 from landscape.params import Stack, in_order
-from landscape.stacked import Noise, Stacked, Statistics
 
 __all__ = ["BatchNorm", "Members", "Metric", "Objective"]
 

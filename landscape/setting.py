@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from landscape.engine.stacked import Backend
 from landscape.errors import Unsupported
 from landscape.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.problem import Problem
-from landscape.stacked import Backend
 
 __all__ = ["Setting"]
 

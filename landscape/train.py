@@ -16,6 +16,7 @@ from landscape import philox
 from landscape.allocator import keep_freed_memory
 from landscape.chunks import Chunk, choose_chunk
 from landscape.data import Data
+from landscape.engine.stacked import Noise
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import differences
 from landscape.initialisation import Scheme, initialise
@@ -26,7 +27,6 @@ from landscape.params import Stack, aliases, fingerprint, in_order, template_of
 from landscape.places import place_of, verified_landmark
 from landscape.problem import Problem
 from landscape.progress import Progress
-from landscape.stacked import Noise
 from landscape.store import Run, read_tensors, write_tensors
 
 __all__ = ["Training", "check", "save_steps", "train"]

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from landscape.cli import main
 from landscape.data import Batch
+from landscape.engine.stacked import Stacked, features_first
 from landscape.objective import Metric, Objective
 from landscape.problems.life import Life
-from landscape.stacked import Stacked, features_first
 from landscape.store import Run
 from landscape.train import Training, train
 

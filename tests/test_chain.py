@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from landscape.chain import Chain
 from landscape.chunks import Chunk
+from landscape.engine.chain import Chain
+from landscape.engine.stacked import Stacked
 from landscape.objective import Objective
 from landscape.params import Stack
 from landscape.problems.life import Life
-from landscape.stacked import Stacked
 
 
 def random_stack(objective: Objective, members: int) -> Stack:

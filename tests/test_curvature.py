@@ -20,10 +20,10 @@ from landscape.analysis.line_curvature import line_curvature
 from landscape.analysis.spectrum import Which, eigenpairs, negative_count
 from landscape.analysis.trace import trace
 from landscape.curves import Curves, Source
+from landscape.engine.stacked import Stacked, features_first
 from landscape.errors import LandscapeError
 from landscape.objective import Batch, Chunk, Metric, Objective
 from landscape.params import Stack, lerp
-from landscape.stacked import Stacked, features_first
 from landscape.store import Run
 
 Program = Callable[..., Result]

@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from landscape.chunks import Chunk
 from landscape.data import Batch, Stream
+from landscape.engine.stacked import features_first
 from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
 from landscape.initialisation import initialise
 from landscape.objective import Metric, Objective
 from landscape.params import Stack
-from landscape.stacked import features_first
 
 
 def numbers(count: int) -> tuple[Tensor, Tensor]:

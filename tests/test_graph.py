@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from networks import NETWORKS
 from torch import Tensor, nn
 
+from landscape.engine.graph import Program
+from landscape.engine.stacked import Stacked, Statistics
 from landscape.errors import Mismatch, Unsupported
-from landscape.graph import Program
 from landscape.params import Stack, template_of
-from landscape.stacked import Stacked, Statistics
 
 MEMBERS, SAMPLES = 3, 7
 

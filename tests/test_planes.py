@@ -17,6 +17,7 @@ from torch import nn
 from landscape import planes, slices
 from landscape.chunks import Chunk
 from landscape.directions import random_directions
+from landscape.engine.stacked import Stacked
 from landscape.errors import LandscapeError, Mismatch, Unverified
 from landscape.hdf5 import Source
 from landscape.objective import Objective
@@ -25,7 +26,6 @@ from landscape.planes import Plane
 from landscape.problems.life import Life
 from landscape.setting import Setting
 from landscape.slices import Evaluation, Grid, Label, evaluate, evaluate_to_file, slice_along, slice_at, slice_through
-from landscape.stacked import Stacked
 from landscape.store import Run
 from landscape.surfaces import Surface
 from landscape.train import Training, train

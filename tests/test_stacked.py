@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from landscape.engine.products import fold, windows
+from landscape.engine.stacked import Stacked, features_first, look_up
 from landscape.errors import Mismatch, Unsupported
 from landscape.initialisation import initialise
 from landscape.params import Stack
 from landscape.problems.life import Life, network
 from landscape.problems.life.patterns import PATTERNS
-from landscape.products import fold, windows
-from landscape.stacked import Stacked, features_first, look_up
 
 MEMBERS, SAMPLES = 4, 6
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from landscape import params
 from landscape.data import Batch, Stream
+from landscape.engine.stacked import Backend, Stacked
 from landscape.objective import Objective
 from landscape.params import Stack
 from landscape.problems.supervised import Samples
 from landscape.setting import Setting
-from landscape.stacked import Backend, Stacked
 from landscape.validation import CHECKS, Check, validate
 
 DTYPES = (torch.float32, torch.float64)

@@ -16,6 +16,7 @@ from torch import nn
 from landscape import walk as walking
 from landscape.curves import Curves, Source
 from landscape.directions import random_directions
+from landscape.engine.stacked import Stacked
 from landscape.errors import LandscapeError, Mismatch, Unverified
 from landscape.files import write_json
 from landscape.objective import Objective
@@ -23,7 +24,6 @@ from landscape.params import Stack
 from landscape.paths import grid
 from landscape.problems.life import Life
 from landscape.routes import Connection, Route, connect, rays
-from landscape.stacked import Stacked
 from landscape.store import Checkpoint, Run
 from landscape.walk import walk, walk_to_file
 

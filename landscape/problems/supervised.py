@@ -15,11 +15,11 @@ from landscape import philox
 from landscape.backends import fastest
 from landscape.criteria import Criterion
 from landscape.data import Batch, Data, Stream
+from landscape.engine.stacked import Stacked, features_first
 from landscape.errors import LandscapeError, Mismatch, Unsupported
 from landscape.objective import Metric, Objective
 from landscape.params import Stack
 from landscape.problem import Problem, Symmetry
-from landscape.stacked import Stacked, features_first
 
 __all__ = ["Samples", "Source", "Supervised"]
 

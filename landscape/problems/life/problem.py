@@ -17,13 +17,13 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from landscape.data import Batch, Data
+from landscape.engine.stacked import Stacked, Table, features_first, leaves
 from landscape.errors import LandscapeError, Unsupported
 from landscape.objective import Metric, Objective
 from landscape.params import Stack
 from landscape.problem import Problem, Renaming, Symmetry, option
 from landscape.problems.life import boards, infer, network, patterns, presolved
 from landscape.problems.life.rules import Rule
-from landscape.stacked import Stacked, Table, features_first, leaves
 
 __all__ = ["Life"]
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from landscape.graph import leaves
+from landscape.engine.graph import leaves
+from landscape.engine.products import fold, product, windows
+from landscape.engine.stacked import Stacked, look_up
 from landscape.params import Stack, aliases
-from landscape.products import fold, product, windows
-from landscape.stacked import Stacked, look_up
 
 __all__ = ["Chain"]
 

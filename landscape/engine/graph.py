@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.attention import FORWARDS, attend, plain_attention
+from landscape.engine.attention import FORWARDS, attend, plain_attention
+from landscape.engine.functions import FUNCTIONS, METHODS, MODULES, RANDOM, without_in_place
+from landscape.engine.layers import ELEMENTWISE, FRESH, LAYERS, NORMALISED, STOCHASTIC, Own, Statistics, affine
+from landscape.engine.layout import Value, by_member
 from landscape.errors import LandscapeError, Unsupported
-from landscape.functions import FUNCTIONS, METHODS, MODULES, RANDOM, without_in_place
-from landscape.layers import ELEMENTWISE, FRESH, LAYERS, NORMALISED, STOCHASTIC, Own, Statistics, affine
-from landscape.layout import Value, by_member
 from landscape.params import Stack, aliases
 
 __all__ = ["Noise", "Pass", "Program", "Step", "StepFailed", "draws", "leaves", "not_one_tensor"]

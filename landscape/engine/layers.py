@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from landscape.engine.layout import Value, align
+from landscape.engine.products import product, reach, unfold
 from landscape.errors import Mismatch
-from landscape.layout import Value, align
-from landscape.products import product, reach, unfold
 
 __all__ = ["ELEMENTWISE", "FRESH", "LAYERS", "NORMALISED", "STOCHASTIC", "Draw", "Layer", "Own", "Statistics"]
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from landscape.attention import attend, multihead
-from landscape.layers import LAYERS, Own, embedding, layer_norm, linear
-from landscape.layout import Value, align, expand
+from landscape.engine.attention import attend, multihead
+from landscape.engine.layers import LAYERS, Own, embedding, layer_norm, linear
+from landscape.engine.layout import Value, align, expand
 
 __all__ = ["FUNCTIONS", "METHODS", "MODULES", "RANDOM", "without_in_place"]
 

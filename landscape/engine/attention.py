@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from landscape.layers import Own, dropped, linear
-from landscape.layout import Value
+from landscape.engine.layers import Own, dropped, linear
+from landscape.engine.layout import Value
 
 __all__ = ["FORWARDS", "attend", "multihead", "plain_attention"]
 
