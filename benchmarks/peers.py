@@ -158,7 +158,7 @@ def our_lines(objective: Objective, starts: Stack, ends: Stack) -> np.ndarray:
     """All lines at once."""
     which = torch.arange(len(starts), device=objective.device).repeat_interleave(POINTS)
     along = alphas().to(objective.device).repeat(len(starts))
-    return objective(Points(Line(starts, ends).at, which, along))["loss"].view(len(starts), POINTS).cpu().numpy()
+    return objective(Points.on(Line(starts, ends), which, along))["loss"].view(len(starts), POINTS).cpu().numpy()
 
 
 def in_memory(width: int, lines: int, target: float | None, *, device: str = "cpu", most: int = 20) -> Comparison:

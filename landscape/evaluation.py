@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from landscape.chunks import Chunk
 from landscape.data import Stream
 from landscape.errors import Unverified
 from landscape.objective import Objective
-from landscape.params import Stack
+from landscape.params import Stack, concatenate
+from landscape.paths import Line
 
 __all__ = ["Points", "as_before", "computation", "require_same", "streamed", "tolerance"]
 
@@ -23,11 +25,29 @@ _AUTOCAST_TOLERANCE = 5e-2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Points:
-    """Points of a path or a plane, `at` their two coordinates, made a chunk at a time: never all are in memory."""
+    """Points of a path or a plane, `at` their two coordinates, made a chunk at a time: never all are in memory.
+
+    Of points on straight lines, number `first` at alpha `second`, `ends` holds all starts, then all ends.
+    """
 
     at: Callable[[Tensor, Tensor], Stack]
     first: Tensor
     second: Tensor
+    ends: Stack | None = None
+
+    @classmethod
+    def on(cls, lines: Line, which: Tensor, alphas: Tensor) -> "Points":
+        """Points of straight lines."""
+        return cls(lines.at, which, alphas, concatenate([lines.start, lines.end]))
+
+    def between(self, values: Float[Tensor, "end *shape"], index: Int[Tensor, " point"]) -> Tensor:
+        """At some points what is affine in the parameters, from its values at `ends`."""
+        lines, alphas = self.first[index], self.second[index].to(values.dtype)
+        if bool((lines == lines[0]).all()):
+            lines = lines[:1]
+        start, end = values[lines], values[lines + len(values) // 2]
+        alphas = alphas.view(-1, *[1] * (values.ndim - 1))
+        return ((1 - alphas) * start).addcmul_(alphas, end)
 
     def __len__(self) -> int:
         return len(self.first)

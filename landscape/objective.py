@@ -10,6 +10,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import zip_longest
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -24,7 +25,7 @@ from landscape.engine.stacked import Noise, Stacked, Statistics
 from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
 from landscape.params import Stack, in_order
 
-__all__ = ["BatchNorm", "Members", "Metric", "Objective"]
+__all__ = ["BatchNorm", "Between", "Members", "Metric", "Objective"]
 
 #: What stands for the statistics of BatchNorm at a point between checkpoints: they are estimated anew at each point;
 #: those of the ends, interpolated; or those that the stack brings along, whatever its parameters.
@@ -32,6 +33,9 @@ BatchNorm = Literal["recalibrate", "interpolate", "keep"]
 
 #: Samples of one batch in which statistics are estimated.
 CALIBRATION_BATCH = 512
+
+#: So many members for each end, and inputs of the first layer, make it worth while to go between; and bytes at most.
+_MANY, _WIDE, _ENTERED_BYTES = 4, 32, 2**27
 
 _log = logging.getLogger("landscape")
 T = TypeVar("T")
@@ -45,6 +49,17 @@ class Members(Protocol):
 
     def chunks(self, size: int) -> Iterator[Stack]:
         """Stacks of exactly `size` members; the last is filled up with its own last member."""
+
+
+@runtime_checkable
+class Between(Members, Protocol):
+    """Members that lie on straight lines between few `ends`."""
+
+    @property
+    def ends(self) -> Stack | None: ...  # noqa: D102
+
+    def between(self, values: Tensor, index: Tensor) -> Tensor:
+        """For the members at an index what is affine in the parameters, from its values at the ends."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,7 +300,8 @@ class Objective:
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of weights, and of their squares
         real = 0
         for number, data in enumerate(self._parts() if parts is None else parts):
-            for place, (_, part) in enumerate(self._chunks(members, network)):
+            entered = self._entered(members, data, network)
+            for place, (index, part) in enumerate(self._chunks(members, network)):
                 if number == 0:
                     part = self._calibrated(part, network)
                     buffers.append(part.buffers)
@@ -293,7 +309,8 @@ class Objective:
                         {each: torch.zeros(4, len(part), dtype=torch.float64, device=self.device) for each in functions}
                     )
                 part = dataclasses.replace(part, buffers=buffers[place])
-                self._add(totals[place], part, data, network)
+                first = (members.between(each, index) for each in entered) if isinstance(members, Between) else ()
+                self._add(totals[place], part, data, network, first)
             weights = data.weights[0].double()
             sums += torch.stack([weights.sum(), weights.square().sum()])
             real += int((weights > 0).sum())
@@ -306,21 +323,51 @@ class Objective:
         part: Stack,
         data: Data,
         network: Stacked,
+        entered: Iterable[Tensor],
     ) -> None:
         """Add a chunk of members over some data to their sums: of weighed values, of values of real samples, and of
-        values and their squares weighed by squared weights.
+        values and their squares weighed by squared weights. What has `entered` the network may be known.
         """
-        for batch in self._sample_chunks(data):
-            outputs = self._forward(part, batch.inputs, network=network)
+        for batch, first in zip_longest(self._sample_chunks(data), entered):
+            if first is None:
+                outputs = self._forward(part, batch.inputs, network=network)
+            else:
+                outputs = network(part, batch.inputs, entered=first)
             weights = batch.weights[0].double()
             exists, square = (weights > 0).double(), weights.square()
             for per_sample, total in totals.items():
                 values = per_sample(outputs, batch.targets).double()
-                total[0] += values @ weights
-                total[1] += values @ exists
-                if self.sampled:
+                reductions = self._reductions[per_sample]
+                if reductions != {"mean"}:
+                    total[1] += values @ exists
+                if "mean" in reductions:
+                    total[0] += values @ weights
+                if "mean" in reductions and self.sampled:
                     total[2] += values @ square
-                    total[3] += values.square() @ square
+                    total[3] += values.square_() @ square
+
+    @torch.no_grad()
+    def _entered(self, members: Members, data: Data, network: Stacked) -> list[Tensor]:
+        """For members between few ends what the first layer makes of each chunk of samples at these ends: sums of
+        products are affine in the parameters, so that points between need no products of their own. Nothing where that
+        saves little, takes much memory, or is not finite.
+        """
+        ends = members.ends if isinstance(members, Between) else None
+        if ends is None or self.autocast is not None or (entrance := network.entrance) is None:
+            return []
+        weight = next(iter(entrance.tensors.values())).of(ends)
+        # Rows of the product in multiples of 8 for each end: its numbers then do not depend on the ends beside it.
+        if len(members) < _MANY * len(ends) or weight[0, 0].numel() < _WIDE or weight.shape[1] % 8:
+            return []
+        ends, entered, size = ends.to(self.device, self.dtype), list[Tensor](), 0
+        for batch in self._sample_chunks(data):
+            if batch.inputs.shape[0] > 1:
+                return []
+            entered.append(network.enter(ends, batch.inputs))
+            size += entered[-1].numel() * entered[-1].itemsize
+            if size > _ENTERED_BYTES or not entered[-1].isfinite().all():
+                return []
+        return entered
 
     def _reduced(
         self, totals: Mapping[Callable[[Tensor, Tensor], Tensor], Tensor], real: int, sums: Tensor
@@ -405,6 +452,14 @@ class Objective:
     @functools.cached_property
     def _total_weight(self) -> float:
         return sum(float(data.weights[0].sum()) for data in self._parts())
+
+    @functools.cached_property
+    def _reductions(self) -> dict[Callable[[Tensor, Tensor], Tensor], set[str]]:
+        """What is asked of the numbers of each function."""
+        asked: dict[Callable[[Tensor, Tensor], Tensor], set[str]] = {}
+        for metric in self.metrics.values():
+            asked.setdefault(metric.per_sample, set()).add(metric.reduction)
+        return asked
 
     @functools.cached_property
     def _chain(self) -> Chain | None:

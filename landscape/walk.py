@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from landscape import provenance
 from landscape.allocator import keep_freed_memory
@@ -15,7 +16,7 @@ from landscape.evaluation import Points, as_before, computation, require_same, s
 from landscape.files import digest, refuse_existing
 from landscape.objective import Objective
 from landscape.params import fingerprint, in_order, stack_state_dicts
-from landscape.paths import Paths, grid
+from landscape.paths import Line, Paths, grid
 from landscape.progress import Progress
 from landscape.routes import Connection, Orders, Pairing, Route, prepare
 from landscape.shards import Shards
@@ -148,12 +149,16 @@ def blocks(
     most = min(_BLOCK_POINTS, _BLOCK_BYTES // (stack.parameters * stack.dtype.itemsize))
     size = len(lines) if streamed(objective) else max(1, most // len(alphas))
     # Points of large networks are made a chunk at a time, in the cache.
-    lazy = streamed(objective) or stack.parameters * stack.dtype.itemsize * size * len(alphas) > _LAZY_BYTES
+    lazy = (
+        streamed(objective)
+        or objective.network.entrance is not None
+        or stack.parameters * stack.dtype.itemsize * size * len(alphas) > _LAZY_BYTES
+    )
     for begin in range(first, len(lines), size):
         index = np.arange(begin, min(begin + size, len(lines)))
         which = torch.as_tensor(index, device=objective.device).repeat_interleave(len(alphas))
         along = torch.as_tensor(alphas, device=objective.device).repeat(len(index))
-        flat = objective(Points(lines.at, which, along) if lazy else lines.at(which, along))
+        flat = objective(_points(lines, which, along) if lazy else lines.at(which, along))
         values = {name: value.view(len(index), -1).cpu().numpy() for name, value in flat.items()}
         _check_ends(objective, lines, np.intersect1d(index, checked).tolist(), alphas, begin, values["loss"])
         yield Curves(
@@ -169,6 +174,11 @@ def blocks(
             sources=connection.sources,
             attributes={**(attributes or {}), **computation(objective), "end_check": end_check, **stamp},
         )
+
+
+def _points(lines: Paths, which: Tensor, along: Tensor) -> Points:
+    """Points that are made when they are needed."""
+    return Points.on(lines, which, along) if isinstance(lines, Line) else Points(lines.at, which, along)
 
 
 def _check_ends(

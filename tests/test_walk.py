@@ -18,11 +18,13 @@ from landscape.curves import Curves, Source
 from landscape.directions import random_directions
 from landscape.engine.stacked import Stacked
 from landscape.errors import LandscapeError, Mismatch, Unverified
+from landscape.evaluation import Points
 from landscape.files import write_json
 from landscape.objective import Objective
 from landscape.params import Stack
-from landscape.paths import grid
+from landscape.paths import Line, grid
 from landscape.problems.life import Life
+from landscape.problems.model import from_model
 from landscape.routes import Connection, Route, connect, rays
 from landscape.store import Checkpoint, Run
 from landscape.walk import walk, walk_to_file
@@ -458,3 +460,37 @@ def test_a_gpu_gives_the_same_curves_in_bounded_memory(life: Life, connection: C
     objective = life.objective(device="cuda")
     objective(objective.network.template.unflatten(torch.linspace(-1, 1, 25_000_000).view(1_000_000, 25)))
     assert torch.cuda.max_memory_allocated() < 4e9
+
+
+@pytest.mark.parametrize("kind", ["mlp", "flattened", "cnn"])
+def test_points_between_ends_need_no_first_layer_of_their_own(kind: str) -> None:
+    """What is affine in the parameters is taken between the ends; the plain engine is its slow twin."""
+    data = torch.randn(70, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    made: dict[str, Callable[[], nn.Module]] = {
+        "mlp": lambda: nn.Sequential(nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3)),
+        "flattened": lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.Tanh(), nn.Linear(16, 3)),
+        "cnn": lambda: nn.Sequential(nn.Conv2d(1, 8, 6, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)),
+    }
+    inputs = data.flatten(1) if kind == "mlp" else data
+    problem = from_model(made[kind], (inputs, torch.arange(70) % 3), "cross_entropy")
+    objective = problem.objective(dtype=torch.float64).with_backend("stacked")
+    stack = problem.initial(range(6)).to(torch.float64)
+    lines = Line(stack.select([0, 1, 2]), stack.select([3, 4, 5]))
+    which, alphas = torch.arange(3).repeat_interleave(21), torch.linspace(-0.5, 1.5, 21).double().repeat(3)
+    points = Points.on(lines, which, alphas)
+    assert len(objective._entered(points, objective.memory, objective.network)) == 1
+    found, expected = objective(points), objective(lines.at(which, alphas))
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-11, atol=1e-13)
+    alone = objective(Points.on(Line(stack.select([1]), stack.select([4])), which[:21], alphas[:21]))
+    assert torch.equal(alone["loss"], found["loss"][21:42])
+
+
+def test_no_first_layer_is_shared_where_a_sum_is_not_finite() -> None:
+    problem = from_model(lambda: nn.Linear(40, 8), (torch.ones(9, 40), torch.zeros(9).long()), "cross_entropy")
+    start, end = problem.initial([0]), problem.initial([1])
+    end["weight"].fill_(torch.inf)
+    points = Points.on(Line(start, end), torch.zeros(11, dtype=torch.int64), torch.linspace(0, 1, 11).double())
+    objective = problem.objective().with_backend("stacked")
+    assert objective._entered(points, objective.memory, objective.network) == []
+    assert objective(points)["loss"][0] == objective(start)["loss"][0]

@@ -71,8 +71,8 @@ class Stacked:
 
     Backends: `stacked` serves what `torch.fx` can trace (see `landscape.engine.graph`), `vmap` most modules whose
     forward takes one tensor, `loop` all; they are the referees of the first. Without a choice the first that can serve
-    is taken, and compared once with the plain module, on the first data that it is given; one that fails gives way to the
-    next, with a warning through the logger `landscape`.
+    is taken, and compared once with the plain module, on the first data that it is given; one that fails gives way to
+    the next, with a warning through the logger `landscape`.
 
     Raises `Unsupported` if `stacked` is asked for by name and cannot trace the module, and for forwards that take more
     than one tensor or return something else.
@@ -108,8 +108,12 @@ class Stacked:
         inputs: Shaped[Tensor, "members *feature sample"],
         noise: Noise | None = None,
         statistics: Statistics | None = None,
+        entered: Tensor | None = None,
     ) -> Float[Tensor, "member *out sample"]:
         """Outputs of all members; `inputs` has one leading entry for all members or one for each.
+
+        What the members' first layer makes of the inputs can be given as `entered` (see `entrance`), which is written
+        over.
 
         Integers are rows of the network's `table`; without one they reach the network as they are.
 
@@ -122,7 +126,7 @@ class Stacked:
             data = self.plain_data(inputs, stack.dtype)
             return self._by_module(backend, stack, data, noise if self.stochastic else None, statistics)
         outputs = inputs
-        for _, result in self.trace(stack, inputs, noise, statistics, True):
+        for _, result in self.trace(stack, inputs, noise, statistics, True, entered):
             outputs = result
         return outputs.expand(len(stack), *outputs.shape[1:])
 
@@ -197,13 +201,14 @@ class Stacked:
         noise: Noise | None = None,
         statistics: Statistics | None = None,
         overwrite: bool = False,
+        entered: Tensor | None = None,
     ) -> Iterator[tuple[str, Tensor]]:
         """Each layer's name and outputs in turn, samples last (backend `stacked` only).
 
         What a table is looked up for has no noise: equal rows would share it. A BatchNorm that follows a product is
         computed along with it. With `overwrite` outputs are valid only until the next are asked for.
         """
-        yield from self._run(stack, inputs, noise, statistics, overwrite)
+        yield from self._run(stack, inputs, noise, statistics, overwrite, entered)
 
     def _run(
         self,
@@ -212,6 +217,7 @@ class Stacked:
         noise: Noise | None = None,
         statistics: Statistics | None = None,
         overwrite: bool = False,
+        entered: Tensor | None = None,
     ) -> Iterator[tuple[str, Tensor]]:
         program = self._training_program if noise is not None else self._program
         assert program is not None
@@ -221,7 +227,8 @@ class Stacked:
             x = looked_up.rows.to(inputs.device, stack.dtype)
             steps = program.run(each, Value(x, last=True), change=functools.partial(_through_table, looked_up, inputs))
         else:
-            steps = program.run(each, Value(self.plain_data(inputs, stack.dtype), last=True))
+            change = None if entered is None else functools.partial(_given, self.entrance, entered)
+            steps = program.run(each, Value(self.plain_data(inputs, stack.dtype), last=True), change=change)
         for step, result in steps:
             if looked_up and step.number < looked_up.layers and isinstance(step.module, nn.ConstantPad2d):
                 continue
@@ -229,6 +236,28 @@ class Stacked:
                 yield step.name, result.samples_last()
             if step.number == program.output and not (isinstance(result, Value) and result.rank):
                 raise Unsupported(not_one_tensor(result))
+
+    @functools.cached_property
+    def entrance(self) -> Step | None:
+        """The first layer with parameters, if these enter its outputs as a sum of products with data that all members
+        share: a point between others then has outputs between theirs.
+        """
+        if self._program is None or self.backend != "stacked" or self.table is not None:
+            return None
+        first = next((step for step in self._program.steps if step.tensors), None)
+        known = first is not None and isinstance(first.module, nn.Linear | nn.Conv1d | nn.Conv2d)
+        return first if known and first is not None and first.normalised_by is None else None
+
+    @torch.no_grad()
+    def enter(self, stack: Stack, inputs: Tensor) -> Tensor:
+        """What the first layer makes of the inputs: [member, out, *space, sample]."""
+        assert self._program is not None
+        assert self.entrance is not None
+        for step, result in self._program.run(Pass(stack), Value(self.plain_data(inputs, stack.dtype), last=True)):
+            if step is self.entrance:
+                entered: Tensor = result.samples_last()
+                return entered
+        raise AssertionError("the first layer is one of the program's")
 
     def widest(self, inputs: Tensor, *, data: bool = True) -> int:
         """Numbers per sample in the widest activation of one member, what a convolution or attention makes on its way
@@ -409,6 +438,11 @@ class Stacked:
 
 
 _RUNNING = ("running_mean", "running_var")
+
+
+def _given(entrance: Step | None, entered: Tensor, step: Step, arguments: list[Any], compute: Callable[[], Any]) -> Any:
+    """A step, or what is known already of the first layer."""
+    return Value(entered, last=True) if step is entrance else compute()
 
 
 def _through_table(table: Table, codes: Tensor, step: Step, arguments: list[Any], compute: Callable[[], Any]) -> Any:
