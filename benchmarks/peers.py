@@ -2,9 +2,9 @@
 
 Peers: the package `loss-landscapes`, which evaluates one network after another in a loop, and for data that is streamed
 the usual loop over points and a `DataLoader`, as in the code of H. Li et al., *Visualizing the Loss Landscape of Neural
-Nets*, NeurIPS 2018. Both get their best: no gradients are recorded, and they compute the loss alone; ours computes
-accuracy, counts and standard errors beside it. What is compared is the evaluation of points, at the peer's own alphas,
-after the values have been found equal; a walk's own checks come on top, as `landscape validate` and `walk` tell.
+Nets*, NeurIPS 2018. Both get their best: no gradients are recorded, and they compute the loss alone, as ours does here;
+what accuracy, counts and standard errors cost, which a walk computes beside it, is told too. What is compared is the
+evaluation of points, at the peer's own alphas, after the values have been found equal; a walk's own checks come on top.
 
 Measurements of a pair are interleaved; a ratio is that of two neighbours in time, and its median and range are printed
 with the target beside them.
@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from loss_landscapes.metrics import Loss
 from torch import Tensor, nn
 
+from landscape.allocator import keep_freed_memory
 from landscape.evaluation import Points
 from landscape.objective import Objective
 from landscape.params import Stack, concatenate, template_of
@@ -161,15 +162,23 @@ def our_lines(objective: Objective, starts: Stack, ends: Stack) -> np.ndarray:
     return objective(Points.on(Line(starts, ends), which, along))["loss"].view(len(starts), POINTS).cpu().numpy()
 
 
-def in_memory(width: int, lines: int, target: float | None, *, device: str = "cpu", most: int = 20) -> Comparison:
-    """Lines on data in memory; the peer walks `most` of them."""
+def loss_alone(objective: Objective) -> Objective:
+    """The objective without accuracy, counts and standard errors."""
+    return dataclasses.replace(objective, metrics={"loss": objective.metrics["loss"]}, sampled=False)
+
+
+def in_memory(
+    width: int, lines: int, target: float | None, *, device: str = "cpu", most: int = 20, everything: bool = False
+) -> Comparison:
+    """Lines on data in memory; the peer walks `most` of them. Ours computes `everything`, or the loss alone."""
     _, inputs, targets = data()
     starts, finishes = ends(width, lines)
     objective = from_model(starts[0], (inputs, targets), "cross_entropy").objective(device=device)
+    objective = objective if everything else loss_alone(objective)
     ours = functools.partial(our_lines, objective, stack_of(starts, device), stack_of(finishes, device))
     few = [[copy.deepcopy(network).to(device) for network in side[:most]] for side in (starts, finishes)]
     peer = functools.partial(peer_lines, *few, inputs.to(device), targets.to(device))
-    name = f"{lines} line{'s' * (lines > 1)}, width {width}"
+    name = f"{lines} line{'s' * (lines > 1)}, width {width}{', all metrics' * everything}"
     return Comparison(name, peer, ours, target, share=lines / len(few[0]))
 
 
@@ -178,7 +187,7 @@ def streamed(width: int, target: float | None, *, device: str = "cpu") -> Compar
     _, inputs, targets = data()
     (start,), (end,) = ends(width, 1)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(inputs, targets), batch_size=BATCH)
-    objective = from_model(start, loader, "cross_entropy").objective(device=device)
+    objective = loss_alone(from_model(start, loader, "cross_entropy").objective(device=device))
     ours = functools.partial(our_lines, objective, stack_of([start], device), stack_of([end], device))
     peer = functools.partial(peer_streamed, *(copy.deepcopy(each).to(device) for each in (start, end)), loader)
     return Comparison(f"1 line, width {width}, streamed", peer, ours, target)
@@ -190,6 +199,8 @@ def comparisons(device: str, quick: bool) -> Iterator[Comparison]:
     some = (16, 64) if quick else tuple(ONE_LINE)
     for width in some:
         yield in_memory(width, 1, ONE_LINE[width] if cpu else None, device=device)
+    for width in some:
+        yield in_memory(width, 1, None, device=device, everything=True)
     for width in some:
         yield in_memory(width, 4 if quick else 20, ONE_LINE[width] if cpu else None, device=device)
     for width in some:
@@ -220,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="Fewer widths, lines and repeats: about a minute.")
     quick = parser.parse_args().quick
+    keep_freed_memory()  # as every walk does; the peer gains as well
     repeats = 5 if quick else 15
     print(machine())
     print(f"{POINTS} points a line, 3-layer MLP, {data()[0]} ({SAMPLES} x {FEATURES}), float32, {repeats} repeats")
