@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     from landscape.paths import Line as Line
     from landscape.paths import Polyline as Polyline
     from landscape.paths import grid as grid
+    from landscape.planes import Plane as Plane
     from landscape.problem import Problem as Problem
     from landscape.problem import create as create
     from landscape.problem import verify as verify
     from landscape.routes import Connection as Connection
     from landscape.routes import Route as Route
     from landscape.routes import connect as connect
+    from landscape.setting import Setting as Setting
     from landscape.store import Checkpoint as Checkpoint
     from landscape.store import Run as Run
     from landscape.store import load as load
+    from landscape.surfaces import Surface as Surface
     from landscape.train import Training as Training
     from landscape.walk import walk_to_file as walk_to_file
 
@@ -38,9 +41,12 @@ _HOMES = {
     "objective": ("Objective",),
     "params": ("Stack",),
     "paths": ("Bezier", "Line", "Polyline", "grid"),
+    "planes": ("Plane",),
     "problem": ("Problem", "create", "verify"),
     "routes": ("Connection", "Route", "connect"),
+    "setting": ("Setting",),
     "store": ("Checkpoint", "Run", "load"),
+    "surfaces": ("Surface",),
     "train": ("Training",),
     "walk": ("walk_to_file",),
 }
