@@ -404,7 +404,7 @@ def test_a_panel_for_each_layer_that_moves() -> None:
     figure = figures.part_figure(layers(names))
     panels = [ax for ax in figure.axes if ax.get_visible()]
     assert [ax.get_title(loc="left").strip() for ax in panels] == names
-    assert len(figure.axes) == 8
+    assert len(figure.axes) == 6
     assert len({ax.get_ylim() for ax in panels}) == len({ax.get_xlim() for ax in panels}) == 1
     for number, ax in enumerate(panels, start=2):
         behind, *front = sorted(
