@@ -290,7 +290,7 @@ def _caption(surface: Surface, *, flat: bool) -> str:
     dots = "in the colour of their own loss" if flat else "at their own loss; pale below a dotted stem: hidden"
     sentences = [
         f"{loss} {_where(surface)}.",
-        computed([surface.attributes], between="the networks", start="the first network"),
+        _computed(surface),
         f"Grid of {len(surface.x)} x {len(surface.y)} points; {'logarithmic' if log else 'linear'} scale.",
         f"Dots: the networks, {dots}." if shown else "",
         f"{'Hatched' if flat else 'Holes'}: the loss is not finite ({missing} points)." if missing else "",
@@ -301,6 +301,15 @@ def _caption(surface: Surface, *, flat: bool) -> str:
         "" if _same_scale(surface) else "The axes are not drawn to one scale.",
     ]
     return " ".join(filter(None, sentences))
+
+
+def _computed(surface: Surface) -> str:
+    """By which statistics BatchNorm normalised; with random directions there are those of one network alone."""
+    told = surface.attributes
+    if _plane(surface).get("kind") == "random" and told.get("batchnorm", {}).get("policy") == "interpolate":
+        told = {**told, "batchnorm": {"policy": "keep"}}
+    start = "the network" if _plane(surface).get("kind") == "random" else "the first network"
+    return computed([told], between="the networks", start=start)
 
 
 def _where(surface: Surface) -> str:

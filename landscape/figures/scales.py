@@ -13,12 +13,12 @@ __all__ = ["floor_below", "log_axis", "on_axis"]
 
 #: Fewer labelled ticks do not tell the scale.
 _FEWEST = 3
-#: Labels are so far apart, in points, from the middle of one to that of the next.
-_APART = 13.0
+#: Labels are so far apart, in points, from the middle of one to that of the next; powers of ten, which are even, less.
+_APART, _APART_EVEN = 13.0, 9.0
 #: Decades that are left free above and below what is drawn, at most and as a share of it.
 _FREE, _SHARE = float(np.log10(1.7)), 0.15
-#: An axis spans this factor at least, so that nearly equal losses look so.
-_NARROWEST = 2.0
+#: Decades that an axis spans at least, so that nearly equal losses look so; and with zeros below.
+_NARROWEST, _NARROWEST_ABOVE_ZERO = float(np.log10(2.0)), 1.0
 
 
 def floor_below(values: Sequence[Float[np.ndarray, "..."]]) -> float:
@@ -42,7 +42,9 @@ def log_axis(ax: Axes, own: Float[np.ndarray, "..."], floor: float, shared: Sequ
     finite = flat[np.isfinite(flat)]
     zeros = bool((finite <= 0).any())
     low, high = np.log10(floor if zeros else finite.min()), np.log10(max(finite.max(), floor))
-    if (lacking := np.log10(_NARROWEST) - (high - low)) > 0:
+    if zeros:
+        high = max(high, low + _NARROWEST_ABOVE_ZERO)
+    elif (lacking := _NARROWEST - (high - low)) > 0:
         low, high = low - lacking / 2, high + lacking / 2
     free = min(_FREE, _SHARE * (high - low))
     labelled, minor = _ticks(ax, low, high, free, zeros=zeros)
@@ -60,30 +62,34 @@ def log_axis(ax: Axes, own: Float[np.ndarray, "..."], floor: float, shared: Sequ
 
 def _ticks(ax: Axes, low: float, high: float, free: float, *, zeros: bool) -> tuple[dict[float, str], list[float]]:
     """Labelled ticks between two decimal logarithms, and the places of the others; `free` is the margin about them."""
-    # Labels a line's height apart from the floor's.
-    lowest = low + 0.07 * (high - low) if zeros else low - free
+    point = (high - low + 2 * free) / _height(ax)
     decades = np.arange(np.ceil(low), np.floor(high) + 1)
-    labelled = [k for k in decades[:: 1 + len(decades) // 8] if k > lowest]
-    if len(labelled) >= _FEWEST:
-        return {10.0**k: f"$10^{{{int(k)}}}$" for k in labelled}, list(10.0**decades)
-    apart = _APART / _height(ax) * (high - low + 2 * free)
+    every = max(1 + len(decades) // 8, int(np.ceil(_APART_EVEN * point)))
+    # Labels a line's height apart from the floor's.
+    nearest = max(0.07 * (high - low), _APART_EVEN * point) if zeros else -free
+    powers = {10.0**k: f"$10^{{{int(k)}}}$" for k in decades[::every] if k > low + nearest}
+    if len(powers) >= _FEWEST:
+        return powers, list(10.0**decades)
+    lowest = low + (_APART * point if zeros else -free)
     best: list[float] = []
     for places in _plain(lowest, high + free):
         gaps = np.diff(np.log10(places))
-        if len(places) > len(best) and (not len(gaps) or gaps.min() >= apart):
+        if len(places) > len(best) and (not len(gaps) or gaps.min() >= _APART * point):
             best = places
         if len(best) >= _FEWEST:
             break
-    return {place: _number(place) for place in best}, []
+    if len(best) <= len(powers):
+        return powers, list(10.0**decades)
+    return dict(zip(best, _numbers(best), strict=True)), []
 
 
 def _plain(low: float, high: float) -> Iterator[list[float]]:
     """Sets of round numbers between two decimal logarithms, the best first."""
-    for factors in ((1, 2, 5), (1, 3), (1,), range(1, 10)):
+    for factors in ((1, 2, 5), (1, 3), (1,), (1, 2, 3, 5), range(1, 10)):
         powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
         yield _between([float(factor * power) for power in powers for factor in factors], low, high)
     for most in (6, 5, 4, 3, 2):
-        even = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(10**low, 10**high)
+        even = MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(10**low, 10**high)
         yield _between([float(place) for place in even if place > 0], low, high)
 
 
@@ -91,13 +97,13 @@ def _between(places: Sequence[float], low: float, high: float) -> list[float]:
     return [place for place in places if low - 1e-9 <= np.log10(place) <= high + 1e-9]
 
 
-def _number(place: float) -> str:
-    """A plain number, or a power of ten where it would have many zeros."""
-    if 1e-3 <= place < 1e5:
-        return f"{place:.12g}"
-    mantissa, exponent = f"{place:.6e}".split("e")
-    factor = "" if float(mantissa) == 1 else rf"{float(mantissa):g} \times "
-    return f"${factor}10^{{{int(exponent)}}}$"
+def _numbers(places: Sequence[float]) -> list[str]:
+    """Plain numbers, or multiples of powers of ten where one would have many zeros."""
+    if all(1e-3 <= place < 1e5 for place in places):
+        return [f"{place:.12g}" for place in places]
+    parts = [f"{place:.6e}".split("e") for place in places]
+    factors = ["" if float(factor) == 1 else rf"{float(factor):g} \times " for factor, _ in parts]
+    return [f"${factor}10^{{{int(power)}}}$" for factor, (_, power) in zip(factors, parts, strict=True)]
 
 
 def _height(ax: Axes) -> float:

@@ -238,7 +238,7 @@ def part_figure(curves: Curves, *, definition: str = "above_chord", caption: str
         axes = axes[: len(parts)]
         for ax, part in zip(axes, parts, strict=True):
             own = drawn.select(drawn.moves == part)
-            height, loss = np.median(getattr(barriers(own), definition)), np.median(own.loss[:, at])
+            height, loss = np.median(_noticeable(barriers(own), definition)), np.median(own.loss[:, at])
             text = f"barrier {height:.3g}, {mixed} {loss:.3g}"
             if len(full):
                 _draw_behind(ax, np.tile(full.alpha, (len(full), 1)), on_axis(full.loss, floor))
@@ -414,9 +414,10 @@ def _mark_barrier(
     unit: str | None,
 ) -> None:
     """On a single line its barrier, as a bar from what it is measured from to the peak; above the axes what it is."""
-    height, alpha, loss = float(getattr(own, definition)[0]), curves.alpha[curves.inside], curves.loss[0, curves.inside]
+    height = float(_noticeable(own, definition)[0])
+    alpha, loss = curves.alpha[curves.inside], curves.loss[0, curves.inside]
     unit = unit or curves.attributes.get("loss_unit") or ""
-    text = f"{_BARRIERS[definition]} {height:.3g} {unit}".rstrip()
+    text = f"no {_BARRIERS[definition]}"
     if height > 0:
         base = {
             "above_chord": (1 - alpha) * loss[0] + alpha * loss[-1],
@@ -427,9 +428,9 @@ def _mark_barrier(
         at = alpha[top] * {"l2": curves.l2[0], "l1": curves.l1[0], "alpha": 1.0}[_distance(curves, x)]
         segment = on_axis(np.array([base[top], loss[top]]), floor)
         ax.plot([at, at], segment, color=INK, lw=0.9, ls=(0, (1, 1.5)), zorder=_BEHIND, gid="barrier")
-        text += f" at alpha {alpha[top]:.3g}"
-    if not np.isfinite(height):
-        text = f"no {_BARRIERS[definition]}: not every loss on the line is finite"
+        text = f"{_BARRIERS[definition]}: {f'{height:.3g} {unit}'.rstrip()} at alpha {alpha[top]:.3g}"
+    elif np.isnan(height):
+        text += ": not every loss on the line is finite"
     if straight is not None:
         text += f"; of the straight line {float(getattr(straight, definition)[0]):.3g}"
     if legend := ax.get_legend():
@@ -513,7 +514,8 @@ def _caption(panels: Sequence[Curves], definition: str) -> str:
     formula = DEFINITIONS[definition].replace(" - ", "\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}")
     each = "" if all(len(curves) == 1 for curves in panels) else " a line"
     if not each:
-        barrier = f"Dotted: the barrier, {formula}."
+        some = any(_noticeable(barriers(curves), definition)[0] > 0 for curves in panels)
+        barrier = f"Dotted: the barrier, {formula}." if some else f"The barrier is {formula}."
     else:
         medians = _medians(panels)
         barrier = f"Right: the barrier of each line, {formula}{'; ' if medians else ''}{medians}."
@@ -563,7 +565,10 @@ def _loss(panels: Sequence[Curves]) -> str:
     """Which loss is drawn."""
     sampled = {curves.attributes.get("samples") for curves in panels if "loss_se" in curves.values}
     counts = [f"{count:,}" if count else "some" for count in sorted(sampled, key=lambda count: count or 0)]
-    return f"Loss on {' and '.join(counts)} samples" if sampled else "Exact loss"
+    exact = "Exact loss" if any("loss_se" not in curves.values for curves in panels) else ""
+    if not sampled:
+        return exact
+    return f"{'Exact loss, and loss' if exact else 'Loss'} on {' and '.join(counts)} samples"
 
 
 def _lines_drawn(panels: Sequence[Curves]) -> str:
@@ -586,22 +591,24 @@ def _course(panels: Sequence[Curves]) -> str:
     starts = " and ".join(dict.fromkeys(_start(curves) for curves in panels))
     star = " (star)" if all(len(set(_starts(curves))) == 1 for curves in panels) else ""
     ends = " and ".join(dict.fromkeys(_end(curves) for curves in panels))
-    single = all(len(curves) == 1 for curves in panels)
+    single = len(panels) == len(panels[0]) == 1
     line, a = ("line", "a ") if single else ("lines", "")
     if "normalise" in told:
         return f"on the straight {line} from {starts}{star} {_DIRECTIONS[told['normalise']]} (dot: alpha 1)"
     if "curve" in told:
         curve = told["curve"]
         bends = plural(curve["bends"], "bend")
-        bezier = curve["kind"] == "bezier"
+        bezier, few = curve["kind"] == "bezier", single and curve["bends"] == 1
+        marks = "" if bezier else " (diamond)" if few else " (diamonds)"
         kind = ("Bézier curve" if bezier else "chain") + ("" if single else "s")
         return (
-            f"on {a}{kind} with {bends}{'' if bezier else ' (diamonds)'} from {starts}{star} to {ends} (dot), trained "
+            f"on {a}{kind} with {bends}{marks} from {starts}{star} to {ends} (dot), trained "
             f"to a low mean loss in {curve['steps']} steps of Adam, and on the straight {line} (grey)"
         )
     if "via" in told:
         names = [str(told.get("landmarks", {}).get(place, place)) for place in told["via"]]
-        return f"on straight segments from {starts}{star} via {', '.join(names)} (diamonds) to {ends} (dot)"
+        marks = "diamond" if single and len(names) == 1 else "diamonds"
+        return f"on straight segments from {starts}{star} via {', '.join(names)} ({marks}) to {ends} (dot)"
     moving = ""
     if "only" in told:
         moving = f", on which only {', '.join(told['only'])} move and the rest is held at the {told['hold']}"
