@@ -12,7 +12,15 @@ from matplotlib.transforms import BboxBase
 __all__ = ["name_points"]
 
 #: Offsets of a name from its point, and what lies at the point, the best first: below, above, beside, farther.
-_PLACES = ((3, -6, "top"), (4, 4, "bottom"), (9, 0, "center"), (3, -15, "top"), (3, 13, "bottom"), (3, 24, "bottom"))
+_PLACES = (
+    (3, -6, "top"),
+    (4, 4, "bottom"),
+    (9, 0, "center"),
+    (9, -3, "center"),
+    (3, 13, "bottom"),
+    (3, 24, "bottom"),
+    (3, 35, "bottom"),
+)
 #: Curves are followed in steps of so many points.
 _STEP = 2.0
 
