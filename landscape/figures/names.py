@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.transforms import BboxBase
 
@@ -18,8 +19,6 @@ _PLACES = (
     (9, 0, "center"),
     (9, -3, "center"),
     (3, 13, "bottom"),
-    (3, 24, "bottom"),
-    (3, 35, "bottom"),
 )
 #: Curves are followed in steps of so many points.
 _STEP = 2.0
@@ -58,6 +57,7 @@ def _beside(ax: Axes, place: tuple[float, float], text: str, offset: tuple[int, 
         ha="left" if side > 0 else "right",
         va=anchor,
         size="small",
+        path_effects=[withStroke(linewidth=2.2, foreground="white")],
         zorder=5,
         gid="name",
     )
