@@ -7,10 +7,12 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy import special
 
-__all__ = ["Proportion", "bootstrap", "bootstrap_pairs"]
+__all__ = ["FEWEST", "Proportion", "bootstrap", "bootstrap_pairs"]
 
 #: Two-sided coverage of every interval.
 CONFIDENCE = 0.95
+#: The bootstrap's interval of fewer independent values would be too narrow: it is not told.
+FEWEST = 5
 
 #: Of fewer seeds too few resamples of pairs differ.
 _FEWEST_PAIRED = 4

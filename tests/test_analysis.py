@@ -166,13 +166,20 @@ def test_the_lowest_line_of_each_pair() -> None:
 
 
 def test_a_summary_leaves_nan_out() -> None:
-    summary = barriers(lines(*([0, height, 0, 0, 0] for height in (1, 2, 3, 4, NAN)))).summary()["above_chord"]
+    summary = barriers(lines(*([0, height, 0, 0, 0] for height in (1, 2, 3, 4, 5, NAN)))).summary()["above_chord"]
     low, high = summary.pop("median_interval")
-    assert summary == {"min": 1, "q1": 1.75, "median": 2.5, "q3": 3.25, "max": 4, "lines": 4}
-    assert 1 <= low <= 2.5 <= high <= 4
+    assert summary == {"min": 1, "q1": 2, "median": 3, "q3": 4, "max": 5, "lines": 5}
+    assert 1 <= low <= 3 <= high <= 5
     empty = barriers(lines([0, NAN, 0, 0, 0])).summary()["delta"]
     assert empty["lines"] == 0
     assert np.isnan(empty["median"])
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_fewer_than_five_lines_make_no_interval(count: int) -> None:
+    summary = barriers(lines(*([0, 1 + height, 0, 0, 0] for height in range(count)), [0, NAN, 0, 0, 0])).summary()
+    assert all(np.isnan(each["median_interval"]).all() for each in summary.values())
+    assert summary["above_chord"]["lines"] == count
 
 
 # ----------------------------------------------------------------------------------------------------------------------

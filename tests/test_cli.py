@@ -106,6 +106,8 @@ def test_from_training_to_figures(landscape: Program) -> None:
     assert result.exit_code == 0, result.output
     assert "3 lines, 51 points each; loss in nats per cell" in result.stdout
     assert "above_chord: max over alpha of" in result.stdout
+    (height,) = [line.split() for line in result.stdout.splitlines() if line.startswith("above_chord ")]
+    assert height[4] == "-"
     document = json.loads(landscape("analyse", "barriers", "analyses/presolve--first.h5", "--json").stdout)
     assert len(document["barriers"]["above_chord"]) == 3
 

@@ -147,7 +147,7 @@ def test_from_curves_to_walks_through_their_bends(landscape: Callable[..., Resul
     result = landscape(*call("--kind", "chain", "--bends", "2", "-o", "c.h5"))
     assert result.exit_code == 0, result.output
     assert result.stdout == "c.h5\nc.bend-1.safetensors\nc.bend-2.safetensors\n"
-    assert "median barrier above the chord, 1 lines: straight " in result.stderr
+    assert "median barrier above the chord, 1 line: straight " in result.stderr
     assert sorted(path.name for path in Path().iterdir()) == sorted(result.stdout.split())
     curves = Curves.read(Path("c.h5"))
     assert curves.attributes["curve"] == {

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
@@ -23,6 +25,7 @@ from landscape import figures
 from landscape.analysis.barriers import barriers
 from landscape.curves import Curves, Source
 from landscape.errors import LandscapeError, Unsupported
+from landscape.figures.scales import floor_below, log_axis
 from landscape.intervals import Proportion
 from landscape.problems.life.patterns import PATTERNS, answers
 from landscape.problems.life.rules import Rule
@@ -321,6 +324,207 @@ def test_lines_of_different_starts_are_all_drawn_without_an_interval() -> None:
     assert len([line for line in figure.axes[1].lines if line.get_gid() is None]) == 2
 
 
+def alone(**attributes: Any) -> Curves:
+    """One line between two checkpoint files, with losses from 0.4 to 2."""
+    one = arcs(1)
+    loss = 0.4 + 0.1 * one.alpha + 1.5 * np.sin(np.pi * one.alpha) ** 2
+    told = {"title": "Hill", "loss_unit": "nats", "from": "a.pt", "to": "b.pt", **attributes}
+    ends = [Source("file", None, None, "", label) for label in ("a.pt", "b.pt")]
+    return dataclasses.replace(one, values={"loss": loss[None]}, sources=ends, attributes=told)
+
+
+def words(ax: Axes, gid: str) -> list[str]:
+    return [text.get_text() for text in ax.texts if text.get_gid() == gid]
+
+
+def test_one_line_has_its_barrier_marked_on_it() -> None:
+    figure = figures.walk_figure([alone()])
+    (ax,) = figure.axes
+    assert ax.get_title(loc="left") == "Hill: 1 line"
+    assert ax.get_legend() is None
+    assert words(ax, "height") == ["barrier above the chord: 1.5 nats at alpha 0.5"]
+    (bar,) = [line for line in ax.lines if line.get_gid() == "barrier"]
+    np.testing.assert_allclose(bar.get_xydata(), [[5, 0.45], [5, 1.95]])
+    caption = flat(figure.get_supxlabel())
+    assert caption.startswith(
+        "Exact loss on the straight line in parameter space from a.pt (star) to b.pt (dot), 11 points. Dotted: the "
+        "barrier, max over alpha of L(alpha)"
+    )
+    assert "bars" not in caption
+    assert "Statistics" not in caption
+
+
+@pytest.mark.parametrize(
+    ("definition", "base", "text"),
+    [
+        ("above_mean", 0.45, "barrier above the mean of the ends: 1.5 nats at alpha 0.5"),
+        ("above_higher_end", 0.5, "barrier above the higher end: 1.45 nats at alpha 0.5"),
+    ],
+)
+def test_other_barriers_are_marked_from_where_they_are_measured(definition: str, base: float, text: str) -> None:
+    (ax,) = figures.walk_figure([alone()], definition=definition, x="alpha").axes
+    assert words(ax, "height") == [text]
+    (bar,) = [line for line in ax.lines if line.get_gid() == "barrier"]
+    np.testing.assert_allclose(bar.get_xydata(), [[0.5, base], [0.5, 1.95]])
+
+
+def test_one_line_without_a_barrier_says_so() -> None:
+    flat_line = with_loss(alone(), np.linspace(1, 3, 11)[None])
+    figure = figures.walk_figure([flat_line])
+    assert words(figure.axes[0], "height") == ["no barrier above the chord"]
+    assert "The barrier is max over alpha" in flat(figure.get_supxlabel())
+    loss = alone().loss.copy()
+    loss[0, 4] = np.nan
+    (ax,) = figures.walk_figure([with_loss(alone(), loss)]).axes
+    assert words(ax, "height") == ["no barrier above the chord: not every loss on the line is finite"]
+
+
+def test_one_line_says_whether_its_end_is_solved_without_a_share() -> None:
+    figure = figures.walk_figure([arcs(1, solved=1)])
+    assert words(figure.axes[0], "height")[0].endswith("; the end is solved")
+    assert "interval" not in texts(figure)
+    assert [text.get_text() for text in figures.walk_curves(axes(), arcs(1)).get_legend().get_texts()] == ["solved"]
+
+
+def test_one_trained_curve_tells_the_barrier_of_the_straight_line_too() -> None:
+    curve = {"kind": "chain", "bends": 1, "steps": 70}
+    curves = dataclasses.replace(alone(curve=curve), via_member=np.zeros((1, 1), dtype=int))
+    curves = dataclasses.replace(curves, values={"loss": curves.loss, "loss_straight": 2 * curves.loss})
+    figure = figures.walk_figure([dataclasses.replace(curves, alpha=np.linspace(0, 1, 11))])
+    assert figure.axes[0].get_title(loc="left") == "Hill: 1 curve"
+    assert words(figure.axes[0], "height") == ["barrier above the chord: 1.5 nats at alpha 0.5; of the straight line 3"]
+    assert "on a chain with 1 bend (diamond) from a.pt (star) to b.pt (dot), trained" in flat(figure.get_supxlabel())
+
+
+def test_panels_of_one_line_each_have_no_strips() -> None:
+    figure = figures.walk_figure([alone(), alone()])
+    assert len(figure.axes) == 2
+    assert len(figures.walk_figure([alone(), arcs()]).axes) == 4
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"), [(5, "bars: median and its 95 % bootstrap interval."), (4, "bars: median.")]
+)
+def test_the_caption_tells_intervals_only_where_there_are_some(lines: int, said: str) -> None:
+    caption = flat(figures.walk_figure([arcs(lines, solved=0)]).get_supxlabel())
+    assert f"; {said} A barrier's height" in caption
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (
+            {"policy": "recalibrate", "samples": 1400, "batch": 512},
+            "Statistics of BatchNorm estimated anew at each point on 1,400 training samples.",
+        ),
+        ({"policy": "interpolate"}, "Statistics of BatchNorm interpolated between the ends."),
+        (
+            {"policy": "keep"},
+            "Statistics of BatchNorm kept as at the start: only there the loss is the network's own.",
+        ),
+    ],
+)
+def test_captions_tell_what_batchnorm_normalised_by(policy: dict[str, Any], said: str) -> None:
+    told = alone(batchnorm=policy, autocast="bfloat16")
+    assert f" {said} The network ran in bfloat16. Dotted" in flat(figures.walk_figure([told]).get_supxlabel())
+    parts = layers(["a"], batchnorm=policy)
+    assert f" {said} Grey" in flat(figures.part_figure(parts).get_supxlabel())
+
+
+def test_exact_and_sampled_panels_are_told_apart() -> None:
+    sampled = arcs(loss_se=0.1 * arcs().loss)
+    sampled = dataclasses.replace(sampled, attributes={"samples": 1500})
+    caption = flat(figures.walk_figure([arcs(), sampled]).get_supxlabel())
+    assert caption.startswith("Exact loss, and loss on 1,500 samples on the straight lines")
+
+
+@pytest.mark.parametrize("scale", ["low", "high"])
+@pytest.mark.parametrize("x", ["l2", "alpha"])
+def test_names_of_the_ends_lie_where_no_curve_runs(scale: str, x: Any) -> None:
+    curves = alone()
+    if scale == "high":
+        curves = with_loss(curves, 1 / curves.loss)
+    figure = figures.walk_figure([curves], x=x)
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    names = [text for text in ax.texts if text.get_gid() == "name"]
+    assert [name.get_text() for name in names] == ["a.pt", "b.pt"]
+    (line,) = segments(ax)
+    dense = np.linspace(line[0, 0], line[-1, 0], 2000)
+    height = 10 ** np.interp(dense, line[:, 0], np.log10(line[:, 1]))
+    places = ax.transData.transform(np.stack([dense, height], axis=-1))
+    frame = ax.get_window_extent()
+    for name in names:
+        box = name.get_window_extent()
+        assert not box.count_contains(places)
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1
+        assert frame.y0 <= box.y0 < box.y1 <= frame.y1
+
+
+def test_rounding_is_no_barrier_on_a_log_axis() -> None:
+    loss = arcs().loss.copy()
+    loss[0] = np.linspace(1, 2, 11)
+    loss[0, 5] += 1e-15
+    heights = barriers(with_loss(arcs(), loss))
+    assert 0 < heights.above_chord[0] < 1e-14
+    ax = figures.barrier_distribution(axes(), heights)
+    assert ax.get_ylim()[0] > 1e-3
+    assert np.asarray(ax.collections[0].get_offsets())[0, 1] == floor_of(ax)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.5, 2.0, ["0.5", "1", "2"]),
+        (0.3, 3.0, ["0.5", "1", "2"]),
+        (0.01, 0.3, ["0.01", "0.02", "0.05", "0.1", "0.2"]),
+        (0.41, 0.45, ["0.3", "0.4", "0.5", "0.6"]),
+        (1.2, 1.9, ["1", "1.5", "2"]),
+        (1e-6, 3e-6, [r"$10^{-6}$", r"$2 \times 10^{-6}$", r"$3 \times 10^{-6}$"]),
+        (0.009, 11.0, ["$10^{-2}$", "$10^{-1}$", "$10^{0}$", "$10^{1}$"]),
+    ],
+)
+def test_ticks_are_plain_numbers_on_few_decades(low: float, high: float, labels: list[str]) -> None:
+    ax = Figure(figsize=(7.2, 2.9)).add_subplot()
+    figures.walk_curves(ax, with_loss(arcs(1), np.linspace(low, high, 11)[None]))
+    assert list(ticks(ax)) == labels
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(-12, 6), st.floats(0, 14), st.booleans(), st.sampled_from([1.2, 2.0, 2.9, 5.0]))
+def test_every_log_axis_has_ticks_that_do_not_overlap(low: float, span: float, zeros: bool, inches: float) -> None:
+    values = np.append(10 ** np.array([low, low + span]), [0.0] if zeros else [])
+    ax = Figure(figsize=(4, inches)).add_subplot()
+    log_axis(ax, values, floor_below([values]), [values])
+    bottom, top = ax.get_ylim()
+    assert bottom < values[values > 0].min() <= values.max() < top
+    found = ticks(ax)
+    assert len([place for place in found.values() if bottom <= place <= top]) == len(found) >= 3 + zeros - (inches < 2)
+    assert not any("-0}" in label for label in found)
+    heights = np.sort(ax.transData.transform([(0, place) for place in found.values()])[:, 1])
+    assert np.diff(heights).min() > 7 * ax.figure.dpi / 72
+
+
+def test_panels_in_small_multiples_leave_few_holes_and_label_the_lowest() -> None:
+    figure = figures.part_figure(layers([f"block.{number}" for number in range(5)]))
+    assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "alpha", "alpha", "alpha"]
+    assert [ax.xaxis.get_tick_params()["labelbottom"] for ax in figure.axes] == [False, False, True, True, True]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["loss\n(nats)", "", "", "loss\n(nats)", ""]
+    for count, columns in ((1, 1), (4, 4), (7, 4), (9, 3), (10, 4)):
+        axes = figures.part_figure(layers([f"block.{number}" for number in range(count)], lines=1)).axes
+        assert len(axes) == count
+        assert axes[0].get_subplotspec().get_gridspec().ncols == columns
+
+
+def test_a_single_line_a_panel_has_no_median() -> None:
+    figure = figures.part_figure(layers(["a", "b"], lines=1))
+    caption = flat(figure.get_supxlabel())
+    assert "1 line a panel" in caption
+    assert "Grey: the full line, on" in caption
+    assert "Above the panels: the barrier" in caption
+    assert figure.get_suptitle() == "Hills: 1 seed"
+
+
 def test_a_walk_figure_needs_finished_lines() -> None:
     with pytest.raises(LandscapeError, match="give at least one file"):
         figures.walk_figure([])
@@ -404,7 +608,7 @@ def test_a_panel_for_each_layer_that_moves() -> None:
     figure = figures.part_figure(layers(names))
     panels = [ax for ax in figure.axes if ax.get_visible()]
     assert [ax.get_title(loc="left").strip() for ax in panels] == names
-    assert len(figure.axes) == 8
+    assert len(figure.axes) == 6
     assert len({ax.get_ylim() for ax in panels}) == len({ax.get_xlim() for ax in panels}) == 1
     for number, ax in enumerate(panels, start=2):
         behind, *front = sorted(

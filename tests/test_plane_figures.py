@@ -183,6 +183,27 @@ def test_places_are_named_however_close_they_are() -> None:
     assert names(figures.plane_figure(surface(VALLEY, close)).axes[0]).keys() == set("abc")
 
 
+@pytest.mark.parametrize(
+    ("plane", "policy", "said"),
+    [
+        ("through", {"policy": "interpolate"}, "interpolated between the networks."),
+        ("through", {"policy": "keep"}, "kept as at the first network: only there the loss is the network's own."),
+        ("random", {"policy": "interpolate"}, "kept as at the network: only there the loss is the network's own."),
+        (
+            "random",
+            {"policy": "recalibrate", "samples": 20},
+            "estimated anew at each point on 20 training samples.",
+        ),
+    ],
+)
+def test_captions_tell_what_batchnorm_normalised_by(plane: str, policy: dict[str, Any], said: str) -> None:
+    random = {"kind": "random", "seed": 0, "normalise": "layer", "places": ["x"]}
+    found = through() if plane == "through" else surface(VALLEY, (mark("seed 3", 0, 0),), **random)
+    found = dataclasses.replace(found, attributes={**found.attributes, "batchnorm": policy})
+    for draw in (figures.plane_figure, figures.surface_figure):
+        assert f". Statistics of BatchNorm {said} Grid of" in caption(draw(found))
+
+
 def test_captions_say_what_is_drawn() -> None:
     text = caption(figures.plane_figure(through()))
     assert text == (

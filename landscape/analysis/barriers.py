@@ -12,7 +12,7 @@ from scipy.signal import find_peaks
 
 from landscape.curves import Curves, Source
 from landscape.errors import LandscapeError
-from landscape.intervals import bootstrap
+from landscape.intervals import FEWEST, bootstrap
 
 __all__ = ["DEFINITIONS", "Barriers", "barriers", "lowest_order"]
 
@@ -57,7 +57,7 @@ class Barriers:
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Of each quantity: median, quartiles and extremes, NaN left out; the median's bootstrap interval over lines,
-        NaN where they are not `independent`.
+        NaN where they are not `independent` or fewer than 5.
         """
         result = {}
         quantities = [field.name for field in dataclasses.fields(self) if field.name != "independent"]
@@ -65,9 +65,10 @@ class Barriers:
             values = getattr(self, name)
             finite = values[np.isfinite(values)]
             quartiles = np.quantile(finite, [0, 0.25, 0.5, 0.75, 1]) if len(finite) else np.full(5, np.nan)
+            told = self.independent and len(finite) >= FEWEST
             result[name] = {
                 **dict(zip(("min", "q1", "median", "q3", "max"), quartiles.tolist(), strict=True)),
-                "median_interval": bootstrap(finite).tolist() if self.independent else [np.nan, np.nan],
+                "median_interval": bootstrap(finite).tolist() if told else [np.nan, np.nan],
                 "lines": len(finite),
             }
         return result

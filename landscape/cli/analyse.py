@@ -13,6 +13,7 @@ from landscape.cli.report import remark, remark_unfinished, table
 from landscape.curves import Curves
 from landscape.errors import LandscapeError
 from landscape.files import json_text, refuse_existing, write_json
+from landscape.words import plural
 
 __all__ = ["command"]
 
@@ -58,17 +59,18 @@ def _barriers(file: Path, every_order: bool, output: Path | None, force: bool, p
         "barriers": found,
         "summary": found.summary(),
     }
-    lines = f"{len(kept)} lines" + (
+    lines = plural(len(kept), "line") + (
         "" if len(kept) == len(curves) else f", the lowest of {len(curves)} over filter orders"
     )
-    text = [f"{document['title']}: {lines}, {len(curves.alpha)} points each; loss in {document['loss_unit']}"]
+    points = plural(len(curves.alpha), "point") + (" each" if len(kept) > 1 else "")
+    text = [f"{document['title']}: {lines}, {points}; loss in {document['loss_unit']}"]
     rows = [
         [
             name,
             s["min"],
             s["q1"],
             s["median"],
-            "{:.4g} to {:.4g}".format(*s["median_interval"]),
+            "-" if np.isnan(s["median_interval"]).any() else "{:.4g} to {:.4g}".format(*s["median_interval"]),
             s["q3"],
             s["max"],
             s["lines"],

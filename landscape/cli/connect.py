@@ -14,6 +14,7 @@ from landscape.cli.report import Progress, remark, remark_unfinished
 from landscape.curves import Curves
 from landscape.errors import LandscapeError
 from landscape.routes import Orders, Pairing, Route
+from landscape.words import plural
 
 __all__ = ["command"]
 
@@ -116,4 +117,5 @@ def _barriers(curves: Curves) -> str:
     straight = dataclasses.replace(curves, values={"loss": curves.values["loss_straight"]})
     each = [barriers(lines).above_chord for lines in (straight, curves)]
     texts = [f"{np.median(heights):.4g} (highest {np.max(heights):.4g})" for heights in each]
-    return f"median barrier above the chord, {len(curves)} lines: straight {texts[0]}, along the curves {texts[1]}"
+    lines = plural(len(curves), "line")
+    return f"median barrier above the chord, {lines}: straight {texts[0]}, along the curves {texts[1]}"

@@ -14,6 +14,7 @@ from landscape.curves import Curves
 from landscape.errors import LandscapeError
 from landscape.files import refuse_existing
 from landscape.surfaces import Surface
+from landscape.words import plural
 
 __all__ = ["command"]
 
@@ -69,7 +70,8 @@ def _barriers(file: Path, definition: str, **where: Any) -> None:
     """Distribution of the barriers along the lines of FILE."""
     curves = Curves.read(file)
     kept = curves.select(lowest_order(curves))
-    caption = f"{curves.attributes.get('title', file.stem)}, {len(kept)} lines. Barrier: {DEFINITIONS[definition]}."
+    title, lines = curves.attributes.get("title", file.stem), plural(len(kept), "line")
+    caption = f"{title}, {lines}. Barrier: {DEFINITIONS[definition]}."
     unit = curves.attributes.get("loss_unit")
     found = barriers(kept)
     figure = figures.page(

@@ -19,8 +19,9 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from landscape.errors import LandscapeError
+from landscape.figures.captions import computed
 from landscape.figures.pages import GREY, INK, STYLE, sheet, with_unit
-from landscape.figures.walks import _floor
+from landscape.figures.scales import floor_below
 from landscape.surfaces import Mark, Surface
 
 __all__ = ["contours", "plane_figure"]
@@ -74,7 +75,8 @@ class _Scale:
         levels = levels if len(levels) > 1 else levels[0] + np.array([0.0, 1.0])
         zeros = bool((finite == 0).any())
         if zeros:
-            levels = np.concatenate([[np.log10(_floor([finite]))], levels[levels > np.log10(_floor([finite]))]])
+            floor = np.log10(floor_below([finite]))
+            levels = np.concatenate([[floor], levels[levels > floor]])
         return cls(True, levels, zeros)
 
     def __call__(self, losses: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
@@ -288,6 +290,7 @@ def _caption(surface: Surface, *, flat: bool) -> str:
     dots = "in the colour of their own loss" if flat else "at their own loss; pale below a dotted stem: hidden"
     sentences = [
         f"{loss} {_where(surface)}.",
+        _computed(surface),
         f"Grid of {len(surface.x)} x {len(surface.y)} points; {'logarithmic' if log else 'linear'} scale.",
         f"Dots: the networks, {dots}." if shown else "",
         f"{'Hatched' if flat else 'Holes'}: the loss is not finite ({missing} points)." if missing else "",
@@ -298,6 +301,15 @@ def _caption(surface: Surface, *, flat: bool) -> str:
         "" if _same_scale(surface) else "The axes are not drawn to one scale.",
     ]
     return " ".join(filter(None, sentences))
+
+
+def _computed(surface: Surface) -> str:
+    """By which statistics BatchNorm normalised; with random directions there are those of one network alone."""
+    told = surface.attributes
+    if _plane(surface).get("kind") == "random" and told.get("batchnorm", {}).get("policy") == "interpolate":
+        told = {**told, "batchnorm": {"policy": "keep"}}
+    start = "the network" if _plane(surface).get("kind") == "random" else "the first network"
+    return computed([told], between="the networks", start=start)
 
 
 def _where(surface: Surface) -> str:

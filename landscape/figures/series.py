@@ -17,7 +17,7 @@ from matplotlib.transforms import ScaledTranslation, Transform
 
 from landscape.errors import LandscapeError, Unsupported
 from landscape.figures.pages import COLORS, GREY, INK, STYLE, WIDTH, group_opacity, sheet
-from landscape.figures.walks import _floor, _log_axis, _on_axis
+from landscape.figures.scales import floor_below, log_axis, on_axis
 from landscape.intervals import Proportion, bootstrap
 
 __all__ = ["Series", "series", "series_figure", "shares"]
@@ -346,7 +346,7 @@ class _Frame:
         """Values as drawn: in %, or with zeros on the floor of a log axis."""
         if self.yscale == "linear":
             return self.unit * values
-        return _on_axis(values, _floor([self.heights]) if self.floor is None else self.floor)
+        return on_axis(values, floor_below([self.heights]) if self.floor is None else self.floor)
 
     def handles(self, curves: Sequence[Series]) -> list[Line2D]:
         """The legend's entries: each label once, then the open marks."""
@@ -368,7 +368,7 @@ def _draw(ax: Axes, curves: Sequence[Series], frame: _Frame) -> None:
     _x_axis(ax, curves, frame, names)
     own = frame.unit * np.concatenate([curve._drawn for curve in curves])
     if frame.yscale == "log":
-        _log_axis(ax, own, float(frame.height(np.zeros(1))[0]), [frame.heights])
+        log_axis(ax, own, float(frame.height(np.zeros(1))[0]), [frame.heights])
     else:
         ax.set_ylim(frame.ylim)
     if frame.percent:

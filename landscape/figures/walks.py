@@ -15,8 +15,12 @@ from matplotlib.lines import Line2D
 from landscape.analysis.barriers import DEFINITIONS, Barriers, barriers, lowest_order
 from landscape.curves import Curves, Source
 from landscape.errors import LandscapeError, Unsupported
+from landscape.figures.captions import computed
+from landscape.figures.names import name_points
 from landscape.figures.pages import GREY, INK, STYLE, WIDTH, group_color, group_opacity, sheet, with_unit
-from landscape.intervals import Proportion, bootstrap
+from landscape.figures.scales import floor_below, log_axis, on_axis
+from landscape.intervals import FEWEST, Proportion, bootstrap
+from landscape.words import plural
 
 __all__ = ["barrier_distribution", "part_figure", "walk_curves", "walk_figure"]
 
@@ -40,12 +44,12 @@ _DIRECTIONS = {
 }
 #: Standard errors are drawn as bands around at most this many lines.
 _BANDS = 10
-#: Fewer values make no bootstrap interval: it would be too narrow.
-_FEWEST = 5
 #: Order of drawing: what is compared with, curves, then their ends; names and medians lie above.
 _BEHIND, _LINES, _DOTS = 1.5, 2.0, 3.0
 #: Panels side by side, and the height of a row of them in inches.
 _COLUMNS, _ROW = 4, 1.55
+#: Barriers below this share of the loss are rounding.
+_ROUNDING = 1e-12
 #: A name beside a point is at most so long.
 _LONGEST = 28
 
@@ -68,31 +72,47 @@ def walk_curves(
     groups lie in front. Exact zeros lie on a dotted line at `floor`; what is not finite leaves a gap. Up to 10 lines of
     sampled losses have a band of one standard error. Raises `LandscapeError` if no loss is finite.
     """
+    ends = _draw_walk(ax, curves, x=x, color_by=color_by, names=names, unit=unit, floor=floor)
+    name_points(ax, ends, _drawn_lines(ax))
+    return ax
+
+
+def _draw_walk(
+    ax: Axes,
+    curves: Curves,
+    *,
+    x: Distance,
+    color_by: Int[np.ndarray, " line"] | None = None,
+    names: Sequence[str] = (),
+    unit: str | None,
+    floor: float | None,
+) -> list[tuple[tuple[float, float], str]]:
+    """All of `walk_curves` but the names of the ends, which are returned with their places."""
     group, names = _by_end(curves) if color_by is None else (color_by, names)
     group, curves = group[curves.done], curves.select(curves.done)
     _require_finite(curves)
     behind = [curves.values[name] for name in ("loss_straight",) if name in curves.values]
-    floor = _floor([curves.loss, *behind]) if floor is None else floor
-    loss, x = _on_axis(curves.loss, floor), _distance(curves, x)
+    floor = floor_below([curves.loss, *behind]) if floor is None else floor
+    loss, x = on_axis(curves.loss, floor), _distance(curves, x)
     place = curves.alpha * {"l2": curves.l2, "l1": curves.l1, "alpha": np.ones(len(curves))}[x][:, None]
     for straight in behind:
-        _draw_behind(ax, place, _on_axis(straight, floor))
+        _draw_behind(ax, place, on_axis(straight, floor))
     _draw(ax, curves, place, loss, group)
     if "loss_se" in curves.values and len(curves) <= _BANDS:
         for line, se in enumerate(curves.values["loss_se"]):
-            low, high = (_on_axis(curves.loss[line] + sign * se, floor) for sign in (-1, 1))
+            low, high = (on_axis(curves.loss[line] + sign * se, floor) for sign in (-1, 1))
             ax.fill_between(
                 place[line], low, high, color=group_color(group[line]), alpha=0.25, lw=0, zorder=_LINES - 0.1
             )
-    _mark_start(ax, curves, loss)
+    ends = _mark_ends(ax, curves, place, loss)
     _mark_vertices(ax, curves, loss, group)
     margin = 0.03 * np.ptp(place) or 0.5  # lines from a point to itself have no length
     ax.set_xlim(place.min() - margin, place.max() + margin)
     ax.set_xlabel(_DISTANCES[x])
-    _log_axis(ax, curves.loss, floor, [curves.loss, *behind])
+    log_axis(ax, curves.loss, floor, [curves.loss, *behind])
     ax.set_ylabel(with_unit("loss", unit or curves.attributes.get("loss_unit")))
     _name_groups(ax, group, names, independent=len(np.unique(curves.to_member)) == len(curves))
-    return ax
+    return ends
 
 
 def barrier_distribution(
@@ -113,24 +133,24 @@ def barrier_distribution(
     """
     if definition not in DEFINITIONS:
         raise Unsupported(f"there is no barrier '{definition}': choose {', '.join(DEFINITIONS)}")
-    values = getattr(heights, definition)
+    values = _noticeable(heights, definition)
     if not np.isfinite(values).any():
         raise LandscapeError("no line has a finite barrier: walk again between points with finite losses")
     group = np.zeros(len(values), dtype=int) if color_by is None else color_by
-    floor = _floor([values]) if floor is None else floor
+    floor = floor_below([values]) if floor is None else floor
     labels = []
     for strip, index in enumerate(np.unique(group)):
         sample = np.sort(values[(group == index) & np.isfinite(values)])
         # Multiples of the golden ratio keep neighbours in height apart, the same way each time.
         jitter = 0.44 * ((np.arange(len(sample)) * 0.6180339887) % 1 - 0.5)
         place, opacity = strip + jitter, group_opacity(len(sample), 0.6)
-        ax.scatter(place, _on_axis(sample, floor), s=9, color=group_color(index), alpha=opacity, lw=0, zorder=_DOTS)
+        ax.scatter(place, on_axis(sample, floor), s=9, color=group_color(index), alpha=opacity, lw=0, zorder=_DOTS)
         _mark_median(ax, strip, sample, floor, interval=heights.independent)
         labels.append(f"{names[index]}\nn = {len(sample)}" if len(names) else f"n = {len(sample)}")
     ax.set_xticks(range(len(labels)), labels)
     ax.tick_params(axis="x", length=0)
     ax.set_xlim(-0.5, len(labels) - 0.3)
-    _log_axis(ax, values, floor, [values])
+    log_axis(ax, values, floor, [values])
     ax.set_ylabel(with_unit(_BARRIERS[definition], unit))
     return ax
 
@@ -147,7 +167,8 @@ def walk_figure(
 
     Where several lines lead from orders of one start to the same end, the one with the lowest barrier is drawn, and the
     caption says so. Of walks per layer or module the full lines are drawn (see `part_figure`). Barriers of the straight
-    lines stand beside those of trained curves. Without `caption` it is composed from the attributes of the curves.
+    lines stand beside those of trained curves. Where each panel has one line, its barrier is marked on it.
+    Without `caption` it is composed from the attributes of the curves.
     """
     if not panels:
         raise LandscapeError("a figure of walks needs curves: give at least one file")
@@ -157,26 +178,37 @@ def walk_figure(
     straight = [barriers(_straight(curves)) if "loss_straight" in curves.values else None for curves in drawn]
     text = _caption(drawn, definition) if caption is None else caption
     text += _orders_drawn([int(curves.done.sum()) // len(kept) for curves, kept in zip(panels, drawn, strict=True)])
-    values = [*(curves.loss for curves in drawn), *(getattr(each, definition) for each in heights)]
+    alone = all(len(curves) == 1 for curves in drawn)
+    values = [curves.loss for curves in drawn]
     values += [curves.values["loss_straight"] for curves in drawn if "loss_straight" in curves.values]
-    floor = _floor(values)
+    if not alone:
+        values += [_noticeable(each, definition) for each in heights]
+    floor = floor_below(values)
     with matplotlib.style.context(STYLE):
-        figure, axes = sheet((WIDTH, 2.9 * len(drawn)), text.strip(), len(drawn), ratios=(2.9, 1))
-        for curves, own, other, left, right in zip(drawn, heights, straight, axes[::2], axes[1::2], strict=True):
-            walk_curves(left, curves, x=x, unit=unit, floor=floor)
+        ratios = (1,) if alone else (2.9, 1)
+        figure, axes = sheet((WIDTH, 2.9 * len(drawn)), text.strip(), len(drawn), ratios=ratios)
+        named = []
+        for row, (curves, own, other) in enumerate(zip(drawn, heights, straight, strict=True)):
+            left, *beside = axes[row * len(ratios) : (row + 1) * len(ratios)]
+            named.append((left, _draw_walk(left, curves, x=x, unit=unit, floor=floor)))
             left.set_title(_title(curves), pad=19)
-            group, names = _by_end(curves)
-            height = own
-            if other is not None:
-                # The grey of the third group.
-                height, group = _beside(own, other), np.append(group, np.full(len(other), 2))
-                names = (*(names or ("curves", "")), "straight")
-            barrier_distribution(right, height, definition=definition, color_by=group, names=names, floor=floor)
-            right.set_ylabel("")
-            label = with_unit(_BARRIERS[definition], unit or curves.attributes.get("loss_unit"))
-            right.set_title(label.replace(" (", "\n("), weight="normal", pad=5)
-            _log_axis(left, curves.loss, floor, values)
-            _log_axis(right, getattr(height, definition), floor, values)
+            log_axis(left, curves.loss, floor, values)
+            if alone:
+                _mark_barrier(left, curves, own, other, definition, floor, x=x, unit=unit)
+            for right in beside:
+                group, names = _by_end(curves)
+                height = own
+                if other is not None:
+                    # The grey of the third group.
+                    height, group = _beside(own, other), np.append(group, np.full(len(other), 2))
+                    names = (*(names or ("curves", "")), "straight")
+                barrier_distribution(right, height, definition=definition, color_by=group, names=names, floor=floor)
+                right.set_ylabel("")
+                label = with_unit(_BARRIERS[definition], unit or curves.attributes.get("loss_unit"))
+                right.set_title(label.replace(" (", "\n("), weight="normal", pad=5)
+                log_axis(right, _noticeable(height, definition), floor, values)
+        for left, ends in named:
+            name_points(left, ends, _drawn_lines(left))
     return figure
 
 
@@ -193,7 +225,7 @@ def part_figure(curves: Curves, *, definition: str = "above_chord", caption: str
     assert drawn.moves is not None
     parts = [part for part in dict.fromkeys(drawn.moves.tolist()) if part]
     full = drawn.select(drawn.moves == "")
-    floor, columns = _floor([drawn.loss]), min(_COLUMNS, len(parts))
+    floor, columns = floor_below([drawn.loss]), _columns(len(parts))
     rows = -(-len(parts) // columns)
     held_at_end = curves.attributes.get("hold") == "end"
     mixed, at = ("start", curves.inside.start) if held_at_end else ("end", curves.inside.stop - 1)
@@ -201,27 +233,37 @@ def part_figure(curves: Curves, *, definition: str = "above_chord", caption: str
     with matplotlib.style.context(STYLE):
         # The page leaves room for a title and the names of groups.
         figure, axes = sheet((WIDTH, _ROW * rows + 0.9), caption, rows, ratios=(1,) * columns)
-        for ax, part in zip(axes, parts, strict=False):
+        for ax in axes[len(parts) :]:
+            ax.remove()
+        axes = axes[: len(parts)]
+        for ax, part in zip(axes, parts, strict=True):
             own = drawn.select(drawn.moves == part)
-            height, loss = np.median(getattr(barriers(own), definition)), np.median(own.loss[:, at])
+            height, loss = np.median(_noticeable(barriers(own), definition)), np.median(own.loss[:, at])
             text = f"barrier {height:.3g}, {mixed} {loss:.3g}"
             if len(full):
-                _draw_behind(ax, np.tile(full.alpha, (len(full), 1)), _on_axis(full.loss, floor))
-            _draw(ax, own, np.tile(own.alpha, (len(own), 1)), _on_axis(own.loss, floor), _by_end(own)[0])
+                _draw_behind(ax, np.tile(full.alpha, (len(full), 1)), on_axis(full.loss, floor))
+            _draw(ax, own, np.tile(own.alpha, (len(own), 1)), on_axis(own.loss, floor), _by_end(own)[0])
             ax.set_title(f"{part}\n", size="small", pad=2)
             ax.annotate(text, (0, 1), (0, 3), "axes fraction", "offset points", size="small")
-            _log_axis(ax, drawn.loss, floor, [drawn.loss])
+            log_axis(ax, drawn.loss, floor, [drawn.loss])
             ax.set_xlim(drawn.alpha.min() - 0.03, drawn.alpha.max() + 0.03)
         for number, ax in enumerate(axes):
-            ax.set_visible(number < len(parts))
-            ax.tick_params(axis="y", which="both", labelleft=number % columns == 0)
-            if number // columns == rows - 1:
-                ax.set_xlabel("alpha")
+            lowest, first = number + columns >= len(parts), number % columns == 0
             ax.locator_params(axis="x", nbins=3)
-            ax.tick_params(axis="x", labelbottom=number + columns >= len(parts))
-        axes[(rows - 1) // 2 * columns].set_ylabel(with_unit("loss", curves.attributes.get("loss_unit")))
+            ax.tick_params(axis="x", labelbottom=lowest)
+            ax.tick_params(axis="y", which="both", labelleft=first)
+            ax.set_xlabel("alpha" if lowest else "")
+            label = with_unit("loss", curves.attributes.get("loss_unit"))
+            ax.set_ylabel(label.replace(" (", "\n(") if first else "")
         figure.suptitle(_title(full if len(full) else drawn), x=0.012, ha="left", size="medium", weight="bold")
     return figure
+
+
+def _columns(panels: int) -> int:
+    """As many side by side as leave the fewest holes in the last row."""
+    if panels <= _COLUMNS:
+        return panels
+    return min((_COLUMNS, _COLUMNS - 1), key=lambda columns: -panels % columns)
 
 
 def _draw(
@@ -274,6 +316,12 @@ def _beside(one: Barriers, other: Barriers) -> Barriers:
     return Barriers(**both, independent=one.independent and other.independent)
 
 
+def _noticeable(heights: Barriers, definition: str) -> Float[np.ndarray, " line"]:
+    """Heights of barriers; what rounding makes of a line without one is 0, or a log axis would reach down to it."""
+    values = getattr(heights, definition)
+    return np.where(np.abs(values) <= _ROUNDING * np.abs(heights.peak_loss), 0.0, values)
+
+
 def _is_bezier(curves: Curves) -> bool:
     return bool(curves.attributes.get("curve", {}).get("kind") == "bezier")
 
@@ -289,41 +337,6 @@ def _by_end(curves: Curves) -> tuple[Int[np.ndarray, " line"], Sequence[str]]:
     if "solved" not in curves.values or "normalise" in curves.attributes:
         return np.zeros(len(curves), dtype=int), ()
     return np.where(curves.values["solved"][:, curves.inside.stop - 1] == 1, 0, 1), ("solved", "not solved")
-
-
-def _floor(values: Sequence[Float[np.ndarray, "..."]]) -> float:
-    """Where zeros go on a log axis: well below the smallest positive value."""
-    flat = np.concatenate([each.ravel() for each in values])
-    positive = flat[(flat > 0) & np.isfinite(flat)]
-    return float(10 ** (np.floor(np.log10(positive.min())) - 0.7)) if len(positive) else 0.1
-
-
-def _on_axis(values: Float[np.ndarray, "..."], floor: float) -> Float[np.ndarray, "..."]:
-    """Zeros on the floor; what is not finite is a gap."""
-    return np.where(np.isfinite(values), np.maximum(values, floor), np.nan)
-
-
-def _log_axis(
-    ax: Axes, own: Float[np.ndarray, "..."], floor: float, shared: Sequence[Float[np.ndarray, "..."]]
-) -> None:
-    """A log axis for all `shared` values, so that axes agree; a dotted line for zeros where its `own` have any."""
-    flat = np.concatenate([each.ravel() for each in shared])
-    finite = flat[np.isfinite(flat)]
-    low = np.log10(floor if (finite <= 0).any() else finite.min())
-    high = np.log10(max(finite.max(), 10**low * 10))
-    decades = np.arange(np.ceil(low), np.floor(high) + 1)
-    # Labels a line's height apart from one another and from the floor's.
-    labelled = [k for k in decades[:: 1 + len(decades) // 8] if k - low > 0.07 * (high - low) or low > np.log10(floor)]
-    ticks = {10.0**k: f"$10^{{{k:.0f}}}$" for k in labelled}
-    for old in [line for line in ax.lines if line.get_gid() == "floor"]:
-        old.remove()
-    if (own <= 0).any():
-        ax.axhline(floor, color=INK, lw=0.8, ls=":", zorder=1, gid="floor")
-        ticks[floor] = "≤ 0" if (own < 0).any() else "0"
-    ax.set_yscale("log")
-    ax.set_yticks(list(ticks), list(ticks.values()))
-    ax.set_yticks(10.0**decades, [""] * len(decades), minor=True)
-    ax.set_ylim(10**low / 1.7, 10**high * 1.7)
 
 
 def _orders_drawn(orders: Sequence[int]) -> str:
@@ -349,18 +362,81 @@ def _start(curves: Curves) -> str:
     return str(curves.attributes.get("landmarks", {}).get(place, place))
 
 
-def _mark_start(ax: Axes, curves: Curves, loss: Float[np.ndarray, "line point"]) -> None:
-    """A star and a name, if all lines start at one point."""
-    at = (0.0, float(loss[0, curves.inside.start]))
+def _end(curves: Curves) -> str:
+    """The end by its full name, if all lines have the same."""
+    if "normalise" in curves.attributes or len({curves.sources[member] for member in curves.to_member}) > 1:
+        return "each end"
+    place = curves.attributes.get("to", curves.sources[curves.to_member[0]].label)
+    return str(curves.attributes.get("landmarks", {}).get(place, place))
+
+
+def _mark_ends(
+    ax: Axes, curves: Curves, place: Float[np.ndarray, "line point"], loss: Float[np.ndarray, "line point"]
+) -> list[tuple[tuple[float, float], str]]:
+    """A star at the start if all lines have the same; the names of it and of the end, where it is one dot."""
+    names, first, last = [], curves.inside.start, curves.inside.stop - 1
+    at = (0.0, float(loss[0, first]))
     if len(set(_starts(curves))) == 1 and np.isfinite(at[1]):
         ax.plot(*at, marker="*", ms=10, color=INK, mec="white", mew=0.6, ls="", zorder=5, gid="start")
-        # Below the star, where few lines pass, unless that is outside.
-        offset, side = ((4, 4), "bottom") if at[1] <= 3 * np.nanmin(loss) else ((3, -6), "top")
-        name = _start(curves)
-        if len(name) > _LONGEST:
-            *_, above, last = ["", *name.rstrip("/").split("/")]
-            name = f"{above}/{last}" if last.startswith(("@", "#")) else last
-        ax.annotate(name, at, offset, textcoords="offset points", va=side, size="small", zorder=5)
+        names.append((at, _brief(_start(curves))))
+    at = (float(place[0, last]), float(loss[0, last]))
+    if (end := _end(curves)) != "each end" and np.ptp(place[:, last]) == 0 and np.isfinite(at[1]):
+        names.append((at, _brief(end)))
+    return names
+
+
+def _brief(name: str) -> str:
+    """Of a long path the end."""
+    if len(name) <= _LONGEST:
+        return name
+    *_, above, last = ["", *name.rstrip("/").split("/")]
+    return f"{above}/{last}" if last.startswith(("@", "#")) else last
+
+
+def _drawn_lines(ax: Axes) -> list[Float[np.ndarray, "point 2"]]:
+    return [
+        np.asarray(path.vertices)
+        for each in ax.collections
+        if isinstance(each, LineCollection)
+        for path in each.get_paths()
+    ]
+
+
+def _mark_barrier(
+    ax: Axes,
+    curves: Curves,
+    own: Barriers,
+    straight: Barriers | None,
+    definition: str,
+    floor: float,
+    *,
+    x: Distance,
+    unit: str | None,
+) -> None:
+    """On a single line its barrier, as a bar from what it is measured from to the peak; above the axes what it is."""
+    height = float(_noticeable(own, definition)[0])
+    alpha, loss = curves.alpha[curves.inside], curves.loss[0, curves.inside]
+    unit = unit or curves.attributes.get("loss_unit") or ""
+    text = f"no {_BARRIERS[definition]}"
+    if height > 0:
+        base = {
+            "above_chord": (1 - alpha) * loss[0] + alpha * loss[-1],
+            "above_mean": np.full_like(loss, (loss[0] + loss[-1]) / 2),
+            "above_higher_end": np.full_like(loss, max(loss[0], loss[-1])),
+        }[definition]
+        top = int(np.argmax(loss - base))
+        at = alpha[top] * {"l2": curves.l2[0], "l1": curves.l1[0], "alpha": 1.0}[_distance(curves, x)]
+        segment = on_axis(np.array([base[top], loss[top]]), floor)
+        ax.plot([at, at], segment, color=INK, lw=0.9, ls=(0, (1, 1.5)), zorder=_BEHIND, gid="barrier")
+        text = f"{_BARRIERS[definition]}: {f'{height:.3g} {unit}'.rstrip()} at alpha {alpha[top]:.3g}"
+    elif np.isnan(height):
+        text += ": not every loss on the line is finite"
+    if straight is not None:
+        text += f"; of the straight line {float(getattr(straight, definition)[0]):.3g}"
+    if legend := ax.get_legend():
+        text += f"; the end is {legend.get_texts()[0].get_text()}"
+        legend.remove()
+    ax.annotate(text, (0, 1), (0, 5), "axes fraction", "offset points", size="small", gid="height")
 
 
 def _mark_vertices(
@@ -396,9 +472,10 @@ def _name_groups(ax: Axes, group: Int[np.ndarray, " line"], names: Sequence[str]
     for index in np.unique(group) if len(names) else ():
         share = Proportion(int((group == index).sum()), len(group))
         low, high = (100 * bound for bound in share.interval)
-        text = f"{names[index]}: {share.count}"
+        # What a single line is needs no share.
+        text = f"{names[index]}: {share.count}" if share.total > 1 else names[index]
         # Of two groups the second share follows from the first.
-        if not handles:
+        if not handles and share.total > 1:
             text += f" of {share.total}" + (f" (95 % interval {low:.1f} to {high:.1f} %)" if independent else "")
         handles.append(Line2D([], [], color=group_color(index), lw=2, label=text))
     if handles:
@@ -412,8 +489,8 @@ def _mark_median(ax: Axes, strip: int, sample: Float[np.ndarray, " line"], floor
         return
     middle = max(float(np.median(sample)), floor)
     ax.plot([strip - 0.28, strip + 0.28], [middle, middle], color=INK, lw=1.6, solid_capstyle="butt", zorder=5)
-    if interval and len(sample) >= _FEWEST:
-        low, high = _on_axis(bootstrap(sample), floor)
+    if interval and len(sample) >= FEWEST:
+        low, high = on_axis(bootstrap(sample), floor)
         ax.plot([strip, strip], [low, high], color=INK, lw=3, alpha=0.75, solid_capstyle="butt", zorder=4)
     text, place = f"{np.median(sample):#.3g}".rstrip("."), (strip + 0.28, middle)
     ax.annotate(text, place, (2, 0), textcoords="offset points", va="center", size="small", zorder=5)
@@ -424,8 +501,8 @@ def _title(curves: Curves) -> str:
     ends = np.unique(curves.to_member)
     directions = "normalise" in curves.attributes
     seeds = not directions and len(ends) == len(curves) and all(curves.sources[end].seed is not None for end in ends)
-    what = "seeds" if seeds else "directions" if directions else "curves" if "curve" in curves.attributes else "lines"
-    count = f"{len(curves)} {what}"
+    what = "seed" if seeds else "direction" if directions else "curve" if "curve" in curves.attributes else "line"
+    count = plural(len(curves), what)
     return f"{curves.attributes['title']}: {count}" if "title" in curves.attributes else count
 
 
@@ -433,36 +510,65 @@ def _caption(panels: Sequence[Curves], definition: str) -> str:
     """What is drawn, in sentences, from what the files say of themselves."""
     points = " and ".join(dict.fromkeys(str(len(curves.alpha)) for curves in panels))
     solved = any("solved" in curves.values and "normalise" not in curves.attributes for curves in panels)
-    solved_text = " Solved: the end gets every sample right." if solved else ""
     matched = any(curves.attributes.get("orders") == "matched" for curves in panels)
-    order = " Each start has the order of its filters that lies closest to the end." if matched else ""
     formula = DEFINITIONS[definition].replace(" - ", "\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}")
-    return (
-        f"{_loss(panels)} {_lines_drawn(panels)}, {points} points a line.{order}{solved_text} Right: the barrier of "
-        f"each line, {formula}; bars: median and its 95 % bootstrap interval. A barrier's height depends on which "
-        "representative of a solution the line starts from and ends at."
-    )
+    each = "" if all(len(curves) == 1 for curves in panels) else " a line"
+    if not each:
+        some = any(_noticeable(barriers(curves), definition)[0] > 0 for curves in panels)
+        barrier = f"Dotted: the barrier, {formula}." if some else f"The barrier is {formula}."
+    else:
+        medians = _medians(panels)
+        barrier = f"Right: the barrier of each line, {formula}{'; ' if medians else ''}{medians}."
+    sentences = [
+        f"{_loss(panels)} {_lines_drawn(panels)}, {points} points{each}.",
+        computed([curves.attributes for curves in panels]),
+        "Each start has the order of its filters that lies closest to the end." if matched else "",
+        "Solved: the end gets every sample right." if solved else "",
+        barrier,
+        "A barrier's height depends on which representative of a solution the line starts from and ends at.",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _medians(panels: Sequence[Curves]) -> str:
+    """What is drawn of the medians of barriers."""
+    most, independent = 0, 0
+    for curves in panels:
+        count = int(np.unique(_by_end(curves)[0], return_counts=True)[1].max())
+        most = max(most, count)
+        if barriers(curves).independent:
+            independent = max(independent, count)
+    if independent >= FEWEST:
+        return "bars: median and its 95 % bootstrap interval"
+    return "bars: median" if most > 1 else ""
 
 
 def _part_caption(drawn: Curves, full: Curves, parts: Sequence[str], definition: str) -> str:
     """What is drawn in a figure with a panel for each part."""
-    told = drawn.attributes
-    grey = " Grey: the full lines, on which everything moves." if len(full) else ""
-    solved = " Blue: the end gets every sample right; orange: not." if "solved" in drawn.values else ""
+    told, count = drawn.attributes, len(drawn) // (len(parts) + bool(len(full)))
     hold, mixed = ("end", "start") if told.get("hold") == "end" else ("start", "end")
-    ends = f"{_start(drawn)} (alpha 0) to {told.get('to', 'each end')} (alpha 1)"
-    count = f"{len(drawn) // (len(parts) + bool(len(full)))} lines a panel, {len(drawn.alpha)} points a line"
-    return (
-        f"{_loss([drawn])} on the straight lines from {ends}, on which only the {told.get('per', 'part')} above the "
-        f"panel moves and the rest is held at the {hold}; {count}.{grey}{solved} Above the panels, medians over lines: "
-        f"the barrier, {DEFINITIONS[definition]}, and the loss at the {mixed}, where the network is mixed."
-    )
+    line = "line" if count == 1 else "lines"
+    sentences = [
+        f"{_loss([drawn])} on the straight {line} from {_start(drawn)} (alpha 0) to {told.get('to', 'each end')} "
+        f"(alpha 1), on which only the {told.get('per', 'part')} above the panel moves and the rest is held at the "
+        f"{hold}; {plural(count, 'line')} a panel, {len(drawn.alpha)} points a line.",
+        computed([told]),
+        f"Grey: the full {line}, on which everything moves." if len(full) else "",
+        "Blue: the end gets every sample right; orange: not." if "solved" in drawn.values else "",
+        f"Above the panels{'' if count == 1 else ', medians over lines'}: the barrier, {DEFINITIONS[definition]}, and "
+        f"the loss at the {mixed}, where the network is mixed.",
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def _loss(panels: Sequence[Curves]) -> str:
     """Which loss is drawn."""
-    sampled = {curves.attributes.get("samples", "some") for curves in panels if "loss_se" in curves.values}
-    return f"Loss on {' and '.join(sorted(map(str, sampled)))} samples" if sampled else "Exact loss"
+    sampled = {curves.attributes.get("samples") for curves in panels if "loss_se" in curves.values}
+    counts = [f"{count:,}" if count else "some" for count in sorted(sampled, key=lambda count: count or 0)]
+    exact = "Exact loss" if any("loss_se" not in curves.values for curves in panels) else ""
+    if not sampled:
+        return exact
+    return f"{'Exact loss, and loss' if exact else 'Loss'} on {' and '.join(counts)} samples"
 
 
 def _lines_drawn(panels: Sequence[Curves]) -> str:
@@ -484,20 +590,26 @@ def _course(panels: Sequence[Curves]) -> str:
     told = panels[0].attributes
     starts = " and ".join(dict.fromkeys(_start(curves) for curves in panels))
     star = " (star)" if all(len(set(_starts(curves))) == 1 for curves in panels) else ""
+    ends = " and ".join(dict.fromkeys(_end(curves) for curves in panels))
+    single = len(panels) == len(panels[0]) == 1
+    line, a = ("line", "a ") if single else ("lines", "")
     if "normalise" in told:
-        return f"on the straight lines from {starts}{star} {_DIRECTIONS[told['normalise']]} (dot: alpha 1)"
+        return f"on the straight {line} from {starts}{star} {_DIRECTIONS[told['normalise']]} (dot: alpha 1)"
     if "curve" in told:
         curve = told["curve"]
-        bends = f"{curve['bends']} bend{'s' if curve['bends'] > 1 else ''}"
-        kind = f"Bézier curves with {bends}" if curve["kind"] == "bezier" else f"chains with {bends} (diamonds)"
+        bends = plural(curve["bends"], "bend")
+        bezier, few = curve["kind"] == "bezier", single and curve["bends"] == 1
+        marks = "" if bezier else " (diamond)" if few else " (diamonds)"
+        kind = ("Bézier curve" if bezier else "chain") + ("" if single else "s")
         return (
-            f"on {kind} from {starts}{star} to each end (dot), trained to a low mean loss in {curve['steps']} steps of "
-            "Adam, and on the straight lines (grey)"
+            f"on {a}{kind} with {bends}{marks} from {starts}{star} to {ends} (dot), trained "
+            f"to a low mean loss in {curve['steps']} steps of Adam, and on the straight {line} (grey)"
         )
     if "via" in told:
         names = [str(told.get("landmarks", {}).get(place, place)) for place in told["via"]]
-        return f"on straight segments from {starts}{star} via {', '.join(names)} (diamonds) to each end (dot)"
+        marks = "diamond" if single and len(names) == 1 else "diamonds"
+        return f"on straight segments from {starts}{star} via {', '.join(names)} ({marks}) to {ends} (dot)"
     moving = ""
     if "only" in told:
         moving = f", on which only {', '.join(told['only'])} move and the rest is held at the {told['hold']}"
-    return f"on the straight lines in parameter space from {starts}{star} to each end (dot){moving}"
+    return f"on the straight {line} in parameter space from {starts}{star} to {ends} (dot){moving}"
