@@ -24,12 +24,15 @@ _VERBS = {
     "train": ("landscape.cli.train:command", "Train and checkpoint many seeds of a problem at once."),
     "sweep": ("landscape.cli.sweep:command", "Train a grid over options: a run for every combination."),
     "import": ("landscape.cli.import_:command", "Make a run of other people's checkpoints."),
-    "walk": ("landscape.cli.walk:command", "Evaluate the loss along straight lines, and others."),
+    "walk": (
+        "landscape.cli.walk:command",
+        "Evaluate the loss along lines: straight, through places, layer by layer, random.",
+    ),
     "connect": ("landscape.cli.connect:command", "Find curves of low loss between two points."),
     "plane": ("landscape.cli.plane:command", "Evaluate the loss on a plane through points, or of random directions."),
     "verify": ("landscape.cli.verify:command", "Is every landmark of a problem what it says it is?"),
     "validate": ("landscape.cli.validate:command", "Does this installation reproduce what is known in closed form?"),
-    "analyse": ("landscape.cli.analyse:command", "Barriers of a walk; outcomes and clusters of a run."),
+    "analyse": ("landscape.cli.analyse:command", "Barriers of a walk; outcomes, clusters, success and curvature."),
     "plot": ("landscape.cli.plot:command", "Draw walks, planes, barriers, outcomes, clusters, success and rules."),
     "info": ("landscape.cli.info:command", "What is this file, who made it, and how?"),
 }
@@ -105,6 +108,7 @@ class _Verbs(click.Group):
 def main() -> None:
     """What lies between the solutions that training finds?
 
-    Trains many networks at once, walks straight lines from known solutions to where each of them ended, and shows the
-    valleys, the peaks and the clusters.
+    Trains many networks at once, walks lines, planes and curves between known solutions, checkpoints and random
+    directions, and shows the valleys, the peaks and the clusters. Any PyTorch model is served: --problem pkg.module:NAME
+    names what landscape.Problem.from_model made.
     """
