@@ -109,6 +109,6 @@ def main() -> None:
     """What lies between the solutions that training finds?
 
     Trains many networks at once, walks lines, planes and curves between known solutions, checkpoints and random
-    directions, and shows the valleys, the peaks and the clusters. Any PyTorch model is served: --problem pkg.module:NAME
-    names what landscape.Problem.from_model made.
+    directions, and shows the valleys, the peaks and the clusters. Any PyTorch model is served: --problem
+    pkg.module:NAME names what landscape.Problem.from_model made.
     """

@@ -11,6 +11,7 @@ from landscape.cli.report import Progress, remark, remark_unfinished, table
 from landscape.curves import Curves
 from landscape.errors import LandscapeError
 from landscape.files import json_text, refuse_existing, write_json
+from landscape.words import plural
 
 __all__ = ["curvature"]
 
@@ -104,7 +105,8 @@ def _along_lines(path: Path) -> tuple[list[str], dict[str, Any]]:
         for i, (a, b) in enumerate(ends[:_MOST_ROWS])
     ]
     text = [
-        f"{document['title']}: {plural(len(found), 'line')}, {len(curves.alpha)} points each; {document['loss_unit']} per L2^2",
+        f"{document['title']}: {plural(len(found), 'line')}, {len(curves.alpha)} points each; "
+        f"{document['loss_unit']} per L2^2",
         table(["line", "smallest", "at alpha", "largest", "at alpha", "below 0", *errors], rows),
         *_rest(len(found), "lines"),
         f"curvature: {DEFINITION}, by second differences at all points but the first and last of the grid",
