@@ -53,6 +53,8 @@ class Criterion:
         beside them. Raises `Unsupported` for a loss that is no mean over samples, `Mismatch` for targets that do not
         fit.
         """
+        if isinstance(loss, type):
+            raise Unsupported(f"{loss.__name__} is a class: give a loss made of it, {loss.__name__}()")
         name = loss if isinstance(loss, str) else _known(loss)
         if name is not None and name not in _NAMED:
             raise Unsupported(f"there is no loss '{name}': choose {', '.join(_NAMED)}, or give a function")
@@ -247,12 +249,27 @@ def _by_sample(
     if not isinstance(found, Tensor):
         raise Unsupported(f"{what} gives {type(found).__name__}, not a tensor with one number a sample")
     if found.ndim and found.shape[0] == len(outputs):
+        half = max(1, len(outputs) // 2)
+        part = plain(outputs[:half], targets[:half])
+        if part.shape != found[:half].shape or not torch.allclose(part, found[:half], rtol=_MEAN, equal_nan=True):
+            raise Unsupported(
+                f"{what} gives a sample another number when other samples are left out: let it give one number a "
+                "sample, of that sample alone"
+            )
         return lambda o, t: _numbers(plain(o, t))
     if found.ndim:
         raise Unsupported(
             f"{what} gives a tensor of shape {list(found.shape)} for {len(outputs)} samples: let it give one number a "
             "sample, or their mean"
         )
+
+    try:
+        torch.func.vmap(lambda o, t: plain(o[None], t[None]))(outputs, targets)
+    except Exception as error:
+        raise Unsupported(
+            f"{what} cannot be computed sample by sample ({type(error).__name__}): let it give one number a sample "
+            "instead of their mean, without branches on numbers and without chance"
+        ) from error
 
     def alone(output: Tensor, target: Tensor) -> Tensor:
         value: Tensor = plain(output[None], target[None])
@@ -283,6 +300,8 @@ def _try(metric: Metric, loss: Loss | str, outputs: Tensor, targets: Tensor) -> 
             f"the loss cannot read outputs {list(outputs.shape)} and targets {list(targets.shape)} ({targets.dtype}): "
             f"{str(error).splitlines()[0]}"
         ) from error
+    if values.isnan().all():
+        raise LandscapeError(f"the loss of the model as it is is NaN on all of the first {len(outputs)} samples")
     if isinstance(loss, str):
         return
     whole = loss(outputs, targets)

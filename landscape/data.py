@@ -87,6 +87,11 @@ class Batch:
         """Which samples are not padding: [sample]."""
         return (self.weights > 0).any(0)
 
+    def real_alone(self) -> "Batch":
+        """The samples that are not padding."""
+        index = self.real.nonzero()[:, 0]
+        return Batch(self.inputs[..., index], self.targets[..., index], self.weights[:, index])
+
     def select(self, index: Tensor) -> "Batch":
         """The samples at `index`, alike for all members, as a batch of their own in which each weighs the same."""
         return Batch.padded(self.inputs[..., index], self.targets[..., index])

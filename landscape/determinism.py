@@ -8,7 +8,11 @@ from torch import Tensor, nn
 from landscape.engine.stacked import Stacked
 from landscape.params import Stack
 
-__all__ = ["culprit"]
+__all__ = ["culprit", "mixes_samples"]
+
+
+#: Relative difference up to which answers are the same: products are summed in another order.
+_SAME = 1e-3
 
 
 @torch.no_grad()
@@ -37,3 +41,19 @@ def culprit(network: Stacked, stack: Stack, inputs: Tensor) -> str:
         name = type(network.module).__name__
         return f"The forward code of {name} draws random numbers: look for F.dropout without training=self.training"
     return "The network is deterministic: look for a loss or metric that draws random numbers, or data that changes"
+
+
+@torch.no_grad()
+def mixes_samples(network: Stacked, stack: Stack, inputs: Tensor) -> str:
+    """One sentence if the plain module answers a sample otherwise when half of the samples are left out; else empty."""
+    half = inputs.shape[-1] // 2
+    if not half:
+        return ""
+    whole, part = network(stack, inputs)[..., :half].nan_to_num(), network(stack, inputs[..., :half]).nan_to_num()
+    scale = max(float(whole.abs().max()), 1e-6)
+    if whole.shape == part.shape and float((whole - part).abs().max()) <= _SAME * scale:
+        return ""
+    return (
+        f"the answer of {type(network.module).__name__} to a sample depends on the samples beside it, so that its loss "
+        "depends on how they are batched: look for means over the batch, or BatchNorm(track_running_stats=False)"
+    )

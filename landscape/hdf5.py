@@ -54,15 +54,20 @@ class Source:
 
 @contextlib.contextmanager
 def writing(path: Path, kind: Kind, *, schema: int, attributes: Mapping[str, Any]) -> Iterator[h5py.File]:
-    """An empty HDF5 file to be filled, which is sealed and takes its place at `path` when the block ends well."""
+    """An empty HDF5 file to be filled, which is sealed and takes its place at `path` when the block ends well.
+
+    It is made in memory: on a full disk the HDF5 library crashes the program.
+    """
+    made = io.BytesIO()
+    with h5py.File(made, "w", userblock_size=_SEAL_BYTES) as file:
+        yield file
+        file.attrs["schema"] = schema
+        file.attrs["kind"] = kind.name
+        file.attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True)
+    content = made.getbuffer()
+    content[:_SEAL_BYTES] = _seal(hashlib.sha256(content[_SEAL_BYTES:]).hexdigest(), kind.name)
     with replacing(path) as temporary:
-        with h5py.File(temporary, "w", userblock_size=_SEAL_BYTES) as file:
-            yield file
-            file.attrs["schema"] = schema
-            file.attrs["kind"] = kind.name
-            file.attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True)
-        with temporary.open("r+b") as raw:
-            raw.write(_seal(raw, kind.name))
+        temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
@@ -130,11 +135,8 @@ def _row(row: Sequence[Any]) -> list[Any]:
     return [None if value == _NONE else value for value in decoded]
 
 
-def _seal(file: io.BufferedReader | io.BufferedRandom, kind: str) -> bytes:
+def _seal(sha: str, kind: str) -> bytes:
     """The block in front of the HDF5 data: what this is, and the SHA-256 of all that follows."""
-    file.seek(_SEAL_BYTES)
-    sha = hashlib.file_digest(file, "sha256").hexdigest()
-    file.seek(0)
     return f"landscape {kind}\nsha256 {sha}\n".encode().ljust(_SEAL_BYTES, b"\0")
 
 
@@ -143,10 +145,11 @@ def _check_seal(path: Path, kind: Kind) -> None:
     try:
         with path.open("rb") as file:
             found = file.read(_SEAL_BYTES)
-            if found == _seal(file, kind.name):
+            sha = hashlib.file_digest(file, "sha256").hexdigest()  # of what follows
+            if found == _seal(sha, kind.name):
                 return
             other = kind_of(path)
-            whole = other is not None and found == _seal(file, other)
+            whole = other is not None and found == _seal(sha, other)
     except FileNotFoundError as error:
         raise LandscapeError(f"{path} does not exist") from error
     except OSError as error:

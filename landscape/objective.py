@@ -19,7 +19,7 @@ from torch import Tensor
 
 from landscape.chunks import Chunk, choose_chunk
 from landscape.data import SAMPLE_MULTIPLE, Batch, Data, Stream
-from landscape.determinism import culprit
+from landscape.determinism import culprit, mixes_samples
 from landscape.engine.chain import Chain
 from landscape.engine.stacked import Noise, Stacked, Statistics
 from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
@@ -207,7 +207,8 @@ class Objective:
                 yield batch
 
     def check_deterministic(self, stack: Stack) -> None:
-        """Raise `Unverified`, naming the cause, if the same call does not give the same numbers twice.
+        """Raise `Unverified`, naming the cause, if the same call does not give the same numbers twice, or if the answer
+        to a sample depends on the samples beside it.
 
         Of streamed data two batches are tried; all of it is compared with the first pass whenever it is read again.
         """
@@ -222,6 +223,9 @@ class Objective:
                 inputs = few[0].samples(0, SAMPLE_MULTIPLE).inputs
                 cause = culprit(self._plain_network, part.select([0]), inputs)
                 raise Unverified(f"the objective is not deterministic: two calls differ in {name}. {cause}")
+        alone = few[0].samples(0, SAMPLE_MULTIPLE).real_alone().inputs[:1]
+        if reason := mixes_samples(self._plain_network, part.select([0]), alone):
+            raise Unverified(reason)
 
     def chunks(self, members: Members) -> Iterator[tuple[Tensor, Stack]]:
         """Chunks of the members on the objective's device, each with the places of its members; with `recalibrate`
@@ -247,6 +251,12 @@ class Objective:
         assert self.chunk is not None
         for start in range(0, len(data), self.chunk.samples):
             yield data.samples(start, min(start + self.chunk.samples, len(data)))
+
+    def _shown(self, data: Data, network: Stacked) -> Iterator[Batch]:
+        """The chunks of samples as a network sees them: the plain module never sees padding."""
+        for batch in self._sample_chunks(data):
+            padded = network.backend == "loop" and not bool((batch.weights > 0).any(0).all())
+            yield batch.real_alone() if padded else batch
 
     def _forward(
         self,
@@ -328,7 +338,7 @@ class Objective:
         """Add a chunk of members over some data to their sums: of weighed values, of values of real samples, and of
         values and their squares weighed by squared weights. What has `entered` the network may be known.
         """
-        for batch, first in zip_longest(self._sample_chunks(data), entered):
+        for batch, first in zip_longest(self._shown(data, network), entered):
             if first is None:
                 outputs = self._forward(part, batch.inputs, network=network)
             else:

@@ -29,7 +29,9 @@ def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
     known = [checkpoint.problem for checkpoint in checkpoints.values() if checkpoint.problem]
     if not known:
         where = next(iter(checkpoints), "a landmark alone")
-        raise LandscapeError(f"{where} does not say its problem: name it, such as --problem life -O m_factor=4")
+        raise LandscapeError(
+            f"{where} does not say its problem: name it with --problem, such as my_module:NAME, or life -O m_factor=4"
+        )
     # Fields that were added later have their defaults in runs from before.
     problem, *others = (create(name, config) for name, config in known)
     for other in others:

@@ -8,9 +8,11 @@ import contextlib
 import dataclasses
 import difflib
 import importlib
+import importlib.util
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -269,10 +271,10 @@ def find(name: str) -> type[Problem] | Problem:
         raise LandscapeError(f"there is no problem '{name}': {hint}")
     try:
         with _from_here():
-            found = getattr(importlib.import_module(module_name), attribute)
+            found = getattr(_module(module_name), attribute)
     except LandscapeError as error:
         raise type(error)(f"problem '{name}': {error}") from error
-    except Exception as error:  # a module of the user's can fail in any way
+    except (Exception, SystemExit) as error:  # a module of the user's can fail in any way
         raise LandscapeError(f"cannot load problem '{name}': {type(error).__name__}: {error}") from error
     if isinstance(found, type) and issubclass(found, Problem):
         if "name" not in vars(found):
@@ -285,13 +287,30 @@ def find(name: str) -> type[Problem] | Problem:
     return found
 
 
+def _module(name: str) -> ModuleType:
+    """A module by its name, or by its file."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    path = Path(name).resolve()
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise LandscapeError(f"{name} does not exist")
+    if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) == str(path):
+        return sys.modules[path.stem]
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 @contextlib.contextmanager
 def _from_here() -> Iterator[None]:
     """Modules in the working directory can be imported, as for `python -m`."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):  # what a module prints is no result
+            yield
     finally:
         sys.path.remove(here)
 

@@ -1,11 +1,13 @@
 """How a problem's objective is computed: on what, where, in which numbers and by which means."""
 
+import contextlib
 import dataclasses
 import logging
 from typing import Any
 
 import torch
 
+from landscape.backends import unmeasured
 from landscape.engine.stacked import Backend
 from landscape.errors import Unsupported
 from landscape.objective import CALIBRATION_BATCH, BatchNorm, Objective
@@ -39,7 +41,8 @@ class Setting:
 
     def objective(self, problem: Problem) -> Objective:
         """The problem's objective, computed in this way; raises `Unsupported` for a policy without BatchNorm."""
-        objective = problem.objective(**self.drawn)
+        with contextlib.nullcontext() if self.backend is None else unmeasured():
+            objective = problem.objective(**self.drawn)
         if self.backend is not None and self.backend != objective.network.backend:
             objective = objective.with_backend(self.backend)
         if self.batchnorm is not None:

@@ -16,7 +16,7 @@ from landscape import philox
 from landscape.allocator import keep_freed_memory
 from landscape.chunks import Chunk, choose_chunk
 from landscape.data import Data
-from landscape.engine.stacked import Noise
+from landscape.engine.stacked import Backend, Noise
 from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.files import differences
 from landscape.initialisation import Scheme, initialise
@@ -122,13 +122,14 @@ def train(
     force: bool = False,
     keep: bool = False,
     logs: Sequence[str] = (),
+    backend: Backend | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> Run:
     """Train one member a seed and write their checkpoints to the run directory `path`.
 
     Losses of the members on their batches go to `log.jsonl`, about a hundred times, and to `logs`, `tensorboard` or
-    `wandb`. With `start`, a stack of one member for all or of one each, they begin there, as with `training.start` by
-    name.
+    `wandb`. `backend` forces one; without it the stacked engine serves what it can. With `start`, a stack of one member
+    for all or of one each, they begin there, as with `training.start` by name.
 
     A directory that holds an interrupted run with the same configuration is taken up where its last resume state left
     it, which is at most `resume_every` seconds of work back; the tensors are the same as without the interruption.
@@ -144,7 +145,9 @@ def train(
     training, start, initial = check(problem, training, seeds, data_seeds, device=device, start=start)
     dtype = getattr(torch, training.dtype)
     objective = problem.training_objective(training.data, device=device, dtype=dtype)
-    if objective.network.stochastic and objective.network.backend == "vmap":  # which draws for all members at once
+    if backend is not None and backend != objective.network.backend:
+        objective = objective.with_backend(backend)
+    elif objective.network.stochastic and objective.network.backend == "vmap":  # which draws for all members at once
         objective = objective.with_backend("loop")
     probe = _probe(problem, training, objective)
     chunk = choose_chunk(objective.network, probe, training=True, most=len(seeds))
@@ -229,7 +232,8 @@ def _with_data(problem: Problem, training: Training) -> Training:
     if training.data not in kinds:
         raise Unsupported(f"{problem.title()} has no exact loss to train on: use --data batches")
     if training.data == "exact" and drops:
-        raise Unsupported("dropout has no exact loss to train on: use --data batches, or --dropout 0")
+        remedy = ", or --dropout 0" if "dropout" in problem.config() else ""
+        raise Unsupported(f"dropout has no exact loss to train on: use --data batches{remedy}")
     return training
 
 
@@ -434,6 +438,7 @@ def _open(
     computation = {
         "device": objective.device.type,
         "threads": torch.get_num_threads(),
+        "backend": objective.network.backend,
         "chunk": dataclasses.asdict(objective.chunk) if objective.chunk else None,
     }
     if not (path / "run.json").exists():
@@ -452,10 +457,11 @@ def _open(
         return run
     if training.batches in run.steps():
         raise LandscapeError(f"{path} is finished: choose another run with -o, or replace it with --force")
-    begun = {**run.document["computation"], "chunk": computation["chunk"]}
+    begun = {"backend": computation["backend"], **run.document["computation"], "chunk": computation["chunk"]}
     if different := differences(begun, computation):
         raise Mismatch(
-            f"{path} was begun elsewhere: {different}. Go on as it was begun (--device, OMP_NUM_THREADS) or use --force"
+            f"{path} was begun elsewhere: {different}. Go on as it was begun (--device, --backend, OMP_NUM_THREADS) or "
+            "use --force"
         )
     for left_over in (*path.glob(".*.tmp"), *path.glob(".tmp*")):  # of a writer that was killed
         left_over.unlink()

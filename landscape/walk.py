@@ -47,8 +47,9 @@ def walk_route(
 
     `settings` are those of `routes.prepare`: the problem, samples, device and element type. Raises what it raises.
     """
-    prepared = prepare(route, **settings)
     path = output or Path("analyses") / f"{route.name}.h5"
+    refuse_existing(path, force=force)
+    prepared = prepare(route, **settings)
     walk_to_file(
         path,
         prepared.objective,

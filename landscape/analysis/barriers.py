@@ -110,7 +110,8 @@ def lowest_order(curves: Curves) -> Int[np.ndarray, " pair"]:
     """Of the finished lines between the same two members, the one with the lowest barrier above the chord.
 
     Lines via other members, or on which other tensors move, are others. There are several between two members where
-    the start was walked from in every equivalent order of its units. In the order of the lines.
+    the start was walked from in every equivalent order of its units. In the order of the lines; lines from a member to
+    itself, as there are between all members of a run, are left out beside others.
     """
     height = np.full(len(curves), np.inf)
     height[curves.done] = np.nan_to_num(barriers(curves).above_chord, nan=np.inf)
@@ -118,7 +119,11 @@ def lowest_order(curves: Curves) -> Int[np.ndarray, " pair"]:
     moves = [""] * len(curves) if curves.moves is None else curves.moves.tolist()
     via = [[]] * len(curves) if curves.via_member is None else curves.via_member.tolist()
     lowest: dict[tuple[Source, int, str, tuple[int, ...]], int] = {}
-    for line in np.flatnonzero(curves.done).tolist():
+    trivial = np.array(
+        [source == curves.sources[member] for source, member in zip(starts, curves.to_member, strict=True)], dtype=bool
+    ) & (curves.via_member is None)
+    shown = curves.done & ~trivial if (curves.done & ~trivial).any() else curves.done
+    for line in np.flatnonzero(shown).tolist():
         pair = starts[line], int(curves.to_member[line]), moves[line], tuple(via[line])
         if height[line] < height[lowest.setdefault(pair, line)]:
             lowest[pair] = line

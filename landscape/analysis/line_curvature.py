@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from landscape.curves import Curves
-from landscape.errors import LandscapeError
+from landscape.errors import LandscapeError, Unsupported
 
 __all__ = ["DEFINITION", "LineCurvature", "line_curvature"]
 
@@ -44,8 +44,11 @@ def line_curvature(curves: Curves) -> LineCurvature:
     """Curvature along the finished lines of `curves`, in their order, on grids even or uneven.
 
     The ends of the lines are among the points where the walk went beyond them (`--range`). Raises `LandscapeError` if
-    no line is finished, or if a grid has fewer than three points.
+    no line is finished, or if a grid has fewer than three points, `Unsupported` for paths that bend: their points'
+    distances are not those of alpha, and at a corner there is no curvature.
     """
+    if "curve" in curves.attributes or curves.via_member is not None:
+        raise Unsupported("the curvature along a path that bends cannot be read off its losses: walk straight lines")
     if not curves.done.any():
         raise LandscapeError("none of the lines is finished: walk again to complete them")
     alpha = curves.alpha

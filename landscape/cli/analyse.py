@@ -225,7 +225,7 @@ def _success(
         "test": settings,
         "cells": as_document(rows),
     }
-    _finish([_success_table(rows)], document, output, force, print_json)
+    _finish([_success_table(rows, tested[0].nouns[0])], document, output, force, print_json)
     if output is not None:
         with replacing(output.with_suffix(".csv")) as temporary:
             temporary.write_text(as_csv(rows))
@@ -235,7 +235,7 @@ def _given(conditions: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in conditions.items() if value is not None}
 
 
-def _success_table(rows: list[Any]) -> str:
+def _success_table(rows: list[Any], noun: str) -> str:
     from landscape.figures.success import is_number, text_of
 
     keys = list(rows[0].values)
@@ -255,8 +255,9 @@ def _success_table(rows: list[Any]) -> str:
                 *(rate for name in names for rate in found.baselines[name]),
             ]
         )
-    rates = [f"{name}: {kind}" for name in names for kind in ("boards", "cells")]
-    return table([*keys, "solved", "95 % interval", "exact", "boards right", "cells right", *rates], text)
+    kinds = (noun, "cells" if noun == "boards" else "outputs")
+    rates = [f"{name}: {kind}" for name in names for kind in kinds]
+    return table([*keys, "solved", "95 % interval", "exact", *(f"{kind} right" for kind in kinds), *rates], text)
 
 
 def _members(run: str, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:

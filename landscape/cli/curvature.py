@@ -19,6 +19,14 @@ __all__ = ["curvature"]
 _MOST_ROWS = 40
 
 
+#: By policy, what the loss and its derivatives are computed with.
+_STATISTICS = {
+    "recalibrate": "estimated anew at the place",
+    "interpolate": "those of the checkpoint",
+    "keep": "those of the checkpoint",
+}
+
+
 @click.command("curvature")
 @click.argument("place", metavar="PLACE|FILE")
 @click.option("--top", type=click.IntRange(min=1), default=5, help="Eigenvalues of the largest magnitude to find.")
@@ -88,8 +96,10 @@ def _along_lines(path: Path) -> tuple[list[str], dict[str, Any]]:
     curves = Curves.read(path)
     found = line_curvature(curves)
     kept = curves.select(curves.done)
+    moves = [""] * len(kept) if kept.moves is None else [f" ({part} alone)" if part else "" for part in kept.moves]
     ends = [
-        (kept.sources[i].label, kept.sources[j].label) for i, j in zip(kept.from_member, kept.to_member, strict=True)
+        (kept.sources[i].label, kept.sources[j].label + part)
+        for i, j, part in zip(kept.from_member, kept.to_member, moves, strict=True)
     ]
     document = {
         "file": str(path),
@@ -184,10 +194,12 @@ def _at_places(
         f"loss{' in ' + objective.unit if objective.unit else ''}; {how}",
         _table_of_members(pairs, **found),
         *_rest(members, "members"),
+        *([f"statistics of BatchNorm: {_STATISTICS[objective.batchnorm]}, held fixed"] if objective.batchnorm else []),
     ]
     document = {
         "place": place,
         "title": problem.title(),
+        "batchnorm": objective.batchnorm,
         "parameters": stack.parameters,
         "loss_unit": objective.unit,
         "sampled": objective.sampled,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from landscape.cli.options import RANGE, chosen_problem, config_file, evaluating, output, problem_choice, setting_of
 from landscape.cli.report import Progress, remark_unfinished
@@ -88,6 +89,8 @@ def command(
     """
     if sum(place is not None for place in (through, at, trajectory)) != 1:
         raise click.UsageError("choose one plane: --through A B C, --at PLACE --random SEED, or --trajectory RUN#SEED")
+    if at is None and click.get_current_context().get_parameter_source("normalise") == ParameterSource.COMMANDLINE:
+        raise click.UsageError("--normalise goes with --at PLACE, whose directions are random")
     if seed is not None and at is None:
         raise click.UsageError("--random goes with --at PLACE")
     how = Evaluation(

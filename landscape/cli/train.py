@@ -80,6 +80,12 @@ def training_options(*, saved: str) -> Callable[[Command], Command]:
 @click.command()
 @training_options(saved="0, 1-2-5 per decade, and the last")
 @click.option(
+    "--backend",
+    type=click.Choice(["auto", "stacked", "vmap", "loop"]),
+    default="auto",
+    help="All networks at once, by torch.vmap, or one by one; auto is the first that can train the network.",
+)
+@click.option(
     "--log",
     "logs",
     multiple=True,
@@ -95,6 +101,7 @@ def _verb(
     data_seeds: tuple[int, ...] | None,
     resume_every: float,
     logs: tuple[str, ...],
+    backend: str,
     device: str,
     output: Path | None,
     force: bool,
@@ -115,6 +122,7 @@ def _verb(
             device=device,
             resume_every=resume_every,
             logs=logs,
+            backend=None if backend == "auto" else backend,  # type: ignore[arg-type]
             force=force,
             on_progress=steps,
         )

@@ -6,6 +6,7 @@ the network does not.
 """
 
 import contextlib
+import copy
 import dataclasses
 import dis
 import functools
@@ -167,6 +168,8 @@ class Program:
 
         Raises `Unsupported` for a forward that cannot be traced.
         """
+        # A copy: a forward that changes a buffer would leave what stands for a tensor in it.
+        module = copy.deepcopy(module)
         names = _Names(module)
         in_order = list(leaves(module))
         known = [_build(layer) for _, layer in in_order]

@@ -287,7 +287,10 @@ def _caption(surface: Surface, *, flat: bool) -> str:
     loss = f"Loss on {surface.attributes.get('samples', 'some')} samples" if sampled else "Exact loss"
     log, shown = _Scale.of(surface).log, _shown(surface)
     missing, zeros = (~np.isfinite(surface.loss)).sum(), (surface.loss == 0).sum() if log else 0
-    dots = "in the colour of their own loss" if flat else "at their own loss; pale below a dotted stem: hidden"
+    own = "their own loss"
+    if surface.attributes.get("batchnorm", {}).get("policy") == "keep":
+        own = "their loss with these statistics"
+    dots = f"in the colour of {own}" if flat else f"at {own}; pale below a dotted stem: hidden"
     sentences = [
         f"{loss} {_where(surface)}.",
         _computed(surface),

@@ -165,6 +165,12 @@ def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def _check_parameters(module: nn.Module) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise Unsupported("TorchScript modules cannot be evaluated for many parameters: give the module it was made of")
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise Unsupported(f"the model is wrapped in {type(module).__name__}: give its .module")
+    if lazy := [name for name, tensor in module.named_parameters() if isinstance(tensor, nn.UninitializedParameter)]:
+        raise Unsupported(f"parameters {', '.join(lazy)} have no shape yet: run the model on a batch first")
     parameters = dict(module.named_parameters())
     if not parameters:
         raise LandscapeError(f"{type(module).__name__} has no parameters: there is no landscape")
@@ -182,6 +188,8 @@ def _source(data: Any, what: str) -> Source:
         data = data.tensors
     if isinstance(data, tuple | list) and len(data) in (2, 3) and all(_is_array(each) for each in data):
         return Samples(*(torch.as_tensor(each).detach().cpu() for each in data))
+    if isinstance(data, tuple | list) and data and all(_is_array(each) for each in data):
+        raise Unsupported(f"{what} is a {type(data).__name__} of {len(data)}: give (inputs, targets)")
     if isinstance(data, torch.utils.data.Dataset) and not isinstance(data, torch.utils.data.IterableDataset):
         return torch.utils.data.DataLoader(data, batch_size=_BATCH, shuffle=False)
     if not isinstance(data, Iterable) or isinstance(data, str | bytes | Tensor | np.ndarray | Mapping):

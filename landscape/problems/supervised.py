@@ -12,11 +12,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from landscape import philox
-from landscape.backends import fastest
+from landscape.backends import fastest, unmeasured
 from landscape.criteria import Criterion
 from landscape.data import Batch, Data, Stream
 from landscape.engine.stacked import Stacked, features_first
-from landscape.errors import LandscapeError, Mismatch, Unsupported
+from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
 from landscape.objective import Metric, Objective
 from landscape.params import Stack
 from landscape.problem import Problem, Symmetry
@@ -115,8 +115,11 @@ class Supervised(Problem):
         return self._objective(self.data(), device, dtype, samples=samples, seed=seed)
 
     def training_objective(self, data: str, *, device: str | torch.device, dtype: torch.dtype) -> Objective:
-        """Loss and metrics on the training data."""
-        return self._objective(self.training_data(), device, dtype)
+        """Loss and metrics on the training data; the backend is not measured, since the random numbers of layers depend
+        on it: a training must come out the same on a busy machine.
+        """
+        with unmeasured():
+            return self._objective(self.training_data(), device, dtype)
 
     def test_objective(
         self, *, samples: int | None = None, seed: int = 0, device: str | torch.device = "cpu", **conditions: Any
@@ -204,7 +207,10 @@ class Supervised(Problem):
         )
         key = f"{device} {dtype} {isinstance(data, Stream)}"
         if key not in self._backends:
-            self._backends[key] = fastest(objective).network.backend
+            found = fastest(objective)
+            if found is objective:
+                return objective
+            self._backends[key] = found.network.backend
         backend = self._backends[key]
         return objective if backend == network.backend else objective.with_backend(backend)
 
@@ -243,6 +249,8 @@ class Supervised(Problem):
         if isinstance(source, Samples):
             chosen = dataclasses.replace(_part(source, min(CALIBRATION_SAMPLES, len(source)), 0), weights=None)
             return chosen.batch(device, dtype)
+        if (dataset := getattr(source, "dataset", None)) is not None and hasattr(dataset, "__getitem__"):
+            return self._calibration_by_number(source, len(dataset), device, dtype)
         parts, count = list[Batch](), 0
         for batch in Stream(source, device=device, dtype=dtype):
             parts.append(batch.select(batch.real.nonzero()[:, 0]))
@@ -256,6 +264,23 @@ class Supervised(Problem):
         )
         order = philox.words(torch.tensor([0]), stream=_PART, step=0, count=inputs.shape[-1])[0].argsort(stable=True)
         return Batch.padded(inputs, targets).select(order.to(inputs.device))
+
+    @staticmethod
+    def _calibration_by_number(
+        loader: Iterable[Any], count: int, device: str | torch.device, dtype: torch.dtype
+    ) -> Batch:
+        """Samples of a loader's dataset, which may shuffle: always the same ones; raises `Unverified` where a sample is
+        not always the same.
+        """
+        draws = philox.words(torch.tensor([0]), stream=_PART, step=0, count=count)[0]
+        index = draws.argsort(stable=True)[:CALIBRATION_SAMPLES].tolist()
+        again = _collated(loader, index[:16])
+        if not torch.equal(again.inputs, _collated(loader, index[:16]).inputs):
+            raise Unverified(
+                "the training data gives other samples at each reading, and statistics of BatchNorm would depend on "
+                "chance: give train= without random augmentation, or --batchnorm interpolate"
+            )
+        return dataclasses.replace(_collated(loader, index), weights=None).batch(device, dtype)
 
 
 def _part(source: Samples, samples: int | None, seed: int) -> Samples:
