@@ -145,6 +145,7 @@ def train(
     training, start, initial = check(problem, training, seeds, data_seeds, device=device, start=start)
     dtype = getattr(torch, training.dtype)
     objective = problem.training_objective(training.data, device=device, dtype=dtype)
+    backend = backend or _begun_with(path, force=force)
     if backend is not None and backend != objective.network.backend:
         objective = objective.with_backend(backend)
     elif objective.network.stochastic and objective.network.backend == "vmap":  # which draws for all members at once
@@ -190,6 +191,14 @@ def train(
                 last_saved = time.monotonic()
     resume.unlink(missing_ok=True)
     return run
+
+
+def _begun_with(path: Path, *, force: bool) -> Backend | None:
+    """The backend of a run that is there to be taken up, if it says one."""
+    if force or not (path / "run.json").exists():
+        return None
+    backend: Backend | None = Run.open(path).document["computation"].get("backend")
+    return backend
 
 
 def check(

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import Problem
 from landscape.curves import Curves
-from landscape.errors import LandscapeError, Mismatch, Unsupported
+from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
 from landscape.problem import create, find
 from landscape.problems.model import Model, from_model
 from landscape.store import Run
@@ -246,3 +246,113 @@ def test_tests_and_parts_of_the_data() -> None:
         problem.objective(samples=101)
     with pytest.raises(Unsupported, match="has no test data"):
         from_model(Net, (X, Y), "cross_entropy").test_objective()
+
+
+class Centred(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = super().forward(x)
+        return outputs - outputs.mean(0)
+
+
+class Counting(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        return super().forward(x)
+
+
+def test_a_model_that_mixes_samples_is_named() -> None:
+    """Its loss would depend on how the data is parted, and on the samples that fill up a chunk."""
+    problem = from_model(Centred, (X, Y), "cross_entropy")
+    with pytest.raises(Unverified, match="the answer of Centred to a sample depends on the samples beside it"):
+        problem.objective().check_deterministic(problem.initial([0]))
+
+
+def test_the_plain_module_never_sees_padding() -> None:
+    shown = []
+
+    class Watched(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            shown.append(len(x))
+            return super().forward(x)
+
+    problem = from_model(Watched, (X, Y), "cross_entropy")
+    objective = problem.objective()
+    shown.clear()
+    objective.plain(problem.initial([0]))
+    assert shown == [150]
+
+
+def test_a_model_that_changes_its_buffers_runs() -> None:
+    problem = from_model(Counting, (X, Y), "cross_entropy")
+    stack = problem.initial([2])
+    module = Net()
+    module.load_state_dict(stack.state_dict(0), strict=False)
+    assert problem.objective()(stack)["loss"].item() == pytest.approx(loss_of(module), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "error", "message"),
+    [
+        (
+            lambda: torch.jit.trace(Net(), X[:2]),
+            "cross_entropy",
+            Unsupported,
+            "TorchScript modules cannot be evaluated",
+        ),
+        (nn.DataParallel(Net()), "cross_entropy", Unsupported, r"wrapped in DataParallel: give its \.module"),
+        (nn.Sequential(nn.LazyLinear(3)), "cross_entropy", Unsupported, "have no shape yet: run the model on a batch"),
+        (Net(), nn.CrossEntropyLoss, Unsupported, r"CrossEntropyLoss is a class: give a loss made of it"),
+        (Net(), lambda o, t: o @ o.T, Unsupported, "gives a sample another number when other samples are left out"),
+        (Net(), lambda o, t: o.mean() * float("nan"), LandscapeError, "is NaN on all of the first 8 samples"),
+        (Net(), lambda o, t: o.mean() if o.sum() > 0 else o.sum(), Unsupported, "cannot be computed sample by sample"),
+    ],
+    ids=["script", "parallel", "lazy", "class", "matrix", "nan", "branch"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::torch.jit.TracerWarning")
+def test_what_cannot_be_served_says_why(model: Any, loss: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        from_model(model, (X, Y), loss)
+
+
+def test_a_problem_in_a_file_that_prints_and_one_that_exits(landscape: Callable[..., Result]) -> None:
+    Path("talking.py").write_text(
+        "from torch import nn, ones\nfrom landscape import Problem\nprint('hello')\n"
+        "P = Problem.from_model(nn.Linear(2, 1), (ones(4, 2), ones(4, 1)), 'mse')\n"
+    )
+    torch.save(nn.Linear(2, 1).state_dict(), "a.pt")
+    for place in ("talking.py:P", str(Path("talking.py").resolve()) + ":P"):
+        result = landscape("walk", "--from", "a.pt", "--to", "a.pt", "--problem", place, "--force", "-o", "line.h5")
+        assert result.exit_code == 0, result.output
+        assert result.stdout == "line.h5\n"
+    Path("leaving.py").write_text("raise SystemExit(3)")
+    result = landscape("walk", "--from", "a.pt", "--to", "a.pt", "--problem", "leaving:P")
+    assert result.exit_code == 1
+    assert "cannot load problem 'leaving:P': SystemExit: 3" in result.stderr
+    assert "missing.py does not exist" in landscape("train", "missing.py:P").stderr
+
+
+def test_training_keeps_to_its_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random numbers of layers depend on the backend: what a measurement finds must not decide."""
+
+    def dropping() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3))
+
+    def measured(*arguments: Any) -> Any:
+        raise AssertionError("training measures nothing")
+
+    monkeypatch.setattr("landscape.backends._seconds", measured)
+    training = Training(batches=4, batch_size=32)
+    problem = from_model(dropping, (X, Y), "cross_entropy")
+    plain = train(problem, training, tmp_path / "a", seeds=[0, 1])
+    assert plain.document["computation"]["backend"] == "stacked"
+    loop = train(problem, training, tmp_path / "b", seeds=[0, 1], backend="loop")
+    assert loop.document["computation"]["backend"] == "loop"
+    for step in (tmp_path / "b").glob("step-*4.safetensors"):
+        step.unlink()
+    with pytest.raises(Mismatch, match='backend is "loop" there and "stacked" here'):
+        train(problem, training, tmp_path / "b", seeds=[0, 1], backend="stacked")
+    train(problem, training, tmp_path / "b", seeds=[0, 1])

@@ -168,8 +168,6 @@ class Program:
 
         Raises `Unsupported` for a forward that cannot be traced.
         """
-        # A copy: a forward that changes a buffer would leave what stands for a tensor in it.
-        module = copy.deepcopy(module)
         names = _Names(module)
         in_order = list(leaves(module))
         known = [_build(layer) for _, layer in in_order]
@@ -488,7 +486,8 @@ def _traced(module: nn.Module, names: _Names) -> Program:
     root.training = training
     try:
         with _factories_traced(tracer):
-            graph = tracer.trace(root)
+            # A copy: a forward that changes a buffer leaves what stands for a tensor in it.
+            graph = tracer.trace(copy.deepcopy(root))
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise Unsupported(

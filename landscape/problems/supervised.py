@@ -163,7 +163,9 @@ class Supervised(Problem):
 
     def landmark(self, name: str) -> Stack:
         """Raises `Unsupported`: there is none."""
-        raise Unsupported(f"problem '{self.name}' has no landmark '{name}': give a run or a checkpoint file")
+        raise Unsupported(
+            f"problem '{self.name}' has no known solutions, so no '{name}': give a run or a checkpoint file"
+        )
 
     def describe_landmark(self, name: str) -> str:
         """Its name."""
