@@ -228,7 +228,7 @@ def test_all_verbs(landscape: Callable[..., Result], trained: Run) -> None:
     assert (curves.loss[:: 3 + 1] == curves.loss[:: 3 + 1, :1]).all()  # from each seed to itself
     run("sweep", "digits", "--grid", "width=4,8", "--seeds", "0:2", "--batches", "3", "-o", "grid")
     told = run("analyse", "success", "grid")
-    assert "most frequent digit: boards" in told
+    assert "most frequent digit: images" in told
     assert "0 of 2" in told
     refused = landscape("verify", "digits").stderr.splitlines()[-1]
     assert refused == "Error: problem 'digits' has no landmark 'presolve': give a run or a checkpoint file"
