@@ -486,8 +486,12 @@ def _traced(module: nn.Module, names: _Names) -> Program:
     root.training = training
     try:
         with _factories_traced(tracer):
-            # A copy: a forward that changes a buffer leaves what stands for a tensor in it.
-            graph = tracer.trace(copy.deepcopy(root))
+            # A copy: a forward that changes a buffer leaves what stands for a tensor in it. Constants are kept there.
+            traced = copy.deepcopy(root)
+            graph = tracer.trace(traced)
+        for name, value in vars(traced).items():
+            if name.startswith("_tensor_constant"):
+                setattr(root, name, value)
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise Unsupported(
