@@ -9,7 +9,7 @@ import numpy as np
 
 from landscape.analysis.barriers import barriers
 from landscape.bends import Bending, bend_files, connect_route
-from landscape.cli.options import chosen_problem, config_file, evaluating, output, problem_choice, setting_of
+from landscape.cli.options import chosen_problem, config_file, evaluating, output, pairs, problem_choice, setting_of
 from landscape.cli.report import Progress, remark, remark_unfinished
 from landscape.curves import Curves
 from landscape.errors import LandscapeError
@@ -49,13 +49,7 @@ _DEFAULT = Bending()
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=_DEFAULT.seed, help="Seed of these points.")
 @click.option("--points", type=click.IntRange(2, 1_000_001), default=51, help="Points at which a curve is evaluated.")
-@click.option(
-    "--pairs",
-    "pairing",
-    type=click.Choice(["matched", "all"]),
-    default="matched",
-    help="Member by member (a single one goes with all), or each with each.",
-)
+@pairs
 @click.option(
     "--filter-order",
     "orders",

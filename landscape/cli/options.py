@@ -206,6 +206,26 @@ def computing(command: Command) -> Command:
     )(command)
 
 
+def backend_option(auto: str) -> Callable[[Command], Command]:
+    """`--backend`, None for auto, of which `auto` says what it stands for."""
+    return click.option(
+        "--backend",
+        type=click.Choice(["auto", "stacked", "vmap", "loop"]),
+        default="auto",
+        callback=lambda ctx, param, name: None if name == "auto" else name,
+        help=f"All networks at once, layer by layer; by torch.vmap; or one by one. {auto}",
+    )
+
+
+pairs = click.option(
+    "--pairs",
+    "pairing",
+    type=click.Choice(["matched", "all"]),
+    default="matched",
+    help="Member by member (a single one goes with all), or each with each.",
+)
+
+
 def evaluating(command: Command) -> Command:
     """What a `Setting` is made of, for `setting_of`: samples, device and precision, BatchNorm's policy, backend."""
     options = (
@@ -215,13 +235,7 @@ def evaluating(command: Command) -> Command:
             help="What BatchNorm normalises by at a point: statistics estimated there anew on training data, those of "
             "the ends interpolated, or those of the first place everywhere. [default: recalibrate]",
         ),
-        click.option(
-            "--backend",
-            type=click.Choice(["auto", "stacked", "vmap", "loop"]),
-            default="auto",
-            help="All networks at once, layer by layer; by torch.vmap; or one by one. auto is what the problem finds "
-            "fastest.",
-        ),
+        backend_option("auto is what the problem finds fastest."),
         click.option(
             "--autocast",
             type=click.Choice(["bfloat16", "float16"]),
@@ -240,9 +254,8 @@ def setting_of(values: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     types = {key: values[key] and getattr(torch, values[key]) for key in ("dtype", "autocast")}
-    backend = None if values["backend"] == "auto" else values["backend"]
-    kept = {key: values[key] for key in ("device", "sample_seed", "batchnorm")}
-    return {**kept, **types, "samples": values["boards"], "backend": backend}
+    kept = {key: values[key] for key in ("device", "sample_seed", "batchnorm", "backend")}
+    return {**kept, **types, "samples": values["boards"]}
 
 
 def device(ctx: click.Context, param: click.Parameter, name: str) -> str:

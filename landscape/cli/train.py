@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from landscape.cli.options import BLOCKS, SEEDS, Command, ProblemGroup, computing, config_file, output
+from landscape.cli.options import BLOCKS, SEEDS, Command, ProblemGroup, backend_option, computing, config_file, output
 from landscape.cli.report import Progress, remark, remark_unfinished
+from landscape.engine.stacked import Backend
 from landscape.errors import LandscapeError
 from landscape.intervals import Proportion
 from landscape.problem import Problem
@@ -79,12 +80,7 @@ def training_options(*, saved: str) -> Callable[[Command], Command]:
 
 @click.command()
 @training_options(saved="0, 1-2-5 per decade, and the last")
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "stacked", "vmap", "loop"]),
-    default="auto",
-    help="All networks at once, by torch.vmap, or one by one; auto is the first that can train the network.",
-)
+@backend_option("auto is the first that can train the network.")
 @click.option(
     "--log",
     "logs",
@@ -101,7 +97,7 @@ def _verb(
     data_seeds: tuple[int, ...] | None,
     resume_every: float,
     logs: tuple[str, ...],
-    backend: str,
+    backend: Backend | None,
     device: str,
     output: Path | None,
     force: bool,
@@ -122,7 +118,7 @@ def _verb(
             device=device,
             resume_every=resume_every,
             logs=logs,
-            backend=None if backend == "auto" else backend,  # type: ignore[arg-type]
+            backend=backend,
             force=force,
             on_progress=steps,
         )

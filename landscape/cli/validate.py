@@ -7,8 +7,9 @@ from typing import Any
 import click
 import torch
 
-from landscape.cli.options import config_file, device, json_flag
+from landscape.cli.options import backend_option, config_file, device, json_flag
 from landscape.cli.report import table
+from landscape.engine.stacked import Backend
 from landscape.errors import LandscapeError
 from landscape.files import json_text
 from landscape.setting import Setting
@@ -35,16 +36,11 @@ _DTYPES = {"float32": (torch.float32,), "float64": (torch.float64,), "both": (to
     help="Where to compute.",
 )
 @click.option("--dtype", type=click.Choice(list(_DTYPES)), default="both", help="Precision.")
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "stacked", "vmap", "loop"]),
-    default="auto",
-    help="How networks are evaluated; auto: as each problem would be.",
-)
+@backend_option("auto is what each problem finds fastest.")
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Only this check; repeatable.")
 @json_flag
 @config_file
-def command(device: str, dtype: str, backend: str, names: tuple[str, ...], print_json: bool) -> None:
+def command(device: str, dtype: str, backend: Backend | None, names: tuple[str, ...], print_json: bool) -> None:
     """Is my plot right?
 
     Walks, gradients and Hessians of networks whose losses are known in closed form, computed as every walk is, on this
@@ -57,14 +53,16 @@ def command(device: str, dtype: str, backend: str, names: tuple[str, ...], print
         finding
         for each in _DTYPES[dtype]
         for finding in validate(
-            Setting(device=device, dtype=each, backend=None if backend == "auto" else backend),  # type: ignore[arg-type]
+            Setting(device=device, dtype=each, backend=backend),
             chosen,
         )
     ]
     if print_json:
         click.echo(json_text([_as_json(finding) for finding in findings]))
     else:
-        click.echo(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, backend {backend}")
+        click.echo(
+            f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, backend {backend or 'auto'}"
+        )
         header = ["check", "type", "expected", "measured", "error", "tolerance", "", "what is known"]
         click.echo(table(header, [_row(finding) for finding in findings]))
     if wrong := [finding for finding in findings if not finding.ok]:

@@ -12,6 +12,7 @@ from landscape.cli.options import (
     config_file,
     evaluating,
     output,
+    pairs,
     problem_choice,
     setting_of,
 )
@@ -58,13 +59,7 @@ __all__ = ["command"]
 )
 @click.option("--points", type=click.IntRange(2, 1_000_001), default=51, help="Points of a line.")
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
-@click.option(
-    "--pairs",
-    "pairing",
-    type=click.Choice(["matched", "all"]),
-    default="matched",
-    help="Member by member (a single one goes with all), or each with each.",
-)
+@pairs
 @click.option(
     "--filter-order",
     "orders",

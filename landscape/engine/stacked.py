@@ -219,6 +219,7 @@ class Stacked:
         overwrite: bool = False,
         entered: Tensor | None = None,
     ) -> Iterator[tuple[str, Tensor]]:
+        """`trace`, for the check of the program itself, which must not depend on who watches the layers."""
         program = self._training_program if noise is not None else self._program
         assert program is not None
         each = Pass(stack, noise, statistics, overwrite)
@@ -341,7 +342,7 @@ class Stacked:
             else:
                 got = self._by_module(self.backend, stack, self.plain_data(few, stack.dtype))
         except Exception as error:  # whatever a network's own code may raise
-            return str(error).strip().splitlines()[0]
+            return str(error).strip().partition("\n")[0] or type(error).__name__
         if got.shape != wanted.shape:
             return f"the {self.backend} backend makes outputs of another shape than the plain module"
         scale = float(wanted.nan_to_num(0.0, 0.0, 0.0).abs().max()) if wanted.numel() else 0.0
