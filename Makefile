@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES = setup.cfg pyproject.toml constraints.txt
 RUN = $(BIN)/landscape
-STUDIES = $(filter-out analyses/one_step_m1.py, $(wildcard analyses/*.py))
+STUDIES = $(filter-out analyses/one_step_m1.py analyses/study.py, $(wildcard analyses/*.py))
 
 .PHONY: help demo test lint benchmark reference studies clean
 

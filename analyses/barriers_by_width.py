@@ -10,9 +10,9 @@ from scipy.sparse.csgraph import connected_components
 from landscape import Curves, figures
 from landscape.analysis.barriers import barriers
 from landscape.analysis.outcomes import truth_tables
-from landscape.cli.study import Study
 from landscape.figures.success import NAMES
-from landscape.places import run_members
+from landscape.problems.places import run_members
+from study import Study
 
 LOW = 0.01  # nats per cell; a barrier below is none
 

@@ -5,8 +5,8 @@ one.
 """
 
 from landscape import figures
-from landscape.cli.study import Study
 from landscape.figures.success import BANDS, NAMES, RATES, success_series
+from study import Study
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from landscape import figures
 from landscape.analysis.barriers import barriers
-from landscape.cli.study import Study
-from landscape.intervals import bootstrap_pairs
-from landscape.problem import create
+from landscape.core.intervals import bootstrap_pairs
+from landscape.problems.base import create
+from study import Study
 
 ORDERS = {"stored": "as stored", "matched": "hidden units matched"}
 

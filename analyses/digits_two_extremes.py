@@ -8,10 +8,10 @@ import numpy as np
 
 from landscape import figures
 from landscape.analysis.barriers import barriers
-from landscape.cli.study import Study
-from landscape.intervals import bootstrap
-from landscape.places import run_members
-from landscape.problem import create
+from landscape.core.intervals import bootstrap
+from landscape.problems.base import create
+from landscape.problems.places import run_members
+from study import Study
 
 RUNS = {
     "small": ({"labels": ["true"]}, {"batch_size": 16}),

@@ -12,10 +12,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from landscape import Curves, figures
-from landscape.cli.study import Study
+from landscape.core.intervals import bootstrap
 from landscape.figures.pages import INK, STYLE, WIDTH, sheet
-from landscape.intervals import bootstrap
-from landscape.places import run_members
+from landscape.problems.places import run_members
+from study import Study
 
 PLACES = np.linspace(0, 1, 201)  # shares of a way's length
 SHOWN = 14  # checkpoints whose function is drawn

@@ -4,8 +4,8 @@ With two steps, either block starts presolved or at random; presolved blocks tra
 """
 
 from landscape import figures
-from landscape.cli.study import Study
 from landscape.figures.success import BANDS, RATES, success_series
+from study import Study
 
 BLOCKS, NAMES = ((), (0,), (1,), (0, 1)), ("none", "first", "second", "both")
 FROZEN = ((0,), (1,))  # of none there is nothing to freeze, of both nothing to train

@@ -8,8 +8,8 @@ import numpy as np
 
 from landscape import figures
 from landscape.analysis.crossed import crossed_shares
-from landscape.cli.study import Study
-from landscape.places import run_members
+from landscape.problems.places import run_members
+from study import Study
 
 PARTS = {"rows": "initial point", "columns": "data", "combination": "their combination"}
 

@@ -14,11 +14,11 @@ from landscape.analysis.barriers import barriers, lowest_order
 from landscape.analysis.clusters import clusters
 from landscape.analysis.outcomes import outcomes
 from landscape.cli.report import Progress
-from landscape.files import write_json
-from landscape.intervals import Proportion
+from landscape.core.files import write_json
+from landscape.core.intervals import Proportion
+from landscape.evaluation.walk import walk_between
 from landscape.problems.life import Life
-from landscape.train import train
-from landscape.walk import walk_between
+from landscape.training.train import train
 
 ROOT = Path(__file__).parent.parent
 RULES = ("B3/S23V", "B3/S23")

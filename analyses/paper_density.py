@@ -5,8 +5,8 @@ so is the test: density changes nothing but the weights of the patterns, and eve
 """
 
 from landscape import figures
-from landscape.cli.study import Study
 from landscape.figures.success import NAMES, success_series
+from study import Study
 
 DENSITIES = (0.1, 0.2, 0.3, 0.38, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9)
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from landscape import Stack, figures
 from landscape.analysis.success import success
-from landscape.cli.study import Study
-from landscape.params import concatenate
-from landscape.store import Run
-from landscape.train import Training
+from landscape.engine.stack import concatenate
+from landscape.store.checkpoints import Run
+from landscape.training.train import Training
+from study import Study
 
 FLIPS = (0, 1, 2, 3, 4, 6, 8, 12)
 

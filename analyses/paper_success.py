@@ -6,8 +6,8 @@ or 1,000 boards of 5 x 5 (more) are this project's choice.
 """
 
 from landscape import figures
-from landscape.cli.study import Study
 from landscape.figures.success import NAMES, success_series
+from study import Study
 
 PAPER = {"rule": "B3/S23", "architecture": "paper", "activation": "relu", "sigmoid": True}
 

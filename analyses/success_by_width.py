@@ -5,8 +5,8 @@ intervals, with the rate of cells, and with what answering that all is dead woul
 """
 
 from landscape import figures
-from landscape.cli.study import Study
 from landscape.figures.success import BANDS, NAMES, RATES, success_series
+from study import Study
 
 STEPS = (1, 2, 3)
 FULL = {"grid": {"steps": STEPS, "d_factor": (1.0, 1.5, 2.0), "m_factor": (1, 5, 10, 20, 30, 40)}, "seeds": range(20)}

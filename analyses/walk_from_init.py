@@ -8,8 +8,8 @@ import numpy as np
 
 from landscape import figures
 from landscape.analysis.barriers import barriers
-from landscape.cli.study import Study
-from landscape.intervals import Proportion
+from landscape.core.intervals import Proportion
+from study import Study
 
 CASES = ((1, 1), (1, 4), (2, 10))
 

@@ -7,7 +7,7 @@ width.
 
 from landscape import figures
 from landscape.analysis.barriers import barriers
-from landscape.cli.study import Study
+from study import Study
 
 CASES = ((1, 1), (1, 5), (2, 1), (2, 5))
 FULL = {"data": "batches", "batches": 10_000, "batch_size": 128, "lr": 1e-3}

@@ -28,12 +28,12 @@ import torch.nn.functional as F
 from loss_landscapes.metrics import Loss
 from torch import Tensor, nn
 
-from landscape.allocator import keep_freed_memory
-from landscape.evaluation import Points
-from landscape.objective import Objective
-from landscape.params import Stack, concatenate, template_of
-from landscape.paths import Line
+from landscape.engine.memory import keep_freed_memory
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack, concatenate, template_of
+from landscape.evaluation.evaluate import Points
 from landscape.problems.model import from_model
+from landscape.space.family import Line
 
 POINTS, SAMPLES, FEATURES, CLASSES, BATCH = 51, 1797, 64, 10, 128
 

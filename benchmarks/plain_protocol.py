@@ -19,15 +19,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from landscape.curves import Source
-from landscape.objective import Objective
-from landscape.params import Stack
-from landscape.paths import grid
+from landscape.core.provenance import Source
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
+from landscape.evaluation.routes import Connection, connect
+from landscape.evaluation.walk import walk
 from landscape.problems.life import Life, boards
-from landscape.routes import Connection, connect
-from landscape.store import Checkpoint
-from landscape.train import Training, train
-from landscape.walk import walk
+from landscape.space.family import grid
+from landscape.store.checkpoints import Checkpoint
+from landscape.training.train import Training, train
 
 POINTS, BATCHES, BATCH, SIDE = 51, 1000, 128, 10
 KERNEL = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])[None, None]

@@ -1,54 +1,55 @@
 """What separates the solutions that training finds: walks, barriers and clusters of minima, many networks at once.
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
-Functions that share their module's name are imported from it: `from landscape.walk import walk`.
+Functions that share their module's name are imported from it: `from landscape.evaluation.walk import walk`.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from landscape.bends import Bending as Bending
-    from landscape.bends import bend as bend
-    from landscape.curves import Curves as Curves
-    from landscape.curves import Source as Source
-    from landscape.errors import LandscapeError as LandscapeError
-    from landscape.objective import Objective as Objective
-    from landscape.params import Stack as Stack
-    from landscape.paths import Bezier as Bezier
-    from landscape.paths import Line as Line
-    from landscape.paths import Polyline as Polyline
-    from landscape.paths import grid as grid
-    from landscape.planes import Plane as Plane
-    from landscape.problem import Problem as Problem
-    from landscape.problem import create as create
-    from landscape.problem import verify as verify
-    from landscape.routes import Connection as Connection
-    from landscape.routes import Route as Route
-    from landscape.routes import connect as connect
-    from landscape.setting import Setting as Setting
-    from landscape.store import Checkpoint as Checkpoint
-    from landscape.store import Run as Run
-    from landscape.store import load as load
-    from landscape.surfaces import Surface as Surface
-    from landscape.train import Training as Training
-    from landscape.walk import walk_to_file as walk_to_file
+    from landscape.core.errors import LandscapeError as LandscapeError
+    from landscape.core.provenance import Source as Source
+    from landscape.engine.objective import Objective as Objective
+    from landscape.engine.stack import Stack as Stack
+    from landscape.evaluation.connect import Bending as Bending
+    from landscape.evaluation.connect import bend as bend
+    from landscape.evaluation.routes import Connection as Connection
+    from landscape.evaluation.routes import Route as Route
+    from landscape.evaluation.routes import connect as connect
+    from landscape.evaluation.walk import walk_to_file as walk_to_file
+    from landscape.problems.base import Problem as Problem
+    from landscape.problems.base import create as create
+    from landscape.problems.base import verify as verify
+    from landscape.problems.setting import Setting as Setting
+    from landscape.space.family import Bezier as Bezier
+    from landscape.space.family import Line as Line
+    from landscape.space.family import Polyline as Polyline
+    from landscape.space.family import grid as grid
+    from landscape.space.planes import Plane as Plane
+    from landscape.store.checkpoints import Checkpoint as Checkpoint
+    from landscape.store.checkpoints import Run as Run
+    from landscape.store.checkpoints import load as load
+    from landscape.store.curves import Curves as Curves
+    from landscape.store.surfaces import Surface as Surface
+    from landscape.training.train import Training as Training
 
 _HOMES = {
-    "bends": ("Bending", "bend"),
-    "curves": ("Curves", "Source"),
-    "errors": ("LandscapeError",),
-    "objective": ("Objective",),
-    "params": ("Stack",),
-    "paths": ("Bezier", "Line", "Polyline", "grid"),
-    "planes": ("Plane",),
-    "problem": ("Problem", "create", "verify"),
-    "routes": ("Connection", "Route", "connect"),
-    "setting": ("Setting",),
-    "store": ("Checkpoint", "Run", "load"),
-    "surfaces": ("Surface",),
-    "train": ("Training",),
-    "walk": ("walk_to_file",),
+    "evaluation.connect": ("Bending", "bend"),
+    "core.provenance": ("Source",),
+    "store.curves": ("Curves",),
+    "core.errors": ("LandscapeError",),
+    "engine.objective": ("Objective",),
+    "engine.stack": ("Stack",),
+    "space.family": ("Bezier", "Line", "Polyline", "grid"),
+    "space.planes": ("Plane",),
+    "problems.base": ("Problem", "create", "verify"),
+    "evaluation.routes": ("Connection", "Route", "connect"),
+    "problems.setting": ("Setting",),
+    "store.checkpoints": ("Checkpoint", "Run", "load"),
+    "store.surfaces": ("Surface",),
+    "training.train": ("Training",),
+    "evaluation.walk": ("walk_to_file",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

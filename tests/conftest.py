@@ -20,12 +20,12 @@ from click.testing import CliRunner, Result
 from torch import Tensor, nn
 
 from landscape.cli import main
-from landscape.data import Batch
+from landscape.engine.data import Batch
+from landscape.engine.objective import Metric, Objective
 from landscape.engine.stacked import Stacked, features_first
-from landscape.objective import Metric, Objective
 from landscape.problems.life import Life
-from landscape.store import Run
-from landscape.train import Training, train
+from landscape.store.checkpoints import Run
+from landscape.training.train import Training, train
 
 hypothesis.settings.register_profile(
     "repeatable",

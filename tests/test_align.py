@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landscape import align
-from landscape.errors import LandscapeError
-from landscape.initialisation import initialise
-from landscape.params import Stack
+from landscape.core.errors import LandscapeError
+from landscape.engine.stack import Stack
+from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
+from landscape.space import symmetry as align
 
 PROBLEMS = {m: Life(m_factor=m) for m in (1, 2, 4)}
 

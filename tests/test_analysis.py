@@ -15,21 +15,22 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import binomtest
 from torch import nn
 
-from landscape import align
 from landscape.analysis.barriers import barriers, lowest_order
 from landscape.analysis.clusters import adjusted_rand, clusters
 from landscape.analysis.curvature import curvature, hessians
 from landscape.analysis.outcomes import dead_units, outcomes
-from landscape.curves import Curves, Source
-from landscape.errors import LandscapeError, Unsupported
-from landscape.initialisation import initialise
-from landscape.intervals import Proportion, bootstrap, bootstrap_pairs
-from landscape.objective import Objective
-from landscape.params import Stack
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.core.intervals import Proportion, bootstrap, bootstrap_pairs
+from landscape.core.provenance import Source
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
+from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.problems.life.patterns import answers
 from landscape.problems.life.rules import Rule
-from landscape.store import Run
+from landscape.space import symmetry as align
+from landscape.store.checkpoints import Run
+from landscape.store.curves import Curves
 
 QUARTERS = np.linspace(0, 1, 5)
 NAN = float("nan")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from landscape.chunks import Chunk
 from landscape.engine.chain import Chain
+from landscape.engine.memory import Chunk
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked
-from landscape.objective import Objective
-from landscape.params import Stack
 from landscape.problems.life import Life
 
 

@@ -18,8 +18,8 @@ from click.testing import Result
 
 from landscape.cli import main
 from landscape.cli.commands import _VERBS
-from landscape.curves import Curves
-from landscape.store import Run, read_tensors, write_tensors
+from landscape.store.checkpoints import Run, read_tensors, write_tensors
+from landscape.store.curves import Curves
 
 Program = Callable[..., Result]
 

@@ -12,18 +12,19 @@ import torch
 from click.testing import Result
 from torch import Tensor, nn
 
-from landscape import bends as bending_module
 from landscape.analysis.barriers import barriers
-from landscape.bends import Bending, bend, connect_route
-from landscape.curves import Curves, Source
-from landscape.errors import LandscapeError, Mismatch
-from landscape.objective import Objective
-from landscape.params import Stack
-from landscape.paths import Line, grid
+from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.provenance import Source
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
+from landscape.evaluation import connect as bending_module
+from landscape.evaluation.connect import Bending, bend, connect_route
+from landscape.evaluation.routes import Connection, Route, connect
+from landscape.evaluation.walk import walk
 from landscape.problems.life import Life
-from landscape.routes import Connection, Route, connect
-from landscape.store import Checkpoint, load, write_tensors
-from landscape.walk import walk
+from landscape.space.family import Line, grid
+from landscape.store.checkpoints import Checkpoint, load, write_tensors
+from landscape.store.curves import Curves
 
 RUN = Path(__file__).parents[1] / "checkpoints" / "one-step-m1-B3S23V"
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from torch import Tensor, nn
 
-from landscape.criteria import Criterion
-from landscape.errors import LandscapeError, Mismatch, Unsupported
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.engine.losses import Criterion
 
 
 def classes(*space: int, samples: int = 7) -> tuple[Tensor, Tensor]:

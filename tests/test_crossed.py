@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from landscape.analysis.crossed import Shares, crossed_shares
-from landscape.errors import LandscapeError
+from landscape.core.errors import LandscapeError
 
 tables = hnp.arrays(
     float,

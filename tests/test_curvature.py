@@ -19,12 +19,13 @@ from landscape.analysis.curvature import curvature, hessians, hvp
 from landscape.analysis.line_curvature import line_curvature
 from landscape.analysis.spectrum import Which, eigenpairs, negative_count
 from landscape.analysis.trace import trace
-from landscape.curves import Curves, Source
+from landscape.core.errors import LandscapeError
+from landscape.core.provenance import Source
+from landscape.engine.objective import Batch, Chunk, Metric, Objective
+from landscape.engine.stack import Stack, lerp
 from landscape.engine.stacked import Stacked, features_first
-from landscape.errors import LandscapeError
-from landscape.objective import Batch, Chunk, Metric, Objective
-from landscape.params import Stack, lerp
-from landscape.store import Run
+from landscape.store.checkpoints import Run
+from landscape.store.curves import Curves
 
 Program = Callable[..., Result]
 

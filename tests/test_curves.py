@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from landscape.curves import Curves, Source, join
-from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.core.provenance import Source
+from landscape.store.curves import Curves, join
 
 NUMBERS = st.floats(width=64, allow_nan=True, allow_infinity=True)
 #: HDF5's strings hold no NUL, and UTF-8 no lone surrogates.
@@ -175,7 +176,7 @@ def test_a_changed_number_is_damage(tmp_path: Path) -> None:
 
 def test_files_that_are_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
-        later.setattr("landscape.curves.SCHEMA", 2)
+        later.setattr("landscape.store.curves.SCHEMA", 2)
         make().write(tmp_path / "x.h5")
     with pytest.raises(Unsupported, match="has schema 2, this version reads 1: update landscape"):
         Curves.read(tmp_path / "x.h5")

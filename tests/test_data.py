@@ -11,13 +11,13 @@ from hypothesis import given
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from landscape.chunks import Chunk
-from landscape.data import Batch, Stream
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
+from landscape.engine.data import Batch, Stream
+from landscape.engine.memory import Chunk
+from landscape.engine.objective import Metric, Objective
+from landscape.engine.stack import Stack
 from landscape.engine.stacked import features_first
-from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
-from landscape.initialisation import initialise
-from landscape.objective import Metric, Objective
-from landscape.params import Stack
+from landscape.problems.initialisation import initialise
 
 
 def numbers(count: int) -> tuple[Tensor, Tensor]:

@@ -13,18 +13,18 @@ import torch
 from click.testing import Result
 from torch import Tensor, nn
 
-from landscape import align
-from landscape.curves import Curves
-from landscape.errors import LandscapeError, Mismatch
-from landscape.initialisation import initialise
-from landscape.params import Stack
-from landscape.places import run_members
-from landscape.problem import create
+from landscape.core.errors import LandscapeError, Mismatch
+from landscape.engine.stack import Stack
+from landscape.evaluation.walk import walk_between
 from landscape.problems import digits
+from landscape.problems.base import create
 from landscape.problems.digits import TEST, TRAIN, Digits
-from landscape.store import Run
-from landscape.train import Training, train
-from landscape.walk import walk_between
+from landscape.problems.initialisation import initialise
+from landscape.problems.places import run_members
+from landscape.space import symmetry as align
+from landscape.store.checkpoints import Run
+from landscape.store.curves import Curves
+from landscape.training.train import Training, train
 
 KINDS = ({"architecture": "mlp", "depth": 1}, {"architecture": "mlp", "depth": 3}, {"architecture": "cnn"})
 

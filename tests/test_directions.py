@@ -9,10 +9,10 @@ import torch
 from scipy import stats
 from torch import nn
 
-from landscape import philox
-from landscape.directions import random_directions
-from landscape.errors import LandscapeError, Mismatch, Unsupported
-from landscape.params import Stack, template_of
+from landscape.core import philox
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.engine.stack import Stack, template_of
+from landscape.space.directions import random_directions
 
 NORMALISE = ("filter", "layer", "none")
 

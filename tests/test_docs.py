@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from landscape.curves import Curves
+from landscape.store.curves import Curves
 
 pytest.importorskip("sklearn")
 DOCS = Path(__file__).parent.parent / "docs"

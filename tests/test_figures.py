@@ -23,12 +23,13 @@ from scipy.cluster import hierarchy
 
 from landscape import figures
 from landscape.analysis.barriers import barriers
-from landscape.curves import Curves, Source
-from landscape.errors import LandscapeError, Unsupported
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.core.intervals import Proportion
+from landscape.core.provenance import Source
 from landscape.figures.scales import floor_below, log_axis
-from landscape.intervals import Proportion
 from landscape.problems.life.patterns import PATTERNS, answers
 from landscape.problems.life.rules import Rule
+from landscape.store.curves import Curves
 
 BLUE, ORANGE = "#0072b2", "#e69f00"
 

@@ -22,13 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
-from landscape.formats import leading, model_weights, read_state_dict, state_dict_of
-from landscape.imports import import_run
-from landscape.objective import Objective
-from landscape.params import Stack
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
+from landscape.problems.importing import import_run
 from landscape.problems.life import Life
-from landscape.store import Run, fitted, load
+from landscape.store.checkpoints import Run, fitted, load
+from landscape.store.formats import leading, model_weights, read_state_dict, state_dict_of
 
 Program = Callable[..., Result]
 Tensors = dict[str, Tensor]

@@ -13,13 +13,13 @@ from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landscape import align
-from landscape.curves import Curves
-from landscape.errors import LandscapeError, Mismatch, Unsupported
-from landscape.initialisation import initialise
-from landscape.problem import Problem, verify
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.problems.base import Problem, verify
 from landscape.problems.functions import Functions
-from landscape.train import Training, train
+from landscape.problems.initialisation import initialise
+from landscape.space import symmetry as align
+from landscape.store.curves import Curves
+from landscape.training.train import Training, train
 
 FORMULAS: dict[str, Callable[[float], float]] = {
     "sine": lambda x: math.sin(2 * math.pi * x),

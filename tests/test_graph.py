@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from networks import NETWORKS
 from torch import Tensor, nn
 
-from landscape.engine.graph import Program
+from landscape.core.errors import Mismatch, Unsupported
+from landscape.engine.program.graph import Program
+from landscape.engine.stack import Stack, template_of
 from landscape.engine.stacked import Stacked, Statistics
-from landscape.errors import Mismatch, Unsupported
-from landscape.params import Stack, template_of
 
 MEMBERS, SAMPLES = 3, 7
 

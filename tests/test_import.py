@@ -18,13 +18,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from landscape.curves import Curves
-from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
-from landscape.imports import import_run
-from landscape.params import fingerprint
-from landscape.problem import Renaming
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.engine.stack import fingerprint
+from landscape.problems.base import Renaming
+from landscape.problems.importing import import_run
 from landscape.problems.life import Life
-from landscape.store import Run, load
+from landscape.store.checkpoints import Run, load
+from landscape.store.curves import Curves
 
 Program = Callable[..., Result]
 Tensors = dict[str, Tensor]

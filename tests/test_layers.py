@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from test_graph import derivatives, noise, numbers, referee, stack_of
 from torch import Tensor, nn
 
+from landscape.core.errors import Mismatch
+from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked
-from landscape.errors import Mismatch
-from landscape.params import Stack
 
 MEMBERS = 3
 

@@ -15,10 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from landscape import align
-from landscape.errors import LandscapeError, Unsupported
-from landscape.initialisation import initialise
-from landscape.params import Stack
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.engine.stack import Stack
+from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life, network
 from landscape.problems.life.boards import (
     PackedBoards,
@@ -31,6 +30,7 @@ from landscape.problems.life.boards import (
 )
 from landscape.problems.life.patterns import PATTERNS, answers, multiplicities, probabilities
 from landscape.problems.life.rules import Rule
+from landscape.space import symmetry as align
 
 CONWAY, STUDY = Rule.parse("B3/S23"), Rule.parse("B3/S23V")
 
@@ -303,7 +303,7 @@ def test_memory_holds_boards_as_bits() -> None:
     """300,000 boards of 100 cells: 30 million bits and as many answers; as numbers they would take 240 MB."""
     program = """
 import dataclasses, resource, torch
-from landscape.chunks import Chunk
+from landscape.engine.memory import Chunk
 from landscape.problems.life import Life
 torch.set_num_threads(1)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

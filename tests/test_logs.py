@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from landscape.errors import Unsupported
-from landscape.logs import JsonLines, open_log
+from landscape.core.errors import Unsupported
 from landscape.problems.life import Life
-from landscape.train import Training, train
+from landscape.training.logs import JsonLines, open_log
+from landscape.training.train import Training, train
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def test_what_is_not_installed_is_named(
             raise ImportError(module)
         return real(module, package)
 
-    monkeypatch.setattr("landscape.logs.importlib.import_module", without)
+    monkeypatch.setattr("landscape.training.logs.importlib.import_module", without)
     result = landscape("train", "life", "--seeds", "0:2", "--batches", "2", "--log", name, "-o", "run")
     assert result.exit_code == 1
     assert f"pip install 'landscape[{name}]'" in result.stderr

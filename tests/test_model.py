@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import Problem
-from landscape.curves import Curves
-from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
-from landscape.problem import create, find
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
+from landscape.evaluation.walk import walk_between
+from landscape.problems.base import create, find
 from landscape.problems.model import Model, from_model
-from landscape.store import Run
-from landscape.train import Training, train
-from landscape.walk import walk_between
+from landscape.store.checkpoints import Run
+from landscape.store.curves import Curves
+from landscape.training.train import Training, train
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(150, 4, generator=GENERATOR)
@@ -344,7 +344,7 @@ def test_training_keeps_to_its_backend(tmp_path: Path, monkeypatch: pytest.Monke
     def measured(*arguments: Any) -> Any:
         raise AssertionError("training measures nothing")
 
-    monkeypatch.setattr("landscape.backends._seconds", measured)
+    monkeypatch.setattr("landscape.engine.backends._seconds", measured)
     training = Training(batches=4, batch_size=32)
     problem = from_model(dropping, (X, Y), "cross_entropy")
     plain = train(problem, training, tmp_path / "a", seeds=[0, 1])

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from landscape import philox
-from landscape.chunks import Chunk, choose_chunk
-from landscape.data import Batch, Data
-from landscape.errors import LandscapeError, Mismatch, Unverified
-from landscape.initialisation import initialise
-from landscape.objective import Objective
-from landscape.params import Stack
+from landscape.core import philox
+from landscape.core.errors import LandscapeError, Mismatch, Unverified
+from landscape.engine.data import Batch, Data
+from landscape.engine.memory import Chunk, choose_chunk
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
+from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.problems.life.boards import random_boards
 from landscape.problems.life.rules import Rule

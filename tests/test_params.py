@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from landscape.errors import Mismatch
-from landscape.params import Stack, concatenate, lerp, require_same_shapes, stack_state_dicts
+from landscape.core.errors import Mismatch
+from landscape.engine.stack import Stack, concatenate, lerp, require_same_shapes, stack_state_dicts
 
 ANY = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True)
 MODERATE = st.floats(-1e3, 1e3, width=32)

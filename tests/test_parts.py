@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from landscape.errors import Mismatch
-from landscape.params import Stack, aliases, template_of
-from landscape.parts import matching, split
+from landscape.core.errors import Mismatch
+from landscape.engine.stack import Stack, aliases, template_of
+from landscape.space.groups import matching, split
 
 
 class Branches(nn.Module):

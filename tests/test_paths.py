@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landscape.errors import LandscapeError, Mismatch
-from landscape.params import Stack
-from landscape.paths import Bezier, Line, PartialLine, Polyline, Ray, grid
+from landscape.core.errors import LandscapeError, Mismatch
+from landscape.engine.stack import Stack
+from landscape.space.family import Bezier, Line, PartialLine, Polyline, Ray, grid
 
 
 def stack(*rows: list[float]) -> Stack:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from landscape.philox import bernoulli_words, normal, philox4x32, uniform, words
+from landscape.core.philox import bernoulli_words, normal, philox4x32, uniform, words
 
 SEEDS = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=6)
 

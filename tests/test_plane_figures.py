@@ -18,11 +18,11 @@ from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from landscape import figures
-from landscape.errors import LandscapeError
+from landscape.core.errors import LandscapeError
+from landscape.core.provenance import Source
 from landscape.figures.planes import _Scale
 from landscape.figures.solids import _rise
-from landscape.hdf5 import Source
-from landscape.surfaces import Mark, Surface
+from landscape.store.surfaces import Mark, Surface
 
 X, Y = np.linspace(-2, 3, 41), np.linspace(-1, 2, 27)
 VALLEY = (X - 1) ** 2 + 4 * (Y[:, None] - 0.5) ** 2 + 0.01

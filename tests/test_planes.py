@@ -14,21 +14,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from landscape import planes, slices
-from landscape.chunks import Chunk
-from landscape.directions import random_directions
+from landscape.core.errors import LandscapeError, Mismatch, Unverified
+from landscape.core.provenance import Source
+from landscape.engine.memory import Chunk
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack, concatenate, stack_state_dicts
 from landscape.engine.stacked import Stacked
-from landscape.errors import LandscapeError, Mismatch, Unverified
-from landscape.hdf5 import Source
-from landscape.objective import Objective
-from landscape.params import Stack, concatenate, stack_state_dicts
-from landscape.planes import Plane
+from landscape.evaluation import slices
+from landscape.evaluation.slices import (
+    Evaluation,
+    Grid,
+    Label,
+    evaluate,
+    evaluate_to_file,
+    slice_along,
+    slice_at,
+    slice_through,
+)
 from landscape.problems.life import Life
-from landscape.setting import Setting
-from landscape.slices import Evaluation, Grid, Label, evaluate, evaluate_to_file, slice_along, slice_at, slice_through
-from landscape.store import Run
-from landscape.surfaces import Surface
-from landscape.train import Training, train
+from landscape.problems.setting import Setting
+from landscape.space import planes
+from landscape.space.directions import random_directions
+from landscape.space.planes import Plane
+from landscape.store.checkpoints import Run
+from landscape.store.surfaces import Surface
+from landscape.training.train import Training, train
 
 Program = Callable[..., Result]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from landscape.errors import LandscapeError, Unsupported
-from landscape.problem import verify
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.problems.base import verify
 from landscape.problems.life import Life, network, patterns
 from landscape.problems.life.presolved import DESIGNS, SPARES, default_design, presolved
 from landscape.problems.life.rules import Rule

@@ -9,11 +9,11 @@ import torch
 
 from landscape.analysis.barriers import barriers, lowest_order
 from landscape.analysis.outcomes import outcomes
-from landscape.curves import Curves
-from landscape.initialisation import initialise
-from landscape.paths import Line
-from landscape.problem import create
-from landscape.store import Run, load
+from landscape.problems.base import create
+from landscape.problems.initialisation import initialise
+from landscape.space.family import Line
+from landscape.store.checkpoints import Run, load
+from landscape.store.curves import Curves
 
 ROOT = Path(__file__).parent.parent
 RULES = ("B3S23V", "B3S23")

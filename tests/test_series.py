@@ -11,9 +11,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from landscape import figures
-from landscape.errors import LandscapeError, Unsupported
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.core.intervals import Proportion, bootstrap
 from landscape.figures import Series, series, series_figure, shares
-from landscape.intervals import Proportion, bootstrap
 
 X = np.array([1.0, 5.0, 10.0, 40.0])
 WORDS = {"xlabel": "width", "ylabel": "solved (%)"}

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from landscape.engine.products import fold, windows
+from landscape.core.errors import Mismatch, Unsupported
+from landscape.engine.program.products import fold, windows
+from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked, features_first, look_up
-from landscape.errors import Mismatch, Unsupported
-from landscape.initialisation import initialise
-from landscape.params import Stack
+from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life, network
 from landscape.problems.life.patterns import PATTERNS
 

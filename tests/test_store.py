@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
-from landscape.files import replacing
-from landscape.formats import read_state_dict
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.core.files import replacing
 from landscape.problems.life import Life
-from landscape.store import (
+from landscape.store.checkpoints import (
     Run,
     fitted,
     load,
@@ -29,8 +28,9 @@ from landscape.store import (
     unfinished,
     write_tensors,
 )
-from landscape.sweep import sweep
-from landscape.train import Training, train
+from landscape.store.formats import read_state_dict
+from landscape.training.sweep import sweep
+from landscape.training.train import Training, train
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -113,7 +113,7 @@ def test_nor_does_a_truncated_file(tmp_path: Path, run: Run) -> None:
 
 def test_another_schema_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
-        later.setattr("landscape.store.SCHEMA", 2)
+        later.setattr("landscape.store.checkpoints.SCHEMA", 2)
         write_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {})
     with pytest.raises(Unsupported, match="has schema 2, this version reads 1: update landscape"):
         read_tensors(tmp_path / "x.safetensors")

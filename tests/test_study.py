@@ -17,16 +17,16 @@ import torch
 from matplotlib.figure import Figure
 
 from landscape.analysis.success import as_csv
-from landscape.cli.study import Study
-from landscape.errors import Mismatch
-from landscape.initialisation import initialise
-from landscape.params import Stack
+from landscape.core.errors import Mismatch
+from landscape.engine.stack import Stack
+from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
-from landscape.store import Run
-from landscape.train import Training
+from landscape.store.checkpoints import Run
+from landscape.training.train import Training
+from study import Study
 
 ROOT = Path(__file__).parent.parent
-RECIPES = sorted((ROOT / "analyses").glob("*.py"))
+RECIPES = sorted(set((ROOT / "analyses").glob("*.py")) - {ROOT / "analyses" / "study.py"})
 CPU = "cpu"
 
 Parse = Callable[..., Study]

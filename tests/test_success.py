@@ -13,15 +13,15 @@ import torch
 from click.testing import Result
 
 from landscape.analysis.success import DEFINITIONS, Row, as_csv, as_document, success
-from landscape.errors import LandscapeError, Unsupported
-from landscape.initialisation import initialise
-from landscape.intervals import Proportion
-from landscape.params import Stack, concatenate
-from landscape.problem import Problem
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.core.intervals import Proportion
+from landscape.engine.stack import Stack, concatenate
+from landscape.problems.base import Problem
+from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.problems.life.boards import random_boards
 from landscape.problems.life.rules import Rule
-from landscape.train import Training, train
+from landscape.training.train import Training, train
 
 Program = Callable[..., Result]
 

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from landscape import figures
 from landscape.analysis.success import Row, Success, of_sweep
-from landscape.errors import LandscapeError
+from landscape.core.errors import LandscapeError
+from landscape.core.intervals import Proportion, bootstrap
 from landscape.figures.success import NAMES, RATES, success_series
-from landscape.intervals import Proportion, bootstrap
-from landscape.sweep import Sweep, sweep
+from landscape.training.sweep import Sweep, sweep
 
 Program = Callable[..., Result]
 

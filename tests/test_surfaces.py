@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from landscape.curves import Curves
-from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
-from landscape.hdf5 import Source, kind_of
-from landscape.surfaces import Mark, Surface, join
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.core.provenance import Source
+from landscape.store.curves import Curves
+from landscape.store.hdf5 import kind_of
+from landscape.store.surfaces import Mark, Surface, join
 
 NUMBERS = st.floats(width=64, allow_nan=True, allow_infinity=True)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
@@ -119,7 +120,7 @@ def test_files_that_are_something_else(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(Unsupported, match=r"is of the kind 'surface', not 'curves': give a file written by a walk"):
         Curves.read(tmp_path / "x.h5")
     with monkeypatch.context() as later:
-        later.setattr("landscape.surfaces.SCHEMA", 2)
+        later.setattr("landscape.store.surfaces.SCHEMA", 2)
         make().write(tmp_path / "x.h5")
     with pytest.raises(Unsupported, match="has schema 2, this version reads 1: update landscape"):
         Surface.read(tmp_path / "x.h5")

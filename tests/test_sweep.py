@@ -10,11 +10,11 @@ import pytest
 import torch
 from click.testing import Result
 
-from landscape.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.problems.life import Life
-from landscape.store import Run, load
-from landscape.sweep import Cell, Sweep, sweep
-from landscape.train import Training, train
+from landscape.store.checkpoints import Run, load
+from landscape.training.sweep import Cell, Sweep, sweep
+from landscape.training.train import Training, train
 
 GRID: dict[str, list[Any]] = {"m_factor": [1, 2], "lr": [0.01, 0.1]}
 NAMES = ["m_factor=1,lr=0.01", "m_factor=1,lr=0.1", "m_factor=2,lr=0.01", "m_factor=2,lr=0.1"]

@@ -13,16 +13,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from landscape import philox
-from landscape.errors import LandscapeError, Mismatch, Unsupported
-from landscape.initialisation import initialise
-from landscape.params import Stack
+from landscape.core import philox
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.engine.stack import Stack
+from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.problems.life.boards import PackedBoards, random_boards
 from landscape.problems.life.patterns import PATTERNS, answers, probabilities
 from landscape.problems.life.rules import Rule
-from landscape.store import Run, load
-from landscape.train import Training, save_steps, train
+from landscape.store.checkpoints import Run, load
+from landscape.training.train import Training, save_steps, train
 
 SEEDS = [3, 0, 2**40, 17, 8]
 TWO_STEPS = Life(steps=2, board="5x5")
@@ -105,7 +105,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
 import torch
 from pathlib import Path
 from landscape.problems.life import Life
-from landscape.train import Training, train
+from landscape.training.train import Training, train
 torch.set_num_threads({torch.get_num_threads()})
 print("ready", flush=True)
 tell = lambda done, total: print(done, flush=True)

@@ -12,14 +12,14 @@ import torch
 from click.testing import Result
 from torch import Tensor
 
-from landscape import params
-from landscape.data import Batch, Stream
+from landscape.analysis.validation import CHECKS, Check, validate
+from landscape.engine import stack as params
+from landscape.engine.data import Batch, Stream
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend, Stacked
-from landscape.objective import Objective
-from landscape.params import Stack
+from landscape.problems.setting import Setting
 from landscape.problems.supervised import Samples
-from landscape.setting import Setting
-from landscape.validation import CHECKS, Check, validate
 
 DTYPES = (torch.float32, torch.float64)
 Spoil = Callable[[pytest.MonkeyPatch], None]
@@ -51,7 +51,7 @@ def test_it_holds_on_a_gpu(check: Check, dtype: torch.dtype) -> None:
 
 
 def other_lerp(monkeypatch: pytest.MonkeyPatch, lerp: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
-    monkeypatch.setattr("landscape.paths.lerp_rows", lerp)
+    monkeypatch.setattr("landscape.space.family.lerp_rows", lerp)
 
 
 def bent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +247,7 @@ def test_every_check_is_put_to_the_test() -> None:
 def test_it_fails_where_the_engine_is_wrong(name: str, spoil: Spoil, monkeypatch: pytest.MonkeyPatch) -> None:
     # In float32, whose tolerance hides more. The numbers alone must tell: the walk's own look at the ends, which would
     # find some of it, is left out.
-    monkeypatch.setattr("landscape.walk._check_ends", lambda *arguments: None)
+    monkeypatch.setattr("landscape.evaluation.walk._check_ends", lambda *arguments: None)
     spoil(monkeypatch)
     (check,) = (check for check in CHECKS if check.name == name)
     (finding,) = validate(Setting(backend="stacked"), [check])

@@ -13,21 +13,22 @@ import torch
 from click.testing import Result
 from torch import nn
 
-from landscape import walk as walking
-from landscape.curves import Curves, Source
-from landscape.directions import random_directions
+from landscape.core.errors import LandscapeError, Mismatch, Unverified
+from landscape.core.files import write_json
+from landscape.core.provenance import Source
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked
-from landscape.errors import LandscapeError, Mismatch, Unverified
-from landscape.evaluation import Points
-from landscape.files import write_json
-from landscape.objective import Objective
-from landscape.params import Stack
-from landscape.paths import Line, grid
+from landscape.evaluation import walk as walking
+from landscape.evaluation.evaluate import Points
+from landscape.evaluation.routes import Connection, Route, connect, rays
+from landscape.evaluation.walk import walk, walk_to_file
 from landscape.problems.life import Life
 from landscape.problems.model import from_model
-from landscape.routes import Connection, Route, connect, rays
-from landscape.store import Checkpoint, Run
-from landscape.walk import walk, walk_to_file
+from landscape.space.directions import random_directions
+from landscape.space.family import Line, grid
+from landscape.store.checkpoints import Checkpoint, Run
+from landscape.store.curves import Curves
 
 
 def checkpoint(stack: Stack, name: str = "x") -> Checkpoint:

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.signal import find_peaks
 
-from landscape.curves import Curves, Source
-from landscape.errors import LandscapeError
-from landscape.intervals import FEWEST, bootstrap
+from landscape.core.errors import LandscapeError
+from landscape.core.intervals import FEWEST, bootstrap
+from landscape.core.provenance import Source
+from landscape.store.curves import Curves
 
 __all__ = ["DEFINITIONS", "Barriers", "barriers", "lowest_order"]
 

@@ -8,11 +8,11 @@ from jaxtyping import Float, Int
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from landscape import align
 from landscape.analysis.outcomes import truth_tables
-from landscape.errors import LandscapeError
-from landscape.params import Stack
-from landscape.problem import Problem
+from landscape.core.errors import LandscapeError
+from landscape.engine.stack import Stack
+from landscape.problems.base import Problem
+from landscape.space import symmetry as align
 
 __all__ = ["Clusters", "adjusted_rand", "clusters"]
 

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from landscape.errors import LandscapeError
-from landscape.intervals import CONFIDENCE
+from landscape.core.errors import LandscapeError
+from landscape.core.intervals import CONFIDENCE
 
 __all__ = ["Shares", "crossed_shares"]
 

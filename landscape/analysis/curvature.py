@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape.chunks import Chunk
-from landscape.data import Stream
-from landscape.errors import LandscapeError
-from landscape.objective import Objective
-from landscape.params import Stack
-from landscape.progress import Progress
+from landscape.core.errors import LandscapeError
+from landscape.core.unfinished import Progress
+from landscape.engine.data import Stream
+from landscape.engine.memory import Chunk
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
 
 __all__ = [
     "MOST_PARAMETERS",

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from landscape.curves import Curves
-from landscape.errors import LandscapeError, Unsupported
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.store.curves import Curves
 
 __all__ = ["DEFINITION", "LineCurvature", "line_curvature"]
 

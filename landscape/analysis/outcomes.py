@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from landscape.analysis.curvature import Curvature, curvature
-from landscape.errors import Unsupported
-from landscape.intervals import Proportion
-from landscape.objective import Objective
-from landscape.params import Stack
-from landscape.problem import Problem
+from landscape.core.errors import Unsupported
+from landscape.core.intervals import Proportion
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
+from landscape.problems.base import Problem
 
 __all__ = ["KINDS", "Group", "Outcomes", "dead_units", "outcomes", "truth_tables"]
 

@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float, Int
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from landscape import philox
 from landscape.analysis.curvature import MOST_PARAMETERS, MOST_PRODUCTS, NEAR_ZERO, Hessian, each_hessian, each_whole
-from landscape.errors import LandscapeError
-from landscape.objective import Objective
-from landscape.params import Stack
-from landscape.progress import Progress
+from landscape.core import philox
+from landscape.core.errors import LandscapeError
+from landscape.core.unfinished import Progress
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
 
 __all__ = ["Eigenpairs", "NegativeCount", "Which", "eigenpairs", "negative_count"]
 

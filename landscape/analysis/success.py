@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from landscape.errors import Unsupported
-from landscape.intervals import Proportion, bootstrap
-from landscape.params import Stack
-from landscape.problem import Problem
-from landscape.sweep import Sweep
+from landscape.core.errors import Unsupported
+from landscape.core.intervals import Proportion, bootstrap
+from landscape.engine.stack import Stack
+from landscape.problems.base import Problem
+from landscape.training.sweep import Sweep
 
 __all__ = ["DEFINITIONS", "Row", "Success", "as_csv", "as_document", "of_sweep", "success"]
 

@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import stdtrit
 from torch import Tensor
 
-from landscape import philox
 from landscape.analysis.curvature import MOST_PARAMETERS, MOST_PRODUCTS, Hessian, each_hessian, each_whole
-from landscape.intervals import CONFIDENCE
-from landscape.objective import Objective
-from landscape.params import Stack
-from landscape.progress import Progress
+from landscape.core import philox
+from landscape.core.intervals import CONFIDENCE
+from landscape.core.unfinished import Progress
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
 
 __all__ = ["Trace", "trace"]
 

@@ -10,10 +10,9 @@ from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.curvature import curvature
 from landscape.cli.options import chosen_problem, computing, device, json_flag, output, problem_choice
 from landscape.cli.report import remark, remark_unfinished, table
-from landscape.curves import Curves
-from landscape.errors import LandscapeError
-from landscape.files import json_text, refuse_existing, write_json
-from landscape.words import plural
+from landscape.core.errors import LandscapeError, plural
+from landscape.core.files import json_text, refuse_existing, write_json
+from landscape.store.curves import Curves
 
 __all__ = ["command"]
 
@@ -190,9 +189,9 @@ def _success(
     several steps most of a board dies out by itself. Where all there is can be enumerated, the exact answer stands too.
     """
     from landscape.analysis.success import DEFINITIONS, Row, as_csv, as_document, of_sweep, success
-    from landscape.files import replacing
-    from landscape.places import run_members
-    from landscape.sweep import Sweep
+    from landscape.core.files import replacing
+    from landscape.problems.places import run_members
+    from landscape.training.sweep import Sweep
 
     if output is not None:
         if output.suffix == ".csv":
@@ -264,7 +263,7 @@ def _members(run: str, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any
     """Problem and stack of a run, and what the options say of device and printing."""
     import torch
 
-    from landscape.places import run_members
+    from landscape.problems.places import run_members
 
     remark_unfinished(run)
     problem, stack = run_members(run, chosen_problem(options["problem"], options["options"]))

@@ -11,7 +11,7 @@ import click
 
 from landscape import __version__
 from landscape.cli.report import remark
-from landscape.errors import LandscapeError
+from landscape.core.errors import LandscapeError
 
 __all__ = ["main"]
 

@@ -8,13 +8,12 @@ import click
 import numpy as np
 
 from landscape.analysis.barriers import barriers
-from landscape.bends import Bending, bend_files, connect_route
 from landscape.cli.options import chosen_problem, config_file, evaluating, output, pairs, problem_choice, setting_of
 from landscape.cli.report import Progress, remark, remark_unfinished
-from landscape.curves import Curves
-from landscape.errors import LandscapeError
-from landscape.routes import Orders, Pairing, Route
-from landscape.words import plural
+from landscape.core.errors import LandscapeError, plural
+from landscape.evaluation.connect import Bending, bend_files, connect_route
+from landscape.evaluation.routes import Orders, Pairing, Route
+from landscape.store.curves import Curves
 
 __all__ = ["command"]
 

@@ -8,10 +8,9 @@ import numpy as np
 
 from landscape.cli.options import chosen_problem, device, json_flag, output, problem_choice, sampling
 from landscape.cli.report import Progress, remark, remark_unfinished, table
-from landscape.curves import Curves
-from landscape.errors import LandscapeError
-from landscape.files import json_text, refuse_existing, write_json
-from landscape.words import plural
+from landscape.core.errors import LandscapeError, plural
+from landscape.core.files import json_text, refuse_existing, write_json
+from landscape.store.curves import Curves
 
 __all__ = ["curvature"]
 
@@ -212,8 +211,8 @@ def _at_places(
 
 def _checkpoint(place: str, problem: Any, where: dict[str, Any]) -> tuple[Any, Any]:
     """The problem, and the members at a place: a verified landmark, or what a run or a file holds."""
-    from landscape.places import fitting, is_landmark, landmark, problem_of
-    from landscape.store import load
+    from landscape.problems.places import fitting, is_landmark, landmark, problem_of
+    from landscape.store.checkpoints import load
 
     if is_landmark(place):
         if problem is None:

@@ -8,8 +8,8 @@ import click
 
 from landscape.cli.options import SEEDS, chosen_fields, output, problem_fields
 from landscape.cli.report import remark
-from landscape.imports import import_run
-from landscape.store import Run
+from landscape.problems.importing import import_run
+from landscape.store.checkpoints import Run
 
 __all__ = ["command"]
 

@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from landscape.cli.options import json_flag
-from landscape.errors import LandscapeError
-from landscape.files import json_text
-from landscape.hdf5 import kind_of
+from landscape.core.errors import LandscapeError
+from landscape.core.files import json_text
+from landscape.store.hdf5 import kind_of
 
 __all__ = ["command"]
 
@@ -35,7 +35,7 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def _curves(path: Path) -> dict[str, Any]:
-    from landscape.curves import Curves
+    from landscape.store.curves import Curves
 
     curves = Curves.read(path)
     return {
@@ -50,7 +50,7 @@ def _curves(path: Path) -> dict[str, Any]:
 
 
 def _surface(path: Path) -> dict[str, Any]:
-    from landscape.surfaces import Surface
+    from landscape.store.surfaces import Surface
 
     surface = Surface.read(path)
     return {
@@ -65,7 +65,7 @@ def _surface(path: Path) -> dict[str, Any]:
 
 
 def _sweep(path: Path) -> dict[str, Any]:
-    from landscape.sweep import Sweep
+    from landscape.training.sweep import Sweep
 
     sweep = Sweep.open(path)
     cells = sweep.cells()
@@ -74,7 +74,7 @@ def _sweep(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    from landscape.store import Run
+    from landscape.store.checkpoints import Run
 
     run = Run.open(path)
     for step in run.steps():
@@ -86,8 +86,8 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    from landscape.formats import model_weights
-    from landscape.store import load
+    from landscape.store.checkpoints import load
+    from landscape.store.formats import model_weights
 
     checkpoint = load(str(path))
     stack = checkpoint.stack

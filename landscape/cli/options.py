@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from landscape.errors import LandscapeError
+from landscape.core.errors import LandscapeError
 
 __all__ = [
     "BLOCKS",
@@ -299,7 +299,7 @@ def problem_choice(command: Command) -> Command:
 
 def chosen_problem(name: str | None, options: Sequence[str]) -> Any:
     """The problem that `--problem` and `-O` describe; None without `--problem`."""
-    from landscape.problem import create
+    from landscape.problems.base import create
 
     if name is None:
         if options:
@@ -310,7 +310,7 @@ def chosen_problem(name: str | None, options: Sequence[str]) -> Any:
 
 def chosen_fields(name: str, options: Sequence[str]) -> dict[str, Any]:
     """The fields of a problem that `-O` gives, converted as its own options would be."""
-    from landscape.problem import find
+    from landscape.problems.base import find
 
     found = find(name)
     config: dict[str, Any] = {}
@@ -359,12 +359,12 @@ class ProblemGroup(click.Group):
         self.verb, self.place, self.make = verb, place, make
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        from landscape.problem import BUILT_IN
+        from landscape.problems.base import BUILT_IN
 
         return list(BUILT_IN)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        from landscape.problem import BUILT_IN, create, find
+        from landscape.problems.base import BUILT_IN, create, find
 
         if self.place is not None and cmd_name not in BUILT_IN and ("/" in cmd_name or Path(cmd_name).exists()):
             return self.place(cmd_name)

@@ -8,9 +8,9 @@ from click.core import ParameterSource
 
 from landscape.cli.options import RANGE, chosen_problem, config_file, evaluating, output, problem_choice, setting_of
 from landscape.cli.report import Progress, remark_unfinished
-from landscape.errors import LandscapeError
-from landscape.setting import Setting
-from landscape.slices import Evaluation, Grid, slice_along, slice_at, slice_through
+from landscape.core.errors import LandscapeError
+from landscape.evaluation.slices import Evaluation, Grid, slice_along, slice_at, slice_through
+from landscape.problems.setting import Setting
 
 __all__ = ["command"]
 

@@ -10,11 +10,10 @@ from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.options import chosen_problem, output, problem_choice
 from landscape.cli.report import remark
-from landscape.curves import Curves
-from landscape.errors import LandscapeError
-from landscape.files import refuse_existing
-from landscape.surfaces import Surface
-from landscape.words import plural
+from landscape.core.errors import LandscapeError, plural
+from landscape.core.files import refuse_existing
+from landscape.store.curves import Curves
+from landscape.store.surfaces import Surface
 
 __all__ = ["command"]
 
@@ -89,7 +88,7 @@ def _barriers(file: Path, definition: str, **where: Any) -> None:
 def _outcomes(run: str, problem: str | None, options: tuple[str, ...], **where: Any) -> None:
     """How many members of RUN ended at which truth table."""
     from landscape.analysis.outcomes import outcomes
-    from landscape.places import run_members
+    from landscape.problems.places import run_members
 
     chosen, stack = run_members(run, chosen_problem(problem, options))
     found = outcomes(chosen, stack)
@@ -106,7 +105,7 @@ def _clusters(run: str, cut: float | None, problem: str | None, options: tuple[s
     """Dendrogram of the members of RUN, with their truth tables below."""
     from landscape.analysis.clusters import clusters
     from landscape.analysis.outcomes import outcomes
-    from landscape.places import run_members
+    from landscape.problems.places import run_members
 
     chosen, stack = run_members(run, chosen_problem(problem, options))
     found, groups = clusters(chosen, stack, cut=cut), outcomes(chosen, stack).groups
@@ -141,7 +140,7 @@ def _success(
     """Success of the finished cells of SWEEP over what it varied, with intervals and the score of dead boards."""
     from landscape.analysis.success import DEFINITIONS, of_sweep
     from landscape.figures.success import BANDS, NAMES, RATES, is_number, success_series, text_of
-    from landscape.sweep import Sweep
+    from landscape.training.sweep import Sweep
 
     sweep = Sweep.open(place)
     rows = of_sweep(sweep, samples=boards)

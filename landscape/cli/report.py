@@ -45,7 +45,7 @@ def remark(text: str) -> None:
 
 def remark_unfinished(*places: str) -> None:
     """A line for each place that is a run still in training."""
-    from landscape.store import unfinished
+    from landscape.store.checkpoints import unfinished
 
     for place in places:
         if line := unfinished(place):

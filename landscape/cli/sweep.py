@@ -11,9 +11,9 @@ from click.core import ParameterSource
 from landscape.cli.options import GRID, SEEDS, ProblemGroup, config_file, output
 from landscape.cli.report import Progress, remark
 from landscape.cli.train import training_options
-from landscape.errors import LandscapeError
-from landscape.sweep import Cell, sweep
-from landscape.train import Training
+from landscape.core.errors import LandscapeError
+from landscape.training.sweep import Cell, sweep
+from landscape.training.train import Training
 
 __all__ = ["command"]
 

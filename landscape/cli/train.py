@@ -9,11 +9,11 @@ import click
 
 from landscape.cli.options import BLOCKS, SEEDS, Command, ProblemGroup, backend_option, computing, config_file, output
 from landscape.cli.report import Progress, remark, remark_unfinished
+from landscape.core.errors import LandscapeError
+from landscape.core.intervals import Proportion
 from landscape.engine.stacked import Backend
-from landscape.errors import LandscapeError
-from landscape.intervals import Proportion
-from landscape.problem import Problem
-from landscape.train import Training, train
+from landscape.problems.base import Problem
+from landscape.training.train import Training, train
 
 __all__ = ["command", "training_options"]
 

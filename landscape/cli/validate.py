@@ -7,13 +7,13 @@ from typing import Any
 import click
 import torch
 
+from landscape.analysis.validation import CHECKS, Check, Finding, validate
 from landscape.cli.options import backend_option, config_file, device, json_flag
 from landscape.cli.report import table
+from landscape.core.errors import LandscapeError
+from landscape.core.files import json_text
 from landscape.engine.stacked import Backend
-from landscape.errors import LandscapeError
-from landscape.files import json_text
-from landscape.setting import Setting
-from landscape.validation import CHECKS, Check, Finding, validate
+from landscape.problems.setting import Setting
 
 __all__ = ["command"]
 

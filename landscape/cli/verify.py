@@ -7,10 +7,10 @@ import torch
 
 from landscape.cli.options import ProblemGroup, computing, config_file, json_flag, sampling
 from landscape.cli.report import table
-from landscape.errors import LandscapeError
-from landscape.files import json_text
-from landscape.problem import Problem, create, verify
-from landscape.store import load
+from landscape.core.errors import LandscapeError
+from landscape.core.files import json_text
+from landscape.problems.base import Problem, create, verify
+from landscape.store.checkpoints import load
 
 __all__ = ["command"]
 

@@ -17,12 +17,12 @@ from landscape.cli.options import (
     setting_of,
 )
 from landscape.cli.report import Progress, remark_unfinished
-from landscape.directions import Normalise
-from landscape.errors import LandscapeError
-from landscape.parts import Per
-from landscape.paths import Hold
-from landscape.routes import Orders, Pairing, Route
-from landscape.walk import walk_route
+from landscape.core.errors import LandscapeError
+from landscape.evaluation.routes import Orders, Pairing, Route
+from landscape.evaluation.walk import walk_route
+from landscape.space.directions import Normalise
+from landscape.space.family import Hold
+from landscape.space.groups import Per
 
 __all__ = ["command"]
 

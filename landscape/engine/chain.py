@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from landscape.engine.graph import leaves
-from landscape.engine.products import fold, product, windows
+from landscape.engine.program.graph import leaves
+from landscape.engine.program.products import fold, product, windows
+from landscape.engine.stack import Stack, aliases
 from landscape.engine.stacked import Stacked, look_up
-from landscape.params import Stack, aliases
 
 __all__ = ["Chain"]
 

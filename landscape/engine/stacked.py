@@ -19,12 +19,12 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from landscape.engine.attention import plain_attention
-from landscape.engine.graph import Noise, Pass, Program, Step, draws, leaves, not_one_tensor
-from landscape.engine.layers import Statistics
-from landscape.engine.layout import Value
-from landscape.errors import Mismatch, Unsupported
-from landscape.params import Stack, require_same_shapes, template_of
+from landscape.core.errors import Mismatch, Unsupported
+from landscape.engine.program.attention import plain_attention
+from landscape.engine.program.graph import Noise, Pass, Program, Step, draws, leaves, not_one_tensor
+from landscape.engine.program.layers import Statistics
+from landscape.engine.program.layout import Value
+from landscape.engine.stack import Stack, require_same_shapes, template_of
 
 __all__ = ["Backend", "Noise", "Stacked", "Statistics", "Table", "features_first", "leaves", "look_up"]
 
@@ -69,10 +69,10 @@ class Table:
 class Stacked:
     """A module as a function of a stack; the module itself is copied and never changed.
 
-    Backends: `stacked` serves what `torch.fx` can trace (see `landscape.engine.graph`), `vmap` most modules whose
-    forward takes one tensor, `loop` all; they are the referees of the first. Without a choice the first that can serve
-    is taken, and compared once with the plain module, on the first data that it is given; one that fails gives way to
-    the next, with a warning through the logger `landscape`.
+    Backends: `stacked` serves what `torch.fx` can trace (see `landscape.engine.program.graph`), `vmap` most modules
+    whose forward takes one tensor, `loop` all; they are the referees of the first. Without a choice the first that can
+    serve is taken, and compared once with the plain module, on the first data that it is given; one that fails gives
+    way to the next, with a warning through the logger `landscape`.
 
     Raises `Unsupported` if `stacked` is asked for by name and cannot trace the module, and for forwards that take more
     than one tensor or return something else.

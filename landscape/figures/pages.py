@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from landscape.errors import Unsupported
-from landscape.files import replacing
+from landscape.core.errors import Unsupported
+from landscape.core.files import replacing
 
 __all__ = [
     "COLORS",

@@ -18,11 +18,11 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
-from landscape.errors import LandscapeError
+from landscape.core.errors import LandscapeError
 from landscape.figures.captions import computed
 from landscape.figures.pages import GREY, INK, STYLE, sheet, with_unit
 from landscape.figures.scales import floor_below
-from landscape.surfaces import Mark, Surface
+from landscape.store.surfaces import Mark, Surface
 
 __all__ = ["contours", "plane_figure"]
 

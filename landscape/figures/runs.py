@@ -10,8 +10,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Patch, Rectangle
 from scipy.cluster import hierarchy
 
+from landscape.core.intervals import Proportion
 from landscape.figures.pages import COLORS, FAINT, GREY, INK
-from landscape.intervals import Proportion
 
 if TYPE_CHECKING:
     from landscape.analysis.clusters import Clusters

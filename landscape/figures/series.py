@@ -15,10 +15,10 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from landscape.errors import LandscapeError, Unsupported
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.core.intervals import Proportion, bootstrap
 from landscape.figures.pages import COLORS, GREY, INK, STYLE, WIDTH, group_opacity, sheet
 from landscape.figures.scales import floor_below, log_axis, on_axis
-from landscape.intervals import Proportion, bootstrap
 
 __all__ = ["Series", "series", "series_figure", "shares"]
 

@@ -25,7 +25,7 @@ from landscape.figures.planes import (
     _shown,
     _texts,
 )
-from landscape.surfaces import Mark, Surface
+from landscape.store.surfaces import Mark, Surface
 
 __all__ = ["surface_figure"]
 

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from landscape.analysis.barriers import DEFINITIONS, Barriers, barriers, lowest_order
-from landscape.curves import Curves, Source
-from landscape.errors import LandscapeError, Unsupported
+from landscape.core.errors import LandscapeError, Unsupported, plural
+from landscape.core.intervals import FEWEST, Proportion, bootstrap
+from landscape.core.provenance import Source
 from landscape.figures.captions import computed
 from landscape.figures.names import name_points
 from landscape.figures.pages import GREY, INK, STYLE, WIDTH, group_color, group_opacity, sheet, with_unit
 from landscape.figures.scales import floor_below, log_axis, on_axis
-from landscape.intervals import FEWEST, Proportion, bootstrap
-from landscape.words import plural
+from landscape.store.curves import Curves
 
 __all__ = ["barrier_distribution", "part_figure", "walk_curves", "walk_figure"]
 

@@ -1,1 +1,1 @@
-"""Problems that ship with the package, one folder each."""
+"""What a problem is, where problems are found, and those that ship with the package."""

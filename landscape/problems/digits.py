@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from landscape import philox
-from landscape.criteria import Criterion
-from landscape.errors import LandscapeError
-from landscape.initialisation import initialise
-from landscape.objective import Objective
-from landscape.params import Stack, template_of
-from landscape.problem import Symmetry, option
+from landscape.core import philox
+from landscape.core.errors import LandscapeError
+from landscape.engine.losses import Criterion
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack, template_of
+from landscape.problems.base import option
+from landscape.problems.initialisation import initialise
 from landscape.problems.networks import (
     ACTIVATIONS,
     Activation,
@@ -32,6 +32,7 @@ from landscape.problems.networks import (
     require_shapes,
 )
 from landscape.problems.supervised import Samples, Supervised
+from landscape.space.symmetry import Symmetry
 
 __all__ = ["TEST", "TRAIN", "Digits"]
 

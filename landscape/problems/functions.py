@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from landscape import philox
-from landscape.criteria import Criterion
-from landscape.errors import LandscapeError, Unsupported
-from landscape.objective import Metric
-from landscape.params import Stack, template_of
-from landscape.problem import Symmetry, option
+from landscape.core import philox
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.engine.losses import Criterion
+from landscape.engine.objective import Metric
+from landscape.engine.stack import Stack, template_of
+from landscape.problems.base import option
 from landscape.problems.networks import (
     Activation,
     mlp,
@@ -33,6 +33,7 @@ from landscape.problems.networks import (
     require_shapes,
 )
 from landscape.problems.supervised import Samples, Supervised
+from landscape.space.symmetry import Symmetry
 
 __all__ = ["Functions"]
 

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from landscape.criteria import Criterion, Loss, Measure
-from landscape.data import Stream
-from landscape.errors import LandscapeError, Mismatch, Unsupported
-from landscape.files import digest
-from landscape.params import Stack, concatenate, template_of
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.core.files import digest
+from landscape.engine.data import Stream
+from landscape.engine.losses import Criterion, Loss, Measure
+from landscape.engine.stack import Stack, concatenate, template_of
 from landscape.problems.supervised import Samples, Source, Supervised
 
 __all__ = ["Model", "from_model"]

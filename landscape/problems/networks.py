@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from landscape.errors import LandscapeError, Mismatch
-from landscape.params import template_of
-from landscape.problem import Symmetry
+from landscape.core.errors import LandscapeError, Mismatch
+from landscape.engine.stack import template_of
+from landscape.space.symmetry import Symmetry
 
 __all__ = [
     "ACTIVATIONS",

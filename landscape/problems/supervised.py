@@ -11,15 +11,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from landscape import philox
-from landscape.backends import fastest, unmeasured
-from landscape.criteria import Criterion
-from landscape.data import Batch, Data, Stream
+from landscape.core import philox
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
+from landscape.engine.backends import fastest, unmeasured
+from landscape.engine.data import Batch, Data, Stream
+from landscape.engine.losses import Criterion
+from landscape.engine.objective import Metric, Objective
+from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked, features_first
-from landscape.errors import LandscapeError, Mismatch, Unsupported, Unverified
-from landscape.objective import Metric, Objective
-from landscape.params import Stack
-from landscape.problem import Problem, Symmetry
+from landscape.problems.base import Problem
+from landscape.space.symmetry import Symmetry
 
 __all__ = ["Samples", "Source", "Supervised"]
 

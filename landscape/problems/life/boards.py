@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int, Int16, Int32, UInt8
 from torch import Tensor
 
-from landscape import philox
-from landscape.data import Batch
+from landscape.core import philox
+from landscape.engine.data import Batch
 from landscape.problems.life.rules import Rule
 
 __all__ = ["PackedBoards", "advance", "pattern_codes", "pattern_counts", "random_boards", "random_words", "unpack"]

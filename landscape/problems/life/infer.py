@@ -5,8 +5,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from landscape.errors import Mismatch
-from landscape.problem import Renaming
+from landscape.core.errors import Mismatch
+from landscape.problems.base import Renaming
 from landscape.problems.life import network
 
 __all__ = ["fields_of", "named_fields", "renaming"]

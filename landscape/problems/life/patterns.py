@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from landscape.errors import LandscapeError
+from landscape.core.errors import LandscapeError
 from landscape.problems.life.rules import Rule
 
 __all__ = ["PATTERNS", "answers", "multiplicities", "probabilities"]

@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape.errors import LandscapeError, Unsupported
-from landscape.philox import normal
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.core.philox import normal
 from landscape.problems.life.rules import Rule
 
 __all__ = ["DESIGNS", "SPARES", "default_design", "presolved"]

@@ -16,14 +16,15 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from landscape.data import Batch, Data
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.engine.data import Batch, Data
+from landscape.engine.objective import Metric, Objective
+from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked, Table, features_first, leaves
-from landscape.errors import LandscapeError, Unsupported
-from landscape.objective import Metric, Objective
-from landscape.params import Stack
-from landscape.problem import Problem, Renaming, Symmetry, option
+from landscape.problems.base import Problem, Renaming, option
 from landscape.problems.life import boards, infer, network, patterns, presolved
 from landscape.problems.life.rules import Rule
+from landscape.space.symmetry import Symmetry
 
 __all__ = ["Life"]
 

@@ -6,7 +6,7 @@ import re
 import numpy as np
 from jaxtyping import Bool, Int, Integer
 
-from landscape.errors import LandscapeError
+from landscape.core.errors import LandscapeError
 
 __all__ = ["Rule", "KERNELS"]
 

@@ -1,0 +1,165 @@
+"""What the recipes in `analyses/` share: `--quick` and `--force`, where things go, and what is kept of a result."""
+
+import argparse
+import csv
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from landscape import figures
+from landscape.analysis.success import Row, as_csv, as_document, of_sweep
+from landscape.cli.report import Progress
+from landscape.core import provenance
+from landscape.core.errors import LandscapeError
+from landscape.core.files import replacing, write_json
+from landscape.engine.stack import Stack
+from landscape.evaluation.walk import walk_between
+from landscape.problems.base import Problem
+from landscape.problems.places import is_landmark
+from landscape.store.checkpoints import Run, load
+from landscape.store.curves import Curves
+from landscape.training.sweep import Sweep, sweep
+from landscape.training.train import Training, train
+
+__all__ = ["Study"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One study's settings and places: `quick` or full, relative to the repository's root.
+
+    Runs lie in `checkpoints/NAME`, results in `analyses/NAME`, the figure in `plots/NAME.png`; those of the quick
+    setting end in `-quick`. What is there is kept unless forced.
+    """
+
+    name: str
+    quick: bool
+    force: bool
+    device: str
+    begun: float
+
+    @classmethod
+    def from_command_line(cls, file: str, about: str, *, quick: str, full: str) -> "Study":
+        """Parse the command line of the recipe `file`; `quick` and `full` say what these settings are and take."""
+        parser = argparse.ArgumentParser(description=about, epilog=f"full setting: {full}")
+        parser.add_argument("--quick", action="store_true", help=quick)
+        parser.add_argument("--force", action="store_true", help="make everything anew")
+        parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+        options = parser.parse_args()
+        os.chdir(Path(file).resolve().parent.parent)
+        return cls(Path(file).stem, options.quick, options.force, options.device, time.monotonic())
+
+    @property
+    def label(self) -> str:
+        """Name of the study with its setting."""
+        return self.name + ("-quick" if self.quick else "")
+
+    @property
+    def runs(self) -> Path:
+        """Directory of its runs."""
+        return Path("checkpoints") / self.label
+
+    @property
+    def results(self) -> Path:
+        """Directory of its results."""
+        return Path("analyses") / self.name
+
+    def result(self, ending: str, part: str = "") -> Path:
+        """A file of results, such as `analyses/NAME/quick.json`."""
+        setting = "quick" if self.quick else "full"
+        return self.results / f"{setting}{f'-{part}' if part else ''}.{ending}"
+
+    def progress(self, what: str, unit: str) -> Progress:
+        """Progress on stderr."""
+        return Progress(f"{self.label}: {what}", unit)
+
+    def sweep(self, problem: str = "life", part: str = "", **how: Any) -> Sweep:
+        """`landscape.training.sweep.sweep` in this study's directory; what is finished is not trained again."""
+        path = self.runs / part if part else self.runs
+        name = f"train {part}".strip()
+        return sweep(
+            problem, path, device=self.device, force=self.force, on_progress=self.progress(name, "batches"), **how
+        )
+
+    def train(self, problem: Problem, training: Training, part: str, seeds: Sequence[int], *, start: Stack) -> Run:
+        """`landscape.training.train.train` in this study's directory, unless that is finished."""
+        return train(
+            problem,
+            training,
+            self.runs / part,
+            seeds=seeds,
+            start=start,
+            device=self.device,
+            force=self.force,
+            keep=True,
+            on_progress=self.progress(f"train {part}", "batches"),
+        )
+
+    def walk(self, start: str, end: str, part: str, **how: Any) -> Curves:
+        """`landscape.evaluation.walk.walk_between`, unless its curves are there, between the same ends."""
+        path = self.result("h5", part)
+        ends = {source.digest for place in (start, end) if not is_landmark(place) for source in load(place).sources}
+        if not self.force and path.exists():
+            curves = Curves.read(path)
+            kept = {"from": start, "to": end} | {key: how[key] for key in ("orders",) if key in how}
+            if ends <= {source.digest for source in curves.sources} and kept.items() <= curves.attributes.items():
+                return curves
+        progress = self.progress(f"walk {part}", "lines")
+        walk_between(start, end, device=self.device, output=path, force=True, on_progress=progress, **how)
+        return Curves.read(path)
+
+    def test(self, done: Sweep, **conditions: Any) -> list[Row]:
+        """Success of each cell of a sweep."""
+        return of_sweep(done, device=self.device, **conditions)
+
+    def keep_rows(self, rows: Sequence[Row], part: str = "", **more: Any) -> None:
+        """Write a table of success as JSON and CSV."""
+        self.keep({"cells": as_document(rows), **more}, part)
+        with replacing(self.result("csv", part)) as temporary:
+            temporary.write_text(as_csv(rows))
+
+    def keep(self, document: Mapping[str, Any], part: str = "") -> None:
+        """Write a result as JSON, with who made it, how, and in what time."""
+        how = {
+            "study": self.name,
+            "setting": "quick" if self.quick else "full",
+            "device": self.device,
+            "seconds": round(time.monotonic() - self.begun, 1),
+            **provenance.stamp(),
+        }
+        write_json(self.result("json", part), {**document, "made": how})
+
+    def draw(self, figure: Figure, part: str = "") -> None:
+        """Save a figure, and tell where."""
+        name = f"{self.name}{f'-{part}' if part else ''}{'-quick' if self.quick else ''}"
+        for path in figures.save(figure, Path("plots") / f"{name}.png"):
+            print(path)
+
+    def done(self, text: str) -> None:
+        """One line of what was found."""
+        print(f"{self.label}: {text} ({time.monotonic() - self.begun:.0f} s)", file=sys.stderr)
+
+    @staticmethod
+    def original(
+        quantity: str, *, x: str = "m_factor", **where: float
+    ) -> tuple[Float[np.ndarray, " mark"], Float[np.ndarray, " mark"]] | None:
+        """The study's published values of a quantity, read off its plots, over `x` at these other settings."""
+        with Path("analyses/study_values.csv").open() as file:
+            lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
+        marks = [
+            (float(line[x]), float(line["value"]))
+            for line in lines
+            if line["quantity"] == quantity and all(float(line[key]) == value for key, value in where.items())
+        ]
+        if len({place for place, _ in marks}) < len(marks):
+            raise LandscapeError(f"there are several published values of {quantity} at one {x}: fix the other settings")
+        return (np.array(marks)[:, 0], np.array(marks)[:, 1]) if marks else None

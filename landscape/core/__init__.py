@@ -1,0 +1,1 @@
+"""What every room uses: errors, files, unfinished work, provenance, intervals, random numbers."""

@@ -1,0 +1,44 @@
+"""The errors a user meets; each message says what is wrong, where, and what to do."""
+
+from collections.abc import Collection
+
+__all__ = ["DamagedFile", "LandscapeError", "Mismatch", "Unsupported", "Unverified", "few", "plural"]
+
+
+class LandscapeError(Exception):
+    """Something the user can mend. The command line prints the message in one line and exits with 1."""
+
+
+class DamagedFile(LandscapeError):
+    """A file that is there but cannot be read as what it should be. Never treated as an absent file."""
+
+
+class Mismatch(LandscapeError):
+    """Two things that must agree, such as a checkpoint and an architecture, do not."""
+
+
+class Unsupported(LandscapeError):
+    """A combination that has no meaning, or no implementation; the message names the nearest one that has."""
+
+
+class Unverified(LandscapeError):
+    """A landmark that does not solve its problem, or a curve that does not reproduce its own end points."""
+
+
+def few(items: Collection[str], most: int = 6) -> str:
+    """The first of many things that a message names, and how many more there are.
+
+    >>> few(["a", "b", "c", "d"], most=2)
+    'a, b and 2 more'
+    """
+    shown = ", ".join(list(items)[:most])
+    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
+
+
+def plural(count: int, noun: str) -> str:
+    """How many there are of something: 1 line, 2 lines.
+
+    >>> plural(1, "line"), plural(3, "line")
+    ('1 line', '3 lines')
+    """
+    return f"{count} {noun}" + ("" if count == 1 else "s")

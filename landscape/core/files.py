@@ -1,0 +1,121 @@
+"""Files that appear whole or not at all, and digests of what they hold."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landscape.core.errors import DamagedFile, LandscapeError
+
+__all__ = ["differences", "digest", "json_text", "read_json", "refuse_existing", "replacing", "write_json"]
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target`, which takes its place when the block ends well and vanishes otherwise.
+
+    Written through to the disk before the rename: after a crash `target` is the old file or the new one.
+    """
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # with the user's usual permissions, which not every library grants
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise LandscapeError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raise `LandscapeError` if there is something at `path` already, unless `force`."""
+    if path.exists() and not force:
+        raise LandscapeError(f"{path} exists: choose another output with -o, or replace it with --force")
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, types, shapes and bytes of arrays, in the order of their names."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        sha.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], *, most: int = 4) -> str:
+    """What differs between two JSON documents, in words; empty if nothing does.
+
+    >>> differences({"training": {"lr": 0.1}}, {"training": {"lr": 0.2}})
+    'training.lr is 0.1 there and 0.2 here'
+    """
+
+    def leaves(document: Any, prefix: str = "") -> dict[str, str]:
+        if isinstance(document, Mapping):
+            return {k: v for key, value in document.items() for k, v in leaves(value, f"{prefix}.{key}").items()}
+        text = json.dumps(document)
+        short = text if len(text) <= 40 else f"{text[:30]}... ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
+        return {prefix.lstrip("."): short}
+
+    a, b = leaves(there), leaves(here)
+    keys = [key for key in a | b if a.get(key) != b.get(key)]
+    parts = [f"{key} is {a.get(key, 'absent')} there and {b.get(key, 'absent')} here" for key in keys[:most]]
+    return "; ".join(parts) + (f"; and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def json_text(document: Any) -> str:
+    """A result as sorted, indented JSON: dataclasses and arrays are written out, NaN and infinity become null."""
+    return json.dumps(_plain(document), indent=2, sort_keys=True)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a result as JSON, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json_text(document) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON document; raises `LandscapeError` if it is absent, `DamagedFile` if it is no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise LandscapeError(f"{path} does not exist") from error
+    except OSError as error:
+        raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DamagedFile(f"{path} is damaged: it is no JSON ({error})") from error
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        derived = {key: getattr(value, key) for key in ("interval", "value") if hasattr(type(value), key)}
+        return _plain(fields | derived)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

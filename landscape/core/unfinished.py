@@ -1,0 +1,110 @@
+"""Long work that can be interrupted: its finished parts are kept in a directory, and it goes on behind them."""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from landscape.core.errors import Mismatch
+from landscape.core.files import differences, read_json, write_json
+
+__all__ = ["Part", "Progress", "Shards"]
+
+#: Progress callback of long work, called with (done, total).
+Progress = Callable[[int, int], None]
+
+
+@runtime_checkable
+class Part(Protocol):
+    """Some consecutive items of a result."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+
+    def write(self, path: Path) -> None:
+        """Write to a file, atomically."""
+
+
+P = TypeVar("P", bound=Part)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shards(Generic[P]):
+    """A directory with the plan of unfinished work and files of its finished items, called `unit` (`rows`)."""
+
+    path: Path
+    unit: str
+    read: Callable[[Path], P]
+    join: Callable[[Sequence[P]], P]
+
+    def gather(
+        self,
+        plan: Mapping[str, Any],
+        go_on: Callable[[Sequence[P]], Iterator[P]],
+        *,
+        total: int,
+        force: bool,
+        seconds: float,
+        on_progress: Progress,
+    ) -> P:
+        """All items: those that are kept, and the rest as `go_on`, given what is kept, yields them part by part.
+
+        Keeps what is new every `seconds`, and when it is interrupted. Raises `Mismatch`, saying what differs, if what
+        is kept belongs to another plan; with `force` it is forgotten then.
+        """
+        finished = self._open(plan, force=force)
+        fresh: list[P] = []
+        last_kept = time.monotonic()
+        try:
+            for part in go_on(finished):
+                fresh.append(part)
+                on_progress(sum(map(len, finished + fresh)), total)
+                if time.monotonic() - last_kept >= seconds:
+                    kept = self._keep(plan, sum(map(len, finished)), fresh)
+                    finished, fresh, last_kept = [*finished, kept], [], time.monotonic()
+        except BaseException:
+            if fresh:
+                self._keep(plan, sum(map(len, finished)), fresh)
+            raise
+        return self.join(finished + fresh)
+
+    def recorded(self) -> Mapping[str, Any] | None:
+        """How what is kept was computed, the plan's `computation`; None if nothing is kept."""
+        plan = self.path / "plan.json"
+        return read_json(plan).get("computation") if plan.exists() else None
+
+    def remove(self) -> None:
+        """Forget all."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+
+    def _open(self, plan: Mapping[str, Any], *, force: bool) -> list[P]:
+        """What is kept, from the first item on; nothing if there is no directory."""
+        if not (self.path / "plan.json").exists():
+            return []
+        different = differences(read_json(self.path / "plan.json"), plan)
+        if different and force:
+            self.remove()
+            return []
+        if different:
+            raise Mismatch(
+                f"{self.path} keeps {self.unit} of other work: {different}. Repeat that, choose another output "
+                "with -o, or start anew with --force"
+            )
+        shards: list[P] = []
+        while (file := self._file(sum(map(len, shards)))).exists():
+            shards.append(self.read(file))
+        return shards
+
+    def _keep(self, plan: Mapping[str, Any], first: int, parts: Sequence[P]) -> P:
+        """Write items that begin with item `first`."""
+        if not (self.path / "plan.json").exists():
+            write_json(self.path / "plan.json", plan)
+        shard = self.join(parts)
+        shard.write(self._file(first))
+        return shard
+
+    def _file(self, first: int) -> Path:
+        return self.path / f"{self.unit}-{first:08d}.h5"

@@ -1,0 +1,185 @@
+"""Data that an objective is evaluated on: weighted samples in memory, or a stream of batches read anew at each pass."""
+
+import dataclasses
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
+from landscape.engine.stacked import features_first
+
+__all__ = ["SAMPLE_MULTIPLE", "Batch", "Data", "Stream"]
+
+#: Sample axes are padded to a multiple of this with weight zero: vector units then never treat a member's numbers
+#: differently for its place.
+SAMPLE_MULTIPLE = 32
+
+
+@runtime_checkable
+class Data(Protocol):
+    """Weighted samples, of which a part at a time is needed as a `Batch`.
+
+    `weights` sum to 1 over real samples; a sample of weight zero is padding and counts nowhere.
+    """
+
+    @property
+    def weights(self) -> Float[Tensor, "members_of_weights sample"]: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def members(self, index: Tensor) -> "Data":
+        """The part that belongs to the members at `index`."""
+
+    def samples(self, start: int, stop: int) -> "Batch":
+        """A range of samples; both ends are multiples of 32, or the last end is that of all."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """Data in memory, samples last; a leading axis of 1 is shared by all members.
+
+    Inputs that are integers stand for rows of the network's table (see `landscape.engine.stacked.Table`), or without
+    one for what the network reads as whole numbers, such as tokens.
+    """
+
+    inputs: Shaped[Tensor, "members *feature sample"]
+    targets: Shaped[Tensor, "members_of_targets *target sample"]
+    weights: Float[Tensor, "members_of_weights sample"]
+
+    @classmethod
+    def padded(cls, inputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> "Batch":
+        """A batch whose sample axis is filled up to a multiple of 32 with samples of weight zero.
+
+        Without `weights` each sample weighs the same.
+        """
+        count = inputs.shape[-1]
+        if weights is None:
+            weights = torch.full((1, count), 1 / count, dtype=torch.float64, device=inputs.device)
+        extra = -count % SAMPLE_MULTIPLE
+        if extra:
+            inputs, targets = (
+                torch.cat([each, each[..., :1].repeat_interleave(extra, -1)], -1) for each in (inputs, targets)
+            )
+            weights = torch.cat([weights, weights.new_zeros(weights.shape[0], extra)], 1)
+        return cls(inputs, targets, weights)
+
+    def __len__(self) -> int:
+        return self.inputs.shape[-1]
+
+    def members(self, index: Tensor) -> "Batch":
+        """The part that belongs to the members at `index`."""
+        inputs, targets, weights = (
+            tensor if tensor.shape[0] == 1 else tensor[index] for tensor in (self.inputs, self.targets, self.weights)
+        )
+        return Batch(inputs, targets, weights)
+
+    def samples(self, start: int, stop: int) -> "Batch":
+        """A range of samples."""
+        return Batch(self.inputs[..., start:stop], self.targets[..., start:stop], self.weights[:, start:stop])
+
+    @property
+    def real(self) -> Tensor:
+        """Which samples are not padding: [sample]."""
+        return (self.weights > 0).any(0)
+
+    def real_alone(self) -> "Batch":
+        """The samples that are not padding."""
+        index = self.real.nonzero()[:, 0]
+        return Batch(self.inputs[..., index], self.targets[..., index], self.weights[:, index])
+
+    def select(self, index: Tensor) -> "Batch":
+        """The samples at `index`, alike for all members, as a batch of their own in which each weighs the same."""
+        return Batch.padded(self.inputs[..., index], self.targets[..., index])
+
+
+class Stream:
+    """Batches of a `torch.utils.data.DataLoader`, or of anything that yields (inputs, targets) at each pass.
+
+    Batches are in PyTorch's layout, samples first; a third entry weighs the samples (1 each without). Only one batch
+    at a time is on the device. Raises `LandscapeError` for a loader without batches, `Unverified` when a later pass
+    does not give what the first one gave: all members and points must see the same data.
+    """
+
+    def __init__(self, loader: Iterable[Any], *, device: str | torch.device, dtype: torch.dtype) -> None:
+        self.loader, self.device, self.dtype = loader, torch.device(device), dtype
+        if isinstance(loader, Iterator):
+            raise Unsupported(f"{_name(loader)} can be read only once: give what makes it, such as a DataLoader")
+        #: Of the batches read so far: number of samples, checksum; are they all?
+        self._seen, self._complete = list[tuple[int, int]](), False
+        self._first: Batch | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        number = -1
+        for number, raw in enumerate(self.loader):
+            inputs, targets, weights = _parts(raw, self.loader, number)
+            self._compare(number, (len(inputs), _checksum(inputs, targets)))
+            yield self._batch(inputs, targets, weights)
+        if number < 0:
+            raise LandscapeError(f"{_name(self.loader)} gives no batches: its dataset is empty, or was read already")
+        if number + 1 < len(self._seen):
+            raise Unverified(
+                f"{_name(self.loader)} gives other data at each pass: {number + 1} batches after {len(self._seen)}"
+            )
+        self._complete = True
+
+    @property
+    def first(self) -> Batch:
+        """The first batch, kept: what the data looks like."""
+        if self._first is None:
+            self._first = next(iter(self))
+        return self._first
+
+    def _batch(self, inputs: Tensor, targets: Tensor, weights: Tensor | None) -> Batch:
+        inputs, targets = (
+            features_first(each.to(self.device, self.dtype if each.is_floating_point() else None, non_blocking=True))
+            for each in (inputs, targets)
+        )
+        if weights is None:
+            weights = torch.ones(inputs.shape[-1])
+        return Batch.padded(inputs, targets, weights.to(self.device, torch.float64)[None])
+
+    def _compare(self, number: int, batch: tuple[int, int]) -> None:
+        """Raise `Unverified` unless the batch is what it was in the first pass."""
+        if number == len(self._seen) and not self._complete:
+            self._seen.append(batch)
+        if number < len(self._seen) and self._seen[number] == batch:
+            return
+        shuffles = isinstance(getattr(self.loader, "sampler", None), torch.utils.data.RandomSampler)
+        remedy = "give DataLoader(..., shuffle=False)" if shuffles else "look for random augmentation, or shuffling"
+        raise Unverified(
+            f"{_name(self.loader)} gives other data at each pass (batch {number}), but all points must see the "
+            f"same: {remedy}"
+        )
+
+
+def _name(loader: object) -> str:
+    """A loader as messages name it."""
+    dataset = getattr(loader, "dataset", None)
+    return f"the {type(loader).__name__}" + (f" over {type(dataset).__name__}" if dataset is not None else "")
+
+
+def _parts(raw: Any, loader: object, number: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Inputs, targets and weights of one batch of a loader."""
+    good = isinstance(raw, tuple | list) and len(raw) in (2, 3)
+    tensors = [torch.as_tensor(each) if isinstance(each, np.ndarray) else each for each in raw] if good else []
+    if not good or not all(isinstance(each, Tensor) for each in tensors):
+        what = f"{len(raw)} entries" if isinstance(raw, tuple | list) and not good else type(raw).__name__
+        raise Unsupported(
+            f"batch {number} of {_name(loader)} is {what}, not (inputs, targets) tensors: wrap the loader so that it is"
+        )
+    lengths = [each.shape[0] if each.ndim else 0 for each in tensors]
+    if len(set(lengths)) > 1 or not lengths[0]:
+        raise Mismatch(f"batch {number} of {_name(loader)} has {' and '.join(map(str, lengths))} samples")
+    return tensors[0], tensors[1], tensors[2] if len(tensors) == 3 else None
+
+
+def _checksum(*tensors: Tensor) -> int:
+    value = 0
+    for tensor in tensors:
+        value = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data, value)
+    return value

@@ -1,0 +1,532 @@
+"""The landscape's height: a function from a stack of parameters to numbers, one a member.
+
+Members and samples are evaluated in chunks that keep activations in the cache of a CPU and within a bound on a GPU,
+whatever the number of members; data that is streamed is read once for all members. Sums run in float64.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import zip_longest
+from typing import Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
+from landscape.engine.chain import Chain
+from landscape.engine.data import SAMPLE_MULTIPLE, Batch, Data, Stream
+from landscape.engine.determinism import culprit, mixes_samples
+from landscape.engine.memory import Chunk, choose_chunk
+from landscape.engine.stack import Stack, in_order
+from landscape.engine.stacked import Noise, Stacked, Statistics
+
+__all__ = ["BatchNorm", "Between", "Members", "Metric", "Objective"]
+
+#: What stands for the statistics of BatchNorm at a point between checkpoints: they are estimated anew at each point;
+#: those of the ends, interpolated; or those that the stack brings along, whatever its parameters.
+BatchNorm = Literal["recalibrate", "interpolate", "keep"]
+
+#: Samples of one batch in which statistics are estimated.
+CALIBRATION_BATCH = 512
+
+#: So many members for each end, and inputs of the first layer, make it worth while to go between; and bytes at most.
+_MANY, _WIDE, _ENTERED_BYTES = 4, 32, 2**27
+
+_log = logging.getLogger("landscape")
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Members(Protocol):
+    """Points of parameter space, a chunk of which at a time is needed as a stack; a `Stack` is one."""
+
+    def __len__(self) -> int: ...
+
+    def chunks(self, size: int) -> Iterator[Stack]:
+        """Stacks of exactly `size` members; the last is filled up with its own last member."""
+
+
+@runtime_checkable
+class Between(Members, Protocol):
+    """Members that lie on straight lines between few `ends`."""
+
+    @property
+    def ends(self) -> Stack | None: ...  # noqa: D102
+
+    def between(self, values: Tensor, index: Tensor) -> Tensor:
+        """For the members at an index what is affine in the parameters, from its values at the ends."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A number for each sample, and how samples become one number a member.
+
+    `per_sample(outputs, targets)` gives [member, sample]. `mean` weighs the samples; `count` adds them up, each
+    real sample once; `all`, for samples that are 0 or 1, is 1 where every real one is. Metrics with one `per_sample`
+    compute it once. `slope(outputs, targets)`, where it is given, is the derivative of each sample's number
+    in the outputs, in their shape; training then needs no autograd for it.
+    """
+
+    per_sample: Callable[[Tensor, Tensor], Tensor]
+    reduction: Literal["mean", "count", "all"] = "mean"
+    slope: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Objective:
+    """A network, weighted data, a loss and metrics: `objective(stack)` gives a dict of float64 tensors, one a member.
+
+    `metrics` holds at least `loss`, a weighted mean. Where the data is a `sampled` part of what is meant, each mean
+    comes with its standard error over samples, under its name and `_se`. `predict` turns outputs into decisions,
+    [member, *target, sample]. `unit` is that of the loss. With `chunk` None a size is chosen for the device, with
+    `precision` None the type of the data's numbers is taken; with `autocast` the network, but not the loss, runs in
+    this type where PyTorch deems it safe.
+
+    A network with BatchNorm has a policy, `batchnorm`: with `recalibrate` each point gets statistics of its own,
+    estimated on the samples of `calibration`; else they are those of the stack's buffers.
+    """
+
+    network: Stacked
+    data: Data | Stream
+    metrics: Mapping[str, Metric]
+    predict: Callable[[Tensor], Tensor]
+    sampled: bool = False
+    unit: str = ""
+    chunk: Chunk | None = None
+    precision: torch.dtype | None = None
+    autocast: torch.dtype | None = None
+    batchnorm: BatchNorm | None = None
+    calibration: Batch | None = None
+
+    def __post_init__(self) -> None:
+        if "loss" not in self.metrics or self.metrics["loss"].reduction != "mean":
+            raise LandscapeError("an objective needs a metric 'loss' whose samples are averaged")
+        if self.network.normalises and self.batchnorm is None:
+            object.__setattr__(self, "batchnorm", "recalibrate" if self.calibration is not None else "interpolate")
+        if self.batchnorm == "recalibrate" and self.calibration is None:
+            raise LandscapeError("statistics of BatchNorm cannot be recalibrated without data to estimate them on")
+        if self.chunk is None:
+            object.__setattr__(self, "chunk", choose_chunk(self.network, self.data))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data is, and where stacks are evaluated."""
+        return self.data.device if isinstance(self.data, Stream) else self.data.weights.device
+
+    @functools.cached_property
+    def dtype(self) -> torch.dtype:
+        """Element type of the computation."""
+        if self.precision is not None:
+            return self.precision
+        data = self.data.first if isinstance(self.data, Stream) else self.data
+        dtype = data.samples(0, SAMPLE_MULTIPLE).inputs.dtype
+        return dtype if dtype.is_floating_point else torch.float32
+
+    @property
+    def memory(self) -> Data:
+        """The data, if it is in memory; raises `Unsupported` for a stream."""
+        if isinstance(self.data, Stream):
+            raise Unsupported("this needs all data at once, which is streamed here: give it as tensors")
+        return self.data
+
+    @functools.cached_property
+    def samples(self) -> int:
+        """Number of real samples; of streamed data known after reading it once."""
+        return sum(int((data.weights > 0).any(0).sum()) for data in self._parts())
+
+    def with_backend(self, backend: Literal["stacked", "vmap", "loop"], chunk: Chunk | None = None) -> "Objective":
+        """The same objective, computed otherwise."""
+        network = Stacked(self.network.module, backend=backend, table=self.network.table)
+        return dataclasses.replace(self, network=network, chunk=chunk)
+
+    def __call__(self, members: Members) -> dict[str, Float[Tensor, " member"]]:
+        """Loss and metrics of each member."""
+        return self._within_memory(lambda: self._values(members, self.network))
+
+    def plain(self, members: Members | Mapping[str, Tensor]) -> dict[str, Float[Tensor, " member"]]:
+        """The same numbers from the plain module's own forward, one network after another: the referee of every fast
+        path. Takes a state dict too.
+        """
+        if isinstance(members, Mapping):
+            single = Stack({name: tensor[None] for name, tensor in members.items()})
+            members = in_order(single, self.network.template, name="the state dict")
+        return self._values(members, self._plain_network)
+
+    @torch.no_grad()
+    def predictions(self, stack: Stack) -> Shaped[Tensor, "member *target sample"]:
+        """The decision of each member on each real sample."""
+        parts = []
+        for _, part in self.chunks(stack):
+            decisions = [
+                self.predict(self._forward(part, batch.inputs))[..., batch.weights[0] > 0] for batch in self.batches()
+            ]
+            parts.append(torch.cat(decisions, -1))
+        return torch.cat(parts)[: len(stack)]
+
+    def gradient(
+        self,
+        stack: Stack,
+        batch: Data | None = None,
+        noise: Callable[[Tensor], Noise] | None = None,
+        *,
+        with_loss: bool = True,
+        statistics: dict[str, Tensor] | None = None,
+    ) -> tuple[Float[Tensor, " member"], Stack]:
+        """Loss of each member (NaN unless it is asked for) and its gradient, on another batch if one is given.
+
+        `noise`, if given, makes the source of randomness of the members at an index. With a dict of `statistics`,
+        BatchNorm normalises as in training, by the batch itself, whose statistics the dict is filled with.
+        """
+        return self._within_memory(lambda: self._gradients(stack, batch, noise, with_loss, statistics))
+
+    def loss(
+        self,
+        stack: Stack,
+        batch: Batch | None = None,
+        noise: Noise | None = None,
+        statistics: Statistics | None = None,
+    ) -> Float[Tensor, " member"]:
+        """Loss of each member as one differentiable graph, unchunked: for derivatives of any order.
+
+        Statistics of BatchNorm are those of the stack's buffers, held fixed.
+        """
+        batch = self.memory.samples(0, len(self.memory)) if batch is None else batch
+        return self._weighed_loss(batch, self._forward(stack, batch.inputs, noise, statistics))
+
+    def batches(self) -> Iterator[Batch]:
+        """All data in batches of the size of a chunk, whose weights sum to 1 over all batches."""
+        for data in self._parts():
+            for batch in self._sample_chunks(data):
+                if isinstance(self.data, Stream):
+                    batch = dataclasses.replace(batch, weights=batch.weights / self._total_weight)
+                yield batch
+
+    def check_deterministic(self, stack: Stack) -> None:
+        """Raise `Unverified`, naming the cause, if the same call does not give the same numbers twice, or if the answer
+        to a sample depends on the samples beside it.
+
+        Of streamed data two batches are tried; all of it is compared with the first pass whenever it is read again.
+        """
+        part = stack.to(self.device, self.dtype)
+        few = [data for data, _ in zip(self._parts(), range(2), strict=False)]
+        first, second = (self._values(stack, self.network, parts=few) for _ in range(2))
+        if isinstance(self.data, Stream):
+            for _ in zip(self._parts(), few, strict=False):
+                pass
+        for name, values in first.items():
+            if not torch.equal(values.nan_to_num(), second[name].nan_to_num()):
+                inputs = few[0].samples(0, SAMPLE_MULTIPLE).inputs
+                cause = culprit(self._plain_network, part.select([0]), inputs)
+                raise Unverified(f"the objective is not deterministic: two calls differ in {name}. {cause}")
+        alone = few[0].samples(0, SAMPLE_MULTIPLE).real_alone().inputs[:1]
+        if reason := mixes_samples(self._plain_network, part.select([0]), alone):
+            raise Unverified(reason)
+
+    def chunks(self, members: Members) -> Iterator[tuple[Tensor, Stack]]:
+        """Chunks of the members on the objective's device, each with the places of its members; with `recalibrate`
+        their buffers hold statistics of their own.
+        """
+        for index, part in self._chunks(members, self.network):
+            yield index, self._calibrated(part, self.network)
+
+    def _chunks(self, members: Members, network: Stacked) -> Iterator[tuple[Tensor, Stack]]:
+        assert self.chunk is not None
+        if not len(members):
+            raise Mismatch("an empty stack has no values")
+        size = 1 if network.backend == "loop" else self.chunk.members
+        for number, part in enumerate(members.chunks(size)):
+            index = torch.arange(number * size, (number + 1) * size, device=self.device).clamp_(max=len(members) - 1)
+            yield index, part.to(self.device, self.dtype)
+
+    def _parts(self) -> Iterable[Data]:
+        """The data as it is read: at once from memory, or batch by batch."""
+        return self.data if isinstance(self.data, Stream) else (self.data,)
+
+    def _sample_chunks(self, data: Data) -> Iterator[Batch]:
+        assert self.chunk is not None
+        for start in range(0, len(data), self.chunk.samples):
+            yield data.samples(start, min(start + self.chunk.samples, len(data)))
+
+    def _shown(self, data: Data, network: Stacked) -> Iterator[Batch]:
+        """The chunks of samples as a network sees them: the plain module never sees padding."""
+        for batch in self._sample_chunks(data):
+            padded = network.backend == "loop" and not bool((batch.weights > 0).any(0).all())
+            yield batch.real_alone() if padded else batch
+
+    def _forward(
+        self,
+        stack: Stack,
+        inputs: Tensor,
+        noise: Noise | None = None,
+        statistics: Statistics | None = None,
+        network: Stacked | None = None,
+    ) -> Tensor:
+        network = network or self.network
+        if self.autocast is None:
+            return network(stack, inputs, noise, statistics)
+        with torch.autocast(self.device.type, dtype=self.autocast):
+            return network(stack, inputs, noise, statistics).to(self.dtype)
+
+    @torch.no_grad()
+    def _calibrated(self, part: Stack, network: Stacked) -> Stack:
+        """A chunk with statistics of BatchNorm estimated at each of its members: means over batches of the
+        calibration data of each batch's mean and unbiased variance (as `torch.optim.swa_utils.update_bn`, but that
+        batches weigh by their size and that dropout is off).
+        """
+        if self.batchnorm != "recalibrate":
+            return part
+        assert self.calibration is not None
+        size = _calibration_members(network, self.calibration, self.device)
+        groups = [self._statistics(group, network) for group in part.chunks(min(size, len(part)))]
+        found = {name: torch.cat([group[name] for group in groups])[: len(part)] for name in groups[0]}
+        return dataclasses.replace(part, buffers={**part.buffers, **found})
+
+    def _statistics(self, part: Stack, network: Stacked) -> dict[str, Tensor]:
+        assert self.calibration is not None
+        data, total, sums = self.calibration, 0, dict[str, Tensor]()
+        for start in range(0, len(data), CALIBRATION_BATCH):
+            batch = data.samples(start, min(start + CALIBRATION_BATCH, len(data)))
+            if (count := int(batch.real.sum())) < 2:  # one sample has no variance
+                continue
+            collector = Statistics(batch.real)
+            self._forward(part, batch.inputs, None, collector, network)
+            for name, value in collector.found.items():
+                sums[name] = sums.get(name, 0) + value.double() * count
+            total += count
+        return {name: (value / total).to(self.dtype) for name, value in sums.items()}
+
+    @torch.no_grad()
+    def _values(self, members: Members, network: Stacked, parts: Iterable[Data] | None = None) -> dict[str, Tensor]:
+        """Values of all members: parts of the data outermost, so that what is streamed is read once."""
+        # Metrics that reduce the same numbers share them.
+        functions = {metric.per_sample for metric in self.metrics.values()}
+        totals: list[dict[Callable[[Tensor, Tensor], Tensor], Tensor]] = []
+        buffers: list[Mapping[str, Tensor]] = []
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of weights, and of their squares
+        real = 0
+        for number, data in enumerate(self._parts() if parts is None else parts):
+            entered = self._entered(members, data, network)
+            for place, (index, part) in enumerate(self._chunks(members, network)):
+                if number == 0:
+                    part = self._calibrated(part, network)
+                    buffers.append(part.buffers)
+                    totals.append(
+                        {each: torch.zeros(4, len(part), dtype=torch.float64, device=self.device) for each in functions}
+                    )
+                part = dataclasses.replace(part, buffers=buffers[place])
+                first = (members.between(each, index) for each in entered) if isinstance(members, Between) else ()
+                self._add(totals[place], part, data, network, first)
+            weights = data.weights[0].double()
+            sums += torch.stack([weights.sum(), weights.square().sum()])
+            real += int((weights > 0).sum())
+        joined = {each: torch.cat([total[each] for total in totals], 1)[:, : len(members)] for each in functions}
+        return self._reduced(joined, real, sums)
+
+    def _add(
+        self,
+        totals: Mapping[Callable[[Tensor, Tensor], Tensor], Tensor],
+        part: Stack,
+        data: Data,
+        network: Stacked,
+        entered: Iterable[Tensor],
+    ) -> None:
+        """Add a chunk of members over some data to their sums: of weighed values, of values of real samples, and of
+        values and their squares weighed by squared weights. What has `entered` the network may be known.
+        """
+        for batch, first in zip_longest(self._shown(data, network), entered):
+            if first is None:
+                outputs = self._forward(part, batch.inputs, network=network)
+            else:
+                outputs = network(part, batch.inputs, entered=first)
+            weights = batch.weights[0].double()
+            exists, square = (weights > 0).double(), weights.square()
+            for per_sample, total in totals.items():
+                values = per_sample(outputs, batch.targets).double()
+                reductions = self._reductions[per_sample]
+                if reductions != {"mean"}:
+                    total[1] += values @ exists
+                if "mean" in reductions:
+                    total[0] += values @ weights
+                if "mean" in reductions and self.sampled:
+                    total[2] += values @ square
+                    total[3] += values.square_() @ square
+
+    @torch.no_grad()
+    def _entered(self, members: Members, data: Data, network: Stacked) -> list[Tensor]:
+        """For members between few ends what the first layer makes of each chunk of samples at these ends: sums of
+        products are affine in the parameters, so that points between need no products of their own. Nothing where that
+        saves little, takes much memory, or is not finite.
+        """
+        ends = members.ends if isinstance(members, Between) else None
+        if ends is None or self.autocast is not None or (entrance := network.entrance) is None:
+            return []
+        weight = next(iter(entrance.tensors.values())).of(ends)
+        # Rows of the product in multiples of 8 for each end: its numbers then do not depend on the ends beside it.
+        if len(members) < _MANY * len(ends) or weight[0, 0].numel() < _WIDE or weight.shape[1] % 8:
+            return []
+        ends, entered, size = ends.to(self.device, self.dtype), list[Tensor](), 0
+        for batch in self._sample_chunks(data):
+            if batch.inputs.shape[0] > 1:
+                return []
+            entered.append(network.enter(ends, batch.inputs))
+            size += entered[-1].numel() * entered[-1].itemsize
+            if size > _ENTERED_BYTES or not entered[-1].isfinite().all():
+                return []
+        return entered
+
+    def _reduced(
+        self, totals: Mapping[Callable[[Tensor, Tensor], Tensor], Tensor], real: int, sums: Tensor
+    ) -> dict[str, Tensor]:
+        """Each metric from the sums over all samples. Standard errors are those of a weighted mean, a ratio estimator
+        (W. Cochran, *Sampling Techniques*, 1977, section 6.4); of equal weights the usual one.
+        """
+        weight, squares = sums if isinstance(self.data, Stream) else (1.0, sums[1])
+        result = {}
+        for name, metric in self.metrics.items():
+            mean, count, first, second = totals[metric.per_sample]
+            mean = mean / weight
+            result[name] = {"mean": mean, "count": count, "all": (count == real).double()}[metric.reduction]
+            if self.sampled and metric.reduction == "mean":
+                spread = (second - 2 * mean * first + mean.square() * squares).clamp_(min=0)
+                result[f"{name}_se"] = (spread * (real / max(real - 1, 1))).sqrt() / weight
+        return result
+
+    def _gradients(
+        self,
+        stack: Stack,
+        batch: Data | None,
+        noise: Callable[[Tensor], Noise] | None,
+        with_loss: bool,
+        statistics: dict[str, Tensor] | None,
+    ) -> tuple[Tensor, Stack]:
+        losses, gradients, found = [], [], list[dict[str, Tensor]]()
+        for index, part in self._chunks(stack, self.network):
+            source, collected = noise(index) if noise else None, dict[str, Tensor]()
+            if batch is None:
+                part, batches = self._calibrated(part, self.network), self.batches()
+            else:
+                batches = self._sample_chunks(batch.members(index))
+            training = collected if statistics is not None else None
+            loss, gradient = self._gradient(part, batches, source, with_loss, training)
+            losses.append(loss)
+            gradients.append(gradient)
+            found.append(collected)
+        if statistics is not None:
+            statistics |= {name: torch.cat([each[name] for each in found])[: len(stack)] for name in found[0]}
+        return torch.cat(losses)[: len(stack)], stack.unflatten(torch.cat(gradients)[: len(stack)])
+
+    def _gradient(
+        self,
+        stack: Stack,
+        batches: Iterator[Batch],
+        noise: Noise | None,
+        with_loss: bool,
+        statistics: dict[str, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and flat gradient of one chunk of members, accumulated over chunks of samples."""
+        loss = torch.full((len(stack),), 0.0 if with_loss else math.nan, dtype=self.dtype, device=self.device)
+        if self._chain and noise is None and self.autocast is None:
+
+            def slope(part: Batch, outputs: Tensor) -> Tensor:
+                nonlocal loss
+                if with_loss:
+                    loss = loss + self._weighed_loss(part, outputs)
+                return self._pull(part, outputs)
+
+            gradient = self._chain.gradient(stack, batches, slope)
+            return loss, gradient
+        gradient = torch.zeros(len(stack), stack.parameters, dtype=stack.dtype, device=stack.device)
+        for number, batch in enumerate(batches):
+            if statistics is not None and number:
+                raise Mismatch("statistics of BatchNorm are those of a batch: choose a chunk with all its samples")
+            source = _own_streams(noise, number) if noise else None
+            collector = Statistics(batch.real) if statistics is not None else None
+            leaves = {name: tensor.detach().requires_grad_() for name, tensor in stack.tensors.items()}
+            part_loss = self.loss(Stack(leaves, stack.buffers), batch, source, collector)
+            pieces = torch.autograd.grad(part_loss.sum(), list(leaves.values()), allow_unused=True)
+            pieces = tuple(
+                torch.zeros_like(leaf) if piece is None else piece
+                for leaf, piece in zip(leaves.values(), pieces, strict=True)
+            )
+            gradient = gradient + torch.cat([piece.flatten(1) for piece in pieces], dim=1)
+            loss = loss + part_loss.detach()
+            if statistics is not None and collector is not None:
+                statistics |= collector.found
+        return loss, gradient
+
+    @functools.cached_property
+    def _total_weight(self) -> float:
+        return sum(float(data.weights[0].sum()) for data in self._parts())
+
+    @functools.cached_property
+    def _reductions(self) -> dict[Callable[[Tensor, Tensor], Tensor], set[str]]:
+        """What is asked of the numbers of each function."""
+        asked: dict[Callable[[Tensor, Tensor], Tensor], set[str]] = {}
+        for metric in self.metrics.values():
+            asked.setdefault(metric.per_sample, set()).add(metric.reduction)
+        return asked
+
+    @functools.cached_property
+    def _chain(self) -> Chain | None:
+        return Chain.of(self.network)
+
+    @functools.cached_property
+    def _plain_network(self) -> Stacked:
+        return Stacked(self.network.module, backend="loop", table=self.network.table)
+
+    def _weighed_loss(self, batch: Batch, outputs: Float[Tensor, "member *out sample"]) -> Tensor:
+        return self._weigh(self.metrics["loss"].per_sample(outputs, batch.targets), batch)
+
+    def _pull(self, batch: Batch, outputs: Float[Tensor, "member *out sample"]) -> Tensor:
+        """Derivative of the weighed loss in the outputs."""
+        slope = self.metrics["loss"].slope
+        if slope is not None:
+            weights = batch.weights.to(outputs.dtype)
+            return slope(outputs, batch.targets) * weights.view(len(weights), *[1] * (outputs.ndim - 2), -1)
+        with torch.enable_grad():
+            leaf = outputs.detach().requires_grad_()
+            (pull,) = torch.autograd.grad(self._weighed_loss(batch, leaf).sum(), leaf)
+        return pull
+
+    def _weigh(self, losses: Float[Tensor, "member sample"], batch: Batch) -> Float[Tensor, " member"]:
+        weights = batch.weights.to(losses.dtype)
+        return losses @ weights[0] if len(weights) == 1 else (losses * weights).sum(1)
+
+    def _within_memory(self, compute: Callable[[], T]) -> T:
+        """The result of `compute`, tried again with half the chunk each time that the device runs out of memory."""
+        while True:
+            try:
+                return compute()
+            except (MemoryError, RuntimeError) as error:
+                assert self.chunk is not None
+                if not _out_of_memory(error):
+                    raise
+                if (smaller := self.chunk.halved()) is None:
+                    raise LandscapeError(
+                        f"one network on {self.chunk.samples} samples does not fit the memory of {self.device}: choose "
+                        "another device, or a smaller network"
+                    ) from error
+            _log.warning("out of memory with chunks of %s: going on with %s", self.chunk, smaller)
+            object.__setattr__(self, "chunk", smaller)
+            with contextlib.suppress(RuntimeError):
+                torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _calibration_members(network: Stacked, data: Batch, device: torch.device) -> int:
+    """How many members a pass over a whole batch of calibration data takes at once: on a CPU a few megabytes."""
+    bytes_of_one = network.widest(data.samples(0, SAMPLE_MULTIPLE).inputs) * 4 * min(CALIBRATION_BATCH, len(data))
+    return max(1, (2**22 if device.type == "cpu" else 2**30) // bytes_of_one)
+
+
+def _own_streams(noise: Noise, number: int) -> Noise:
+    """The noise of one chunk of samples: other streams than those of the rest."""
+    return lambda layer, shape: noise(layer + 4096 * number, shape)

@@ -1,0 +1,592 @@
+"""The program of a network: its layers and functions in turn, for all members of a stack at once.
+
+Nested `nn.Sequential`s of known layers are read off directly, other networks traced by `torch.fx`. A module whose own
+code cannot be traced, and a function that no table knows, run member by member (`torch.func.vmap`) while the rest of
+the network does not.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import dis
+import functools
+import inspect
+import math
+import operator
+import unittest.mock
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.engine.program.attention import FORWARDS, attend, plain_attention
+from landscape.engine.program.functions import FUNCTIONS, METHODS, MODULES, RANDOM, without_in_place
+from landscape.engine.program.layers import ELEMENTWISE, FRESH, LAYERS, NORMALISED, STOCHASTIC, Own, Statistics, affine
+from landscape.engine.program.layout import Value, by_member
+from landscape.engine.stack import Stack, aliases
+
+__all__ = ["Noise", "Pass", "Program", "Step", "StepFailed", "draws", "leaves", "not_one_tensor"]
+
+
+@runtime_checkable
+class Noise(Protocol):
+    """Source of a training pass's randomness: uniform numbers in [0, 1), [member, *shape], a stream a layer."""
+
+    def __call__(self, layer: int, shape: tuple[int, ...]) -> Tensor: ...  # noqa: D102
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pass:
+    """One evaluation of a program: of which stack, with what randomness, and whose statistics BatchNorm takes.
+
+    With `overwrite` a layer may write over what nobody else reads any more, where no derivative is asked for.
+    """
+
+    stack: Stack
+    noise: Noise | None = None
+    statistics: Statistics | None = None
+    overwrite: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Stands, among a step's arguments, for the result of an earlier one."""
+
+    number: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    """A parameter or buffer: its name in the state dict, and what serves where a stack lacks it."""
+
+    name: str
+    own: Tensor
+
+    def of(self, stack: Stack) -> Tensor:
+        """[member or 1, *shape]."""
+        found = stack.tensors.get(self.name)
+        if found is None:
+            found = stack.buffers.get(self.name)
+        if found is None:
+            dtype = stack.dtype if self.own.is_floating_point() else self.own.dtype
+            found = self.own.detach().to(stack.device, dtype)[None]
+        return found
+
+
+@dataclasses.dataclass(eq=False)
+class Step:
+    """One layer or function. `number` is that of its noise stream, `name` that of the state dict or of the function."""
+
+    number: int
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any] = dataclasses.field(default_factory=dict)
+    module: nn.Module | None = None
+    own_name: str = ""
+    tensors: dict[str, _Tensor] = dataclasses.field(default_factory=dict)
+    original: Callable[..., Any] | None = None
+    #: The BatchNorm layer that follows at once and can be done along with this one, and the layer it is itself done by.
+    normalised_by: "Step | None" = None
+    normalises: "Step | None" = None
+    #: Whether the data may be written over, whether PyTorch changes the first argument, and what nobody reads later.
+    overwrites: bool = False
+    in_place: bool = False
+    dead: tuple[int, ...] = ()
+    #: What a step in place changes beside its own result: earlier results in the same memory.
+    renews: tuple[int, ...] = ()
+
+    def __call__(self, each: Pass, arguments: Sequence[Any], keywords: Mapping[str, Any], folded: set[int]) -> Any:
+        """The result, by the fast path if it knows the data."""
+        if self.normalises is not None and self.normalises.number in folded:
+            return arguments[0]
+        noise = each.noise
+        own = Own(
+            self.own_name,
+            len(each.stack),
+            {short: tensor.of(each.stack) for short, tensor in self.tensors.items()},
+            None if noise is None else functools.partial(noise, self.number),
+            each.statistics,
+            overwrite=self.overwrites and each.overwrite and not torch.is_grad_enabled(),
+        )
+        after = self.normalised_by
+        if after is not None and each.statistics is None and (arguments[0].rank == 2 or not _is_linear(self.module)):
+            own.affine = affine(after.module, {short: tensor.of(each.stack) for short, tensor in after.tensors.items()})
+            folded.add(self.number)
+        result = self.function(own, *arguments, **keywords)
+        if result is NotImplemented:
+            folded.discard(self.number)
+            return self._by_member(own, arguments, keywords)
+        return result
+
+    def reads(self, arguments: Sequence[Any], made: Value) -> int:
+        """Numbers of one member that the step makes on its way: what a product reads, the weights of attention."""
+        if isinstance(self.module, nn.Linear) and made.rank == 2:
+            return self.module.in_features
+        if isinstance(self.module, nn.Conv1d | nn.Conv2d):
+            return self.module.weight[0].numel() * self.module.groups * math.prod(made.shape[2:])
+        if isinstance(self.module, nn.MultiheadAttention):
+            return math.prod((self.module.num_heads, *arguments[0].shape[:2], arguments[1].shape[1]))
+        if self.function is attend:
+            return math.prod((*arguments[0].shape[:-1], arguments[1].shape[-2]))
+        return 0
+
+    def _by_member(self, own: Own, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        assert self.original is not None
+        with plain_attention():
+            if self.module is None:
+                return by_member(self.original, tuple(arguments), dict(keywords))
+            tensors = {short: Value(tensor, last=False) for short, tensor in own.tensors.items()}
+            return by_member(self.original, (tensors, *arguments), dict(keywords))
+
+
+def _is_linear(module: nn.Module | None) -> bool:
+    return isinstance(module, nn.Linear)
+
+
+def _unknown(own: Own, *arguments: Any, **keywords: Any) -> Any:
+    return NotImplemented
+
+
+class Program:
+    """The steps of a network. `output` is the place of its result; the data has place -1."""
+
+    def __init__(self, steps: list[Step], output: int, *, sequence: bool) -> None:
+        self.steps = steps
+        self.output = output
+        self.sequence = sequence
+        _find_last_uses(steps, output)
+        _find_what_is_renewed(steps)
+        _fuse(steps, output)
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "Program":
+        """The program of a module as it is now, in training or in evaluation.
+
+        Raises `Unsupported` for a forward that cannot be traced.
+        """
+        names = _Names(module)
+        in_order = list(leaves(module))
+        known = [_build(layer) for _, layer in in_order]
+        if all(function is not None for function in known) and not any(
+            isinstance(layer, nn.MultiheadAttention) for _, layer in in_order
+        ):
+            steps = [
+                names.step(number, name, layer, function or _unknown, (_Place(number - 1),), {})
+                for number, ((name, layer), function) in enumerate(zip(in_order, known, strict=True))
+            ]
+            return cls(steps, len(steps) - 1, sequence=True)
+        return _traced(module, names)
+
+    @functools.cached_property
+    def by_member(self) -> tuple[str, ...]:
+        """Steps that no table knows, which run member by member."""
+        return tuple(step.name for step in self.steps if step.function is _unknown)
+
+    @functools.cached_property
+    def random(self) -> tuple[Step, ...]:
+        """Steps that draw random numbers if the module was in training when the program was made."""
+        return tuple(step for step in self.steps if _draws(step))
+
+    @functools.cached_property
+    def hidden_normalisation(self) -> str | None:
+        """A step that runs member by member and holds a BatchNorm layer, if there is one."""
+        hidden = (
+            step.name
+            for step in self.steps
+            if step.function is _unknown
+            and step.module is not None
+            and any(isinstance(each, _BatchNorm) for each in step.module.modules())
+        )
+        return next(hidden, None)
+
+    @property
+    def undrawable(self) -> str | None:
+        """A step whose random numbers cannot be drawn from a given source, if there is one."""
+        return next((step.name for step in self.random if step.function is _unknown), None)
+
+    def run(
+        self, each: Pass, inputs: Value, *, change: Callable[[Step, list[Any], Callable[[], Any]], Any] | None = None
+    ) -> Iterator[tuple[Step, Any]]:
+        """Each step with its result, which is let go when nobody reads it any more; the program's own result is last.
+
+        `change(step, arguments, compute)`, if given, makes the result in the step's place.
+        """
+        results: dict[int, Any] = {-1: inputs}
+        folded: set[int] = set()
+        for step in self.steps:
+            arguments = [_filled(argument, results) for argument in step.arguments]
+            keywords = {key: _filled(argument, results) for key, argument in step.keywords.items()}
+            compute = functools.partial(self._compute, step, each, arguments, keywords, folded)
+            result = compute() if change is None else change(step, arguments, compute)
+            results[step.number] = result
+            for number in step.renews:
+                if number in results:
+                    results[number] = result
+            yield step, result
+            for number in step.dead:
+                results.pop(number, None)
+        if self.steps and self.steps[-1].number != self.output >= 0:
+            yield self.steps[self.output], results[self.output]
+
+    @staticmethod
+    def _compute(step: Step, each: Pass, arguments: list[Any], keywords: dict[str, Any], folded: set[int]) -> Any:
+        try:
+            return step(each, arguments, keywords, folded)
+        except LandscapeError:
+            raise
+        except Exception as error:
+            raise StepFailed(step.name, error) from error
+
+
+class StepFailed(Unsupported):
+    """A step of a program raised an error; the message names it."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(f"{name or 'module'} fails in the stacked backend ({type(error).__name__}: {error})")
+
+
+def _filled(argument: Any, results: Mapping[int, Any]) -> Any:
+    if isinstance(argument, _Place):
+        return results[argument.number]
+    if isinstance(argument, tuple):
+        return tuple(_filled(each, results) for each in argument)
+    if isinstance(argument, list):
+        return [_filled(each, results) for each in argument]
+    if isinstance(argument, dict):
+        return {key: _filled(each, results) for key, each in argument.items()}
+    if isinstance(argument, slice):
+        return slice(*(_filled(each, results) for each in (argument.start, argument.stop, argument.step)))
+    return argument
+
+
+def _places(argument: Any) -> Iterator[int]:
+    if isinstance(argument, _Place):
+        yield argument.number
+    elif isinstance(argument, tuple | list):
+        for each in argument:
+            yield from _places(each)
+    elif isinstance(argument, dict):
+        yield from _places(list(argument.values()))
+    elif isinstance(argument, slice):
+        yield from _places((argument.start, argument.stop, argument.step))
+
+
+def _find_last_uses(steps: list[Step], output: int) -> None:
+    last = {number: step for step in steps for number in (step.number, *_places((step.arguments, step.keywords)))}
+    for step in steps:
+        step.dead = tuple(number for number, user in last.items() if user is step and number != output)
+
+
+def _find_what_is_renewed(steps: list[Step]) -> None:
+    together: dict[int, list[int]] = {}
+    for step in steps:
+        if step.in_place and step.arguments and isinstance(step.arguments[0], _Place):
+            memory = together.setdefault(step.arguments[0].number, [step.arguments[0].number])
+            step.renews = tuple(memory)
+            memory.append(step.number)
+            together[step.number] = memory
+
+
+def _fuse(steps: list[Step], output: int) -> None:
+    """Find what may be written over, and the normalisations that products can do along."""
+    users: dict[int, list[Step]] = {}
+    for step in steps:
+        for number in set(_places((step.arguments, step.keywords))):
+            users.setdefault(number, []).append(step)
+    by_number = {step.number: step for step in steps}
+    for step in steps:
+        if not step.arguments or not isinstance(step.arguments[0], _Place):
+            continue
+        before = by_number.get(step.arguments[0].number)
+        if before is None or users[before.number] != [step] or before.number == output:
+            continue
+        fresh = type(before.module) in FRESH or before.original in (operator.add, torch.add)
+        step.overwrites = fresh and type(step.module) in ELEMENTWISE
+        if (
+            isinstance(step.module, _BatchNorm)
+            and step.function is not _unknown
+            and before.function is not _unknown
+            and type(before.module) in NORMALISED
+            and "running_mean" in step.tensors
+        ):
+            step.normalises, before.normalised_by = before, step
+
+
+def _build(layer: nn.Module) -> Callable[..., Any] | None:
+    build = LAYERS.get(type(layer)) or MODULES.get(type(layer))
+    hooks = layer._forward_hooks or layer._forward_pre_hooks
+    return build(layer) if build and not hooks else None
+
+
+def _draws(step: Step) -> bool:
+    if step.module is not None:
+        return any(draws(module) for module in step.module.modules())
+    name = getattr(step.original, "__name__", "")
+    return name in RANDOM and bool(step.keywords.get("training", True)) and step.keywords.get("p", 0.5) != 0
+
+
+def draws(module: nn.Module) -> bool:
+    """Whether this very module draws random numbers in training."""
+    if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+        return module.dropout > 0
+    return isinstance(module, STOCHASTIC) and getattr(module, "p", 1) > 0
+
+
+def leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The layers of nested `nn.Sequential`s in order, with their names in the state dict."""
+    if type(module).forward is nn.Sequential.forward:
+        # Not `named_children`, which tells a layer that is used twice only once.
+        for name, child in module._modules.items():
+            assert child is not None
+            yield from leaves(child, f"{prefix}.{name}" if prefix else name)
+    else:
+        yield prefix, module
+
+
+class _Names:
+    """The names under which a stack holds a module's tensors."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._aliases = aliases(module)
+        self._first = {id(each): name for name, each in module.named_modules()}
+
+    def tensor(self, name: str, own: Tensor) -> _Tensor:
+        return _Tensor(self._aliases.get(name, name), own)
+
+    def step(
+        self,
+        number: int,
+        name: str,
+        module: nn.Module,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> Step:
+        """The step of a layer."""
+        first = self._first[id(module)]
+        prefix = f"{first}." if first else ""
+        own = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+        return Step(
+            number,
+            name,
+            function,
+            arguments,
+            keywords,
+            module,
+            first,
+            {
+                short: self.tensor(prefix + short, tensor)
+                for short, tensor in own
+                if not short.endswith("num_batches_tracked")
+            },
+            original=functools.partial(_call, module),
+            in_place=bool(getattr(module, "inplace", False)),
+        )
+
+
+def _call(module: nn.Module, tensors: dict[str, Tensor], *arguments: Any, **keywords: Any) -> Any:
+    return torch.func.functional_call(module, tensors, arguments, keywords)
+
+
+# Tracing --------------------------------------------------------------------------------------------------------------
+
+
+class _Root(nn.Module):
+    """A module whose forward calls another with one argument: what else the other takes keeps its default."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Any) -> Any:
+        return self.module(x)
+
+
+class _Tracer(fx.Tracer):
+    """Follows a forward into modules of the user's own; where that fails, the innermost such module is one step."""
+
+    proxy_buffer_attributes = True
+
+    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
+        if type(module) in FORWARDS:
+            return False
+        return type(module) in LAYERS or super().is_leaf_module(module, qualified_name)
+
+    def call_module(
+        self, module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if type(module) in FORWARDS:
+            forward = functools.partial(FORWARDS[type(module)], module)
+        before, stack, scope = len(self.graph.nodes), self.module_stack.copy(), self.scope
+        try:
+            return super().call_module(module, forward, args, kwargs)
+        except Exception:
+            name = self.path_of_module(module)
+            if name == "module":
+                raise
+            self.module_stack, self.scope = stack, scope
+            for node in reversed(list(self.graph.nodes)[before:]):
+                self.graph.erase_node(node)
+            return self.create_proxy("call_module", name, args, kwargs)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """What is asserted holds: the comparison with the plain module stands for it."""
+        frame = inspect.currentframe()
+        while frame is not None and frame.f_code is not fx.Proxy.__bool__.__code__:
+            frame = frame.f_back
+        frame = frame.f_back if frame else None
+        if frame is not None:
+            after = [each for each in dis.get_instructions(frame.f_code) if each.offset >= frame.f_lasti][:4]
+            jumps = [
+                number for number, each in enumerate(after[:3]) if "JUMP" in each.opname and "IF_TRUE" in each.opname
+            ]
+            if jumps and "ASSERT" in f"{after[jumps[0] + 1].opname} {after[jumps[0] + 1].argrepr}".upper():
+                return True
+        return super().to_bool(obj)
+
+
+#: Functions that take sizes but no tensors, which tracing overlooks.
+_FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "rand", "randn", "randint", "randperm")
+
+
+@contextlib.contextmanager
+def _factories_traced(tracer: fx.Tracer) -> Iterator[None]:
+    def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if any(isinstance(each, fx.Proxy) for each in _flat((args, kwargs))):
+                return tracer.create_proxy("call_function", function, args, kwargs)
+            return function(*args, **kwargs)
+
+        return call
+
+    with contextlib.ExitStack() as patches:
+        for name in _FACTORIES:
+            patches.enter_context(unittest.mock.patch.object(torch, name, traced(getattr(torch, name))))
+        yield
+
+
+def _flat(argument: Any) -> Iterator[Any]:
+    if isinstance(argument, tuple | list):
+        for each in argument:
+            yield from _flat(each)
+    elif isinstance(argument, dict):
+        yield from _flat(list(argument.values()))
+    else:
+        yield argument
+
+
+def _traced(module: nn.Module, names: _Names) -> Program:
+    root, tracer = _Root(module), _Tracer()
+    training = module.training
+    root.training = training
+    try:
+        with _factories_traced(tracer):
+            # A copy: a forward that changes a buffer leaves what stands for a tensor in it. Constants are kept there.
+            traced = copy.deepcopy(root)
+            graph = tracer.trace(traced)
+        for name, value in vars(traced).items():
+            if name.startswith("_tensor_constant"):
+                setattr(root, name, value)
+    except Exception as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise Unsupported(
+            f"the stacked backend cannot trace {type(module).__name__}.forward ({type(error).__name__}: {line}): use "
+            "backend vmap or loop"
+        ) from error
+    places: dict[fx.Node, _Place] = {}
+    steps: list[Step] = []
+    output = -1
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            places[node] = _Place(-1)
+            continue
+        arguments, keywords = _argument(node.args, places), _argument(node.kwargs, places)
+        if node.op == "output":
+            if not isinstance(arguments[0], _Place):
+                raise Unsupported(not_one_tensor(arguments[0]))
+            output = arguments[0].number
+            continue
+        number = len(steps)
+        steps.append(_step(number, node, arguments, keywords, root, names))
+        places[node] = _Place(number)
+    if len(steps) == 1 and steps[0].module is module and steps[0].function is _unknown:
+        raise Unsupported(f"the stacked backend does not know {type(module).__name__}: use backend vmap or loop")
+    return Program(steps, output, sequence=False)
+
+
+def not_one_tensor(outputs: Any) -> str:
+    """What to do about a forward that returns something else."""
+    what = "a number" if isinstance(outputs, Tensor | Value) else f"a {type(outputs).__name__}"
+    return f"the network's forward returns {what}: wrap the module in one that returns one tensor, samples first"
+
+
+def _argument(argument: Any, places: Mapping[fx.Node, _Place]) -> Any:
+    """A node's arguments with `_Place`s for other nodes."""
+    if isinstance(argument, fx.Node):
+        return places[argument]
+    if isinstance(argument, tuple):
+        return tuple(_argument(each, places) for each in argument)
+    if isinstance(argument, list):
+        return [_argument(each, places) for each in argument]
+    if isinstance(argument, dict):
+        return {key: _argument(each, places) for key, each in argument.items()}
+    if isinstance(argument, slice):
+        return slice(*(_argument(each, places) for each in (argument.start, argument.stop, argument.step)))
+    return argument
+
+
+def _step(number: int, node: fx.Node, arguments: Any, keywords: Any, root: nn.Module, names: _Names) -> Step:
+    arguments = tuple(arguments)
+    target: Any = node.target
+    if node.op == "call_module":
+        name = target.removeprefix("module").removeprefix(".")
+        layer = root.get_submodule(target)
+        return names.step(number, name, layer, _build(layer) or _unknown, arguments, keywords)
+    if node.op == "get_attr":
+        name = target.removeprefix("module.")
+        own = operator.attrgetter(target)(root)
+        tensor = names.tensor(name, own)
+        return Step(number, name, _read, (), {}, tensors={"tensor": tensor})
+    if node.op == "call_method":
+        plain = without_in_place(target)
+        return Step(
+            number,
+            node.name,
+            METHODS.get(plain, _unknown),
+            arguments,
+            keywords,
+            original=_Method(plain),
+            in_place=plain != target,
+        )
+    plain = without_in_place(getattr(target, "__name__", ""))
+    in_place = bool(keywords.get("inplace"))
+    if plain != getattr(target, "__name__", "") and hasattr(torch, plain):
+        target, in_place = getattr(torch, plain), True
+    return Step(
+        number,
+        node.name,
+        FUNCTIONS.get(target, _unknown),
+        arguments,
+        keywords,
+        original=target,
+        in_place=in_place,
+    )
+
+
+class _Method:
+    """A tensor's method by name."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, tensor: Any, *arguments: Any, **keywords: Any) -> Any:
+        return getattr(tensor, self.__name__)(*arguments, **keywords)
+
+
+def _read(own: Own) -> Value:
+    return Value(own.tensors["tensor"], last=False)

@@ -1,0 +1,1 @@
+"""A family of points, coordinates and an objective make a result."""

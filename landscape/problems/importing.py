@@ -1,0 +1,273 @@
+"""Runs made of other people's checkpoints, so that what was trained elsewhere is walked and analysed like one's own."""
+
+import dataclasses
+import logging
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.core.files import refuse_existing
+from landscape.engine.stack import Stack, aliases, concatenate, names_fit, require_same_shapes, template_of
+from landscape.problems.base import Problem, Renaming, create, find, require_fields
+from landscape.problems.places import fitting
+from landscape.store.checkpoints import Checkpoint, Run, merged_remarks, read_file
+from landscape.store.formats import ENDINGS, checkpoint_files, leading, model_weights
+
+__all__ = ["import_run"]
+
+#: The step of an imported run's only checkpoint; how many steps led there the files do not say.
+STEP = 0
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+    """The problem of some files, how their tensors are renamed, and which fields tensors and file names said."""
+
+    problem: Problem
+    renaming: Renaming = Renaming()
+    inferred: Collection[str] = ()
+    named: Collection[str] = ()
+    seeds: Sequence[int] = ()
+
+
+def import_run(
+    files: Sequence[Path],
+    path: Path,
+    *,
+    problem_name: str = "life",
+    options: Mapping[str, Any] | None = None,
+    seeds: Sequence[int] | None = None,
+    force: bool = False,
+) -> Run:
+    """Make the run `path` of state dicts, one member a file; a directory stands for the checkpoints in it.
+
+    A directory in the Hugging Face layout is one member.
+
+    Fields of the problem are those of `options`, else what names and shapes of the tensors give away, else the
+    problem's defaults; the run's `imported` says which is which. Seeds are 0, 1, ... in the order of the files unless
+    they are given; if all files are named in a way that the problem knows, the names say further fields and, where they
+    differ, seeds. Raises `Mismatch` for files of different architectures or of another than the problem's, and for a
+    name that its tensors contradict, `LandscapeError` for parameters that are NaN or infinite; nothing is written
+    unless all files fit.
+    """
+    _require_free(path, force=force)
+    files = _expanded(files)
+    if seeds is not None:
+        _require_seeds(seeds, files)
+    members = [_member(file) for file in files]
+    remarks = merged_remarks(members)
+    for file, member in zip(files[1:], members[1:], strict=True):
+        require_same_shapes(members[0].stack, member.stack, names=(str(files[0]), str(file)))
+    options = dict(options or {})
+    if attribute := _attribute(problem_name, options, members[0].stack):
+        unwrapped = [one.stack.rename(lambda name: name.removeprefix(attribute)) for one in members]
+        members = [dataclasses.replace(one, stack=stack) for one, stack in zip(members, unwrapped, strict=True)]
+        remarks += (f"all names begin with {attribute} and fit the problem without it",)
+    reading = _read(problem_name, options, members[0].stack, files)
+    seeds_named = seeds is None and bool(reading.seeds)
+    seeds = list((reading.seeds or range(len(files))) if seeds is None else seeds)
+    _require_seeds(seeds, files)
+    renaming, config = reading.renaming, reading.problem.config()
+    renamed = (dataclasses.replace(one, stack=Stack(renaming.apply(one.stack.tensors))) for one in members)
+    stack = concatenate([fitting(reading.problem, member).stack for member in renamed])
+    imported = {
+        "files": [str(file) for file in files],
+        "sha256": [member.sources[0].digest for member in members],
+        "given": sorted(options),
+        "named": sorted([*reading.named, *(["seeds"] if seeds_named else [])]),
+        "inferred": sorted(reading.inferred),
+        "assumed": sorted(config.keys() - {*options, *reading.named, *reading.inferred}),
+        **({"renamed": dict(renaming.names), "remark": renaming.remark} if renaming.names else {}),
+        **({"reading": list(remarks)} if remarks else {}),
+    }
+    document = {
+        "problem": {"name": reading.problem.name, "config": config},
+        "imported": imported,
+        "training": {"imported": True},
+        "seeds": seeds,
+        "data_seeds": seeds,
+        "computation": {},
+    }
+    for remark in remarks:
+        _LOG.info("%s: %s", files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} first", remark)
+    return _written(path, document, stack, replace=force)
+
+
+def _written(path: Path, document: Mapping[str, Any], stack: Stack, *, replace: bool) -> Run:
+    """The checkpoint first: what has a `run.json` is a whole run, whenever the writing is interrupted."""
+    if replace:
+        Run.remove(path)
+    run = Run(path, document)
+    try:
+        run.save(STEP, stack)
+        return Run.create(path, document)
+    except BaseException:
+        run.checkpoint_path(STEP).unlink(missing_ok=True)
+        raise
+
+
+def _require_free(path: Path, *, force: bool) -> None:
+    """Raise `LandscapeError` if a new run would replace one without `force`, or mix with something else."""
+    if (path / "run.json").exists():
+        refuse_existing(path, force=force)
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise LandscapeError(f"{path} exists and is no run: choose another directory with -o")
+
+
+def _expanded(places: Sequence[Path]) -> list[Path]:
+    """The files, and those of directories in natural order: 2 before 10."""
+    files: list[Path] = []
+    for place in places:
+        if not place.is_dir():
+            files.append(place)
+            continue
+        if (place / "run.json").exists():
+            raise Unsupported(f"{place} is a run already: walk to it as it is")
+        if model_weights(place):
+            files.append(place)
+            continue
+        inside = checkpoint_files(place)
+        if not inside:
+            raise LandscapeError(f"{place} holds no checkpoints ({', '.join(ENDINGS)}): give files, or their folder")
+        files += sorted(inside, key=_natural)
+    if not files:
+        raise LandscapeError("there are no files to import: give checkpoints, or a folder of them")
+    seen: set[Path] = set()
+    for file in files:
+        if file.resolve() in seen:
+            raise LandscapeError(f"{file} is given twice: leave one out")
+        seen.add(file.resolve())
+    return files
+
+
+def _natural(file: Path) -> tuple[list[int | str], str]:
+    pieces = re.split(r"(\d+)", file.name)
+    return [int(piece) if number % 2 else piece for number, piece in enumerate(pieces)], file.name
+
+
+def _require_seeds(seeds: Sequence[int], files: Sequence[Path]) -> None:
+    if len(seeds) != len(files):
+        raise LandscapeError(
+            f"{len(seeds)} seeds for {len(files)} files: give one a file, or none for 0 to {len(files) - 1}"
+        )
+    if wrong := [seed for seed in seeds if not 0 <= seed < 2**63]:
+        raise LandscapeError(f"{wrong[0]} is no seed: seeds go from 0 to 2^63 - 1")
+    if len(set(seeds)) < len(seeds):
+        repeated = next(seed for seed in seeds if seeds.count(seed) > 1)
+        raise LandscapeError(f"seed {repeated} is repeated: members are told apart by their seeds")
+
+
+def _member(file: Path) -> Checkpoint:
+    """A foreign checkpoint."""
+    member = read_file(file)
+    if member.problem is not None:
+        raise Unsupported(f"{file} belongs to a run already: walk to it as it is")
+    return member
+
+
+def _attribute(name: str, given: Mapping[str, Any], stack: Stack) -> str:
+    """The leading attribute of all tensors without which, and only then, they are the problem's; else empty."""
+    candidates = ["", *leading(stack.shapes)]
+    shapes = ({key.removeprefix(prefix): shape for key, shape in stack.shapes.items()} for prefix in candidates)
+    return next((prefix for prefix, each in zip(candidates, shapes, strict=True) if _is_of(name, given, each)), "")
+
+
+def _is_of(name: str, given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether tensors are a problem's: by what it infers from them, or, where it cannot tell, by their names."""
+    problem = find(name)
+    if not isinstance(problem, Problem):
+        require_fields(name, problem, given)
+        try:
+            problem.infer(problem.rename(shapes, **given).apply(shapes), **given)
+            return True
+        except Mismatch:
+            return False
+        except Unsupported:
+            pass
+    network = create(name, given).network()
+    return names_fit(shapes, template_of(network), aliases(network))
+
+
+def _read(name: str, given: Mapping[str, Any], stack: Stack, files: Sequence[Path]) -> _Reading:
+    """What the given fields, the tensors and the file names say."""
+    problem = find(name)
+    if isinstance(problem, Problem):
+        return _Reading(create(name, given))
+    require_fields(name, problem, given)
+    renaming = problem.rename(stack.shapes, **given)
+    shapes = renaming.apply(stack.shapes)
+
+    def infer(**known: Any) -> dict[str, Any]:
+        try:
+            return problem.infer(shapes, **known)
+        except (Mismatch, Unsupported) as error:
+            raise type(error)(f"{files[0]}: {error}") from error
+
+    inferred, named, seeds = dict(renaming.fields), dict[str, Any](), list[int]()
+    try:
+        named, seeds = _named(problem, given, infer, files)
+        inferred |= infer(**named, **given)
+    except Unsupported:
+        # Where the tensors say nothing the user has to; a problem without fields has nothing to say.
+        if not given and dataclasses.fields(problem):  # type: ignore[arg-type]
+            raise
+    known = {**named, **given}
+    for key, value in inferred.items():
+        if key in known and known[key] != value:
+            raise Mismatch(
+                f"{files[0]}: {key}={known[key]} does not fit its tensors, which say {key}={value}: leave it out"
+            )
+    return _Reading(create(name, {**inferred, **known}), renaming, inferred.keys() - known.keys(), named, seeds)
+
+
+def _named(
+    problem: type[Problem], given: Mapping[str, Any], infer: Callable[..., dict[str, Any]], files: Sequence[Path]
+) -> tuple[dict[str, Any], list[int]]:
+    """What the file names say beside tensors and given fields, and seeds; nothing unless all names say the same fields.
+
+    Raises `Mismatch` for a name that contradicts the tensors or what is given.
+    """
+    says = [problem.named_fields(file.name) for file in files]
+    seeds = [said.pop("seed", None) for said in says]
+    if any(next(iter(said), None) in given for said in says):
+        return {}, []
+    for number, (file, said) in enumerate(zip(files, says, strict=True)):
+        if said and said not in says[:number] and (other := _contradiction(problem, given, infer, said)):
+            raise Mismatch(f"{file}: its name says {_listed(said)}, {other}: rename the file, or {_unread(said)}")
+    if not all(says):
+        return {}, []
+    for file, said in zip(files, says, strict=True):
+        if said != says[0]:
+            raise Mismatch(
+                f"{files[0]} and {file} are of different problems by their names, {_listed(says[0])} and "
+                f"{_listed(said)}: import them apart, or {_unread(said)}"
+            )
+    said = {**says[0], **given}
+    named = {key: said[key] for key in said.keys() - infer(**said).keys() - given.keys()}
+    return named, seeds if None not in seeds and len(set(seeds)) == len(seeds) else []
+
+
+def _contradiction(
+    problem: type[Problem], given: Mapping[str, Any], infer: Callable[..., dict[str, Any]], said: Mapping[str, Any]
+) -> str:
+    """What is given, or what the tensors say, against what a file name says; empty if nothing is."""
+    if wrong := {key: given[key] for key in said if key in given and given[key] != said[key]}:
+        return f"not {_listed(wrong)}"
+    try:
+        inferred = infer(**{**said, **given})
+    except Mismatch:
+        inferred = problem(**infer()).config()
+    inferred = {key: inferred[key] for key in said if key in inferred}
+    return "" if inferred.items() <= said.items() else f"but its tensors {_listed(inferred)}"
+
+
+def _unread(said: Mapping[str, Any]) -> str:
+    return f"give -O {next(iter(said))}=N and names are not read"
+
+
+def _listed(fields: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in fields.items())

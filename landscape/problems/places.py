@@ -1,0 +1,87 @@
+"""Places to walk from and to, or to analyse: landmarks by name, and checkpoints that fit a problem."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.files import differences
+from landscape.core.provenance import Source
+from landscape.engine.stack import Stack, fingerprint
+from landscape.problems.base import Problem, create, require_verified, verify
+from landscape.store.checkpoints import Checkpoint, fitted, load
+from landscape.store.formats import ENDINGS
+
+__all__ = ["fitting", "is_landmark", "landmark", "place_of", "problem_of", "run_members", "short", "verified_landmark"]
+
+
+def is_landmark(place: str) -> bool:
+    """Whether a place is named as a landmark: no path that exists, and nothing that looks like one."""
+    return not Path(place).exists() and not any(sign in place for sign in "/#") and not place.endswith(ENDINGS)
+
+
+def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
+    """The one problem that the checkpoints, by their places, were trained on.
+
+    Raises `LandscapeError` if none of them says, `Mismatch` if they differ.
+    """
+    known = [checkpoint.problem for checkpoint in checkpoints.values() if checkpoint.problem]
+    if not known:
+        where = next(iter(checkpoints), "a landmark alone")
+        raise LandscapeError(
+            f"{where} does not say its problem: name it with --problem, such as my_module:NAME, or life -O m_factor=4"
+        )
+    # Fields that were added later have their defaults in runs from before.
+    problem, *others = (create(name, config) for name, config in known)
+    for other in others:
+        if different := differences(*({"problem": each.name, **each.config()} for each in (problem, other))):
+            raise Mismatch(
+                f"the two ends are of different problems: {different}. Name the one to evaluate with --problem"
+            )
+    return problem
+
+
+def fitting(problem: Problem, checkpoint: Checkpoint, *, finite: bool = True) -> Checkpoint:
+    """The checkpoint with its tensors in the order of the problem's network.
+
+    Raises `Mismatch`, listing the tensors that differ, and, where it has to be `finite`, `LandscapeError` if a
+    parameter is NaN or infinite.
+    """
+    checkpoint = fitted(checkpoint, problem.network())
+    if finite:
+        checkpoint.require_finite()
+    return checkpoint
+
+
+def landmark(problem: Problem, name: str, **settings: Any) -> Checkpoint:
+    """A landmark, verified with these settings; raises `Unverified` if it does not solve the problem."""
+    verification = verify(problem, name, **settings)
+    require_verified(verification, problem.nouns)
+    stack = problem.landmark(name)
+    sha = fingerprint(stack.tensors)
+    return Checkpoint(stack, (Source(f"landmark:{name}", None, None, sha, verification.description),), None)
+
+
+def verified_landmark(problem: Problem, name: str) -> Stack:
+    """A landmark as a stack of one member, in the order of the network's tensors; raises `Unverified` as `landmark`."""
+    return fitting(problem, landmark(problem, name)).stack
+
+
+def place_of(problem: Problem, place: str) -> Stack:
+    """The members at a place, a landmark's name or what `store.load` reads; they fit the problem."""
+    return verified_landmark(problem, place) if is_landmark(place) else fitting(problem, load(place)).stack
+
+
+def run_members(place: str, problem: Problem | None = None, *, finite: bool = True) -> tuple[Problem, Stack]:
+    """The members at a place, and their problem unless it is given."""
+    checkpoint = load(place)
+    problem = problem or problem_of({place: checkpoint})
+    return problem, fitting(problem, checkpoint, finite=finite).stack
+
+
+def short(place: str) -> str:
+    """A place as part of a file name: `presolve-hat`, `first`, `first@0`, `first-7`."""
+    *_, above, last = ["", *place.rstrip("/").split("/")]
+    name = above + last if last.startswith(("@", "#")) else last
+    return re.sub(r"[^\w.+=@-]+", "-", name).strip("-.") or "here"

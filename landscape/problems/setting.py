@@ -1,0 +1,81 @@
+"""How a problem's objective is computed: on what, where, in which numbers and by which means."""
+
+import contextlib
+import dataclasses
+import logging
+from typing import Any
+
+import torch
+
+from landscape.core.errors import Unsupported
+from landscape.engine.backends import unmeasured
+from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
+from landscape.engine.stacked import Backend
+from landscape.problems.base import Problem
+
+__all__ = ["Setting"]
+
+_log = logging.getLogger("landscape")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a user may choose of an evaluation; None leaves the choice to the problem.
+
+    Where there is no exact loss, `samples` of `sample_seed` are drawn. With `autocast` the network, but not the loss,
+    runs in bfloat16 or float16 where PyTorch deems it safe. `batchnorm` and `backend` are those of `Objective`.
+    """
+
+    device: str | torch.device = "cpu"
+    dtype: torch.dtype = torch.float32
+    samples: int | None = None
+    sample_seed: int = 0
+    batchnorm: BatchNorm | None = None
+    backend: Backend | None = None
+    autocast: torch.dtype | None = None
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """What problems are asked for, and landmarks verified with."""
+        return {"device": self.device, "dtype": self.dtype, "samples": self.samples, "seed": self.sample_seed}
+
+    def objective(self, problem: Problem) -> Objective:
+        """The problem's objective, computed in this way; raises `Unsupported` for a policy without BatchNorm."""
+        with contextlib.nullcontext() if self.backend is None else unmeasured():
+            objective = problem.objective(**self.drawn)
+        if self.backend is not None and self.backend != objective.network.backend:
+            objective = objective.with_backend(self.backend)
+        if self.batchnorm is not None:
+            if not objective.network.normalises:
+                raise Unsupported(f"{problem.title()} has no BatchNorm with running statistics: leave --batchnorm out")
+            objective = dataclasses.replace(objective, batchnorm=self.batchnorm)
+            if self.batchnorm == "keep":
+                _log.warning(
+                    "statistics of BatchNorm are kept as they are at the first place: everywhere else, at the other "
+                    "ends too, the loss is not that of the network as it was trained"
+                )
+        if self.autocast is not None:
+            objective = dataclasses.replace(objective, autocast=self.autocast)
+        return objective
+
+    def describe(self, problem: Problem, objective: Objective) -> dict[str, Any]:
+        """What a file says of the numbers in it: problem, samples, unit, and what BatchNorm normalises by."""
+        about = {
+            "problem": {"name": problem.name, "config": problem.config()},
+            "title": problem.title(),
+            "sampled": objective.sampled,
+            "samples": objective.samples,
+            "sample_seed": self.sample_seed if objective.sampled else None,
+            "loss_unit": objective.unit,
+        }
+        about["backend_asked"] = self.backend or "auto"
+        if objective.batchnorm is not None:
+            about["batchnorm"] = {"policy": objective.batchnorm, **_estimated(objective)}
+        return about
+
+
+def _estimated(objective: Objective) -> dict[str, int]:
+    """On how many samples statistics are estimated, and on how many at once."""
+    if objective.batchnorm != "recalibrate" or objective.calibration is None:
+        return {}
+    return {"samples": int(objective.calibration.real.sum()), "batch": CALIBRATION_BATCH}

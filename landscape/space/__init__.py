@@ -1,0 +1,1 @@
+"""The geometry of parameter space: families of points, planes, directions, symmetry, groups of parameters."""

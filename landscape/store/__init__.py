@@ -1,0 +1,1 @@
+"""Artefacts on disk: runs and checkpoints, other people's formats, results."""

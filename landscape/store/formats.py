@@ -1,0 +1,263 @@
+"""Other people's checkpoints as state dicts: single files, and models in the Hugging Face layout.
+
+A file is a `.safetensors` or what `torch.save` wrote, with the state dict at top level or under a usual key.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from landscape.core.errors import DamagedFile, LandscapeError, Unsupported, few
+from landscape.core.files import read_json
+from landscape.store.pickles import read_pickle, require_file
+
+__all__ = [
+    "ENDINGS",
+    "WRAPPERS",
+    "StateDict",
+    "checkpoint_files",
+    "leading",
+    "model_weights",
+    "read_safetensors",
+    "read_state_dict",
+    "state_dict_of",
+]
+
+#: File endings that are read as checkpoints.
+ENDINGS = (".safetensors", ".pt", ".pth", ".pyt", ".ckpt", ".bin")
+
+#: Keys under which training scripts keep the state dict: Lightning and many scripts, PyTorch's tutorials, this
+#: project's first study, timm and fairseq, pytorch-cifar, others, DeepSpeed, BasicSR.
+_KEYS = ("state_dict", "model_state_dict", "model_state", "model_dict", "model", "net", "network", "module", "params")
+
+#: Keys of weights averaged over training steps: read where there are no others, named where there are.
+_AVERAGED = ("state_dict_ema", "ema_state_dict", "model_ema", "ema", "params_ema")
+
+#: Prefixes with which a wrapper of the whole network marks all names, and the wrapper.
+WRAPPERS = {"module.": "DataParallel or DistributedDataParallel", "_orig_mod.": "torch.compile"}
+
+#: Element types that are read. Others, such as 8-bit floating point, mean nothing without scales kept elsewhere.
+_TYPES = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool}
+    | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+)
+
+#: Weights of a model in the Hugging Face layout, whole or as shards with an index, the preferred first.
+_WHOLE = ("model.safetensors", "pytorch_model.bin")
+_MODEL = (*_WHOLE[:1], "model.safetensors.index.json", *_WHOLE[1:], "pytorch_model.bin.index.json")
+_SHARD = re.compile(r".*-\d+-of-\d+\.(safetensors|bin)")
+
+#: What training scripts of that layout keep beside the weights.
+_COMPANION = re.compile(
+    r"(optimizer|scheduler|scaler|training_args|sampler|rng_state|random_states)(_\d+)*\.(bin|pt|pth)"
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StateDict:
+    """Tensors by name, and what the reader should know of how they were read, a line each."""
+
+    tensors: Mapping[str, Tensor]
+    remarks: tuple[str, ...] = ()
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """The state dict in a file, or in a directory in the Hugging Face layout, of which each shard is read once.
+
+    Raises `Unsupported` for what holds no state dict of dense, real tensors or wants to run code, `DamagedFile` for
+    what is damaged, `LandscapeError` for what is not there.
+    """
+    weights = model_weights(path) if path.is_dir() else path
+    if weights is None:
+        raise LandscapeError(f"{path} is a directory: give a checkpoint file in it")
+    if weights.name.endswith(".index.json"):
+        return state_dict_of(path, _shards(weights))
+    return state_dict_of(path, _contents(weights))
+
+
+def _contents(path: Path) -> Any:
+    return read_safetensors(path)[0] if path.suffix == ".safetensors" else read_pickle(path)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; raises `DamagedFile` if it is none."""
+    require_file(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        raise DamagedFile(f"{path} is damaged or no safetensors file ({error}): restore it or make it again") from error
+
+
+def state_dict_of(path: Path, found: Any) -> StateDict:
+    """The state dict in what was read from `path`: under the usual keys, without the prefixes of wrappers.
+
+    Prefixes go only where all names carry them. Raises `Unsupported` for what is no state dict of dense real tensors.
+    """
+    found, remarks = _unpacked(path, found)
+    tensors = {str(name): value for name, value in found.items()} if isinstance(found, Mapping) else {}
+    if not any(isinstance(value, Tensor) for value in tensors.values()):
+        keys = f"; its keys are {few(tensors)}" if tensors else ""
+        raise Unsupported(
+            f"{path} holds no state dict, neither at top level nor under {', '.join(_KEYS)}{keys}; "
+            "save model.state_dict()"
+        )
+    if odd := [f"{name} ({type(value).__name__})" for name, value in tensors.items() if not isinstance(value, Tensor)]:
+        raise Unsupported(
+            f"{path} holds a state dict with entries that are no tensors: {few(odd)}; save it again without them"
+        )
+    if odd := [f"{name} ({kind})" for name, tensor in tensors.items() if (kind := _unusable(tensor))]:
+        raise Unsupported(f"{path} holds other tensors than dense ones of real numbers: {few(odd)}; convert them first")
+    if "n_averaged" in tensors and len(tensors) > 1 and _all_begin(tensors.keys() - {"n_averaged"}, "module."):
+        del tensors["n_averaged"]
+        remarks.append("its averaged weights (AveragedModel) are read without their counter n_averaged")
+    for prefix in _wrappers(tensors):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        remarks.append(f"all names begin with {prefix} ({WRAPPERS[prefix]}) and are read without it")
+    return StateDict({name: tensor.detach() for name, tensor in tensors.items()}, tuple(remarks))
+
+
+def _unpacked(path: Path, found: Any) -> tuple[Any, list[str]]:
+    """What stands under the usual keys, also nested, and remarks."""
+    remarks: list[str] = []
+    while isinstance(found, Mapping):
+        plain, averaged = ([key for key in keys if _holds_tensors(found.get(key))] for keys in (_KEYS, _AVERAGED))
+        if len(plain) > 1:
+            raise Unsupported(
+                f"{path} holds several state dicts, under {', '.join(plain)}: save the one to be read alone"
+            )
+        if plain and averaged:
+            remarks.append(f"it holds averaged weights too, under {', '.join(averaged)}, which are not read")
+        elif averaged:
+            remarks.append(f"its weights are averaged ones, under {averaged[0]}")
+        if not plain + averaged:
+            break
+        found = found[(plain + averaged)[0]]
+    return found, remarks
+
+
+def _holds_tensors(found: Any) -> bool:
+    if not isinstance(found, Mapping):
+        return False
+    return any(isinstance(value, Tensor) for value in found.values()) or any(
+        _holds_tensors(found.get(key)) for key in (*_KEYS, *_AVERAGED)
+    )
+
+
+def _unusable(tensor: Tensor) -> str:
+    """Why a tensor cannot be a parameter or a buffer of a walk; empty if it can."""
+    if tensor.is_meta:
+        return "without data, on the meta device"
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return "nested" if tensor.is_nested else "sparse"
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.is_complex():
+        return "complex numbers"
+    return "" if tensor.dtype in _TYPES else str(tensor.dtype).removeprefix("torch.")
+
+
+def _all_begin(names: Iterable[str], prefix: str) -> bool:
+    return all(name.startswith(prefix) and name != prefix for name in names)
+
+
+def _wrappers(names: Collection[str]) -> Iterator[str]:
+    """Prefixes of wrappers that all names carry, the outermost first."""
+    while prefix := next((prefix for prefix in WRAPPERS if _all_begin(names, prefix)), ""):
+        yield prefix
+        names = [name.removeprefix(prefix) for name in names]
+
+
+def leading(names: Collection[str]) -> Iterator[str]:
+    """What of all names may be an attribute around the network, as Lightning modules have one: `model.`.
+
+    The first component, if it is common to all; then with the prefixes of wrappers behind it, such as
+    `model._orig_mod.`.
+
+    >>> list(leading(["net._orig_mod.weight", "net._orig_mod.bias"]))
+    ['net.', 'net._orig_mod.']
+    """
+    prefix = next(iter(names), "").partition(".")[0] + "."
+    if _all_begin(names, prefix):
+        yield prefix
+        for wrapper in _wrappers([name.removeprefix(prefix) for name in names]):
+            prefix += wrapper
+            yield prefix
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def model_weights(directory: Path) -> Path | None:
+    """The file or index of the one model that a directory holds in the Hugging Face layout; None for a plain folder.
+
+    Raises `Unsupported` for a distributed checkpoint, with the command that converts it, and `LandscapeError` for
+    shards without an index.
+    """
+    if (directory / ".metadata").exists() or any(directory.glob("*.distcp")):
+        raise Unsupported(
+            f"{directory} is a distributed checkpoint: convert it with "
+            f"`python -m torch.distributed.checkpoint.format_utils dcp_to_torch {directory} FILE.pt` and give FILE.pt"
+        )
+    there = {file.name for file in _files(directory)}
+    indexes = [name for name in _MODEL if name not in _WHOLE and (directory / name).exists()]
+    whole = [name for name in _WHOLE if name in there]
+    others = [name for name in there if name not in _WHOLE and not _SHARD.fullmatch(name)]
+    alone = (directory / "config.json").exists() or all(_COMPANION.fullmatch(name) for name in others)
+    if indexes or (whole and alone):
+        return directory / next(name for name in _MODEL if name in (*whole, *indexes))
+    if shards := sorted(name for name in there if _SHARD.fullmatch(name)):
+        raise LandscapeError(
+            f"{directory} holds shards of one model ({shards[0]}) without their index, model.safetensors.index.json "
+            "or pytorch_model.bin.index.json: copy that too"
+        )
+    return None
+
+
+def checkpoint_files(directory: Path) -> list[Path]:
+    """The checkpoints in a plain folder, in no order; `.bin`, which data have too, only where there are no others."""
+    files = _files(directory)
+    return [file for file in files if file.suffix != ".bin"] or files
+
+
+def _files(directory: Path) -> list[Path]:
+    return [file for file in directory.iterdir() if file.suffix in ENDINGS and file.is_file()]
+
+
+def _shards(index: Path) -> dict[str, Tensor]:
+    """All tensors that an index lists, each shard read once."""
+    document = read_json(index)
+    where = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(where, dict) or not where or not all(isinstance(file, str) for file in where.values()):
+        raise DamagedFile(f"{index} is damaged: it has no weight_map from tensors to files; restore it")
+    if odd := [file for file in where.values() if Path(file).name != file]:
+        raise DamagedFile(f"{index} is damaged: {json.dumps(odd[0])} is no file beside it")
+    files = sorted(set(where.values()))
+    if missing := [file for file in files if not (index.parent / file).exists()]:
+        raise LandscapeError(
+            f"{index.parent} lacks {len(missing)} of {len(files)} shards that its index lists: {few(missing)}; "
+            "fetch them too"
+        )
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        path = index.parent / file
+        found = _contents(path)
+        if not isinstance(found, Mapping):
+            raise Unsupported(f"{path} holds no state dict")
+        listed = {name for name, shard in where.items() if shard == file}
+        if absent := sorted(listed - found.keys()):
+            raise DamagedFile(f"{path} lacks tensors that the index lists: {few(absent)}; fetch it again")
+        if more := [str(name) for name in found if name not in listed]:
+            raise DamagedFile(
+                f"{path} holds tensors that the index does not list there: {few(more)}; "
+                "index and shards are not of one model, fetch both again"
+            )
+        tensors |= found
+    return {name: tensors[name] for name in where}

@@ -1,0 +1,1 @@
+"""Many seeds in one loop, and grids of runs."""

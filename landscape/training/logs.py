@@ -1,0 +1,134 @@
+"""What training tells while it runs: a JSONL file always, TensorBoard and W&B where they are asked for."""
+
+import dataclasses
+import importlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from landscape.core.errors import Unsupported
+from landscape.core.files import replacing
+
+__all__ = ["JsonLines", "Log", "TensorBoard", "WandB", "open_log", "require_logs"]
+
+#: Members whose losses are drawn one by one in TensorBoard and W&B; of more only quartiles.
+_ONE_BY_ONE = 20
+
+_LIBRARIES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
+
+
+@runtime_checkable
+class Log(Protocol):
+    """Something that is told of training: `write` gets the loss of each member on its batch before that step."""
+
+    def write(self, step: int, loss: Float[np.ndarray, " member"]) -> None: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102
+
+
+@dataclasses.dataclass
+class JsonLines:
+    """`log.jsonl` in the run's directory: an object a line, `step` and the `loss` of each member; null if not finite.
+
+    Opened again at step `first`, it goes on there: what an interrupted training wrote beyond is dropped.
+    """
+
+    path: Path
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        kept = []
+        if self.first and self.path.exists():
+            kept = [line for line in self.path.read_text().splitlines() if _step(line) < self.first]
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in kept))
+        self._file = self.path.open("a")
+
+    def write(self, step: int, loss: Float[np.ndarray, " member"]) -> None:
+        """Add a line, which is on disk when this returns."""
+        values = [value if math.isfinite(value) else None for value in loss.tolist()]
+        self._file.write(json.dumps({"step": step, "loss": values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoard:
+    """Event files of TensorBoard in the run's directory (extra `tensorboard`)."""
+
+    def __init__(self, path: Path, seeds: Sequence[int]) -> None:
+        self._writer: Any = _imported("tensorboard").SummaryWriter(str(path / "tensorboard"))
+        self._seeds = list(seeds)
+
+    def write(self, step: int, loss: Float[np.ndarray, " member"]) -> None:
+        """Add scalars."""
+        for name, value in _scalars(loss, self._seeds).items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+
+class WandB:
+    """A run of Weights & Biases (extra `wandb`); its settings are those of the environment, such as WANDB_MODE."""
+
+    def __init__(self, path: Path, seeds: Sequence[int], config: Mapping[str, Any]) -> None:
+        self._run: Any = _imported("wandb").init(
+            project="landscape", name=path.name, dir=str(path), config=dict(config)
+        )
+        self._seeds = list(seeds)
+
+    def write(self, step: int, loss: Float[np.ndarray, " member"]) -> None:
+        """Log scalars."""
+        self._run.log(_scalars(loss, self._seeds), step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+def open_log(name: str, path: Path, seeds: Sequence[int], config: Mapping[str, Any]) -> Log:
+    """The log `tensorboard` or `wandb` of a run; raises `Unsupported` where it is not installed, or not known."""
+    _imported(name)
+    return TensorBoard(path, seeds) if name == "tensorboard" else WandB(path, seeds, config)
+
+
+def require_logs(names: Sequence[str]) -> None:
+    """Raise `Unsupported` unless each of these logs is known and installed."""
+    for name in names:
+        _imported(name)
+
+
+def _imported(name: str) -> Any:
+    """The library of a log, which nothing else needs."""
+    if name not in _LIBRARIES:
+        raise Unsupported(f"there is no log '{name}': choose {' or '.join(_LIBRARIES)}; log.jsonl is always written")
+    try:
+        return importlib.import_module(_LIBRARIES[name])
+    except ImportError as error:
+        raise Unsupported(f"{name} is not installed: pip install 'landscape[{name}]'") from error
+
+
+def _scalars(loss: Float[np.ndarray, " member"], seeds: Sequence[int]) -> dict[str, float]:
+    """Quartiles over members, and few members one by one."""
+    finite = loss[np.isfinite(loss)]
+    levels = {"min": 0, "q1": 0.25, "median": 0.5, "q3": 0.75, "max": 1}
+    scalars = {f"loss/{name}": float(np.quantile(finite, level)) for name, level in levels.items() if len(finite)}
+    if len(seeds) <= _ONE_BY_ONE:
+        scalars |= {f"loss of seed/{seed}": float(value) for seed, value in zip(seeds, loss, strict=True)}
+    return scalars
+
+
+def _step(line: str) -> float:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line cut short
+        return math.inf
