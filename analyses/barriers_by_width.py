@@ -7,7 +7,7 @@ valleys, sets of seeds joined by straight lines without a barrier. Filters are r
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from landscape import Curves, figures
+from landscape import Result, figures
 from landscape.analysis.barriers import barriers
 from landscape.analysis.outcomes import truth_tables
 from landscape.figures.success import NAMES
@@ -17,7 +17,7 @@ from study import Study
 LOW = 0.01  # nats per cell; a barrier below is none
 
 
-def pairs_joined(curves: Curves, seeds: int) -> np.ndarray:
+def pairs_joined(curves: Result, seeds: int) -> np.ndarray:
     """Which two of the seeds have no barrier between them, from walks of each to each; the better of both ways."""
     joined = np.zeros((seeds, seeds), dtype=bool)
     height = barriers(curves).above_chord

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from landscape import Curves, figures
+from landscape import Result, figures
 from landscape.core.intervals import bootstrap
 from landscape.figures.pages import INK, STYLE, WIDTH, sheet
 from landscape.problems.places import run_members
@@ -21,7 +21,7 @@ PLACES = np.linspace(0, 1, 201)  # shares of a way's length
 SHOWN = 14  # checkpoints whose function is drawn
 
 
-def along(pieces: list[Curves]) -> np.ndarray:
+def along(pieces: list[Result]) -> np.ndarray:
     """Loss of each seed at each share of the length of its own way, which may have several straight pieces."""
     rows = []
     for seed in range(len(pieces[0])):

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from landscape import Curves, Run, Training, figures
+from landscape import Result, Run, Training, figures
 from landscape.analysis.barriers import barriers, lowest_order
 from landscape.analysis.clusters import clusters
 from landscape.analysis.outcomes import outcomes
@@ -25,7 +25,7 @@ RULES = ("B3/S23V", "B3/S23")
 BATCHES = 3000
 
 
-def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, force: bool) -> Curves:
+def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, force: bool) -> Result:
     """Train, walk and analyse one rule; what is there already is kept unless forced."""
     problem, name = Life(rule=rule), rule.replace("/", "")
     run, walks = runs / f"one-step-m1-{name}", results / f"{name}.h5"
@@ -36,7 +36,7 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
         train(problem, training, run, seeds=range(seeds), force=force, on_progress=Progress(f"train {rule}", "steps"))
     if not walks.exists():
         walk_between("presolve", str(run), orders="all", output=walks, on_progress=Progress("walk", "lines"))
-    curves, stack = Curves.read(walks), Run.open(run).checkpoint().stack
+    curves, stack = Result.read(walks, plane=False), Run.open(run).checkpoint().stack
     found, places = outcomes(problem, stack), clusters(problem, stack)
     lowest = curves.select(lowest_order(curves))
     heights = barriers(lowest)

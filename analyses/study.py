@@ -26,7 +26,7 @@ from landscape.evaluation.walk import walk_between
 from landscape.problems.base import Problem
 from landscape.problems.places import is_landmark
 from landscape.store.checkpoints import Run, load
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 from landscape.training.sweep import Sweep, sweep
 from landscape.training.train import Training, train
 
@@ -104,18 +104,18 @@ class Study:
             on_progress=self.progress(f"train {part}", "batches"),
         )
 
-    def walk(self, start: str, end: str, part: str, **how: Any) -> Curves:
+    def walk(self, start: str, end: str, part: str, **how: Any) -> Result:
         """`landscape.evaluation.walk.walk_between`, unless its curves are there, between the same ends."""
         path = self.result("h5", part)
         ends = {source.digest for place in (start, end) if not is_landmark(place) for source in load(place).sources}
         if not self.force and path.exists():
-            curves = Curves.read(path)
+            curves = Result.read(path, plane=False)
             kept = {"from": start, "to": end} | {key: how[key] for key in ("orders",) if key in how}
-            if ends <= {source.digest for source in curves.sources} and kept.items() <= curves.attributes.items():
+            if ends <= {source.digest for source in curves.sources} and kept.items() <= curves.about.items():
                 return curves
         progress = self.progress(f"walk {part}", "lines")
         walk_between(start, end, device=self.device, output=path, force=True, on_progress=progress, **how)
-        return Curves.read(path)
+        return Result.read(path, plane=False)
 
     def test(self, done: Sweep, **conditions: Any) -> list[Row]:
         """Success of each cell of a sweep."""

@@ -40,7 +40,7 @@ def main() -> None:
         f"{n} steps, m = {m}": {
             "solved": int(each.values["solved"][:, -1].sum()),
             "end_loss": each.loss[:, -1],
-            "l1": each.l1,
+            "l1": each["l1"],
             "barriers": barriers(each).summary(),
         }
         for (n, m), each in zip(CASES, curves, strict=True)

@@ -16,7 +16,8 @@ import pytest
 jaxtyping.install_import_hook("landscape", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from click.testing import Result as Outcome
 from torch import Tensor, nn
 
 from landscape.cli import main
@@ -91,11 +92,11 @@ def squares() -> Callable[..., Objective]:
 
 
 @pytest.fixture
-def landscape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def landscape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """Runs the program in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str | Path) -> Result:
+    def call(*arguments: str | Path) -> Outcome:
         return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
     return call

@@ -30,13 +30,13 @@ from landscape.problems.life.patterns import answers
 from landscape.problems.life.rules import Rule
 from landscape.space import symmetry as align
 from landscape.store.checkpoints import Run
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
 QUARTERS = np.linspace(0, 1, 5)
 NAN = float("nan")
 
 
-def lines(*losses: Any, alpha: np.ndarray = QUARTERS, **changes: Any) -> Curves:
+def lines(*losses: Any, alpha: np.ndarray = QUARTERS, **changes: Any) -> Result:
     loss = np.array(losses, dtype=float)
     count = len(loss)
     fields = {
@@ -50,7 +50,7 @@ def lines(*losses: Any, alpha: np.ndarray = QUARTERS, **changes: Any) -> Curves:
         "sources": tuple(Source("x", None, i, "", str(i)) for i in range(count + 1)),
         "attributes": {},
     }
-    return Curves(**(fields | changes))
+    return Result(**(fields | changes))
 
 
 #: Loss at alpha 0, 1/4, 1/2, 3/4, 1 and what is to be read off it.

@@ -14,14 +14,14 @@ from pathlib import Path
 import click
 import pytest
 import torch
-from click.testing import Result
+from click.testing import Result as Outcome
 
 from landscape.cli import main
 from landscape.cli.commands import _VERBS
 from landscape.store.checkpoints import Run, read_tensors, write_tensors
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
-Program = Callable[..., Result]
+Program = Callable[..., Outcome]
 
 SMALL = ("--seeds", "0:3", "--batches", "5")
 
@@ -34,7 +34,7 @@ def here(run: Run, tmp_path: Path) -> Path:
     return path
 
 
-def fails(result: Result, text: str, status: int = 1) -> None:
+def fails(result: Outcome, text: str, status: int = 1) -> None:
     """One clear line on stderr, nothing on stdout, no traceback."""
     assert result.exit_code == status, result.output
     assert isinstance(result.exception, SystemExit)
@@ -97,10 +97,10 @@ def test_from_training_to_figures(landscape: Program) -> None:
     result = landscape("walk", "--from", "presolve", "--to", "checkpoints/first/")
     assert result.exit_code == 0, result.output
     assert result.stdout == "analyses/presolve--first.h5\n"
-    curves = Curves.read(Path(result.stdout.strip()))
+    curves = Result.read(Path(result.stdout.strip()))
     assert len(curves) == 3
     assert curves.done.all()
-    assert curves.attributes["landmarks"] == {"presolve": "presolve:hat"}
+    assert curves.about["landmarks"] == {"presolve": "presolve:hat"}
 
     result = landscape("analyse", "barriers", "analyses/presolve--first.h5")
     assert result.exit_code == 0, result.output
@@ -144,12 +144,12 @@ def test_places_of_a_walk(landscape: Program, here: Path) -> None:
     ):
         result = landscape("walk", "--from", "presolve", "--to", place, "--points", "3", "-o", "x.h5", "--force")
         assert result.exit_code == 0, result.output
-        assert len(Curves.read(Path("x.h5"))) == lines
+        assert len(Result.read(Path("x.h5"), plane=False)) == lines
     result = landscape(
         "walk", "--from", f"{here}/@0", "--to", here, "--range", "-0.25:1.25", "--points", "7", "-o", "y.h5"
     )
     assert result.exit_code == 0, result.output
-    assert Curves.read(Path("y.h5")).alpha.tolist() == [-0.25, 0, 0.25, 0.5, 0.75, 1, 1.25]
+    assert Result.read(Path("y.h5"), plane=False).alpha.tolist() == [-0.25, 0, 0.25, 0.5, 0.75, 1, 1.25]
     result = landscape("walk", "--from", f"{here}/@0", "--to", f"{here}/#7", "--points", "2")
     assert result.stdout == "analyses/small@0--small-7.h5\n"
 
@@ -164,8 +164,8 @@ def test_plain_state_dicts_walk_with_a_problem(landscape: Program, run: Run) -> 
     )
     result = landscape("walk", "--from", "presolve", "--to", "theirs", "--problem", "life", "--points", "3")
     assert result.exit_code == 0, result.output
-    curves = Curves.read(Path("analyses/presolve--theirs.h5"))
-    assert [curves.sources[i].label for i in curves.to_member] == ["0", "1", "2"]
+    curves = Result.read(Path("analyses/presolve--theirs.h5"), plane=False)
+    assert [curves.sources[i].label for i in curves["to_member"]] == ["0", "1", "2"]
 
 
 def test_options_from_a_file(landscape: Program) -> None:
@@ -260,7 +260,7 @@ def test_members_that_do_not_pair(landscape: Program, here: Path) -> None:
     fails(landscape("walk", "--from", "three", "--to", here), "3 members and 24 members do not pair")
     result = landscape("walk", "--from", "three", "--to", here, "--pairs", "all", "--points", "2", "-o", "all.h5")
     assert result.exit_code == 0, result.output
-    assert len(Curves.read(Path("all.h5"))) == 72
+    assert len(Result.read(Path("all.h5"), plane=False)) == 72
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -349,7 +349,7 @@ def test_a_folder_of_different_problems(landscape: Program) -> None:
 
 def test_a_line_from_a_point_to_itself_is_flat(landscape: Program, here: Path) -> None:
     assert landscape("walk", "--from", here, "--to", here, "-o", "self.h5").exit_code == 0
-    curves = Curves.read(Path("self.h5"))
+    curves = Result.read(Path("self.h5"), plane=False)
     assert (curves.loss == curves.loss[:, :1]).all()
     result = landscape("plot", "walk", "self.h5")
     assert result.exit_code == 0, result.output
@@ -370,7 +370,7 @@ def test_names_that_look_like_something_else(landscape: Program, here: Path) -> 
             "walk", "--from", "presolve+noise:0.0001", "--to", place, "-o", "x.h5", "--points", "2", "--force"
         )
         assert result.exit_code == 0, result.output
-        assert len(Curves.read(Path("x.h5"))) == lines
+        assert len(Result.read(Path("x.h5"), plane=False)) == lines
 
 
 def test_where_nothing_can_be_written(landscape: Program, here: Path) -> None:

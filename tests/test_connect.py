@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
+from click.testing import Result as Outcome
 from torch import Tensor, nn
 
 from landscape.analysis.barriers import barriers
@@ -24,7 +24,7 @@ from landscape.evaluation.walk import walk
 from landscape.problems.life import Life
 from landscape.space.family import Line, grid
 from landscape.store.checkpoints import Checkpoint, load, write_tensors
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
 RUN = Path(__file__).parents[1] / "checkpoints" / "one-step-m1-B3S23V"
 
@@ -77,8 +77,8 @@ def test_curves_around_a_hill(ring: Objective, bending: Bending, highest: float)
         at = curve.at(torch.arange(2), torch.full((2,), alpha, dtype=torch.float64))
         assert torch.equal(at.flatten(), end.flatten())
     # About half the circle, not twice around.
-    assert (curves.l2 > 2.8).all()
-    assert (curves.l2 < 4.5).all()
+    assert (curves["l2"] > 2.8).all()
+    assert (curves["l2"] < 4.5).all()
 
 
 @pytest.mark.parametrize("kind", ["bezier", "chain"])
@@ -144,14 +144,14 @@ def call(*more: str) -> tuple[str, ...]:
     return ("connect", "--from", f"{RUN}/#2", "--to", f"{RUN}/#13", "--steps", "12", "--points", "5", *more)
 
 
-def test_from_curves_to_walks_through_their_bends(landscape: Callable[..., Result]) -> None:
+def test_from_curves_to_walks_through_their_bends(landscape: Callable[..., Outcome]) -> None:
     result = landscape(*call("--kind", "chain", "--bends", "2", "-o", "c.h5"))
     assert result.exit_code == 0, result.output
     assert result.stdout == "c.h5\nc.bend-1.safetensors\nc.bend-2.safetensors\n"
     assert "median barrier above the chord, 1 line: straight " in result.stderr
     assert sorted(path.name for path in Path().iterdir()) == sorted(result.stdout.split())
-    curves = Curves.read(Path("c.h5"))
-    assert curves.attributes["curve"] == {
+    curves = Result.read(Path("c.h5"), plane=False)
+    assert curves.about["curve"] == {
         "kind": "chain",
         "bends": 2,
         "steps": 12,
@@ -159,18 +159,18 @@ def test_from_curves_to_walks_through_their_bends(landscape: Callable[..., Resul
         "samples_per_step": 8,
         "seed": 0,
     }
-    assert curves.via_member is not None
+    assert "via_member" in curves.columns
     assert [curves.sources[i].label for i in curves.via_member[0]] == ["bend 1 of line 0", "bend 2 of line 0"]
     through = ("--via", "c.bend-1.safetensors", "--via", "c.bend-2.safetensors", "--points", "5", "-o", "w.h5")
     assert landscape("walk", "--from", f"{RUN}/#2", *through, "--to", f"{RUN}/#13").exit_code == 0
-    again = Curves.read(Path("w.h5"))
+    again = Result.read(Path("w.h5"), plane=False)
     assert again.loss.tobytes() == curves.loss.tobytes()
-    assert again.l2.tobytes() == curves.l2.tobytes()
+    assert again["l2"].tobytes() == curves["l2"].tobytes()
     assert [again.sources[i].digest for i in again.via_member[0]] == [  # type: ignore[index]
         curves.sources[i].digest for i in curves.via_member[0]
     ]
     assert landscape("walk", "--from", f"{RUN}/#2", "--to", f"{RUN}/#13", "--points", "5", "-o", "s.h5").exit_code == 0
-    straight = Curves.read(Path("s.h5"))
+    straight = Result.read(Path("s.h5"), plane=False)
     on_both = np.isin(curves.alpha, straight.alpha)
     np.testing.assert_array_equal(curves.values["loss_straight"][:, on_both], straight.loss)
     for verb in (("analyse", "barriers"), ("plot", "walk"), ("info",)):
@@ -178,7 +178,7 @@ def test_from_curves_to_walks_through_their_bends(landscape: Callable[..., Resul
     assert landscape("info", "c.bend-1.safetensors").exit_code == 0
 
 
-def test_default_names_and_nothing_replaced_without_force(landscape: Callable[..., Result]) -> None:
+def test_default_names_and_nothing_replaced_without_force(landscape: Callable[..., Outcome]) -> None:
     names = "analyses/one-step-m1-B3S23V-2--one-step-m1-B3S23V-13-bezier-1"
     assert landscape(*call()).stdout == f"{names}.h5\n{names}.bend-1.safetensors\n"
     again = landscape(*call())
@@ -191,7 +191,7 @@ def test_default_names_and_nothing_replaced_without_force(landscape: Callable[..
 
 def test_interrupted_training_goes_on_where_it_was(tmp_path: Path) -> None:
     route, bending = Route(start=f"{RUN}/#2", end=f"{RUN}/#13"), Bending(bends=2, steps=12)
-    whole = Curves.read(connect_route(route, bending, points=5, output=tmp_path / "whole.h5"))
+    whole = Result.read(connect_route(route, bending, points=5, output=tmp_path / "whole.h5"), plane=False)
 
     def stop(done: int, total: int) -> None:
         if done == 7:
@@ -210,16 +210,18 @@ def test_interrupted_training_goes_on_where_it_was(tmp_path: Path) -> None:
     told: list[int] = []
     connect_route(route, bending, points=5, output=path, on_progress=lambda done, _: told.append(done))
     assert told == [8, 9, 10, 11, 12]
-    assert Curves.read(path).loss.tobytes() == whole.loss.tobytes()
-    assert [source.digest for source in Curves.read(path).sources] == [source.digest for source in whole.sources]
+    assert Result.read(path, plane=False).loss.tobytes() == whole.loss.tobytes()
+    assert [source.digest for source in Result.read(path, plane=False).sources] == [
+        source.digest for source in whole.sources
+    ]
     assert len(list(tmp_path.glob("c.*"))) == 3
     with pytest.raises(KeyboardInterrupt):
         connect_route(route, bending, points=5, output=path, force=True, on_progress=stop)
     connect_route(route, dataclasses.replace(bending, steps=2), points=5, output=path, force=True)
-    assert Curves.read(path).attributes["curve"]["steps"] == 2
+    assert Result.read(path, plane=False).about["curve"]["steps"] == 2
 
 
-def test_bends_of_many_lines(landscape: Callable[..., Result]) -> None:
+def test_bends_of_many_lines(landscape: Callable[..., Outcome]) -> None:
     members = load(str(RUN))
     document = {"kind": "checkpoint", "step": 1, "seeds": [7, 8, 9], "data_seeds": [7, 8, 9]}
     for name, rows in (("a", [2, 13, 18]), ("b", [41, 43, 46])):
@@ -227,9 +229,9 @@ def test_bends_of_many_lines(landscape: Callable[..., Result]) -> None:
         write_tensors(Path(f"{name}.safetensors"), members.stack.select(rows).tensors, document | {"problem": problem})
     ends = ("--from", "a.safetensors", "--to", "b.safetensors", "--points", "3")
     assert landscape("connect", *ends, "--steps", "3", "--pairs", "all", "-o", "c.h5").exit_code == 0
-    curves = Curves.read(Path("c.h5"))
+    curves = Result.read(Path("c.h5"), plane=False)
     assert len(curves) == 9
-    assert curves.via_member is not None
+    assert "via_member" in curves.columns
     assert len(np.unique(curves.via_member)) == 9
     assert len(load("c.bend-1.safetensors").stack) == 9
 
@@ -245,7 +247,7 @@ def test_bends_of_many_lines(landscape: Callable[..., Result]) -> None:
         (("--lr", "1e38", "--steps", "3"), "lines have become NaN or infinite: lower --lr", 1),
     ],
 )
-def test_bad_input(landscape: Callable[..., Result], options: tuple[str, ...], message: str, status: int) -> None:
+def test_bad_input(landscape: Callable[..., Outcome], options: tuple[str, ...], message: str, status: int) -> None:
     result = landscape(*call(*options))
     assert (result.exit_code, result.stdout) == (status, "")
     assert message in result.stderr

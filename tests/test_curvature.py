@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from click.testing import Result
+from click.testing import Result as Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -25,9 +25,9 @@ from landscape.engine.objective import Batch, Chunk, Metric, Objective
 from landscape.engine.stack import Stack, lerp
 from landscape.engine.stacked import Stacked, features_first
 from landscape.store.checkpoints import Run
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
-Program = Callable[..., Result]
+Program = Callable[..., Outcome]
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -409,7 +409,7 @@ def test_spectra_on_a_gpu_are_those_on_a_cpu() -> None:
 # Lines ----------------------------------------------------------------------------------------------------------------
 
 
-def curves_of(alpha: Any, *losses: Any, l2: Any = 1.0, se: Any = None, **changes: Any) -> Curves:
+def curves_of(alpha: Any, *losses: Any, l2: Any = 1.0, se: Any = None, **changes: Any) -> Result:
     loss = np.array(losses, dtype=float)
     count = len(loss)
     fields = {
@@ -423,7 +423,7 @@ def curves_of(alpha: Any, *losses: Any, l2: Any = 1.0, se: Any = None, **changes
         "sources": tuple(Source("x", None, i, "", f"seed {i}") for i in range(count + 1)),
         "attributes": {"title": "test", "loss_unit": "nats", "dtype": "float64"},
     }
-    return Curves(**(fields | changes))
+    return Result(**(fields | changes))
 
 
 UNEVEN = st.lists(st.integers(1, 20), min_size=4, max_size=12).map(

@@ -10,7 +10,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
+from click.testing import Result as Outcome
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch
@@ -23,7 +23,7 @@ from landscape.problems.initialisation import initialise
 from landscape.problems.places import run_members
 from landscape.space import symmetry as align
 from landscape.store.checkpoints import Run
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 from landscape.training.train import Training, train
 
 KINDS = ({"architecture": "mlp", "depth": 1}, {"architecture": "mlp", "depth": 3}, {"architecture": "cnn"})
@@ -210,7 +210,7 @@ def test_convolutions_learn_too(tmp_path: Path) -> None:
     assert problem.test_objective()(done.checkpoint().stack)["accuracy"] > 0.7
 
 
-def test_all_verbs(landscape: Callable[..., Result], trained: Run) -> None:
+def test_all_verbs(landscape: Callable[..., Outcome], trained: Run) -> None:
     def run(*arguments: str | Path) -> str:
         result = landscape(*arguments)
         assert result.exit_code == 0, result.output
@@ -218,13 +218,13 @@ def test_all_verbs(landscape: Callable[..., Result], trained: Run) -> None:
 
     run("train", "digits", "--width", "8", "--depth", "1", "--seeds", "0:2", "--batches", "5", "-o", "small")
     run("walk", "--from", f"{trained.path}/@0", "--to", trained.path, "--points", "5", "-o", "line.h5")
-    curves = Curves.read(Path("line.h5"))
+    curves = Result.read(Path("line.h5"), plane=False)
     assert curves.loss.shape == (3, 5)
-    assert curves.attributes["title"] == "Digits, MLP 2 x 16, relu"
+    assert curves.about["title"] == "Digits, MLP 2 x 16, relu"
     how = ("--pairs", "all", "--filter-order", "matched", "--problem", "digits", "-O", "width=16", "-O", "on=test")
     run("walk", "--from", trained.path, "--to", trained.path, "--points", "3", *how, "-o", "pairs.h5")
-    curves = Curves.read(Path("pairs.h5"))
-    assert curves.attributes["samples"] == TEST
+    curves = Result.read(Path("pairs.h5"), plane=False)
+    assert curves.about["samples"] == TEST
     assert (curves.loss[:: 3 + 1] == curves.loss[:: 3 + 1, :1]).all()  # from each seed to itself
     run("sweep", "digits", "--grid", "width=4,8", "--seeds", "0:2", "--batches", "3", "-o", "grid")
     told = run("analyse", "success", "grid")
@@ -242,7 +242,7 @@ def test_batchnorm_is_trained_walked_and_matched(tmp_path: Path) -> None:
     assert not torch.equal(stack.buffers["norm1.running_mean"], first.buffers["norm1.running_mean"])
     assert (problem.test_objective()(stack)["accuracy"] > 0.7).all()
     run = str(done.path)
-    line = Curves.read(walk_between(f"{run}/@0", run, points=5, output=tmp_path / "line.h5"))
+    line = Result.read(walk_between(f"{run}/@0", run, points=5, output=tmp_path / "line.h5"), plane=False)
     assert (line.loss[:, -1] < line.loss[:, 0]).all()
     # In another order of its channels a network is the same, with the statistics that went along.
     rng = np.random.default_rng(0)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
+from click.testing import Result as Outcome
 
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
 pytest.importorskip("sklearn")
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def test_the_example_of_a_model_of_one_s_own(landscape: Callable[..., Result]) -> None:
+def test_the_example_of_a_model_of_one_s_own(landscape: Callable[..., Outcome]) -> None:
     """From two state dicts to a figure, by the page alone; the training is shorter here."""
     page = (DOCS / "own_model.md").read_text()
     problem, training, again = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
@@ -33,8 +33,8 @@ def test_the_example_of_a_model_of_one_s_own(landscape: Callable[..., Result]) -
     for command in commands[1:4]:
         result = landscape(*command[1:])
         assert result.exit_code == 0, result.output
-    curves = Curves.read(Path("line.h5"))
-    assert curves.attributes["batchnorm"]["policy"] == "recalibrate"
+    curves = Result.read(Path("line.h5"), plane=False)
+    assert curves.about["batchnorm"]["policy"] == "recalibrate"
     assert Path("line.png").stat().st_size > 10_000
     subprocess.run([sys.executable, "again.py"], check=True, timeout=300)
-    np.testing.assert_allclose(Curves.read(Path("again.h5")).loss, curves.loss, rtol=1e-4)
+    np.testing.assert_allclose(Result.read(Path("again.h5"), plane=False).loss, curves.loss, rtol=1e-4)

@@ -29,12 +29,12 @@ from landscape.core.provenance import Source
 from landscape.figures.scales import floor_below, log_axis
 from landscape.problems.life.patterns import PATTERNS, answers
 from landscape.problems.life.rules import Rule
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
 BLUE, ORANGE = "#0072b2", "#e69f00"
 
 
-def arcs(lines: int = 6, *, solved: int = 2, points: int = 11, orders: int = 1, **values: Any) -> Curves:
+def arcs(lines: int = 6, *, solved: int = 2, points: int = 11, orders: int = 1, **values: Any) -> Result:
     """Lines from one landmark to seeds, each a hill of its own height; the first `solved` of them end low."""
     alpha = np.linspace(0, 1, points)
     seeds = np.tile(np.arange(lines), orders)
@@ -43,7 +43,7 @@ def arcs(lines: int = 6, *, solved: int = 2, points: int = 11, orders: int = 1, 
     loss = 1e-4 * (1 - alpha) + end[:, None] * alpha + height[:, None] * np.sin(np.pi * alpha) ** 2
     starts = [Source("landmark:top", None, None, "", "top", f"order {k}" if k else "") for k in range(orders)]
     ends = [Source("run", 9, seed, "d", f"seed {seed}") for seed in range(lines)]
-    return Curves(
+    return Result(
         alpha=alpha,
         values={"loss": loss, "solved": np.repeat((seeds < solved)[:, None], points, axis=1).astype(float)} | values,
         done=np.ones(lines * orders, dtype=bool),
@@ -56,7 +56,7 @@ def arcs(lines: int = 6, *, solved: int = 2, points: int = 11, orders: int = 1, 
     )
 
 
-def with_loss(curves: Curves, loss: np.ndarray) -> Curves:
+def with_loss(curves: Result, loss: np.ndarray) -> Result:
     return dataclasses.replace(curves, values={**curves.values, "loss": loss})
 
 
@@ -325,7 +325,7 @@ def test_lines_of_different_starts_are_all_drawn_without_an_interval() -> None:
     assert len([line for line in figure.axes[1].lines if line.get_gid() is None]) == 2
 
 
-def alone(**attributes: Any) -> Curves:
+def alone(**attributes: Any) -> Result:
     """One line between two checkpoint files, with losses from 0.4 to 2."""
     one = arcs(1)
     loss = 0.4 + 0.1 * one.alpha + 1.5 * np.sin(np.pi * one.alpha) ** 2
@@ -589,7 +589,7 @@ def test_neither_torch_nor_pyplot_nor_its_settings_are_touched() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
-def layers(names: Sequence[str], *, lines: int = 3, **attributes: Any) -> Curves:
+def layers(names: Sequence[str], *, lines: int = 3, **attributes: Any) -> Result:
     """Lines on which each of some layers moves, after those on which all do; the later the layer, the higher."""
     curves = arcs(lines)
     parts = ["", *names]
@@ -598,7 +598,7 @@ def layers(names: Sequence[str], *, lines: int = 3, **attributes: Any) -> Curves
         curves,
         values={"loss": loss, "solved": np.tile(curves.values["solved"], (len(parts), 1))},
         moves=np.repeat(np.array(parts, dtype=object), lines),
-        attributes={**curves.attributes, "to": "runs/a", "per": "layer", "hold": "start", **attributes},
+        attributes={**curves.about, "to": "runs/a", "per": "layer", "hold": "start", **attributes},
         **{name: np.tile(getattr(curves, name), len(parts)) for name in ("done", "l1", "l2")},
         **{name: np.tile(getattr(curves, name), len(parts)) for name in ("from_member", "to_member")},
     )
@@ -654,11 +654,11 @@ def test_of_walks_per_layer_a_walk_figure_draws_the_full_lines() -> None:
     assert "to each end (dot), on which only a.* move and the rest is held at the start, 11 points" in caption
 
 
-def bent(kind: str, via: int, **attributes: Any) -> Curves:
+def bent(kind: str, via: int, **attributes: Any) -> Result:
     curves = arcs(4, points=13, loss_straight=9 * arcs(4, points=13).loss)
     told = {"curve": {"kind": kind, "bends": via, "steps": 70}} if kind else {"via": ["x", "y"]}
     return dataclasses.replace(
-        curves, via_member=np.full((4, via), 2), attributes={**curves.attributes, **told, **attributes}
+        curves, via_member=np.full((4, via), 2), attributes={**curves.about, **told, **attributes}
     )
 
 
@@ -701,7 +701,7 @@ def test_lines_via_other_places_show_their_vertices() -> None:
 
 
 def test_random_directions_end_nowhere() -> None:
-    curves = dataclasses.replace(arcs(), attributes={**arcs().attributes, "normalise": "layer", "to": None})
+    curves = dataclasses.replace(arcs(), attributes={**arcs().about, "normalise": "layer", "to": None})
     figure = figures.walk_figure([curves])
     assert figure.axes[0].get_legend() is None
     assert figure.axes[0].get_title(loc="left") == "Hills: 6 directions"

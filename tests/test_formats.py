@@ -17,7 +17,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from click.testing import Result
+from click.testing import Result as Outcome
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from landscape.problems.life import Life
 from landscape.store.checkpoints import Run, fitted, load
 from landscape.store.formats import leading, model_weights, read_state_dict, state_dict_of
 
-Program = Callable[..., Result]
+Program = Callable[..., Outcome]
 Tensors = dict[str, Tensor]
 
 

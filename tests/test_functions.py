@@ -9,7 +9,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
+from click.testing import Result as Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from landscape.problems.base import Problem, verify
 from landscape.problems.functions import Functions
 from landscape.problems.initialisation import initialise
 from landscape.space import symmetry as align
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 from landscape.training.train import Training, train
 
 FORMULAS: dict[str, Callable[[float], float]] = {
@@ -203,7 +203,7 @@ def test_all_points_are_learnt_at_once(tmp_path: Path) -> None:
     assert "loss_se" in problem.objective(samples=20)(done.checkpoint().stack)
 
 
-def test_all_verbs(landscape: Callable[..., Result]) -> None:
+def test_all_verbs(landscape: Callable[..., Outcome]) -> None:
     def run(*arguments: str | Path) -> str:
         result = landscape(*arguments)
         assert result.exit_code == 0, result.output
@@ -215,9 +215,9 @@ def test_all_verbs(landscape: Callable[..., Result]) -> None:
     assert "teacher+split   65 of 65      exact" in told
     run("train", "functions", "--width", "8", "--seeds", "0:3", "--batches", "30", "-o", "run")
     run("walk", "--from", "teacher", "--to", "run", "--points", "5", "--filter-order", "matched", "-o", "line.h5")
-    curves = Curves.read(Path("line.h5"))
+    curves = Result.read(Path("line.h5"), plane=False)
     assert (curves.loss[:, 0] == 0).all()
-    assert curves.attributes["landmarks"] == {"teacher": "teacher+split"}
+    assert curves.about["landmarks"] == {"teacher": "teacher+split"}
     run("sweep", "functions", "--grid", "function=abs,hat", "--seeds", "0:2", "--batches", "3", "-o", "grid")
     assert "0 of 2" in run("analyse", "success", "grid")
     refused = landscape("verify", "functions", "--function", "sine").stderr.splitlines()[-1]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from click.testing import Result
+from click.testing import Result as Outcome
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -24,13 +24,13 @@ from landscape.problems.base import Renaming
 from landscape.problems.importing import import_run
 from landscape.problems.life import Life
 from landscape.store.checkpoints import Run, load
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
-Program = Callable[..., Result]
+Program = Callable[..., Outcome]
 Tensors = dict[str, Tensor]
 
 
-def fails(result: Result, text: str, status: int = 1) -> None:
+def fails(result: Outcome, text: str, status: int = 1) -> None:
     """One clear line on stderr, nothing on stdout, no traceback."""
     assert result.exit_code == status, result.output
     assert isinstance(result.exception, SystemExit)
@@ -596,9 +596,9 @@ def test_from_import_to_figures(landscape: Program) -> None:
 
     result = landscape("walk", "--from", "presolve", "--to", "checkpoints/theirs", "--points", "5")
     assert result.exit_code == 0, result.output
-    curves = Curves.read(Path(result.stdout.strip()))
-    assert [curves.sources[i].seed for i in curves.to_member] == [0, 1, 2]
-    assert curves.attributes["problem"]["config"]["activation"] == "relu"
+    curves = Result.read(Path(result.stdout.strip()))
+    assert [curves.sources[i].seed for i in curves["to_member"]] == [0, 1, 2]
+    assert curves.about["problem"]["config"]["activation"] == "relu"
     for verb in (
         ("analyse", "barriers", "analyses/presolve--theirs.h5"),
         ("analyse", "outcomes", "checkpoints/theirs"),

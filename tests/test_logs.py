@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
+from click.testing import Result as Outcome
 
 from landscape.core.errors import Unsupported
 from landscape.problems.life import Life
@@ -86,7 +86,7 @@ def test_wandb_is_told_quartiles_and_seeds(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
 def test_what_is_not_installed_is_named(
-    name: str, landscape: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    name: str, landscape: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = importlib.import_module
 

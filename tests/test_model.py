@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
+from click.testing import Result as Outcome
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -19,7 +19,7 @@ from landscape.evaluation.walk import walk_between
 from landscape.problems.base import create, find
 from landscape.problems.model import Model, from_model
 from landscape.store.checkpoints import Run
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 from landscape.training.train import Training, train
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -130,7 +130,7 @@ def test_training_is_that_of_pytorch(tmp_path: Path) -> None:
     assert log[-1]["loss"][0] < log[0]["loss"][0]
 
 
-def test_a_strangers_model_on_the_command_line(landscape: Callable[..., Result]) -> None:
+def test_a_strangers_model_on_the_command_line(landscape: Callable[..., Outcome]) -> None:
     Path("strange_model.py").write_text(
         "import torch\nfrom torch import nn\nfrom landscape import Problem\n"
         "x = torch.linspace(-1, 1, 64)[:, None]\n"
@@ -144,9 +144,9 @@ def test_a_strangers_model_on_the_command_line(landscape: Callable[..., Result])
         torch.save(problem.initial([seed]).state_dict(0), name)
     result = landscape("walk", "--from", "a.pt", "--to", "b.pt", "--problem", "strange_model:PROBLEM")
     assert result.exit_code == 0, result.output
-    curves = Curves.read(Path(result.stdout.strip()))
+    curves = Result.read(Path(result.stdout.strip()))
     assert curves.loss.shape == (1, 51)
-    assert curves.attributes["backend"] in ("stacked", "vmap", "loop")
+    assert curves.about["backend"] in ("stacked", "vmap", "loop")
     result = landscape("plot", "walk", result.stdout.strip())
     assert result.exit_code == 0, result.output
     result = landscape("train", "strange_model:PROBLEM", "--seeds", "0:3", "--batches", "5", "-o", "run")
@@ -154,7 +154,7 @@ def test_a_strangers_model_on_the_command_line(landscape: Callable[..., Result])
     assert Run.open(Path("run")).problem == ("strange_model:PROBLEM", problem.config())
     result = landscape("walk", "--from", "run/@0", "--to", "run")
     assert result.exit_code == 0, result.output
-    assert np.isfinite(Curves.read(Path(result.stdout.strip())).values["loss_se"]).all()
+    assert np.isfinite(Result.read(Path(result.stdout.strip())).values["loss_se"]).all()
 
 
 def test_a_run_is_not_evaluated_on_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +318,7 @@ def test_what_cannot_be_served_says_why(model: Any, loss: Any, error: type[Excep
         from_model(model, (X, Y), loss)
 
 
-def test_a_problem_in_a_file_that_prints_and_one_that_exits(landscape: Callable[..., Result]) -> None:
+def test_a_problem_in_a_file_that_prints_and_one_that_exits(landscape: Callable[..., Outcome]) -> None:
     Path("talking.py").write_text(
         "from torch import nn, ones\nfrom landscape import Problem\nprint('hello')\n"
         "P = Problem.from_model(nn.Linear(2, 1), (ones(4, 2), ones(4, 1)), 'mse')\n"

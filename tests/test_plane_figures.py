@@ -22,7 +22,7 @@ from landscape.core.errors import LandscapeError
 from landscape.core.provenance import Source
 from landscape.figures.planes import _Scale
 from landscape.figures.solids import _rise
-from landscape.store.surfaces import Mark, Surface
+from landscape.store.results import Mark, Result
 
 X, Y = np.linspace(-2, 3, 41), np.linspace(-1, 2, 27)
 VALLEY = (X - 1) ** 2 + 4 * (Y[:, None] - 0.5) ** 2 + 0.01
@@ -32,9 +32,9 @@ def mark(name: str, x: float, y: float, loss: float = 0.1, trajectory: int | Non
     return Mark(name, x, y, loss, 0.2, 0.5, trajectory, Source("run", step, 3, "ab", "seed 3"))
 
 
-def surface(loss: np.ndarray = VALLEY, marks: tuple[Mark, ...] = (), **plane: Any) -> Surface:
+def surface(loss: np.ndarray = VALLEY, marks: tuple[Mark, ...] = (), **plane: Any) -> Result:
     attributes = {"title": "Hills", "loss_unit": "nats", "plane": plane}
-    return Surface(x=X, y=Y, values={"loss": loss}, marks=marks, attributes=attributes)
+    return Result(x=X, y=Y, values={"loss": loss}, marks=marks, attributes=attributes)
 
 
 def path_of(count: int) -> tuple[Mark, ...]:
@@ -45,12 +45,12 @@ def path_of(count: int) -> tuple[Mark, ...]:
     )
 
 
-def through() -> Surface:
+def through() -> Result:
     marks = (mark("a", 0, 0), mark("b", 2, 0), mark("c", 1, 1.5))
     return surface(VALLEY, marks, kind="through", places=["a", "run#1", "run#2"], landmarks={"a": "a:full"})
 
 
-def trajectory(count: int = 6) -> Surface:
+def trajectory(count: int = 6) -> Result:
     return surface(VALLEY, path_of(count), kind="trajectory", places=["run#3"], explained=[0.75, 0.2])
 
 
@@ -199,7 +199,7 @@ def test_places_are_named_however_close_they_are() -> None:
 def test_captions_tell_what_batchnorm_normalised_by(plane: str, policy: dict[str, Any], said: str) -> None:
     random = {"kind": "random", "seed": 0, "normalise": "layer", "places": ["x"]}
     found = through() if plane == "through" else surface(VALLEY, (mark("seed 3", 0, 0),), **random)
-    found = dataclasses.replace(found, attributes={**found.attributes, "batchnorm": policy})
+    found = dataclasses.replace(found, attributes={**found.about, "batchnorm": policy})
     for draw in (figures.plane_figure, figures.surface_figure):
         assert f". Statistics of BatchNorm {said} Grid of" in caption(draw(found))
 

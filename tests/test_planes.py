@@ -9,18 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
+from click.testing import Result as Outcome
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
-
-from landscape.core.errors import LandscapeError, Mismatch, Unverified
-from landscape.core.provenance import Source
-from landscape.engine.memory import Chunk
-from landscape.engine.objective import Objective
-from landscape.engine.stack import Stack, concatenate, stack_state_dicts
-from landscape.engine.stacked import Stacked
-from landscape.evaluation import slices
 from landscape.evaluation.slices import (
     Evaluation,
     Grid,
@@ -31,16 +22,25 @@ from landscape.evaluation.slices import (
     slice_at,
     slice_through,
 )
+from torch import nn
+
+from landscape.core.errors import LandscapeError, Mismatch, Unverified
+from landscape.core.provenance import Source
+from landscape.engine.memory import Chunk
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack, concatenate, stack_state_dicts
+from landscape.engine.stacked import Stacked
+from landscape.evaluation import slices
 from landscape.problems.life import Life
 from landscape.problems.setting import Setting
 from landscape.space import planes
 from landscape.space.directions import random_directions
 from landscape.space.planes import Plane
 from landscape.store.checkpoints import Run
-from landscape.store.surfaces import Surface
+from landscape.store.results import Result
 from landscape.training.train import Training, train
 
-Program = Callable[..., Result]
+Program = Callable[..., Outcome]
 
 
 def points(count: int, *, dtype: torch.dtype = torch.float32, size: int = 12) -> Stack:
@@ -255,8 +255,8 @@ def test_the_marked_points_of_a_surface_are_the_networks(life: Life, run: Run) -
     between = plane.at(torch.tensor([x[3]]), torch.tensor([y[2]])).state_dict(0)
     exact = {name: tensor.double() for name, tensor in between.items()}
     np.testing.assert_allclose(surface.loss[2, 3], precise.plain(exact)["loss"], rtol=1e-5)
-    assert surface.attributes["mark_check"] == {"marks": 3, "relative_tolerance": 1e-10}
-    assert {"created", "command", "versions", "chunk", "device"} <= surface.attributes.keys()
+    assert surface.about["mark_check"] == {"marks": 3, "relative_tolerance": 1e-10}
+    assert {"created", "command", "versions", "chunk", "device"} <= surface.about.keys()
 
 
 def test_a_surface_does_not_depend_on_its_blocks(life: Life, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +327,7 @@ def test_a_gpu_gives_the_same_surface(life: Life, run: Run) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def same_numbers(one: Surface, other: Surface) -> bool:
+def same_numbers(one: Result, other: Result) -> bool:
     arrays = ({"x": each.x, "y": each.y, **each.values} for each in (one, other))
     a, b = ({name: array.tobytes() for name, array in each.items()} for each in arrays)
     return a == b and list(one.marks) == list(other.marks)
@@ -360,7 +360,7 @@ def test_an_interrupted_surface_goes_on_where_it_was(
     got = evaluate_to_file(path, *asked, attributes=attributes, on_progress=lambda done, total: told.append(done))
     assert told == [18, 21]
     assert same_numbers(got, whole)
-    assert same_numbers(Surface.read(path), whole)
+    assert same_numbers(Result.read(path, plane=True), whole)
     assert [item.name for item in tmp_path.iterdir()] == ["plane.h5"]
 
 
@@ -404,25 +404,25 @@ def steps(life: Life, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_places_become_planes(life: Life, run: Run, steps: Run, tmp_path: Path) -> None:
     how = Evaluation(grid=Grid(points=(6, 4)), setting=Setting(dtype=torch.float64), output=tmp_path / "a.h5")
-    surface = Surface.read(slice_through("presolve", f"{run.path}#1", f"{run.path}/@20#1", how=how))
+    surface = Result.read(slice_through("presolve", f"{run.path}#1", f"{run.path}/@20#1", how=how), plane=True)
     assert [mark.name for mark in surface.marks] == ["presolve", "seed 1, step 60", "seed 1, step 20"]
-    assert surface.attributes["plane"] == {
+    assert surface.about["plane"] == {
         "kind": "through",
         "places": ["presolve", f"{run.path}#1", f"{run.path}/@20#1"],
         "landmarks": {"presolve": life.describe_landmark("presolve")},
     }
-    assert surface.attributes["problem"]["name"] == "life"
+    assert surface.about["problem"]["name"] == "life"
     for mark in surface.marks[1:]:
         wanted = life.objective(dtype=torch.float64)(run.checkpoint(mark.source.step).stack.select([1]))["loss"]
-        assert surface.loss[surface.y == mark.y, surface.x == mark.x] == wanted.numpy()
+        assert surface.loss[surface["y"] == mark.y, surface["x"] == mark.x] == wanted.numpy()
 
     how = dataclasses.replace(how, output=tmp_path / "b.h5")
-    surface = Surface.read(slice_at(f"{run.path}#4", seed=2, normalise="layer", how=how))
-    assert surface.attributes["plane"] | {"seed": 2, "normalise": "layer"} == surface.attributes["plane"]
+    surface = Result.read(slice_at(f"{run.path}#4", seed=2, normalise="layer", how=how), plane=True)
+    assert surface.about["plane"] | {"seed": 2, "normalise": "layer"} == surface.about["plane"]
     assert [(mark.name, mark.x, mark.y) for mark in surface.marks] == [("seed 4", 0, 0)]
 
     how = dataclasses.replace(how, output=tmp_path / "c.h5")
-    surface = Surface.read(slice_along(f"{steps.path}#1", how=how))
+    surface = Result.read(slice_along(f"{steps.path}#1", how=how), plane=True)
     assert [mark.name for mark in surface.trajectory] == [f"step {step}" for step in (0, 2, 5, 10, 30, 60)]
     own = [
         float(life.objective(dtype=torch.float64)(steps.checkpoint(step).stack.select([1]))["loss"])
@@ -431,7 +431,7 @@ def test_places_become_planes(life: Life, run: Run, steps: Run, tmp_path: Path) 
     assert [mark.loss for mark in surface.trajectory] == own
     assert surface.trajectory[0].plane_loss != surface.trajectory[0].loss
     assert surface.trajectory[0].off_plane > 0
-    assert len(surface.attributes["plane"]["explained"]) == 2
+    assert len(surface.about["plane"]["explained"]) == 2
 
 
 def test_places_that_make_no_plane(run: Run) -> None:
@@ -463,7 +463,7 @@ def test_foreign_networks_of_one_shape(squares: Callable[..., Objective]) -> Non
         np.testing.assert_allclose(surface.loss[y == mark.y, x == mark.x], wanted, rtol=1e-5)
 
 
-def runs_well(result: Result) -> list[str]:
+def runs_well(result: Outcome) -> list[str]:
     assert result.exit_code == 0, result.output
     return result.stdout.splitlines()
 
@@ -472,13 +472,13 @@ def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
     assert runs_well(landscape("plane", "--at", f"{run.path}#3", "--random", "5", "--points", "6x4")) == [
         f"analyses/plane-{run.path.name}-3--random-5.h5"
     ]
-    surface = Surface.read(Path(f"analyses/plane-{run.path.name}-3--random-5.h5"))
+    surface = Result.read(Path(f"analyses/plane-{run.path.name}-3--random-5.h5"), plane=True)
     assert surface.loss.shape == (5, 7), "0 is added to both"
     (path,) = runs_well(
         landscape("plane", "--through", "presolve", f"{run.path}#0", f"{run.path}#1", "--points", "5", "--x", "-1:1")
     )
     assert path == f"analyses/plane-presolve--{run.path.name}-0--{run.path.name}-1.h5"
-    assert Surface.read(Path(path)).x[[0, -1]].tolist() == [-1, 1]
+    assert Result.read(Path(path), plane=True).x[[0, -1]].tolist() == [-1, 1]
     (path,) = runs_well(landscape("plane", "--trajectory", f"{steps.path}#2", "--points", "5", "-o", "t.h5"))
     info = runs_well(landscape("info", path))
     assert info[0] == "kind: surface over a plane"
@@ -491,7 +491,7 @@ def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
         f'through = ["presolve", "{run.path}#0", "{run.path}#1"]\npoints = "4x3"\nx = [0, 1]\n'
     )
     assert runs_well(landscape("plane", "--config", "plane.toml", "-o", "c.h5")) == ["c.h5"]
-    np.testing.assert_allclose(Surface.read(Path("c.h5")).x, np.linspace(0, 1, 4))
+    np.testing.assert_allclose(Result.read(Path("c.h5"), plane=True).x, np.linspace(0, 1, 4))
 
 
 @pytest.mark.parametrize(
@@ -541,4 +541,4 @@ def test_an_interrupted_program_goes_on(landscape: Program, run: Run, monkeypatc
     assert runs_well(landscape(*command, "p.h5")) == ["p.h5"]
     assert told == sorted(set(told)), "no row is evaluated twice"
     assert runs_well(landscape(*command, "whole.h5")) == ["whole.h5"]
-    assert same_numbers(*(Surface.read(Path(name)) for name in ("p.h5", "whole.h5")))
+    assert same_numbers(*(Result.read(Path(name), plane=True) for name in ("p.h5", "whole.h5")))

@@ -13,7 +13,7 @@ from landscape.problems.base import create
 from landscape.problems.initialisation import initialise
 from landscape.space.family import Line
 from landscape.store.checkpoints import Run, load
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
 ROOT = Path(__file__).parent.parent
 RULES = ("B3S23V", "B3S23")
@@ -25,8 +25,10 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 @pytest.fixture
-def curves(run: Run) -> Curves:
-    return Curves.read(ROOT / "analyses" / "one_step_m1" / f"{run.path.name.removeprefix('one-step-m1-')}.h5")
+def curves(run: Run) -> Result:
+    return Result.read(
+        ROOT / "analyses" / "one_step_m1" / f"{run.path.name.removeprefix('one-step-m1-')}.h5", plane=False
+    )
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_outcomes_are_those_that_are_written_down(run: Run, results: dict[str, o
     assert [group.share.count for group in found.groups[:10]] == counts
 
 
-def test_walks_come_out_again(run: Run, curves: Curves) -> None:
+def test_walks_come_out_again(run: Run, curves: Result) -> None:
     """Each point of every fortieth line, from the checkpoints, to the rounding of another machine."""
     problem = create(*run.problem)
     chosen = np.arange(0, len(curves), 40)
@@ -60,17 +62,17 @@ def test_walks_come_out_again(run: Run, curves: Curves) -> None:
     assert {source.digest for source in curves.sources[1:1001]} == {load(str(run.path)).sources[0].digest}
     start = problem.landmark("presolve").to(torch.float32)
     objective = problem.objective()
-    for line in chosen[curves.from_member[chosen] == 0]:
-        path = Line(start, ends.select([int(curves.to_member[line]) - 1]))
+    for line in chosen[curves["from_member"][chosen] == 0]:
+        path = Line(start, ends.select([int(curves["to_member"][line]) - 1]))
         points = torch.zeros(len(curves.alpha), dtype=torch.int64)
         values = objective(path.at(points, torch.as_tensor(curves.alpha)))
         np.testing.assert_allclose(values["loss"], curves.loss[line], rtol=1e-3, atol=1e-6)
 
 
-def test_every_seed_is_walked_to_from_both_orders(curves: Curves) -> None:
+def test_every_seed_is_walked_to_from_both_orders(curves: Result) -> None:
     assert len(curves) == 2000
     assert curves.done.all()
     lowest = lowest_order(curves)
-    assert sorted(curves.to_member[lowest]) == sorted(set(curves.to_member.tolist()))
+    assert sorted(curves["to_member"][lowest]) == sorted(set(curves["to_member"].tolist()))
     both = barriers(curves).above_chord.reshape(2, 1000)
     np.testing.assert_array_equal(np.sort(barriers(curves.select(lowest)).above_chord), np.sort(both.min(axis=0)))

@@ -202,7 +202,7 @@ def test_a_walk_is_made_once(here: Path) -> None:
     curves = study().walk("presolve", run, "m1", points=5)
     path = Path("analyses/widths/quick-m1.h5")
     assert curves.loss.shape == (3, 5)
-    assert (curves.attributes["from"], curves.attributes["to"]) == ("presolve", run)
+    assert (curves.about["from"], curves.about["to"]) == ("presolve", run)
     before = stamps(path.parent)
     assert list(before) == [str(path)]
     again = study().walk("presolve", run, "m1", points=5)

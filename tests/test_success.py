@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
+from click.testing import Result as Outcome
 
 from landscape.analysis.success import DEFINITIONS, Row, as_csv, as_document, success
 from landscape.core.errors import LandscapeError, Unsupported
@@ -23,7 +23,7 @@ from landscape.problems.life.boards import random_boards
 from landscape.problems.life.rules import Rule
 from landscape.training.train import Training, train
 
-Program = Callable[..., Result]
+Program = Callable[..., Outcome]
 
 
 def solved_and_not(problem: Life) -> Stack:

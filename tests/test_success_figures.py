@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
+from click.testing import Result as Outcome
 from matplotlib.figure import Figure
 
 from landscape import figures
@@ -19,7 +19,7 @@ from landscape.core.intervals import Proportion, bootstrap
 from landscape.figures.success import NAMES, RATES, success_series
 from landscape.training.sweep import Sweep, sweep
 
-Program = Callable[..., Result]
+Program = Callable[..., Outcome]
 
 MEMBERS = 6
 

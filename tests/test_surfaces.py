@@ -16,9 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.core.provenance import Source
-from landscape.store.curves import Curves
-from landscape.store.hdf5 import kind_of
-from landscape.store.surfaces import Mark, Surface, join
+from landscape.store.results import Mark, Result, join
 
 NUMBERS = st.floats(width=64, allow_nan=True, allow_infinity=True)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
@@ -42,7 +40,7 @@ def mark(name: str, x: float, y: float, *, trajectory: int | None = None, step: 
     return Mark(name, x, y, 0.25, 0.5, 0.125, trajectory, source)
 
 
-def make(columns: int = 5, rows: int = 3, **changes: Any) -> Surface:
+def make(columns: int = 5, rows: int = 3, **changes: Any) -> Result:
     rng = np.random.default_rng(0)
     fields = {
         "x": np.linspace(-1, 1, columns),
@@ -51,16 +49,16 @@ def make(columns: int = 5, rows: int = 3, **changes: Any) -> Surface:
         "marks": [mark("a", 0.0, 2.0), mark("b", 0.5, 3.0)],
         "attributes": {"problem": {"name": "life"}, "threads": 2},
     }
-    return Surface(**(fields | changes))
+    return Result(**(fields | changes))
 
 
-def same(one: Surface, other: Surface) -> bool:
+def same(one: Result, other: Result) -> bool:
     """Every array bit for bit, and all else; NaN is NaN."""
     a, b = ({"x": each.x, "y": each.y, **each.values} for each in (one, other))
     arrays = a.keys() == b.keys() and all(
         a[name].shape == b[name].shape and a[name].tobytes() == b[name].tobytes() for name in a
     )
-    return arrays and repr(list(one.marks)) == repr(list(other.marks)) and one.attributes == other.attributes
+    return arrays and repr(list(one.marks)) == repr(list(other.marks)) and one.about == other.about
 
 
 @st.composite
@@ -79,9 +77,9 @@ def fields(draw: st.DrawFn) -> dict[str, Any]:
 def test_round_trip(tmp_path: Path, fields: dict[str, Any]) -> None:
     # Made here: checking shapes draws random numbers, which strategies must not.
     marks = [Mark(**{**row, "source": Source(**row["source"])}) for row in fields["marks"]]
-    written = Surface(**{**fields, "marks": marks})
+    written = Result(**{**fields, "marks": marks})
     written.write(tmp_path / "x.h5")
-    assert same(Surface.read(tmp_path / "x.h5"), written)
+    assert same(Result.read(tmp_path / "x.h5", plane=True), written)
 
 
 def test_xarray_opens_it_as_it_is(tmp_path: Path) -> None:
@@ -96,7 +94,7 @@ def test_xarray_opens_it_as_it_is(tmp_path: Path) -> None:
         assert data["loss"].sel(x=-0.5, y=3.0) == written.loss[2, 1]
         assert data["mark_name"].values.tolist() == ["a", "b"]
         assert data["source_seed"].values.tolist() == [3, 3]
-        assert json.loads(data.attrs["attributes"]) == written.attributes
+        assert json.loads(data.attrs["attributes"]) == written.about
 
 
 @pytest.mark.parametrize("flip", [0x01, 0x80])
@@ -108,29 +106,29 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path: Path, flip: int) -> None:
         changed[place] ^= flip
         (tmp_path / "y.h5").write_bytes(changed)
         with pytest.raises(DamagedFile, match=r"y\.h5 is damaged"):
-            Surface.read(tmp_path / "y.h5")
+            Result.read(tmp_path / "y.h5", plane=True)
     (tmp_path / "y.h5").write_bytes(content[:-7])
     with pytest.raises(DamagedFile, match="do not match their SHA-256; restore it or evaluate the plane again"):
-        Surface.read(tmp_path / "y.h5")
+        Result.read(tmp_path / "y.h5", plane=True)
 
 
 def test_files_that_are_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make().write(tmp_path / "x.h5")
     assert kind_of(tmp_path / "x.h5") == "surface"
     with pytest.raises(Unsupported, match=r"is of the kind 'surface', not 'curves': give a file written by a walk"):
-        Curves.read(tmp_path / "x.h5")
+        Result.read(tmp_path / "x.h5", plane=False)
     with monkeypatch.context() as later:
         later.setattr("landscape.store.surfaces.SCHEMA", 2)
         make().write(tmp_path / "x.h5")
     with pytest.raises(Unsupported, match="has schema 2, this version reads 1: update landscape"):
-        Surface.read(tmp_path / "x.h5")
+        Result.read(tmp_path / "x.h5", plane=True)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.create_group("loss")
     assert kind_of(tmp_path / "other.h5") is None
     with pytest.raises(Unsupported, match="but none of a surface: it was not written by landscape plane"):
-        Surface.read(tmp_path / "other.h5")
+        Result.read(tmp_path / "other.h5", plane=True)
     with pytest.raises(LandscapeError, match=r"absent\.h5 does not exist"):
-        Surface.read(tmp_path / "absent.h5")
+        Result.read(tmp_path / "absent.h5", plane=True)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import Result
+from click.testing import Result as Outcome
 
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.problems.life import Life
@@ -20,7 +20,7 @@ GRID: dict[str, list[Any]] = {"m_factor": [1, 2], "lr": [0.01, 0.1]}
 NAMES = ["m_factor=1,lr=0.01", "m_factor=1,lr=0.1", "m_factor=2,lr=0.01", "m_factor=2,lr=0.1"]
 INSTANCE = Life(m_factor=2)
 
-Program = Callable[..., Result]
+Program = Callable[..., Outcome]
 
 
 def small(path: Path, grid: dict[str, list[Any]] | None = None, **options: Any) -> Sweep:
@@ -326,7 +326,7 @@ def test_a_place_to_start_must_stay_what_it_was(tmp_path: Path) -> None:
     assert not second.path.exists()
 
 
-def fails(result: Result, text: str, status: int = 1) -> None:
+def fails(result: Outcome, text: str, status: int = 1) -> None:
     """One clear line on stderr, nothing on stdout, no traceback."""
     assert result.exit_code == status, result.output
     assert isinstance(result.exception, SystemExit)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
+from click.testing import Result as Outcome
 from torch import Tensor
 
 from landscape.analysis.validation import CHECKS, Check, validate
@@ -295,7 +295,7 @@ def test_what_goes_wrong_is_a_finding() -> None:
 # The program ----------------------------------------------------------------------------------------------------------
 
 
-def test_all_of_it_is_a_table(landscape: Callable[..., Result]) -> None:
+def test_all_of_it_is_a_table(landscape: Callable[..., Outcome]) -> None:
     result = landscape("validate", "--device", "cpu")
     assert result.exit_code == 0, result.output
     about, header, _, *rows = result.stdout.splitlines()
@@ -307,7 +307,7 @@ def test_all_of_it_is_a_table(landscape: Callable[..., Result]) -> None:
     assert all(row.split()[6] == "ok" for row in rows)
 
 
-def test_one_of_it_as_json(landscape: Callable[..., Result]) -> None:
+def test_one_of_it_as_json(landscape: Callable[..., Outcome]) -> None:
     result = landscape("validate", "--only", "zero-weights", "--dtype", "float64", "--backend", "loop", "--json")
     assert result.exit_code == 0, result.output
     (found,) = json.loads(result.stdout)
@@ -318,7 +318,7 @@ def test_one_of_it_as_json(landscape: Callable[..., Result]) -> None:
     assert found["error"] <= found["tolerance"]
 
 
-def test_a_failure_is_exit_status_1(landscape: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_exit_status_1(landscape: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     half_the_loss(monkeypatch)
     result = landscape("validate", "--only", "linear-hessian", "--only", "ends", "--dtype", "float32")
     assert result.exit_code == 1
@@ -328,7 +328,7 @@ def test_a_failure_is_exit_status_1(landscape: Callable[..., Result], monkeypatc
     )
 
 
-def test_what_cannot_be_computed_says_why(landscape: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_computed_says_why(landscape: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     right = Stacked.__call__
 
     def forward(self: Stacked, *arguments: Any, **options: Any) -> Tensor:
@@ -343,7 +343,7 @@ def test_what_cannot_be_computed_says_why(landscape: Callable[..., Result], monk
     assert "1 of 1 checks fail (linear-loss): Unverified: line 0 does not reproduce its own end" in result.stderr
 
 
-def test_an_unknown_check(landscape: Callable[..., Result]) -> None:
+def test_an_unknown_check(landscape: Callable[..., Outcome]) -> None:
     result = landscape("validate", "--only", "linear-los")
     assert result.exit_code == 1
     assert "there is no check 'linear-los': did you mean linear-loss?" in result.stderr

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
+from click.testing import Result as Outcome
 from torch import nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unverified
@@ -28,7 +28,7 @@ from landscape.problems.model import from_model
 from landscape.space.directions import random_directions
 from landscape.space.family import Line, grid
 from landscape.store.checkpoints import Checkpoint, Run
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
 
 def checkpoint(stack: Stack, name: str = "x") -> Checkpoint:
@@ -52,7 +52,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walking, "_BLOCK_POINTS", 33)
 
 
-def same_numbers(one: Curves, other: Curves) -> bool:
+def same_numbers(one: Result, other: Result) -> bool:
     a, b = one._arrays(), other._arrays()
     return a.keys() == b.keys() and all(a[name].tobytes() == b[name].tobytes() for name in a)
 
@@ -74,8 +74,8 @@ def test_every_point_is_what_the_plain_module_says(life: Life, connection: Conne
             for name in ("loss", "accuracy", "right", "solved"):
                 np.testing.assert_allclose(curves.values[name][line, point], wanted[name], rtol=1e-10, atol=1e-14)
         difference = torch.cat([(end[name] - start[name]).flatten() for name in start])
-        np.testing.assert_allclose(curves.l1[line], float(difference.abs().sum()), rtol=1e-12)
-        np.testing.assert_allclose(curves.l2[line], float(difference.norm()), rtol=1e-12)
+        np.testing.assert_allclose(curves["l1"][line], float(difference.abs().sum()), rtol=1e-12)
+        np.testing.assert_allclose(curves["l2"][line], float(difference.norm()), rtol=1e-12)
 
 
 def test_the_ends_are_the_checkpoints_bit_for_bit(life: Life, run: Run, presolve: Checkpoint) -> None:
@@ -186,7 +186,7 @@ def test_an_interrupted_walk_goes_on_where_it_was(
     # Kept after 3 lines, then up to 12, then up to 15 in blocks of three.
     assert told == [(18, 24), (21, 24), (24, 24)]
     assert same_numbers(got, whole)
-    assert same_numbers(Curves.read(path), whole)
+    assert same_numbers(Result.read(path, plane=False), whole)
     assert [item.name for item in tmp_path.iterdir()] == ["walk.h5"]
 
 
@@ -238,21 +238,21 @@ def test_an_existing_output_is_left_alone(life: Life, connection: Connection, tm
         walk_to_file(path, life.objective(), connection, grid(3))
     assert path.read_text() == "precious"
     walk_to_file(path, life.objective(), connection, grid(3), force=True)
-    assert len(Curves.read(path)) == 24
+    assert len(Result.read(path, plane=False)) == 24
 
 
 def test_what_the_curves_say_of_themselves(life: Life, connection: Connection) -> None:
     objective = life.objective()
     curves = walk(objective, connection, grid(3), attributes={"problem": "life"})
-    assert curves.attributes["problem"] == "life"
-    assert curves.attributes["chunk"] == dataclasses.asdict(objective.chunk)  # type: ignore[arg-type]
-    assert (curves.attributes["device"], curves.attributes["dtype"]) == ("cpu", "float32")
-    assert curves.attributes["backend"] == "stacked"
-    assert curves.attributes["threads"] == torch.get_num_threads()
-    assert curves.attributes["end_check"] == {"lines": 24, "relative_tolerance": 1e-4}
-    assert {"created", "command", "versions"} <= curves.attributes.keys()
-    assert [curves.sources[i].label for i in curves.from_member] == ["presolve 0"] * 24
-    assert [curves.sources[i].seed for i in curves.to_member] == list(range(24))
+    assert curves.about["problem"] == "life"
+    assert curves.about["chunk"] == dataclasses.asdict(objective.chunk)  # type: ignore[arg-type]
+    assert (curves.about["device"], curves.about["dtype"]) == ("cpu", "float32")
+    assert curves.about["backend"] == "stacked"
+    assert curves.about["threads"] == torch.get_num_threads()
+    assert curves.about["end_check"] == {"lines": 24, "relative_tolerance": 1e-4}
+    assert {"created", "command", "versions"} <= curves.about.keys()
+    assert [curves.sources[i].label for i in curves["from_member"]] == ["presolve 0"] * 24
+    assert [curves.sources[i].seed for i in curves["to_member"]] == list(range(24))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -299,11 +299,11 @@ def test_orders(life: Life, run: Run, presolve: Checkpoint) -> None:
     assert (lengths[0] != lengths[1]).any()
 
 
-def test_lines_on_which_one_layer_moves(landscape: Callable[..., Result], life: Life, run: Run) -> None:
-    def walked(*more: str) -> Curves:
+def test_lines_on_which_one_layer_moves(landscape: Callable[..., Outcome], life: Life, run: Run) -> None:
+    def walked(*more: str) -> Result:
         result = landscape("walk", "--from", "presolve", "--to", f"{run.path}/#7", "--points", "5", *more)
         assert result.exit_code == 0, result.output
-        return Curves.read(Path(result.stdout.strip()))
+        return Result.read(Path(result.stdout.strip()))
 
     whole, per, held = walked(), walked("--per", "layer"), walked("--per", "layer", "--hold", "end")
     only = walked("--only", "net.0.2.*", "--only", "net.0.0.bias")
@@ -313,18 +313,18 @@ def test_lines_on_which_one_layer_moves(landscape: Callable[..., Result], life: 
         "presolve--small-7-per-layer.h5",
         "presolve--small-7.h5",
     ]
-    assert whole.moves is None
-    assert per.moves is not None
-    assert held.moves is not None
+    assert "moves" not in whole.columns
+    assert "moves" in per.columns
+    assert "moves" in held.columns
     assert per.moves.tolist() == held.moves.tolist() == ["", "net.0.0", "net.0.2", "net.0.4"]
-    assert (per.attributes["per"], per.attributes["hold"], held.attributes["hold"]) == ("layer", "start", "end")
-    assert only.attributes["only"] == ["net.0.2.*", "net.0.0.bias"]
-    assert only.moves is not None
+    assert (per.about["per"], per.about["hold"], held.about["hold"]) == ("layer", "start", "end")
+    assert only.about["only"] == ["net.0.2.*", "net.0.0.bias"]
+    assert "moves" in only.columns
     assert only.moves.tolist() == ["net.0.2.*, net.0.0.bias"]
     assert per.loss[0].tobytes() == held.loss[0].tobytes() == whole.loss[0].tobytes()
     assert (per.loss[:, 0] == whole.loss[0, 0]).all()
     assert (held.loss[:, -1] == whole.loss[0, -1]).all()
-    np.testing.assert_allclose((per.l2[1:] ** 2).sum(), whole.l2[0] ** 2, rtol=1e-12)
+    np.testing.assert_allclose((per["l2"][1:] ** 2).sum(), whole["l2"][0] ** 2, rtol=1e-12)
     start, end = life.landmark("presolve").state_dict(0), run.checkpoint().stack.state_dict(7)
     moved = {name: end[name] if name.startswith("net.0.2") else start[name].float() for name in end}
     np.testing.assert_allclose(per.loss[2, -1], life.objective().plain(moved)["loss"], rtol=1e-5)
@@ -341,17 +341,17 @@ def test_lines_on_which_one_layer_moves(landscape: Callable[..., Result], life: 
     assert (result.exit_code, "--small-multiples draws one FILE" in result.stderr) == (2, True)
 
 
-def test_lines_through_several_places(landscape: Callable[..., Result], life: Life, run: Run) -> None:
+def test_lines_through_several_places(landscape: Callable[..., Outcome], life: Life, run: Run) -> None:
     result = landscape(
         *("walk", "--from", f"{run.path}/#3", "--via", "presolve", "--via", f"{run.path}/@20", "--to", run.path),
         *("--points", "5"),
     )
     assert result.exit_code == 0, result.output
     assert result.stdout == "analyses/small-3--presolve--small@20--small.h5\n"
-    curves = Curves.read(Path(result.stdout.strip()))
+    curves = Result.read(Path(result.stdout.strip()))
     np.testing.assert_array_equal(curves.alpha, [0, 0.25, 1 / 3, 0.5, 2 / 3, 0.75, 1])
-    assert curves.attributes["via"] == ["presolve", f"{run.path}/@20"]
-    assert curves.via_member is not None
+    assert curves.about["via"] == ["presolve", f"{run.path}/@20"]
+    assert "via_member" in curves.columns
     labels = [[curves.sources[i].label for i in row] for row in curves.via_member]
     assert [row[1] for row in labels] == [f"seed {seed}" for seed in range(24)]
     assert {row[0] for row in labels} == {life.describe_landmark("presolve")}
@@ -360,7 +360,7 @@ def test_lines_through_several_places(landscape: Callable[..., Result], life: Li
     for place, stack in zip((0, 2, 4, 6), (*stacks, run.checkpoint().stack), strict=True):
         np.testing.assert_array_equal(curves.loss[:, place], np.resize(objective(stack)["loss"].numpy(), 24))
     legs = [end.subtract(start).norms()[1] for start, end in itertools.pairwise((*stacks, run.checkpoint().stack))]
-    np.testing.assert_allclose(curves.l2, sum(leg.expand(24) for leg in legs), rtol=1e-6)
+    np.testing.assert_allclose(curves["l2"], sum(leg.expand(24) for leg in legs), rtol=1e-6)
     for verb in (("analyse", "barriers"), ("info",)):
         assert landscape(*verb, "analyses/small-3--presolve--small@20--small.h5").exit_code == 0
 
@@ -370,7 +370,7 @@ def test_filters_on_the_way_are_matched_from_the_end_on(life: Life, run: Run, pr
     found = connect(presolve, trained, via=[run.checkpoint(20)], orders="matched", symmetry=symmetry)
     later = connect(run.checkpoint(20), trained, orders="matched", symmetry=symmetry)
     assert torch.equal(found.lines.stacks[1].flatten(), later.lines.stacks[0].flatten())
-    assert found.via_member is not None
+    assert "via_member" in found.columns
     assert [found.sources[row[0]] for row in found.via_member] == [later.sources[i] for i in later.from_member]
     assert {found.sources[i].order for i in found.from_member} == {"matched"}
     each = connect(trained, presolve, via=[presolve], pairing="all")
@@ -381,19 +381,19 @@ def test_filters_on_the_way_are_matched_from_the_end_on(life: Life, run: Run, pr
         connect(presolve, trained, via=[presolve], orders="all", symmetry=symmetry)
 
 
-def test_random_directions(landscape: Callable[..., Result], life: Life, run: Run) -> None:
+def test_random_directions(landscape: Callable[..., Outcome], life: Life, run: Run) -> None:
     call = ("walk", "--from", f"{run.path}/#3", "--rays", "0:4,9", "--range", "-1:1", "--points", "5")
     assert landscape(*call, "--normalise", "none").stdout == "analyses/small-3-rays-none.h5\n"
     result = landscape(*call)
     assert result.exit_code == 0, result.output
-    curves = Curves.read(Path(result.stdout.strip()))
+    curves = Result.read(Path(result.stdout.strip()))
     stack = run.checkpoint().stack.select([3])
     directions = random_directions(stack, [0, 1, 2, 3, 9])
-    assert [curves.sources[i].seed for i in curves.to_member] == [0, 1, 2, 3, 9]
-    assert {curves.sources[i].path for i in curves.to_member} == {"direction:filter"}
-    assert (curves.attributes["normalise"], curves.attributes["to"]) == ("filter", None)
-    np.testing.assert_array_equal(curves.l1, directions.norms()[0])
-    np.testing.assert_array_equal(curves.l2, directions.norms()[1])
+    assert [curves.sources[i].seed for i in curves["to_member"]] == [0, 1, 2, 3, 9]
+    assert {curves.sources[i].path for i in curves["to_member"]} == {"direction:filter"}
+    assert (curves.about["normalise"], curves.about["to"]) == ("filter", None)
+    np.testing.assert_array_equal(curves["l1"], directions.norms()[0])
+    np.testing.assert_array_equal(curves["l2"], directions.norms()[1])
     objective = life.objective()
     for alpha, loss in zip(curves.alpha, curves.loss.T, strict=True):
         flat = stack.flatten().double() + alpha * directions.flatten().double()
@@ -411,7 +411,7 @@ def test_each_member_has_its_own_directions(run: Run) -> None:
 def test_walks_written_before_say_nothing_of_what_moves() -> None:
     files = sorted((Path(__file__).parents[1] / "analyses").glob("*/*.h5"))
     assert files
-    assert all(Curves.read(file).moves is None for file in files)
+    assert all(Result.read(file, plane=False).moves is None for file in files)
 
 
 @pytest.mark.parametrize(
@@ -429,7 +429,7 @@ def test_walks_written_before_say_nothing_of_what_moves() -> None:
     ],
 )
 def test_routes_that_make_no_sense(
-    landscape: Callable[..., Result], run: Run, options: tuple[str, ...], message: str, status: int
+    landscape: Callable[..., Outcome], run: Run, options: tuple[str, ...], message: str, status: int
 ) -> None:
     result = landscape("walk", "--from", "presolve", "--to", run.path, *options)
     assert (result.exit_code, result.stdout) == (status, "")
@@ -437,7 +437,7 @@ def test_routes_that_make_no_sense(
     assert not Path("analyses").exists()
 
 
-def test_rays_that_make_no_sense(landscape: Callable[..., Result], run: Run) -> None:
+def test_rays_that_make_no_sense(landscape: Callable[..., Outcome], run: Run) -> None:
     for options in (("--via", "presolve"), ("--only", "*"), ("--per", "layer"), ("--pairs", "all")):
         result = landscape("walk", "--from", run.path, "--rays", "0", *options)
         assert (result.exit_code, result.stdout) == (1, "")

@@ -13,7 +13,7 @@ from scipy.signal import find_peaks
 from landscape.core.errors import LandscapeError
 from landscape.core.intervals import FEWEST, bootstrap
 from landscape.core.provenance import Source
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
 __all__ = ["DEFINITIONS", "Barriers", "barriers", "lowest_order"]
 
@@ -75,7 +75,7 @@ class Barriers:
         return result
 
 
-def barriers(curves: Curves) -> Barriers:
+def barriers(curves: Result) -> Barriers:
     """Barriers of the finished lines of `curves`, in their order; raises `LandscapeError` if none is finished."""
     if not curves.done.any():
         raise LandscapeError("none of the lines is finished: walk again to complete them")
@@ -100,14 +100,14 @@ def barriers(curves: Curves) -> Barriers:
         "start_width": widths[:, 0],
         "end_width": widths[:, 1],
     }
-    ends = curves.to_member[curves.done]
+    ends = curves["to_member"][curves.done]
     return Barriers(
         **{name: np.where(finite, values, np.nan) for name, values in results.items()},
         independent=len(np.unique(ends)) == len(ends),
     )
 
 
-def lowest_order(curves: Curves) -> Int[np.ndarray, " pair"]:
+def lowest_order(curves: Result) -> Int[np.ndarray, " pair"]:
     """Of the finished lines between the same two members, the one with the lowest barrier above the chord.
 
     Lines via other members, or on which other tensors move, are others. There are several between two members where
@@ -116,16 +116,16 @@ def lowest_order(curves: Curves) -> Int[np.ndarray, " pair"]:
     """
     height = np.full(len(curves), np.inf)
     height[curves.done] = np.nan_to_num(barriers(curves).above_chord, nan=np.inf)
-    starts = [dataclasses.replace(curves.sources[member], order="") for member in curves.from_member]
-    moves = [""] * len(curves) if curves.moves is None else curves.moves.tolist()
-    via = [[]] * len(curves) if curves.via_member is None else curves.via_member.tolist()
+    starts = [dataclasses.replace(curves.sources[member], order="") for member in curves["from_member"]]
+    moves, via = curves.moves.tolist(), curves.via_member.tolist()
     lowest: dict[tuple[Source, int, str, tuple[int, ...]], int] = {}
     trivial = np.array(
-        [source == curves.sources[member] for source, member in zip(starts, curves.to_member, strict=True)], dtype=bool
-    ) & (curves.via_member is None)
+        [source == curves.sources[member] for source, member in zip(starts, curves["to_member"], strict=True)],
+        dtype=bool,
+    ) & ("via_member" not in curves.columns)
     shown = curves.done & ~trivial if (curves.done & ~trivial).any() else curves.done
     for line in np.flatnonzero(shown).tolist():
-        pair = starts[line], int(curves.to_member[line]), moves[line], tuple(via[line])
+        pair = starts[line], int(curves["to_member"][line]), moves[line], tuple(via[line])
         if height[line] < height[lowest.setdefault(pair, line)]:
             lowest[pair] = line
     return np.array(sorted(lowest.values()), dtype=np.int64)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from landscape.core.errors import LandscapeError, Unsupported
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
 __all__ = ["DEFINITION", "LineCurvature", "line_curvature"]
 
@@ -40,21 +40,21 @@ class LineCurvature:
         return len(self.values)
 
 
-def line_curvature(curves: Curves) -> LineCurvature:
+def line_curvature(curves: Result) -> LineCurvature:
     """Curvature along the finished lines of `curves`, in their order, on grids even or uneven.
 
     The ends of the lines are among the points where the walk went beyond them (`--range`). Raises `LandscapeError` if
     no line is finished, or if a grid has fewer than three points, `Unsupported` for paths that bend: their points'
     distances are not those of alpha, and at a corner there is no curvature.
     """
-    if "curve" in curves.attributes or curves.via_member is not None:
+    if "curve" in curves.about or "via_member" in curves.columns:
         raise Unsupported("the curvature along a path that bends cannot be read off its losses: walk straight lines")
     if not curves.done.any():
         raise LandscapeError("none of the lines is finished: walk again to complete them")
     alpha = curves.alpha
     if len(alpha) < 3:
         raise LandscapeError(f"{len(alpha)} points a line show no curvature: walk again with at least 3 --points")
-    loss, length = curves.loss[curves.done], curves.l2[curves.done]
+    loss, length = curves.loss[curves.done], curves["l2"][curves.done]
     loss = np.where(np.isfinite(loss), loss, np.nan)
     # From alpha to distance: the second derivative scales with the squared length.
     per_square = np.where(length > 0, 1 / np.where(length > 0, length, 1) ** 2, np.nan)[:, None]
@@ -63,7 +63,7 @@ def line_curvature(curves: Curves) -> LineCurvature:
     finer = np.full(values.shape, np.nan)
     if len(alpha) >= 5:
         finer[:, 1:-1] = _apply(_second_derivative_weights(alpha, 2), loss)
-    unit = _ROUNDING.get(curves.attributes.get("dtype", "float32"), _ROUNDING["float32"])
+    unit = _ROUNDING.get(curves.about.get("dtype", "float32"), _ROUNDING["float32"])
     errors = curves.values.get("loss_se")
     return LineCurvature(
         alpha=alpha[1:-1],

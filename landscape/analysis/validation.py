@@ -14,15 +14,14 @@ from landscape.analysis.curvature import hessians
 from landscape.core.provenance import Source
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, template_of
-from landscape.evaluation.routes import connect
-from landscape.evaluation.walk import walk
+from landscape.evaluation.routes import along, connect
 from landscape.problems.base import Problem
 from landscape.problems.life import Life
 from landscape.problems.model import from_model
 from landscape.problems.setting import Setting
-from landscape.space.family import Line, grid
+from landscape.space.family import grid, line
 from landscape.store.checkpoints import Checkpoint
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
 __all__ = ["CHECKS", "Check", "Finding", "validate"]
 
@@ -114,12 +113,12 @@ def _members(problem: Problem, seed: int, count: int = _LINES) -> Stack:
     return dataclasses.replace(stack, buffers=buffers)
 
 
-def _walk(setting: Setting, problem: Problem, start: Stack, end: Stack) -> Curves:
+def _walk(setting: Setting, problem: Problem, start: Stack, end: Stack) -> Result:
     ends = [
         Checkpoint(stack, tuple(Source(name, None, i, "", f"{name} {i}") for i in range(len(stack))), None)
         for name, stack in (("start", start), ("end", end))
     ]
-    return walk(setting.objective(problem), connect(*ends), grid(_POINTS, *_SPAN))
+    return along(setting.objective(problem), connect(*ends), grid(_POINTS, *_SPAN))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -229,7 +228,7 @@ def _logistic_hessian(setting: Setting) -> Numbers:
 _DEPTH = 3
 
 
-def _deep_linear(setting: Setting) -> tuple[Curves, Sequence[np.polynomial.Polynomial], np.ndarray]:
+def _deep_linear(setting: Setting) -> tuple[Result, Sequence[np.polynomial.Polynomial], np.ndarray]:
     """Curves of deep linear networks, the polynomial through 2L + 1 of each curve's points, and the product of all
     layers' changes: what the inputs meet in the highest power of alpha.
     """
@@ -328,13 +327,13 @@ def _recalibrated(setting: Setting) -> Numbers:
     curves = _walk(setting, problem, start, end)
     inputs, classes = torch.from_numpy(_INPUTS), torch.from_numpy(_CHOSEN)
     expected = np.empty((_LINES, 2))
-    for line in range(_LINES):
+    for number in range(_LINES):
         for place, stack in enumerate((start, end)):
             module = problem.network().double()
-            module.load_state_dict(copy.deepcopy(stack.state_dict(line)))
+            module.load_state_dict(copy.deepcopy(stack.state_dict(number)))
             torch.optim.swa_utils.update_bn([inputs], module)
             with torch.no_grad():
-                expected[line, place] = nn.functional.cross_entropy(module.eval()(inputs), classes)
+                expected[number, place] = nn.functional.cross_entropy(module.eval()(inputs), classes)
     return expected, np.stack([curves.loss[:, curves.alpha == alpha][:, 0] for alpha in (0, 1)], axis=1)
 
 
@@ -378,7 +377,7 @@ def _far_apart(problem: Problem) -> tuple[Stack, Stack]:
 def _ends_of_parameters(setting: Setting) -> Numbers:
     start, end = (side.to(setting.device, setting.dtype) for side in _far_apart(_regression()))
     lines = torch.arange(_LINES, device=start.device)
-    found = [Line(start, end).at(lines, torch.full_like(lines, alpha, dtype=torch.float64)) for alpha in (0, 1)]
+    found = [line(start, end).at(lines, torch.full_like(lines, alpha, dtype=torch.float64)) for alpha in (0, 1)]
     expected, measured = (np.stack([_array(stack.flatten()) for stack in stacks]) for stacks in ((start, end), found))
     return expected, measured
 

@@ -12,7 +12,7 @@ from landscape.cli.options import chosen_problem, computing, device, json_flag, 
 from landscape.cli.report import remark, remark_unfinished, table
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import json_text, refuse_existing, write_json
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
 __all__ = ["command"]
 
@@ -42,18 +42,20 @@ def _run_argument(function: Any) -> Any:
 @json_flag
 def _barriers(file: Path, every_order: bool, output: Path | None, force: bool, print_json: bool) -> None:
     """How high, where and how wide: barriers along the lines of FILE, in three definitions."""
-    curves = Curves.read(file)
+    curves = Result.read(file, plane=False)
     kept = curves.select(curves.done if every_order else lowest_order(curves))
     found = barriers(kept)
-    parts: list[dict[str, Any]] = [{} if kept.moves is None else {"moves": kept.moves[i]} for i in range(len(kept))]
+    parts = [{"moves": part} if "moves" in kept.columns else {} for part in kept.moves]
     document = {
         "file": str(file),
-        "title": curves.attributes.get("title"),
+        "title": curves.about.get("title"),
         "definitions": DEFINITIONS,
-        "loss_unit": curves.attributes.get("loss_unit"),
+        "loss_unit": curves.about.get("loss_unit"),
         "lines": [
             {"from": kept.sources[i].label, "to": kept.sources[j].label, "l1": l1, "l2": l2} | moves
-            for i, j, l1, l2, moves in zip(kept.from_member, kept.to_member, kept.l1, kept.l2, parts, strict=True)
+            for i, j, l1, l2, moves in zip(
+                kept["from_member"], kept["to_member"], kept["l1"], kept["l2"], parts, strict=True
+            )
         ],
         "barriers": found,
         "summary": found.summary(),
@@ -77,20 +79,19 @@ def _barriers(file: Path, every_order: bool, output: Path | None, force: bool, p
         for name, s in found.summary().items()
     ]
     text.append(table(["quantity", "min", "q1", "median", "95 % interval", "q3", "max", "lines"], rows))
-    if kept.moves is not None:
+    if "moves" in kept.columns:
         text.append(_by_part(kept))
     text += [f"{name}: {definition}" for name, definition in DEFINITIONS.items()]
     _finish(text, document, output, force, print_json)
 
 
-def _by_part(curves: Curves) -> str:
+def _by_part(curves: Result) -> str:
     """Barriers and lengths apart for what moves."""
-    assert curves.moves is not None
     rows = []
     for part in dict.fromkeys(curves.moves):
         own = curves.select(curves.moves == part)
         height = barriers(own).above_chord
-        rows.append([part or "everything", len(own), *(float(np.median(each)) for each in (own.l2, height))])
+        rows.append([part or "everything", len(own), *(float(np.median(each)) for each in (own["l2"], height))])
         rows[-1].append(float(np.max(height)))
     return table(["moves", "lines", "median l2", "median above_chord", "highest"], rows)
 

@@ -8,12 +8,12 @@ import click
 import numpy as np
 
 from landscape.analysis.barriers import barriers
-from landscape.cli.options import chosen_problem, config_file, evaluating, output, pairs, problem_choice, setting_of
+from landscape.cli.options import asked, chosen_problem, config_file, evaluating, output, pairs, problem_choice
 from landscape.cli.report import Progress, remark, remark_unfinished
 from landscape.core.errors import LandscapeError, plural
-from landscape.evaluation.connect import Bending, bend_files, connect_route
-from landscape.evaluation.routes import Orders, Pairing, Route
-from landscape.store.curves import Curves
+from landscape.evaluation.connect import Bending, bend_files, connect
+from landscape.evaluation.routes import Order, Pairs, Route
+from landscape.store.results import Result
 
 __all__ = ["command"]
 
@@ -25,17 +25,17 @@ _DEFAULT = Bending()
     epilog="""\b
         Examples:
           landscape connect --from 'checkpoints/first/#3' --to 'checkpoints/first/#7'
-          landscape connect --from presolve --to checkpoints/first/ --kind chain --bends 3 -o analyses/chains.h5
-          landscape plot walk analyses/chains.h5
-          landscape walk --from presolve --via analyses/chains.bend-2.safetensors --to checkpoints/first/""",
+          landscape connect --from presolve --to checkpoints/first/ --kind polyline --bends 3 -o analyses/bent.h5
+          landscape plot walk analyses/bent.h5
+          landscape walk --from presolve --via analyses/bent.bend-2.safetensors --to checkpoints/first/""",
 )
-@click.option("--from", "start", required=True, metavar="PLACE", help="Where the curves begin.")
-@click.option("--to", "end", required=True, metavar="PLACE", help="Where the curves end.")
+@click.option("--from", "a", required=True, metavar="PLACE", help="Where the curves begin.")
+@click.option("--to", "b", required=True, metavar="PLACE", help="Where the curves end.")
 @click.option(
     "--kind",
-    type=click.Choice(["bezier", "chain"]),
+    type=click.Choice(["bezier", "polyline"]),
     default=_DEFAULT.kind,
-    help="Bézier curve, or chain of straight segments.",
+    help="Bézier curve, or straight segments.",
 )
 @click.option("--bends", type=click.IntRange(1, 100), default=_DEFAULT.bends, help="Points that are trained.")
 @click.option("--steps", type=click.IntRange(min=0), default=_DEFAULT.steps, help="Steps of Adam.")
@@ -51,7 +51,7 @@ _DEFAULT = Bending()
 @pairs
 @click.option(
     "--filter-order",
-    "orders",
+    "order",
     type=click.Choice(["stored", "matched"]),
     default="stored",
     help="Order of the start's filters: as stored, or the one closest to the end.",
@@ -61,22 +61,22 @@ _DEFAULT = Bending()
 @output("HDF5 file; FILE.bend-1.safetensors go beside it. [default: analyses/FROM--TO-KIND-BENDS.h5]")
 @config_file
 def command(
-    start: str,
-    end: str,
-    kind: Literal["bezier", "chain"],
+    a: str,
+    b: str,
+    kind: Literal["bezier", "polyline"],
     bends: int,
     steps: int,
     lr: float,
     samples_per_step: int,
     seed: int,
     points: int,
-    pairing: Pairing,
-    orders: Orders,
+    pairs: Pairs,
+    order: Order,
     problem: str | None,
     options: tuple[str, ...],
     output: Path | None,
     force: bool,
-    **setting: Any,
+    **computed: Any,
 ) -> None:
     """Find curves between two places along which the loss is low: bends in a path are trained while its ends stay.
 
@@ -85,27 +85,36 @@ def command(
     command is given again.
     """
     bending = Bending(kind=kind, bends=bends, steps=steps, lr=lr, samples_per_step=samples_per_step, seed=seed)
-    route = Route(start=start, end=end, pairing=pairing, orders=orders)
-    remark_unfinished(*route.places)
+    route = Route(a=a, b=b, pairs=pairs, order=order)
+    path = output or Path("analyses") / f"{route.name}-{kind}-{bends}.h5"
+    remark_unfinished(a, b)
     try:
-        path = connect_route(
-            route,
-            bending,
+        result = connect(
+            a,
+            b,
             problem=chosen_problem(problem, options),
+            kind=kind,
+            bends=bends,
+            steps=steps,
+            lr=lr,
+            samples_per_step=samples_per_step,
+            training_seed=seed,
             points=points,
-            output=output,
-            force=force,
-            on_progress=Progress("connect", "steps"),
-            **setting_of(setting),
+            pairs=pairs,
+            order=order,
+            save=path,
+            overwrite=force,
+            progress=Progress("connect", "steps"),
+            **asked(computed),
         )
     except KeyboardInterrupt as error:
         raise LandscapeError("interrupted: repeat the same command to go on with the training") from error
-    remark(_barriers(Curves.read(path)))
+    remark(_barriers(result))
     for written in (path, *bend_files(path, bending)):
         click.echo(written)
 
 
-def _barriers(curves: Curves) -> str:
+def _barriers(curves: Result) -> str:
     """What bending has brought, in one line."""
     straight = dataclasses.replace(curves, values={"loss": curves.values["loss_straight"]})
     each = [barriers(lines).above_chord for lines in (straight, curves)]

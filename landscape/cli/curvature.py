@@ -10,7 +10,7 @@ from landscape.cli.options import chosen_problem, device, json_flag, output, pro
 from landscape.cli.report import Progress, remark, remark_unfinished, table
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import json_text, refuse_existing, write_json
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
 __all__ = ["curvature"]
 
@@ -92,20 +92,20 @@ def curvature(
 def _along_lines(path: Path) -> tuple[list[str], dict[str, Any]]:
     from landscape.analysis.line_curvature import DEFINITION, line_curvature
 
-    curves = Curves.read(path)
+    curves = Result.read(path, plane=False)
     found = line_curvature(curves)
     kept = curves.select(curves.done)
-    moves = [""] * len(kept) if kept.moves is None else [f" ({part} alone)" if part else "" for part in kept.moves]
+    moves = [f" ({part} alone)" if part else "" for part in kept.moves]
     ends = [
         (kept.sources[i].label, kept.sources[j].label + part)
-        for i, j, part in zip(kept.from_member, kept.to_member, moves, strict=True)
+        for i, j, part in zip(kept["from_member"], kept["to_member"], moves, strict=True)
     ]
     document = {
         "file": str(path),
-        "title": curves.attributes.get("title"),
+        "title": curves.about.get("title"),
         "definition": DEFINITION,
-        "loss_unit": curves.attributes.get("loss_unit"),
-        "lines": [{"from": a, "to": b, "l2": l2} for (a, b), l2 in zip(ends, kept.l2, strict=True)],
+        "loss_unit": curves.about.get("loss_unit"),
+        "lines": [{"from": a, "to": b, "l2": l2} for (a, b), l2 in zip(ends, kept["l2"], strict=True)],
         "curvature": found,
     }
     errors = ["discretisation", "rounding", *(["se"] if found.se is not None else [])]

@@ -8,7 +8,6 @@ import click
 from landscape.cli.options import json_flag
 from landscape.core.errors import LandscapeError
 from landscape.core.files import json_text
-from landscape.store.hdf5 import kind_of
 
 __all__ = ["command"]
 
@@ -26,7 +25,7 @@ def _describe(path: Path) -> dict[str, Any]:
     if not (path.exists() or path.is_symlink()):
         raise LandscapeError(f"{path} does not exist")
     if path.suffix in (".h5", ".hdf5"):
-        return _surface(path) if kind_of(path) == "surface" else _curves(path)
+        return _result(path)
     if path.is_dir() and (path / "sweep.json").exists():
         return _sweep(path)
     if path.is_dir() and (path / "run.json").exists():
@@ -34,34 +33,26 @@ def _describe(path: Path) -> dict[str, Any]:
     return _checkpoint(path)
 
 
-def _curves(path: Path) -> dict[str, Any]:
-    from landscape.store.curves import Curves
+def _result(path: Path) -> dict[str, Any]:
+    from landscape.store.results import Result
 
-    curves = Curves.read(path)
-    return {
-        "kind": "curves of a walk",
-        "lines": len(curves),
-        "finished": int(curves.done.sum()),
-        "points": len(curves.alpha),
-        "alpha": f"{curves.alpha[0]:g} to {curves.alpha[-1]:g}",
-        "variables": sorted(curves.values),
-        **curves.attributes,
-    }
-
-
-def _surface(path: Path) -> dict[str, Any]:
-    from landscape.store.surfaces import Surface
-
-    surface = Surface.read(path)
-    return {
-        "kind": "surface over a plane",
-        "points": f"{len(surface.x)} x {len(surface.y)}",
-        "x": f"{surface.x[0]:g} to {surface.x[-1]:g}",
-        "y": f"{surface.y[0]:g} to {surface.y[-1]:g}",
-        "marks": {mark.name: f"loss {mark.loss:g} at {mark.x:g}, {mark.y:g}" for mark in surface.marks},
-        "variables": sorted(surface.values),
-        **surface.attributes,
-    }
+    result = Result.read(path)
+    if result.kind == "plane":
+        said: dict[str, Any] = {
+            "kind": "surface over a plane",
+            "points": f"{len(result['x'])} x {len(result['y'])}",
+            **{name: f"{axis[0]:g} to {axis[-1]:g}" for name, axis in result.axes.items()},
+            "marks": {mark.name: f"loss {mark.loss:g} at {mark.x:g}, {mark.y:g}" for mark in result.marks},
+        }
+    else:
+        said = {
+            "kind": "curves of a walk",
+            "lines": len(result),
+            "finished": int(result.done.sum()),
+            "points": len(result.alpha),
+            "alpha": f"{result.alpha[0]:g} to {result.alpha[-1]:g}",
+        }
+    return {**said, "variables": sorted(result.values), **result.about}
 
 
 def _sweep(path: Path) -> dict[str, Any]:

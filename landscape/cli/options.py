@@ -219,7 +219,7 @@ def backend_option(auto: str) -> Callable[[Command], Command]:
 
 pairs = click.option(
     "--pairs",
-    "pairing",
+    "pairs",
     type=click.Choice(["matched", "all"]),
     default="matched",
     help="Member by member (a single one goes with all), or each with each.",
@@ -256,6 +256,13 @@ def setting_of(values: Mapping[str, Any]) -> dict[str, Any]:
     types = {key: values[key] and getattr(torch, values[key]) for key in ("dtype", "autocast")}
     kept = {key: values[key] for key in ("device", "sample_seed", "batchnorm", "backend")}
     return {**kept, **types, "samples": values["boards"]}
+
+
+def asked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as keyword arguments of `landscape.walk` and the other evaluating verbs."""
+    fields = setting_of(values)
+    renamed = {"engine": fields.pop("backend") or "auto", "seed": fields.pop("sample_seed")}
+    return fields | renamed
 
 
 def device(ctx: click.Context, param: click.Parameter, name: str) -> str:

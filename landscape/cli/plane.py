@@ -6,11 +6,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from landscape.cli.options import RANGE, chosen_problem, config_file, evaluating, output, problem_choice, setting_of
+from landscape.cli.options import RANGE, asked, chosen_problem, config_file, evaluating, output, problem_choice
 from landscape.cli.report import Progress, remark_unfinished
 from landscape.core.errors import LandscapeError
-from landscape.evaluation.slices import Evaluation, Grid, slice_along, slice_at, slice_through
-from landscape.problems.setting import Setting
+from landscape.evaluation.plane import Directions, plane, plane_name
 
 __all__ = ["command"]
 
@@ -80,7 +79,7 @@ def command(
     options: tuple[str, ...],
     output: Path | None,
     force: bool,
-    **setting: Any,
+    **computed: Any,
 ) -> None:
     """Evaluate the loss on a plane: through three places, of two random directions, or along a training.
 
@@ -93,25 +92,25 @@ def command(
         raise click.UsageError("--normalise goes with --at PLACE, whose directions are random")
     if seed is not None and at is None:
         raise click.UsageError("--random goes with --at PLACE")
-    how = Evaluation(
-        grid=Grid(points=points, x=x_range, y=y_range),
-        setting=Setting(**setting_of(setting)),
-        output=output,
-        force=force,
-        on_progress=Progress("plane", "rows"),
-    )
-    chosen = chosen_problem(problem, options)
+    places = through or ((at or trajectory or ""),)
+    directions: Directions = "through" if through else "random" if at else "trajectory"
+    path = output or Path("analyses") / f"{plane_name(places, directions, seed or 0)}.h5"
+    remark_unfinished(*places)
     try:
-        if through:
-            remark_unfinished(*through)
-            path = slice_through(*through, problem=chosen, how=how)
-        elif at:
-            remark_unfinished(at)
-            path = slice_at(at, seed=seed or 0, normalise=normalise, problem=chosen, how=how)
-        else:
-            assert trajectory is not None
-            remark_unfinished(trajectory)
-            path = slice_along(trajectory, problem=chosen, how=how)
+        plane(
+            *places,
+            problem=chosen_problem(problem, options),
+            directions=directions,
+            direction_seed=seed or 0,
+            normalise=normalise,
+            points=points,
+            x=x_range,
+            y=y_range,
+            save=path,
+            overwrite=force,
+            progress=Progress("plane", "rows"),
+            **asked(computed),
+        )
     except KeyboardInterrupt as error:
         raise LandscapeError("interrupted: repeat the same command to go on with the finished rows") from error
     click.echo(path)

@@ -12,8 +12,7 @@ from landscape.cli.options import chosen_problem, output, problem_choice
 from landscape.cli.report import remark
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import refuse_existing
-from landscape.store.curves import Curves
-from landscape.store.surfaces import Surface
+from landscape.store.results import Result
 
 __all__ = ["command"]
 
@@ -42,7 +41,7 @@ def _walk(
     """Loss along the lines of each FILE (one panel each), with the barriers beside."""
     if small_multiples and len(files) > 1:
         raise click.UsageError("--small-multiples draws one FILE")
-    curves = [Curves.read(file) for file in files]
+    curves = [Result.read(file, plane=False) for file in files]
     if small_multiples:
         figure = figures.part_figure(curves[0], definition=definition, caption=caption)
         _save(figure, f"{files[0].stem}-parts", **where)
@@ -58,7 +57,7 @@ def _walk(
 def _plane(file: Path, solid: bool, caption: str | None, **where: Any) -> None:
     """Contours of the loss on the plane of FILE, with the networks marked on it."""
     draw, name = (figures.surface_figure, f"{file.stem}-surface") if solid else (figures.plane_figure, file.stem)
-    _save(draw(Surface.read(file), caption=caption), name, **where)
+    _save(draw(Result.read(file, plane=True), caption=caption), name, **where)
 
 
 @command.command("barriers")
@@ -67,11 +66,11 @@ def _plane(file: Path, solid: bool, caption: str | None, **where: Any) -> None:
 @output("PNG or SVG file. [default: plots/FILE-barriers.png]")
 def _barriers(file: Path, definition: str, **where: Any) -> None:
     """Distribution of the barriers along the lines of FILE."""
-    curves = Curves.read(file)
+    curves = Result.read(file, plane=False)
     kept = curves.select(lowest_order(curves))
-    title, lines = curves.attributes.get("title", file.stem), plural(len(kept), "line")
+    title, lines = curves.about.get("title", file.stem), plural(len(kept), "line")
     caption = f"{title}, {lines}. Barrier: {DEFINITIONS[definition]}."
-    unit = curves.attributes.get("loss_unit")
+    unit = curves.about.get("loss_unit")
     found = barriers(kept)
     figure = figures.page(
         lambda ax: figures.barrier_distribution(ax, found, definition=definition, unit=unit),

@@ -8,18 +8,18 @@ import click
 from landscape.cli.options import (
     RANGE,
     SEEDS,
+    asked,
     chosen_problem,
     config_file,
     evaluating,
     output,
     pairs,
     problem_choice,
-    setting_of,
 )
 from landscape.cli.report import Progress, remark_unfinished
 from landscape.core.errors import LandscapeError
-from landscape.evaluation.routes import Orders, Pairing, Route
-from landscape.evaluation.walk import walk_route
+from landscape.evaluation.routes import Order, Pairs, Route
+from landscape.evaluation.walk import walk
 from landscape.space.directions import Normalise
 from landscape.space.family import Hold
 from landscape.space.groups import Per
@@ -40,8 +40,8 @@ __all__ = ["command"]
           landscape walk --from run-a/ --to run-b/ --only 'layer4.*' --only 'fc.*' --hold end
           landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",
 )
-@click.option("--from", "start", required=True, metavar="PLACE", help="Where the lines begin.")
-@click.option("--to", "end", metavar="PLACE", help="Where the lines end.")
+@click.option("--from", "a", required=True, metavar="PLACE", help="Where the lines begin.")
+@click.option("--to", "b", metavar="PLACE", help="Where the lines end.")
 @click.option(
     "--via", multiple=True, metavar="PLACE", help="Lead the lines straight through this place, too. Repeatable."
 )
@@ -62,7 +62,7 @@ __all__ = ["command"]
 @pairs
 @click.option(
     "--filter-order",
-    "orders",
+    "order",
     type=click.Choice(["stored", "all", "matched"]),
     default="stored",
     help="Order of the start's filters: as stored, a line from every equivalent one, or the one closest to the end.",
@@ -86,15 +86,15 @@ __all__ = ["command"]
 @output("HDF5 file. [default: in analyses/, named for the places, such as FROM--TO.h5, and for what moves]")
 @config_file
 def command(
-    start: str,
-    end: str | None,
+    a: str,
+    b: str | None,
     via: tuple[str, ...],
     rays: tuple[int, ...] | None,
     normalise: Normalise,
     points: int,
     span: tuple[float, float],
-    pairing: Pairing,
-    orders: Orders,
+    pairs: Pairs,
+    order: Order,
     only: tuple[str, ...],
     per: Per | None,
     hold: Hold,
@@ -102,7 +102,7 @@ def command(
     options: tuple[str, ...],
     output: Path | None,
     force: bool,
-    **setting: Any,
+    **computed: Any,
 ) -> None:
     """Evaluate the loss along straight lines between two places, through several, or in random directions.
 
@@ -110,31 +110,24 @@ def command(
     or a checkpoint file. Prints the file with the curves. An interrupted walk goes on when the same command is given
     again.
     """
-    if end is None and not rays:
+    if b is None and not rays:
         raise click.UsageError("Missing option '--to': name where the lines end, or random directions with --rays.")
-    route = Route(
-        start=start,
-        end=end,
-        via=via,
-        rays=rays or (),
-        normalise=normalise,
-        pairing=pairing,
-        orders=orders,
-        only=only,
-        per=per,
-        hold=hold,
-    )
-    remark_unfinished(*route.places)
+    lines: dict[str, Any] = {"via": via, "rays": rays or (), "normalise": normalise, "pairs": pairs, "order": order}
+    lines |= {"only": only, "per": per, "hold": hold}
+    path = output or Path("analyses") / f"{Route(a=a, b=b, **lines).name}.h5"
+    remark_unfinished(a, *via, *([b] if b else []))
     try:
-        path = walk_route(
-            route,
+        walk(
+            a,
+            b,
             problem=chosen_problem(problem, options),
             points=points,
             span=span,
-            output=output,
-            force=force,
-            on_progress=Progress("walk", "lines"),
-            **setting_of(setting),
+            save=path,
+            overwrite=force,
+            progress=Progress("walk", "lines"),
+            **lines,
+            **asked(computed),
         )
     except KeyboardInterrupt as error:
         raise LandscapeError("interrupted: repeat the same command to go on with the finished lines") from error

@@ -23,7 +23,7 @@ class Part(Protocol):
     def __len__(self) -> int:
         """Number of items."""
 
-    def write(self, path: Path) -> None:
+    def save(self, path: Path, *, overwrite: bool) -> None:
         """Write to a file, atomically."""
 
 
@@ -103,7 +103,7 @@ class Shards(Generic[P]):
         if not (self.path / "plan.json").exists():
             write_json(self.path / "plan.json", plan)
         shard = self.join(parts)
-        shard.write(self._file(first))
+        shard.save(self._file(first), overwrite=True)
         return shard
 
     def _file(self, first: int) -> Path:

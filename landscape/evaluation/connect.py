@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,19 +19,19 @@ from landscape.core.files import differences, refuse_existing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress
 from landscape.engine.memory import choose_chunk, keep_freed_memory
-from landscape.engine.objective import Objective
+from landscape.engine.objective import BatchNorm, Objective
 from landscape.engine.stack import Stack, fingerprint
 from landscape.evaluation.evaluate import computation
-from landscape.evaluation.routes import Connection, Prepared, Route, prepare
-from landscape.evaluation.walk import walk
-from landscape.space.family import Bezier, Line, Polyline, grid
+from landscape.evaluation.routes import Lines, Order, Pairs, Prepared, Route, along, prepare
+from landscape.problems.base import Problem
+from landscape.problems.places import Place, device_of
+from landscape.problems.setting import Engine, Setting
+from landscape.space.family import Family, bezier, grid, polyline
 from landscape.store.checkpoints import read_tensors, write_stack, write_tensors
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 from landscape.training.optimizers import adam, adam_moments
 
-__all__ = ["Bending", "bend", "bend_files", "connect_route"]
-
-_KINDS: dict[str, type[Bezier] | type[Polyline]] = {"bezier": Bezier, "chain": Polyline}
+__all__ = ["Bending", "bend", "bend_files", "connect"]
 
 #: Streams of random numbers: where bends begin, and the alphas of each step.
 _START_STREAM, _ALPHA_STREAM = 0x42454E44, 0x42454E45
@@ -46,12 +47,12 @@ _STEP_BYTES = 2**28
 class Bending:
     """How a curve is bent; raises `LandscapeError` for values that make no sense.
 
-    `bezier` is a Bézier curve with `bends` control points between its ends, `chain` a chain of straight segments with
-    as many vertices. Adam minimises the mean of the loss over alpha, uniform on [0, 1], from `samples_per_step` alphas
-    in each of `steps` steps.
+    `bezier` is a Bézier curve with `bends` control points between its ends, `polyline` has as many vertices. Adam
+    minimises the mean of the loss over alpha, uniform on [0, 1], from `samples_per_step` alphas in each of `steps`
+    steps.
     """
 
-    kind: Literal["bezier", "chain"] = "bezier"
+    kind: Literal["bezier", "polyline"] = "bezier"
     bends: int = 1
     steps: int = 1000
     lr: float = 1e-2
@@ -69,9 +70,9 @@ class Bending:
         if not 0 <= self.seed < 2**63:
             raise LandscapeError(f"{self.seed} is no seed: seeds go from 0 to 2^63 - 1")
 
-    def path(self, controls: tuple[Stack, ...]) -> Bezier | Polyline:
+    def family(self, controls: Sequence[Stack]) -> Family:
         """The curves with these ends and bends."""
-        return _KINDS[self.kind](controls)
+        return dataclasses.replace((bezier if self.kind == "bezier" else polyline)(controls), kind="curve")
 
 
 @dataclasses.dataclass(eq=False)
@@ -85,11 +86,11 @@ class _State:
 
 def bend(
     objective: Objective,
-    line: Line,
+    lines: Family,
     bending: Bending,
     *,
     on_progress: Progress = lambda done, total: None,
-) -> Bezier | Polyline:
+) -> Family:
     """Bend all straight lines at once into curves along which the mean loss is low; their ends stay.
 
     T. Garipov et al., NeurIPS 2018; F. Draxler, K. Veschgini, M. Salmhofer, F. A. Hamprecht, *Essentially no barriers
@@ -97,65 +98,123 @@ def bend(
     are the directions in which bends begin beside their line: a line's result does not depend on its companions. The
     gradient at each alpha is that of the whole objective.
     """
-    line = line.to(objective.device, objective.dtype)
-    state = _begin(line, bending)
-    _train(_for_training(objective, line, bending), line, bending, state, on_progress)
-    _require_finite(line, bending, state)
-    return bending.path(_controls(line, bending, state.rows))
+    lines = lines.to(objective.device, objective.dtype)
+    state = _begin(lines, bending)
+    _train(_for_training(objective, lines, bending), lines, bending, state, on_progress)
+    _require_finite(lines, bending, state)
+    return bending.family(_controls(lines, bending, state.rows))
 
 
-def connect_route(
-    route: Route,
-    bending: Bending,
+def connect(
+    a: Place,
+    b: Place,
     *,
-    points: int = 51,
-    output: Path | None = None,
-    force: bool = False,
-    resume_every: float = 30.0,
-    on_progress: Progress = lambda done, total: None,
-    **settings: Any,
-) -> Path:
-    """Bend the lines of a route and write the loss along the curves, and beside it their bends.
+    problem: Problem | None = None,
+    kind: Literal["bezier", "polyline"] = Bending.kind,
+    bends: int = Bending.bends,
+    steps: int = Bending.steps,
+    lr: float = Bending.lr,
+    samples_per_step: int = Bending.samples_per_step,
+    training_seed: int = Bending.seed,
+    points: int | Sequence[float] = 51,
+    pairs: Pairs = "matched",
+    order: Order = "stored",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    batchnorm: BatchNorm | None = None,
+    engine: Engine = "auto",
+    autocast: torch.dtype | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    save: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+    keep_seconds: float = 30.0,
+    progress: Progress | None = None,
+) -> Result:
+    """Find curves of low loss from `a` to `b`: bends in a path are trained while its ends stay.
 
-    The file of curves has the loss on the straight lines as `loss_straight`. Each bend is a checkpoint with a member a
-    line (`bend_files`), which can be walked via. `settings` are those of `routes.prepare`. Interrupted training goes on
-    when it is called again; raises `Mismatch` if what was left belongs to other curves, unless `force` begins anew.
+    Args:
+        a, b: Places, as in `landscape.walk`.
+        problem: Model, data and loss. None: that of the run or checkpoint.
+        kind: A Bézier curve with `bends` control points, or a `polyline` with as many vertices.
+        bends: Points that are trained.
+        steps, lr: Steps of Adam, and its learning rate.
+        samples_per_step: Points of the curve at which the gradient is taken in a step.
+        training_seed: Seed of these points, and of where bends begin.
+        points: How many evenly spaced alphas are evaluated, or the alphas themselves.
+        pairs, order: As in `landscape.walk`, without all equivalent orders.
+        device, dtype, batchnorm, engine, autocast, samples, seed, overwrite: As in `landscape.walk`.
+        save: HDF5 file to write; beside it the bends as checkpoints (`bend_files`), which can be walked via, and while
+            it trains, every `keep_seconds`, what is needed to go on.
+        progress: Called with (steps done, steps in all).
+
+    Returns:
+        A result over `line` and `alpha`, of kind `curve`, with the loss on the straight lines as `loss_straight`.
+
+    Raises:
+        Mismatch: What was left beside `save` belongs to other curves, and `overwrite` is not given.
+        LandscapeError: In one line, what is wrong and what to write instead.
     """
-    if route.rays or route.via or route.only or route.per:
-        raise LandscapeError("curves are bent between two places, all tensors moving")
+    bending = Bending(kind=kind, bends=bends, steps=steps, lr=lr, samples_per_step=samples_per_step, seed=training_seed)
+    if order == "all":
+        raise LandscapeError("curves are bent with the `order` stored or matched, not with all")
+    route = Route(a=a, b=b, pairs=pairs, order=order)
+    vertices = bends + 1 if kind == "polyline" else 1
+    alphas = grid(points, knots=[i / vertices for i in range(vertices + 1)])
+    path = None if save is None else Path(save)
+    resume = None if path is None else path.with_name(f"{path.name}.resume.safetensors")
+    files = [] if path is None else bend_files(path, bending)
+    if path is not None and resume is not None:
+        for file in [path] if resume.exists() else [path, *files]:
+            refuse_existing(file, force=overwrite)
+    setting = Setting(
+        device=device or device_of(a),
+        dtype=dtype,
+        samples=samples,
+        sample_seed=seed,
+        batchnorm=batchnorm,
+        backend=None if engine == "auto" else engine,
+        autocast=autocast,
+    )
     keep_freed_memory()
-    prepared = prepare(route, **settings)
-    line = prepared.connection.lines
-    assert isinstance(line, Line)
-    path = output or Path("analyses") / f"{route.name}-{bending.kind}-{bending.bends}.h5"
-    line = line.to(prepared.objective.device, prepared.objective.dtype)
-    objective = _for_training(prepared.objective, line, bending)
+    prepared = prepare(route, setting, problem=problem)
+    curve = _trained(prepared, bending, resume, keep_seconds, overwrite, progress or (lambda done, total: None))
+    lines = _with_bends(prepared, bending, curve, files)
+    straight = along(prepared.objective, prepared.lines, alphas)
+    curved = along(prepared.objective, lines, alphas, about={**prepared.about, "curve": dataclasses.asdict(bending)})
+    result = dataclasses.replace(curved, values={**curved.values, "loss_straight": straight.loss})
+    if path is not None and resume is not None:
+        result.save(path, overwrite=overwrite)
+        resume.unlink(missing_ok=True)
+    return result
+
+
+def _trained(
+    prepared: Prepared, bending: Bending, resume: Path | None, seconds: float, overwrite: bool, on_progress: Progress
+) -> Family:
+    """The curves of a route, from where an interrupted training left them; it keeps its state in the file `resume`."""
+    if resume is None:
+        return bend(prepared.objective, prepared.lines.family, bending, on_progress=on_progress)
+    lines = prepared.lines.family.to(prepared.objective.device, prepared.objective.dtype)
+    objective = _for_training(prepared.objective, lines, bending)
     plan = {
-        "ends": [fingerprint({**stack.tensors, **stack.buffers}) for stack in line.stacks],
+        "ends": [fingerprint({**end.tensors, **end.buffers}) for end in (lines.stack(0), lines.stack(1))],
         "curve": dataclasses.asdict(bending),
-        "objective": prepared.attributes,
+        "objective": prepared.about,
         "computation": computation(objective),
     }
-    resume = path.with_name(f"{path.name}.resume.safetensors")
-    state = _taken_up(resume, plan, objective.device, force=force)
-    for file in [path] if state else [path, *bend_files(path, bending)]:
-        refuse_existing(file, force=force)
-    state = state or _begin(line, bending)
+    state = _taken_up(resume, plan, objective.device, force=overwrite) or _begin(lines, bending)
     keep = functools.partial(_keep, resume, state, plan)
     try:
-        _train(objective, line, bending, state, _every(resume_every, keep, on_progress))
+        _train(objective, lines, bending, state, _every(seconds, keep, on_progress))
     finally:
         keep()
     try:
-        _require_finite(line, bending, state)
+        _require_finite(lines, bending, state)
     except LandscapeError:
         resume.unlink(missing_ok=True)  # there is nothing to go on with
         raise
-    curve = bending.path(_controls(line, bending, state.rows))
-    connection = _with_bends(prepared, bending, curve, bend_files(path, bending))
-    _evaluate(prepared, connection, bending, points).write(path)
-    resume.unlink(missing_ok=True)
-    return path
+    return bending.family(_controls(lines, bending, state.rows))
 
 
 def bend_files(path: Path, bending: Bending) -> list[Path]:
@@ -164,67 +223,72 @@ def bend_files(path: Path, bending: Bending) -> list[Path]:
     return [path.with_name(f"{stem}.bend-{number}.safetensors") for number in range(1, bending.bends + 1)]
 
 
-def _begin(line: Line, bending: Bending) -> _State:
+def _begin(lines: Family, bending: Bending) -> _State:
     """Bends evenly spaced along the straight lines, a little beside them."""
-    lines = torch.arange(len(line), device=line.start.device)
-    seeds = torch.tensor([bending.seed], device=lines.device)
-    parameters = line.start.parameters
-    length = line.lengths()[1][:, None]
+    numbers = torch.arange(len(lines), device=lines.rows.device)
+    seeds = torch.tensor([bending.seed], device=numbers.device)
+    parameters = lines.vertices[0].parameters
+    length = lines.lengths()[1][:, None]
     rows = []
     for number in range(1, bending.bends + 1):
-        alpha = torch.full((len(line),), number / (bending.bends + 1), dtype=torch.float64, device=lines.device)
         aside = philox.normal(seeds, stream=_START_STREAM, step=number, count=parameters)
-        on_line = line.at(lines, alpha).flatten()
+        on_line = lines.at(numbers, _alphas(lines, bending, number)).flatten()
         rows.append(on_line + (aside * length * (_OFF_LINE / parameters**0.5)).to(on_line.dtype))
     flat = torch.cat(rows)
     return _State(flat, adam_moments(flat))
 
 
-def _controls(line: Line, bending: Bending, rows: Float[Tensor, "row parameter"]) -> tuple[Stack, ...]:
+def _alphas(lines: Family, bending: Bending, number: int) -> Float[Tensor, " line"]:
+    """Where a bend begins on each line."""
+    alpha = number / (bending.bends + 1)
+    return torch.full((len(lines),), alpha, dtype=torch.float64, device=lines.rows.device)
+
+
+def _controls(lines: Family, bending: Bending, rows: Float[Tensor, "row parameter"]) -> list[Stack]:
     """Start, bends and end; the buffers of bends are those of their places on the straight line."""
-    lines = torch.arange(len(line), device=rows.device)
+    numbers = torch.arange(len(lines), device=rows.device)
+    start, end = lines.stack(0), lines.stack(1)
     between = []
-    for number, part in enumerate(rows.view(bending.bends, len(line), -1), start=1):
-        alpha = torch.full((len(line),), number / (bending.bends + 1), dtype=torch.float64, device=rows.device)
-        buffers = line.at(lines, alpha).buffers if line.start.buffers else {}
-        between.append(dataclasses.replace(line.start.unflatten(part), buffers=buffers))
-    return line.start, *between, line.end
+    for number, part in enumerate(rows.view(bending.bends, len(lines), -1), start=1):
+        buffers = lines.at(numbers, _alphas(lines, bending, number)).buffers if start.buffers else {}
+        between.append(dataclasses.replace(start.unflatten(part), buffers=buffers))
+    return [start, *between, end]
 
 
-def _for_training(objective: Objective, line: Line, bending: Bending) -> Objective:
+def _for_training(objective: Objective, lines: Family, bending: Bending) -> Objective:
     """The objective with chunks for gradients."""
-    most = len(line) * bending.samples_per_step
+    most = len(lines) * bending.samples_per_step
     chunk = choose_chunk(objective.network, objective.data, training=True, most=most)
     return dataclasses.replace(objective, chunk=chunk)
 
 
-def _train(objective: Objective, line: Line, bending: Bending, state: _State, on_progress: Progress) -> None:
+def _train(objective: Objective, lines: Family, bending: Bending, state: _State, on_progress: Progress) -> None:
     """Take the steps that are left; `state` is that of the last finished step at any time."""
     while state.step < bending.steps:
-        gradient = _gradient(objective, line, bending, state)
+        gradient = _gradient(objective, lines, bending, state)
         moments = dict(state.moments)
         rows = adam(state.rows, gradient, moments, lr=bending.lr, step=state.step)
         state.rows, state.moments, state.step = rows, moments, state.step + 1
         on_progress(state.step, bending.steps)
 
 
-def _gradient(objective: Objective, line: Line, bending: Bending, state: _State) -> Float[Tensor, "row parameter"]:
+def _gradient(objective: Objective, lines: Family, bending: Bending, state: _State) -> Float[Tensor, "row parameter"]:
     """Derivative of the mean loss over this step's alphas in the bends, by the chain rule from that in the points."""
     count = bending.samples_per_step
     seeds = torch.tensor([bending.seed], device=objective.device)
     drawn = philox.uniform(seeds, stream=_ALPHA_STREAM, step=state.step, count=count)[0].double()
     alphas = (torch.arange(count, device=objective.device) + drawn) / count
-    path = bending.path(_controls(line, bending, state.rows))
-    weights = (path.weights(alphas)[:, 1:-1] / count).to(objective.dtype)
-    rows = state.rows.view(bending.bends, len(line), -1)
+    family = bending.family(_controls(lines, bending, state.rows))
+    weights = (family.shares(alphas)[:, 1:-1] / count).to(objective.dtype)
+    rows = state.rows.view(bending.bends, len(lines), -1)
     size = max(1, _STEP_BYTES // (count * rows.shape[2] * rows.element_size()))
     parts = []
-    for first in range(0, len(line), size):
-        lines = torch.arange(first, min(first + size, len(line)), device=objective.device)
-        points = path.at(lines.repeat_interleave(count), alphas.repeat(len(lines)))
-        slopes = objective.gradient(points, with_loss=False)[1].flatten().view(len(lines), count, -1)
+    for first in range(0, len(lines), size):
+        some = torch.arange(first, min(first + size, len(lines)), device=objective.device)
+        points = family.at(some.repeat_interleave(count), alphas.repeat(len(some)))
+        slopes = objective.gradient(points, with_loss=False)[1].flatten().view(len(some), count, -1)
         # One alpha after another: a product of matrices would round by how many lines there are.
-        part = torch.zeros_like(rows[:, : len(lines)])
+        part = torch.zeros_like(rows[:, : len(some)])
         for slope, weight in zip(slopes.unbind(1), weights, strict=True):
             part = part + weight[:, None, None] * slope
         parts.append(part)
@@ -243,7 +307,7 @@ def _taken_up(resume: Path, plan: Mapping[str, Any], device: torch.device, *, fo
     if different:
         raise Mismatch(
             f"{resume} keeps the training of other curves: {different}. Repeat that command, choose another output "
-            "with -o, or start anew with --force"
+            "with `save`, or start anew with `overwrite=True`"
         )
     moments = {name: tensor.to(device) for name, tensor in tensors.items()}
     return _State(moments.pop("rows"), moments, document["step"])
@@ -270,37 +334,30 @@ def _every(seconds: float, keep: Callable[[], None], on_progress: Progress) -> P
     return tick
 
 
-def _require_finite(line: Line, bending: Bending, state: _State) -> None:
-    finite = state.rows.isfinite().all(1).view(bending.bends, len(line)).all(0)
+def _require_finite(lines: Family, bending: Bending, state: _State) -> None:
+    finite = state.rows.isfinite().all(1).view(bending.bends, len(lines)).all(0)
     if not finite.all():
         raise LandscapeError(
-            f"the bends of {int((~finite).sum())} of {len(line)} lines have become NaN or infinite: lower --lr"
+            f"the bends of {int((~finite).sum())} of {len(lines)} lines have become NaN or infinite: lower `lr`"
         )
 
 
-def _with_bends(prepared: Prepared, bending: Bending, curve: Bezier | Polyline, files: list[Path]) -> Connection:
-    """Write the bends as checkpoints; the curves with them in the table of members."""
-    connection, lines = prepared.connection, list(range(len(curve)))
-    sources, via = list(connection.sources), []
-    for number, (file, stack) in enumerate(zip(files, curve.stacks[1:-1], strict=True), start=1):
+def _with_bends(prepared: Prepared, bending: Bending, curve: Family, files: Sequence[Path]) -> Lines:
+    """The curves with their bends in the table of members, which are written as checkpoints if there are files."""
+    sources, lines = list(prepared.lines.sources), list(range(len(curve)))
+    via = []
+    for number, stack in enumerate(curve.vertices[1:-1], start=1):
         document = {
             "kind": "checkpoint",
             "step": bending.steps,
             "seeds": lines,
             "data_seeds": lines,
-            "problem": prepared.attributes["problem"],
+            "problem": prepared.about["problem"],
             "bend": {"number": number, **dataclasses.asdict(bending)},
         }
-        sha = write_stack(file, stack, document)
+        sha = write_stack(files[number - 1], stack, document) if files else fingerprint(stack.tensors)
+        path = str(files[number - 1]) if files else "memory"
         via.append(np.arange(len(lines)) + len(sources))
-        sources += [Source(str(file), bending.steps, k, sha, f"bend {number} of line {k}") for k in lines]
-    return dataclasses.replace(connection, lines=curve, sources=tuple(sources), via_member=np.stack(via, axis=1))
-
-
-def _evaluate(prepared: Prepared, connection: Connection, bending: Bending, points: int) -> Curves:
-    """The loss along the curves and, at the same alphas, on the straight lines."""
-    alphas = grid(points, segments=bending.bends + 1 if bending.kind == "chain" else 1)
-    attributes = {**prepared.attributes, "curve": dataclasses.asdict(bending)}
-    straight = walk(prepared.objective, prepared.connection, alphas)
-    curved = walk(prepared.objective, connection, alphas, attributes=attributes)
-    return dataclasses.replace(curved, values={**curved.values, "loss_straight": straight.loss})
+        sources += [Source(path, bending.steps, k, sha, f"bend {number} of line {k}") for k in lines]
+    columns = {**prepared.lines.columns, "via_member": np.stack(via, axis=1)}
+    return Lines(curve, columns, tuple(sources))

@@ -1,67 +1,250 @@
-"""What walks and slices share: points made when they are needed, the plain module as referee, how it was computed."""
+"""The one loop: an objective over a family of points, in blocks, with the plain module as its referee, resumable."""
 
+import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
-from landscape.core.errors import Unverified
+from landscape.core import provenance
+from landscape.core.errors import Mismatch, Unverified
+from landscape.core.files import digest, refuse_existing
+from landscape.core.provenance import Source
+from landscape.core.unfinished import Progress, Shards
 from landscape.engine.data import Stream
-from landscape.engine.memory import Chunk
+from landscape.engine.memory import Chunk, keep_freed_memory
 from landscape.engine.objective import Objective
-from landscape.engine.stack import Stack, concatenate
-from landscape.space.family import Line
+from landscape.engine.stack import fingerprint, in_order, stack_state_dicts
+from landscape.space.family import Family, Known
+from landscape.store.results import Mark, Result, join, unfinished
 
-__all__ = ["Points", "as_before", "computation", "require_same", "streamed", "tolerance"]
+__all__ = ["computation", "evaluate"]
+
+#: Chunks of members in the first block, bytes of the parameters of a block's points, and seconds: blocks grow until
+#: they take so long. At least one line, or row of a plane.
+_BLOCK_CHUNKS, _BLOCK_BYTES, _BLOCK_SECONDS = 16, 2**28, 0.5
+
+#: Bytes of a block's parameters up to which its points are made together, which costs small networks least.
+_LAZY_BYTES = 2**22
+
+#: Lines whose known points, and marks, are evaluated by the plain module too, at most.
+_CHECKED = 256
 
 #: How far a fast path may be from the plain module, relative to the loss (and absolute below a loss of 1e-2).
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 _AUTOCAST_TOLERANCE = 5e-2
 
+_log = logging.getLogger("landscape")
+
+
+def evaluate(
+    objective: Objective,
+    family: Family,
+    axes: Mapping[str, np.ndarray],
+    *,
+    columns: Mapping[str, np.ndarray] | None = None,
+    sources: Sequence[Source] = (),
+    marks: Sequence[Mark] = (),
+    about: Mapping[str, Any] | None = None,
+    save: Path | None = None,
+    overwrite: bool = False,
+    keep_seconds: float = 10.0,
+    on_progress: Progress = lambda done, total: None,
+) -> Result:
+    """Evaluate an objective at each point of a grid over a family.
+
+    Checked on the way: the objective gives the same numbers twice, and at networks that are known (the ends of up to
+    256 lines, or as many marks on a plane) it agrees with the plain module's own forward within a tolerance.
+
+    Args:
+        objective: What is evaluated; the point of a line that it is given is one member.
+        family: The points.
+        axes: Coordinates of the grid by name: `line` (0, 1, ...) and `alpha`, or `y` and `x`.
+        columns, sources: What the result says of each line (see `Result`), beside their lengths.
+        marks: Names and sources of the networks that are marked on a plane.
+        about: What the result says of how it was obtained, beside device, type, chunks and who made it.
+        save: HDF5 file for the result. Long work keeps what is finished beside it, in `FILE.parts/`, every
+            `keep_seconds` and when it is interrupted; evaluating again goes on from there with the same chunks.
+        overwrite: Replace what is at `save`.
+        on_progress: Called with how many lines, or rows, are done.
+
+    Returns:
+        The result. Interrupted (Ctrl-C) without `save`, what is finished by then, if anything is.
+
+    Raises:
+        Unverified: The objective is not deterministic, or does not reproduce a known network.
+        Mismatch: What is kept beside `save` belongs to other work; it says what differs.
+    """
+    if save is not None:
+        refuse_existing(save, force=overwrite)
+    if len(marks) != (len(family.marked) if family.marked is not None else 0):
+        raise Mismatch(f"{len(family.marked) if family.marked else 0} marked networks and {len(marks)} names")
+    first, places = next(iter(axes.items()))
+    unit = "rows" if first == "y" else "lines"
+    shards = None
+    if save is not None:
+        shards = Shards(save.with_name(save.name + ".parts"), unit=unit, read=Result.read, join=join)
+        objective = _as_before(objective, shards.recorded())
+
+    def blocks(skip: int) -> Iterator[Result]:
+        begun = _Work(objective, family, axes, columns or {}, sources, marks, about or {})
+        return begun.blocks(skip)
+
+    if shards is None:
+        return _in_memory(blocks(0), places, on_progress)
+    plan = {
+        "points": [fingerprint({**stack.tensors, **stack.buffers}) for stack in family.vertices],
+        "rows": digest({"rows": family.rows.cpu().numpy()}),
+        "kind": family.kind,
+        "grid": digest(dict(axes)),
+        first: len(places),
+        "objective": dict(about or {}),
+        "computation": computation(objective),
+    }
+    result = shards.gather(
+        plan,
+        lambda finished: blocks(sum(map(len, finished))),
+        total=len(places),
+        force=overwrite,
+        seconds=keep_seconds,
+        on_progress=on_progress,
+    )
+    assert save is not None
+    result.save(save, overwrite=overwrite)
+    shards.remove()
+    return result
+
+
+def _in_memory(blocks: Iterator[Result], places: np.ndarray, on_progress: Progress) -> Result:
+    parts: list[Result] = []
+    try:
+        for part in blocks:
+            parts.append(part)
+            on_progress(sum(map(len, parts)), len(places))
+    except KeyboardInterrupt:
+        if not parts:
+            raise
+        done = sum(map(len, parts))
+        _log.warning("interrupted: %d of %d are finished, the rest of the result is not done", done, len(places))
+        return unfinished(parts, places)
+    return join(parts)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Points:
-    """Points of a path or a plane, `at` their two coordinates, made a chunk at a time: never all are in memory.
+class _Work:
+    """What is evaluated, and what the result says of it."""
 
-    Of points on straight lines, number `first` at alpha `second`, `ends` holds all starts, then all ends.
-    """
+    objective: Objective
+    family: Family
+    axes: Mapping[str, np.ndarray]
+    columns: Mapping[str, np.ndarray]
+    sources: Sequence[Source]
+    marks: Sequence[Mark]
+    about: Mapping[str, Any]
 
-    at: Callable[[Tensor, Tensor], Stack]
-    first: Tensor
-    second: Tensor
-    ends: Stack | None = None
+    def blocks(self, begin: int) -> Iterator[Result]:
+        """The result on consecutive lines, or rows, from number `begin` on, a block at a time."""
+        keep_freed_memory()
+        objective, here = self.objective, self.family.to(self.objective.device, self.objective.dtype)
+        (first, places), (second, along) = self.axes.items()
+        columns = {name: np.asarray(column) for name, column in self.columns.items()}
+        if first == "line":
+            columns |= dict(zip(("l1", "l2"), (each.cpu().numpy() for each in self.family.lengths()), strict=True))
+        columns["done"] = np.ones(len(places), dtype=bool)
+        objective.check_deterministic(here.at(*self._tensors(places[:1], along[:1] * 0)))
+        marks, known = self._marked(here), here.known(_CHECKED)
+        checked = {"marks": min(len(marks), _CHECKED)} if marks else {"lines": min(len(places), _CHECKED)}
+        about = {
+            **self.about,
+            **computation(objective),
+            "mark_check" if marks else "end_check": {**checked, "relative_tolerance": _tolerance(objective)},
+            **provenance.stamp(),
+        }
+        bytes_of_one = here.vertices[0].parameters * here.dtype.itemsize
+        streamed = isinstance(objective.data, Stream)  # read once for all points
+        assert objective.chunk is not None
+        points = _BLOCK_CHUNKS * objective.chunk.members
+        while begin < len(places):
+            started = time.monotonic()
+            most = max(1, min(points, _BLOCK_BYTES // bytes_of_one) // len(along))
+            index = slice(begin, len(places) if streamed else begin + most)
+            grid = np.meshgrid(places[index], along, indexing="ij")
+            coordinates = self._tensors(*(each.ravel() for each in grid))
+            # Points of large networks are made a chunk at a time, in the cache.
+            lazy = streamed or objective.network.entrance is not None or bytes_of_one * grid[0].size > _LAZY_BYTES
+            flat = objective(here.points(*coordinates) if lazy else here.at(*coordinates))
+            values = {name: value.view(grid[0].shape).cpu().numpy() for name, value in flat.items()}
+            self._check(known, places[index], along, values["loss"])
+            yield Result(
+                self.family.kind,
+                {first: places[index], second: along},
+                values,
+                {name: column[index] for name, column in columns.items()},
+                about,
+                self.sources,
+                marks,
+                self._model,
+            )
+            begin += most if not streamed else len(places)
+            points *= 2 if time.monotonic() - started < _BLOCK_SECONDS else 1
 
-    @classmethod
-    def on(cls, lines: Line, which: Tensor, alphas: Tensor) -> "Points":
-        """Points of straight lines."""
-        return cls(lines.at, which, alphas, concatenate([lines.start, lines.end]))
+    def _tensors(self, first: np.ndarray, second: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        device = self.objective.device
+        return torch.as_tensor(first, device=device), torch.as_tensor(second, dtype=torch.float64, device=device)
 
-    def between(self, values: Float[Tensor, "end *shape"], index: Int[Tensor, " point"]) -> Tensor:
-        """At some points what is affine in the parameters, from its values at `ends`."""
-        lines, alphas = self.first[index], self.second[index].to(values.dtype)
-        if bool((lines == lines[0]).all()):
-            lines = lines[:1]
-        start, end = values[lines], values[lines + len(values) // 2]
-        alphas = alphas.view(-1, *[1] * (values.ndim - 1))
-        return ((1 - alphas) * start).addcmul_(alphas, end)
+    def _model(self, first: float, second: float) -> torch.nn.Module:
+        """The network at a point, a copy of the caller's."""
+        kind = np.int64 if self.family.kind != "plane" else np.float64
+        point = self.family.at(torch.as_tensor(np.array([first], dtype=kind)), torch.tensor([second]).double())
+        module = copy.deepcopy(self.objective.network.module)
+        module.load_state_dict(point.state_dict(0), strict=False)  # what is tied is there once
+        return module.requires_grad_()
 
-    def __len__(self) -> int:
-        return len(self.first)
+    def _check(self, known: Sequence[Known], places: np.ndarray, along: np.ndarray, loss: np.ndarray) -> None:
+        """Raise `Unverified` unless the losses at known networks are the plain module's own."""
+        rows = [np.flatnonzero(places == each.coordinates[0]).tolist() for each in known]
+        columns = [np.flatnonzero(along == each.coordinates[1]).tolist() for each in known]
+        found = zip(known, rows, columns, strict=True)
+        here = [(each, row[0], column[0]) for each, row, column in found if row and column]
+        if not here:
+            return
+        states = stack_state_dicts([each.network for each, _, _ in here])
+        plain = self.objective.plain(in_order(states, self.objective.network.template))["loss"].tolist()
+        for (each, row, column), wanted in zip(here, plain, strict=True):
+            if self.marks:
+                self._require_same(float(loss[row, column]), wanted, self.marks[each.number].name, each.coordinates)
+                continue
+            what = f"line {each.number} does not reproduce its own end"
+            _require_same(self.objective, float(loss[row, column]), wanted, what, f"at alpha {each.coordinates[1]:g}")
 
-    def chunks(self, size: int) -> Iterator[Stack]:
-        """Stacks of exactly `size` points; the last is filled up with its own last point."""
-        for start in range(0, len(self), size):
-            index = torch.arange(start, start + size, device=self.first.device).clamp_(max=len(self) - 1)
-            yield self.at(self.first[index], self.second[index])
+    def _marked(self, family: Family) -> list[Mark]:
+        """The marks with their own losses, which are compared with the plain module's, and those of the points of the
+        plane below them.
+        """
+        marked = family.marked
+        if marked is None or not self.marks:
+            return []
+        own = self.objective(marked.stack)["loss"].tolist()
+        below = self.objective(family.points(marked.y, marked.x))["loss"].tolist()
+        checked = sorted(set(np.linspace(0, len(marked) - 1, min(len(marked), _CHECKED)).astype(int).tolist()))
+        plain = self.objective.plain(marked.stack.select(checked))["loss"].tolist()
+        numbers = (marked.x.tolist(), marked.y.tolist(), own, below, marked.off_plane.tolist())
+        found = [
+            dataclasses.replace(mark, x=x, y=y, loss=loss, plane_loss=plane_loss, off_plane=off_plane)
+            for mark, x, y, loss, plane_loss, off_plane in zip(self.marks, *numbers, strict=True)
+        ]
+        for k, wanted in zip(checked, plain, strict=True):
+            self._require_same(own[k], wanted, found[k].name, (found[k].y, found[k].x))
+        return found
 
-
-def streamed(objective: Objective) -> bool:
-    """Whether the data is read batch by batch: then all points are evaluated together, and it is read once for all."""
-    return isinstance(objective.data, Stream)
+    def _require_same(self, loss: float, plain: float, mark: str, place: tuple[float, float]) -> None:
+        what = f"the plane does not reproduce the network marked {mark}"
+        _require_same(self.objective, loss, plain, what, f"at x {place[1]:g}, y {place[0]:g}")
 
 
 def computation(objective: Objective) -> dict[str, Any]:
@@ -76,7 +259,7 @@ def computation(objective: Objective) -> dict[str, Any]:
     }
 
 
-def as_before(objective: Objective, recorded: Mapping[str, Any] | None) -> Objective:
+def _as_before(objective: Objective, recorded: Mapping[str, Any] | None) -> Objective:
     """The objective with backend and chunk of a computation that is to go on: both may depend on a measurement."""
     if not recorded:
         return objective
@@ -86,16 +269,16 @@ def as_before(objective: Objective, recorded: Mapping[str, Any] | None) -> Objec
     return objective.with_backend(recorded["backend"], chunk)
 
 
-def tolerance(objective: Objective) -> float:
+def _tolerance(objective: Objective) -> float:
     """Relative difference up to which the engine agrees with the plain module."""
     return _AUTOCAST_TOLERANCE if objective.autocast else _TOLERANCE[objective.dtype]
 
 
-def require_same(objective: Objective, walked: float, plain: float, what: str, where: str) -> None:
+def _require_same(objective: Objective, found: float, plain: float, what: str, where: str) -> None:
     """Raise `Unverified`, naming `what` and `where`, unless the engine's loss is the plain module's own."""
-    near = tolerance(objective)
-    if not np.isclose(walked, plain, rtol=near, atol=near * 1e-2, equal_nan=True):
+    near = _tolerance(objective)
+    if not np.isclose(found, plain, rtol=near, atol=near * 1e-2, equal_nan=True):
         raise Unverified(
-            f"{what}: the walk gives loss {walked:.9g} {where}, the plain module {plain:.9g}. The "
-            f"{objective.network.backend} backend is wrong for this model: try --backend loop, and please report it"
+            f"{what}: the walk gives loss {found:.9g} {where}, the plain module {plain:.9g}. The "
+            f'{objective.network.backend} backend is wrong for this model: try `engine="loop"`, and please report it'
         )

@@ -1,197 +1,132 @@
-"""The walk engine: lines x alphas x objective -> curves, in blocks of whole lines, resumable."""
+"""`landscape.walk`: an objective along lines through parameter space."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from landscape.core import provenance
-from landscape.core.files import digest, refuse_existing
-from landscape.core.unfinished import Progress, Shards
-from landscape.engine.memory import keep_freed_memory
-from landscape.engine.objective import Objective
-from landscape.engine.stack import fingerprint, in_order, stack_state_dicts
-from landscape.evaluation.evaluate import Points, as_before, computation, require_same, streamed, tolerance
-from landscape.evaluation.routes import Connection, Orders, Pairing, Route, prepare
-from landscape.space.family import Line, Paths, grid
-from landscape.store.curves import Curves, join
+from landscape.core.files import refuse_existing
+from landscape.core.unfinished import Progress
+from landscape.engine.objective import BatchNorm
+from landscape.evaluation.routes import Order, Pairs, Route, along, prepare
+from landscape.problems.base import Problem
+from landscape.problems.places import Place, device_of
+from landscape.problems.setting import Engine, Setting
+from landscape.space.directions import Normalise
+from landscape.space.family import Hold, grid
+from landscape.space.groups import Per
+from landscape.store.results import Result
 
-__all__ = ["blocks", "walk", "walk_between", "walk_route", "walk_to_file"]
-
-#: Points evaluated in one block of lines, and bytes of their parameters; at least one line.
-_BLOCK_POINTS, _BLOCK_BYTES = 8192, 2**28
-
-#: Bytes of a block's parameters up to which its points are made together, which costs small networks least.
-_LAZY_BYTES = 2**22
-
-#: Ends of at most this many lines are re-evaluated by the plain module.
-_CHECKED_LINES = 256
-
-
-def walk_route(
-    route: Route,
-    *,
-    points: int = 51,
-    span: tuple[float, float] = (0.0, 1.0),
-    output: Path | None = None,
-    force: bool = False,
-    on_progress: Progress = lambda done, total: None,
-    **settings: Any,
-) -> Path:
-    """Walk a route and write the curves to a file, `analyses/` and the route's name unless `output` is given.
-
-    `settings` are those of `routes.prepare`: the problem, samples, device and element type. Raises what it raises.
-    """
-    path = output or Path("analyses") / f"{route.name}.h5"
-    refuse_existing(path, force=force)
-    prepared = prepare(route, **settings)
-    walk_to_file(
-        path,
-        prepared.objective,
-        prepared.connection,
-        grid(points, *span, segments=len(route.via) + 1),
-        attributes=prepared.attributes,
-        force=force,
-        on_progress=on_progress,
-    )
-    return path
-
-
-def walk_between(
-    start: str, end: str, *, pairing: Pairing = "matched", orders: Orders = "stored", **options: Any
-) -> Path:
-    """`walk_route` along the straight lines between two places."""
-    return walk_route(Route(start=start, end=end, pairing=pairing, orders=orders), **options)
+__all__ = ["walk"]
 
 
 def walk(
-    objective: Objective,
-    connection: Connection,
-    alphas: Float[np.ndarray, " point"],
+    a: Place,
+    b: Place | None = None,
     *,
-    attributes: Mapping[str, Any] | None = None,
-    on_progress: Progress = lambda done, total: None,
-) -> Curves:
-    """Evaluate the objective at each alpha of each line; `attributes` are kept with the curves.
+    problem: Problem | None = None,
+    via: Sequence[Place] = (),
+    points: int | Sequence[float] = 51,
+    span: tuple[float, float] = (0.0, 1.0),
+    rays: Sequence[int] = (),
+    normalise: Normalise = "filter",
+    only: Sequence[str] = (),
+    per: Per | None = None,
+    hold: Hold = "start",
+    pairs: Pairs = "matched",
+    order: Order = "stored",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    batchnorm: BatchNorm | None = None,
+    engine: Engine = "auto",
+    autocast: torch.dtype | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    save: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Evaluate the loss, and all other metrics, along straight lines from `a` to `b`: at (1 - alpha) a + alpha b.
 
-    Checked on the way: the objective gives the same numbers twice, and at the ends of lines it agrees with the plain
-    module's own forward within a tolerance (up to 256 lines, evenly spaced). Raises `Unverified` otherwise.
+    Args:
+        a, b: Networks (`nn.Module`), state dicts, checkpoint files, runs, or names of the problem's landmarks. Many
+            members at a place make many lines.
+        problem: Model, data and loss. None: that of the run or checkpoint, which says what it was trained on.
+        via: Places that the lines lead through, in order.
+        points: How many evenly spaced alphas, or the alphas themselves; 0 and 1 are added where they are missing.
+        span: Range of alpha.
+        rays: In place of `b`, seeds of random directions, a line each.
+        normalise: Length of random directions: that of each filter of the network, of each layer, or as drawn.
+        only: Glob patterns of names of the tensors that alone move; the rest is held.
+        per: Beside the full line one for each `layer`, or `module` at the top, on which only that one moves.
+        hold: Where what does not move is held: at the `start` or the `end`.
+        pairs: `matched` pairs member with member (a single one with all), `all` each with each.
+        order: Order of the start's units: as `stored`, `matched` to the end, or a line from `all` equivalent ones.
+        device: Where to compute; None: where the module `a` is, else the CPU.
+        dtype: Element type of the computation.
+        batchnorm: What BatchNorm normalises by at a point: `recalibrate` estimates statistics there anew on training
+            data, `interpolate` mixes those of the ends, `keep` leaves the first ones.
+        engine: How it is computed; `auto` is what is found to be fastest.
+        autocast: Run the network, but not the loss, in bfloat16 or float16 where PyTorch deems it safe.
+        samples: Samples that are drawn where there is no exact loss; None: all, or what the problem draws usually.
+        seed: Seed of that sample.
+        save: HDF5 file to write, beside which unfinished work is kept, so that calling again goes on.
+        overwrite: Replace what is at `save`.
+        progress: Called with (lines done, lines in all).
+
+    Returns:
+        A result over `line` and `alpha`: `result["loss"]`, `result["l2"]` (lengths of the lines), ...
+
+    Raises:
+        LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
+
+    Source: I. Goodfellow, O. Vinyals, A. Saxe, *Qualitatively characterizing neural network optimization problems*,
+    ICLR 2015.
+
+    >>> import landscape, torch
+    >>> x = torch.linspace(-1, 1, 32)[:, None]
+    >>> problem = landscape.Problem.from_model(torch.nn.Linear(1, 1), (x, 2 * x + 1), "mse")
+    >>> zero, solution = ({"weight": torch.tensor([[w]]), "bias": torch.tensor([b])} for w, b in ((0.0, 0), (2.0, 1)))
+    >>> result = landscape.walk(zero, solution, problem=problem, points=3)
+    >>> result
+    Result(line: line x alpha 1x3; loss, loss_se)
+    >>> result["loss"].round(3).tolist()
+    [[2.419, 0.605, 0.0]]
     """
-    parts = []
-    for part in blocks(objective, connection, alphas, attributes=attributes):
-        parts.append(part)
-        on_progress(sum(map(len, parts)), len(connection))
-    return join(parts)
-
-
-def walk_to_file(
-    path: Path,
-    objective: Objective,
-    connection: Connection,
-    alphas: Float[np.ndarray, " point"],
-    *,
-    attributes: Mapping[str, Any] | None = None,
-    force: bool = False,
-    shard_seconds: float = 10.0,
-    on_progress: Progress = lambda done, total: None,
-) -> Curves:
-    """`walk`, written to an HDF5 file.
-
-    Long work keeps its finished lines in `FILE.parts/` every `shard_seconds`, and when it is interrupted. Walking again
-    goes on from there with the same chunk sizes; raises `Mismatch`, saying what differs, if what is kept belongs to
-    another walk. An existing file is replaced only with `force`.
-    """
-    refuse_existing(path, force=force)
-    shards = Shards(path.with_name(path.name + ".parts"), unit="lines", read=Curves.read, join=join)
-    objective = as_before(objective, shards.recorded())
-    plan = {
-        "ends": [fingerprint({**stack.tensors, **stack.buffers}) for stack in connection.lines.stacks],
-        "path": type(connection.lines).__name__,
-        "alpha": digest({"alpha": alphas}),
-        "lines": len(connection),
-        "objective": dict(attributes or {}),
-        "computation": computation(objective),
-    }
-
-    def go_on(finished: Sequence[Curves]) -> Iterator[Curves]:
-        return blocks(objective, connection, alphas, attributes=attributes, first=sum(map(len, finished)))
-
-    curves = shards.gather(
-        plan, go_on, total=len(connection), force=force, seconds=shard_seconds, on_progress=on_progress
+    route = Route(
+        a=a,
+        b=b,
+        via=tuple(via),
+        rays=tuple(rays),
+        normalise=normalise,
+        pairs=pairs,
+        order=order,
+        only=tuple(only),
+        per=per,
+        hold=hold,
     )
-    curves.write(path)
-    shards.remove()
-    return curves
-
-
-def blocks(
-    objective: Objective,
-    connection: Connection,
-    alphas: Float[np.ndarray, " point"],
-    *,
-    attributes: Mapping[str, Any] | None = None,
-    first: int = 0,
-) -> Iterator[Curves]:
-    """The curves of consecutive lines from line `first` on, a block at a time."""
-    keep_freed_memory()
-    lines = connection.lines.to(objective.device, objective.dtype)
-    lengths = [length.cpu().numpy() for length in connection.lines.lengths()]
-    first_line, start = (torch.zeros(1, dtype=dtype, device=objective.device) for dtype in (torch.int64, torch.float64))
-    objective.check_deterministic(lines.at(first_line, start))
-    checked = np.linspace(0, len(lines) - 1, min(len(lines), _CHECKED_LINES)).astype(int)
-    stamp = provenance.stamp()
-    end_check = {"lines": len(checked), "relative_tolerance": tolerance(objective)}
-    stack = lines.stacks[0]
-    most = min(_BLOCK_POINTS, _BLOCK_BYTES // (stack.parameters * stack.dtype.itemsize))
-    size = len(lines) if streamed(objective) else max(1, most // len(alphas))
-    # Points of large networks are made a chunk at a time, in the cache.
-    lazy = (
-        streamed(objective)
-        or objective.network.entrance is not None
-        or stack.parameters * stack.dtype.itemsize * size * len(alphas) > _LAZY_BYTES
+    knots = [i / (len(via) + 1) for i in range(len(via) + 2)]
+    alphas = grid(points, *span, knots=knots)
+    path = None if save is None else Path(save)
+    if path is not None:
+        refuse_existing(path, force=overwrite)
+    setting = Setting(
+        device=device or device_of(a),
+        dtype=dtype,
+        samples=samples,
+        sample_seed=seed,
+        batchnorm=batchnorm,
+        backend=None if engine == "auto" else engine,
+        autocast=autocast,
     )
-    for begin in range(first, len(lines), size):
-        index = np.arange(begin, min(begin + size, len(lines)))
-        which = torch.as_tensor(index, device=objective.device).repeat_interleave(len(alphas))
-        along = torch.as_tensor(alphas, device=objective.device).repeat(len(index))
-        flat = objective(_points(lines, which, along) if lazy else lines.at(which, along))
-        values = {name: value.view(len(index), -1).cpu().numpy() for name, value in flat.items()}
-        _check_ends(objective, lines, np.intersect1d(index, checked).tolist(), alphas, begin, values["loss"])
-        yield Curves(
-            alpha=alphas,
-            values=values,
-            done=np.ones(len(index), dtype=bool),
-            l1=lengths[0][index],
-            l2=lengths[1][index],
-            from_member=connection.from_member[index],
-            to_member=connection.to_member[index],
-            via_member=None if connection.via_member is None else connection.via_member[index],
-            moves=None if connection.moves is None else connection.moves[index],
-            sources=connection.sources,
-            attributes={**(attributes or {}), **computation(objective), "end_check": end_check, **stamp},
-        )
-
-
-def _points(lines: Paths, which: Tensor, along: Tensor) -> Points:
-    """Points that are made when they are needed."""
-    return Points.on(lines, which, along) if isinstance(lines, Line) else Points(lines.at, which, along)
-
-
-def _check_ends(
-    objective: Objective, lines: Paths, checked: Sequence[int], alphas: np.ndarray, first: int, loss: Any
-) -> None:
-    """Raise `Unverified` unless the walk's losses at both ends are the plain module's own: `loss` of the lines from
-    line `first` on.
-    """
-    ends = [end for line in checked for end in lines.ends(line)]
-    if not ends:
-        return
-    plain = objective.plain(in_order(stack_state_dicts(ends), objective.network.template))["loss"].view(-1, 2).tolist()
-    for line, both in zip(checked, plain, strict=True):
-        for alpha, end in enumerate(both):
-            walked = float(loss[line - first][alphas == alpha][0])
-            require_same(objective, walked, end, f"line {line} does not reproduce its own end", f"at alpha {alpha}")
+    prepared = prepare(route, setting, problem=problem)
+    return along(
+        prepared.objective,
+        prepared.lines,
+        alphas,
+        about=prepared.about,
+        save=path,
+        overwrite=overwrite,
+        on_progress=progress or (lambda done, total: None),
+    )

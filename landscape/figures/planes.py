@@ -22,7 +22,7 @@ from landscape.core.errors import LandscapeError
 from landscape.figures.captions import computed
 from landscape.figures.pages import GREY, INK, STYLE, sheet, with_unit
 from landscape.figures.scales import floor_below
-from landscape.store.surfaces import Mark, Surface
+from landscape.store.results import Mark, Result
 
 __all__ = ["contours", "plane_figure"]
 
@@ -55,7 +55,7 @@ class _Scale:
     zeros: bool
 
     @classmethod
-    def of(cls, surface: Surface) -> "_Scale":
+    def of(cls, surface: Result) -> "_Scale":
         """The scale for the losses on a plane and of its marks; raises `LandscapeError` if none is finite."""
         losses = np.concatenate([surface.loss.ravel(), [mark.loss for mark in _shown(surface)]])
         finite = losses[np.isfinite(losses)]
@@ -103,7 +103,7 @@ class _Scale:
         return ({float(self.levels[0]): "0"} if self.zeros else {}) | ticks
 
 
-def contours(ax: Axes, surface: Surface, *, unit: str | None = None) -> Axes:
+def contours(ax: Axes, surface: Result, *, unit: str | None = None) -> Axes:
     """Levels of the loss on a plane, with a colour bar, and the networks marked on it.
 
     The colour scale is logarithmic where the losses differ much; zeros have its lowest colour then. Where the loss is
@@ -112,7 +112,7 @@ def contours(ax: Axes, surface: Surface, *, unit: str | None = None) -> Axes:
     """
     shown = _shown(surface)
     scale = _Scale.of(surface)
-    x, y, heights = surface.x, surface.y, scale(surface.loss)
+    x, y, heights = surface["x"], surface["y"], scale(surface.loss)
     if np.isnan(heights).any():
         corner, size = (x[0], y[0]), (x[-1] - x[0], y[-1] - y[0])
         hatch = Rectangle(corner, *size, facecolor="#EEEEEE", edgecolor=GREY, hatch="////", lw=0, zorder=_HATCH)
@@ -129,7 +129,7 @@ def contours(ax: Axes, surface: Surface, *, unit: str | None = None) -> Axes:
     bar.set_ticks(list(ticks), labels=list(ticks.values()))
     bar.ax.tick_params(which="minor", length=0)
     bar.outline.set_visible(False)
-    bar.set_label(with_unit("loss", unit or surface.attributes.get("loss_unit")))
+    bar.set_label(with_unit("loss", unit or surface.about.get("loss_unit")))
     ax.set_xlim(x[0], x[-1])
     ax.set_ylim(y[0], y[-1])
     if _same_scale(surface):
@@ -144,40 +144,40 @@ def contours(ax: Axes, surface: Surface, *, unit: str | None = None) -> Axes:
     return ax
 
 
-def plane_figure(surface: Surface, *, caption: str | None = None, unit: str | None = None) -> Figure:
+def plane_figure(surface: Result, *, caption: str | None = None, unit: str | None = None) -> Figure:
     """Contours of a surface on a page of their own; without `caption` it is composed from the attributes."""
-    width, height = float(np.ptp(surface.x)), float(np.ptp(surface.y))
+    width, height = float(np.ptp(surface["x"])), float(np.ptp(surface["y"]))
     ratio = height / width if _same_scale(surface) else 0.8
     size = (_SIDE * min(1, 1 / ratio) + _BESIDE, _SIDE * min(1, ratio) + _AROUND)
     with matplotlib.style.context(STYLE):
         text = _caption(surface, flat=True) if caption is None else caption
         figure, (ax,) = sheet((max(size[0], 4.6), size[1]), text, 1)
         contours(ax, surface, unit=unit)
-        ax.set_title(surface.attributes.get("title", ""))
+        ax.set_title(surface.about.get("title", ""))
     return figure
 
 
-def _shown(surface: Surface) -> list[Mark]:
+def _shown(surface: Result) -> list[Mark]:
     """The marks within the ranges that are drawn."""
     return [
         mark
         for mark in surface.marks
-        if surface.x[0] <= mark.x <= surface.x[-1] and surface.y[0] <= mark.y <= surface.y[-1]
+        if surface["x"][0] <= mark.x <= surface["x"][-1] and surface["y"][0] <= mark.y <= surface["y"][-1]
     ]
 
 
-def _same_scale(surface: Surface) -> bool:
+def _same_scale(surface: Result) -> bool:
     """Whether both axes are drawn to one scale; their units are the same on every plane."""
-    ratio = np.ptp(surface.x) / np.ptp(surface.y)
+    ratio = np.ptp(surface["x"]) / np.ptp(surface["y"])
     return bool(1 / _STRETCH <= ratio <= _STRETCH)
 
 
-def _plane(surface: Surface) -> dict[str, Any]:
+def _plane(surface: Result) -> dict[str, Any]:
     """What the file says of its plane."""
-    return dict(surface.attributes.get("plane", {}))
+    return dict(surface.about.get("plane", {}))
 
 
-def _axes(surface: Surface) -> tuple[str, str]:
+def _axes(surface: Result) -> tuple[str, str]:
     """Labels of x and y."""
     plane = _plane(surface)
     if plane.get("kind") == "through":
@@ -191,7 +191,7 @@ def _axes(surface: Surface) -> tuple[str, str]:
     return "x", "y"
 
 
-def _draw_marks(ax: Axes, surface: Surface, shown: Sequence[Mark], scale: _Scale) -> None:
+def _draw_marks(ax: Axes, surface: Result, shown: Sequence[Mark], scale: _Scale) -> None:
     """The trajectory as a line, each mark as a dot in the colour of its own loss, and names where there is room."""
     line = [(mark.x, mark.y) for mark in surface.trajectory]
     if line:
@@ -204,7 +204,7 @@ def _draw_marks(ax: Axes, surface: Surface, shown: Sequence[Mark], scale: _Scale
     _name(ax, [((mark.x, mark.y), text, needed) for mark, text, needed in _texts(surface, shown)], line)
 
 
-def _texts(surface: Surface, marks: Sequence[Mark]) -> list[tuple[Mark, str, bool]]:
+def _texts(surface: Result, marks: Sequence[Mark]) -> list[tuple[Mark, str, bool]]:
     """Marks with what stands beside them, and whether it must: names, and within the trajectory the step alone.
 
     Those that must come first, so that the others give way.
@@ -281,20 +281,20 @@ def _along(ax: Axes, line: Sequence[Place], apart: float) -> list[Any]:
     ]
 
 
-def _caption(surface: Surface, *, flat: bool) -> str:
+def _caption(surface: Result, *, flat: bool) -> str:
     """What is drawn, in sentences, from what the file says of itself."""
     sampled = "loss_se" in surface.values
-    loss = f"Loss on {surface.attributes.get('samples', 'some')} samples" if sampled else "Exact loss"
+    loss = f"Loss on {surface.about.get('samples', 'some')} samples" if sampled else "Exact loss"
     log, shown = _Scale.of(surface).log, _shown(surface)
     missing, zeros = (~np.isfinite(surface.loss)).sum(), (surface.loss == 0).sum() if log else 0
     own = "their own loss"
-    if surface.attributes.get("batchnorm", {}).get("policy") == "keep":
+    if surface.about.get("batchnorm", {}).get("policy") == "keep":
         own = "their loss with these statistics"
     dots = f"in the colour of {own}" if flat else f"at {own}; pale below a dotted stem: hidden"
     sentences = [
         f"{loss} {_where(surface)}.",
         _computed(surface),
-        f"Grid of {len(surface.x)} x {len(surface.y)} points; {'logarithmic' if log else 'linear'} scale.",
+        f"Grid of {len(surface['x'])} x {len(surface['y'])} points; {'logarithmic' if log else 'linear'} scale.",
         f"Dots: the networks, {dots}." if shown else "",
         f"{'Hatched' if flat else 'Holes'}: the loss is not finite ({missing} points)." if missing else "",
         f"The loss is exactly zero at {zeros} points." if zeros else "",
@@ -306,16 +306,16 @@ def _caption(surface: Surface, *, flat: bool) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _computed(surface: Surface) -> str:
+def _computed(surface: Result) -> str:
     """By which statistics BatchNorm normalised; with random directions there are those of one network alone."""
-    told = surface.attributes
+    told = surface.about
     if _plane(surface).get("kind") == "random" and told.get("batchnorm", {}).get("policy") == "interpolate":
         told = {**told, "batchnorm": {"policy": "keep"}}
     start = "the network" if _plane(surface).get("kind") == "random" else "the first network"
     return computed([told], between="the networks", start=start)
 
 
-def _where(surface: Surface) -> str:
+def _where(surface: Result) -> str:
     """Which plane it is, and what its axes are."""
     plane, marks = _plane(surface), surface.marks
     full = plane.get("landmarks", {})

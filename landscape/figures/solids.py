@@ -25,7 +25,7 @@ from landscape.figures.planes import (
     _shown,
     _texts,
 )
-from landscape.store.surfaces import Mark, Surface
+from landscape.store.results import Mark, Result
 
 __all__ = ["surface_figure"]
 
@@ -36,7 +36,7 @@ _ELEVATION, _AZIMUTHS = 40.0, (-60, -120, -30, -150, 60, 30, 120, 150)
 
 
 def surface_figure(
-    surface: Surface,
+    surface: Result,
     *,
     caption: str | None = None,
     unit: str | None = None,
@@ -66,24 +66,24 @@ def surface_figure(
         colors = _MAP(scale.norm(faces))
         colors[..., :3] *= _faces(_light(surface, heights))[..., None]
         edges = {"linewidth": 0.15, "edgecolor": (1, 1, 1, 0.25), "antialiased": True}
-        grid = np.meshgrid(surface.x, surface.y)
+        grid = np.meshgrid(surface["x"], surface["y"])
         drawn = ax.plot_surface(*grid, heights, facecolors=colors, rcount=151, ccount=151, shade=False, **edges)
         drawn.set_zorder(_FILL)
         drawn.set_rasterized(True)
         ticks = scale.ticks()
         ax.set_zticks(list(ticks), list(ticks.values()))
         ax.set_zlim(scale.levels[0], scale.levels[-1])
-        ax.set_xlim(surface.x[0], surface.x[-1])
-        ax.set_ylim(surface.y[0], surface.y[-1])
-        sides = np.array([np.ptp(surface.x), np.ptp(surface.y)]) if _same_scale(surface) else np.ones(2)
+        ax.set_xlim(surface["x"][0], surface["x"][-1])
+        ax.set_ylim(surface["y"][0], surface["y"][-1])
+        sides = np.array([np.ptp(surface["x"]), np.ptp(surface["y"])]) if _same_scale(surface) else np.ones(2)
         ax.set_box_aspect((*(sides / sides.max()), _TALL), zoom=0.92)
         for axis, label in zip((ax.xaxis, ax.yaxis), _axes(surface), strict=True):
             axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             axis.set_label_text(label.partition(" (")[0])
-        ax.set_zlabel(with_unit("loss", unit or surface.attributes.get("loss_unit")))
+        ax.set_zlabel(with_unit("loss", unit or surface.about.get("loss_unit")))
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
             axis.set_pane_color((1, 1, 1, 0))
-        ax.set_title(surface.attributes.get("title", ""), loc="center", y=1.02)
+        ax.set_title(surface.about.get("title", ""), loc="center", y=1.02)
         _stand_marks(ax, surface, shown, scale)
     return figure
 
@@ -104,17 +104,17 @@ def _azimuth(heights: Float[np.ndarray, "y x"]) -> float:
     return float(np.degrees(views[np.argmin(np.round(np.stack([np.cos(views), np.sin(views)], 1) @ slope, 12))]))
 
 
-def _light(surface: Surface, heights: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
+def _light(surface: Result, heights: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
     """Brightness of the surface under a light from the upper left, 1 where it falls on it straight."""
     box = np.nan_to_num(heights, nan=np.nanmin(heights)) / (np.ptp(heights[np.isfinite(heights)]) or 1.0)
-    slopes = np.gradient(box, surface.y / np.ptp(surface.y), surface.x / np.ptp(surface.x))
+    slopes = np.gradient(box, surface["y"] / np.ptp(surface["y"]), surface["x"] / np.ptp(surface["x"]))
     normal = np.stack([-slopes[1], -slopes[0], np.full_like(box, 2.0)])
     light = np.array([-1.0, 1.0, 2.0]) / np.sqrt(6)
     cosine = np.tensordot(light, normal / np.linalg.norm(normal, axis=0), axes=1)
     return np.asarray(0.7 + 0.3 * np.clip(cosine, 0, 1))
 
 
-def _stand_marks(ax: Axes3D, surface: Surface, shown: Sequence[Mark], scale: _Scale) -> None:
+def _stand_marks(ax: Axes3D, surface: Result, shown: Sequence[Mark], scale: _Scale) -> None:
     """Marks at the height of their own loss, with the trajectory's line through them, and names."""
     own = {id(mark): float(scale(np.array(mark.loss))) for mark in surface.marks}
     line = np.array([(mark.x, mark.y, own[id(mark)]) for mark in surface.trajectory]).reshape(-1, 3)
@@ -137,15 +137,17 @@ def _stand_marks(ax: Axes3D, surface: Surface, shown: Sequence[Mark], scale: _Sc
     _name(ax, [(flat[id(mark)], text, True) for mark, text, needed in _texts(surface, standing) if needed], path)
 
 
-def _rise(ax: Axes3D, surface: Surface, heights: Float[np.ndarray, "y x"]) -> Callable[[float, float, float], float]:
+def _rise(ax: Axes3D, surface: Result, heights: Float[np.ndarray, "y x"]) -> Callable[[float, float, float], float]:
     """How far above a place it is first seen over the surface, or 0 where it is seen itself; holes hide nothing."""
     azimuth, elevation = np.radians(ax.azim), np.radians(ax.elev)
     low, high = ax.get_zlim()
-    sides = np.array([np.ptp(surface.x), np.ptp(surface.y)])
+    sides = np.array([np.ptp(surface["x"]), np.ptp(surface["y"])])
     across = sides.max() if _same_scale(surface) else sides
     towards = np.array([np.cos(azimuth), np.sin(azimuth)]) * across
     climb = np.tan(elevation) * (high - low) / _TALL
-    over = RegularGridInterpolator((surface.y, surface.x), np.nan_to_num(heights, nan=low - 1e6), bounds_error=False)
+    over = RegularGridInterpolator(
+        (surface["y"], surface["x"]), np.nan_to_num(heights, nan=low - 1e6), bounds_error=False
+    )
 
     def rise(x: float, y: float, height: float) -> float:
         # From a little before the place on, because it lies on the surface itself.

@@ -20,7 +20,7 @@ from landscape.figures.captions import computed
 from landscape.figures.names import name_points
 from landscape.figures.pages import GREY, INK, STYLE, WIDTH, group_color, group_opacity, sheet, with_unit
 from landscape.figures.scales import floor_below, log_axis, on_axis
-from landscape.store.curves import Curves
+from landscape.store.results import Result
 
 __all__ = ["barrier_distribution", "part_figure", "walk_curves", "walk_figure"]
 
@@ -56,7 +56,7 @@ _LONGEST = 28
 
 def walk_curves(
     ax: Axes,
-    curves: Curves,
+    curves: Result,
     *,
     x: Distance = "l2",
     color_by: Int[np.ndarray, " line"] | None = None,
@@ -79,7 +79,7 @@ def walk_curves(
 
 def _draw_walk(
     ax: Axes,
-    curves: Curves,
+    curves: Result,
     *,
     x: Distance,
     color_by: Int[np.ndarray, " line"] | None = None,
@@ -94,7 +94,7 @@ def _draw_walk(
     behind = [curves.values[name] for name in ("loss_straight",) if name in curves.values]
     floor = floor_below([curves.loss, *behind]) if floor is None else floor
     loss, x = on_axis(curves.loss, floor), _distance(curves, x)
-    place = curves.alpha * {"l2": curves.l2, "l1": curves.l1, "alpha": np.ones(len(curves))}[x][:, None]
+    place = curves.alpha * {"l2": curves["l2"], "l1": curves["l1"], "alpha": np.ones(len(curves))}[x][:, None]
     for straight in behind:
         _draw_behind(ax, place, on_axis(straight, floor))
     _draw(ax, curves, place, loss, group)
@@ -110,8 +110,8 @@ def _draw_walk(
     ax.set_xlim(place.min() - margin, place.max() + margin)
     ax.set_xlabel(_DISTANCES[x])
     log_axis(ax, curves.loss, floor, [curves.loss, *behind])
-    ax.set_ylabel(with_unit("loss", unit or curves.attributes.get("loss_unit")))
-    _name_groups(ax, group, names, independent=len(np.unique(curves.to_member)) == len(curves))
+    ax.set_ylabel(with_unit("loss", unit or curves.about.get("loss_unit")))
+    _name_groups(ax, group, names, independent=len(np.unique(curves["to_member"])) == len(curves))
     return ends
 
 
@@ -156,7 +156,7 @@ def barrier_distribution(
 
 
 def walk_figure(
-    panels: Sequence[Curves],
+    panels: Sequence[Result],
     *,
     x: Distance = "l2",
     definition: str = "above_chord",
@@ -204,7 +204,7 @@ def walk_figure(
                     names = (*(names or ("curves", "")), "straight")
                 barrier_distribution(right, height, definition=definition, color_by=group, names=names, floor=floor)
                 right.set_ylabel("")
-                label = with_unit(_BARRIERS[definition], unit or curves.attributes.get("loss_unit"))
+                label = with_unit(_BARRIERS[definition], unit or curves.about.get("loss_unit"))
                 right.set_title(label.replace(" (", "\n("), weight="normal", pad=5)
                 log_axis(right, _noticeable(height, definition), floor, values)
         for left, ends in named:
@@ -212,22 +212,21 @@ def walk_figure(
     return figure
 
 
-def part_figure(curves: Curves, *, definition: str = "above_chord", caption: str | None = None) -> Figure:
+def part_figure(curves: Result, *, definition: str = "above_chord", caption: str | None = None) -> Figure:
     """A panel for each layer or module that moves alone, all on one scale, with the full lines in grey behind.
 
     Above each panel stand its name and the medians of its barriers and of the loss at the end that is mixed. Raises
     `LandscapeError` unless the curves are of lines on which parts of a network move, or if no loss is finite.
     """
-    if curves.moves is None:
+    if "moves" not in curves.columns:
         raise LandscapeError("these lines move as a whole: walk with --per layer, --per module or --only for parts")
     drawn = curves.select(lowest_order(curves))
     _require_finite(drawn)
-    assert drawn.moves is not None
     parts = [part for part in dict.fromkeys(drawn.moves.tolist()) if part]
     full = drawn.select(drawn.moves == "")
     floor, columns = floor_below([drawn.loss]), _columns(len(parts))
     rows = -(-len(parts) // columns)
-    held_at_end = curves.attributes.get("hold") == "end"
+    held_at_end = curves.about.get("hold") == "end"
     mixed, at = ("start", curves.inside.start) if held_at_end else ("end", curves.inside.stop - 1)
     caption = _part_caption(drawn, full, parts, definition) if caption is None else caption
     with matplotlib.style.context(STYLE):
@@ -253,7 +252,7 @@ def part_figure(curves: Curves, *, definition: str = "above_chord", caption: str
             ax.tick_params(axis="x", labelbottom=lowest)
             ax.tick_params(axis="y", which="both", labelleft=first)
             ax.set_xlabel("alpha" if lowest else "")
-            label = with_unit("loss", curves.attributes.get("loss_unit"))
+            label = with_unit("loss", curves.about.get("loss_unit"))
             ax.set_ylabel(label.replace(" (", "\n(") if first else "")
         figure.suptitle(_title(full if len(full) else drawn), x=0.012, ha="left", size="medium", weight="bold")
     return figure
@@ -268,7 +267,7 @@ def _columns(panels: int) -> int:
 
 def _draw(
     ax: Axes,
-    curves: Curves,
+    curves: Result,
     place: Float[np.ndarray, "line point"],
     loss: Float[np.ndarray, "line point"],
     group: Int[np.ndarray, " line"],
@@ -293,18 +292,18 @@ def _draw_behind(ax: Axes, place: Float[np.ndarray, "line point"], loss: Float[n
     ax.add_collection(lines, autolim=False)
 
 
-def _distance(curves: Curves, x: Distance) -> Distance:
+def _distance(curves: Result, x: Distance) -> Distance:
     """Over alpha where the path is not straight: the file has its whole length only."""
-    return x if curves.via_member is None else "alpha"
+    return x if "via_member" not in curves.columns else "alpha"
 
 
-def _full_lines(curves: Curves) -> Curves:
+def _full_lines(curves: Result) -> Result:
     """Of walks per layer the lines on which everything moves; else all."""
-    full = np.ones(len(curves), dtype=bool) if curves.moves is None else curves.moves == ""
+    full = curves.moves == ""
     return curves.select(full) if full.any() else curves
 
 
-def _straight(curves: Curves) -> Curves:
+def _straight(curves: Result) -> Result:
     """The straight lines between the ends of trained curves."""
     return dataclasses.replace(curves, values={**curves.values, "loss": curves.values["loss_straight"]})
 
@@ -322,19 +321,19 @@ def _noticeable(heights: Barriers, definition: str) -> Float[np.ndarray, " line"
     return np.where(np.abs(values) <= _ROUNDING * np.abs(heights.peak_loss), 0.0, values)
 
 
-def _is_bezier(curves: Curves) -> bool:
-    return bool(curves.attributes.get("curve", {}).get("kind") == "bezier")
+def _is_bezier(curves: Result) -> bool:
+    return bool(curves.about.get("curve", {}).get("kind") == "bezier")
 
 
-def _require_finite(curves: Curves) -> None:
+def _require_finite(curves: Result) -> None:
     if not np.isfinite(curves.loss).any():
         raise LandscapeError("none of the lines has a finite loss: walk again from and to points with finite losses")
 
 
-def _by_end(curves: Curves) -> tuple[Int[np.ndarray, " line"], Sequence[str]]:
+def _by_end(curves: Result) -> tuple[Int[np.ndarray, " line"], Sequence[str]]:
     """Lines by whether they end at a solution; one group without a name if the curves do not say."""
     # The end of a random direction is no place of its own.
-    if "solved" not in curves.values or "normalise" in curves.attributes:
+    if "solved" not in curves.values or "normalise" in curves.about:
         return np.zeros(len(curves), dtype=int), ()
     return np.where(curves.values["solved"][:, curves.inside.stop - 1] == 1, 0, 1), ("solved", "not solved")
 
@@ -349,29 +348,29 @@ def _orders_drawn(orders: Sequence[int]) -> str:
     return f" {text}; elsewhere the order is the stored one." if places else f" {text}."
 
 
-def _starts(curves: Curves) -> list[Source]:
+def _starts(curves: Result) -> list[Source]:
     """The start of each line, whatever the order of its units, which only the label says."""
-    return [dataclasses.replace(curves.sources[member], order="") for member in curves.from_member]
+    return [dataclasses.replace(curves.sources[member], order="") for member in curves["from_member"]]
 
 
-def _start(curves: Curves) -> str:
+def _start(curves: Result) -> str:
     """The start by its full name, as far as the file knows it."""
-    place = curves.attributes.get("from")
+    place = curves.about.get("from")
     if place is None:
-        return curves.sources[curves.from_member[0]].label if len(set(_starts(curves))) == 1 else "each start"
-    return str(curves.attributes.get("landmarks", {}).get(place, place))
+        return curves.sources[curves["from_member"][0]].label if len(set(_starts(curves))) == 1 else "each start"
+    return str(curves.about.get("landmarks", {}).get(place, place))
 
 
-def _end(curves: Curves) -> str:
+def _end(curves: Result) -> str:
     """The end by its full name, if all lines have the same."""
-    if "normalise" in curves.attributes or len({curves.sources[member] for member in curves.to_member}) > 1:
+    if "normalise" in curves.about or len({curves.sources[member] for member in curves["to_member"]}) > 1:
         return "each end"
-    place = curves.attributes.get("to", curves.sources[curves.to_member[0]].label)
-    return str(curves.attributes.get("landmarks", {}).get(place, place))
+    place = curves.about.get("to", curves.sources[curves["to_member"][0]].label)
+    return str(curves.about.get("landmarks", {}).get(place, place))
 
 
 def _mark_ends(
-    ax: Axes, curves: Curves, place: Float[np.ndarray, "line point"], loss: Float[np.ndarray, "line point"]
+    ax: Axes, curves: Result, place: Float[np.ndarray, "line point"], loss: Float[np.ndarray, "line point"]
 ) -> list[tuple[tuple[float, float], str]]:
     """A star at the start if all lines have the same; the names of it and of the end, where it is one dot."""
     names, first, last = [], curves.inside.start, curves.inside.stop - 1
@@ -404,7 +403,7 @@ def _drawn_lines(ax: Axes) -> list[Float[np.ndarray, "point 2"]]:
 
 def _mark_barrier(
     ax: Axes,
-    curves: Curves,
+    curves: Result,
     own: Barriers,
     straight: Barriers | None,
     definition: str,
@@ -416,7 +415,7 @@ def _mark_barrier(
     """On a single line its barrier, as a bar from what it is measured from to the peak; above the axes what it is."""
     height = float(_noticeable(own, definition)[0])
     alpha, loss = curves.alpha[curves.inside], curves.loss[0, curves.inside]
-    unit = unit or curves.attributes.get("loss_unit") or ""
+    unit = unit or curves.about.get("loss_unit") or ""
     text = f"no {_BARRIERS[definition]}"
     if height > 0:
         base = {
@@ -425,7 +424,7 @@ def _mark_barrier(
             "above_higher_end": np.full_like(loss, max(loss[0], loss[-1])),
         }[definition]
         top = int(np.argmax(loss - base))
-        at = alpha[top] * {"l2": curves.l2[0], "l1": curves.l1[0], "alpha": 1.0}[_distance(curves, x)]
+        at = alpha[top] * {"l2": curves["l2"][0], "l1": curves["l1"][0], "alpha": 1.0}[_distance(curves, x)]
         segment = on_axis(np.array([base[top], loss[top]]), floor)
         ax.plot([at, at], segment, color=INK, lw=0.9, ls=(0, (1, 1.5)), zorder=_BEHIND, gid="barrier")
         text = f"{_BARRIERS[definition]}: {f'{height:.3g} {unit}'.rstrip()} at alpha {alpha[top]:.3g}"
@@ -440,10 +439,10 @@ def _mark_barrier(
 
 
 def _mark_vertices(
-    ax: Axes, curves: Curves, loss: Float[np.ndarray, "line point"], group: Int[np.ndarray, " line"]
+    ax: Axes, curves: Result, loss: Float[np.ndarray, "line point"], group: Int[np.ndarray, " line"]
 ) -> None:
     """A diamond at each vertex between the ends; a Bézier curve does not lead through its bends."""
-    if curves.via_member is None or _is_bezier(curves):
+    if "via_member" not in curves.columns or _is_bezier(curves):
         return
     segments = curves.via_member.shape[1] + 1
     for vertex in range(1, segments):
@@ -496,21 +495,21 @@ def _mark_median(ax: Axes, strip: int, sample: Float[np.ndarray, " line"], floor
     ax.annotate(text, place, (2, 0), textcoords="offset points", va="center", size="small", zorder=5)
 
 
-def _title(curves: Curves) -> str:
+def _title(curves: Result) -> str:
     """The problem and how many lines there are; they are seeds where each leads to one of its own."""
-    ends = np.unique(curves.to_member)
-    directions = "normalise" in curves.attributes
+    ends = np.unique(curves["to_member"])
+    directions = "normalise" in curves.about
     seeds = not directions and len(ends) == len(curves) and all(curves.sources[end].seed is not None for end in ends)
-    what = "seed" if seeds else "direction" if directions else "curve" if "curve" in curves.attributes else "line"
+    what = "seed" if seeds else "direction" if directions else "curve" if "curve" in curves.about else "line"
     count = plural(len(curves), what)
-    return f"{curves.attributes['title']}: {count}" if "title" in curves.attributes else count
+    return f"{curves.about['title']}: {count}" if "title" in curves.about else count
 
 
-def _caption(panels: Sequence[Curves], definition: str) -> str:
+def _caption(panels: Sequence[Result], definition: str) -> str:
     """What is drawn, in sentences, from what the files say of themselves."""
     points = " and ".join(dict.fromkeys(str(len(curves.alpha)) for curves in panels))
-    solved = any("solved" in curves.values and "normalise" not in curves.attributes for curves in panels)
-    matched = any(curves.attributes.get("orders") == "matched" for curves in panels)
+    solved = any("solved" in curves.values and "normalise" not in curves.about for curves in panels)
+    matched = any(curves.about.get("orders") == "matched" for curves in panels)
     formula = DEFINITIONS[definition].replace(" - ", "\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}")
     each = "" if all(len(curves) == 1 for curves in panels) else " a line"
     if not each:
@@ -521,7 +520,7 @@ def _caption(panels: Sequence[Curves], definition: str) -> str:
         barrier = f"Right: the barrier of each line, {formula}{'; ' if medians else ''}{medians}."
     sentences = [
         f"{_loss(panels)} {_lines_drawn(panels)}, {points} points{each}.",
-        computed([curves.attributes for curves in panels]),
+        computed([curves.about for curves in panels]),
         "Each start has the order of its filters that lies closest to the end." if matched else "",
         "Solved: the end gets every sample right." if solved else "",
         barrier,
@@ -530,7 +529,7 @@ def _caption(panels: Sequence[Curves], definition: str) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _medians(panels: Sequence[Curves]) -> str:
+def _medians(panels: Sequence[Result]) -> str:
     """What is drawn of the medians of barriers."""
     most, independent = 0, 0
     for curves in panels:
@@ -543,9 +542,9 @@ def _medians(panels: Sequence[Curves]) -> str:
     return "bars: median" if most > 1 else ""
 
 
-def _part_caption(drawn: Curves, full: Curves, parts: Sequence[str], definition: str) -> str:
+def _part_caption(drawn: Result, full: Result, parts: Sequence[str], definition: str) -> str:
     """What is drawn in a figure with a panel for each part."""
-    told, count = drawn.attributes, len(drawn) // (len(parts) + bool(len(full)))
+    told, count = drawn.about, len(drawn) // (len(parts) + bool(len(full)))
     hold, mixed = ("end", "start") if told.get("hold") == "end" else ("start", "end")
     line = "line" if count == 1 else "lines"
     sentences = [
@@ -561,9 +560,9 @@ def _part_caption(drawn: Curves, full: Curves, parts: Sequence[str], definition:
     return " ".join(filter(None, sentences))
 
 
-def _loss(panels: Sequence[Curves]) -> str:
+def _loss(panels: Sequence[Result]) -> str:
     """Which loss is drawn."""
-    sampled = {curves.attributes.get("samples") for curves in panels if "loss_se" in curves.values}
+    sampled = {curves.about.get("samples") for curves in panels if "loss_se" in curves.values}
     counts = [f"{count:,}" if count else "some" for count in sorted(sampled, key=lambda count: count or 0)]
     exact = "Exact loss" if any("loss_se" not in curves.values for curves in panels) else ""
     if not sampled:
@@ -571,23 +570,23 @@ def _loss(panels: Sequence[Curves]) -> str:
     return f"{'Exact loss, and loss' if exact else 'Loss'} on {' and '.join(counts)} samples"
 
 
-def _lines_drawn(panels: Sequence[Curves]) -> str:
+def _lines_drawn(panels: Sequence[Result]) -> str:
     """Which lines lead where; said once for all panels that say the same."""
     return "; and ".join(dict.fromkeys(_course(list(group)) for group in _same_kind(panels)))
 
 
-def _same_kind(panels: Sequence[Curves]) -> list[list[Curves]]:
+def _same_kind(panels: Sequence[Result]) -> list[list[Result]]:
     """Panels whose lines are of one kind, together."""
-    kinds: dict[str, list[Curves]] = {}
+    kinds: dict[str, list[Result]] = {}
     keys = ("via", "curve", "only", "hold", "normalise")
     for curves in panels:
-        kinds.setdefault(str([curves.attributes.get(key) for key in keys]), []).append(curves)
+        kinds.setdefault(str([curves.about.get(key) for key in keys]), []).append(curves)
     return list(kinds.values())
 
 
-def _course(panels: Sequence[Curves]) -> str:
+def _course(panels: Sequence[Result]) -> str:
     """Where the lines of panels of one kind lead."""
-    told = panels[0].attributes
+    told = panels[0].about
     starts = " and ".join(dict.fromkeys(_start(curves) for curves in panels))
     star = " (star)" if all(len(set(_starts(curves))) == 1 for curves in panels) else ""
     ends = " and ".join(dict.fromkeys(_end(curves) for curves in panels))

@@ -1,23 +1,78 @@
 """Places to walk from and to, or to analyse: landmarks by name, and checkpoints that fit a problem."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.files import differences
 from landscape.core.provenance import Source
 from landscape.engine.stack import Stack, fingerprint
 from landscape.problems.base import Problem, create, require_verified, verify
-from landscape.store.checkpoints import Checkpoint, fitted, load
+from landscape.store.checkpoints import Checkpoint, Run, fitted, load
 from landscape.store.formats import ENDINGS
 
-__all__ = ["fitting", "is_landmark", "landmark", "place_of", "problem_of", "run_members", "short", "verified_landmark"]
+__all__ = [
+    "Place",
+    "checkpoint_at",
+    "device_of",
+    "fitting",
+    "is_landmark",
+    "label_of",
+    "landmark",
+    "place_of",
+    "problem_of",
+    "run_members",
+    "short",
+    "verified_landmark",
+]
 
 
-def is_landmark(place: str) -> bool:
+#: A network, its state dict, what `store.load` reads or the name of a landmark, a run (its last step), a checkpoint.
+Place = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str] | Run | Checkpoint
+
+
+def checkpoint_at(place: Place) -> Checkpoint | None:
+    """The members at a place; None for what is named as a landmark."""
+    if isinstance(place, Checkpoint):
+        return place
+    if isinstance(place, Run):
+        return place.checkpoint()
+    if isinstance(place, str | os.PathLike):
+        return None if is_landmark(place) else load(os.fspath(place))
+    state = place.state_dict() if isinstance(place, nn.Module) else place
+    tensors = {name: tensor.detach() for name, tensor in state.items()}
+    source = Source("memory", None, None, fingerprint(tensors), label_of(place))
+    return Checkpoint(Stack({name: tensor[None] for name, tensor in tensors.items()}), (source,), None)
+
+
+def label_of(place: Place) -> str:
+    """A place in words: what was written, the path of a run or checkpoint, or the class of a network in memory."""
+    if isinstance(place, str | os.PathLike):
+        return os.fspath(place)
+    if isinstance(place, Run):
+        return str(place.path)
+    if isinstance(place, Checkpoint):
+        return place.sources[0].label if len(place.sources) == 1 else place.sources[0].path
+    return type(place).__name__ if isinstance(place, nn.Module) else "state dict"
+
+
+def device_of(place: Place) -> torch.device:
+    """Where a network in memory is; the CPU for all else."""
+    if isinstance(place, nn.Module):
+        return next((tensor.device for tensor in place.parameters()), torch.device("cpu"))
+    return torch.device("cpu")
+
+
+def is_landmark(place: Place) -> bool:
     """Whether a place is named as a landmark: no path that exists, and nothing that looks like one."""
+    if not isinstance(place, str):
+        return False
     return not Path(place).exists() and not any(sign in place for sign in "/#") and not place.endswith(ENDINGS)
 
 

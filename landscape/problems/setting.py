@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,7 +13,10 @@ from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
 
-__all__ = ["Setting"]
+__all__ = ["Engine", "Setting"]
+
+#: How a network is computed: all at once, layer by layer; by torch.vmap; one by one; or what is fastest of these.
+Engine = Literal["auto", "stacked", "vmap", "loop"]
 
 _log = logging.getLogger("landscape")
 

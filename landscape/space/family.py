@@ -1,361 +1,506 @@
-"""Paths through parameter space: from coordinates to stacks."""
+"""Families of points of parameter space: weighted sums of a few networks, from coordinates to stacks.
+
+A kind of path, or plane, is a function of a few lines that returns a `Family`: it says how much of each network a point
+has. All of them share one formula, `sum of weight_k vertex_k` from left to right, which rounds once an operation.
+"""
 
 import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from landscape.core.errors import LandscapeError, Mismatch
-from landscape.engine.stack import Stack, concatenate, lerp, lerp_rows, require_same_shapes
+from landscape.engine.stack import Stack, concatenate, require_same_shapes
+from landscape.store.results import Kind
 
-__all__ = ["Bezier", "Hold", "Line", "PartialLine", "Paths", "Polyline", "Ray", "grid"]
+__all__ = [
+    "Family",
+    "Hold",
+    "Known",
+    "Marked",
+    "Points",
+    "Weights",
+    "bezier",
+    "grid",
+    "line",
+    "partial",
+    "plane",
+    "polyline",
+    "ray",
+]
 
 #: Chords that measure the length of a curve: two thousandths of a percent too short for a parabola as wide as high.
 _CHORDS = 100
+
+#: Bytes of a vertex up to which its tensors lie side by side, so that small networks are mixed in one operation; and of
+#: the points of which lengths are measured at once.
+_FLAT_BYTES, _LENGTH_BYTES = 2**26, 2**28
 
 #: The end at which the tensors that do not move are held.
 Hold = Literal["start", "end"]
 
 
-@runtime_checkable
-class Paths(Protocol):
-    """Paths of one kind through parameter space, each from alpha 0 to alpha 1."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+    """How much of which networks some points have.
 
-    @property
-    def stacks(self) -> tuple[Stack, ...]:
-        """What the paths are made of, such as their ends."""
+    Args:
+        share: The weight of each of the k vertices of a point, in the order in which they are summed.
+        line: The line that each point is on: which member of a vertex it has.
+        vertex: The k vertices, alike for all points, or of each.
+        group: Of lines on which only some tensors move: which set of names moves.
+    """
 
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def at(self, lines: Int[Tensor, " point"], alphas: Float[Tensor, " point"]) -> Stack:
-        """The point at each alpha of each line; alpha 0 and 1 are the ends bit for bit."""
-
-    def ends(self, line: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """State dicts of both ends of a line, not computed but read off `stacks`."""
-
-    def lengths(self) -> tuple[Float[Tensor, " line"], Float[Tensor, " line"]]:
-        """L1 and L2 length of each line from alpha 0 to 1, in float64."""
-
-    def to(self, *args: Any) -> "Paths":
-        """The same paths on another device or of another element type."""
+    share: Float[Tensor, "point k"]
+    line: Int[Tensor, " point"]
+    vertex: tuple[int, ...] | Int[Tensor, "point k"]
+    group: Int[Tensor, " point"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Line:
-    """Straight lines, one from each member of `start` to the same member of `end`.
+class Marked:
+    """Networks with their coordinates on a plane and, for those beside it, their L2 distances from it.
+
+    `explained`, where the plane was fitted to them, are the shares of squared distances from its origin along x and y.
+    """
+
+    stack: Stack
+    x: Float[Tensor, " mark"]
+    y: Float[Tensor, " mark"]
+    off_plane: Float[Tensor, " mark"]
+    explained: tuple[float, float] | None = None
+
+    def __len__(self) -> int:
+        return len(self.stack)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Known:
+    """A network at known coordinates, as a state dict that no weighing made: what values there are compared with.
+
+    `number` is that of its line, or of its mark on a plane.
+    """
+
+    number: int
+    coordinates: tuple[float, float]
+    network: dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Family:
+    """Points that are weighted sums of a few networks, on many lines at once or on a plane.
+
+    Args:
+        kind: What the points lie on.
+        vertices: The few networks, of each a stack of members. Directions may stand among them.
+        weigh: From an element type and coordinates (a line's number and alpha, or y and x) to weights.
+        rows: Of each vertex the member that each line has; lines may share members.
+        knots: The alphas of lines at which the network is known, with its vertex (None: the sum of all).
+        chords: Straight pieces between two knots, which measure the length.
+        affine: Whether weights sum to 1; else vertices after the first are directions.
+        moving: Sets of names of tensors that move, the rest being held at vertex `held`; empty: all move.
+        marked: Networks on a plane; where they lie on it, the points there are they, bit for bit.
+
+    A point all of whose weight is on one vertex is that vertex bit for bit, and what all its vertices share it shares
+    bit for bit. Buffers go the same way; of whole numbers those of the heaviest vertex are taken.
+    """
+
+    kind: Kind
+    vertices: tuple[Stack, ...]
+    weigh: Callable[[torch.dtype, Tensor, Tensor], Weights]
+    rows: Int[Tensor, "vertex line"]
+    knots: tuple[tuple[float, int | None], ...] = ((0.0, 0), (1.0, 1))
+    chords: int = 1
+    affine: bool = True
+    moving: Sequence[frozenset[str]] = ()
+    held: int = 0
+    marked: Marked | None = None
+
+    def __len__(self) -> int:
+        return self.rows.shape[1] * max(1, len(self.moving))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Element type of the points."""
+        return self.vertices[0].dtype
+
+    def stack(self, vertex: int) -> Stack:
+        """A vertex of all lines, a member a line."""
+        return self.vertices[vertex].select(self.rows[vertex])
+
+    def at(self, first: Tensor, second: Tensor) -> Stack:
+        """The points at pairs of coordinates: a line's number and alpha, or y and x of a plane."""
+        weights = self.weigh(self.dtype, first, second)
+        share = weights.share
+        picks = [self._picks(weights, k) for k in range(share.shape[1])]
+        # Where all weight is on one vertex.
+        alone = (share == 1) & ((share != 0).sum(1, keepdim=True) == 1)
+        exact = [each.nonzero()[:, 0] for each in alone.T] if alone.any() else []
+        pinned, marks = self._on_marks(first, second)
+        mixed = {}
+        for name in self._sheets[0]:
+            columns = [self._column(name, pick, len(share)) for pick in picks]
+            mixed[name] = _mix(columns, share, exact, affine=self.affine)
+            if weights.group is not None:
+                moves = torch.tensor([name in names for names in self.moving], device=share.device)[weights.group]
+                still = columns[self.held]
+                assert still is not None
+                mixed[name] = torch.where(_column_of(moves, still), mixed[name], still)
+            if len(pinned) and self.marked is not None:
+                mixed[name][pinned] = self._sheet(self.marked.stack)[name][marks]
+        buffers = {name: mixed.pop(name) for name in self.vertices[0].buffers}
+        found = self.vertices[0].unflatten(mixed[""]) if "" in mixed else Stack(mixed)
+        return dataclasses.replace(found, buffers=buffers)
+
+    def points(self, first: Tensor, second: Tensor) -> "Points":
+        """The same points, made when they are needed."""
+        return Points(self, first, second)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "Family":
+        """The family on another device, its points in another element type; the directions of a plane stay float64."""
+        vertices = tuple(
+            stack.to(device, torch.float64 if k and self.kind == "plane" else dtype)
+            for k, stack in enumerate(self.vertices)
+        )
+        marked = self.marked
+        if marked is not None:
+            places = {name: getattr(marked, name).to(device) for name in ("x", "y", "off_plane")}
+            marked = dataclasses.replace(marked, stack=marked.stack.to(device, dtype), **places)
+        return dataclasses.replace(self, vertices=vertices, rows=self.rows.to(device), marked=marked)
+
+    def lengths(self) -> tuple[Float[Tensor, " line"], Float[Tensor, " line"]]:
+        """L1 and L2 length of each line from alpha 0 to 1, in float64, along chords between its points."""
+        precise = dataclasses.replace(self, vertices=tuple(stack.to(torch.float64) for stack in self.vertices))
+        each = self.chords
+        alphas = [
+            a + (b - a) * step / each for (a, _), (b, _) in itertools.pairwise(self.knots) for step in range(each)
+        ]
+        size = max(1, _LENGTH_BYTES // (8 * self.vertices[0].parameters))
+        found = []
+        for lines in torch.split(torch.arange(len(self), device=self.rows.device), size):
+            points = (precise.at(lines, torch.full_like(lines, a, dtype=torch.float64)) for a in [*alphas, 1.0])
+            pieces = [torch.stack(end.subtract(start).norms()) for start, end in itertools.pairwise(points)]
+            found.append(torch.stack(pieces).sum(0))
+        l1, l2 = torch.cat(found, 1)
+        return l1, l2
+
+    def shares(self, alphas: Float[Tensor, " point"]) -> Float[Tensor, "point vertex"]:
+        """How much each vertex adds to the points at these alphas, in float64."""
+        weights = self.weigh(torch.float64, torch.zeros_like(alphas, dtype=torch.int64), alphas)
+        vertex = torch.as_tensor(weights.vertex, device=alphas.device).expand(weights.share.shape)
+        whole = weights.share.new_zeros(len(alphas), len(self.vertices))
+        return whole.scatter_add(1, vertex, weights.share)
+
+    def known(self, most: int) -> list[Known]:
+        """Networks at known coordinates: those at the knots of up to `most` lines, or as many marks on a plane, evenly
+        spaced.
+        """
+        if self.marked is not None:
+            marked = self.marked
+            return [
+                Known(k, (float(marked.y[k]), float(marked.x[k])), marked.stack.state_dict(k))
+                for k in _evenly(len(marked), most)
+                if marked.off_plane[k] == 0
+            ]
+        return [
+            Known(number, (number, alpha), self._network(number, vertex))
+            for number in _evenly(len(self), most)
+            for alpha, vertex in self.knots
+        ]
+
+    def _network(self, number: int, vertex: int | None) -> dict[str, Tensor]:
+        """State dict of a line at one of its vertices, or where all are added up."""
+        group, number = divmod(number, self.rows.shape[1])
+        rows = self.rows[:, number].tolist()
+        states = [stack.state_dict(row) for stack, row in zip(self.vertices, rows, strict=True)]
+        if vertex is None:
+            return {name: sum((s[name] for s in states[1:] if name in s), there) for name, there in states[0].items()}
+        if not self.moving:
+            return states[vertex]
+        return {name: states[vertex if name in self.moving[group] else self.held][name] for name in states[vertex]}
+
+    @functools.cached_property
+    def _sheets(self) -> tuple[dict[str, Tensor], ...]:
+        """Tensors and buffers of each vertex by name, a row a member."""
+        return tuple(map(self._sheet, self.vertices))
+
+    def _sheet(self, stack: Stack) -> dict[str, Tensor]:
+        """A stack's tensors and buffers; parameters of small networks lie side by side, as one tensor of no name."""
+        tensors = {name: stack[name] for name in self.vertices[0].tensors}
+        small = all(len(each) * each.parameters * each.dtype.itemsize <= _FLAT_BYTES for each in self.vertices)
+        return ({"": Stack(tensors).flatten()} if small and not self.moving else tensors) | dict(stack.buffers)
+
+    def _picks(self, weights: Weights, k: int) -> list[tuple[int, Tensor | slice, Tensor | slice]]:
+        """Of vertex k of each point: which it is, its rows, and the points that have it; one row if all share it."""
+        if isinstance(weights.vertex, tuple):
+            which, used = None, [weights.vertex[k]]
+        else:
+            which = weights.vertex[:, k]
+            used = torch.unique(which).tolist()
+        found: list[tuple[int, Tensor | slice, Tensor | slice]] = []
+        for vertex in used:
+            points = slice(None) if which is None or len(used) == 1 else (which == vertex).nonzero()[:, 0]
+            rows = self.rows[vertex][weights.line[points]]
+            single = len(used) == 1 and len(rows) and bool((rows == rows[0]).all())
+            # A view: it need not be copied for each point.
+            found.append((vertex, slice(int(rows[0]), int(rows[0]) + 1) if single else rows, points))
+        return found
+
+    def _column(
+        self, name: str, picks: Sequence[tuple[int, Tensor | slice, Tensor | slice]], points: int
+    ) -> Tensor | None:
+        """One tensor of what was picked, a row a point or one for all; None where a direction does not have it."""
+        vertex, rows, _ = picks[0]
+        if name not in self._sheets[vertex]:
+            return None
+        if len(picks) == 1:
+            return self._sheets[vertex][name][rows]
+        tensor = self._sheets[vertex][name]
+        column = tensor.new_empty(points, *tensor.shape[1:])
+        for vertex, rows, places in picks:
+            column[places] = self._sheets[vertex][name][rows]
+        return column
+
+    def _on_marks(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Points that are marked networks on the plane, and which."""
+        if self.marked is None:
+            return y[:0], y[:0]
+        here = (x[:, None] == self.marked.x) & (y[:, None] == self.marked.y) & (self.marked.off_plane == 0)
+        points = here.any(1).nonzero()[:, 0]
+        return points, here[points].int().argmax(1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Points:
+    """Points of a family at pairs of coordinates, made a chunk at a time: never all are in memory."""
+
+    family: Family
+    first: Tensor
+    second: Tensor
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def chunks(self, size: int) -> Iterator[Stack]:
+        """Stacks of exactly `size` points; the last is filled up with its own last point."""
+        for start in range(0, len(self), size):
+            index = torch.arange(start, start + size, device=self.first.device).clamp_(max=len(self) - 1)
+            yield self.family.at(self.first[index], self.second[index])
+
+    @functools.cached_property
+    def ends(self) -> Stack | None:
+        """The members that make these points, of small families; None where points are no plain sums of them."""
+        family = self.family
+        alike = len({(stack.dtype, tuple(stack.buffers)) for stack in family.vertices}) == 1
+        if family.moving or not alike:
+            return None
+        vertex, row = self._used[0]
+        parts = [stack.select(row[vertex == number]) for number, stack in enumerate(family.vertices)]
+        size = sum(len(stack) * stack.parameters * stack.dtype.itemsize for stack in parts)
+        return concatenate([stack for stack in parts if len(stack)]) if size <= _FLAT_BYTES else None
+
+    def between(self, values: Float[Tensor, "end *shape"], index: Int[Tensor, " point"]) -> Tensor:
+        """At some points what is linear in the parameters, from its values at `ends`."""
+        share, rows = self._weights.share[index].to(values.dtype), self._used[1][index]
+        rows = rows[:1] if bool((rows == rows[:1]).all()) else rows
+        total = _column_of(share[:, 0], values) * values[rows[:, 0]]
+        for k in range(1, share.shape[1]):
+            total.addcmul_(_column_of(share[:, k], values), values[rows[:, k]])
+        return total
+
+    @functools.cached_property
+    def _weights(self) -> Weights:
+        return self.family.weigh(self.family.dtype, self.first, self.second)
+
+    @functools.cached_property
+    def _used(self) -> tuple[Int[Tensor, "2 end"], Int[Tensor, "point k"]]:
+        """Vertex and row of each member that makes the points, vertex by vertex, and those of each point among them."""
+        weights, rows = self._weights, self.family.rows
+        vertex = torch.as_tensor(weights.vertex, device=rows.device).expand(weights.share.shape)
+        most = int(rows.max()) + 1
+        codes = vertex * most + rows[vertex, weights.line[:, None]]
+        used, inverse = torch.unique(codes, return_inverse=True)
+        return torch.stack([used // most, used % most]), inverse
+
+
+def _mix(
+    columns: Sequence[Tensor | None], share: Float[Tensor, "point k"], exact: Sequence[Tensor], *, affine: bool
+) -> Tensor:
+    """The weighted sum of one tensor of several vertices, each of one row or of one a point: in the widest of their
+    types, rounded to the first's. `exact` are the points that each vertex is alone.
+    """
+    there = [(column, share[:, k]) for k, column in enumerate(columns) if column is not None]
+    (first, heaviest), *others = there
+    shape = (len(share), *first.shape[1:])
+    if not first.is_floating_point():
+        chosen = first.expand(shape).clone()
+        for column, weight in others:
+            chosen = torch.where(_column_of(weight >= heaviest, column), column, chosen)
+            heaviest = torch.maximum(heaviest, weight)
+        return chosen
+    if not others:
+        return first.expand(shape).clone()
+    widest = functools.reduce(torch.promote_types, [column.dtype for column, _ in there])
+    total = _column_of(heaviest.to(widest), first) * first
+    for column, weight in others:
+        total.add_(_column_of(weight.to(widest), column) * column)
+    same = functools.reduce(torch.logical_and, (column == (first if affine else 0) for column, _ in others))
+    # Where all vertices agree, or no direction moves anything, so do the points: the product would round.
+    if same.any():
+        total = torch.where(same, first.to(widest), total)
+    total = total.to(first.dtype)
+    for places, vertex in zip(exact, columns, strict=False):
+        if vertex is not None and len(places):
+            total[places] = vertex.expand(shape)[places].to(first.dtype)
+    return total
+
+
+def _column_of(each: Shaped[Tensor, " point"], like: Tensor) -> Tensor:
+    """One number a point beside tensors of `like`'s shape."""
+    return each.view(-1, *[1] * (like.ndim - 1))
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """Up to `most` of so many numbers, evenly spaced."""
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).astype(int).tolist()))
+
+
+# Kinds of families ----------------------------------------------------------------------------------------------------
+
+
+def line(start: Stack, end: Stack, rows: Int[Tensor, "vertex line"] | None = None) -> Family:
+    """Straight lines, one from each member of `start` to the same member of `end`, or between the members in `rows`.
 
     I. Goodfellow, O. Vinyals, A. Saxe, *Qualitatively characterizing neural network optimization problems*, ICLR 2015.
     """
 
-    start: Stack
-    end: Stack
+    def weigh(dtype: torch.dtype, lines: Tensor, alphas: Tensor) -> Weights:
+        t = alphas.to(dtype)
+        return Weights(torch.stack([1 - t, t], 1), lines, (0, 1))
 
-    def __post_init__(self) -> None:
-        require_same_shapes(self.start, self.end, names=("the start", "the end"))
-        if len(self.start) != len(self.end):
-            raise Mismatch(f"{len(self.start)} starts and {len(self.end)} ends make no lines")
-
-    @property
-    def stacks(self) -> tuple[Stack, ...]:
-        """Start and end."""
-        return self.start, self.end
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def at(self, lines: Int[Tensor, " point"], alphas: Float[Tensor, " point"]) -> Stack:
-        """The point at each alpha of each line; alpha 0 and 1 are start and end bit for bit."""
-        if len(lines) and bool((lines == lines[0]).all()):  # its ends need not be copied for each point
-            lines = lines[:1]
-        start, end = (rows[lines] for rows in self._rows)
-        buffers = {
-            name: lerp_rows(buffer[lines], self.end.buffers[name][lines], alphas)
-            for name, buffer in self.start.buffers.items()
-        }
-        return dataclasses.replace(self.start.unflatten(lerp_rows(start, end, alphas)), buffers=buffers)
-
-    @functools.cached_property
-    def _rows(self) -> tuple[Tensor, Tensor]:
-        """Parameters of starts and of ends, a row a line."""
-        end = Stack({name: self.end[name] for name in self.start.tensors})
-        return self.start.flatten(), end.flatten()
-
-    def ends(self, line: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """State dicts of start and end."""
-        return self.start.state_dict(line), self.end.state_dict(line)
-
-    def lengths(self) -> tuple[Float[Tensor, " line"], Float[Tensor, " line"]]:
-        """L1 and L2 distance from start to end."""
-        return self.end.subtract(self.start).norms()
-
-    def to(self, *args: Any) -> "Line":
-        """The same lines on another device or of another element type."""
-        return Line(self.start.to(*args), self.end.to(*args))
+    return Family("line", (start, end), weigh, _rows((start, end), rows))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class PartialLine:
-    """Straight lines on which only some tensors move from start to end, and the rest is held at one of the ends.
-
-    For each set of names in `moving`, of parameters and buffers, there are the lines of `line`, one after another: the
-    sets follow each other. L. Adilova, M. Andriushchenko, M. Kamp, A. Fischer, M. Jaggi, *Layer-wise linear mode
-    connectivity*, ICLR 2024. Raises `LandscapeError` without a set.
-    """
-
-    line: Line
-    moving: Sequence[frozenset[str]]
-    hold: Hold = "start"
-
-    def __post_init__(self) -> None:
-        if not self.moving:
-            raise LandscapeError("lines on which nothing moves are none: name the tensors that move")
-
-    @property
-    def stacks(self) -> tuple[Stack, ...]:
-        """Start and end of the full lines."""
-        return self.line.stacks
-
-    def __len__(self) -> int:
-        return len(self.line) * len(self.moving)
-
-    def at(self, lines: Int[Tensor, " point"], alphas: Float[Tensor, " point"]) -> Stack:
-        """The point at each alpha of each line; what does not move is that of the end where it is held, bit for bit."""
-        pair, group = lines % len(self.line), lines // len(self.line)
-        start, end = self.line.start.select(pair), self.line.end.select(pair)
-        moved, still = lerp(start, end, alphas), start if self.hold == "start" else end
-
-        def chosen(name: str, moved: Tensor, still: Tensor) -> Tensor:
-            moves = torch.tensor([name in names for names in self.moving], device=moved.device)[group]
-            return torch.where(moves.view(-1, *[1] * (moved.ndim - 1)), moved, still)
-
-        return Stack(
-            {name: chosen(name, tensor, still[name]) for name, tensor in moved.tensors.items()},
-            {name: chosen(name, tensor, still.buffers[name]) for name, tensor in moved.buffers.items()},
-        )
-
-    def ends(self, line: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """State dicts of both ends, one of them a whole member and the other a mixture."""
-        names = self.moving[line // len(self.line)]
-        start, end = self.line.ends(line % len(self.line))
-        if self.hold == "start":
-            return start, {name: end[name] if name in names else start[name] for name in start}
-        return {name: start[name] if name in names else end[name] for name in start}, end
-
-    def lengths(self) -> tuple[Float[Tensor, " line"], Float[Tensor, " line"]]:
-        """L1 and L2 distance from start to end."""
-        difference = self.line.end.subtract(self.line.start)
-        none = Stack({"": torch.zeros(len(self.line), 0, dtype=torch.float64, device=difference.device)})
-        parts = [{n: tensor for n, tensor in difference.tensors.items() if n in names} for names in self.moving]
-        l1, l2 = zip(*((Stack(part) if part else none).norms() for part in parts), strict=True)
-        return torch.cat(l1), torch.cat(l2)
-
-    def to(self, *args: Any) -> "PartialLine":
-        """The same lines on another device or of another element type."""
-        return dataclasses.replace(self, line=self.line.to(*args))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Polyline:
+def polyline(vertices: Sequence[Stack], rows: Int[Tensor, "vertex line"] | None = None) -> Family:
     """Straight segments from each member of the first of `vertices` through the same member of the next to the last.
 
-    Vertex i of k segments is at alpha i / k; beyond 0 and 1 the outer segments go on. Raises `Mismatch` for vertices
-    that differ in architecture or number of members, or are fewer than two.
+    Vertex i of k segments is at alpha i / k; beyond 0 and 1 the outer segments go on.
     """
+    segments = len(vertices) - 1
 
-    vertices: tuple[Stack, ...]
+    def weigh(dtype: torch.dtype, lines: Tensor, alphas: Tensor) -> Weights:
+        place = alphas * segments
+        place = torch.where(alphas == place.round() / segments, place.round(), place)  # i / k * k can miss i
+        segment = place.floor().clamp(0, segments - 1)
+        t, vertex = (place - segment).to(dtype), segment.long()
+        return Weights(torch.stack([1 - t, t], 1), lines, torch.stack([vertex, vertex + 1], 1))
 
-    def __post_init__(self) -> None:
-        _require_alike(self.vertices)
-
-    @property
-    def stacks(self) -> tuple[Stack, ...]:
-        """The vertices."""
-        return self.vertices
-
-    @property
-    def segments(self) -> int:
-        """Number of segments of a line."""
-        return len(self.vertices) - 1
-
-    def __len__(self) -> int:
-        return len(self.vertices[0])
-
-    def at(self, lines: Int[Tensor, " point"], alphas: Float[Tensor, " point"]) -> Stack:
-        """The point at each alpha of each line; at the float64 nearest to i / k vertex i, bit for bit."""
-        place = alphas * self.segments
-        # i / k * k can miss i.
-        place = torch.where(alphas == place.round() / self.segments, place.round(), place)
-        segment = place.floor().clamp(0, self.segments - 1)
-        row = segment.long() * len(self) + lines
-        return lerp(self._rows.select(row), self._rows.select(row + len(self)), place - segment)
-
-    def weights(self, alphas: Float[Tensor, " point"]) -> Float[Tensor, "point vertex"]:
-        """How much each vertex adds to the points at these alphas, from 0 to 1."""
-        vertices = torch.arange(self.segments + 1, device=alphas.device)
-        return (1 - (alphas[:, None] * self.segments - vertices).abs()).clamp(min=0)
-
-    def ends(self, line: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """State dicts of the first and the last vertex."""
-        return self.vertices[0].state_dict(line), self.vertices[-1].state_dict(line)
-
-    def lengths(self) -> tuple[Float[Tensor, " line"], Float[Tensor, " line"]]:
-        """L1 and L2 length, summed over segments."""
-        l1, l2 = zip(*(b.subtract(a).norms() for a, b in itertools.pairwise(self.vertices)), strict=True)
-        return torch.stack(l1).sum(0), torch.stack(l2).sum(0)
-
-    def to(self, *args: Any) -> "Polyline":
-        """The same lines on another device or of another element type."""
-        return Polyline(tuple(vertex.to(*args) for vertex in self.vertices))
-
-    @functools.cached_property
-    def _rows(self) -> Stack:
-        """The members of all vertices, vertex by vertex."""
-        return concatenate(self.vertices)
+    knots = tuple((i / segments, i) for i in range(segments + 1)) if segments else ()
+    return Family("polyline", tuple(vertices), weigh, _rows(vertices, rows), knots)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Bezier:
+def bezier(controls: Sequence[Stack], rows: Int[Tensor, "vertex line"] | None = None) -> Family:
     """Bézier curves with the same member of each of `controls` as control points: the first and the last are the ends.
 
     T. Garipov, P. Izmailov, D. Podoprikhin, D. Vetrov, A. G. Wilson, *Loss surfaces, mode connectivity, and fast
-    ensembling of DNNs*, NeurIPS 2018. Raises `Mismatch` for control points that differ in architecture or number of
-    members, or are fewer than two.
+    ensembling of DNNs*, NeurIPS 2018. Weights are Bernstein's polynomials.
     """
+    degree = len(controls) - 1
 
-    controls: tuple[Stack, ...]
+    def weigh(dtype: torch.dtype, lines: Tensor, alphas: Tensor) -> Weights:
+        t = alphas.double()
+        each = [math.comb(degree, k) * t**k * (1 - t) ** (degree - k) for k in range(degree + 1)]
+        return Weights(torch.stack(each, 1).to(dtype), lines, tuple(range(degree + 1)))
 
-    def __post_init__(self) -> None:
-        _require_alike(self.controls)
-
-    @property
-    def stacks(self) -> tuple[Stack, ...]:
-        """The control points."""
-        return self.controls
-
-    def __len__(self) -> int:
-        return len(self.controls[0])
-
-    def at(self, lines: Int[Tensor, " point"], alphas: Float[Tensor, " point"]) -> Stack:
-        """The point at each alpha of each curve; buffers go the same way, of whole numbers those of the nearer end."""
-        controls = [stack.select(lines) for stack in self.controls]
-        first = controls[0]
-        weights = self.weights(alphas.double())
-
-        def mixed(*parts: Tensor) -> Tensor:
-            column = (-1, *[1] * (parts[0].ndim - 1))
-            if not parts[0].is_floating_point():
-                return torch.where(alphas.view(column) < 0.5, parts[0], parts[-1])
-            inside = torch.zeros_like(parts[0])
-            for weight, part in zip(weights.to(inside.dtype).T, parts, strict=True):
-                inside = inside + weight.view(column) * part
-            end = torch.where(alphas.view(column) == 1, parts[-1], inside)
-            return torch.where(alphas.view(column) == 0, parts[0], end)
-
-        flat = mixed(*(stack.flatten() for stack in controls))
-        buffers = {name: mixed(*(stack.buffers[name] for stack in controls)) for name in first.buffers}
-        return dataclasses.replace(first.unflatten(flat), buffers=buffers)
-
-    def weights(self, alphas: Float[Tensor, " point"]) -> Float[Tensor, "point control"]:
-        """How much each control point adds to the points at these alphas: Bernstein's polynomials."""
-        degree = len(self.controls) - 1
-        each = [math.comb(degree, k) * alphas**k * (1 - alphas) ** (degree - k) for k in range(degree + 1)]
-        return torch.stack(each, dim=1)
-
-    def ends(self, line: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """State dicts of the first and the last control point."""
-        return self.controls[0].state_dict(line), self.controls[-1].state_dict(line)
-
-    def lengths(self) -> tuple[Float[Tensor, " line"], Float[Tensor, " line"]]:
-        """L1 and L2 length, measured along 100 chords."""
-        curve = self.to(torch.float64)
-        lines = torch.arange(len(self), device=self.controls[0].device)
-        alphas = torch.linspace(0, 1, _CHORDS + 1, dtype=torch.float64, device=lines.device)
-        points = (curve.at(lines, alpha.expand(len(self))) for alpha in alphas)
-        l1, l2 = zip(*(b.subtract(a).norms() for a, b in itertools.pairwise(points)), strict=True)
-        return torch.stack(l1).sum(0), torch.stack(l2).sum(0)
-
-    def to(self, *args: Any) -> "Bezier":
-        """The same curves on another device or of another element type."""
-        return Bezier(tuple(stack.to(*args) for stack in self.controls))
+    knots = ((0.0, 0), (1.0, degree))
+    return Family("curve", tuple(controls), weigh, _rows(controls, rows), knots, chords=_CHORDS)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ray:
-    """Straight lines from each member of `origin` along the same member of `direction`: origin + alpha direction.
+def ray(origin: Stack, direction: Stack, rows: Int[Tensor, "vertex line"] | None = None) -> Family:
+    """Straight lines from each member of `origin` along the same member of `direction`: origin + alpha direction."""
 
-    Buffers are those of the origin. Raises `Mismatch` unless there are as many directions of the same architecture.
+    def weigh(dtype: torch.dtype, lines: Tensor, alphas: Tensor) -> Weights:
+        t = alphas.to(dtype)
+        return Weights(torch.stack([torch.ones_like(t), t], 1), lines, (0, 1))
+
+    rows = _rows((origin, direction), rows, names=("the origin", "the direction"))
+    return Family("ray", (origin, direction), weigh, rows, ((0.0, 0), (1.0, None)), affine=False)
+
+
+def plane(origin: Stack, x_direction: Stack, y_direction: Stack, marked: Marked) -> Family:
+    """The points `origin + x x_direction + y y_direction`, each of the three a stack of one member; in float64, rounded
+    once to the origin's element type. Buffers for which a direction says nothing are the origin's.
     """
+    vertices = (origin, x_direction.to(torch.float64), y_direction.to(torch.float64))
 
-    origin: Stack
-    direction: Stack
+    def weigh(dtype: torch.dtype, y: Tensor, x: Tensor) -> Weights:
+        share = torch.stack([torch.ones_like(x, dtype=torch.float64), x.double(), y.double()], 1)
+        return Weights(share, torch.zeros_like(x, dtype=torch.int64), (0, 1, 2))
 
-    def __post_init__(self) -> None:
-        require_same_shapes(self.origin, self.direction, names=("the origin", "the direction"))
-        if len(self.origin) != len(self.direction):
-            raise Mismatch(f"{len(self.origin)} origins and {len(self.direction)} directions make no rays")
-
-    @property
-    def stacks(self) -> tuple[Stack, ...]:
-        """Origin and direction."""
-        return self.origin, self.direction
-
-    def __len__(self) -> int:
-        return len(self.origin)
-
-    def at(self, lines: Int[Tensor, " point"], alphas: Float[Tensor, " point"]) -> Stack:
-        """The point at each alpha of each line; alpha 0 is the origin bit for bit."""
-        origin = self.origin.select(lines)
-        start, direction = origin.flatten(), self.direction.select(lines).flatten()
-        t = alphas.to(start.dtype)[:, None]
-        # Adding zero would turn -0 to 0, and infinity times zero is none.
-        flat = torch.where((t == 0) | (direction == 0), start, start + t * direction)
-        return dataclasses.replace(origin.unflatten(flat), buffers=origin.buffers)
-
-    def ends(self, line: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """State dicts of the origin and of origin plus direction."""
-        origin, direction = self.origin.state_dict(line), self.direction.state_dict(line)
-        return origin, {name: there + direction.get(name, 0) for name, there in origin.items()}
-
-    def lengths(self) -> tuple[Float[Tensor, " line"], Float[Tensor, " line"]]:
-        """L1 and L2 norm of each direction."""
-        return self.direction.norms()
-
-    def to(self, *args: Any) -> "Ray":
-        """The same rays on another device or of another element type."""
-        return Ray(self.origin.to(*args), self.direction.to(*args))
+    names = ("the origin", "the direction of x", "the direction of y")
+    return Family("plane", vertices, weigh, _rows(vertices, None, names=names), (), affine=False, marked=marked)
 
 
-def _require_alike(stacks: Sequence[Stack]) -> None:
-    if len(stacks) < 2:
+def partial(lines: Family, moving: Sequence[frozenset[str]], hold: Hold = "start") -> Family:
+    """The lines of a family, for each set of names of parameters and buffers, with those alone moving: the sets follow
+    each other. The rest is held at one of the ends.
+
+    L. Adilova, M. Andriushchenko, M. Kamp, A. Fischer, M. Jaggi, *Layer-wise linear mode connectivity*, ICLR 2024.
+    """
+    if not moving:
+        raise LandscapeError("lines on which nothing moves are none: name the tensors that move")
+    count = len(lines)
+
+    def weigh(dtype: torch.dtype, numbers: Tensor, alphas: Tensor) -> Weights:
+        weights = lines.weigh(dtype, numbers % count, alphas)
+        return dataclasses.replace(weights, group=numbers // count)
+
+    held = 0 if hold == "start" else len(lines.vertices) - 1
+    return dataclasses.replace(lines, weigh=weigh, moving=tuple(moving), held=held)
+
+
+def _rows(
+    vertices: Sequence[Stack], rows: Int[Tensor, "vertex line"] | None, names: tuple[str, ...] = ()
+) -> Int[Tensor, "vertex line"]:
+    """Rows of the vertices, member by member unless they are given; raises `Mismatch` for vertices that do not fit."""
+    names = names or ("the start", *(f"point {number} of the path" for number in range(1, len(vertices))))
+    if len(vertices) < 2:
         raise Mismatch("a path needs at least two points: its start and its end")
-    for number, stack in enumerate(stacks[1:], start=1):
-        require_same_shapes(stacks[0], stack, names=("the start", f"point {number} of the path"))
-    if len({len(stack) for stack in stacks}) > 1:
-        raise Mismatch(f"{' and '.join(str(len(stack)) for stack in stacks)} points make no paths")
+    for name, stack in zip(names[1:], vertices[1:], strict=True):
+        require_same_shapes(vertices[0], stack, names=(names[0], name))
+    if rows is not None:
+        return rows
+    if len({len(stack) for stack in vertices}) > 1:
+        raise Mismatch(f"{' and '.join(str(len(stack)) for stack in vertices)} members make no paths: they must pair")
+    return torch.arange(len(vertices[0]), device=vertices[0].device).expand(len(vertices), -1)
 
 
-def grid(points: int, low: float = 0.0, high: float = 1.0, *, segments: int = 1) -> Float[np.ndarray, " point"]:
-    """`points` evenly spaced alphas from low to high; 0 and 1 are added where they are missing, and what lies between
-    the `segments` of a polyline.
+def grid(
+    points: int | Sequence[float], low: float = 0.0, high: float = 1.0, *, knots: Sequence[float] = (0.0, 1.0)
+) -> Float[np.ndarray, " point"]:
+    """`points` evenly spaced alphas from low to high, or the alphas that are given; 0, 1 and other `knots`, such as the
+    vertices of a polyline, are added where they are missing.
 
     >>> grid(4, -0.5, 1.5).round(3).tolist()
     [-0.5, 0.0, 0.167, 0.833, 1.0, 1.5]
     """
+    if not isinstance(points, int):
+        if not np.isfinite(given := np.asarray(points, dtype=np.float64)).all():
+            raise LandscapeError("alphas of `points` must be finite")
+        return np.union1d(given, knots)
     if points < 2:
         raise LandscapeError(f"a line needs at least 2 points, got {points}")
     if not (low <= 0 and high >= 1 and np.isfinite([low, high]).all()):
         raise LandscapeError(f"the range {low}:{high} must contain both ends of the line, 0 and 1")
     alphas = torch.linspace(low, high, points, dtype=torch.float64).numpy()
-    # An alpha that misses a vertex by rounding is that vertex.
-    vertices = np.arange(segments + 1) / segments
-    for vertex in vertices:
-        alphas[np.abs(alphas - vertex) < 1e-12 * (high - low)] = vertex
-    return np.union1d(alphas, vertices)
+    # An alpha that misses a knot by rounding is that knot.
+    for knot in knots:
+        alphas[np.abs(alphas - knot) < 1e-12 * (high - low)] = knot
+    return np.union1d(alphas, knots)

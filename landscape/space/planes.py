@@ -1,4 +1,4 @@
-"""Planes through parameter space: from two coordinates to stacks, and the networks marked on them."""
+"""Planes through parameter space: where their axes lie, and the networks marked on them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.errors import LandscapeError
 from landscape.engine.stack import Stack, concatenate, require_same_shapes
 from landscape.space.directions import Normalise, random_directions
+from landscape.space.family import Family, Marked, plane
 
-__all__ = ["Marked", "Plane", "grid", "random", "span", "spanned", "through", "trajectory"]
+__all__ = ["grid", "random", "span", "spanned", "through", "trajectory"]
 
 #: Three points are on one line if the third is less than this from it, relative to its distance from the first.
 _COLLINEAR = 1e-6
@@ -21,81 +22,13 @@ _COLLINEAR = 1e-6
 _MARGIN = 0.2
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Marked:
-    """Networks with their coordinates on a plane and, for those beside it, their L2 distances from it."""
-
-    stack: Stack
-    x: Float[Tensor, " mark"]
-    y: Float[Tensor, " mark"]
-    off_plane: Float[Tensor, " mark"]
-
-    def __len__(self) -> int:
-        return len(self.stack)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Plane:
-    """The points `origin + x x_direction + y y_direction`; each of the three is a stack of one member.
-
-    Buffers move as their direction says; those for which it says nothing are the origin's. `explained`, where the
-    plane was fitted, are the shares of the squared distances from the origin along x and y.
-    """
-
-    origin: Stack
-    x_direction: Stack
-    y_direction: Stack
-    marked: Marked
-    explained: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        for name, direction in (("x", self.x_direction), ("y", self.y_direction)):
-            require_same_shapes(self.origin, direction, names=("the origin", f"the direction of {name}"))
-        if {len(self.origin), len(self.x_direction), len(self.y_direction)} != {1}:
-            raise Mismatch("a plane has one origin and two single directions")
-
-    def at(self, xs: Float[Tensor, " point"], ys: Float[Tensor, " point"]) -> Stack:
-        """The point at each pair of coordinates, computed in float64 and rounded once to the origin's element type.
-
-        At the coordinates of a marked network that lies on the plane it is that network, bit for bit.
-        """
-        xs, ys = (each.to(self.origin.device, torch.float64) for each in (xs, ys))
-        exact = (xs[:, None] == self.marked.x) & (ys[:, None] == self.marked.y) & (self.marked.off_plane == 0)
-        points = exact.any(1).nonzero()[:, 0]
-        marks = exact[points].int().argmax(1)
-
-        def move(start: Tensor, along_x: Tensor | None, along_y: Tensor | None, marked: Tensor) -> Tensor:
-            columns = (-1, *[1] * (start.ndim - 1))
-            moved = start.expand(len(xs), *start.shape[1:]).clone()
-            if along_x is not None and along_y is not None:
-                moved = (start + xs.view(columns) * along_x + ys.view(columns) * along_y).to(start.dtype)
-            moved[points] = marked[marks].to(start.dtype)
-            return moved
-
-        origin, along, across, marked = self.origin, self.x_direction, self.y_direction, self.marked.stack
-        return Stack(
-            {name: move(start, along[name], across[name], marked[name]) for name, start in origin.tensors.items()},
-            {
-                name: move(start, along.buffers.get(name), across.buffers.get(name), marked.buffers[name])
-                for name, start in origin.buffers.items()
-            },
-        )
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Plane":
-        """The plane on another device, its points in another element type."""
-        x, y, off_plane = (each.to(device) for each in (self.marked.x, self.marked.y, self.marked.off_plane))
-        marked = Marked(self.marked.stack.to(device, dtype), x, y, off_plane)
-        along, across = self.x_direction.to(device), self.y_direction.to(device)
-        return Plane(self.origin.to(device, dtype), along, across, marked, self.explained)
-
-
-def spanned(origin: Stack, x_direction: Stack, y_direction: Stack) -> Plane:
+def spanned(origin: Stack, x_direction: Stack, y_direction: Stack) -> Family:
     """The plane of two directions at a network, which is marked at (0, 0)."""
     zero = torch.zeros(1, dtype=torch.float64, device=origin.device)
-    return Plane(origin, x_direction, y_direction, Marked(origin, zero, zero, zero))
+    return plane(origin, x_direction, y_direction, Marked(origin, zero, zero, zero))
 
 
-def random(point: Stack, seed: int, *, normalise: Normalise = "filter") -> Plane:
+def random(point: Stack, seed: int, *, normalise: Normalise = "filter") -> Family:
     """The plane of two random directions at a network; its units are the directions, each as long as the weights.
 
     H. Li, Z. Xu, G. Taylor, C. Studer, T. Goldstein, *Visualizing the Loss Landscape of Neural Nets*, NeurIPS 2018,
@@ -108,7 +41,7 @@ def random(point: Stack, seed: int, *, normalise: Normalise = "filter") -> Plane
     return spanned(point, directions.select([0]), directions.select([1]))
 
 
-def through(a: Stack, b: Stack, c: Stack) -> Plane:
+def through(a: Stack, b: Stack, c: Stack) -> Family:
     """The plane through three networks with orthonormal axes, so that coordinates are L2 distances.
 
     `a` lies at (0, 0), `b` on the x axis and `c` where y is positive: T. Garipov, P. Izmailov, D. Podoprikhin,
@@ -146,10 +79,10 @@ def through(a: Stack, b: Stack, c: Stack) -> Plane:
     ]
     zero = torch.zeros_like(width)
     x, y = torch.stack([zero, width, shift]), torch.stack([zero, zero, height])
-    return Plane(stack.select([0]), directions[0], directions[1], Marked(stack, x, y, torch.zeros_like(x)))
+    return plane(stack.select([0]), directions[0], directions[1], Marked(stack, x, y, torch.zeros_like(x)))
 
 
-def trajectory(checkpoints: Stack) -> Plane:
+def trajectory(checkpoints: Stack) -> Family:
     """The plane through the last checkpoint that lies closest to all of them; each is projected onto it.
 
     Its orthonormal axes are the first two right singular vectors of the matrix of differences from the last
@@ -162,7 +95,7 @@ def trajectory(checkpoints: Stack) -> Plane:
     if len(checkpoints) < 3:
         raise LandscapeError(
             f"a trajectory in a plane needs at least three checkpoints, not {len(checkpoints)}: train with more steps "
-            "in --save-at"
+            "in `save_at`"
         )
     last = checkpoints.select([-1])
     differences = checkpoints.subtract(last).flatten()
@@ -182,8 +115,8 @@ def trajectory(checkpoints: Stack) -> Plane:
     off_plane = (differences - coordinates @ axes).norm(dim=1)
     shares = (lengths.square() / lengths.square().sum())[:2].tolist()
     along, across = (last.unflatten(axis[None]) for axis in axes)
-    marked = Marked(checkpoints, coordinates[:, 0], coordinates[:, 1], off_plane)
-    return Plane(last, along, across, marked, (shares[0], shares[1]))
+    marked = Marked(checkpoints, coordinates[:, 0], coordinates[:, 1], off_plane, (shares[0], shares[1]))
+    return plane(last, along, across, marked)
 
 
 def span(marked: Marked) -> tuple[tuple[float, float], tuple[float, float]]:

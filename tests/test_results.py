@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.core.provenance import Source
-from landscape.store.curves import Curves, join
+from landscape.store.results import Result, join
 
 NUMBERS = st.floats(width=64, allow_nan=True, allow_infinity=True)
 #: HDF5's strings hold no NUL, and UTF-8 no lone surrogates.
@@ -26,7 +26,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8
 NATURAL = st.none() | st.integers(0, 2**63 - 1)
 
 
-def make(lines: int = 3, points: int = 5, **changes: Any) -> Curves:
+def make(lines: int = 3, points: int = 5, **changes: Any) -> Result:
     rng = np.random.default_rng(0)
     fields = {
         "alpha": np.linspace(0, 1, points),
@@ -39,10 +39,10 @@ def make(lines: int = 3, points: int = 5, **changes: Any) -> Curves:
         "sources": tuple(Source("run", 60, i, "ab" * 32, f"seed {i}") for i in range(lines + 1)),
         "attributes": {"problem": {"name": "life"}, "threads": 2},
     }
-    return Curves(**(fields | changes))
+    return Result(**(fields | changes))
 
 
-def same(one: Curves, other: Curves) -> bool:
+def same(one: Result, other: Result) -> bool:
     """Every array bit for bit, and all else."""
     a, b = ({**c.values, **{f.name: getattr(c, f.name) for f in dataclasses.fields(c)}} for c in (one, other))
     arrays = all(
@@ -50,7 +50,7 @@ def same(one: Curves, other: Curves) -> bool:
         for name, x in a.items()
         if isinstance(x, np.ndarray)
     )
-    return arrays and list(one.sources) == list(other.sources) and one.attributes == other.attributes
+    return arrays and list(one.sources) == list(other.sources) and one.about == other.about
 
 
 @st.composite
@@ -82,21 +82,21 @@ def fields(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(fields=fields())
 def test_round_trip(tmp_path: Path, fields: dict[str, Any]) -> None:
-    written = Curves(**{**fields, "sources": [Source(*row) for row in fields["sources"]]})
+    written = Result(**{**fields, "sources": [Source(*row) for row in fields["sources"]]})
     written.write(tmp_path / "x.h5")
-    assert same(Curves.read(tmp_path / "x.h5"), written)
+    assert same(Result.read(tmp_path / "x.h5", plane=False), written)
 
 
 def test_lines_may_say_what_they_lead_through_and_what_moves(tmp_path: Path) -> None:
     written = make(via_member=np.array([[1, 2], [3, 0], [0, 0]]), moves=np.array(["", "größe", "b.*, c"], dtype=object))
     written.write(tmp_path / "x.h5")
-    read = Curves.read(tmp_path / "x.h5")
+    read = Result.read(tmp_path / "x.h5", plane=False)
     assert same(dataclasses.replace(read, moves=None), dataclasses.replace(written, moves=None))
-    assert read.moves is not None
+    assert "moves" in read.columns
     assert read.moves.tolist() == ["", "größe", "b.*, c"]
     both = join([read.select(np.array([2])), read.select(slice(0, 2))])
-    assert both.via_member is not None
-    assert both.moves is not None
+    assert "via_member" in both.columns
+    assert "moves" in both.columns
     assert (both.via_member.tolist(), both.moves.tolist()) == ([[0, 0], [1, 2], [3, 0]], ["b.*, c", "", "größe"])
     with xarray.open_dataset(tmp_path / "x.h5", engine="h5netcdf") as data:
         assert data["via_member"].dims == ("line", "via")
@@ -117,19 +117,19 @@ def test_xarray_opens_it_as_it_is(tmp_path: Path) -> None:
         np.testing.assert_array_equal(data["loss"], written.loss)
         np.testing.assert_array_equal(data["done"].astype(bool), written.done)
         assert data["source_label"].values.tolist() == ["seed 0", "seed 1", "seed 2", "seed 3"]
-        assert json.loads(data.attrs["attributes"]) == written.attributes
+        assert json.loads(data.attrs["attributes"]) == written.about
 
 
 def misread(content: bytes, flip: int, folder: Path) -> list[tuple[int, str]]:
     """Places at which a flipped byte is neither harmless nor refused."""
     (folder / "whole.h5").write_bytes(content)
-    whole, missed = Curves.read(folder / "whole.h5"), []
+    whole, missed = Result.read(folder / "whole.h5", plane=False), []
     for place in range(flip % 5, len(content), 71):
         changed = bytearray(content)
         changed[place] ^= flip
         (folder / "flipped.h5").write_bytes(changed)
         try:
-            if not same(Curves.read(folder / "flipped.h5"), whole):
+            if not same(Result.read(folder / "flipped.h5", plane=False), whole):
                 missed.append((place, "read as something else"))
         except (DamagedFile, Unsupported):  # another kind or number of the schema makes it another file
             pass
@@ -159,7 +159,7 @@ def test_a_truncated_file_is_damaged(tmp_path: Path) -> None:
     for length in [*range(0, len(content), 997), len(content) - 1]:
         (tmp_path / "y.h5").write_bytes(content[:length])
         with pytest.raises(DamagedFile, match=r"y\.h5 is damaged"):
-            Curves.read(tmp_path / "y.h5")
+            Result.read(tmp_path / "y.h5", plane=False)
 
 
 def test_a_changed_number_is_damage(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_changed_number_is_damage(tmp_path: Path) -> None:
             if name == "alpha":
                 file[name][1] = 1.0
         with pytest.raises(DamagedFile, match="do not match their SHA-256"):
-            Curves.read(tmp_path / "x.h5")
+            Result.read(tmp_path / "x.h5", plane=False)
 
 
 def test_files_that_are_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,16 +179,16 @@ def test_files_that_are_something_else(tmp_path: Path, monkeypatch: pytest.Monke
         later.setattr("landscape.store.curves.SCHEMA", 2)
         make().write(tmp_path / "x.h5")
     with pytest.raises(Unsupported, match="has schema 2, this version reads 1: update landscape"):
-        Curves.read(tmp_path / "x.h5")
+        Result.read(tmp_path / "x.h5", plane=False)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.create_group("loss")
     with pytest.raises(Unsupported, match="is an HDF5 file, but none of curves"):
-        Curves.read(tmp_path / "other.h5")
+        Result.read(tmp_path / "other.h5", plane=False)
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(DamagedFile, match="is damaged or no file of curves"):
-        Curves.read(tmp_path / "text.h5")
+        Result.read(tmp_path / "text.h5", plane=False)
     with pytest.raises(LandscapeError, match=r"absent.h5 does not exist"):
-        Curves.read(tmp_path / "absent.h5")
+        Result.read(tmp_path / "absent.h5", plane=False)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     written.write(tmp_path / "x.h5")
     with pytest.raises(TypeError, match="not JSON serializable"):
         make(attributes={"bad": object()}).write(tmp_path / "x.h5")
-    assert same(Curves.read(tmp_path / "x.h5"), written)
+    assert same(Result.read(tmp_path / "x.h5", plane=False), written)
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
 
 

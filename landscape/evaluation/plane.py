@@ -1,0 +1,234 @@
+"""`landscape.plane`: an objective on a plane through parameter space."""
+
+import dataclasses
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.files import refuse_existing
+from landscape.core.provenance import Source
+from landscape.core.unfinished import Progress
+from landscape.engine.objective import BatchNorm
+from landscape.engine.stack import Stack, concatenate
+from landscape.evaluation.evaluate import evaluate
+from landscape.evaluation.routes import networks
+from landscape.problems.base import Problem
+from landscape.problems.places import Place, device_of, is_landmark, label_of, short
+from landscape.problems.setting import Engine, Setting
+from landscape.space import planes
+from landscape.space.directions import Normalise
+from landscape.space.family import Family, Marked
+from landscape.store.checkpoints import Checkpoint, Run, load
+from landscape.store.results import Mark, Result
+
+__all__ = ["Directions", "plane", "plane_name"]
+
+#: What spans a plane: three places, two random directions, or the directions along which a training moved most.
+Directions = Literal["through", "random", "trajectory"]
+
+
+def plane(
+    a: Place | Sequence[Place],
+    b: Place | None = None,
+    c: Place | None = None,
+    *,
+    problem: Problem | None = None,
+    directions: Directions | None = None,
+    direction_seed: int = 0,
+    normalise: Normalise = "filter",
+    points: int | tuple[int, int] = 31,
+    x: tuple[float, float] | None = None,
+    y: tuple[float, float] | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    batchnorm: BatchNorm | None = None,
+    engine: Engine = "auto",
+    autocast: torch.dtype | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    save: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Evaluate the loss, and all other metrics, on a plane through parameter space.
+
+    Args:
+        a, b, c: Places, as in `landscape.walk`, each a single network. All three: the plane through them, with
+            orthonormal axes, so that coordinates are L2 distances. `a` alone: two random directions there; or, if it is
+            a member of a run (`RUN#seed`) with `directions="trajectory"`, or a sequence of places, the plane closest to
+            all its checkpoints.
+        problem: Model, data and loss. None: that of the run or checkpoint.
+        directions: What spans the plane; None: what the places that are given say.
+        direction_seed: Seed of random directions.
+        normalise: Length of random directions: that of each filter of the network, of each layer, or as drawn.
+        points: Points along x and y; the coordinates of places are added to them.
+        x, y: Ranges; None: around the places, or -1 to 1 for random directions.
+        device, dtype, batchnorm, engine, autocast, samples, seed, save, overwrite: As in `landscape.walk`.
+        progress: Called with (rows done, rows in all).
+
+    Returns:
+        A result over `y` and `x`, with `marks` at the places.
+
+    Raises:
+        LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
+
+    Source: T. Garipov et al., NeurIPS 2018, appendix (three places); H. Li et al., NeurIPS 2018 (random directions,
+    trajectories).
+
+    >>> import landscape, torch
+    >>> x = torch.linspace(-1, 1, 32)[:, None]
+    >>> problem = landscape.Problem.from_model(torch.nn.Linear(1, 1), (x, 2 * x + 1), "mse")
+    >>> places = [{"weight": torch.tensor([[w]]), "bias": torch.tensor([b])} for w, b in ((0.0, 0), (2, 0), (2, 1))]
+    >>> result = landscape.plane(*places, problem=problem, points=2, x=(0, 2), y=(0, 1))
+    >>> result["loss"].round(3).tolist()
+    [[2.419, 1.0], [1.419, 0.0]]
+    """
+    kind = directions or ("random" if b is None else "through")
+    several = isinstance(a, Sequence) and not isinstance(a, str)  # a path or a network is none
+    kind = "trajectory" if several and directions is None else kind
+    _check(kind, b, c, several=several, normalise=normalise)
+    path = None if save is None else Path(save)
+    if path is not None:
+        refuse_existing(path, force=overwrite)
+    counts = (points, points) if isinstance(points, int) else points
+    for count, span in zip(counts, (x, y), strict=True):  # before anything is computed
+        planes.grid(count, *(span or (-1.0, 1.0)))
+    places: list[Place] = list(a) if isinstance(a, Sequence) and not isinstance(a, str) else [a]
+    setting = Setting(
+        device=device or device_of(places[0]),
+        dtype=dtype,
+        samples=samples,
+        sample_seed=seed,
+        batchnorm=batchnorm,
+        backend=None if engine == "auto" else engine,
+        autocast=autocast,
+    )
+    about: dict[str, Any] = {"kind": kind}
+    if kind == "through":
+        assert b is not None
+        assert c is not None
+        places = [*places, b, c]
+    elif kind == "random":
+        about |= {"seed": direction_seed, "normalise": normalise}
+    found = _trajectory(places[0]) if kind == "trajectory" and not several else places
+    problem, at = networks(found, setting, problem)
+    for place, one in zip(found, at, strict=True):
+        _require_single(label_of(place), one)
+    about |= {"places": list(map(label_of, places))}
+    about["landmarks"] = {
+        label_of(place): problem.describe_landmark(label_of(place)) for place in places if is_landmark(place)
+    }
+    stacks = [one.stack for one in at]
+    if setting.batchnorm == "keep":
+        kept = stacks[-1 if kind == "trajectory" else 0].buffers
+        stacks = [dataclasses.replace(stack, buffers=kept) for stack in stacks]
+    family, marks = _family(kind, found, at, stacks, direction_seed, normalise)
+    assert family.marked is not None
+    if family.marked.explained is not None:
+        about["explained"] = family.marked.explained
+    objective = setting.objective(problem)
+    columns, rows = _grid(family.marked, counts, x, y)
+    return evaluate(
+        objective,
+        family,
+        {"y": rows, "x": columns},
+        marks=marks,
+        about={**setting.describe(problem, objective), "plane": about},
+        save=path,
+        overwrite=overwrite,
+        on_progress=progress or (lambda done, total: None),
+    )
+
+
+def plane_name(places: Sequence[Place], directions: Directions, seed: int = 0) -> str:
+    """The plane as a file name, without an ending."""
+    last = {"through": "", "random": f"--random-{seed}", "trajectory": "--trajectory"}[directions]
+    return f"plane-{'--'.join(short(label_of(place)) for place in places)}{last}"
+
+
+def _check(kind: Directions, b: Place | None, c: Place | None, *, several: bool, normalise: Normalise) -> None:
+    """Raise `LandscapeError` for arguments that do not go together."""
+    if (kind == "through") != (b is not None and c is not None) or (b is None) != (c is None):
+        raise LandscapeError(
+            "a plane goes through three places, `a`, `b` and `c`, or through `a` alone with "
+            '`directions="random"` or `directions="trajectory"`'
+        )
+    if several and kind != "trajectory":
+        raise LandscapeError('several places in `a` are a trajectory: leave `directions="..."` out, or give one place')
+    if normalise != "filter" and kind != "random":
+        raise LandscapeError("`normalise` is for random directions")
+
+
+def _family(
+    kind: Directions,
+    places: Sequence[Place],
+    at: Sequence[Checkpoint],
+    stacks: Sequence[Stack],
+    seed: int,
+    normalise: Normalise,
+) -> tuple[Family, list[Mark]]:
+    """The plane, and the names of what is marked on it."""
+    sources = [one.sources[0] for one in at]
+    if kind == "trajectory":
+        names = [f"step {s.step}" if s.step is not None else s.label for s in sources]
+        marks = [Mark(name, source, trajectory=k) for k, (name, source) in enumerate(zip(names, sources, strict=True))]
+        return planes.trajectory(concatenate(stacks)), marks
+    marks = [Mark(name, source) for name, source in zip(_names(places, sources), sources, strict=True)]
+    if kind == "random":
+        return planes.random(stacks[0], seed, normalise=normalise), marks
+    a, b, c = stacks
+    return planes.through(a, b, c), marks
+
+
+def _trajectory(place: Place) -> list[Place]:
+    """All checkpoints of one member of a run."""
+    if isinstance(place, Run):
+        return [place.checkpoint(step) for step in place.steps()]
+    path, _, seed = label_of(place).partition("#")
+    folder = path.rstrip("/")
+    if not (Path(folder) / "run.json").exists():
+        raise LandscapeError(
+            f"{path} is no run (no run.json): a trajectory needs RUN#seed, such as checkpoints/first#0"
+        )
+    steps = Run.open(Path(folder)).steps()
+    return [load(f"{folder}/@{step}" + (f"#{seed}" if seed else "")) for step in steps]
+
+
+def _grid(
+    marked: Marked, counts: tuple[int, int], *ranges: tuple[float, float] | None
+) -> tuple[Float[np.ndarray, " x"], Float[np.ndarray, " y"]]:
+    """Coordinates of the columns and of the rows; those of the marks that lie on the plane are among them."""
+    on_plane = (marked.off_plane == 0).cpu().numpy()
+    axes = zip(counts, ranges, planes.span(marked), (marked.x, marked.y), strict=True)
+    x, y = (
+        planes.grid(count, *(given or default), places=place.cpu().numpy()[on_plane])
+        for count, given, default, place in axes
+    )
+    return x, y
+
+
+def _require_single(place: str, checkpoint: Checkpoint) -> None:
+    if len(checkpoint.stack) != 1:
+        raise Mismatch(
+            f"{place} has {len(checkpoint.stack)} members, and a plane is laid through single ones: choose one with "
+            "RUN/#seed"
+        )
+
+
+def _names(places: Sequence[Place], sources: Sequence[Source]) -> list[str]:
+    """What networks are called on a figure: as briefly as it tells them apart."""
+    brief = [
+        label_of(place) if is_landmark(place) else source.label for place, source in zip(places, sources, strict=True)
+    ]
+    steps = [
+        name if source.step is None else f"{name}, step {source.step}"
+        for name, source in zip(brief, sources, strict=True)
+    ]
+    full = [short(label_of(place)) for place in places]
+    return next((names for names in (brief, steps) if len(set(names)) == len(names)), full)

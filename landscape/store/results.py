@@ -1,0 +1,441 @@
+"""Values over a family of points, and the HDF5 file that holds them. The schema is in `docs/schema.md`."""
+
+import dataclasses
+import hashlib
+import importlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import h5py
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.core.files import refuse_existing, replacing
+from landscape.core.provenance import Source
+
+__all__ = ["Kind", "Mark", "Result", "join"]
+
+SCHEMA = 2
+
+#: What the points lie on: straight lines, lines through vertices, trained curves, random directions, a plane.
+Kind = Literal["line", "polyline", "curve", "ray", "plane"]
+
+#: Bytes in front of the HDF5 data (its user block), which hold the digest of the rest; and their first lines, those of
+#: files of schema 1 after ours.
+_SEAL_BYTES = 512
+_SEALS = (b"landscape result", b"landscape curves", b"landscape surface")
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+#: Step or seed of a source that has none, and place on the trajectory of a mark that lies on none; real ones are never
+#: negative.
+_NONE = -1
+
+#: Columns that name members, as rows of the table of sources.
+_MEMBERS = ("from_member", "to_member", "via_member")
+
+#: Columns of the table of marks that are numbers, by the fields of a mark.
+_NUMBERS = ("x", "y", "loss", "plane_loss", "off_plane")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A network marked on a plane.
+
+    `loss` is its own, `plane_loss` that of the point of the plane at its `x` and `y`; the two differ where it lies
+    `off_plane`, an L2 distance. `trajectory` is its place on the plane's trajectory, None if it lies on none.
+    """
+
+    name: str
+    source: Source
+    trajectory: int | None = None
+    x: float = np.nan
+    y: float = np.nan
+    loss: float = np.nan
+    plane_loss: float = np.nan
+    off_plane: float = np.nan
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """Values of an objective over points of parameter space, as `landscape.walk`, `plane` and `connect` give them.
+
+    Args:
+        kind: What the points lie on.
+        axes: Coordinates by name, slowest first: `line` and `alpha`, or `y` and `x` of a plane.
+        values: One array a metric over all axes, `loss` among them; its standard error, if it was sampled, is
+            `loss_se`, and along trained curves `loss_straight` is the loss on the straight lines.
+        columns: Arrays of the first axis. `done` says what is finished: zero and NaN are values, unfinished is neither.
+            Lines have their lengths `l1` and `l2`, and their ends `from_member` and `to_member`, rows of `sources`;
+            where they lead through others, `via_member`; and where only some tensors move, their names, `moves`.
+        sources: Where the members at the ends of lines came from.
+        marks: Networks on or near a plane.
+        about: How the values were obtained, as JSON.
+
+    Raises:
+        Mismatch: The arrays do not fit together, or coordinates are not what they must be.
+
+    `result["loss"]` is an array by its name, whichever of these it is. What is on `axes` makes an axis of the same name
+    in the file, so that `xarray` finds values by coordinates.
+    """
+
+    kind: Kind
+    axes: Mapping[str, np.ndarray]
+    values: Mapping[str, np.ndarray]
+    columns: Mapping[str, np.ndarray]
+    about: Mapping[str, Any]
+    sources: Sequence[Source] = ()
+    marks: Sequence[Mark] = ()
+    models: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(map(len, self.axes.values()))
+        for name, array in self.values.items():
+            if array.shape != shape:
+                raise Mismatch(f"result: {name} has shape {array.shape}, expected {shape}, {' x '.join(self.axes)}")
+        for name, array in self.columns.items():
+            if array.shape[:1] != shape[:1] or array.ndim > 1 + (name == "via_member"):
+                raise Mismatch(f"result: {name} has shape {array.shape}, expected {shape[:1]}")
+        if "loss" not in self.values:
+            raise Mismatch("result: there is no loss")
+        if "alpha" in self.axes and not {0.0, 1.0} <= set(self.alpha.tolist()):
+            raise Mismatch("result: alpha 0 and 1, the ends of the lines, must be in the grid")
+        for name, axis in self.axes.items():
+            if name in "xy" and not (np.isfinite(axis).all() and (np.diff(axis) > 0).all()):
+                raise Mismatch(f"result: {name} must be finite and increase")
+        for ends in (self.columns[name] for name in _MEMBERS if name in self.columns):
+            if ends.size and not (ends.min() >= 0 and ends.max() < len(self.sources)):
+                raise Mismatch(f"result: a line ends at member {ends.max()}, but there are {len(self.sources)} sources")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.axes.values())))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        for arrays in (self.values, self.axes, self.columns):
+            if name in arrays:
+                return arrays[name]
+        there = ", ".join([*self.values, *self.axes, *self.columns])
+        raise LandscapeError(f"the result has no '{name}': there are {there}")
+
+    def __repr__(self) -> str:
+        points = "x".join(str(len(axis)) for axis in self.axes.values())
+        done = "" if self.done.all() else f", {self.done.sum()} finished"
+        return f"Result({self.kind}: {' x '.join(self.axes)} {points}{done}; {', '.join(self.values)})"
+
+    def _repr_html_(self) -> str:
+        """The figure, where there is something to draw."""
+        drawn = io.StringIO()
+        try:
+            self.plot().savefig(drawn, format="svg")
+        except LandscapeError:
+            return f"<code>{self!r}</code>"
+        return drawn.getvalue()[drawn.getvalue().index("<svg") :]
+
+    @property
+    def loss(self) -> Float[np.ndarray, "first second"]:
+        """Loss over the axes: [line, alpha], or [y, x]."""
+        return self.values["loss"]
+
+    @property
+    def alpha(self) -> Float[np.ndarray, " alpha"]:
+        """Places along the lines: 0 at the start, 1 at the end."""
+        return self.axes["alpha"]
+
+    @property
+    def done(self) -> Bool[np.ndarray, " first"]:
+        """Which lines, or rows of a plane, are finished."""
+        return self.columns["done"]
+
+    @property
+    def moves(self) -> np.ndarray:
+        """What moves on each line; empty where all does."""
+        return self.columns.get("moves", np.full(len(self), "", dtype=object))
+
+    @property
+    def via_member(self) -> Int[np.ndarray, "line via"]:
+        """Members in between, as rows of `sources`; of straight lines none."""
+        return self.columns.get("via_member", np.empty((len(self), 0), dtype=np.int64))
+
+    @property
+    def inside(self) -> slice:
+        """The points from alpha 0 to alpha 1, both included."""
+        first, last = np.flatnonzero(self.alpha == 0)[0], np.flatnonzero(self.alpha == 1)[0]
+        return slice(int(first), int(last) + 1)
+
+    @property
+    def trajectory(self) -> list[Mark]:
+        """The marks that lie on the trajectory, in its order."""
+        return sorted((m for m in self.marks if m.trajectory is not None), key=lambda m: m.trajectory or 0)
+
+    def select(self, index: Int[np.ndarray, " index"] | Bool[np.ndarray, " first"] | slice) -> "Result":
+        """Some of the lines, or rows of a plane; the table of sources stays whole."""
+        first = next(iter(self.axes))
+        kept = self.axes[first][index]
+        return dataclasses.replace(
+            self,
+            axes={**self.axes, first: np.arange(len(kept)) if first == "line" else kept},
+            values={name: array[index] for name, array in self.values.items()},
+            columns={name: array[index] for name, array in self.columns.items()},
+        )
+
+    def model_at(self, *coordinates: float, line: int = 0) -> Any:
+        """The network at a point: `model_at(alpha)` of a line, `model_at(x, y)` of a plane, as an `nn.Module`.
+
+        Raises:
+            LandscapeError: The result was read from a file, which holds no parameters.
+        """
+        if self.models is None:
+            raise LandscapeError("the networks are not in the file: evaluate again, and ask the result of that")
+        return self.models(*(coordinates[::-1] if self.kind == "plane" else (line, *coordinates)))
+
+    def plot(self, ax: Any = None, **options: Any) -> Any:
+        """Draw it: a figure, or into the matplotlib axes `ax`, with the options of `landscape.plot`."""
+        import landscape  # figures lie above this room: what draws is asked for by its public name
+
+        return landscape.plot(self, ax=ax, **options)
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` with the axes as coordinates (extra `xarray`)."""
+        xarray = _library("xarray")
+        first = next(iter(self.axes))
+        columns = {name: ((first, "via")[: array.ndim], array) for name, array in self.columns.items()}
+        values = {name: (tuple(self.axes), array) for name, array in self.values.items()}
+        return xarray.Dataset({**values, **columns}, coords=dict(self.axes), attrs=dict(self.about))
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame`: a row a point, the axes as its index, a column a metric (extra `xarray`)."""
+        pandas = _library("pandas")
+        index = pandas.MultiIndex.from_product(list(self.axes.values()), names=list(self.axes))
+        return pandas.DataFrame({name: array.ravel() for name, array in self.values.items()}, index=index)
+
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Write to an HDF5 file, atomically; raises `LandscapeError` if there is one, unless `overwrite`.
+
+        The file is made in memory: on a full disk the HDF5 library crashes the program.
+        """
+        path = Path(path)
+        refuse_existing(path, force=overwrite)
+        made = io.BytesIO()
+        with h5py.File(made, "w", userblock_size=_SEAL_BYTES) as file:
+            self._fill(file)
+        content = made.getbuffer()
+        content[:_SEAL_BYTES] = _seal(_SEALS[0], hashlib.sha256(content[_SEAL_BYTES:]).hexdigest())
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+
+    def _fill(self, file: h5py.File) -> None:
+        file.attrs["schema"], file.attrs["kind"], file.attrs["axes"] = SCHEMA, self.kind, list(self.axes)
+        file.attrs["about"] = json.dumps(dict(self.about), sort_keys=True)
+        first = next(iter(self.axes))
+        via = self.columns["via_member"].shape[1] if "via_member" in self.columns else 0
+        sizes = {"via": via, "source": len(self.sources), "mark": len(self.marks)}
+        for axis, places in {**self.axes, **{name: np.arange(size) for name, size in sizes.items() if size}}.items():
+            file.create_dataset(axis, data=places)
+            file[axis].make_scale(axis)
+        for name, array in self.values.items():
+            _create(file, name, array, tuple(self.axes))
+        for name, array in self.columns.items():
+            _create(file, name, array, (first, "via")[: array.ndim])
+        for name, array in _sources_table(self.sources, "source").items():
+            _create(file, name, array, ("source",))
+        for name, array in _marks_table(self.marks).items():
+            _create(file, name, array, ("mark",))
+
+    @classmethod
+    def read(cls, path: str | PathLike[str], *, plane: bool | None = None) -> "Result":
+        """Read such a file, also one of schema 1.
+
+        Args:
+            path: The file.
+            plane: Whether it must be of a plane, or must not; None: it may be either.
+
+        Raises:
+            DamagedFile: Its bytes are not those that were written.
+            Unsupported: It is something else, of another kind or of a later schema.
+        """
+        path = Path(path)
+        _check_seal(path)
+        try:
+            with h5py.File(path, "r") as file:
+                schema = int(file.attrs["schema"])
+                if schema not in _READERS:
+                    raise Unsupported(f"{path} has schema {schema}, this version reads {SCHEMA}: update landscape")
+                result = _READERS[schema](file)
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, Mismatch) as error:
+            raise DamagedFile(f"{path} is damaged ({error}): restore it, or evaluate again") from error
+        if plane is not None and plane != (result.kind == "plane"):
+            content, writer = ("lines", "landscape walk") if result.kind == "plane" else ("a plane", "landscape plane")
+            raise Unsupported(f"{path} is of the kind '{result.kind}', not {content}: give a file written by {writer}")
+        return result
+
+
+def join(parts: Sequence[Result]) -> Result:
+    """The lines, or rows, of several parts that share all else, in their order."""
+    first = next(iter(parts[0].axes))
+    whole = np.concatenate([part.axes[first] for part in parts])
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([part[name] for part in parts])
+
+    return dataclasses.replace(
+        parts[0],
+        axes={**parts[0].axes, first: np.arange(len(whole)) if first == "line" else whole},
+        values={name: joined(name) for name in parts[0].values},
+        columns={name: joined(name) for name in parts[0].columns},
+    )
+
+
+def unfinished(parts: Sequence[Result], axis: np.ndarray) -> Result:
+    """What `join` gives, filled up to all places of the first axis; what is not done is NaN."""
+    found = join(parts)
+    missing = len(axis) - len(found)
+
+    def filled(array: np.ndarray) -> np.ndarray:
+        blank = np.nan if array.dtype.kind == "f" else "" if array.dtype == object else 0
+        return np.concatenate([array, np.full((missing, *array.shape[1:]), blank, array.dtype)])
+
+    return dataclasses.replace(
+        found,
+        axes={**found.axes, next(iter(found.axes)): axis},
+        values={name: filled(array) for name, array in found.values.items()},
+        columns={name: filled(array) for name, array in found.columns.items()},
+    )
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise Unsupported(f"{name} is not installed: from a clone, pip install '.[xarray]'") from error
+
+
+# The file -------------------------------------------------------------------------------------------------------------
+
+
+def _create(file: h5py.File, name: str, array: np.ndarray, axes: tuple[str, ...]) -> None:
+    """One variable with its dimension scales, compressed and with checksums where it has elements."""
+    text = array.dtype == object
+    packing = {"compression": "gzip", "shuffle": True, "fletcher32": True} if array.size and not text else {}
+    data = file.create_dataset(name, data=array, dtype=h5py.string_dtype() if text else array.dtype, **packing)
+    for place, axis in enumerate(axes):
+        data.dims[place].attach_scale(file[axis])
+
+
+def _sources_table(sources: Sequence[Source], prefix: str) -> dict[str, np.ndarray]:
+    """Sources as columns, called `source_path` and so on; none where there are none."""
+    columns: dict[str, np.ndarray] = {}
+    for field in dataclasses.fields(Source) if sources else ():
+        column = [getattr(source, field.name) for source in sources]
+        numbers = field.name in ("step", "seed")
+        column = [_NONE if value is None else value for value in column] if numbers else column
+        columns[f"{prefix}_{field.name}"] = np.array(column, dtype=np.int64 if numbers else object)
+    return columns
+
+
+def _marks_table(marks: Sequence[Mark]) -> dict[str, np.ndarray]:
+    """Marks as columns, those of their sources among them; none where there are none."""
+    if not marks:
+        return {}
+    order = [_NONE if mark.trajectory is None else mark.trajectory for mark in marks]
+    return {
+        "mark_name": np.array([mark.name for mark in marks], dtype=object),
+        "mark_trajectory": np.array(order, dtype=np.int64),
+        **{f"mark_{name}": np.array([getattr(mark, name) for mark in marks], np.float64) for name in _NUMBERS},
+        **_sources_table([mark.source for mark in marks], "mark_source"),
+    }
+
+
+def _rows(file: h5py.File, prefix: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a table by the names of its columns; empty where it has none."""
+    if f"{prefix}_{names[0]}" not in file:
+        return []
+    columns = [file[f"{prefix}_{name}"][()].tolist() for name in names]
+    return [dict(zip(names, map(_value, names, row), strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _value(name: str, value: Any) -> Any:
+    missing = name in ("step", "seed", "trajectory") and value == _NONE
+    return None if missing else value.decode() if isinstance(value, bytes) else value
+
+
+def _sources_of(file: h5py.File, prefix: str) -> list[Source]:
+    return [Source(**row) for row in _rows(file, prefix, [field.name for field in dataclasses.fields(Source)])]
+
+
+def _marks_of(file: h5py.File, prefix: str) -> list[Mark]:
+    rows = _rows(file, "mark", ("name", "trajectory", *_NUMBERS))
+    return [Mark(**row, source=source) for row, source in zip(rows, _sources_of(file, prefix), strict=True)]
+
+
+def _array(data: h5py.Dataset) -> np.ndarray:
+    array: np.ndarray = data[()]
+    return np.array([text.decode() for text in array], dtype=object) if array.dtype == object else array
+
+
+def _read(file: h5py.File) -> Result:
+    axes = [str(axis) for axis in file.attrs["axes"]]
+    tables = ("source_", "mark_")
+    arrays = {name: data for name, data in file.items() if not data.is_scale and not name.startswith(tables)}
+    values = {name for name, data in arrays.items() if [dim[0].name.strip("/") for dim in data.dims] == axes}
+    kinds: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
+    return Result(
+        kinds[str(file.attrs["kind"])],
+        {axis: file[axis][()] for axis in axes},
+        {name: _array(arrays[name]) for name in arrays if name in values},
+        {name: _array(data) for name, data in arrays.items() if name not in values},
+        json.loads(str(file.attrs["about"])),
+        _sources_of(file, "source"),
+        _marks_of(file, "mark_source"),
+    )
+
+
+def _read_first(file: h5py.File) -> Result:
+    """A file of schema 1: curves, or the surface over a plane."""
+    about = json.loads(str(file.attrs["attributes"]))
+    arrays = {
+        name: _array(data)
+        for name, data in file.items()
+        if not name.startswith(("source_", "mark_")) and (not data.is_scale or name in "xy")
+    }
+    if file.attrs["kind"] == "surface":
+        axes = {name: arrays.pop(name) for name in ("y", "x")}
+        columns = {"done": np.ones(len(axes["y"]), dtype=bool)}
+        return Result("plane", axes, arrays, columns, about, marks=_marks_of(file, "source"))
+    kinds: dict[str, Kind] = {"normalise": "ray", "curve": "curve", "via": "polyline"}
+    kind: Kind = next((kind for key, kind in kinds.items() if key in about), "line")
+    names = ("done", "l1", "l2", *_MEMBERS, "moves")
+    columns = {name: arrays.pop(name) for name in names if name in arrays}
+    axes = {"line": np.arange(len(columns["done"])), "alpha": arrays.pop("alpha")}
+    return Result(kind, axes, arrays, columns, about, _sources_of(file, "source"))
+
+
+_READERS: dict[int, Callable[[h5py.File], Result]] = {1: _read_first, SCHEMA: _read}
+
+
+def _seal(first: bytes, sha: str) -> bytes:
+    """The block in front of the HDF5 data: what this is, and the SHA-256 of all that follows."""
+    return (first + f"\nsha256 {sha}\n".encode()).ljust(_SEAL_BYTES, b"\0")
+
+
+def _check_seal(path: Path) -> None:
+    """Raise an error unless the file's bytes are those that were written: damaged files can crash the HDF5 library."""
+    try:
+        with path.open("rb") as file:
+            found = file.read(_SEAL_BYTES)
+            sha = hashlib.file_digest(file, "sha256").hexdigest()  # of what follows
+    except FileNotFoundError as error:
+        raise LandscapeError(f"{path} does not exist") from error
+    except OSError as error:
+        raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
+    first = found.partition(b"\n")[0]
+    if first in _SEALS and found == _seal(first, sha):
+        return
+    if found.startswith(_HDF5_SIGNATURE):
+        raise Unsupported(f"{path} is an HDF5 file, but no result: it was not written by landscape")
+    if first not in _SEALS:
+        raise DamagedFile(f"{path} is damaged, or no result: restore it, or evaluate again")
+    raise DamagedFile(f"{path} is damaged: its bytes do not match their SHA-256; restore it, or evaluate again")
