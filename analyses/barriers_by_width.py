@@ -44,7 +44,7 @@ def main() -> None:
     for cell in done.cells():
         m, run = cell.values["m_factor"], str(cell.path)
         known, between = (
-            study.walk(start, run, f"{name}-m{m}", orders="matched", pairing=pairing)
+            study.walk(start, run, f"{name}-m{m}", order="matched", pairs=pairing)
             for start, name, pairing in (("presolve", "known", "matched"), (run, "pairs", "all"))
         )
         joined = pairs_joined(between, seeds)

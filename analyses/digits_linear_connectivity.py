@@ -46,7 +46,7 @@ def main() -> None:
         width, run = cell.values["width"], str(cell.path)
         test = create("digits", {**cell.problem.config(), "on": "test"})
         for order, pairs in found.items():
-            how = {"orders": order, "pairing": "all"}
+            how = {"order": order, "pairs": "all"}
             train = study.walk(run, run, f"train-{order}-{width}", points=points, **how)
             tested = study.walk(run, run, f"test-{order}-{width}", points=3, problem=test, **how)
             values = {

@@ -9,14 +9,13 @@ import os
 import sys
 from pathlib import Path
 
-from landscape import Result, Run, Training, figures
+from landscape import Result, Run, Training, figures, walk
 from landscape.analysis.barriers import barriers, lowest_order
 from landscape.analysis.clusters import clusters
 from landscape.analysis.outcomes import outcomes
 from landscape.cli.report import Progress
 from landscape.core.files import write_json
 from landscape.core.intervals import Proportion
-from landscape.evaluation.walk import walk_between
 from landscape.problems.life import Life
 from landscape.training.train import train
 
@@ -35,7 +34,7 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
         training = Training(batches=BATCHES, save_at=(0, BATCHES))
         train(problem, training, run, seeds=range(seeds), force=force, on_progress=Progress(f"train {rule}", "steps"))
     if not walks.exists():
-        walk_between("presolve", str(run), orders="all", output=walks, on_progress=Progress("walk", "lines"))
+        walk("presolve", run, order="all", save=walks, progress=Progress("walk", "lines"))
     curves, stack = Result.read(walks, plane=False), Run.open(run).checkpoint().stack
     found, places = outcomes(problem, stack), clusters(problem, stack)
     lowest = curves.select(lowest_order(curves))

@@ -22,7 +22,7 @@ from landscape.core import provenance
 from landscape.core.errors import LandscapeError
 from landscape.core.files import replacing, write_json
 from landscape.engine.stack import Stack
-from landscape.evaluation.walk import walk_between
+from landscape.evaluation.walk import walk
 from landscape.problems.base import Problem
 from landscape.problems.places import is_landmark
 from landscape.store.checkpoints import Run, load
@@ -105,17 +105,16 @@ class Study:
         )
 
     def walk(self, start: str, end: str, part: str, **how: Any) -> Result:
-        """`landscape.evaluation.walk.walk_between`, unless its curves are there, between the same ends."""
+        """`landscape.walk`, unless its curves are there, between the same ends."""
         path = self.result("h5", part)
         ends = {source.digest for place in (start, end) if not is_landmark(place) for source in load(place).sources}
         if not self.force and path.exists():
             curves = Result.read(path, plane=False)
-            kept = {"from": start, "to": end} | {key: how[key] for key in ("orders",) if key in how}
+            kept = {"from": start, "to": end} | ({"orders": how["order"]} if "order" in how else {})
             if ends <= {source.digest for source in curves.sources} and kept.items() <= curves.about.items():
                 return curves
         progress = self.progress(f"walk {part}", "lines")
-        walk_between(start, end, device=self.device, output=path, force=True, on_progress=progress, **how)
-        return Result.read(path, plane=False)
+        return walk(start, end, device=self.device, save=path, overwrite=True, progress=progress, **how)
 
     def test(self, done: Sweep, **conditions: Any) -> list[Row]:
         """Success of each cell of a sweep."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.engine.stack import Stack
-from landscape.evaluation.walk import walk_between
+from landscape.evaluation.walk import walk
 from landscape.problems import digits
 from landscape.problems.base import create
 from landscape.problems.digits import TEST, TRAIN, Digits
@@ -242,7 +242,7 @@ def test_batchnorm_is_trained_walked_and_matched(tmp_path: Path) -> None:
     assert not torch.equal(stack.buffers["norm1.running_mean"], first.buffers["norm1.running_mean"])
     assert (problem.test_objective()(stack)["accuracy"] > 0.7).all()
     run = str(done.path)
-    line = Result.read(walk_between(f"{run}/@0", run, points=5, output=tmp_path / "line.h5"), plane=False)
+    line = walk(f"{run}/@0", run, points=5)
     assert (line.loss[:, -1] < line.loss[:, 0]).all()
     # In another order of its channels a network is the same, with the statistics that went along.
     rng = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import Problem
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
-from landscape.evaluation.walk import walk_between
+from landscape.evaluation.walk import walk
 from landscape.problems.base import create, find
 from landscape.problems.model import Model, from_model
 from landscape.store.checkpoints import Run
@@ -174,7 +174,7 @@ def test_a_run_is_not_evaluated_on_other_data(tmp_path: Path, monkeypatch: pytes
 def test_a_problem_that_says_not_where_it_is(tmp_path: Path) -> None:
     run = train(from_model(Net, (X, Y), "cross_entropy"), Training(batches=1), tmp_path / "run", seeds=[0])
     with pytest.raises(LandscapeError, match="made in Python and says not where: name it with --problem"):
-        walk_between(str(run.path), str(run.path))
+        walk(run.path, run.path)
     named = from_model(Net, (X, Y), "cross_entropy", name="my.models:NET")
     assert named.name == "my.models:NET"
 

@@ -11,7 +11,7 @@ from landscape.analysis.barriers import barriers, lowest_order
 from landscape.analysis.outcomes import outcomes
 from landscape.problems.base import create
 from landscape.problems.initialisation import initialise
-from landscape.space.family import Line
+from landscape.space.family import line as straight
 from landscape.store.checkpoints import Run, load
 from landscape.store.results import Result
 
@@ -63,7 +63,7 @@ def test_walks_come_out_again(run: Run, curves: Result) -> None:
     start = problem.landmark("presolve").to(torch.float32)
     objective = problem.objective()
     for line in chosen[curves["from_member"][chosen] == 0]:
-        path = Line(start, ends.select([int(curves["to_member"][line]) - 1]))
+        path = straight(start, ends.select([int(curves["to_member"][line]) - 1]))
         points = torch.zeros(len(curves.alpha), dtype=torch.int64)
         values = objective(path.at(points, torch.as_tensor(curves.alpha)))
         np.testing.assert_allclose(values["loss"], curves.loss[line], rtol=1e-3, atol=1e-6)

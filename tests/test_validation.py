@@ -13,13 +13,14 @@ from click.testing import Result as Outcome
 from torch import Tensor
 
 from landscape.analysis.validation import CHECKS, Check, validate
-from landscape.engine import stack as params
 from landscape.engine.data import Batch, Stream
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend, Stacked
 from landscape.problems.setting import Setting
 from landscape.problems.supervised import Samples
+from landscape.space import family
+from landscape.space.family import Family
 
 DTYPES = (torch.float32, torch.float64)
 Spoil = Callable[[pytest.MonkeyPatch], None]
@@ -50,35 +51,41 @@ def test_it_holds_on_a_gpu(check: Check, dtype: torch.dtype) -> None:
 # Engines that are wrong -----------------------------------------------------------------------------------------------
 
 
-def other_lerp(monkeypatch: pytest.MonkeyPatch, lerp: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
-    monkeypatch.setattr("landscape.space.family.lerp_rows", lerp)
+def other_alphas(monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor], Tensor]) -> None:
+    """Lines whose points lie elsewhere."""
+
+    def line(start: Stack, end: Stack, rows: Tensor | None = None) -> Family:
+        right = family.line(start, end, rows)
+        return dataclasses.replace(right, weigh=lambda dtype, lines, alphas: right.weigh(dtype, lines, change(alphas)))
+
+    for module in ("evaluation.routes", "analysis.validation"):
+        monkeypatch.setattr(f"landscape.{module}.line", line)
 
 
 def bent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Right at the ends, elsewhere a little on."""
-
-    def lerp(start: Tensor, end: Tensor, alphas: Tensor) -> Tensor:
-        inside = (alphas > 0) & (alphas < 1)
-        return params.lerp_rows(start, end, torch.where(inside, alphas**1.001, alphas))
-
-    other_lerp(monkeypatch, lerp)
+    other_alphas(
+        monkeypatch, lambda alphas: torch.where((alphas > 0) & (alphas < 1), alphas.clamp(0) ** 1.001, alphas)
+    )
 
 
 def off_by_one_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    other_lerp(monkeypatch, lambda start, end, alphas: params.lerp_rows(start, end, alphas.roll(1)))
+    other_alphas(monkeypatch, lambda alphas: alphas.roll(1))
 
 
 def backwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    other_lerp(monkeypatch, lambda start, end, alphas: params.lerp_rows(end, start, alphas))
+    other_alphas(monkeypatch, lambda alphas: 1 - alphas)
 
 
 def from_the_start_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """`start + alpha (end - start)`, whose end is not the end."""
 
-    def lerp(start: Tensor, end: Tensor, alphas: Tensor) -> Tensor:
-        return start + alphas.to(start.dtype)[:, None] * (end - start)
+    def mix(columns: Any, share: Tensor, exact: Any, *, affine: bool) -> Tensor:
+        start, end = columns
+        moved: Tensor = start + share[:, 1].to(start.dtype).view(-1, *[1] * (start.ndim - 1)) * (end - start)
+        return moved
 
-    other_lerp(monkeypatch, lerp)
+    monkeypatch.setattr(family, "_mix", mix)
 
 
 def other_forward(
@@ -247,7 +254,7 @@ def test_every_check_is_put_to_the_test() -> None:
 def test_it_fails_where_the_engine_is_wrong(name: str, spoil: Spoil, monkeypatch: pytest.MonkeyPatch) -> None:
     # In float32, whose tolerance hides more. The numbers alone must tell: the walk's own look at the ends, which would
     # find some of it, is left out.
-    monkeypatch.setattr("landscape.evaluation.walk._check_ends", lambda *arguments: None)
+    monkeypatch.setattr("landscape.evaluation.evaluate._Work._check", lambda *arguments: None)
     spoil(monkeypatch)
     (check,) = (check for check in CHECKS if check.name == name)
     (finding,) = validate(Setting(backend="stacked"), [check])
