@@ -11,11 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from landscape.analysis.barriers import barriers as barriers
     from landscape.core.errors import LandscapeError as LandscapeError
     from landscape.engine.stack import Stack as Stack
     from landscape.evaluation.connect import connect as connect
     from landscape.evaluation.plane import plane as plane
     from landscape.evaluation.walk import walk as walk
+    from landscape.figures.plot import plot as plot
     from landscape.problems.base import Problem as Problem
     from landscape.store.checkpoints import Checkpoint as Checkpoint
     from landscape.store.checkpoints import Run as Run
@@ -33,6 +35,7 @@ _HOMES = {
     "plane": "evaluation.plane",
     "connect": "evaluation.connect",
     "barriers": "analysis.barriers",
+    "plot": "figures.plot",
     "Result": "store.results",
     "Run": "store.checkpoints",
     "Checkpoint": "store.checkpoints",

@@ -24,7 +24,7 @@ from landscape.engine.stack import Stack, fingerprint
 from landscape.evaluation.evaluate import computation
 from landscape.evaluation.routes import Lines, Order, Pairs, Prepared, Route, along, prepare
 from landscape.problems.base import Problem
-from landscape.problems.places import Place, device_of
+from landscape.problems.places import Place, device_of, held
 from landscape.problems.setting import Engine, Setting
 from landscape.space.family import Family, bezier, grid, polyline
 from landscape.store.checkpoints import read_tensors, write_stack, write_tensors
@@ -158,7 +158,7 @@ def connect(
     bending = Bending(kind=kind, bends=bends, steps=steps, lr=lr, samples_per_step=samples_per_step, seed=training_seed)
     if order == "all":
         raise LandscapeError("curves are bent with the `order` stored or matched, not with all")
-    route = Route(a=a, b=b, pairs=pairs, order=order)
+    route = Route(a=held(a, "a"), b=held(b, "b"), pairs=pairs, order=order)
     vertices = bends + 1 if kind == "polyline" else 1
     alphas = grid(points, knots=[i / vertices for i in range(vertices + 1)])
     path = None if save is None else Path(save)

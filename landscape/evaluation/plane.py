@@ -19,7 +19,7 @@ from landscape.engine.stack import Stack, concatenate
 from landscape.evaluation.evaluate import evaluate
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
-from landscape.problems.places import Place, device_of, is_landmark, label_of, short
+from landscape.problems.places import Place, device_of, held, is_landmark, label_of, short
 from landscape.problems.setting import Engine, Setting
 from landscape.space import planes
 from landscape.space.directions import Normalise
@@ -113,14 +113,16 @@ def plane(
     if kind == "through":
         assert b is not None
         assert c is not None
-        places = [*places, b, c]
+        places = [held(each, name) for each, name in zip([*places, b, c], "abc", strict=True)]
     elif kind == "random":
-        about |= {"seed": direction_seed, "normalise": normalise}
+        places, about = [held(places[0], "a")], {**about, "seed": direction_seed, "normalise": normalise}
+    elif several:
+        places = [held(each, str(number)) for number, each in enumerate(places)]
     found = _trajectory(places[0]) if kind == "trajectory" and not several else places
     problem, at = networks(found, setting, problem)
     for place, one in zip(found, at, strict=True):
         _require_single(label_of(place), one)
-    about |= {"places": list(map(label_of, places))}
+    about["places"] = list(map(label_of, places))
     about["landmarks"] = {
         label_of(place): problem.describe_landmark(label_of(place)) for place in places if is_landmark(place)
     }

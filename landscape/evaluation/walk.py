@@ -11,7 +11,7 @@ from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
 from landscape.evaluation.routes import Order, Pairs, Route, along, prepare
 from landscape.problems.base import Problem
-from landscape.problems.places import Place, device_of
+from landscape.problems.places import Place, device_of, held
 from landscape.problems.setting import Engine, Setting
 from landscape.space.directions import Normalise
 from landscape.space.family import Hold, grid
@@ -95,9 +95,9 @@ def walk(
     [[2.419, 0.605, 0.0]]
     """
     route = Route(
-        a=a,
-        b=b,
-        via=tuple(via),
+        a=held(a, "a"),
+        b=None if b is None else held(b, "b"),
+        via=tuple(held(place, f"via {number}") for number, place in enumerate(via, start=1)),
         rays=tuple(rays),
         normalise=normalise,
         pairs=pairs,

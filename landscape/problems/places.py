@@ -22,6 +22,7 @@ __all__ = [
     "checkpoint_at",
     "device_of",
     "fitting",
+    "held",
     "is_landmark",
     "label_of",
     "landmark",
@@ -45,10 +46,17 @@ def checkpoint_at(place: Place) -> Checkpoint | None:
         return place.checkpoint()
     if isinstance(place, str | os.PathLike):
         return None if is_landmark(place) else load(os.fspath(place))
+    return checkpoint_at(held(place, label_of(place)))
+
+
+def held(place: Place, name: str) -> Place:
+    """What is in memory, a network or its state dict, as a checkpoint of this name; any other place as it is."""
+    if not isinstance(place, nn.Module | Mapping):
+        return place
     state = place.state_dict() if isinstance(place, nn.Module) else place
-    tensors = {name: tensor.detach() for name, tensor in state.items()}
-    source = Source("memory", None, None, fingerprint(tensors), label_of(place))
-    return Checkpoint(Stack({name: tensor[None] for name, tensor in tensors.items()}), (source,), None)
+    tensors = {key: tensor.detach() for key, tensor in state.items()}
+    source = Source("memory", None, None, fingerprint(tensors), name)
+    return Checkpoint(Stack({key: tensor[None] for key, tensor in tensors.items()}), (source,), None)
 
 
 def label_of(place: Place) -> str:
