@@ -16,11 +16,10 @@ from landscape.evaluation.evaluate import evaluate
 from landscape.problems.base import Problem
 from landscape.problems.places import Place, checkpoint_at, fitting, is_landmark, label_of, landmark, problem_of, short
 from landscape.problems.setting import Setting
-from landscape.space import symmetry as align
 from landscape.space.directions import Normalise, random_directions
 from landscape.space.family import Family, Hold, line, partial, polyline, ray
 from landscape.space.groups import Per, matching, split
-from landscape.space.symmetry import Symmetry
+from landscape.space.symmetry import Symmetry, every_order, match, reorder
 from landscape.store.checkpoints import Checkpoint
 from landscape.store.results import Result
 
@@ -209,16 +208,16 @@ def connect(
     if order == "matched":
         for k in reversed(range(len(places) - 1)):
             one, other = (stacks[i].select(rows[i].tolist()) for i in (k, k + 1))
-            stacks[k] = align.match(one, other, symmetry)
+            stacks[k] = match(one, other, symmetry)
             members[k] = np.arange(len(rows[k])) + len(sources)
             sources += [dataclasses.replace(places[k].sources[row], order="matched") for row in rows[k]]
             rows[k] = np.arange(len(rows[k]))
     elif order == "all":
         if via:
             raise Mismatch("lines via other members start in one order of their units: not in all")
-        every = list(align.every_order(symmetry))
+        every = list(every_order(symmetry))
         count = len(stacks[0])
-        stacks[0] = concatenate([align.reorder(stacks[0], symmetry, each) for each in every])
+        stacks[0] = concatenate([reorder(stacks[0], symmetry, each) for each in every])
         members[0] = np.concatenate(
             [members[0], *(rows[0] + len(sources) + count * number for number in range(len(every) - 1))]
         )
