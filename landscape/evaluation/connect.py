@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -32,6 +33,8 @@ from landscape.store.results import Result
 from landscape.training.optimizers import adam, adam_moments
 
 __all__ = ["Bending", "bend", "bend_files", "connect"]
+
+_log = logging.getLogger("landscape")
 
 #: Streams of random numbers: where bends begin, and the alphas of each step.
 _START_STREAM, _ALPHA_STREAM = 0x42454E44, 0x42454E45
@@ -101,8 +104,7 @@ def bend(
     lines = lines.to(objective.device, objective.dtype)
     state = _begin(lines, bending)
     _train(_for_training(objective, lines, bending), lines, bending, state, on_progress)
-    _require_finite(lines, bending, state)
-    return bending.family(_controls(lines, bending, state.rows))
+    return _finished(lines, bending, state)[0]
 
 
 def connect(
@@ -150,6 +152,7 @@ def connect(
 
     Returns:
         A result over `line` and `alpha`, of kind `curve`, with the loss on the straight lines as `loss_straight`.
+        Interrupted (Ctrl-C) without `save`, the curves as far as they were trained.
 
     Raises:
         Mismatch: What was left beside `save` belongs to other curves, and `overwrite` is not given.
@@ -178,7 +181,9 @@ def connect(
     )
     keep_freed_memory()
     prepared = prepare(route, setting, problem=problem)
-    curve = _trained(prepared, bending, resume, keep_seconds, overwrite, progress or (lambda done, total: None))
+    curve, bending = _trained(
+        prepared, bending, resume, keep_seconds, overwrite, progress or (lambda done, total: None)
+    )
     lines = _with_bends(prepared, bending, curve, files)
     straight = along(prepared.objective, prepared.lines, alphas)
     curved = along(prepared.objective, lines, alphas, about={**prepared.about, "curve": dataclasses.asdict(bending)})
@@ -191,12 +196,19 @@ def connect(
 
 def _trained(
     prepared: Prepared, bending: Bending, resume: Path | None, seconds: float, overwrite: bool, on_progress: Progress
-) -> Family:
-    """The curves of a route, from where an interrupted training left them; it keeps its state in the file `resume`."""
-    if resume is None:
-        return bend(prepared.objective, prepared.lines.family, bending, on_progress=on_progress)
+) -> tuple[Family, Bending]:
+    """The curves of a route and how they were bent, from where an interrupted training left them; it keeps its state in the file `resume`."""
     lines = prepared.lines.family.to(prepared.objective.device, prepared.objective.dtype)
     objective = _for_training(prepared.objective, lines, bending)
+    if resume is None:
+        state = _begin(lines, bending)
+        try:
+            _train(objective, lines, bending, state, on_progress)
+        except KeyboardInterrupt:
+            if not state.step:
+                raise
+            _log.warning("interrupted: the curves are those after %d of %d steps", state.step, bending.steps)
+        return _finished(lines, bending, state)
     plan = {
         "ends": [fingerprint({**end.tensors, **end.buffers}) for end in (lines.stack(0), lines.stack(1))],
         "curve": dataclasses.asdict(bending),
@@ -210,11 +222,10 @@ def _trained(
     finally:
         keep()
     try:
-        _require_finite(lines, bending, state)
+        return _finished(lines, bending, state)
     except LandscapeError:
         resume.unlink(missing_ok=True)  # there is nothing to go on with
         raise
-    return bending.family(_controls(lines, bending, state.rows))
 
 
 def bend_files(path: Path, bending: Bending) -> list[Path]:
@@ -334,12 +345,14 @@ def _every(seconds: float, keep: Callable[[], None], on_progress: Progress) -> P
     return tick
 
 
-def _require_finite(lines: Family, bending: Bending, state: _State) -> None:
+def _finished(lines: Family, bending: Bending, state: _State) -> tuple[Family, Bending]:
+    """The curves as they are, and how they were bent; raises `LandscapeError` if they are not finite."""
     finite = state.rows.isfinite().all(1).view(bending.bends, len(lines)).all(0)
     if not finite.all():
         raise LandscapeError(
             f"the bends of {int((~finite).sum())} of {len(lines)} lines have become NaN or infinite: lower `lr`"
         )
+    return bending.family(_controls(lines, bending, state.rows)), dataclasses.replace(bending, steps=state.step)
 
 
 def _with_bends(prepared: Prepared, bending: Bending, curve: Family, files: Sequence[Path]) -> Lines:
