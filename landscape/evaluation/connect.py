@@ -197,7 +197,9 @@ def connect(
 def _trained(
     prepared: Prepared, bending: Bending, resume: Path | None, seconds: float, overwrite: bool, on_progress: Progress
 ) -> tuple[Family, Bending]:
-    """The curves of a route and how they were bent, from where an interrupted training left them; it keeps its state in the file `resume`."""
+    """The curves of a route and how they were bent, from where an interrupted training left them; it keeps its state in
+    the file `resume`.
+    """
     lines = prepared.lines.family.to(prepared.objective.device, prepared.objective.dtype)
     objective = _for_training(prepared.objective, lines, bending)
     if resume is None:
