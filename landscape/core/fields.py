@@ -41,7 +41,6 @@ __all__ = [
     "require_known",
     "require_seeds",
     "text",
-    "unusual",
 ]
 
 C = TypeVar("C")
@@ -55,7 +54,9 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A field of a configuration. `syntax` is how tuples are written on a command line: `seeds` or `blocks`."""
+    """A field of a configuration. `syntax` says what its numbers are, and so how a command line writes them: a `seed`,
+    `seeds` or `blocks`.
+    """
 
     name: str
     hint: Any
@@ -67,6 +68,11 @@ class Field:
     below: float | None = None
     syntax: str | None = None
     metavar: str | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is dataclasses.MISSING
 
     def convert(self, value: Any) -> Any:
         """The value as the field holds it: of its type, lists as tuples, whole numbers as floats where floats belong.
@@ -81,6 +87,8 @@ class Field:
     def check(self, value: Any) -> None:
         """Raise `LandscapeError` for a value of another kind, or outside the field's limits."""
         self.convert(value)
+        if self.syntax == "seed":
+            require_seeds(value)
         limits = {"at least": self.at_least, "at most": self.at_most, "above": self.above, "below": self.below}
         given = {how: limit for how, limit in limits.items() if limit is not None}
         if not given or value is None or all(_within(how, value, limit) for how, limit in given.items()):
@@ -99,7 +107,7 @@ def option(
     at_most: float | None = None,
     above: float | None = None,
     below: float | None = None,
-    syntax: Literal["seeds", "blocks"] | None = None,
+    syntax: Literal["seed", "seeds", "blocks"] | None = None,
     metavar: str | None = None,
 ) -> Any:
     """A field of a configuration that the command line offers as an option.
@@ -108,7 +116,7 @@ def option(
         default: Its value unless it is given.
         text: What it is for, the help of the option.
         at_least, at_most, above, below: Limits of a number, which `check` holds it to.
-        syntax: How a tuple of numbers is written, `0:20,30` or `none`, `0,2`.
+        syntax: What numbers are: a `seed`; `seeds`, written `0:20,30`; `blocks`, written `none` or `0,2`.
         metavar: What stands for its value in the help, such as PLACE.
     """
     limits = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
@@ -164,13 +172,6 @@ def axis(key: str, values: Sequence[Any], fields: Mapping[str, Field]) -> list[A
     if not found:
         raise LandscapeError(f"{key} has no values to sweep: give at least one, or leave it out of the grid")
     return found
-
-
-def unusual(configuration: Any) -> dict[str, Any]:
-    """The fields of a configuration that are not at their defaults."""
-    fields = fields_of(type(configuration)) if dataclasses.is_dataclass(configuration) else {}
-    values = {name: getattr(configuration, name) for name in fields}
-    return {name: value for name, value in values.items() if value != fields[name].default}
 
 
 def as_json(configuration: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import require_seeds
-from landscape.core.files import refuse_existing
+from landscape.core.files import refuse_existing, require_vacant
 from landscape.engine.stack import Stack, aliases, concatenate, names_fit, require_same_shapes, template_of
 from landscape.problems.base import Problem, Renaming, create, find, require_fields
 from landscape.problems.places import fitting
@@ -114,9 +114,9 @@ def _written(path: Path, document: Mapping[str, Any], stack: Stack, *, replace: 
 def _require_free(path: Path, *, force: bool) -> None:
     """Raise `LandscapeError` if a new run would replace one without `force`, or mix with something else."""
     if (path / "run.json").exists():
-        refuse_existing(path, force=force)
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise LandscapeError(f"{path} exists and is no run: choose another directory with -o")
+        refuse_existing(path, force=force, argument="output")
+    else:
+        require_vacant(path, "run")
 
 
 def _expanded(places: Sequence[Path]) -> list[Path]:
