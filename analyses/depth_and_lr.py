@@ -21,7 +21,7 @@ def main() -> None:
     rows = study.test(
         study.sweep(
             grid={"d_factor": (1.0, 1.5, 2.0), "lr": rates},
-            problem_options={"steps": 2, "m_factor": 10},
+            options={"steps": 2, "m_factor": 10},
             seeds=range(seeds),
             training={"data": "batches", "batches": batches, "batch_size": size},
         )

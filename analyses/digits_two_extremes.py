@@ -39,7 +39,7 @@ def main() -> None:
     for name, (grid, training) in RUNS.items():
         how = {"batches": batches, "lr": 3e-3, **training}
         cells = study.sweep(
-            "digits", name, grid=grid, problem_options={"width": width}, seeds=range(seeds), training=how
+            "digits", name, grid=grid, options={"width": width}, seeds=range(seeds), training=how
         ).cells()
         runs[name] = str(cells[0].path)
     panels, found = [], {}

@@ -61,7 +61,7 @@ def main() -> None:
     done = study.sweep(
         "functions",
         grid={"function": ["sine"]},
-        problem_options={"width": 32, "depth": 2, "activation": "tanh"},
+        options={"width": 32, "depth": 2, "activation": "tanh"},
         seeds=range(seeds),
         training={"batches": steps, "lr": 3e-3, "save_at": tuple(saved)},
     )

@@ -26,7 +26,7 @@ def main() -> None:
             study.sweep(
                 part=name.replace(" ", "-"),
                 grid={"m_factor": (1, 4, 10), "presolve_blocks": FROZEN if freeze else BLOCKS},
-                problem_options={"steps": 2},
+                options={"steps": 2},
                 seeds=range(seeds),
                 training={**how, "freeze": freeze},
             )

@@ -32,7 +32,7 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
         walks.unlink(missing_ok=True)
     if force or not (run / "run.json").exists() or BATCHES not in Run.open(run).steps():
         training = Training(batches=BATCHES, save_at=(0, BATCHES))
-        train(problem, training, run, seeds=range(seeds), force=force, on_progress=Progress(f"train {rule}", "steps"))
+        train(problem, training, run, seeds=range(seeds), overwrite=force, progress=Progress(f"train {rule}", "steps"))
     if not walks.exists():
         walk("presolve", run, order="all", save=walks, progress=Progress("walk", "lines"))
     curves, stack = Result.read(walks, plane=False), Run.open(run).checkpoint().stack

@@ -22,7 +22,7 @@ def main() -> None:
     rows = study.test(
         study.sweep(
             grid={"m_factor": (1, 2, 4), "density": DENSITIES},
-            problem_options={"rule": "B3/S23", "architecture": "paper", "activation": "relu"},
+            options={"rule": "B3/S23", "architecture": "paper", "activation": "relu"},
             seeds=range(seeds),
             training={"batches": batches, "lr": 3e-3},
         )

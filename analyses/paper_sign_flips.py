@@ -43,7 +43,7 @@ def main() -> None:
     done = study.sweep(
         part="originals",
         grid={"m_factor": (1, 2, 4)},
-        problem_options={"rule": "B3/S23", "architecture": "paper", "activation": "relu"},
+        options={"rule": "B3/S23", "architecture": "paper", "activation": "relu"},
         seeds=range(40 * wanted),
         training={"batches": batches, "lr": 3e-3},
     )

@@ -22,7 +22,7 @@ def main() -> None:
     one = study.sweep(
         part="exact",
         grid={"m_factor": (1, 2, 3, 4, 6, 8)},
-        problem_options=PAPER,
+        options=PAPER,
         seeds=range(64 if study.quick else 640),
         training={"batches": 3000 if study.quick else 10_000, "lr": 3e-3},
     )
@@ -32,7 +32,7 @@ def main() -> None:
             "steps": (2,) if study.quick else (2, 3, 4, 5),
             "m_factor": (1, 2, 4, 8) if study.quick else (1, 2, 4, 8, 16, 24),
         },
-        problem_options=PAPER,
+        options=PAPER,
         seeds=range(8 if study.quick else 64),
         training={"batches": 1500 if study.quick else 50_000, "batch_size": 32, "lr": 3e-3},
     )

@@ -87,7 +87,7 @@ class Study:
         path = self.runs / part if part else self.runs
         name = f"train {part}".strip()
         return sweep(
-            problem, path, device=self.device, force=self.force, on_progress=self.progress(name, "batches"), **how
+            problem, path, device=self.device, overwrite=self.force, progress=self.progress(name, "batches"), **how
         )
 
     def train(self, problem: Problem, training: Training, part: str, seeds: Sequence[int], *, start: Stack) -> Run:
@@ -99,9 +99,9 @@ class Study:
             seeds=seeds,
             start=start,
             device=self.device,
-            force=self.force,
+            overwrite=self.force,
             keep=True,
-            on_progress=self.progress(f"train {part}", "batches"),
+            progress=self.progress(f"train {part}", "batches"),
         )
 
     def walk(self, start: str, end: str, part: str, **how: Any) -> Result:

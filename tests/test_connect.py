@@ -257,8 +257,8 @@ def test_bad_input(landscape: Callable[..., Outcome], options: tuple[str, ...], 
 def test_settings_that_make_no_sense() -> None:
     for settings, message in (
         ({"bends": 0}, "bends is 0, it must be at least 1"),
-        ({"samples_per_step": 0}, "samples per step is 0"),
-        ({"steps": -1}, "steps is -1, it must not be negative"),
+        ({"samples_per_step": 0}, "samples_per_step is 0"),
+        ({"steps": -1}, "steps is -1, it must be at least 0"),
         ({"seed": -1}, "-1 is no seed"),
     ):
         with pytest.raises(LandscapeError, match=message):

@@ -53,7 +53,7 @@ def test_an_interrupted_training_leaves_the_log_of_one_that_was_not(tmp_path: Pa
     training = Training(batches=12)
     whole = train(Life(), training, tmp_path / "whole", seeds=range(3))
     with pytest.raises(StopError):
-        train(Life(), training, tmp_path / "parts", seeds=range(3), resume_every=0, on_progress=stop)
+        train(Life(), training, tmp_path / "parts", seeds=range(3), resume_every=0, progress=stop)
     parts = train(Life(), training, tmp_path / "parts", seeds=range(3))
     assert lines(whole.path / "log.jsonl") == lines(parts.path / "log.jsonl")
     assert [line["step"] for line in lines(whole.path / "log.jsonl")] == list(range(12))

@@ -349,10 +349,10 @@ def test_training_keeps_to_its_backend(tmp_path: Path, monkeypatch: pytest.Monke
     problem = from_model(dropping, (X, Y), "cross_entropy")
     plain = train(problem, training, tmp_path / "a", seeds=[0, 1])
     assert plain.document["computation"]["backend"] == "stacked"
-    loop = train(problem, training, tmp_path / "b", seeds=[0, 1], backend="loop")
+    loop = train(problem, training, tmp_path / "b", seeds=[0, 1], engine="loop")
     assert loop.document["computation"]["backend"] == "loop"
     for step in (tmp_path / "b").glob("step-*4.safetensors"):
         step.unlink()
     with pytest.raises(Mismatch, match='backend is "loop" there and "stacked" here'):
-        train(problem, training, tmp_path / "b", seeds=[0, 1], backend="stacked")
+        train(problem, training, tmp_path / "b", seeds=[0, 1], engine="stacked")
     train(problem, training, tmp_path / "b", seeds=[0, 1])

@@ -326,7 +326,7 @@ def test_a_run_still_in_training_is_told(tmp_path: Path) -> None:
     path = tmp_path / "run"
     training = Training(batches=5, save_at=(0, 2))
     with pytest.raises(KeyboardInterrupt):
-        train(Life(), training, path, seeds=[0], on_progress=stop)
+        train(Life(), training, path, seeds=[0], progress=stop)
     assert unfinished(f"{path}#0") == f"{path} is not finished: this is its step 2 of 5"
     assert unfinished(f"{path}/@2") == ""
     train(Life(), training, path, seeds=[0])

@@ -38,7 +38,7 @@ def stamps(run: Path) -> dict[str, int]:
 
 def test_cells_are_plain_runs_in_the_order_of_the_grid(tmp_path: Path) -> None:
     begun: list[Cell] = []
-    done = small(tmp_path / "sweep", problem_options={"sigmoid": False}, data_seeds=[7], on_cell=begun.append)
+    done = small(tmp_path / "sweep", options={"sigmoid": False}, data_seeds=[7], on_cell=begun.append)
     cells = done.cells()
     assert [cell.path.name for cell in cells] == NAMES
     assert [dict(cell.values) for cell in cells] == [{"m_factor": m, "lr": lr} for m in (1, 2) for lr in (0.01, 0.1)]
@@ -80,7 +80,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, resume_every: float, first
 
     small(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        small(tmp_path / "sweep", on_progress=stop, resume_every=resume_every)
+        small(tmp_path / "sweep", progress=stop, resume_every=resume_every)
     cells = Sweep.open(tmp_path / "sweep").cells()
     assert [cell.finished for cell in cells] == [True, False, False, False]
     before = stamps(cells[0].path)
@@ -88,7 +88,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, resume_every: float, first
     begun: list[str] = []
     small(
         tmp_path / "sweep",
-        on_progress=lambda *now: told.append(now),
+        progress=lambda *now: told.append(now),
         on_cell=lambda cell: begun.append(cell.path.name),
     )
     assert stamps(cells[0].path) == before
@@ -103,7 +103,7 @@ def test_a_finished_sweep_is_left_as_it_is(tmp_path: Path) -> None:
     small(tmp_path)
     before = [stamps(tmp_path / name) for name in NAMES]
     told: list[tuple[int, int]] = []
-    small(tmp_path, on_progress=lambda *now: told.append(now))
+    small(tmp_path, progress=lambda *now: told.append(now))
     assert not told
     assert [stamps(tmp_path / name) for name in NAMES] == before
 
@@ -113,12 +113,15 @@ def test_a_finished_sweep_is_left_as_it_is(tmp_path: Path) -> None:
     [
         ({"grid": {"m_factor": [1, 4, 5], "lr": [0.01, 0.1]}}, "m_factor is 2 only there and 4, 5 only here"),
         ({"grid": {"m_factor": [1, 2, 3], "lr": [0.01, 0.1]}}, "another sweep: m_factor is 3 only here. Choose"),
-        ({"grid": {"m_factor": [1, 2]}}, "another sweep: lr is swept only there. Choose another directory with -o"),
+        (
+            {"grid": {"m_factor": [1, 2]}},
+            "another sweep: lr is swept only there. Choose another directory with `output`",
+        ),
         ({"grid": {**GRID, "steps": [1]}}, "another sweep: steps is swept only here. Choose"),
         ({"grid": {"m_factor": [2, 1], "lr": [0.01, 0.1]}}, "m_factor has its values in another order"),
         ({"grid": {"lr": [0.01, 0.1], "m_factor": [1, 2]}}, "the keys are m_factor, lr there and lr, m_factor here"),
         ({"training": {"batches": 4}}, "another sweep: batches is 3 there and 4 here. Choose another directory with"),
-        ({"problem_options": {"rule": "B3/S23"}}, 'rule is "B3/S23V" there and "B3/S23" here'),
+        ({"options": {"rule": "B3/S23"}}, 'rule is "B3/S23V" there and "B3/S23" here'),
         ({"seeds": [0, 2]}, r"seeds is \[0, 1\] there and \[0, 2\] here; data_seeds is"),
     ],
 )
@@ -136,8 +139,8 @@ def test_another_sweep_is_refused_with_what_differs(tmp_path: Path, changes: dic
         ({"grid": {"qqq": [1]}}, "there is no option 'qqq' to sweep: there are rule, steps"),
         ({"grid": {"seeds": [1]}}, "no option 'seeds' to sweep: every cell has the same seeds"),
         ({"training": {"batchez": 1}}, "there is no option 'batchez' of training: did you mean batches?"),
-        ({"problem_options": {"m_facter": 1}}, "has no option 'm_facter': did you mean m_factor?"),
-        ({"problem_options": {"m_factor": 1}}, "m_factor is both in the grid and given on its own: leave one out"),
+        ({"options": {"m_facter": 1}}, "has no option 'm_facter': did you mean m_factor?"),
+        ({"options": {"m_factor": 1}}, "m_factor is both in the grid and given on its own: leave one out"),
         ({"training": {"lr": 0.1}}, "lr is both in the grid and given on its own"),
         ({"grid": {}}, "there is nothing to sweep"),
         ({"grid": {"steps": []}}, "steps has no values to sweep"),
@@ -221,7 +224,7 @@ def test_force_removes_its_own_runs_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / NAMES[3] / "notes.txt").write_text("mine")
     train(Life(), Training(batches=1), tmp_path / "other", seeds=[0])
     with pytest.raises(LandscapeError, match="seed 1 is repeated"):
-        small(tmp_path, seeds=[1, 1], force=True)
+        small(tmp_path, seeds=[1, 1], overwrite=True)
     assert all(cell.finished for cell in Sweep.open(tmp_path).cells()), "force checks first"
 
     class StopError(Exception):
@@ -232,7 +235,7 @@ def test_force_removes_its_own_runs_and_nothing_else(tmp_path: Path) -> None:
 
     grid = {"m_factor": [1], "lr": [0.01, 0.1]}
     with pytest.raises(StopError):
-        small(tmp_path, grid, seeds=[5], force=True, on_progress=stop)
+        small(tmp_path, grid, seeds=[5], overwrite=True, progress=stop)
     assert names(tmp_path) == sorted([NAMES[0], NAMES[3], "notes.txt", "other", "sweep.json"])
     small(tmp_path, grid, seeds=[5])
     assert [Run.open(tmp_path / name).seeds for name in NAMES[:2]] == [[5], [5]]
@@ -253,8 +256,10 @@ def test_what_is_not_of_the_sweep_is_left_alone(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "thesis.tex").touch()
     for force in (False, True):
-        with pytest.raises(LandscapeError, match="folder exists and is no sweep: choose another directory with -o"):
-            small(folder, force=force)
+        with pytest.raises(
+            LandscapeError, match="folder exists and is no sweep: choose another directory with `output`"
+        ):
+            small(folder, overwrite=force)
     assert names(folder) == ["thesis.tex"]
     path = tmp_path / "sweep"
     small(path)
@@ -263,7 +268,7 @@ def test_what_is_not_of_the_sweep_is_left_alone(tmp_path: Path) -> None:
     (path / NAMES[2] / "thesis.tex").touch()
     for force in (False, True):
         with pytest.raises(LandscapeError, match=f"{NAMES[2]} exists and is no run: move it elsewhere"):
-            small(path, force=force)
+            small(path, overwrite=force)
     shutil.rmtree(path / NAMES[2])
     (path / NAMES[2]).touch()
     with pytest.raises(LandscapeError, match=f"{NAMES[2]} exists and is no run"):
@@ -290,7 +295,7 @@ def test_what_cannot_be_read_is_not_absent(tmp_path: Path) -> None:
         file.write_text(text)
         for force in (False, True):
             with pytest.raises(DamagedFile, match=rf"sweep\.json is damaged: {wrong}"):
-                small(tmp_path, force=force)
+                small(tmp_path, overwrite=force)
     file.write_text(json.dumps({**json.loads(good), "schema": 99}))
     with pytest.raises(Unsupported, match="has schema 99, this version reads 1"):
         Sweep.open(tmp_path)

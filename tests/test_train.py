@@ -109,7 +109,7 @@ from landscape.training.train import Training, train
 torch.set_num_threads({torch.get_num_threads()})
 print("ready", flush=True)
 tell = lambda done, total: print(done, flush=True)
-train({problem!r}, {training!r}, Path({str(tmp_path / "killed")!r}), seeds={SEEDS}, resume_every=0.0, on_progress=tell)
+train({problem!r}, {training!r}, Path({str(tmp_path / "killed")!r}), seeds={SEEDS}, resume_every=0.0, progress=tell)
 """
     for kill_at in (1, 30, 80):
         child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -128,7 +128,7 @@ train({problem!r}, {training!r}, Path({str(tmp_path / "killed")!r}), seeds={SEED
     kept = Run.open(tmp_path / "killed")
     assert batches not in kept.steps()
     steps: list[int] = []
-    train(problem, training, tmp_path / "killed", seeds=SEEDS, on_progress=lambda done, total: steps.append(done))
+    train(problem, training, tmp_path / "killed", seeds=SEEDS, progress=lambda done, total: steps.append(done))
     assert steps[0] >= 80  # taken up, not begun again
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
     assert sorted(path.name for path in (tmp_path / "killed").iterdir() if not path.name.startswith(".")) == sorted(
@@ -148,11 +148,13 @@ train({problem!r}, {training!r}, Path({str(tmp_path / "killed")!r}), seeds={SEED
 def test_another_configuration_is_refused_with_what_differs(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    asked: dict[str, Any] = {"problem": Life(), "training": Training(batches=9), "path": tmp_path, "seeds": [1, 2]}
+    asked: dict[str, Any] = {"problem": Life(), "training": Training(batches=9), "output": tmp_path, "seeds": [1, 2]}
     train(**asked)
     with pytest.raises(Mismatch, match=message):
         train(**{**asked, **changes})
-    with pytest.raises(LandscapeError, match="is finished: choose another run with -o"):
+    with pytest.raises(
+        LandscapeError, match="is finished: choose another run with `output`, or replace it with `overwrite=True`"
+    ):
         train(**asked)
 
 
@@ -184,9 +186,9 @@ def test_seeds_that_make_no_sense(tmp_path: Path, options: dict[str, Any], messa
     [
         ({"lr": 0.0}, "lr is 0.0, it must be positive"),
         ({"lr": float("nan")}, "lr is nan"),
-        ({"batch_size": 0}, "batch size is 0"),
-        ({"batches": -1}, "batches is -1, it must not be negative"),
-        ({"weight_decay": -0.1}, "weight decay is -0.1"),
+        ({"batch_size": 0}, "batch_size is 0, it must be at least 1"),
+        ({"batches": -1}, "batches is -1, it must be at least 0"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1, it must be at least 0 and finite"),
         ({"momentum": 0.9}, "momentum goes with optimizer sgd, not adam"),
         ({"momentum": 1.0, "optimizer": "sgd"}, "at least 0 and below 1"),
         ({"batches": 5, "save_at": (0, 6)}, "cannot save at step 6: the run has steps 0 to 5"),
@@ -198,7 +200,7 @@ def test_training_that_makes_no_sense(options: dict[str, Any], message: str) -> 
 
 
 def test_no_exact_loss_of_two_steps(tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match=r"2 steps.* has no exact loss to train on: use --data batches"):
+    with pytest.raises(Unsupported, match=r"2 steps.* has no exact loss to train on: use `data=\"batches\"`"):
         train(TWO_STEPS, Training(batches=1, data="exact"), tmp_path / "run", seeds=[0])
 
 
@@ -247,7 +249,7 @@ def test_the_loss_falls(tmp_path: Path, problem: Life, data: Any, dtype: Any) ->
 
 def test_progress_counts_the_steps(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    train(Life(), Training(batches=4), tmp_path / "run", seeds=[0], on_progress=lambda *now: told.append(now))
+    train(Life(), Training(batches=4), tmp_path / "run", seeds=[0], progress=lambda *now: told.append(now))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -277,9 +279,9 @@ def test_a_member_is_bitwise_the_same_in_another_order_and_company(tmp_path: Pat
 
 def test_dropout_is_trained_on_boards(tmp_path: Path) -> None:
     for life in (Life(dropout=0.2), Life(steps=2, dropout=0.2, board="4x4")):
-        with pytest.raises(Unsupported, match=r"has no exact loss to train on: use --data batches"):
+        with pytest.raises(Unsupported, match='has no exact loss to train on: use `data="batches"`'):
             train(life, Training(batches=1, data="exact"), tmp_path / "exact", seeds=[0])
-    with pytest.raises(Unsupported, match="or --dropout 0"):
+    with pytest.raises(Unsupported, match="or `dropout=0`"):
         train(Life(dropout=0.2), Training(batches=1, data="exact"), tmp_path / "exact", seeds=[0])
     assert not (tmp_path / "exact").exists()
 
@@ -373,7 +375,7 @@ def test_all_blocks_frozen_leave_nothing_to_train(tmp_path: Path) -> None:
 
 
 def test_a_start_and_an_initialisation_exclude_one_another() -> None:
-    with pytest.raises(LandscapeError, match="--start presolve leaves nothing to --init and --init-scale"):
+    with pytest.raises(LandscapeError, match='`start="presolve"` leaves nothing to `init` and `init_scale`'):
         Training(start="presolve", init="normal")
 
 
@@ -482,7 +484,7 @@ def test_blocks_that_are_not_known(tmp_path: Path, problem: Life, options: Any, 
 
 
 def test_nothing_to_freeze() -> None:
-    with pytest.raises(LandscapeError, match="there is nothing to freeze: name the blocks with --presolve-blocks"):
+    with pytest.raises(LandscapeError, match="there is nothing to freeze: name the blocks with `presolve_blocks`"):
         Training(freeze=True)
 
 
@@ -495,17 +497,17 @@ def test_a_frozen_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> Non
 
     train(TWO_STEPS, training, tmp_path / "whole", seeds=SEEDS)
     with pytest.raises(KeyboardInterrupt):
-        train(TWO_STEPS, training, tmp_path / "cut", seeds=SEEDS, resume_every=0, on_progress=interrupt)
+        train(TWO_STEPS, training, tmp_path / "cut", seeds=SEEDS, resume_every=0, progress=interrupt)
     assert Run.open(tmp_path / "cut").steps() == [0, 3]
     steps: list[int] = []
-    train(TWO_STEPS, training, tmp_path / "cut", seeds=SEEDS, on_progress=lambda done, total: steps.append(done))
+    train(TWO_STEPS, training, tmp_path / "cut", seeds=SEEDS, progress=lambda done, total: steps.append(done))
     assert steps[0] == 5  # the state of the step before is the last that was kept
     assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
 
 
 def test_another_start_in_the_same_place_is_refused(tmp_path: Path, begun: Run) -> None:
     path, stack = tmp_path / "run", begun.checkpoint().stack
-    asked: dict[str, Any] = {"problem": TWO_STEPS, "path": path, "seeds": [0, 1, 2]}
+    asked: dict[str, Any] = {"problem": TWO_STEPS, "output": path, "seeds": [0, 1, 2]}
     train(**asked, training=Training(batches=1, batch_size=8), start=stack)
     with pytest.raises(Mismatch, match=r"holds another run: start is .* there and .* here"):
         train(**asked, training=Training(batches=1, batch_size=8), start=stack.select([1, 0, 2]))

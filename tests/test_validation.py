@@ -64,9 +64,7 @@ def other_alphas(monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor], Ten
 
 def bent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Right at the ends, elsewhere a little on."""
-    other_alphas(
-        monkeypatch, lambda alphas: torch.where((alphas > 0) & (alphas < 1), alphas.clamp(0) ** 1.001, alphas)
-    )
+    other_alphas(monkeypatch, lambda alphas: torch.where((alphas > 0) & (alphas < 1), alphas.clamp(0) ** 1.001, alphas))
 
 
 def off_by_one_point(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """`landscape analyse`: barriers of a walk, outcomes and clusters of a run, success of a run or a sweep."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,30 @@ import numpy as np
 
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.curvature import curvature
-from landscape.cli.options import chosen_problem, computing, device, json_flag, output, problem_choice
+from landscape.cli.flags import Group
+from landscape.cli.options import (
+    SEED,
+    Members,
+    Report,
+    chosen_problem,
+    computing,
+    device_option,
+    members,
+    problem_choice,
+    reporting,
+)
 from landscape.cli.report import remark, remark_unfinished, table
 from landscape.core.errors import LandscapeError, plural
-from landscape.core.files import json_text, refuse_existing, write_json
+from landscape.core.files import refuse_existing
 from landscape.store.results import Result
 
 __all__ = ["command"]
 
+#: Rows of a table of groups; the rest is counted.
+_MOST_ROWS = 12
 
-@click.group("analyse")
+
+@click.group("analyse", cls=Group)
 def command() -> None:
     """Barriers of a walk; outcomes and clusters of a run; success of a run or a sweep; curvature of places and walks.
 
@@ -28,19 +43,11 @@ def command() -> None:
 command.add_command(curvature)
 
 
-def _run_argument(function: Any) -> Any:
-    """RUN and the options that say what it is and where to compute."""
-    for decorator in (output("JSON file for the whole result."), json_flag, computing, problem_choice):
-        function = decorator(function)
-    return click.argument("run", metavar="RUN")(function)
-
-
 @command.command("barriers")
+@reporting()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--every-order", is_flag=True, help="Keep all lines, not only the lowest of the filter orders of an end.")
-@output("JSON file for the whole result.")
-@json_flag
-def _barriers(file: Path, every_order: bool, output: Path | None, force: bool, print_json: bool) -> None:
+def _barriers(file: Path, every_order: bool, report: Report) -> None:
     """How high, where and how wide: barriers along the lines of FILE, in three definitions."""
     curves = Result.read(file, plane=False)
     kept = curves.select(curves.done if every_order else lowest_order(curves))
@@ -54,7 +61,7 @@ def _barriers(file: Path, every_order: bool, output: Path | None, force: bool, p
         "lines": [
             {"from": kept.sources[i].label, "to": kept.sources[j].label, "l1": l1, "l2": l2} | moves
             for i, j, l1, l2, moves in zip(
-                kept["from_member"], kept["to_member"], kept["l1"], kept["l2"], parts, strict=True
+                *(kept[key] for key in ("from_member", "to_member", "l1", "l2")), parts, strict=True
             )
         ],
         "barriers": found,
@@ -68,13 +75,9 @@ def _barriers(file: Path, every_order: bool, output: Path | None, force: bool, p
     rows = [
         [
             name,
-            s["min"],
-            s["q1"],
-            s["median"],
+            *(s[key] for key in ("min", "q1", "median")),
             "-" if np.isnan(s["median_interval"]).any() else "{:.4g} to {:.4g}".format(*s["median_interval"]),
-            s["q3"],
-            s["max"],
-            s["lines"],
+            *(s[key] for key in ("q3", "max", "lines")),
         ]
         for name, s in found.summary().items()
     ]
@@ -82,7 +85,7 @@ def _barriers(file: Path, every_order: bool, output: Path | None, force: bool, p
     if "moves" in kept.columns:
         text.append(_by_part(kept))
     text += [f"{name}: {definition}" for name, definition in DEFINITIONS.items()]
-    _finish(text, document, output, force, print_json)
+    report.show(text, document)
 
 
 def _by_part(curves: Result) -> str:
@@ -97,15 +100,17 @@ def _by_part(curves: Result) -> str:
 
 
 @command.command("outcomes")
-@_run_argument
-def _outcomes(run: str, **options: Any) -> None:
+@reporting()
+@members
+@computing
+def _outcomes(members: Members, report: Report) -> None:
     """What each member of RUN computes: truth tables, dead units, loss, and whether it sits in a minimum."""
     from landscape.analysis.outcomes import KINDS, outcomes
 
-    problem, stack, settings = _members(run, options)
-    found = outcomes(problem, stack, device=settings["device"])
-    text = [f"{problem.title()}: {len(stack)} members, solved by {found.solved}"]
-    shown = found.groups[:12]
+    title = members.problem.title()
+    found = outcomes(members.problem, members.stack, device=members.device)
+    text = [f"{title}: {len(members.stack)} members, solved by {found.solved}"]
+    shown = found.groups[:_MOST_ROWS]
     rows = [
         [g.kind, f"{g.right} of {found.total}", g.share.count, "{:.3f} to {:.3f}".format(*g.share.interval), g.loss]
         for g in shown
@@ -113,75 +118,73 @@ def _outcomes(run: str, **options: Any) -> None:
     text.append(table(["truth table", "right", "members", "95 % interval of share", "median loss"], rows))
     if rest := found.groups[len(shown) :]:
         text.append(f"and {len(rest)} more truth tables with {sum(g.share.count for g in rest)} members")
-    bend = found.curvature
     kinds = [(kind, found.kind == number) for number, kind in enumerate(KINDS) if (found.kind == number).any()]
     rows = [
-        [kind, int(of.sum()), *(float(np.median(q[of])) for q in (found.loss, found.dead, *_columns(bend)))]
+        [kind, int(of.sum()), *(float(np.median(q[of])) for q in (found.loss, found.dead, *_columns(found.curvature)))]
         for kind, of in kinds
     ]
     if found.landmark is not None:
         rows.append(["presolve", 1, None, None, *(float(q[0]) for q in _columns(found.landmark))])
     header = ["medians of", "members", "loss", "dead units", "|gradient|"]
     text.append(table([*header, "smallest eigenvalue", "largest", "negative", "near zero"], rows))
-    document = {"run": run, "title": problem.title(), "kinds": KINDS, "solved": found.solved, "outcomes": found}
-    _finish(text, document, *settings["printing"])
+    report.show(text, {"run": members.run, "title": title, "kinds": KINDS, "solved": found.solved, "outcomes": found})
+
+
+def _columns(bend: Any) -> tuple[np.ndarray, ...]:
+    return bend.gradient_norm, bend.smallest, bend.largest, bend.negative, bend.near_zero
 
 
 @command.command("clusters")
+@reporting()
 @click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as truth tables]")
-@_run_argument
-def _clusters(run: str, cut: float | None, **options: Any) -> None:
+@members
+@computing
+def _clusters(members: Members, cut: float | None, report: Report) -> None:
     """Do the members of RUN fall into few places? Clusters of parameters up to the order of filters."""
     from landscape.analysis.clusters import clusters
 
-    problem, stack, settings = _members(run, options)
-    found = clusters(problem, stack, cut=cut, device=settings["device"])
+    title = members.problem.title()
+    found = clusters(members.problem, members.stack, cut=cut, device=members.device)
     how = "over every order" if found.exhaustive else "by weight matching, an upper bound"
+    tables = [np.bincount(found.group[found.label == number]) for number in range(len(found.sizes))]
+    rows = [
+        [number, int(size), np.count_nonzero(counts), int(counts.max())]
+        for number, (size, counts) in enumerate(zip(found.sizes[:_MOST_ROWS], tables, strict=False))
+    ]
     text = [
-        f"{problem.title()}: {len(stack)} members, L2 distances up to the order of filters ({how})",
+        f"{title}: {len(members.stack)} members, L2 distances up to the order of filters ({how})",
         f"{len(found.sizes)} clusters at distance {found.cut:.4g}, {found.group.max() + 1} truth tables; "
         f"agreement (adjusted Rand index) {found.agreement:.3f}",
+        table(["cluster", "members", "truth tables", "members of its commonest"], rows),
     ]
-    rows = [
-        [
-            number,
-            int(size),
-            len(np.unique(found.group[found.label == number])),
-            int(np.bincount(found.group[found.label == number]).max()),
-        ]
-        for number, size in enumerate(found.sizes[:12])
-    ]
-    text.append(table(["cluster", "members", "truth tables", "members of its commonest"], rows))
     if rest := found.sizes[len(rows) :].tolist():
         text.append(f"and {len(rest)} more clusters with {sum(rest)} members")
-    document = {"run": run, "title": problem.title(), "clusters": found, "agreement": found.agreement}
-    _finish(text, document, *settings["printing"])
+    report.show(text, {"run": members.run, "title": title, "clusters": found, "agreement": found.agreement})
 
 
 @command.command("success")
+@reporting("JSON file for the whole result; a CSV table goes beside it.")
 @click.argument("place", metavar="RUN|SWEEP")
 @click.option(
+    "--samples",
     "--boards",
+    "samples",
     type=click.IntRange(min=1),
     help="Test boards, or other samples, the same for all. [default: 1000, or all that the problem keeps for tests]",
 )
 @click.option("--board", help="HEIGHTxWIDTH of the test boards. [default: 5x5]")
 @click.option("--density", type=click.FloatRange(0, 1), help="Probability that a cell of them is live. [default: 0.5]")
-@click.option("--sample-seed", type=click.IntRange(min=0), default=0, help="Seed of the test boards.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", callback=device, help="Where.")
+@click.option("--sample-seed", type=SEED, default=0, help="Seed of the test boards.")
+@device_option
 @problem_choice
-@output("JSON file for the whole result; a CSV table goes beside it.")
-@json_flag
 def _success(
     place: str,
-    boards: int | None,
+    samples: int | None,
     sample_seed: int,
     device: str,
     problem: str | None,
     options: tuple[str, ...],
-    output: Path | None,
-    force: bool,
-    print_json: bool,
+    report: Report,
     **conditions: Any,
 ) -> None:
     """How many members of RUN, or of each finished cell of SWEEP, get random test boards right.
@@ -189,53 +192,63 @@ def _success(
     Whole boards and cells are counted apart, and what answering that all is dead would get stands beside them: with
     several steps most of a board dies out by itself. Where all there is can be enumerated, the exact answer stands too.
     """
-    from landscape.analysis.success import DEFINITIONS, Row, as_csv, as_document, of_sweep, success
+    from landscape.analysis.success import DEFINITIONS, as_csv, as_document
     from landscape.core.files import replacing
-    from landscape.problems.places import run_members
-    from landscape.training.sweep import Sweep
 
-    if output is not None:
-        if output.suffix == ".csv":
-            raise LandscapeError(f"{output} would be both the table and the whole result: name a .json file with -o")
-        for path in (output, output.with_suffix(".csv")):
-            refuse_existing(path, force=force)
-    settings: dict[str, Any] = {"samples": boards, "seed": sample_seed, "device": device}
-    settings |= _given(conditions)
+    beside = report.output and report.output.with_suffix(".csv")
+    if beside is not None:
+        if report.output == beside:
+            raise LandscapeError(f"{beside} would be both the table and the whole result: name a .json file with -o")
+        refuse_existing(beside, force=report.force, argument="output")
+    given = {key: value for key, value in conditions.items() if value is not None}
+    test = {"samples": samples, "seed": sample_seed, "device": device, **given}
     if (Path(place) / "sweep.json").exists():
         if problem or options:
             raise LandscapeError(f"{place} says its problem itself: leave --problem and -O out")
-        cells = Sweep.open(Path(place)).cells()
-        rows = of_sweep(Sweep.open(Path(place)), **settings)
-        tested = [cell.problem for cell in cells]
-        if not rows:
-            raise LandscapeError(f"{place} has no finished cell yet: repeat the command that began it")
-        if len(rows) < len(cells):
-            remark(f"{len(cells) - len(rows)} of {len(cells)} cells are not finished and left out")
+        rows, tested = _of_sweep(Path(place), test)
     else:
-        remark_unfinished(place)
-        chosen, stack = run_members(place, chosen_problem(problem, options), finite=False)
-        rows, tested = [Row({}, success(chosen, stack, **settings))], [chosen]
-    for warning in dict.fromkeys(each.test_remark(**_given(conditions)) for each in tested):
+        rows, tested = _of_run(place, chosen_problem(problem, options), test)
+    for warning in dict.fromkeys(each.test_remark(**given) for each in tested):
         if warning:
             remark(warning)
     document = {
         "place": place,
         "title": tested[0].title() if len(tested) == 1 else None,
         "definitions": DEFINITIONS,
-        "test": settings,
+        "test": test,
         "cells": as_document(rows),
     }
-    _finish([_success_table(rows, tested[0].nouns[0])], document, output, force, print_json)
-    if output is not None:
-        with replacing(output.with_suffix(".csv")) as temporary:
+    report.show([_success_table(rows, tested[0].nouns[0])], document)
+    if beside is not None:
+        with replacing(beside) as temporary:
             temporary.write_text(as_csv(rows))
 
 
-def _given(conditions: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in conditions.items() if value is not None}
+def _of_sweep(path: Path, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Success of the finished cells, and the problems of all."""
+    from landscape.analysis.success import of_sweep
+    from landscape.training.sweep import Sweep
+
+    sweep = Sweep.open(path)
+    rows, cells = of_sweep(sweep, **test), sweep.cells()
+    if not rows:
+        raise LandscapeError(f"{path} has no finished cell yet: repeat the command that began it")
+    if len(rows) < len(cells):
+        remark(f"{len(cells) - len(rows)} of {len(cells)} cells are not finished and left out")
+    return rows, [cell.problem for cell in cells]
 
 
-def _success_table(rows: list[Any], noun: str) -> str:
+def _of_run(place: str, problem: Any, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Success of the members at a place, and their problem."""
+    from landscape.analysis.success import Row, success
+    from landscape.problems.places import run_members
+
+    remark_unfinished(place)
+    problem, stack = run_members(place, problem, finite=False)
+    return [Row({}, success(problem, stack, **test))], [problem]
+
+
+def _success_table(rows: Sequence[Any], noun: str) -> str:
     from landscape.figures.success import is_number, text_of
 
     keys = list(rows[0].values)
@@ -258,27 +271,3 @@ def _success_table(rows: list[Any], noun: str) -> str:
     kinds = (noun, "cells" if noun == "boards" else "outputs")
     rates = [f"{name}: {kind}" for name in names for kind in kinds]
     return table([*keys, "solved", "95 % interval", "exact", *(f"{kind} right" for kind in kinds), *rates], text)
-
-
-def _members(run: str, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
-    """Problem and stack of a run, and what the options say of device and printing."""
-    import torch
-
-    from landscape.problems.places import run_members
-
-    remark_unfinished(run)
-    problem, stack = run_members(run, chosen_problem(options["problem"], options["options"]))
-    printing = (options["output"], options["force"], options["print_json"])
-    return problem, stack.to(getattr(torch, options["dtype"])), {"device": options["device"], "printing": printing}
-
-
-def _columns(bend: Any) -> tuple[np.ndarray, ...]:
-    return bend.gradient_norm, bend.smallest, bend.largest, bend.negative, bend.near_zero
-
-
-def _finish(text: list[str], document: dict[str, Any], path: Path | None, force: bool, print_json: bool) -> None:
-    """Print the summary or the document, and keep the document if a path is given."""
-    if path is not None:
-        refuse_existing(path, force=force)
-        write_json(path, document)
-    click.echo(json_text(document) if print_json else "\n".join(text))

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from landscape import __version__
+from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.report import remark
 from landscape.core.errors import LandscapeError
 
@@ -66,7 +67,7 @@ def _remarked() -> Iterator[None]:
         log.setLevel(level)
 
 
-class _Verbs(click.Group):
+class _Verbs(Group):
     """A group whose verbs are imported on use, and in which a `LandscapeError` is one line and exit status 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -88,7 +89,7 @@ class _Verbs(click.Group):
             with _remarked():
                 return super().invoke(ctx)
         except LandscapeError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(in_flags(" ".join(str(error).split()), running(ctx))) from error
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{place}{error.strerror or error}") from error

@@ -2,22 +2,30 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 import numpy as np
 
 from landscape.analysis.barriers import barriers
-from landscape.cli.options import asked, chosen_problem, config_file, evaluating, output, pairs, problem_choice
+from landscape.cli.options import (
+    asked,
+    chosen_problem,
+    config_file,
+    evaluating,
+    options_of,
+    output,
+    pairs,
+    problem_choice,
+)
 from landscape.cli.report import Progress, remark, remark_unfinished
 from landscape.core.errors import LandscapeError, plural
+from landscape.core.fields import fields_of
 from landscape.evaluation.connect import Bending, bend_files, connect
 from landscape.evaluation.routes import Order, Pairs, Route
 from landscape.store.results import Result
 
 __all__ = ["command"]
-
-_DEFAULT = Bending()
 
 
 @click.command(
@@ -31,22 +39,7 @@ _DEFAULT = Bending()
 )
 @click.option("--from", "a", required=True, metavar="PLACE", help="Where the curves begin.")
 @click.option("--to", "b", required=True, metavar="PLACE", help="Where the curves end.")
-@click.option(
-    "--kind",
-    type=click.Choice(["bezier", "polyline"]),
-    default=_DEFAULT.kind,
-    help="Bézier curve, or straight segments.",
-)
-@click.option("--bends", type=click.IntRange(1, 100), default=_DEFAULT.bends, help="Points that are trained.")
-@click.option("--steps", type=click.IntRange(min=0), default=_DEFAULT.steps, help="Steps of Adam.")
-@click.option("--lr", type=float, default=_DEFAULT.lr, help="Learning rate.")
-@click.option(
-    "--samples-per-step",
-    type=click.IntRange(min=1),
-    default=_DEFAULT.samples_per_step,
-    help="Points of the curve at which the gradient is taken in a step.",
-)
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=_DEFAULT.seed, help="Seed of these points.")
+@options_of(Bending)
 @click.option("--points", type=click.IntRange(2, 1_000_001), default=51, help="Points at which a curve is evaluated.")
 @pairs
 @click.option(
@@ -63,12 +56,6 @@ _DEFAULT = Bending()
 def command(
     a: str,
     b: str,
-    kind: Literal["bezier", "polyline"],
-    bends: int,
-    steps: int,
-    lr: float,
-    samples_per_step: int,
-    seed: int,
     points: int,
     pairs: Pairs,
     order: Order,
@@ -84,33 +71,29 @@ def command(
     walk, and the checkpoints that hold the bends, to be walked via. An interrupted training goes on when the same
     command is given again.
     """
-    bending = Bending(kind=kind, bends=bends, steps=steps, lr=lr, samples_per_step=samples_per_step, seed=seed)
+    bending = {field: computed.pop(field) for field in fields_of(Bending)}
     route = Route(a=a, b=b, pairs=pairs, order=order)
-    path = output or Path("analyses") / f"{route.name}-{kind}-{bends}.h5"
+    path = output or Path("analyses") / f"{route.name}-{bending['kind']}-{bending['bends']}.h5"
     remark_unfinished(a, b)
     try:
         result = connect(
             a,
             b,
             problem=chosen_problem(problem, options),
-            kind=kind,
-            bends=bends,
-            steps=steps,
-            lr=lr,
-            samples_per_step=samples_per_step,
-            training_seed=seed,
             points=points,
             pairs=pairs,
             order=order,
             save=path,
             overwrite=force,
             progress=Progress("connect", "steps"),
+            training_seed=bending.pop("seed"),
+            **bending,
             **asked(computed),
         )
     except KeyboardInterrupt as error:
         raise LandscapeError("interrupted: repeat the same command to go on with the training") from error
     remark(_barriers(result))
-    for written in (path, *bend_files(path, bending)):
+    for written in (path, *bend_files(path, Bending(**bending))):
         click.echo(written)
 
 

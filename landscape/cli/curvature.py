@@ -6,10 +6,18 @@ from typing import Any
 import click
 import numpy as np
 
-from landscape.cli.options import chosen_problem, device, json_flag, output, problem_choice, sampling
+from landscape.cli.options import (
+    SEED,
+    Report,
+    chosen_problem,
+    device_option,
+    dtype_option,
+    problem_choice,
+    reporting,
+    sampling,
+)
 from landscape.cli.report import Progress, remark, remark_unfinished, table
 from landscape.core.errors import LandscapeError, plural
-from landscape.core.files import json_text, refuse_existing, write_json
 from landscape.store.results import Result
 
 __all__ = ["curvature"]
@@ -27,6 +35,7 @@ _STATISTICS = {
 
 
 @click.command("curvature")
+@reporting()
 @click.argument("place", metavar="PLACE|FILE")
 @click.option("--top", type=click.IntRange(min=1), default=5, help="Eigenvalues of the largest magnitude to find.")
 @click.option("--trace", is_flag=True, help="The trace too, with a 95 % interval.")
@@ -51,22 +60,12 @@ _STATISTICS = {
     default=1000,
     help="Hessian-vector products at most, for each member and quantity (a trace takes 72 at least).",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of start vectors and probes.")
+@click.option("--seed", type=SEED, default=0, help="Seed of start vectors and probes.")
 @sampling
 @problem_choice
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", callback=device, help="Where.")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64", help="Precision.")
-@output("JSON file for the whole result.")
-@json_flag
-def curvature(
-    place: str,
-    problem: str | None,
-    options: tuple[str, ...],
-    output: Path | None,
-    force: bool,
-    print_json: bool,
-    **settings: Any,
-) -> None:
+@device_option
+@dtype_option("float64")
+def curvature(place: str, problem: str | None, options: tuple[str, ...], report: Report, **settings: Any) -> None:
     """How is the loss bent at the members of PLACE, or along the lines of FILE?
 
     PLACE is a run, RUN/@step, RUN/#seed, a checkpoint or a landmark (presolve, with --problem): eigenvalues of the
@@ -76,17 +75,12 @@ def curvature(
     FILE.h5 holds curves of a walk: the second derivative of the loss by the distance along each line, read off its
     points. The options of places have no meaning there.
     """
-    if output is not None:
-        refuse_existing(output, force=force)
     if Path(place).suffix in (".h5", ".hdf5"):
         if problem or options or settings["trace"] or settings["negative"]:
             raise LandscapeError(f"{place} holds curves: leave out --trace, --negative, --problem and -O")
-        text, document = _along_lines(Path(place))
+        report.show(*_along_lines(Path(place)))
     else:
-        text, document = _at_places(place, chosen_problem(problem, options), **settings)
-    if output is not None:
-        write_json(output, document)
-    click.echo(json_text(document) if print_json else "\n".join(text))
+        report.show(*_at_places(place, chosen_problem(problem, options), **settings))
 
 
 def _along_lines(path: Path) -> tuple[list[str], dict[str, Any]]:
@@ -149,7 +143,7 @@ def _at_places(
     tol: float | None,
     products: int,
     seed: int,
-    boards: int | None,
+    samples: int | None,
     sample_seed: int,
     device: str,
     dtype: str,
@@ -163,7 +157,7 @@ def _at_places(
     where: dict[str, Any] = {
         "device": device,
         "dtype": getattr(torch, dtype),
-        "samples": boards,
+        "samples": samples,
         "seed": sample_seed,
     }
     problem, checkpoint = _checkpoint(place, problem, where)
@@ -189,7 +183,7 @@ def _at_places(
     members = len(found["members"])
     how = "whole Hessian" if pairs.exact else f"Hessian-vector products, residuals to {pairs.tolerance:g}"
     text = [
-        f"{problem.title()}: {_members(members)} of {stack.parameters} parameters, "
+        f"{problem.title()}: {plural(members, 'member')} of {stack.parameters} parameters, "
         f"loss{' in ' + objective.unit if objective.unit else ''}; {how}",
         _table_of_members(pairs, **found),
         *_rest(members, "members"),
@@ -255,15 +249,13 @@ def _at_least(count: Any, member: int) -> str:
 def _remark_limits(pairs: Any, count: Any, total: Any, rtol: float, products: int) -> None:
     """What was not reached, on stderr: a reader of the table alone could miss it."""
     if lost := int((~pairs.converged.all(axis=1)).sum()):
-        remark(f"eigenvalues of {_members(lost)} did not converge in {products} products: allow more --products")
+        remark(
+            f"eigenvalues of {plural(lost, 'member')} did not converge in {products} products: allow more --products"
+        )
     if count and (more := int((~count.complete).sum())):
-        remark(f"{_members(more)} may have more negative eigenvalues: allow more --count-to and --products")
+        remark(f"{plural(more, 'member')} may have more negative eigenvalues: allow more --count-to and --products")
     if total and (wide := int((~total.reached).sum())):
-        remark(f"the trace of {_members(wide)} is less certain than {rtol:g} of it: allow more --products")
-
-
-def _members(count: int) -> str:
-    return f"{count} member{'s' if count > 1 else ''}"
+        remark(f"the trace of {plural(wide, 'member')} is less certain than {rtol:g} of it: allow more --products")
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

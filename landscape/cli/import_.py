@@ -8,6 +8,7 @@ import click
 
 from landscape.cli.options import SEEDS, chosen_fields, output, problem_fields
 from landscape.cli.report import remark
+from landscape.core.errors import plural
 from landscape.problems.importing import import_run
 from landscape.store.checkpoints import Run
 
@@ -69,7 +70,7 @@ def _remarks(run: Run, *, seeds_given: bool) -> list[str]:
         for how, key in (("inferred from the tensors", "inferred"), ("given", "given"))
         if imported[key]
     ]
-    lines = ["; ".join([f"{len(names)} file{'s' if len(names) > 1 else ''} imported{seeds}", *known])]
+    lines = ["; ".join([f"{plural(len(names), 'file')} imported{seeds}", *known])]
     if imported["named"]:
         read = [_fields(config, imported["named"])]
         if "seeds" in imported["named"]:

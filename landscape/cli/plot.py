@@ -1,5 +1,8 @@
 """`landscape plot`: figures as PNG and SVG."""
 
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,8 @@ from matplotlib.figure import Figure
 
 from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
-from landscape.cli.options import chosen_problem, output, problem_choice
+from landscape.cli.flags import Group
+from landscape.cli.options import Members, at_the_end, members, output
 from landscape.cli.report import remark
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import refuse_existing
@@ -16,12 +20,49 @@ from landscape.store.results import Result
 
 __all__ = ["command"]
 
+
+@dataclasses.dataclass(frozen=True)
+class Canvas:
+    """Where a figure goes: to a file of its own name unless another is asked for."""
+
+    output: Path | None
+    force: bool
+
+    def save(self, figure: Figure, name: str) -> None:
+        """Write the figure, and print its files."""
+        path = self.output or Path("plots") / f"{name}.png"
+        self.require_free(path)
+        for written in figures.save(figure, path):
+            click.echo(written)
+
+    def require_free(self, path: Path) -> None:
+        """Raise `LandscapeError` if a file is in the way."""
+        for suffix in (".png", ".svg"):
+            refuse_existing(path.with_suffix(suffix), force=self.force, argument="output")
+
+
+def drawing(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`-o` and `--force`, of which the command gets its `canvas`; a file in the way is told before any work."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def call(*, output: Path | None, force: bool, **options: Any) -> Any:
+            canvas = Canvas(output, force)
+            if output is not None:
+                canvas.require_free(output)
+            return command(canvas=canvas, **options)
+
+        return at_the_end(output(f"PNG or SVG file. [default: {name}]"))(call)
+
+    return add
+
+
 _definition = click.option(
     "--definition", type=click.Choice(list(DEFINITIONS)), default="above_chord", help="Which barrier to draw."
 )
 
 
-@click.group("plot")
+@click.group("plot", cls=Group)
 def command() -> None:
     """Draw walks, planes, barriers, outcomes, clusters, success, rules, as PNG and SVG; prints the files' paths."""
 
@@ -34,9 +75,9 @@ def command() -> None:
     "--small-multiples", is_flag=True, help="Of a walk per layer or module: a panel for each that moves alone."
 )
 @click.option("--caption", help="Text below the figure. [default: composed from the files]")
-@output("PNG or SVG file. [default: plots/FILE.png, plots/FILE-parts.png]")
+@drawing("plots/FILE.png, plots/FILE-parts.png")
 def _walk(
-    files: tuple[Path, ...], x: Any, definition: str, small_multiples: bool, caption: str | None, **where: Any
+    files: tuple[Path, ...], x: Any, definition: str, small_multiples: bool, caption: str | None, canvas: Canvas
 ) -> None:
     """Loss along the lines of each FILE (one panel each), with the barriers beside."""
     if small_multiples and len(files) > 1:
@@ -44,27 +85,27 @@ def _walk(
     curves = [Result.read(file, plane=False) for file in files]
     if small_multiples:
         figure = figures.part_figure(curves[0], definition=definition, caption=caption)
-        _save(figure, f"{files[0].stem}-parts", **where)
+        canvas.save(figure, f"{files[0].stem}-parts")
         return
-    _save(figures.walk_figure(curves, x=x, definition=definition, caption=caption), files[0].stem, **where)
+    canvas.save(figures.walk_figure(curves, x=x, definition=definition, caption=caption), files[0].stem)
 
 
 @command.command("plane")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--surface", "solid", is_flag=True, help="The loss as a height, in three dimensions.")
 @click.option("--caption", help="Text below the figure. [default: composed from the file]")
-@output("PNG or SVG file. [default: plots/FILE.png or plots/FILE-surface.png]")
-def _plane(file: Path, solid: bool, caption: str | None, **where: Any) -> None:
+@drawing("plots/FILE.png or plots/FILE-surface.png")
+def _plane(file: Path, solid: bool, caption: str | None, canvas: Canvas) -> None:
     """Contours of the loss on the plane of FILE, with the networks marked on it."""
     draw, name = (figures.surface_figure, f"{file.stem}-surface") if solid else (figures.plane_figure, file.stem)
-    _save(draw(Result.read(file, plane=True), caption=caption), name, **where)
+    canvas.save(draw(Result.read(file, plane=True), caption=caption), name)
 
 
 @command.command("barriers")
 @click.argument("file", type=click.Path(path_type=Path))
 @_definition
-@output("PNG or SVG file. [default: plots/FILE-barriers.png]")
-def _barriers(file: Path, definition: str, **where: Any) -> None:
+@drawing("plots/FILE-barriers.png")
+def _barriers(file: Path, definition: str, canvas: Canvas) -> None:
     """Distribution of the barriers along the lines of FILE."""
     curves = Result.read(file, plane=False)
     kept = curves.select(lowest_order(curves))
@@ -77,47 +118,44 @@ def _barriers(file: Path, definition: str, **where: Any) -> None:
         caption=caption,
         size=(4, 3.6),
     )
-    _save(figure, f"{file.stem}-barriers", **where)
+    canvas.save(figure, f"{file.stem}-barriers")
 
 
 @command.command("outcomes")
-@click.argument("run", metavar="RUN")
-@problem_choice
-@output("PNG or SVG file. [default: plots/RUN-outcomes.png]")
-def _outcomes(run: str, problem: str | None, options: tuple[str, ...], **where: Any) -> None:
+@drawing("plots/RUN-outcomes.png")
+@members
+def _outcomes(members: Members, canvas: Canvas) -> None:
     """How many members of RUN ended at which truth table."""
     from landscape.analysis.outcomes import outcomes
-    from landscape.problems.places import run_members
 
-    chosen, stack = run_members(run, chosen_problem(problem, options))
-    found = outcomes(chosen, stack)
-    caption = f"{chosen.title()}, {len(stack)} seeds; solved: {found.solved}. A bar is a truth table."
-    _save(figures.page(lambda ax: figures.outcomes(ax, found), caption=caption), f"{Path(run).name}-outcomes", **where)
+    found = outcomes(members.problem, members.stack)
+    seeds = f"{members.problem.title()}, {len(members.stack)} seeds"
+    caption = f"{seeds}; solved: {found.solved}. A bar is a truth table."
+    figure = figures.page(lambda ax: figures.outcomes(ax, found), caption=caption)
+    canvas.save(figure, f"{Path(members.run).name}-outcomes")
 
 
 @command.command("clusters")
-@click.argument("run", metavar="RUN")
+@drawing("plots/RUN-clusters.png")
 @click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as truth tables]")
-@problem_choice
-@output("PNG or SVG file. [default: plots/RUN-clusters.png]")
-def _clusters(run: str, cut: float | None, problem: str | None, options: tuple[str, ...], **where: Any) -> None:
+@members
+def _clusters(members: Members, cut: float | None, canvas: Canvas) -> None:
     """Dendrogram of the members of RUN, with their truth tables below."""
     from landscape.analysis.clusters import clusters
     from landscape.analysis.outcomes import outcomes
-    from landscape.problems.places import run_members
 
-    chosen, stack = run_members(run, chosen_problem(problem, options))
-    found, groups = clusters(chosen, stack, cut=cut), outcomes(chosen, stack).groups
+    found = clusters(members.problem, members.stack, cut=cut)
+    groups = outcomes(members.problem, members.stack).groups
     names = [f"{group.kind}, {group.right} right" for group in groups]
     solved = next((number for number, group in enumerate(groups) if group.kind == "solved"), None)
     caption = (
-        f"{chosen.title()}, {len(stack)} seeds. Average linkage of L2 distances up to the order of filters; agreement "
-        f"of clusters and truth tables (adjusted Rand index): {found.agreement:.2f}."
+        f"{members.problem.title()}, {len(members.stack)} seeds. Average linkage of L2 distances up to the order of "
+        f"filters; agreement of clusters and truth tables (adjusted Rand index): {found.agreement:.2f}."
     )
     figure = figures.page(
         lambda ax: figures.dendrogram(ax, found, names=names, solved=solved), caption=caption, size=(7.2, 4.2)
     )
-    _save(figure, f"{Path(run).name}-clusters", **where)
+    canvas.save(figure, f"{Path(members.run).name}-clusters")
 
 
 @command.command("success")
@@ -131,10 +169,17 @@ def _clusters(run: str, cut: float | None, problem: str | None, options: tuple[s
     default="solved",
     help="Networks right on all test boards, or on all patterns; share of test boards entirely right, or of cells.",
 )
-@click.option("--boards", type=click.IntRange(min=1), default=1000, help="Random test boards, the same for all.")
-@output("PNG or SVG file. [default: plots/SWEEP-RATE.png]")
+@click.option(
+    "--samples",
+    "--boards",
+    "samples",
+    type=click.IntRange(min=1),
+    default=1000,
+    help="Random test boards, the same for all.",
+)
+@drawing("plots/SWEEP-RATE.png")
 def _success(
-    place: Path, x: str | None, by: str | None, panels: str | None, rate: Any, boards: int, **where: Any
+    place: Path, x: str | None, by: str | None, panels: str | None, rate: Any, samples: int, canvas: Canvas
 ) -> None:
     """Success of the finished cells of SWEEP over what it varied, with intervals and the score of dead boards."""
     from landscape.analysis.success import DEFINITIONS, of_sweep
@@ -142,27 +187,14 @@ def _success(
     from landscape.training.sweep import Sweep
 
     sweep = Sweep.open(place)
-    rows = of_sweep(sweep, samples=boards)
+    rows = of_sweep(sweep, samples=samples)
     cells = sweep.cells()
     if not rows:
         raise LandscapeError(f"{place} has no finished cell yet: repeat the command that began it")
     missing = f" {len(cells) - len(rows)} of {len(cells)} cells are not finished." if len(rows) < len(cells) else ""
     if missing:
         remark(missing.strip())
-    varied = list(rows[0].values)
-    for key in (x, by, panels):
-        if key is not None and key not in varied:
-            raise LandscapeError(f"{place} does not vary '{key}': it varies {', '.join(varied)}")
-        if key is not None and (x, by, panels).count(key) > 1:
-            raise LandscapeError(f"{key} is asked for twice: --x, --by and --panels take different options")
-    left = [key for key in varied if key not in (x, by, panels)]
-    if x is None and not left:
-        raise LandscapeError(f"{place} varies nothing but {', '.join(varied)}: leave one for --x")
-    x = x or left.pop()
-    by = by or (left.pop() if left else None)
-    panels = panels or (left.pop() if left else None)
-    if left:
-        raise LandscapeError(f"{place} varies {', '.join(left)} too: a figure shows three options, sweep fewer")
+    x, by, panels = _axes(place, list(rows[0].values), x, by, panels)
     places = list(dict.fromkeys(row.values[x] for row in rows))
     drawn = []
     for value in dict.fromkeys(row.values[panels] if panels else None for row in rows):
@@ -171,7 +203,7 @@ def _success(
         drawn.append((title, success_series(own, x=x, by=by, rate=rate, places=places)))
     caption = (
         f"{place}, its first cell: {cells[0].problem.title()}. {len(rows[0].success.solved)} members a cell.{missing} "
-        f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {boards} test boards. {BANDS[rate]}"
+        f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {samples} test boards. {BANDS[rate]}"
     )
     numbers = all(map(is_number, places))
     figure = figures.series_figure(
@@ -183,7 +215,27 @@ def _success(
         caption=caption,
         baseline="all dead",
     )
-    _save(figure, f"{place.name}-{rate}", **where)
+    canvas.save(figure, f"{place.name}-{rate}")
+
+
+def _axes(
+    place: Path, varied: Sequence[str], x: str | None, by: str | None, panels: str | None
+) -> tuple[str, str | None, str | None]:
+    """What goes along the axis, has curves, has panels: as asked, the rest from the last that the sweep varies on."""
+    asked = (x, by, panels)
+    for key in filter(None, asked):
+        if key not in varied:
+            raise LandscapeError(f"{place} does not vary '{key}': it varies {', '.join(varied)}")
+        if asked.count(key) > 1:
+            raise LandscapeError(f"{key} is asked for twice: --x, --by and --panels take different options")
+    left = [key for key in varied if key not in asked]
+    if x is None and not left:
+        raise LandscapeError(f"{place} varies nothing but {', '.join(varied)}: leave one for --x")
+    x = x or left.pop()
+    by, panels = (each or (left.pop() if left else None) for each in (by, panels))
+    if left:
+        raise LandscapeError(f"{place} varies {', '.join(left)} too: a figure shows three options, sweep fewer")
+    return x, by, panels
 
 
 #: Which definition a rate has.
@@ -192,8 +244,8 @@ _DEFINED = {"solved": "solved", "exact": "exact", "samples": "sample_rate", "cel
 
 @command.command("rule")
 @click.argument("rule")
-@output("PNG or SVG file. [default: plots/rule-RULE.png]")
-def _rule(rule: str, **where: Any) -> None:
+@drawing("plots/rule-RULE.png")
+def _rule(rule: str, canvas: Canvas) -> None:
     """Patterns whose centre is live in the next generation, and such whose centre is dead."""
     from landscape.problems.life.patterns import PATTERNS, answers
     from landscape.problems.life.rules import Rule
@@ -208,12 +260,4 @@ def _rule(rule: str, **where: Any) -> None:
     figure = figures.page(
         lambda ax: figures.rule_examples(ax, PATTERNS, live, parsed.kernel), caption=caption, size=(7.2, 2.4)
     )
-    _save(figure, f"rule-{parsed}".replace("/", ""), **where)
-
-
-def _save(figure: Figure, name: str, *, output: Path | None, force: bool) -> None:
-    path = output or Path("plots") / f"{name}.png"
-    for suffix in (".png", ".svg"):
-        refuse_existing(path.with_suffix(suffix), force=force)
-    for written in figures.save(figure, path):
-        click.echo(written)
+    canvas.save(figure, f"rule-{parsed}".replace("/", ""))

@@ -1,6 +1,5 @@
 """`landscape sweep PROBLEM --grid KEY=V1,V2,...`: a run for every combination of the values of a grid."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from landscape.cli.options import GRID, SEEDS, ProblemGroup, config_file, output
 from landscape.cli.report import Progress, remark
 from landscape.cli.train import training_options
 from landscape.core.errors import LandscapeError
-from landscape.training.sweep import Cell, sweep
+from landscape.core.fields import fields_of
+from landscape.training.sweep import Cell, default_output, sweep
 from landscape.training.train import Training
 
 __all__ = ["command"]
@@ -48,7 +48,7 @@ Texts = dict[str, tuple[str, ...]]
     help="An option below and its values; give it again for more options, the last varies fastest. A value that is "
     "itself a list is written with +: presolve_blocks=none,0,0+1.",
 )
-@training_options(saved="0 and the last")
+@training_options(save_at="Steps to save. [default: 0 and the last]")
 @output("Directory of the sweep. [default: checkpoints/PROBLEM-sweep-KEYS]")
 @config_file
 def _verb(
@@ -65,9 +65,9 @@ def _verb(
 ) -> None:
     name, options = problem
     texts = _merged(click.get_current_context(), grid)
-    known = {*options, *(field.name for field in dataclasses.fields(Training))}
+    known = {*options, *fields_of(Training)}
     values = {key: _values(key, of) if key in known else of for key, of in texts.items()}
-    path = output or Path("checkpoints") / "-".join([name, "sweep", *texts]).replace("/", "").replace(":", "-")
+    path = output or default_output(name, texts)
     progress = Progress("sweep", "batches")
     trained: list[Cell] = []
 
@@ -80,14 +80,14 @@ def _verb(
             name,
             path,
             grid=values,
-            problem_options={key: value for key, value in options.items() if key not in texts},
+            options={key: value for key, value in options.items() if key not in texts},
             training={key: value for key, value in settings.items() if key not in texts},
             seeds=seeds,
             data_seeds=data_seeds,
             device=device,
             resume_every=resume_every,
-            force=force,
-            on_progress=progress,
+            overwrite=force,
+            progress=progress,
             on_cell=begin,
         )
     except KeyboardInterrupt as error:

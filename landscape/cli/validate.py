@@ -1,6 +1,5 @@
 """`landscape validate`: does this installation reproduce what is known in closed form?"""
 
-import difflib
 import logging
 from typing import Any
 
@@ -8,9 +7,10 @@ import click
 import torch
 
 from landscape.analysis.validation import CHECKS, Check, Finding, validate
-from landscape.cli.options import backend_option, config_file, device, json_flag
+from landscape.cli.options import backend_option, config_file, device_option, dtype_option, json_flag
 from landscape.cli.report import table
 from landscape.core.errors import LandscapeError
+from landscape.core.fields import did_you_mean
 from landscape.core.files import json_text
 from landscape.engine.stacked import Backend
 from landscape.problems.setting import Setting
@@ -28,14 +28,8 @@ _DTYPES = {"float32": (torch.float32,), "float64": (torch.float64,), "both": (to
           landscape validate --device cuda --backend vmap
           landscape validate --only linear-hessian --only stream --json""",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    callback=device,
-    help="Where to compute.",
-)
-@click.option("--dtype", type=click.Choice(list(_DTYPES)), default="both", help="Precision.")
+@device_option
+@dtype_option("both", "both")
 @backend_option("auto is what each problem finds fastest.")
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Only this check; repeatable.")
 @json_flag
@@ -52,10 +46,7 @@ def command(device: str, dtype: str, backend: Backend | None, names: tuple[str, 
     findings = [
         finding
         for each in _DTYPES[dtype]
-        for finding in validate(
-            Setting(device=device, dtype=each, backend=backend),
-            chosen,
-        )
+        for finding in validate(Setting(device=device, dtype=each, backend=backend), chosen)
     ]
     if print_json:
         click.echo(json_text([_as_json(finding) for finding in findings]))
@@ -79,9 +70,7 @@ def _chosen(names: tuple[str, ...]) -> list[Check]:
     every = {check.name: check for check in CHECKS}
     for name in names:
         if name not in every:
-            close = difflib.get_close_matches(name, every, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(every)}"
-            raise LandscapeError(f"there is no check '{name}': {hint}")
+            raise LandscapeError(f"there is no check '{name}': {did_you_mean(name, every)}")
     return [every[name] for name in names or every]
 
 

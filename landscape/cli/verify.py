@@ -9,7 +9,7 @@ from landscape.cli.options import ProblemGroup, computing, config_file, json_fla
 from landscape.cli.report import table
 from landscape.core.errors import LandscapeError
 from landscape.core.files import json_text
-from landscape.problems.base import Problem, create, verify
+from landscape.problems.base import Problem, Verification, create, verify
 from landscape.store.checkpoints import load
 
 __all__ = ["command"]
@@ -25,20 +25,15 @@ def _verb(
     problem: Problem,
     *,
     names: tuple[str, ...],
-    boards: int | None,
+    samples: int | None,
     sample_seed: int,
     device: str,
     dtype: str,
     print_json: bool,
 ) -> None:
-    settings: dict[str, Any] = {
-        "device": device,
-        "dtype": getattr(torch, dtype),
-        "samples": boards,
-        "seed": sample_seed,
-    }
+    precision = getattr(torch, dtype)
     names = names or problem.landmarks() or ("presolve",)  # where there is none, the problem says why
-    found = [verify(problem, name, **settings) for name in names]
+    found = [verify(problem, name, device=device, dtype=precision, samples=samples, seed=sample_seed) for name in names]
     if print_json:
         click.echo(json_text([{**vars(one), "solves": one.solves} for one in found]))
     else:
@@ -46,37 +41,28 @@ def _verb(
         click.echo(
             f"{problem.title()}, {f'sampled {sample}' if found[0].sampled else f'all {found[0].right.total} {sample}'}"
         )
-        header = [
-            "landmark",
-            "design",
-            f"{sample} right",
-            "95 % interval",
-            "loss",
-            "s.e.",
-            "|gradient|",
-            "outputs exact",
-            "solves",
-        ]
-        rows = [
-            [
-                one.landmark,
-                one.description,
-                f"{one.right.count} of {one.right.total}",
-                "{:.4f} to {:.4f}".format(*one.right.interval) if one.sampled else "exact",
-                one.loss,
-                one.loss_se,
-                one.gradient_norm,
-                one.exact_outputs,
-                one.solves,
-            ]
-            for one in found
-        ]
-        click.echo(table(header, rows))
+        header = ["landmark", "design", f"{sample} right", "95 % interval", "loss", "s.e.", "|gradient|"]
+        click.echo(table([*header, "outputs exact", "solves"], list(map(_row, found))))
     if wrong := [one for one in found if not one.solves]:
         raise LandscapeError(
             f"{', '.join(one.landmark for one in wrong)} does not solve the problem: "
             f"{wrong[0].right.total - wrong[0].right.count} of {wrong[0].right.total} wrong"
         )
+
+
+def _row(one: Verification) -> list[Any]:
+    """The columns of a landmark."""
+    return [
+        one.landmark,
+        one.description,
+        f"{one.right.count} of {one.right.total}",
+        "{:.4f} to {:.4f}".format(*one.right.interval) if one.sampled else "exact",
+        one.loss,
+        one.loss_se,
+        one.gradient_norm,
+        one.exact_outputs,
+        one.solves,
+    ]
 
 
 def _of_place(place: str) -> click.Command:

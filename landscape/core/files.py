@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,21 @@ import numpy as np
 
 from landscape.core.errors import DamagedFile, LandscapeError
 
-__all__ = ["differences", "digest", "json_text", "read_json", "refuse_existing", "replacing", "write_json"]
+__all__ = [
+    "differences",
+    "digest",
+    "is_there",
+    "json_text",
+    "read_json",
+    "refuse_existing",
+    "replacing",
+    "require_vacant",
+    "write_json",
+]
+
+
+#: What a writer that is killed leaves.
+_LEFT_OVER = re.compile(r"\..*\.tmp")
 
 
 @contextlib.contextmanager
@@ -46,10 +61,31 @@ def replacing(target: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raise `LandscapeError` if there is something at `path` already, unless `force`."""
+def is_there(path: Path) -> bool:
+    """Whether something is at a path; raises `LandscapeError` where that cannot be seen."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
+    return True
+
+
+def refuse_existing(path: Path, *, force: bool, argument: str = "save") -> None:
+    """Raise `LandscapeError` if there is something at `path` already, unless `force`; `argument` chose the path."""
     if path.exists() and not force:
-        raise LandscapeError(f"{path} exists: choose another output with -o, or replace it with --force")
+        raise LandscapeError(
+            f"{path} exists: choose another output with `{argument}`, or replace it with `overwrite=True`"
+        )
+
+
+def require_vacant(path: Path, what: str, remedy: str = "choose another directory with `output`") -> None:
+    """Raise `LandscapeError` if a path, which is no run or what else belongs there, is taken: by more than an empty
+    directory, or by what a killed writer left there.
+    """
+    if is_there(path) and not (path.is_dir() and all(_LEFT_OVER.fullmatch(file.name) for file in path.iterdir())):
+        raise LandscapeError(f"{path} exists and is no {what}: {remedy}")
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -91,7 +91,7 @@ class Shards(Generic[P]):
         if different:
             raise Mismatch(
                 f"{self.path} keeps {self.unit} of other work: {different}. Repeat that, choose another output "
-                "with -o, or start anew with --force"
+                "with `save`, or start anew with `overwrite=True`"
             )
         shards: list[P] = []
         while (file := self._file(sum(map(len, shards)))).exists():

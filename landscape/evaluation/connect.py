@@ -16,6 +16,7 @@ from torch import Tensor
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.fields import check, option
 from landscape.core.files import differences, refuse_existing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress
@@ -55,23 +56,15 @@ class Bending:
     steps.
     """
 
-    kind: Literal["bezier", "polyline"] = "bezier"
-    bends: int = 1
-    steps: int = 1000
-    lr: float = 1e-2
-    samples_per_step: int = 8
-    seed: int = 0
+    kind: Literal["bezier", "polyline"] = option("bezier", "Bézier curve, or straight segments.")
+    bends: int = option(1, "Points that are trained.", at_least=1, at_most=100)
+    steps: int = option(1000, "Steps of Adam.", at_least=0)
+    lr: float = option(1e-2, "Learning rate.", above=0)
+    samples_per_step: int = option(8, "Points of the curve at which the gradient is taken in a step.", at_least=1)
+    seed: int = option(0, "Seed of these points.", syntax="seed")
 
     def __post_init__(self) -> None:
-        for name, value in {"bends": self.bends, "samples per step": self.samples_per_step}.items():
-            if value < 1:
-                raise LandscapeError(f"{name} is {value}, it must be at least 1")
-        if self.steps < 0:
-            raise LandscapeError(f"steps is {self.steps}, it must not be negative")
-        if not 0 < self.lr < float("inf"):
-            raise LandscapeError(f"lr is {self.lr}, it must be positive and finite")
-        if not 0 <= self.seed < 2**63:
-            raise LandscapeError(f"{self.seed} is no seed: seeds go from 0 to 2^63 - 1")
+        check(self)
 
     def family(self, controls: Sequence[Stack]) -> Family:
         """The curves with these ends and bends."""

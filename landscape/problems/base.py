@@ -6,7 +6,6 @@ A problem of one's own is a frozen dataclass that derives from `Problem`; its fi
 import abc
 import contextlib
 import dataclasses
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -20,6 +19,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
+from landscape.core.fields import did_you_mean, option
 from landscape.core.files import differences
 from landscape.core.intervals import Proportion
 from landscape.engine.data import Data
@@ -35,11 +35,6 @@ BUILT_IN = {
     "digits": "landscape.problems.digits:Digits",
     "functions": "landscape.problems.functions:Functions",
 }
-
-
-def option(default: Any, text: str) -> Any:
-    """A field of a problem that the command line offers as an option, with its help."""
-    return dataclasses.field(default=default, metadata={"help": text})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,18 +247,14 @@ def find(name: str) -> type[Problem] | Problem:
     target = BUILT_IN.get(name, name)
     module_name, _, attribute = target.partition(":")
     if not attribute:
-        close = difflib.get_close_matches(name, BUILT_IN, n=1)
         if name == "model":
             raise LandscapeError(
                 "the problem was made in Python and says not where: name it with --problem pkg.module:NAME, or give "
                 "from_model a name"
             )
-        hint = (
-            f"did you mean {close[0]}?"
-            if close
-            else f"there are {', '.join(BUILT_IN)}, and your own as pkg.module:NAME"
-        )
-        raise LandscapeError(f"there is no problem '{name}': {hint}")
+        hint = did_you_mean(name, BUILT_IN)
+        own = "" if hint.endswith("?") else ", and your own as pkg.module:NAME"
+        raise LandscapeError(f"there is no problem '{name}': {hint}{own}")
     try:
         with _from_here():
             found = getattr(_module(module_name), attribute)
@@ -330,6 +321,4 @@ def require_fields(name: str, problem: type[Problem], keys: Iterable[str]) -> No
     fields: Sequence[str] = [field.name for field in dataclasses.fields(problem)]  # type: ignore[arg-type]
     for key in keys:
         if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(fields)}"
-            raise LandscapeError(f"problem '{name}' has no option '{key}': {hint}")
+            raise LandscapeError(f"problem '{name}' has no option '{key}': {did_you_mean(key, fields, 'it has')}")

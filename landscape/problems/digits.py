@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError
+from landscape.core.fields import require_seeds
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, template_of
@@ -81,8 +82,7 @@ class Digits(Supervised):
         require_positive(width=self.width, depth=self.depth)
         if self.architecture != "mlp" and self.depth != 2:
             raise LandscapeError(f"depth is {self.depth}, but a {self.architecture} has 2 hidden layers: leave it out")
-        if not 0 <= self.label_seed < 2**63:
-            raise LandscapeError(f"{self.label_seed} is no seed: seeds go from 0 to 2^63 - 1")
+        require_seeds(self.label_seed)
         if self.label_seed and self.labels != "random":
             raise LandscapeError("label_seed goes with labels=random: true labels are not drawn")
 

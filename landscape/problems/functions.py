@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Unsupported
+from landscape.core.fields import require_seeds
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Metric
 from landscape.engine.stack import Stack, template_of
@@ -83,8 +84,7 @@ class Functions(Supervised):
         require_positive(width=self.width, depth=self.depth, teacher_width=self.teacher_width)
         if self.points < 2:
             raise LandscapeError(f"points is {self.points}, it must be at least 2: both ends of the range")
-        if not 0 <= self.teacher_seed < 2**63:
-            raise LandscapeError(f"{self.teacher_seed} is no seed: seeds go from 0 to 2^63 - 1")
+        require_seeds(self.teacher_seed)
         if not 0 < self.tolerance < math.inf:
             raise LandscapeError(f"tolerance is {self.tolerance}, it must be positive and finite")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
-from landscape.core.files import refuse_existing
+from landscape.core.fields import require_seeds
+from landscape.core.files import refuse_existing, require_vacant
 from landscape.engine.stack import Stack, aliases, concatenate, names_fit, require_same_shapes, template_of
 from landscape.problems.base import Problem, Renaming, create, find, require_fields
 from landscape.problems.places import fitting
@@ -113,9 +114,9 @@ def _written(path: Path, document: Mapping[str, Any], stack: Stack, *, replace: 
 def _require_free(path: Path, *, force: bool) -> None:
     """Raise `LandscapeError` if a new run would replace one without `force`, or mix with something else."""
     if (path / "run.json").exists():
-        refuse_existing(path, force=force)
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise LandscapeError(f"{path} exists and is no run: choose another directory with -o")
+        refuse_existing(path, force=force, argument="output")
+    else:
+        require_vacant(path, "run")
 
 
 def _expanded(places: Sequence[Path]) -> list[Path]:
@@ -154,8 +155,7 @@ def _require_seeds(seeds: Sequence[int], files: Sequence[Path]) -> None:
         raise LandscapeError(
             f"{len(seeds)} seeds for {len(files)} files: give one a file, or none for 0 to {len(files) - 1}"
         )
-    if wrong := [seed for seed in seeds if not 0 <= seed < 2**63]:
-        raise LandscapeError(f"{wrong[0]} is no seed: seeds go from 0 to 2^63 - 1")
+    require_seeds(*seeds)
     if len(set(seeds)) < len(seeds):
         repeated = next(seed for seed in seeds if seeds.count(seed) > 1)
         raise LandscapeError(f"seed {repeated} is repeated: members are told apart by their seeds")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from landscape.core import provenance
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
-from landscape.core.files import differences, read_json, replacing, write_json
+from landscape.core.files import differences, is_there, read_json, replacing, write_json
 from landscape.core.provenance import Source
 from landscape.engine.stack import (
     Stack,
@@ -235,10 +235,10 @@ def load(place: str) -> Checkpoint:
     """
     match = re.fullmatch(r"(?P<path>.*?)/*(?:/@(?P<step>\d+))?(?:/?#(?P<seed>-?\d+))?", place)
     path = Path(match["path"] if match else place)
-    if match is None or _is_there(Path(place)):  # what is there as it is written comes first
+    if match is None or is_there(Path(place)):  # what is there as it is written comes first
         match, path = None, Path(place)
     step, seed = (int(match[key]) if match and match[key] else None for key in ("step", "seed"))
-    if not _is_there(path):
+    if not is_there(path):
         raise LandscapeError(
             f"{path} does not exist: give a landmark, a run directory, RUN/@step, RUN/#seed or a checkpoint file"
         )
@@ -259,17 +259,6 @@ def load(place: str) -> Checkpoint:
         raise LandscapeError(f"{path} has no member with seed {seed}; {known}")
     chosen = tuple(checkpoint.sources[i] for i in places)
     return dataclasses.replace(checkpoint, stack=checkpoint.stack.select(places), sources=chosen)
-
-
-def _is_there(path: Path) -> bool:
-    """Whether something is at a path; raises `LandscapeError` where that cannot be seen."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
-    return True
 
 
 def read_file(path: Path) -> Checkpoint:

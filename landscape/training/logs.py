@@ -1,10 +1,11 @@
 """What training tells while it runs: a JSONL file always, TensorBoard and W&B where they are asked for."""
 
+import contextlib
 import dataclasses
 import importlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,11 +14,15 @@ from jaxtyping import Float
 
 from landscape.core.errors import Unsupported
 from landscape.core.files import replacing
+from landscape.store.checkpoints import Run
 
-__all__ = ["JsonLines", "Log", "TensorBoard", "WandB", "open_log", "require_logs"]
+__all__ = ["JsonLines", "Log", "TensorBoard", "WandB", "open_log", "open_logs", "require_logs"]
 
 #: Members whose losses are drawn one by one in TensorBoard and W&B; of more only quartiles.
 _ONE_BY_ONE = 20
+
+#: The loss of each member on its batch.
+_Losses = Float[np.ndarray, " member"]
 
 _LIBRARIES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 
@@ -26,7 +31,7 @@ _LIBRARIES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 class Log(Protocol):
     """Something that is told of training: `write` gets the loss of each member on its batch before that step."""
 
-    def write(self, step: int, loss: Float[np.ndarray, " member"]) -> None: ...  # noqa: D102
+    def write(self, step: int, loss: _Losses) -> None: ...  # noqa: D102
 
     def close(self) -> None: ...  # noqa: D102
 
@@ -49,7 +54,7 @@ class JsonLines:
             temporary.write_text("".join(f"{line}\n" for line in kept))
         self._file = self.path.open("a")
 
-    def write(self, step: int, loss: Float[np.ndarray, " member"]) -> None:
+    def write(self, step: int, loss: _Losses) -> None:
         """Add a line, which is on disk when this returns."""
         values = [value if math.isfinite(value) else None for value in loss.tolist()]
         self._file.write(json.dumps({"step": step, "loss": values}) + "\n")
@@ -67,7 +72,7 @@ class TensorBoard:
         self._writer: Any = _imported("tensorboard").SummaryWriter(str(path / "tensorboard"))
         self._seeds = list(seeds)
 
-    def write(self, step: int, loss: Float[np.ndarray, " member"]) -> None:
+    def write(self, step: int, loss: _Losses) -> None:
         """Add scalars."""
         for name, value in _scalars(loss, self._seeds).items():
             self._writer.add_scalar(name, value, step)
@@ -86,13 +91,29 @@ class WandB:
         )
         self._seeds = list(seeds)
 
-    def write(self, step: int, loss: Float[np.ndarray, " member"]) -> None:
+    def write(self, step: int, loss: _Losses) -> None:
         """Log scalars."""
         self._run.log(_scalars(loss, self._seeds), step=step)
 
     def close(self) -> None:
         """Finish the run."""
         self._run.finish()
+
+
+@contextlib.contextmanager
+def open_logs(run: Run, first: int, names: Sequence[str]) -> Iterator[Callable[[int, _Losses], None]]:
+    """`log.jsonl` of a run and the logs of these names, from step `first` on, as one function that tells them all."""
+    with contextlib.ExitStack() as closing:
+        logs: list[Log] = [closing.enter_context(contextlib.closing(JsonLines(run.path / "log.jsonl", first)))]
+        for name in names:
+            log = open_log(name, run.path, run.seeds, run.document)
+            logs.append(closing.enter_context(contextlib.closing(log)))
+
+        def write(step: int, loss: _Losses) -> None:
+            for log in logs:
+                log.write(step, loss)
+
+        yield write
 
 
 def open_log(name: str, path: Path, seeds: Sequence[int], config: Mapping[str, Any]) -> Log:
@@ -117,7 +138,7 @@ def _imported(name: str) -> Any:
         raise Unsupported(f"{name} is not installed: pip install 'landscape[{name}]'") from error
 
 
-def _scalars(loss: Float[np.ndarray, " member"], seeds: Sequence[int]) -> dict[str, float]:
+def _scalars(loss: _Losses, seeds: Sequence[int]) -> dict[str, float]:
     """Quartiles over members, and few members one by one."""
     finite = loss[np.isfinite(loss)]
     levels = {"min": 0, "q1": 0.25, "median": 0.5, "q3": 0.75, "max": 1}

@@ -2,31 +2,32 @@
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import json
+import os
 import re
 import types
-import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 
 from landscape.core import provenance
+from landscape.core.devices import chosen_device
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
-from landscape.core.files import differences, read_json, write_json
+from landscape.core.fields import Field, as_json, axis, converted, fields_of, make, require_known, text
+from landscape.core.files import differences, is_there, read_json, require_vacant, write_json
 from landscape.core.unfinished import Progress
-from landscape.engine.stack import Stack, fingerprint
+from landscape.engine.stack import Stack
 from landscape.problems.base import Problem, create, find, require_fields
 from landscape.problems.places import fitting
 from landscape.store.checkpoints import SCHEMA, Run
-from landscape.training.train import Training, check, train
+from landscape.training.plan import Training, planned, save_steps
+from landscape.training.train import train, unusual
 
-__all__ = ["Cell", "Sweep", "sweep"]
+__all__ = ["Cell", "Sweep", "default_output", "sweep"]
 
 #: The file that makes a directory a sweep.
 _FILE = "sweep.json"
@@ -34,8 +35,7 @@ _FILE = "sweep.json"
 #: Longest text of a value, and of a cell, in the name of a directory; file systems allow 255 bytes.
 _LONGEST_VALUE, _LONGEST_NAME = 40, 200
 
-#: How the types of options are called in errors.
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_NO_OPTIONS: Mapping[str, Any] = types.MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Cell:
     def _document(self) -> dict[str, Any]:
         """Problem and training as they stand in a `run.json`."""
         problem = {"name": self.problem.name, "config": self.problem.config()}
-        return {"problem": problem, "training": dataclasses.asdict(self.training)}
+        return {"problem": problem, "training": as_json(self.training)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +81,16 @@ class Sweep:
     document: Mapping[str, Any]
 
     @classmethod
-    def open(cls, path: Path) -> "Sweep":
+    def open(cls, path: str | os.PathLike[str]) -> "Sweep":
         """An existing sweep; raises `LandscapeError` if there is none, `DamagedFile` if its `sweep.json` is not one."""
+        path = Path(path)
         file = path / _FILE
-        if not _is_there(file):
+        if not is_there(file):
             raise LandscapeError(f"{path} is no sweep, it has no {_FILE}: give the directory of a sweep")
         try:
             document = read_json(file)
         except DamagedFile as error:
-            raise DamagedFile(f"{error}: restore it, or begin the sweep in another directory with -o") from error
+            raise DamagedFile(f"{error}: restore it, or begin the sweep in another directory with `output`") from error
         needed = {"schema", "problem", "training", "grid", "seeds", "data_seeds"}
         if lacks := needed - document.keys() if isinstance(document, dict) else needed:
             raise DamagedFile(f"{file} is damaged: it lacks {', '.join(sorted(lacks))}")
@@ -105,17 +106,17 @@ class Sweep:
         Raises `LandscapeError`, naming the cell, for values that make no sense.
         """
         name = self.document["problem"]["name"]
-        fields = _problem_fields(name)
+        own, usual = _problem_fields(name), fields_of(Training)
         # A ready instance takes no options; its configuration is in the document for the reader.
         config = {} if isinstance(find(name), Problem) else self.document["problem"]["config"]
         found: list[Cell] = []
         for path, values in self._places():
             with _naming(path):
-                own = {key: value for key, value in values.items() if key in fields}
-                rest = {key: value for key, value in values.items() if key not in fields}
-                problem = create(name, _converted({**config, **own}, fields))
+                options = config | {key: value for key, value in values.items() if key in own}
+                rest = {key: value for key, value in values.items() if key not in own}
+                problem = create(name, converted(options, own))
                 training = _training({**self.document["training"], **rest})
-                found.append(Cell(_converted(values, fields | _training_fields()), path, problem, training))
+                found.append(Cell(converted(values, own | usual), path, problem, training))
         return found
 
     def _places(self) -> list[tuple[Path, dict[str, Any]]]:
@@ -124,66 +125,73 @@ class Sweep:
         texts = [_texts(axis["values"]) for axis in self.document["grid"]]
         places = []
         for values, pieces in zip(itertools.product(*axes), itertools.product(*texts), strict=True):
-            name = ",".join(f"{key}={text}" for (key, _), text in zip(values, pieces, strict=True))
+            name = ",".join(f"{key}={piece}" for (key, _), piece in zip(values, pieces, strict=True))
             places.append((self.path / _short(name, _LONGEST_NAME), dict(values)))
         return places
 
 
 def sweep(
-    problem: str,
-    path: Path,
+    problem: Problem | str,
+    output: str | os.PathLike[str] | None = None,
     *,
     grid: Mapping[str, Sequence[Any]],
-    problem_options: Mapping[str, Any] = types.MappingProxyType({}),
-    training: Mapping[str, Any] = types.MappingProxyType({}),
-    seeds: Sequence[int],
+    options: Mapping[str, Any] = _NO_OPTIONS,
+    training: Training | Mapping[str, Any] = _NO_OPTIONS,
+    seeds: Sequence[int] = range(20),
     data_seeds: Sequence[int] | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     resume_every: float = 30.0,
-    force: bool = False,
-    on_progress: Progress = lambda done, total: None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> Sweep:
-    """Train a run for every combination of the grid's values; the keys are fields of the problem or of `Training`.
+    """Train a run for every combination of a grid's values.
 
     Cells are what `train` makes of the same options; where `save_at` is not given, each saves step 0 and its last. All
     cells are checked before the first is trained. A sweep that is there already goes on: finished cells are skipped.
-    `on_progress` is told of optimizer steps of all cells, `on_cell` of each cell that is about to be trained.
 
-    Raises `LandscapeError`, naming the cell, for options that make no sense, and `Mismatch`, saying what differs, if
-    the directory holds another sweep, unless `force` removes the runs of that sweep first, and nothing else.
+    Args:
+        problem: What is learnt, or its name; it must be one that can be found again by its name.
+        output: Directory of the sweep; without it `checkpoints/`, named for the problem and the keys of the grid.
+        grid: Values by key, fields of the problem or of `Training`; the last key varies fastest.
+        options: Fields of the problem that all cells share.
+        training: The training that all cells share, or a mapping of fields of `Training`.
+        seeds: The members of each cell, as in `train`.
+        data_seeds: Seeds of their data: as many, or one for all; without them the seeds.
+        device: Where to compute: auto, cpu or cuda; the CPU if none is given.
+        resume_every: Seconds between resume states.
+        overwrite: Remove the runs of another sweep that is there first, and nothing else.
+        progress: Called with (optimizer steps done, in all), of all cells together.
+        on_cell: Called with each cell that is about to be trained.
+
+    Returns:
+        The sweep, all its cells finished.
+
+    Raises:
+        LandscapeError: For options that make no sense; it names the cell.
+        Mismatch: If the directory holds another sweep; it says what differs.
+
+    Example:
+        >>> import tempfile
+        >>> done = sweep("life", tempfile.mkdtemp(), grid={"lr": [0.1, 0.01]}, training={"batches": 1}, seeds=[0])
+        >>> [cell.path.name for cell in done.cells()]
+        ['lr=0.1', 'lr=0.01']
     """
-    document = _document(problem, grid, problem_options, training, seeds, data_seeds)
-    new = Sweep(path, document)
-    cells = new.cells()
-    _require_different(cells)
-    old = _there_already(path)
-    if old is not None and not force and (different := _differences(old.document, document)):
-        raise Mismatch(
-            f"{path} holds another sweep: {different}. Choose another directory with -o, or replace it with --force"
-        )
-    replaced = [place for place, _ in old._places() if _is_there(place / "run.json")] if old and force else []
-    todo = _checked(cells, document, device=device, replaced=replaced)
-    for place in replaced:
-        Run.remove(place)
-        with contextlib.suppress(OSError):  # something else lies there, and stays
-            place.rmdir()
-    if old is None or force:
-        new = Sweep(path, {"schema": SCHEMA, **document, **provenance.stamp()})
-        write_json(path / _FILE, new.document)
-    else:
-        new = old
-    # Else these would be taken for directories of something else altogether.
-    for cell in cells:
-        if cell.path in replaced and cell.path.exists():
-            own = {"seeds": document["seeds"], "data_seeds": document["data_seeds"], "computation": {}}
-            Run.create(cell.path, {**cell._document(), **own})
+    device = chosen_device(device)
+    name = problem if isinstance(problem, str) else problem.name
+    if isinstance(problem, Problem):
+        options = {key: value for key, value in unusual(problem).items() if key not in grid} | dict(options)
+    if isinstance(training, Training):
+        usual = {"save_at": list(save_steps(training.batches))}
+        training = {k: v for k, v in as_json(training).items() if k not in grid and v != usual.get(k)}
+    document = _document(name, grid, options, training, seeds, data_seeds)
+    path = default_output(name, grid) if output is None else Path(output)
+    done, todo = _opened(Sweep(path, document), device=device, overwrite=overwrite)
+    cells = done.cells()
     total = sum(cell.training.batches for cell in cells)
-    done = total - sum(cell.training.batches for cell in todo)
+    before = total - sum(cell.training.batches for cell in todo)
     for cell in todo:
         on_cell(cell)
-        for left_over in cell.path.glob(".run.json.*.tmp"):  # of a writer that was killed
-            left_over.unlink()
         train(
             cell.problem,
             cell.training,
@@ -192,46 +200,84 @@ def sweep(
             data_seeds=document["data_seeds"],
             device=device,
             resume_every=resume_every,
-            force=_is_bare(cell.path),
-            on_progress=_after(done, total, on_progress),
+            overwrite=_is_bare(cell.path),
+            progress=_after(before, total, progress),
         )
-        done += cell.training.batches
-    return new
+        before += cell.training.batches
+    return done
 
 
-def _after(before: int, total: int, on_progress: Progress) -> Progress:
+def _after(before: int, total: int, progress: Progress) -> Progress:
     """What a cell's training is to tell, so that all cells are counted as one."""
-    return lambda step, _: on_progress(before + step, total)
+    return lambda step, _: progress(before + step, total)
+
+
+def default_output(problem: str, grid: Mapping[str, Any]) -> Path:
+    """Where a sweep goes that is given no place: named for the problem and for what is swept."""
+    return Path("checkpoints") / "-".join([problem, "sweep", *grid]).replace("/", "").replace(":", "-")
+
+
+def _opened(new: Sweep, *, device: torch.device, overwrite: bool) -> tuple[Sweep, list[Cell]]:
+    """The sweep on disk, new or that which is there already, and the cells that are to be trained.
+
+    Nothing is written or removed before all is checked.
+    """
+    cells = new.cells()
+    _require_different(cells)
+    old = _there_already(new.path)
+    if old is not None and not overwrite and (different := _differences(old.document, new.document)):
+        raise Mismatch(
+            f"{new.path} holds another sweep: {different}. Choose another directory with `output`, or replace it with "
+            "`overwrite=True`"
+        )
+    replaced = [place for place, _ in old._places() if _run_is_there(place)] if old and overwrite else []
+    todo = _checked(cells, new.document, device=device, replaced=replaced)
+    for place in replaced:
+        Run.remove(place)
+        with contextlib.suppress(OSError):  # something else lies there, and stays
+            place.rmdir()
+    if old is not None and not overwrite:
+        return old, todo
+    done = Sweep(new.path, {"schema": SCHEMA, **new.document, **provenance.stamp()})
+    write_json(done.path / _FILE, done.document)
+    # Else these would be taken for directories of something else altogether.
+    for cell in cells:
+        if cell.path in replaced and cell.path.exists():
+            own = {key: new.document[key] for key in ("seeds", "data_seeds")}
+            Run.create(cell.path, {**cell._document(), **own, "computation": {}})
+    return done, todo
 
 
 def _document(
     problem: str,
     grid: Mapping[str, Sequence[Any]],
-    problem_options: Mapping[str, Any],
+    options: Mapping[str, Any],
     training: Mapping[str, Any],
     seeds: Sequence[int],
     data_seeds: Sequence[int] | None,
 ) -> dict[str, Any]:
     """What says all of a sweep, in JSON's types: options that are not swept with their defaults, and the grid."""
     found = find(problem)
-    own, usual = _problem_fields(problem), _training_fields()
+    own, usual = _problem_fields(problem), fields_of(Training)
     if both := own.keys() & usual.keys():
         raise Unsupported(f"problem '{problem}' has options that training has too, {', '.join(both)}: rename them")
     if isinstance(found, Problem):
-        config = create(problem, problem_options).config()
+        config = create(problem, options).config()
     else:
-        require_fields(problem, found, problem_options)
-        config = _defaults(found)
-    _require_known(training, usual, "of training")
-    _require_known(grid, own | usual, "to sweep")
+        require_fields(problem, found, options)
+        config = _defaults(own) | converted(options, own)
+    for key in ("seeds", "data_seeds"):
+        if key in grid or key in training:
+            raise LandscapeError(f"there is no option '{key}' to sweep: every cell has the same seeds, its members")
+    require_known(training, usual, "of training")
+    require_known(grid, own | usual, "to sweep")
     if not grid:
-        raise LandscapeError("there is nothing to sweep: give at least one option with its values, --grid KEY=V1,V2")
+        raise LandscapeError("there is nothing to sweep: give at least one option with its values in `grid`")
     for key in grid:
-        if key in problem_options or key in training:
+        if key in options or key in training:
             raise LandscapeError(f"{key} is both in the grid and given on its own: leave one out")
-    axes = [{"key": key, "values": _axis(key, values, own | usual)} for key, values in grid.items()]
-    config |= _converted(problem_options, own)
-    settings = _defaults(Training) | _converted(training, usual)
+    axes = [{"key": key, "values": axis(key, values, own | usual)} for key, values in grid.items()]
+    settings = _defaults(usual) | converted(training, usual)
     seeds = [int(seed) for seed in seeds]
     data_seeds = seeds if data_seeds is None else [int(seed) for seed in data_seeds]
     document = {
@@ -245,121 +291,41 @@ def _document(
     return plain
 
 
-def _problem_fields(name: str) -> dict[str, Any]:
-    """Options of a problem, with their types; a ready instance has none."""
+def _problem_fields(name: str) -> dict[str, Field]:
+    """Options of a problem; a ready instance has none."""
     found = find(name)
-    return {} if isinstance(found, Problem) else _types(found)
+    return {} if isinstance(found, Problem) else fields_of(found)
 
 
-def _training_fields() -> dict[str, Any]:
-    """Options of training, with their types."""
-    return _types(Training)
-
-
-def _types(of: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(of)
-    return {field.name: hints[field.name] for field in dataclasses.fields(of)}
-
-
-def _defaults(of: type) -> dict[str, Any]:
-    return {field.name: field.default for field in dataclasses.fields(of)}
-
-
-def _require_known(keys: Iterable[str], known: Mapping[str, Any], what: str) -> None:
-    """Raise `LandscapeError`, with the nearest that there is, for an option that there is not."""
-    for key in keys:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-            if key in ("seeds", "data_seeds"):
-                hint = "every cell has the same seeds, its members"
-            raise LandscapeError(f"there is no option '{key}' {what}: {hint}")
-
-
-def _axis(key: str, values: Sequence[Any], kinds: Mapping[str, Any]) -> list[Any]:
-    """The values of a key of the grid; raises `LandscapeError` if there are none, or one twice."""
-    if isinstance(values, str):
-        raise LandscapeError(f"the values of {key} are the text {values!r}: give a list of values")
-    found: list[Any] = []
-    for value in values:
-        (value,) = _converted({key: value}, kinds).values()
-        if value in found:
-            raise LandscapeError(f"{key} has the value {_text(value)} twice in the grid: leave one out")
-        found.append(value)
-    if not found:
-        raise LandscapeError(f"{key} has no values to sweep: give at least one, or leave it out of the grid")
-    return found
-
-
-def _converted(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as fields of these types hold them; raises `LandscapeError` for one of another kind."""
-    converted = {}
-    for key, value in values.items():
-        try:
-            converted[key] = _as(kinds.get(key), value.item() if isinstance(value, np.generic) else value)
-        except TypeError as error:
-            raise LandscapeError(f"{key} cannot be {value!r}: it takes {error}") from error
-    return converted
-
-
-def _as(hint: Any, value: Any) -> Any:
-    """The value in a type; raises `TypeError` with the words for what that type holds. An unknown type holds all."""
-    origin, choices = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and types.NoneType in choices:
-            return None
-        return _as(next(choice for choice in choices if choice is not types.NoneType), value)
-    if origin is Literal:
-        if value not in choices:
-            raise TypeError(f"one of {', '.join(map(str, choices))}")
-        return value
-    if origin is tuple and choices[1:] == (...,):
-        if not isinstance(value, list | tuple):
-            raise TypeError("a list of values")
-        return tuple(_as(choices[0], item) for item in value)
-    if hint not in _KINDS:
-        return value
-    fits = isinstance(value, int | float) if hint is float else isinstance(value, hint)
-    if not fits or (isinstance(value, bool) and hint is not bool):
-        raise TypeError(_KINDS[hint])
-    return float(value) if hint is float else value
+def _defaults(fields: Mapping[str, Field]) -> dict[str, Any]:
+    return {name: field.default for name, field in fields.items()}
 
 
 def _training(options: Mapping[str, Any]) -> Training:
     """The training of a cell; where nothing is said of what to save, step 0 and the last."""
-    _require_known(options, _training_fields(), "of training")
-    training = Training(**_converted(options, _training_fields()))
+    training = make(Training, options)
     if options.get("save_at") is None:
         training = dataclasses.replace(training, save_at=tuple(dict.fromkeys((0, training.batches))))
     return training
 
 
-def _text(value: Any) -> str:
-    """A value as a reader would write it."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "none"}[value]
-    if isinstance(value, list | tuple):
-        return "+".join(map(_text, value)) or "none"
-    return str(value)
-
-
 def _texts(values: Sequence[Any]) -> list[str]:
     """The values of a key, short and safe in the name of a directory, and different from one another there."""
-    texts = [_short(re.sub(r"[^A-Za-z0-9._+-]", "", _text(value)), _LONGEST_VALUE) for value in values]
+    texts = [_short(re.sub(r"[^A-Za-z0-9._+-]", "", text(value)), _LONGEST_VALUE) for value in values]
     # Some file systems do not tell small letters from capitals.
-    folded = [text.lower() for text in texts]
+    folded = [each.lower() for each in texts]
     return [
-        f"{text}~{_hash(json.dumps(value))}" if not text or folded.count(text.lower()) > 1 else text
-        for text, value in zip(texts, values, strict=True)
+        f"{each}~{_hash(json.dumps(value))}" if not each or folded.count(each.lower()) > 1 else each
+        for each, value in zip(texts, values, strict=True)
     ]
 
 
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 9]}~{_hash(text)}"
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 9]}~{_hash(name)}"
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 @contextlib.contextmanager
@@ -380,45 +346,30 @@ def _require_different(cells: Sequence[Cell]) -> None:
             raise LandscapeError(f"cells {other.path.name} and {cell.path.name} are the same: leave one out")
 
 
-def _is_there(path: Path) -> bool:
-    """Whether something is there; raises `LandscapeError` where that cannot be found out."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
-    return True
-
-
-def _holds_something(path: Path) -> bool:
-    """Whether a path is taken, by more than an empty directory or what a killed writer left there."""
-    if not _is_there(path):
-        return False
-    return not path.is_dir() or any(not re.fullmatch(r"\..*\.tmp", file.name) for file in path.iterdir())
-
-
 def _there_already(path: Path) -> Sweep | None:
     """The sweep that a directory holds; raises `LandscapeError` for one that holds something else."""
-    if _is_there(path / _FILE):
+    if is_there(path / _FILE):
         return Sweep.open(path)
-    if _holds_something(path):
-        raise LandscapeError(f"{path} exists and is no sweep: choose another directory with -o")
+    require_vacant(path, "sweep")
     return None
 
 
+def _run_is_there(path: Path) -> bool:
+    return is_there(path / "run.json")
+
+
 def _run_at(path: Path) -> Run | None:
-    return Run.open(path) if _is_there(path / "run.json") else None
+    return Run.open(path) if _run_is_there(path) else None
 
 
 def _is_bare(path: Path) -> bool:
     """Whether a run was begun and nothing of it saved, so that it can as well begin anew."""
     run = _run_at(path)
-    return run is not None and not run.steps() and not _is_there(path / "resume.safetensors")
+    return run is not None and not run.steps() and not is_there(path / "resume.safetensors")
 
 
 def _checked(
-    cells: Sequence[Cell], document: Mapping[str, Any], *, device: str | torch.device, replaced: Sequence[Path]
+    cells: Sequence[Cell], document: Mapping[str, Any], *, device: torch.device, replaced: Sequence[Path]
 ) -> list[Cell]:
     """The cells that are to be trained; raises `LandscapeError`, naming the cell, if one could not be.
 
@@ -426,35 +377,24 @@ def _checked(
     """
     seeds, data_seeds = document["seeds"], document["data_seeds"]
     runs = [None if cell.path in replaced else _run_at(cell.path) for cell in cells]
-    todo = []
+    elsewhere = "ove it elsewhere, or choose another directory with `output`"
     for cell, run in zip(cells, runs, strict=True):
         if run is not None and (different := cell._differs(run, seeds=seeds, data_seeds=data_seeds)):
-            raise Mismatch(
-                f"{cell.path} holds another run: {different}. Move it elsewhere, or choose another directory with -o"
-            )
-        if run is None and cell.path not in replaced and _holds_something(cell.path):
-            raise LandscapeError(
-                f"{cell.path} exists and is no run: move it elsewhere, or choose another directory with -o"
-            )
-        if run is None or cell.training.batches not in run.steps():
-            todo.append(cell)
+            raise Mismatch(f"{cell.path} holds another run: {different}. M{elsewhere}")
+        if run is None and cell.path not in replaced:
+            require_vacant(cell.path, "run", f"m{elsewhere}")
+    todo = [
+        cell for cell, run in zip(cells, runs, strict=True) if run is None or cell.training.batches not in run.steps()
+    ]
     # A place where cells began may be gone once all are finished; before that it must be the same for all.
     for cell, run in zip(cells, runs, strict=True) if todo else ():
         with _naming(cell.path):
-            start = _checked_start(cell, seeds, data_seeds, device)
+            start = planned(cell.problem, cell.training, seeds, data_seeds, device=device).document()["start"]
             if run is not None and run.steps() and run.document.get("start") != start:
                 raise Mismatch(
-                    f"{cell.training.start} has changed since this cell began there: begin anew with --force"
+                    f"{cell.training.start} has changed since this cell began there: begin anew with `overwrite=True`"
                 )
     return todo
-
-
-def _checked_start(
-    cell: Cell, seeds: Sequence[int], data_seeds: Sequence[int], device: str | torch.device
-) -> str | None:
-    """Digest of the place where a cell starts, if it names one; raises what `train` would before its first step."""
-    _, start, _ = check(cell.problem, cell.training, seeds, data_seeds, device=device)
-    return None if start is None else fingerprint(start.tensors)
 
 
 def _is_sound(document: Mapping[str, Any]) -> bool:
@@ -484,7 +424,7 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     ]
     for key in (key for key in old if key in new):
         only = [
-            f"{', '.join(_text(value) for value in values if value not in others)} only {where}"
+            f"{', '.join(text(value) for value in values if value not in others)} only {where}"
             for values, others, where in ((old[key], new[key], "there"), (new[key], old[key], "here"))
             if any(value not in others for value in values)
         ]

@@ -1,0 +1,24 @@
+"""Where to compute."""
+
+import torch
+
+from landscape.core.errors import LandscapeError
+
+__all__ = ["chosen_device"]
+
+
+def chosen_device(device: str | torch.device | None) -> torch.device:
+    """The device that is asked for, the CPU if none is; `auto` is a GPU where there is one.
+
+    Raises `LandscapeError` for a device that is not there, before anything is computed.
+    """
+    there = torch.cuda.is_available()
+    if device is None or device == "auto":
+        return torch.device("cuda" if there and device else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise LandscapeError(f"there is no device '{device}': `device` is auto, cpu or cuda") from error
+    if found.type == "cuda" and not there:
+        raise LandscapeError('there is no CUDA device here: use `device="cpu"`, or auto')
+    return found

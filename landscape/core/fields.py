@@ -1,0 +1,248 @@
+"""Configurations: frozen dataclasses whose fields say once what they hold, what they default to, and what they are for.
+
+Python, JSON, the axes of a sweep and the command line (`cli/options.py`) read the same description. An example:
+
+>>> @dataclasses.dataclass(frozen=True)
+... class Cooking:
+...     minutes: int = option(8, "How long the egg is cooked.", at_least=0)
+...     yolk: Literal["soft", "hard"] = option("soft", "What comes out.")
+>>> fields_of(Cooking)["yolk"].convert("hard")
+'hard'
+>>> make(Cooking, {"minuts": 3})
+Traceback (most recent call last):
+    ...
+landscape.core.errors.LandscapeError: there is no option 'minuts' of Cooking: did you mean minutes?
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from landscape.core.errors import LandscapeError
+
+__all__ = [
+    "LAST_SEED",
+    "Field",
+    "as_json",
+    "axis",
+    "check",
+    "converted",
+    "did_you_mean",
+    "fields_of",
+    "make",
+    "option",
+    "require_known",
+    "require_seeds",
+    "text",
+]
+
+C = TypeVar("C")
+
+#: Seeds are keys of Philox, which are kept as signed integers of 64 bits.
+LAST_SEED = 2**63 - 1
+
+#: How the types of options are called in errors.
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field of a configuration. `syntax` says what its numbers are, and so how a command line writes them: a `seed`,
+    `seeds` or `blocks`.
+    """
+
+    name: str
+    hint: Any
+    default: Any = dataclasses.MISSING
+    help: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    syntax: str | None = None
+    metavar: str | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is dataclasses.MISSING
+
+    def convert(self, value: Any) -> Any:
+        """The value as the field holds it: of its type, lists as tuples, whole numbers as floats where floats belong.
+
+        Raises `LandscapeError` for a value of another kind.
+        """
+        try:
+            return _as(self.hint, value.item() if isinstance(value, np.generic) else value)
+        except TypeError as error:
+            raise LandscapeError(f"{self.name} cannot be {value!r}: it takes {error}") from error
+
+    def check(self, value: Any) -> None:
+        """Raise `LandscapeError` for a value of another kind, or outside the field's limits."""
+        self.convert(value)
+        if self.syntax == "seed":
+            require_seeds(value)
+        limits = {"at least": self.at_least, "at most": self.at_most, "above": self.above, "below": self.below}
+        given = {how: limit for how, limit in limits.items() if limit is not None}
+        if not given or value is None or all(_within(how, value, limit) for how, limit in given.items()):
+            return
+        words = ["positive" if (how, limit) == ("above", 0) else f"{how} {limit:g}" for how, limit in given.items()]
+        if isinstance(value, float) and self.at_most is None and self.below is None:
+            words.append("finite")
+        raise LandscapeError(f"{self.name} is {value}, it must be {' and '.join(words)}")
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    syntax: Literal["seed", "seeds", "blocks"] | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """A field of a configuration that the command line offers as an option.
+
+    Args:
+        default: Its value unless it is given.
+        text: What it is for, the help of the option.
+        at_least, at_most, above, below: Limits of a number, which `check` holds it to.
+        syntax: What numbers are: a `seed`; `seeds`, written `0:20,30`; `blocks`, written `none` or `0,2`.
+        metavar: What stands for its value in the help, such as PLACE.
+    """
+    limits = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
+    return dataclasses.field(default=default, metadata={"help": text, **limits, "syntax": syntax, "metavar": metavar})
+
+
+def fields_of(configuration: type) -> dict[str, Field]:
+    """The fields of a dataclass by name."""
+    hints = typing.get_type_hints(configuration)
+    known = {each.name for each in dataclasses.fields(Field)}
+    found = {}
+    for field in dataclasses.fields(configuration):
+        if not field.init:
+            continue
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        described = {key: value for key, value in field.metadata.items() if key in known}
+        found[field.name] = Field(field.name, hints[field.name], default, **described)
+    return found
+
+
+def check(configuration: Any) -> None:
+    """Raise `LandscapeError` for a field of a configuration that holds what it cannot hold."""
+    for name, field in fields_of(type(configuration)).items():
+        field.check(getattr(configuration, name))
+
+
+def make(configuration: type[C], values: Mapping[str, Any]) -> C:
+    """A configuration of values as JSON, TOML or a caller gives them.
+
+    Raises `LandscapeError` for a name that there is not, with the nearest that there is, and for a value of another
+    kind.
+    """
+    fields = fields_of(configuration)
+    require_known(values, fields, f"of {configuration.__name__}")
+    return configuration(**converted(values, fields))
+
+
+def converted(values: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
+    """Values as these fields hold them, those of no field as they are; raises `LandscapeError` as `Field.convert`."""
+    return {key: fields[key].convert(value) if key in fields else value for key, value in values.items()}
+
+
+def axis(key: str, values: Sequence[Any], fields: Mapping[str, Field]) -> list[Any]:
+    """The values over which a field is swept; raises `LandscapeError` if there are none, or one twice."""
+    if isinstance(values, str):
+        raise LandscapeError(f"the values of {key} are the text {values!r}: give a list of values")
+    found: list[Any] = []
+    for value in values:
+        (value,) = converted({key: value}, fields).values()
+        if value in found:
+            raise LandscapeError(f"{key} has the value {text(value)} twice in the grid: leave one out")
+        found.append(value)
+    if not found:
+        raise LandscapeError(f"{key} has no values to sweep: give at least one, or leave it out of the grid")
+    return found
+
+
+def as_json(configuration: Any) -> dict[str, Any]:
+    """Every field of a configuration, defaults included, in JSON's types."""
+    document: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(configuration)))
+    return document
+
+
+def text(value: Any) -> str:
+    """A value in a word, as the command line takes it within a grid.
+
+    >>> [text(value) for value in (True, None, 0.1, (0, 2), ())]
+    ['true', 'none', '0.1', '0+2', 'none']
+    """
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    if isinstance(value, list | tuple):
+        return "+".join(map(text, value)) or "none"
+    return str(value)
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "there are") -> str:
+    """What to say of a name that there is not: the nearest that there is, or all of them.
+
+    >>> did_you_mean("lif", ["life", "digits"]), did_you_mean("q", ["life", "digits"])
+    ('did you mean life?', 'there are life, digits')
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"{otherwise} {', '.join(known)}"
+
+
+def require_known(keys: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raise `LandscapeError`, with the nearest that there is, for an option that there is not."""
+    known = list(known)
+    for key in keys:
+        if key not in known:
+            raise LandscapeError(f"there is no option '{key}' {what}: {did_you_mean(key, known)}")
+
+
+def require_seeds(*seeds: int) -> None:
+    """Raise `LandscapeError` for a number that is no seed."""
+    for seed in seeds:
+        if not 0 <= seed <= LAST_SEED:
+            raise LandscapeError(f"{seed} is no seed: seeds go from 0 to 2^63 - 1")
+
+
+def _within(how: str, value: float, limit: float) -> bool:
+    """Whether a number keeps to a limit; NaN keeps to none, and infinity is outside where no end is named."""
+    holds = {"at least": value >= limit, "at most": value <= limit, "above": value > limit, "below": value < limit}
+    return holds[how] and math.isfinite(value)
+
+
+def _as(hint: Any, value: Any) -> Any:
+    """The value in a type; raises `TypeError` with the words for what that type holds. An unknown type holds all."""
+    origin, choices = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and types.NoneType in choices:
+            return None
+        return _as(next(choice for choice in choices if choice is not types.NoneType), value)
+    if origin is Literal:
+        if value not in choices:
+            raise TypeError(f"one of {', '.join(map(str, choices))}")
+        return value
+    if origin is tuple and choices[1:] == (...,):
+        if not isinstance(value, list | tuple):
+            raise TypeError("a list of values")
+        return tuple(_as(choices[0], item) for item in value)
+    if hint not in _KINDS:
+        return value
+    fits = isinstance(value, int | float) if hint is float else isinstance(value, hint)
+    if not fits or (isinstance(value, bool) and hint is not bool):
+        raise TypeError(_KINDS[hint])
+    return float(value) if hint is float else value

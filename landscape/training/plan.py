@@ -1,0 +1,212 @@
+"""What is to be trained: options, seeds and the place where members begin, checked before any work."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from landscape.core.devices import chosen_device
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.core.fields import as_json, check, make, option, require_seeds
+from landscape.engine.stack import Stack, aliases, fingerprint, in_order, template_of
+from landscape.problems.base import Problem, create
+from landscape.problems.initialisation import Scheme, initialise
+from landscape.problems.places import place_of, verified_landmark
+
+__all__ = ["Plan", "Training", "planned", "presolved_names", "save_steps"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a run is trained; raises `LandscapeError` for values that make no sense.
+
+    `data` is all there is (`exact`), random samples (`batches`), or `auto`: exact where there is an exact loss and
+    nothing is dropped. Members start at random (`init`), at `start`, a landmark or a place as `store.load` reads it;
+    then the blocks of `presolve_blocks` are put at the landmark `presolve`, and with `freeze` kept there.
+    """
+
+    optimizer: Literal["adam", "sgd"] = option("adam", "Optimizer.")
+    lr: float = option(1e-2, "Learning rate.", above=0)
+    momentum: float = option(0.0, "Momentum of sgd.", at_least=0, below=1)
+    weight_decay: float = option(0.0, "L2 penalty, added to the gradient.", at_least=0)
+    batches: int = option(3000, "Optimizer steps.", at_least=0)
+    data: Literal["auto", "exact", "batches"] = option(
+        "auto", "Gradient of the loss on all there is, or on random batches; auto is exact where the loss is."
+    )
+    batch_size: int = option(128, "Samples of a batch.", at_least=1)
+    shared_data: bool = option(False, "All members see the batches of the first data seed.")
+    init: Scheme = option(
+        "default",
+        "PyTorch's default; N(0, std^2); or weights N(0, std^2) and biases uniform within 1, which with "
+        "`init_std=0.02` is what the study's --normalize does.",
+    )
+    init_std: float = option(0.1, 'Standard deviation of `init="normal"` and normal_uniform.', above=0)
+    init_scale: float = option(1.0, "Factor on all initial parameters.", above=0)
+    start: str | None = option(
+        None,
+        "Begin at a landmark (presolve), a run, RUN/@step, RUN/#seed or a checkpoint file, not at random; optimizers "
+        "begin anew. The study's --presolve and --resume_from.",
+        metavar="PLACE",
+    )
+    presolve_blocks: tuple[int, ...] = option(
+        (),
+        "Blocks that begin at the known solution, such as 0,2 or 0+2; the rest begins at random. The study's "
+        "--solve_layers.",
+        syntax="blocks",
+    )
+    freeze: bool = option(False, "Keep the blocks of `presolve_blocks` as they are.")
+    save_at: tuple[int, ...] | None = option(
+        None, "Steps to save. [default: 0, 1-2-5 per decade, and the last]", syntax="seeds"
+    )
+    dtype: Literal["float32", "float64"] = option("float32", "Precision.")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.momentum and self.optimizer != "sgd":
+            raise LandscapeError(f"momentum goes with optimizer sgd, not {self.optimizer}")
+        if self.start is not None and (self.init != "default" or self.init_scale != 1):
+            raise LandscapeError(
+                f'`start="{self.start}"` leaves nothing to `init` and `init_scale`: leave one of them out'
+            )
+        if self.freeze and not self.presolve_blocks:
+            raise LandscapeError("there is nothing to freeze: name the blocks with `presolve_blocks`")
+        if self.save_at is None:
+            object.__setattr__(self, "save_at", save_steps(self.batches))
+        elif outside := [step for step in self.save_at if not 0 <= step <= self.batches]:
+            raise LandscapeError(f"cannot save at step {outside[0]}: the run has steps 0 to {self.batches}")
+
+
+def save_steps(last: int) -> tuple[int, ...]:
+    """Step 0, then 1-2-5 per decade, and the last.
+
+    >>> save_steps(30)
+    (0, 1, 2, 5, 10, 20, 30)
+    """
+    steps = {0, last} | {digit * 10**decade for decade in range(len(str(last))) for digit in (1, 2, 5)}
+    return tuple(sorted(step for step in steps if step <= last))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A training that makes sense: its kind of data is decided, its members are where they begin.
+
+    `start` is the place where they begin if that is not random.
+    """
+
+    problem: Problem
+    training: Training
+    seeds: list[int]
+    data_seeds: list[int]
+    device: torch.device
+    start: Stack | None
+    initial: Stack
+
+    def document(self) -> dict[str, Any]:
+        """What makes the run what it is, as it stands in its `run.json`."""
+        return {
+            "problem": {"name": self.problem.name, "config": self.problem.config()},
+            "training": as_json(self.training),
+            "seeds": self.seeds,
+            "data_seeds": self.data_seeds,
+            "start": None if self.start is None else fingerprint(self.start.tensors),
+        }
+
+
+def planned(
+    problem: Problem | str,
+    training: Training | Mapping[str, Any] | None = None,
+    seeds: Sequence[int] = range(20),
+    data_seeds: Sequence[int] | None = None,
+    *,
+    device: str | torch.device | None = None,
+    start: Stack | None = None,
+) -> Plan:
+    """The arguments of `train`, checked; raises `LandscapeError` for what makes no sense."""
+    device = chosen_device(device)
+    problem = create(problem) if isinstance(problem, str) else problem
+    training = training if isinstance(training, Training) else make(Training, training or {})
+    own = list(seeds if data_seeds is None else data_seeds)
+    own = own * len(seeds) if len(own) == 1 else own
+    training = _with_data(problem, training)
+    _check_seeds(seeds, own, exact=training.data == "exact")
+    if start is None and training.start is not None:
+        start = place_of(problem, training.start)
+    initial = _initial(problem, training, seeds, start)
+    if training.freeze and presolved_names(problem, training) >= initial.tensors.keys():
+        raise LandscapeError("all blocks are frozen: leave at least one to train")
+    shared = training.data == "exact" or training.shared_data
+    data = [0] * len(seeds) if shared else own
+    members = {(row.numpy().tobytes(), key) for row, key in zip(initial.flatten().cpu(), data, strict=True)}
+    if len(members) < len(seeds):
+        raise LandscapeError(
+            f"of {len(seeds)} seeds only {len(members)} would differ: the others start at the same point and see the "
+            'same data. Give one seed, or each its own batches with `data="batches"`'
+        )
+    return Plan(problem, training, list(seeds), own, device, start, initial)
+
+
+def _with_data(problem: Problem, training: Training) -> Training:
+    """The training with its kind of data decided."""
+    drops = any(isinstance(layer, nn.Dropout | nn.Dropout2d) and layer.p for layer in problem.network().modules())
+    kinds = problem.training_kinds()
+    if training.data == "auto":
+        usual: Any = "batches" if drops else kinds[0]
+        return dataclasses.replace(training, data=usual)
+    if training.data not in kinds:
+        raise Unsupported(f'{problem.title()} has no exact loss to train on: use `data="batches"`')
+    if training.data == "exact" and drops:
+        remedy = ", or `dropout=0`" if "dropout" in problem.config() else ""
+        raise Unsupported(f'dropout has no exact loss to train on: use `data="batches"`{remedy}')
+    return training
+
+
+def _initial(problem: Problem, training: Training, seeds: Sequence[int], start: Stack | None) -> Stack:
+    """Where each member starts."""
+    network, dtype = problem.network(), getattr(torch, training.dtype)
+    plain = training.init == "default" and training.init_scale == 1
+    if start is None and plain and (own := problem.initial(seeds)) is not None:
+        stack = own
+    elif start is None:
+        stack = initialise(network, seeds, scheme=training.init, std=training.init_std, scale=training.init_scale)
+    elif len(start) in (1, len(seeds)):
+        stack = start.select([0] * len(seeds) if len(start) == 1 else list(range(len(seeds))))
+        stack = in_order(stack, template_of(network), aliases=aliases(network))
+    else:
+        raise Mismatch(
+            f"{len(seeds)} seeds cannot start from {len(start)} members: choose one with RUN/#seed, or as many"
+        )
+    stack = stack.to(dtype)
+    if names := presolved_names(problem, training):
+        known = verified_landmark(problem, "presolve").to(dtype)
+        stack = Stack(
+            {
+                name: known[name].expand(tensor.shape) if name in names else tensor
+                for name, tensor in stack.tensors.items()
+            },
+            stack.buffers,
+        )
+    return stack
+
+
+def presolved_names(problem: Problem, training: Training) -> set[str]:
+    """Tensors of the blocks that start at the known solution."""
+    parts = problem.parts()
+    if not training.presolve_blocks:
+        return set()
+    if wrong := [block for block in training.presolve_blocks if not 0 <= block < len(parts)]:
+        there = f"the network has blocks 0 to {len(parts) - 1}" if parts else "this problem has no blocks"
+        raise LandscapeError(f"there is no block {wrong[0]} to presolve: {there}")
+    return {name for block in training.presolve_blocks for name in parts[block]}
+
+
+def _check_seeds(seeds: Sequence[int], data_seeds: Sequence[int], *, exact: bool) -> None:
+    if not seeds:
+        raise LandscapeError("there are no seeds to train: give at least one with `seeds`")
+    require_seeds(*seeds, *data_seeds)
+    if len(data_seeds) != len(seeds):
+        raise LandscapeError(f"{len(seeds)} seeds but {len(data_seeds)} data seeds: give as many, or one for all")
+    pairs = list(zip(seeds, [0] * len(seeds) if exact else data_seeds, strict=True))
+    if repeated := [pair for pair in pairs if pairs.count(pair) > 1] if len(set(pairs)) < len(pairs) else []:
+        raise LandscapeError(f"seed {repeated[0][0]} is repeated with the same data: such members would be equal")

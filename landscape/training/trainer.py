@@ -1,0 +1,147 @@
+"""The steps of a training: gradients of all members, what the optimizer remembers, and their own random numbers."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape.core import philox
+from landscape.engine.data import Data
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
+from landscape.engine.stacked import Noise
+from landscape.training.optimizers import ADAM_MOMENTS, adam
+from landscape.training.plan import Plan, Training, presolved_names
+
+__all__ = ["Trainer"]
+
+#: What each optimizer remembers of a parameter.
+_MOMENTS = {"adam": ADAM_MOMENTS, "sgd": ("velocity",)}
+
+#: Stream of the random numbers of layer 0 in training (dropout, RReLU); layer n has the n-th after it.
+_NOISE_STREAM = 2**16
+
+#: Boards, or other samples, drawn at once for as many members as they serve: bounds the memory of a step.
+_DRAWN = 2**17
+
+
+class Trainer:
+    """Parameters of all members, one row each, and what the optimizer remembers of them."""
+
+    def __init__(self, plan: Plan, objective: Objective) -> None:
+        self.problem, self.training, self.objective = plan.problem, plan.training, objective
+        self.keys = torch.tensor(plan.data_seeds, dtype=torch.int64, device=objective.device)
+        assert objective.chunk is not None
+        chunk = objective.chunk.members
+        self.group = max(chunk, _DRAWN // self.training.batch_size // chunk * chunk)
+        frozen = presolved_names(self.problem, self.training) if self.training.freeze else set()
+        template = objective.network.template
+        flags = {name: torch.full_like(tensor, name in frozen) for name, tensor in template.tensors.items()}
+        self.frozen = Stack(flags).flatten().bool().to(objective.device) if frozen else None
+        self.loss = torch.zeros(0)
+
+    def begin(self, initial: Stack) -> int:
+        """Start at the first step, which is returned."""
+        self.flat = initial.flatten().to(self.objective.device, self.objective.dtype)
+        self.moments = {name: torch.zeros_like(self.flat) for name in _MOMENTS[self.training.optimizer]}
+        self.buffers = dict(initial.to(self.objective.device, self.objective.dtype).buffers)
+        return 0
+
+    def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> int:
+        """Take up what `state` gave; returns the next step."""
+        moved = {name: tensor.to(self.objective.device) for name, tensor in tensors.items()}
+        self.flat = moved.pop("parameters")
+        self.moments = {name: moved.pop(name) for name in _MOMENTS[self.training.optimizer]}
+        self.buffers = moved
+        return int(document["step"])
+
+    def state(self) -> dict[str, Tensor]:
+        """All that is needed to go on: one row a member of parameters and of each moment, and buffers."""
+        return {"parameters": self.flat, **self.moments, **self.buffers}
+
+    @property
+    def stack(self) -> Stack:
+        """The parameters as they are now."""
+        return dataclasses.replace(self.objective.network.template.unflatten(self.flat), buffers=self.buffers)
+
+    def step(self, step: int, *, with_loss: bool) -> None:
+        """One optimizer step of every member; `loss` is then that of the batch before it, if it is asked for."""
+        found = [
+            self._gradient(slice(first, first + self.group), step, with_loss)
+            for first in range(0, len(self.flat), self.group)
+        ]
+        losses, gradients, statistics = zip(*found, strict=True)
+        gradient, self.loss = torch.cat(gradients), torch.cat(losses)
+        if statistics[0]:
+            self._follow({name: torch.cat([each[name] for each in statistics]) for name in statistics[0]})
+        flat = _update(self.flat, gradient, self.moments, self.training, step)
+        self.flat = flat if self.frozen is None else torch.where(self.frozen, self.flat, flat)
+
+    def _gradient(self, group: slice, step: int, with_loss: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Loss and gradient of a group of members on its data, and the statistics of BatchNorm there."""
+        random = self.training.data == "batches" and self.objective.network.stochastic
+        noise = self._noise(step, self.keys[group]) if random else None
+        buffers = {name: tensor[group] for name, tensor in self.buffers.items()}
+        stack = dataclasses.replace(self.objective.network.template.unflatten(self.flat[group]), buffers=buffers)
+        statistics: dict[str, Tensor] = {}
+        loss, gradient = self.objective.gradient(
+            stack,
+            self._batch(step, group),
+            noise,
+            with_loss=with_loss,
+            statistics=statistics if self.objective.network.normalises else None,
+        )
+        return loss, gradient.flatten(), statistics
+
+    def _follow(self, statistics: Mapping[str, Tensor]) -> None:
+        """Running statistics of BatchNorm, as PyTorch keeps them."""
+        for layer, momentum in self.objective.network.momentum.items():
+            prefix = f"{layer}." if layer else ""
+            counter = self.buffers[f"{prefix}num_batches_tracked"] = self.buffers[f"{prefix}num_batches_tracked"] + 1
+            share = 1 / counter[:, None] if momentum is None else momentum
+            for name in (f"{prefix}running_mean", f"{prefix}running_var"):
+                self.buffers[name] = self.buffers[name] * (1 - share) + statistics[name] * share
+
+    def _batch(self, step: int, group: slice) -> Data:
+        if self.training.data == "exact":
+            return self.objective.memory
+        # A batch with a leading axis of 1 is shared by all. A lone member's own batch comes twice, so that its
+        # numbers go the way of many members' own batches.
+        keys = self.keys[:1] if self.training.shared_data else self.keys[group]
+        if len(keys) == 1 and not self.training.shared_data:
+            keys = keys.repeat(2)
+        return self.problem.training_batch(
+            keys, step, self.training.batch_size, device=self.objective.device, dtype=self.objective.dtype
+        )
+
+    def _noise(self, step: int, all_keys: Tensor) -> Callable[[Tensor], Noise]:
+        def of_members(index: Tensor) -> Noise:
+            keys = all_keys[index]
+
+            def draw(layer: int, shape: tuple[int, ...]) -> Tensor:
+                count = torch.Size(shape).numel()
+                numbers = philox.uniform(keys, stream=_NOISE_STREAM + layer, step=step, count=count)
+                return numbers.view(len(keys), *shape)
+
+            return draw
+
+        return of_members
+
+
+def _update(
+    flat: Float[Tensor, "member parameter"],
+    gradient: Float[Tensor, "member parameter"],
+    moments: dict[str, Tensor],
+    training: Training,
+    step: int,
+) -> Float[Tensor, "member parameter"]:
+    """Adam or SGD with momentum, as in PyTorch, weight decay added to the gradient; each operation rounds once."""
+    if training.weight_decay:
+        gradient = gradient + flat * training.weight_decay
+    if training.optimizer == "sgd":
+        moments["velocity"] = moments["velocity"] * training.momentum + gradient
+        return flat - moments["velocity"] * training.lr
+    return adam(flat, gradient, moments, lr=training.lr, step=step)
