@@ -14,7 +14,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from landscape.engine.program.graph import leaves
-from landscape.engine.program.products import fold, product, windows
+from landscape.engine.program.products import fold, product, shared_product, windows
 from landscape.engine.stack import Stack, aliases
 from landscape.engine.stacked import Stacked, look_up
 
@@ -153,17 +153,12 @@ def _weigh(
     sequence = isinstance(layer, nn.Linear) and x.ndim > 3
     read = windows(layer, x) if isinstance(layer, nn.Conv2d) else x.movedim(-2, 1) if sequence else x
     flat = read.flatten(2)
-    if flat.shape[0] == 1:  # shared by all members, with a row of ones for the bias: one product for all
-        flat = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=1)
-        joined = torch.cat([weight, bias[..., None]], dim=2)
-        values = (joined.flatten(0, 1) @ flat[0]).view(len(stack), -1, flat.shape[2])
-    else:
-        values = product(weight, bias, flat)
+    values = product(weight, bias, flat)
 
     def back(pull: Tensor) -> Tensor:
         pull = (pull.movedim(-2, 1) if sequence else pull).flatten(2)
-        if flat.shape[0] == 1:
-            both = (pull.flatten(0, 1) @ flat[0].T).view(len(stack), -1, flat.shape[1])
+        if flat.shape[0] == 1:  # shared by all members: a further row of ones is for the bias
+            both = shared_product(pull, torch.cat([flat[0], torch.ones_like(flat[0, :1])]).T)
             in_weight, in_bias = both[..., :-1], both[..., -1]
         else:
             in_weight, in_bias = pull @ flat.mT, pull.sum(2)

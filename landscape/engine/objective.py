@@ -494,8 +494,8 @@ class Objective:
         return pull
 
     def _weigh(self, losses: Float[Tensor, "member sample"], batch: Batch) -> Float[Tensor, " member"]:
-        weights = batch.weights.to(losses.dtype)
-        return losses @ weights[0] if len(weights) == 1 else (losses * weights).sum(1)
+        # Not `losses @ weights[0]`, which sums a few members otherwise than many.
+        return (losses * batch.weights.to(losses.dtype)).sum(1)
 
     def _within_memory(self, compute: Callable[[], T]) -> T:
         """The result of `compute`, tried again with half the chunk each time that the device runs out of memory."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from landscape.core.errors import Mismatch
 from landscape.engine.program.layout import Value, align
-from landscape.engine.program.products import product, reach, unfold
+from landscape.engine.program.products import product, reach, shared_product, unfold
 
 __all__ = ["ELEMENTWISE", "FRESH", "LAYERS", "NORMALISED", "STOCHASTIC", "Draw", "Layer", "Own", "Statistics"]
 
@@ -181,9 +181,8 @@ def _grouped(weight: Tensor, bias: Tensor | None, read: Tensor, groups: int) -> 
     members, out = weight.shape[:2]
     weight = weight.view(members, groups, out // groups, -1)
     flat = read.reshape(len(read), groups, weight.shape[-1], -1)
-    if len(flat) == 1:  # shared by all members: they go along with the outputs of a group
-        joined = weight.transpose(0, 1).reshape(groups, -1, weight.shape[-1])
-        result = (joined @ flat[0]).view(groups, members, out // groups, -1).transpose(0, 1)
+    if len(flat) == 1:  # shared by all members
+        result = torch.stack([shared_product(weight[:, group], flat[0, group]) for group in range(groups)], dim=1)
     else:
         result = weight.flatten(0, 1).expand(len(flat) * groups, -1, -1) @ flat.flatten(0, 1)
     result = result.reshape(members, out, -1)

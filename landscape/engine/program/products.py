@@ -7,19 +7,39 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["fold", "product", "reach", "unfold", "windows"]
+__all__ = ["fold", "product", "reach", "shared_product", "unfold", "windows"]
+
+#: Rows of a block of `shared_product`.
+_BLOCK_ROWS = 32
 
 
 def product(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """Batched `weight @ x + bias`: [member, out, in] with [1 or member, in, position]."""
-    member, out, _ = weight.shape
-    if x.shape[0] == 1:
-        shared = x[0]
-        if bias is not None:  # as one more input that is always 1: spares a pass over the result
-            weight = torch.cat([weight, bias[..., None]], dim=2)
-            shared = torch.cat([shared, shared.new_ones(1, shared.shape[1])])
-        return (weight.flatten(0, 1) @ shared).view(member, out, -1)
-    return weight @ x if bias is None else torch.baddbmm(bias[..., None], weight, x)
+    if x.shape[0] > 1:
+        return weight @ x if bias is None else torch.baddbmm(bias[..., None], weight, x)
+    shared = x[0]
+    if bias is not None:  # as one more input that is always 1: spares a pass over the result
+        weight = torch.cat([weight, bias[..., None]], dim=2)
+        shared = torch.cat([shared, torch.ones_like(shared[:1])])
+    return shared_product(weight, shared)
+
+
+def shared_product(
+    rows: Float[Tensor, "member out in"], shared: Float[Tensor, "in position"]
+) -> Float[Tensor, "member out position"]:
+    """`rows @ shared`, the rows of all members together, none of whose numbers depends on how many others there are.
+
+    Matrix libraries choose by the shape of a product how they sum it: below 16 rows otherwise than above, and of few
+    rows a part of the sum in each thread. Here each product has the same shape, that of a block of rows; there are as
+    many blocks for each thread, so that no two threads share one. (On a GPU it is one product.)
+    """
+    flat = rows.flatten(0, 1)
+    if flat.device.type != "cpu":
+        return (flat @ shared).view(*rows.shape[:2], -1)
+    extra = -len(flat) % (_BLOCK_ROWS * torch.get_num_threads())
+    blocks = F.pad(flat, (0, 0, 0, extra)).view(-1, _BLOCK_ROWS, flat.shape[1])
+    result = blocks @ shared.expand(len(blocks), *shared.shape)
+    return result.flatten(0, 1)[: len(flat)].view(*rows.shape[:2], -1)
 
 
 #: Kernel, stride, dilation and padding of a convolution that reads each place alone.
