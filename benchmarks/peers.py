@@ -7,7 +7,8 @@ what accuracy, counts and standard errors cost, which a walk computes beside it,
 evaluation of points, at the peer's own alphas, after the values have been found equal; a walk's own checks come on top.
 
 Measurements of a pair are interleaved; a ratio is that of two neighbours in time, and its median and range are printed
-with the target beside them.
+with the target beside them. `--smoke` does all of it once and small, in seconds, so that the tests notice when it
+breaks.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import torch.nn.functional as F
 from loss_landscapes.metrics import Loss
 from torch import Tensor, nn
 
+import landscape
 from landscape.engine.memory import keep_freed_memory
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, concatenate, template_of
@@ -35,11 +37,30 @@ from landscape.evaluation.evaluate import Points
 from landscape.problems.model import from_model
 from landscape.space.family import Line
 
-POINTS, SAMPLES, FEATURES, CLASSES, BATCH = 51, 1797, 64, 10, 128
+SAMPLES, FEATURES, CLASSES, BATCH = 1797, 64, 10, 128
 
 #: How many times as fast as the peer we are to be, by width.
 ONE_LINE = {16: 3.0, 64: 1.7, 256: 1.0}
 STREAMED = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is measured, and how often."""
+
+    widths: tuple[int, ...] = tuple(ONE_LINE)
+    points: int = 51
+    lines: int = 20
+    many: int = 1000
+    repeats: int = 15
+    judged: bool = True
+
+
+SIZES = {
+    "full": Size(),
+    "quick": Size(widths=(16, 64), lines=4, repeats=5),
+    "smoke": Size(widths=(16,), points=3, lines=2, many=4, repeats=1, judged=False),
+}
 
 #: Relative difference up to which float32 values are the same.
 SAME = 1e-4
@@ -122,24 +143,26 @@ def stack_of(networks: list[nn.Module], device: str) -> Stack:
     return concatenate([template_of(network) for network in networks]).to(device)
 
 
-def peer_lines(starts: list[nn.Module], ends: list[nn.Module], inputs: Tensor, targets: Tensor) -> np.ndarray:
+def peer_lines(
+    starts: list[nn.Module], ends: list[nn.Module], points: int, inputs: Tensor, targets: Tensor
+) -> np.ndarray:
     """`loss-landscapes`: a line a call. It evaluates i / K for i = 1 to K."""
     metric = Loss(F.cross_entropy, inputs, targets)
     with torch.no_grad():
         return np.stack(
             [
-                loss_landscapes.linear_interpolation(start, end, metric, POINTS, deepcopy_model=True)
+                loss_landscapes.linear_interpolation(start, end, metric, points, deepcopy_model=True)
                 for start, end in zip(starts, ends, strict=True)
             ]
         )
 
 
-def peer_streamed(start: nn.Module, end: nn.Module, loader: torch.utils.data.DataLoader) -> np.ndarray:
+def peer_streamed(start: nn.Module, end: nn.Module, points: int, loader: torch.utils.data.DataLoader) -> np.ndarray:
     """The usual loop: at each point set the weights, go through the loader, add up."""
     network = copy.deepcopy(start)
     losses = []
     with torch.no_grad():
-        for alpha in alphas().tolist():
+        for alpha in alphas(points).tolist():
             for here, a, b in zip(network.parameters(), start.parameters(), end.parameters(), strict=True):
                 here.copy_((1 - alpha) * a + alpha * b)
             total, count = 0.0, 0
@@ -150,16 +173,16 @@ def peer_streamed(start: nn.Module, end: nn.Module, loader: torch.utils.data.Dat
     return np.array([losses])
 
 
-def alphas() -> Tensor:
+def alphas(points: int) -> Tensor:
     """The peer's alphas."""
-    return torch.arange(1, POINTS + 1, dtype=torch.float64) / POINTS
+    return torch.arange(1, points + 1, dtype=torch.float64) / points
 
 
-def our_lines(objective: Objective, starts: Stack, ends: Stack) -> np.ndarray:
+def our_lines(objective: Objective, starts: Stack, ends: Stack, points: int) -> np.ndarray:
     """All lines at once."""
-    which = torch.arange(len(starts), device=objective.device).repeat_interleave(POINTS)
-    along = alphas().to(objective.device).repeat(len(starts))
-    return objective(Points.on(Line(starts, ends), which, along))["loss"].view(len(starts), POINTS).cpu().numpy()
+    which = torch.arange(len(starts), device=objective.device).repeat_interleave(points)
+    along = alphas(points).to(objective.device).repeat(len(starts))
+    return objective(Points.on(Line(starts, ends), which, along))["loss"].view(len(starts), points).cpu().numpy()
 
 
 def loss_alone(objective: Objective) -> Objective:
@@ -168,55 +191,56 @@ def loss_alone(objective: Objective) -> Objective:
 
 
 def in_memory(
-    width: int, lines: int, target: float | None, *, device: str = "cpu", most: int = 20, everything: bool = False
+    width: int, lines: int, points: int, target: float | None, *, device: str, most: int = 20, everything: bool = False
 ) -> Comparison:
     """Lines on data in memory; the peer walks `most` of them. Ours computes `everything`, or the loss alone."""
     _, inputs, targets = data()
     starts, finishes = ends(width, lines)
     objective = from_model(starts[0], (inputs, targets), "cross_entropy").objective(device=device)
     objective = objective if everything else loss_alone(objective)
-    ours = functools.partial(our_lines, objective, stack_of(starts, device), stack_of(finishes, device))
+    ours = functools.partial(our_lines, objective, stack_of(starts, device), stack_of(finishes, device), points)
     few = [[copy.deepcopy(network).to(device) for network in side[:most]] for side in (starts, finishes)]
-    peer = functools.partial(peer_lines, *few, inputs.to(device), targets.to(device))
+    peer = functools.partial(peer_lines, *few, points, inputs.to(device), targets.to(device))
     name = f"{lines} line{'s' * (lines > 1)}, width {width}{', all metrics' * everything}"
     return Comparison(name, peer, ours, target, share=lines / len(few[0]))
 
 
-def streamed(width: int, target: float | None, *, device: str = "cpu") -> Comparison:
+def streamed(width: int, points: int, target: float | None, *, device: str) -> Comparison:
     """A line on batches of a `DataLoader`."""
     _, inputs, targets = data()
     (start,), (end,) = ends(width, 1)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(inputs, targets), batch_size=BATCH)
     objective = loss_alone(from_model(start, loader, "cross_entropy").objective(device=device))
-    ours = functools.partial(our_lines, objective, stack_of([start], device), stack_of([end], device))
-    peer = functools.partial(peer_streamed, *(copy.deepcopy(each).to(device) for each in (start, end)), loader)
+    ours = functools.partial(our_lines, objective, stack_of([start], device), stack_of([end], device), points)
+    peer = functools.partial(peer_streamed, *(copy.deepcopy(each).to(device) for each in (start, end)), points, loader)
     return Comparison(f"1 line, width {width}, streamed", peer, ours, target)
 
 
-def comparisons(device: str, quick: bool) -> Iterator[Comparison]:
+def comparisons(device: str, size: Size) -> Iterator[Comparison]:
     """On a CPU those with targets; on a GPU, which has none, a thousand lines at once beside them."""
     cpu = device == "cpu"
-    some = (16, 64) if quick else tuple(ONE_LINE)
-    for width in some:
-        yield in_memory(width, 1, ONE_LINE[width] if cpu else None, device=device)
-    for width in some:
-        yield in_memory(width, 1, None, device=device, everything=True)
-    for width in some:
-        yield in_memory(width, 4 if quick else 20, ONE_LINE[width] if cpu else None, device=device)
-    for width in some:
-        yield streamed(width, STREAMED if cpu else None, device=device)
+    judged = cpu and size.judged
+    for width in size.widths:
+        yield in_memory(width, 1, size.points, ONE_LINE[width] if judged else None, device=device)
+    for width in size.widths:
+        yield in_memory(width, 1, size.points, None, device=device, everything=True)
+    for width in size.widths:
+        yield in_memory(width, size.lines, size.points, ONE_LINE[width] if judged else None, device=device)
+    for width in size.widths:
+        yield streamed(width, size.points, STREAMED if judged else None, device=device)
     if not cpu:
-        for width in some:
-            yield in_memory(width, 1000, None, device=device)
+        for width in size.widths:
+            yield in_memory(width, size.many, size.points, None, device=device)
 
 
 def machine() -> str:
     """What measures: processor, versions, and how busy it is."""
     names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     busy = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("landscape", "loss-landscapes", "torch", "numpy"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("loss-landscapes", "torch", "numpy"))
     processor = names[0] if names else platform.processor()
-    return f"{processor}, {os.cpu_count()} cores{busy}\n{packages}, Python {platform.python_version()}"
+    versions = f"landscape {landscape.__version__}, {packages}, Python {platform.python_version()}"
+    return f"{processor}, {os.cpu_count()} cores{busy}\n{versions}"
 
 
 def _lines(path: str) -> list[str]:
@@ -229,25 +253,31 @@ def _lines(path: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="Fewer widths, lines and repeats: about a minute.")
-    quick = parser.parse_args().quick
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--quick", action="store_const", dest="size", const="quick", help="Less of all: about a minute.")
+    sizes.add_argument("--smoke", action="store_const", dest="size", const="smoke", help="Seconds: does it run?")
+    name = parser.parse_args().size or "full"
+    size = SIZES[name]
     keep_freed_memory()  # as every walk does; the peer gains as well
-    repeats = 5 if quick else 15
     print(machine())
-    print(f"{POINTS} points a line, 3-layer MLP, {data()[0]} ({SAMPLES} x {FEATURES}), float32, {repeats} repeats")
+    setting = f"{size.points} points a line, 3-layer MLP, {data()[0]} ({SAMPLES} x {FEATURES}), float32"
+    print(f"{setting}, {size.repeats} repeat{'s' * (size.repeats > 1)}")
+    if name == "smoke":
+        print("smoke: everything is small and done once, so that the times below mean nothing")
     default = torch.get_num_threads()
     results = []
     for threads in sorted({1, default}):
         torch.set_num_threads(threads)
         print(f"CPU, {threads} thread{'s' * (threads > 1)}")
-        results += [comparison.report(repeats) for comparison in comparisons("cpu", quick)]
+        results += [comparison.report(size.repeats) for comparison in comparisons("cpu", size)]
     if torch.cuda.is_available():
         print(torch.cuda.get_device_name())
-        for comparison in comparisons("cuda", quick):
-            comparison.report(repeats)
+        for comparison in comparisons("cuda", size):
+            comparison.report(size.repeats)
     else:
         print("GPU: left out, torch.cuda.is_available() is false")
-    print(f"{sum(results)} of {len(results)} targets met")
+    if size.judged:
+        print(f"{sum(results)} of {len(results)} targets met")
 
 
 if __name__ == "__main__":

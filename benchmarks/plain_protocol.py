@@ -3,8 +3,10 @@
 The plain protocol walks with one network at a time, 1000 batches of 128 random boards of 10 x 10 for each of 51
 points of a line, and trains one network at a time with Adam on batches of the same kind. Times are medians; the plain
 walk is timed on 100 batches and scaled, the rest in full. Run with nothing else on the machine: `make benchmark`.
+`--smoke` does all of it once and small, in seconds, so that the tests notice when it breaks.
 """
 
+import argparse
 import dataclasses
 import functools
 import resource
@@ -21,7 +23,7 @@ import torch.nn.functional as F
 
 from landscape.core.provenance import Source
 from landscape.engine.objective import Objective
-from landscape.engine.stack import Stack
+from landscape.engine.stack import Stack, template_of
 from landscape.evaluation.routes import Connection, connect
 from landscape.evaluation.walk import walk
 from landscape.problems.life import Life, boards
@@ -33,15 +35,41 @@ POINTS, BATCHES, BATCH, SIDE = 51, 1000, 128, 10
 KERNEL = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
 
 
-def median_time(function: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, after one to warm up."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is measured, and how often at most."""
+
+    repeats: int
+    lines: int
+    members: int
+    seeds: int
+    fresh: int
+    batches: int
+    widths: tuple[int, ...]
+    many_steps: tuple[tuple[int, int], ...]
+
+    def median_time(self, function: Callable[[], object], repeats: int) -> float:
+        """Median seconds of a call, after one to warm up."""
         function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        times = []
+        for _ in range(min(repeats, self.repeats)):
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+
+FULL = Size(
+    repeats=300,
+    lines=100,
+    members=100_000,
+    seeds=1024,
+    fresh=128,
+    batches=20,
+    widths=(1, 4, 10),
+    many_steps=tuple((steps, m) for steps in (2, 3) for m in (1, 10, 40)),
+)
+SMOKE = Size(repeats=1, lines=4, members=500, seeds=8, fresh=4, batches=2, widths=(1, 4), many_steps=((2, 1), (3, 10)))
 
 
 def plain_batch(steps: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,19 +81,31 @@ def plain_batch(steps: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     return now, later
 
 
-def plain_walk_seconds(problem: Life) -> float:
+def plain_loss(network: torch.nn.Module) -> float:
+    """The loss on one batch, by the plain protocol."""
+    with torch.no_grad():
+        now, later = plain_batch()
+        return F.binary_cross_entropy(network(now), later).item()
+
+
+def require_same(problem: Life, batches: int = 200) -> None:
+    """Exit unless the plain loss is ours, up to its sampling error: what is timed would not be the same thing."""
+    network = problem.network().eval()
+    plain = torch.tensor([plain_loss(network) for _ in range(batches)], dtype=torch.float64)
+    error = plain.std().item() / batches**0.5
+    ours = problem.objective()(template_of(network))["loss"].item()
+    if abs(plain.mean().item() - ours) > 5 * error:
+        raise SystemExit(f"void: the plain loss is {plain.mean():.6f} +- {error:.6f}, ours {ours:.6f}")
+    print(f"loss of a fresh network: plain {plain.mean():.4f} +- {error:.4f}, ours {ours:.4f}")
+
+
+def plain_walk_seconds(problem: Life, size: Size) -> float:
     """One 51-point line by the plain protocol, scaled up from 100 batches."""
     network = problem.network().eval()
-
-    def one_batch() -> float:
-        with torch.no_grad():
-            now, later = plain_batch()
-            return F.binary_cross_entropy(network(now), later).item()
-
-    return median_time(one_batch, 100) * BATCHES * POINTS
+    return size.median_time(lambda: plain_loss(network), 100) * BATCHES * POINTS
 
 
-def plain_step_seconds(problem: Life) -> float:
+def plain_step_seconds(problem: Life, size: Size) -> float:
     """One Adam step of one network, its data included."""
     network = problem.network()
     optimizer = torch.optim.Adam(network.parameters())
@@ -76,7 +116,7 @@ def plain_step_seconds(problem: Life) -> float:
         F.binary_cross_entropy(network(now), later).backward()
         optimizer.step()
 
-    return median_time(step, 300)
+    return size.median_time(step, 300)
 
 
 def members(problem: Life, count: int) -> Checkpoint:
@@ -92,49 +132,51 @@ def evaluate(objective: Objective, connection: Connection, points: tuple[torch.T
     return objective(connection.lines.at(*points))
 
 
-def walk_ratios(plain: float) -> None:
+def walk_ratios(plain: float, size: Size) -> None:
     """Evaluation of lines, and the whole command."""
     problem = Life()
     objective = problem.objective()
     presolve = Checkpoint(problem.landmark("presolve").to(torch.float32), members(problem, 1).sources, None)
-    for lines in (1, 100):
+    for lines in (1, size.lines):
         connection = connect(presolve, members(problem, lines))
         points = torch.arange(lines).repeat_interleave(POINTS), torch.as_tensor(grid(POINTS)).repeat(lines)
-        ours = median_time(functools.partial(evaluate, objective, connection, points), 20) / lines
+        ours = size.median_time(functools.partial(evaluate, objective, connection, points), 20) / lines
         ratio = f"plain {plain:.1f} s, ours {1e3 * ours:.3f} ms a line: {plain / ours:,.0f} x"
         print(f"walk, m = 1, {lines:3} lines at once: {ratio}")
-    checked = median_time(functools.partial(walk, objective, connection, grid(POINTS)), 3)
-    print(f"walk, m = 1, 100 lines with all checks: {checked:.2f} s")
+    checked = size.median_time(functools.partial(walk, objective, connection, grid(POINTS)), 3)
+    print(f"walk, m = 1, {size.lines} lines with all checks: {checked:.2f} s")
     with tempfile.TemporaryDirectory() as folder:
-        run = train(problem, Training(batches=10), Path(folder) / "run", seeds=range(100))
+        run = train(problem, Training(batches=10), Path(folder) / "run", seeds=range(size.lines))
         command = [sys.executable, "-m", "landscape", "walk", "--from", "presolve", "--to", str(run.path), "--force"]
         command += ["-o", f"{folder}/walk.h5"]
-        whole = median_time(lambda: subprocess.run(command, check=True, capture_output=True), 3)
-    print(f"walk, m = 1, 100 lines, the whole command from start to exit: {whole:.2f} s")
+        whole = size.median_time(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), 3)
+    print(f"walk, m = 1, {size.lines} lines, the whole command from start to exit: {whole:.2f} s")
 
 
-def many_steps_ratios(plains: dict[tuple[int, int], float]) -> None:
+def train_ratios(size: Size) -> None:
+    """A step of one seed in a stack of 1024, on the exact loss, and of one of 128 with fresh boards of its own."""
+    for m in size.widths:
+        problem = Life(m_factor=m)
+        plain = plain_step_seconds(problem, size)
+        for data, seeds in (("exact", size.seeds), ("batches", size.fresh)):
+            training = Training(batches=size.batches if m == 1 else size.batches // 2, data=data, save_at=(0,))
+            ours = step_seconds(problem, training, range(seeds), size)
+            both = f"plain {1e3 * plain:.2f} ms, ours {1e6 * ours:.1f} us a seed-step"
+            print(f"train, m = {m:2}, {data:7}: {both}: {plain / ours:,.0f} x")
+
+
+def many_steps_ratios(size: Size) -> None:
     """A step of one of 20 seeds on several generations, each seed with fresh boards of its own."""
-    for (steps, m), plain in plains.items():
-        training = Training(batches=3 if m > 1 else 6, data="boards", batch_size=BATCH, save_at=(0,))
-        ours = step_seconds(Life(steps=steps, m_factor=m), training, range(20))
+    for steps, m in size.many_steps:
+        problem = Life(steps=steps, m_factor=m)
+        plain = plain_step_seconds(problem, size)
+        training = Training(batches=3 if m > 1 else 6, data="batches", batch_size=BATCH, save_at=(0,))
+        ours = step_seconds(problem, training, range(min(20, size.fresh)), size)
         both = f"plain {1e3 * plain:.2f} ms, ours {1e3 * ours:.3f} ms a seed-step"
         print(f"train, {steps} steps, m = {m:2}: {both}: {plain / ours:.1f} x")
 
 
-def train_ratios(plains: dict[int, float]) -> None:
-    """A step of one seed, in a stack of 1024."""
-    for m, plain in plains.items():
-        problem = Life(m_factor=m)
-        for data in ("exact", "boards"):
-            seeds = range(1024 if data == "exact" else 128)
-            ours = step_seconds(problem, Training(batches=20 if m == 1 else 10, data=data, save_at=(0,)), seeds)
-            ratio = plain / ours
-            both = f"plain {1e3 * plain:.2f} ms, ours {1e6 * ours:.1f} us a seed-step"
-            print(f"train, m = {m:2}, {data:6}: {both}: {ratio:,.0f} x")
-
-
-def step_seconds(problem: Life, training: Training, seeds: range) -> float:
+def step_seconds(problem: Life, training: Training, seeds: range, size: Size) -> float:
     """Seconds a seed-step, from the slope between a short and a long run: set-up cancels out."""
 
     def run(batches: int) -> float:
@@ -144,26 +186,28 @@ def step_seconds(problem: Life, training: Training, seeds: range) -> float:
             return time.perf_counter() - start
 
     run(2)
-    slopes = [(run(3 * training.batches) - run(training.batches)) / (2 * training.batches) for _ in range(5)]
+    repeats = range(min(5, size.repeats))
+    slopes = [(run(3 * training.batches) - run(training.batches)) / (2 * training.batches) for _ in repeats]
     return statistics.median(slopes) / len(seeds)
 
 
-def counting() -> None:
+def counting(size: Size) -> None:
     """Pattern counts of a batch of boards."""
-    seeds = torch.arange(64)
-    ours = median_time(lambda: boards.pattern_counts(seeds, 0, BATCH, SIDE, SIDE, 0.5), 20) / len(seeds)
+    seeds = torch.arange(min(64, size.seeds))
+    count = functools.partial(boards.pattern_counts, seeds, 0, BATCH, SIDE, SIDE, 0.5)
+    ours = size.median_time(count, 20) / len(seeds)
     print(f"pattern counts of {BATCH} boards of {SIDE} x {SIDE}: {1e3 * ours:.3f} ms a seed")
 
 
-def memory() -> None:
-    """Peak memory of evaluating 100,000 members, in a process of its own."""
-    code = "import benchmarks.plain_protocol as b; b.evaluate_many()"
+def memory(count: int) -> None:
+    """Peak memory of evaluating many members, in a process of its own."""
+    code = f"import benchmarks.plain_protocol as b; b.evaluate_many({count})"
     root = Path(__file__).parent.parent
-    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root)
+    result = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, cwd=root)
     print(result.stdout.strip())
 
 
-def evaluate_many(count: int = 100_000) -> None:
+def evaluate_many(count: int) -> None:
     """Evaluate many members and print the process's peak memory, libraries included."""
     problem = Life()
     objective = problem.objective()
@@ -175,12 +219,21 @@ def evaluate_many(count: int = 100_000) -> None:
     print(f"{count:,} members: {seconds:.2f} s, peak memory of the whole process {peak:.2f} GiB")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="Everything once and small, in seconds: does it run?")
+    smoke = parser.parse_args().smoke
+    size = SMOKE if smoke else FULL
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    plain_walk, plain_steps = plain_walk_seconds(Life()), {m: plain_step_seconds(Life(m_factor=m)) for m in (1, 4, 10)}
-    plain_more = {(n, m): plain_step_seconds(Life(steps=n, m_factor=m)) for n in (2, 3) for m in (1, 10, 40)}
-    walk_ratios(plain_walk)
-    train_ratios(plain_steps)
-    many_steps_ratios(plain_more)
-    counting()
-    memory()
+    if smoke:
+        print("smoke: everything is small and done once, so that the times below mean nothing")
+    require_same(Life())
+    walk_ratios(plain_walk_seconds(Life(), size), size)
+    train_ratios(size)
+    many_steps_ratios(size)
+    counting(size)
+    memory(size.members)
+
+
+if __name__ == "__main__":
+    main()
