@@ -20,11 +20,11 @@ from landscape.core.fields import require_seeds
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, template_of
-from landscape.problems.base import option
-from landscape.problems.initialisation import initialise
-from landscape.problems.networks import (
+from landscape.problems.base import Nouns, option
+from landscape.problems.initialisation import (
     ACTIVATIONS,
     Activation,
+    initialise,
     mlp,
     mlp_size,
     mlp_symmetry,
@@ -57,8 +57,7 @@ class Digits(Supervised):
     labels are learnt by heart from about width 128 on with --lr 3e-3.
     """
 
-    name: ClassVar[str] = "digits"
-    nouns: ClassVar[tuple[str, str]] = ("images", "images")
+    nouns: ClassVar[Nouns] = Nouns("images", "images")
 
     architecture: Architecture = option(
         "mlp",
