@@ -175,7 +175,7 @@ def test_senseless_options_are_told(fields: dict[str, Any], message: str, monkey
 def test_without_scikit_learn_there_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     digits._images.cache_clear()
-    with pytest.raises(LandscapeError, match=r"which is not here: pip install 'landscape\[digits\]'$"):
+    with pytest.raises(LandscapeError, match=r"which is not here: pip install '\.\[digits\]' in the clone$"):
         Digits().objective()
     monkeypatch.undo()
     assert len(Digits().training_data()) == TRAIN

@@ -51,7 +51,7 @@ Architecture = Literal["mlp", "cnn", "cnn_bn"]
 @dataclasses.dataclass(frozen=True)
 class Digits(Supervised):
     """A network that reads handwritten digits of 8 x 8 pixels (scikit-learn's, UCI 1998): 1297 images to train on, 500
-    to test on, pixels from 0 to 1. It needs scikit-learn: pip install 'landscape[digits]'.
+    to test on, pixels from 0 to 1. It needs scikit-learn: pip install '.[digits]' in the clone.
 
     Adam at the usual --lr 1e-2 gets 97 % of the test images or more right from width 32 on (measured to 256). Random
     labels are learnt by heart from about width 128 on with --lr 3e-3.
@@ -192,7 +192,7 @@ def _images() -> tuple[Float[Tensor, "sample 1 8 8"], Int[Tensor, " sample"]]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise LandscapeError(
-            "problem 'digits' takes its images from scikit-learn, which is not here: pip install 'landscape[digits]'"
+            "digits takes its images from scikit-learn, which is not here: pip install '.[digits]' in the clone"
         ) from error
     found = load_digits()
     if len(found.target) != TRAIN + TEST:
