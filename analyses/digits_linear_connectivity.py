@@ -11,7 +11,7 @@ import numpy as np
 from landscape import figures
 from landscape.analysis.barriers import barriers
 from landscape.core.intervals import bootstrap_pairs
-from landscape.problems.base import create
+from landscape.problems.registry import create
 from study import Study
 
 ORDERS = {"stored": "as stored", "matched": "hidden units matched"}

@@ -9,8 +9,8 @@ import numpy as np
 from landscape import figures
 from landscape.analysis.barriers import barriers
 from landscape.core.intervals import bootstrap
-from landscape.problems.base import create
 from landscape.problems.places import run_members
+from landscape.problems.registry import create
 from study import Study
 
 RUNS = {

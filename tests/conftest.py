@@ -48,6 +48,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device: torch.cuda.is_available() is false")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests name is remembered apart from what the developer has named."""
+    os.environ["LANDSCAPE_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
+
+
 @pytest.fixture
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     """The number of threads given by `parametrize(..., indirect=True)`, for one test."""

@@ -17,10 +17,10 @@ from landscape.core.errors import LandscapeError, Mismatch
 from landscape.engine.stack import Stack
 from landscape.evaluation.walk import walk
 from landscape.problems import digits
-from landscape.problems.base import create
 from landscape.problems.digits import TEST, TRAIN, Digits
 from landscape.problems.initialisation import initialise
 from landscape.problems.places import run_members
+from landscape.problems.registry import create
 from landscape.space import symmetry as align
 from landscape.store.checkpoints import Run
 from landscape.store.results import Result
@@ -175,7 +175,7 @@ def test_senseless_options_are_told(fields: dict[str, Any], message: str, monkey
 def test_without_scikit_learn_there_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     digits._images.cache_clear()
-    with pytest.raises(LandscapeError, match=r"which is not here: pip install 'landscape\[digits\]'$"):
+    with pytest.raises(LandscapeError, match=r"which is not here: pip install '\.\[digits\]' in the clone$"):
         Digits().objective()
     monkeypatch.undo()
     assert len(Digits().training_data()) == TRAIN
@@ -231,7 +231,7 @@ def test_all_verbs(landscape: Callable[..., Outcome], trained: Run) -> None:
     assert "most frequent digit: images" in told
     assert "0 of 2" in told
     refused = landscape("verify", "digits").stderr.splitlines()[-1]
-    assert refused.startswith("Error: problem 'digits' has no known solutions, so no 'presolve': give a run")
+    assert refused.startswith("Error: Digits, MLP 2 x 32, relu has no known solutions, so no 'presolve': give a run")
 
 
 def test_batchnorm_is_trained_walked_and_matched(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -236,8 +236,6 @@ def test_what_is_given_comes_before_what_is_inferred_and_assumed(tmp_path: Path)
 class Mute(Life):
     """A problem that cannot read tensors."""
 
-    name: ClassVar[str] = "test_import:Mute"
-
     @classmethod
     def infer(cls, shapes: Mapping[str, tuple[int, ...]], /, **given: Any) -> dict[str, Any]:
         return super(Life, cls).infer(shapes, **given)
@@ -248,7 +246,7 @@ READY = Life(m_factor=2)
 
 def test_a_problem_that_cannot_tell_its_architecture(tmp_path: Path) -> None:
     file = save(tmp_path / "net.pyt", trained(m_factor=2))
-    text = r"net\.pyt: problem 'test_import:Mute' cannot tell its architecture .* name it with -O KEY=VALUE"
+    text = r"net\.pyt: Mute cannot tell its architecture .* name it with `options`"
     with pytest.raises(Unsupported, match=text):
         import_run([file], tmp_path / "run", problem_name="test_import:Mute")
     with pytest.raises(Mismatch, match=r"net\.0\.0\.weight has shape \[4, 1, 3, 3\] where .* \[2, 1, 3, 3\]"):

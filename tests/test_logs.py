@@ -98,7 +98,7 @@ def test_what_is_not_installed_is_named(
     monkeypatch.setattr("landscape.training.logs.importlib.import_module", without)
     result = landscape("train", "life", "--seeds", "0:2", "--batches", "2", "--log", name, "-o", "run")
     assert result.exit_code == 1
-    assert f"pip install 'landscape[{name}]'" in result.stderr
+    assert f"{name} is not installed: pip install '.[{name}]' in the clone" in result.stderr
     assert not Path("run").exists()
 
 

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from landscape import Problem
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
 from landscape.evaluation.walk import walk
-from landscape.problems.base import create, find
 from landscape.problems.model import Model, from_model
+from landscape.problems.registry import create, find, name_of
 from landscape.store.checkpoints import Run
 from landscape.store.results import Result
 from landscape.training.train import Training, train
@@ -139,7 +139,7 @@ def test_a_strangers_model_on_the_command_line(landscape: Callable[..., Outcome]
     )
     problem = find("strange_model:PROBLEM")
     assert isinstance(problem, Model)
-    assert problem.name == "strange_model:PROBLEM"
+    assert name_of(problem) == "strange_model:PROBLEM"
     for seed, name in enumerate(("a.pt", "b.pt")):
         torch.save(problem.initial([seed]).state_dict(0), name)
     result = landscape("walk", "--from", "a.pt", "--to", "b.pt", "--problem", "strange_model:PROBLEM")
@@ -173,10 +173,10 @@ def test_a_run_is_not_evaluated_on_other_data(tmp_path: Path, monkeypatch: pytes
 
 def test_a_problem_that_says_not_where_it_is(tmp_path: Path) -> None:
     run = train(from_model(Net, (X, Y), "cross_entropy"), Training(batches=1), tmp_path / "run", seeds=[0])
-    with pytest.raises(LandscapeError, match="made in Python and says not where: name it with --problem"):
+    with pytest.raises(LandscapeError, match="made in Python and says not where: name it with `problem="):
         walk(run.path, run.path)
     named = from_model(Net, (X, Y), "cross_entropy", name="my.models:NET")
-    assert named.name == "my.models:NET"
+    assert name_of(named) == "my.models:NET"
 
 
 class Dead(nn.Module):

@@ -31,8 +31,8 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, concatenate, stack_state_dicts
 from landscape.engine.stacked import Stacked
 from landscape.evaluation import slices
+from landscape.problems.compute import Compute
 from landscape.problems.life import Life
-from landscape.problems.setting import Setting
 from landscape.space import planes
 from landscape.space.directions import random_directions
 from landscape.space.planes import Plane
@@ -403,7 +403,7 @@ def steps(life: Life, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_places_become_planes(life: Life, run: Run, steps: Run, tmp_path: Path) -> None:
-    how = Evaluation(grid=Grid(points=(6, 4)), setting=Setting(dtype=torch.float64), output=tmp_path / "a.h5")
+    how = Evaluation(grid=Grid(points=(6, 4)), setting=Compute(dtype=torch.float64), output=tmp_path / "a.h5")
     surface = Result.read(slice_through("presolve", f"{run.path}#1", f"{run.path}/@20#1", how=how), plane=True)
     assert [mark.name for mark in surface.marks] == ["presolve", "seed 1, step 60", "seed 1, step 20"]
     assert surface.about["plane"] == {

@@ -9,8 +9,8 @@ import torch
 
 from landscape.analysis.barriers import barriers, lowest_order
 from landscape.analysis.outcomes import outcomes
-from landscape.problems.base import create
 from landscape.problems.initialisation import initialise
+from landscape.problems.registry import create
 from landscape.space.family import line as straight
 from landscape.store.checkpoints import Run, load
 from landscape.store.results import Result

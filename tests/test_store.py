@@ -1,5 +1,6 @@
 """Checkpoints on disk: what is written is read again, what is damaged is refused, what is foreign is understood."""
 
+import errno
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
-from landscape.core.files import replacing
+from landscape.core.files import read_json, replacing, write_json
 from landscape.problems.life import Life
 from landscape.store.checkpoints import (
     Run,
@@ -151,6 +152,39 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, failure: BaseExcepti
 def plain() -> dict[str, Tensor]:
     torch.manual_seed(0)
     return Life().network().state_dict()
+
+
+@pytest.mark.parametrize("refusing", ["open", "fsync"])
+def test_a_system_that_syncs_no_folders_goes_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusing: str
+) -> None:
+    """Windows opens no folder; some file systems open one and do not sync it."""
+    folders: set[int] = set()
+    really_open, really_sync = os.open, os.fsync
+
+    def open_(path: Any, flags: int, *more: Any, **options: Any) -> int:
+        if Path(path).is_dir() and refusing == "open":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        descriptor = really_open(path, flags, *more, **options)
+        if Path(path).is_dir():
+            folders.add(descriptor)
+        return descriptor
+
+    def sync(descriptor: int) -> None:
+        if descriptor in folders:
+            raise OSError(code, os.strerror(code))
+        really_sync(descriptor)
+
+    code = errno.EINVAL
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "fsync", sync)
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    code = errno.EIO
+    if refusing == "fsync":
+        with pytest.raises(LandscapeError, match=r"cannot write .*b\.json: Input/output error"):
+            write_json(tmp_path / "b.json", {})
 
 
 @pytest.mark.parametrize("ending", [".pt", ".pth", ".pyt", ".ckpt"])

@@ -207,8 +207,7 @@ def test_what_is_saved_may_be_said(tmp_path: Path) -> None:
     assert [Run.open(cell.path).steps() for cell in (zero, three)] == [[0], [0, 3]]
 
 
-def test_a_ready_instance_is_swept_over_training_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Life, "name", f"{__name__}:INSTANCE")
+def test_a_ready_instance_is_swept_over_training_only(tmp_path: Path) -> None:
     options: dict[str, Any] = {"training": {"batches": 1}, "seeds": [0]}
     done = sweep(f"{__name__}:INSTANCE", tmp_path, grid={"lr": [0.1]}, **options)
     assert done.document["problem"]["config"]["m_factor"] == 2

@@ -17,7 +17,7 @@ from landscape.engine.data import Batch, Stream
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend, Stacked
-from landscape.problems.setting import Setting
+from landscape.problems.compute import Compute
 from landscape.problems.supervised import Samples
 from landscape.space import family
 from landscape.space.family import Family
@@ -34,7 +34,7 @@ def by_name(check: Check) -> str:
 @pytest.mark.parametrize("backend", ["stacked", "vmap", "loop"])
 @pytest.mark.parametrize("check", CHECKS, ids=by_name)
 def test_it_holds(check: Check, backend: Backend, dtype: torch.dtype) -> None:
-    (finding,) = validate(Setting(dtype=dtype, backend=backend), [check])
+    (finding,) = validate(Compute(dtype=dtype, backend=backend), [check])
     assert finding.ok, finding
     # Far below the tolerance: another machine's rounding has room.
     assert finding.error <= finding.tolerance / 8
@@ -44,7 +44,7 @@ def test_it_holds(check: Check, backend: Backend, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("check", CHECKS, ids=by_name)
 def test_it_holds_on_a_gpu(check: Check, dtype: torch.dtype) -> None:
-    (finding,) = validate(Setting(device="cuda", dtype=dtype), [check])
+    (finding,) = validate(Compute(device="cuda", dtype=dtype), [check])
     assert finding.ok, finding
 
 
@@ -255,7 +255,7 @@ def test_it_fails_where_the_engine_is_wrong(name: str, spoil: Spoil, monkeypatch
     monkeypatch.setattr("landscape.evaluation.evaluate._Work._check", lambda *arguments: None)
     spoil(monkeypatch)
     (check,) = (check for check in CHECKS if check.name == name)
-    (finding,) = validate(Setting(backend="stacked"), [check])
+    (finding,) = validate(Compute(backend="stacked"), [check])
     assert not finding.reason
     assert not finding.ok
     assert finding.error > 3 * finding.tolerance
@@ -269,29 +269,29 @@ def a_check(expected: Any, measured: Any, roundings: int = 1) -> Check:
 
 
 def test_the_largest_error_is_shown_relative_to_the_largest_number() -> None:
-    (finding,) = validate(Setting(), [a_check([4.0, 1.0], [4.0, 1.5])])
+    (finding,) = validate(Compute(), [a_check([4.0, 1.0], [4.0, 1.5])])
     assert (finding.expected, finding.measured, finding.error) == (1.0, 1.5, 0.125)
     assert not finding.ok
 
 
 def test_of_zeros_it_is_absolute() -> None:
-    (finding,) = validate(Setting(), [a_check([0.0, 0.0], [0.0, 1e-30], 0)])
+    (finding,) = validate(Compute(), [a_check([0.0, 0.0], [0.0, 1e-30], 0)])
     assert finding.error == 1e-30
     assert not finding.ok
 
 
 def test_nan_is_no_agreement() -> None:
-    (finding,) = validate(Setting(), [a_check([1.0, 2.0], [1.0, np.nan])])
+    (finding,) = validate(Compute(), [a_check([1.0, 2.0], [1.0, np.nan])])
     assert finding.expected == 2
     assert not finding.reason
     assert not finding.ok
 
 
 def test_what_goes_wrong_is_a_finding() -> None:
-    def fail(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    def fail(setting: Compute) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("no such device\nat all")
 
-    first, second, third = validate(Setting(), [Check("a", "b", fail, 1), a_check([1.0], [1.0, 2.0]), a_check(1.0, 1)])
+    first, second, third = validate(Compute(), [Check("a", "b", fail, 1), a_check([1.0], [1.0, 2.0]), a_check(1.0, 1)])
     assert (first.ok, first.reason) == (False, "ValueError: no such device")
     assert (second.ok, second.reason) == (False, "[1] numbers are expected, there are [2]")
     assert third.ok

@@ -16,9 +16,9 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, template_of
 from landscape.evaluation.routes import along, connect
 from landscape.problems.base import Problem
+from landscape.problems.compute import Compute
 from landscape.problems.life import Life
 from landscape.problems.model import from_model
-from landscape.problems.setting import Setting
 from landscape.space.family import grid, line
 from landscape.store.checkpoints import Checkpoint
 from landscape.store.results import Result
@@ -42,7 +42,7 @@ class Check:
 
     name: str
     claim: str
-    measure: Callable[[Setting], Numbers]
+    measure: Callable[[Compute], Numbers]
     roundings: int
 
     def tolerance(self, dtype: torch.dtype) -> float:
@@ -59,7 +59,7 @@ class Finding:
     """
 
     check: Check
-    setting: Setting
+    setting: Compute
     expected: float = math.nan
     measured: float = math.nan
     error: float = math.nan
@@ -76,7 +76,7 @@ class Finding:
         return not self.reason and self.error <= self.tolerance
 
 
-def validate(setting: Setting, checks: Sequence[Check] | None = None) -> Iterator[Finding]:
+def validate(setting: Compute, checks: Sequence[Check] | None = None) -> Iterator[Finding]:
     """What each check finds, all of `CHECKS` unless some are given; whatever goes wrong in one is its finding."""
     for check in CHECKS if checks is None else checks:
         try:
@@ -88,7 +88,7 @@ def validate(setting: Setting, checks: Sequence[Check] | None = None) -> Iterato
         yield _compared(check, setting, np.asarray(expected, dtype=float), np.asarray(measured, dtype=float))
 
 
-def _compared(check: Check, setting: Setting, expected: np.ndarray, measured: np.ndarray) -> Finding:
+def _compared(check: Check, setting: Compute, expected: np.ndarray, measured: np.ndarray) -> Finding:
     if expected.shape != measured.shape:
         reason = f"{list(expected.shape)} numbers are expected, there are {list(measured.shape)}"
         return Finding(check, setting, reason=reason)
@@ -113,7 +113,7 @@ def _members(problem: Problem, seed: int, count: int = _LINES) -> Stack:
     return dataclasses.replace(stack, buffers=buffers)
 
 
-def _walk(setting: Setting, problem: Problem, start: Stack, end: Stack) -> Result:
+def _walk(setting: Compute, problem: Problem, start: Stack, end: Stack) -> Result:
     ends = [
         Checkpoint(stack, tuple(Source(name, None, i, "", f"{name} {i}") for i in range(len(stack))), None)
         for name, stack in (("start", start), ("end", end))
@@ -161,7 +161,7 @@ def _regression() -> Problem:
     return from_model(nn.Linear(5, 3), (_INPUTS, _TARGETS), "mse")
 
 
-def _parabola(setting: Setting) -> Numbers:
+def _parabola(setting: Compute) -> Numbers:
     problem = _regression()
     start, end = _members(problem, 3), _members(problem, 4)
     curves = _walk(setting, problem, start, end)
@@ -175,7 +175,7 @@ def _parabola(setting: Setting) -> Numbers:
     return square * curves.alpha**2 + 2 * mixed * curves.alpha + constant, curves.loss
 
 
-def _regression_gradient(setting: Setting) -> Numbers:
+def _regression_gradient(setting: Compute) -> Numbers:
     problem = _regression()
     stack = _members(problem, 3)
     x = _with_ones(_INPUTS)
@@ -184,7 +184,7 @@ def _regression_gradient(setting: Setting) -> Numbers:
     return _flat(expected), _array(setting.objective(problem).gradient(stack)[1].flatten())
 
 
-def _regression_hessian(setting: Setting) -> Numbers:
+def _regression_hessian(setting: Compute) -> Numbers:
     problem = _regression()
     stack = _members(problem, 3)
     x, outputs = _with_ones(_INPUTS), _TARGETS.shape[1]
@@ -203,7 +203,7 @@ def _regression_hessian(setting: Setting) -> Numbers:
 _LABELS = (_TARGETS[:, :1] > 0).astype(float)
 
 
-def _logistic(setting: Setting) -> tuple[Objective, Stack, np.ndarray, np.ndarray]:
+def _logistic(setting: Compute) -> tuple[Objective, Stack, np.ndarray, np.ndarray]:
     """Objective, members, inputs, and the probability of each sample at each member."""
     problem = from_model(nn.Linear(5, 1), (_INPUTS, _LABELS), "bce")
     stack, x = _members(problem, 5), _with_ones(_INPUTS)
@@ -211,13 +211,13 @@ def _logistic(setting: Setting) -> tuple[Objective, Stack, np.ndarray, np.ndarra
     return setting.objective(problem), stack, x, probability
 
 
-def _logistic_gradient(setting: Setting) -> Numbers:
+def _logistic_gradient(setting: Compute) -> Numbers:
     objective, stack, x, probability = _logistic(setting)
     expected = (probability - _LABELS).swapaxes(1, 2) @ x / len(x)
     return _flat(expected), _array(objective.gradient(stack)[1].flatten())
 
 
-def _logistic_hessian(setting: Setting) -> Numbers:
+def _logistic_hessian(setting: Compute) -> Numbers:
     objective, stack, x, probability = _logistic(setting)
     variance = probability * (1 - probability)
     return x.T @ (variance * x) / len(x), hessians(objective, stack)
@@ -228,7 +228,7 @@ def _logistic_hessian(setting: Setting) -> Numbers:
 _DEPTH = 3
 
 
-def _deep_linear(setting: Setting) -> tuple[Result, Sequence[np.polynomial.Polynomial], np.ndarray]:
+def _deep_linear(setting: Compute) -> tuple[Result, Sequence[np.polynomial.Polynomial], np.ndarray]:
     """Curves of deep linear networks, the polynomial through 2L + 1 of each curve's points, and the product of all
     layers' changes: what the inputs meet in the highest power of alpha.
     """
@@ -244,18 +244,18 @@ def _deep_linear(setting: Setting) -> tuple[Result, Sequence[np.polynomial.Polyn
     return curves, polynomials, third @ second @ first
 
 
-def _deep_linear_points(setting: Setting) -> Numbers:
+def _deep_linear_points(setting: Compute) -> Numbers:
     curves, polynomials, _ = _deep_linear(setting)
     return np.stack([polynomial(curves.alpha) for polynomial in polynomials]), curves.loss
 
 
-def _deep_linear_power(setting: Setting) -> Numbers:
+def _deep_linear_power(setting: Compute) -> Numbers:
     _, polynomials, change = _deep_linear(setting)
     expected = np.square(_INPUTS @ change.swapaxes(1, 2)).mean((1, 2))
     return expected, np.array([polynomial.convert().coef[-1] for polynomial in polynomials])
 
 
-def _rescaled(setting: Setting) -> Numbers:
+def _rescaled(setting: Compute) -> Numbers:
     layers = [nn.Linear(5, 7, bias=False), nn.ReLU(), nn.Linear(7, 3, bias=False)]
     problem = from_model(nn.Sequential(*layers), (_INPUTS, _TARGETS), "mse")
     start, factor = _members(problem, 8), 4.0
@@ -282,14 +282,14 @@ def _softmax_losses(start: Stack, end: Stack, alpha: np.ndarray) -> Float[np.nda
     return _cross_entropy((1 - t) * from_start[:, None] + t * from_end[:, None], _CHOSEN)
 
 
-def _zero_weights(setting: Setting) -> Numbers:
+def _zero_weights(setting: Compute) -> Numbers:
     problem = from_model(nn.Linear(5, _CLASSES), (_INPUTS, _CHOSEN), "cross_entropy")
     end = _members(problem, 10)
     curves = _walk(setting, problem, end.map(torch.zeros_like), end)
     return np.full(_LINES, math.log(_CLASSES)), curves.loss[:, curves.alpha == 0][:, 0]
 
 
-def _weighted(setting: Setting) -> Numbers:
+def _weighted(setting: Compute) -> Numbers:
     counts = np.random.default_rng(11).integers(0, 4, len(_INPUTS))
     weighted = from_model(nn.Linear(5, _CLASSES), (_INPUTS, _CHOSEN, counts.astype(float)), "cross_entropy")
     repeated = from_model(
@@ -301,7 +301,7 @@ def _weighted(setting: Setting) -> Numbers:
     return np.stack([expected] * 2), np.stack([curves.loss for curves in found])
 
 
-def _streamed(setting: Setting) -> Numbers:
+def _streamed(setting: Compute) -> Numbers:
     kept = from_model(nn.Linear(5, _CLASSES), (_INPUTS, _CHOSEN), "cross_entropy")
     samples = torch.utils.data.TensorDataset(torch.from_numpy(_INPUTS).float(), torch.from_numpy(_CHOSEN))
     loader = torch.utils.data.DataLoader(samples, batch_size=14)  # the last batch is smaller
@@ -321,7 +321,7 @@ def _normalised() -> Problem:
     return from_model(nn.Sequential(*layers), (_INPUTS, _CHOSEN), "cross_entropy")
 
 
-def _recalibrated(setting: Setting) -> Numbers:
+def _recalibrated(setting: Compute) -> Numbers:
     problem = _normalised()
     start, end = _members(problem, 16), _members(problem, 17)
     curves = _walk(setting, problem, start, end)
@@ -337,7 +337,7 @@ def _recalibrated(setting: Setting) -> Numbers:
     return expected, np.stack([curves.loss[:, curves.alpha == alpha][:, 0] for alpha in (0, 1)], axis=1)
 
 
-def _scale_free(setting: Setting) -> Numbers:
+def _scale_free(setting: Compute) -> Numbers:
     problem = _normalised()
     start = _members(problem, 18)
     scaled = {name: tensor * 4 if name.startswith("0.") else tensor for name, tensor in start.tensors.items()}
@@ -354,7 +354,7 @@ def _scale_free(setting: Setting) -> Numbers:
 # The Game of Life, whose solution is known ----------------------------------------------------------------------------
 
 
-def _solution(setting: Setting) -> Numbers:
+def _solution(setting: Compute) -> Numbers:
     problem = Life(rule="B3/S23", activation="relu", sigmoid=False)
     solution = problem.landmark("presolve")
     curves = _walk(setting, problem, solution, _members(problem, 19))
@@ -374,7 +374,7 @@ def _far_apart(problem: Problem) -> tuple[Stack, Stack]:
     return _members(problem, 20).map(lambda tensor: tensor * 1e6), _members(problem, 21).map(lambda tensor: tensor / 7)
 
 
-def _ends_of_parameters(setting: Setting) -> Numbers:
+def _ends_of_parameters(setting: Compute) -> Numbers:
     start, end = (side.to(setting.device, setting.dtype) for side in _far_apart(_regression()))
     lines = torch.arange(_LINES, device=start.device)
     found = [line(start, end).at(lines, torch.full_like(lines, alpha, dtype=torch.float64)) for alpha in (0, 1)]
@@ -382,7 +382,7 @@ def _ends_of_parameters(setting: Setting) -> Numbers:
     return expected, measured
 
 
-def _ends_of_losses(setting: Setting) -> Numbers:
+def _ends_of_losses(setting: Compute) -> Numbers:
     problem = _regression()
     start, end = _far_apart(problem)
     curves, objective = _walk(setting, problem, start, end), setting.objective(problem)

@@ -203,9 +203,9 @@ def _success(
     given = {key: value for key, value in conditions.items() if value is not None}
     test = {"samples": samples, "seed": sample_seed, "device": device, **given}
     if (Path(place) / "sweep.json").exists():
-        if problem or options:
-            raise LandscapeError(f"{place} says its problem itself: leave --problem and -O out")
-        rows, tested = _of_sweep(Path(place), test)
+        if options:
+            raise LandscapeError(f"{place} says the options of its problem itself: leave -O out")
+        rows, tested = _of_sweep(Path(place), problem, test)
     else:
         rows, tested = _of_run(place, chosen_problem(problem, options), test)
     for warning in dict.fromkeys(each.test_remark(**given) for each in tested):
@@ -224,12 +224,12 @@ def _success(
             temporary.write_text(as_csv(rows))
 
 
-def _of_sweep(path: Path, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+def _of_sweep(path: Path, problem: str | None, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
     """Success of the finished cells, and the problems of all."""
     from landscape.analysis.success import of_sweep
     from landscape.training.sweep import Sweep
 
-    sweep = Sweep.open(path)
+    sweep = Sweep.open(path, problem=problem)
     rows, cells = of_sweep(sweep, **test), sweep.cells()
     if not rows:
         raise LandscapeError(f"{path} has no finished cell yet: repeat the command that began it")

@@ -10,6 +10,7 @@ from landscape.cli.options import SEEDS, chosen_fields, output, problem_fields
 from landscape.cli.report import remark
 from landscape.core.errors import plural
 from landscape.problems.importing import import_run
+from landscape.problems.registry import find
 from landscape.store.checkpoints import Run
 
 __all__ = ["command"]
@@ -49,7 +50,7 @@ def command(
     first = files[0].resolve()
     path = output or Path("checkpoints") / (first.name if first.is_dir() else files[0].stem)
     run = import_run(
-        files, path, problem_name=problem, options=chosen_fields(problem, options), seeds=seeds, force=force
+        files, path, problem_name=problem, options=chosen_fields(find(problem), options), seeds=seeds, force=force
     )
     for line in _remarks(run, seeds_given=seeds is not None):
         remark(line)

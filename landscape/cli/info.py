@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from landscape.cli.options import json_flag
-from landscape.core.errors import LandscapeError
+from landscape.core.errors import LandscapeError, Untrusted
 from landscape.core.files import json_text
 
 __all__ = ["command"]
@@ -59,9 +59,12 @@ def _sweep(path: Path) -> dict[str, Any]:
     from landscape.training.sweep import Sweep
 
     sweep = Sweep.open(path)
-    cells = sweep.cells()
-    finished = sum(cell.finished for cell in cells)
-    return {"kind": "sweep", "cells": [cell.path.name for cell in cells], "finished": finished, **sweep.document}
+    finished: int | str
+    try:
+        finished = sum(cell.finished for cell in sweep.cells())
+    except Untrusted as error:
+        finished = f"unknown: {error}"
+    return {"kind": "sweep", "cells": [cell.name for cell, _ in sweep.places()], "finished": finished, **sweep.document}
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from landscape.cli.config import config_file
 from landscape.cli.flags import Group
@@ -91,7 +92,7 @@ sampling = together(
     sample_seed,
 )
 
-#: What a `Setting` is made of, for `setting_of`: samples, device and precision, BatchNorm's policy, backend.
+#: What a `Compute` is made of, for `setting_of`: samples, device and precision, BatchNorm's policy, backend.
 evaluating = together(
     click.option(
         "--batchnorm",
@@ -111,7 +112,7 @@ evaluating = together(
 
 
 def setting_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `Setting` that the options of `evaluating` gave."""
+    """The fields of a `Compute` that the options of `evaluating` gave."""
     import torch
 
     types = {key: values[key] and getattr(torch, values[key]) for key in ("dtype", "autocast")}
@@ -119,7 +120,7 @@ def setting_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def asked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the options of `evaluating` gave, as keyword arguments of `landscape.walk` and the other evaluating verbs."""
+    """What the options of `evaluating` gave, as keyword arguments of `landscape.walk` and its kind."""
     fields = setting_of(values)
     return fields | {"engine": fields.pop("backend") or "auto", "seed": fields.pop("sample_seed")}
 
@@ -146,20 +147,27 @@ problem_choice = together(
 
 def chosen_problem(name: str | None, options: Sequence[str]) -> Any:
     """The problem that `--problem` and `-O` describe; None without `--problem`."""
-    from landscape.problems.base import create
+    from landscape.problems.registry import made
 
     if name is None:
         if options:
             raise click.UsageError("-O goes with --problem")
         return None
-    return create(name, chosen_fields(name, options))
+    found = _named(name)
+    return made(name, found, chosen_fields(found, options))
 
 
-def chosen_fields(name: str, options: Sequence[str]) -> dict[str, Any]:
+def _named(name: str) -> Any:
+    """What `--problem` names; in a file of options it names code that was named on a command line before."""
+    from landscape.problems.registry import find, trusted
+
+    if click.get_current_context().get_parameter_source("problem") is not ParameterSource.DEFAULT_MAP:
+        return find(name)
+    return trusted(name, None, wanted_by="the file given with `config`")
+
+
+def chosen_fields(found: Any, options: Sequence[str]) -> dict[str, Any]:
     """The fields of a problem that `-O` gives, converted as its own options would be."""
-    from landscape.problems.base import find
-
-    found = find(name)
     parsers = {option.name: option for option in field_options(found)} if isinstance(found, type) else {}
     config: dict[str, Any] = {}
     for item in options:
@@ -283,13 +291,13 @@ class ProblemGroup(Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The problems that ship with the package."""
-        from landscape.problems.base import BUILT_IN
+        from landscape.problems.registry import BUILT_IN
 
         return list(BUILT_IN)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """The verb for a problem, or for a path."""
-        from landscape.problems.base import BUILT_IN, create, find
+        from landscape.problems.registry import BUILT_IN, create, find
 
         if self.place is not None and cmd_name not in BUILT_IN and ("/" in cmd_name or Path(cmd_name).exists()):
             return self.place(cmd_name)

@@ -177,16 +177,24 @@ def _clusters(members: Members, cut: float | None, canvas: Canvas) -> None:
     default=1000,
     help="Random test boards, the same for all.",
 )
+@click.option("--problem", help="Problem of the sweep, if its code is not known yet, or lies elsewhere now.")
 @drawing("plots/SWEEP-RATE.png")
 def _success(
-    place: Path, x: str | None, by: str | None, panels: str | None, rate: Any, samples: int, canvas: Canvas
+    place: Path,
+    x: str | None,
+    by: str | None,
+    panels: str | None,
+    rate: Any,
+    samples: int,
+    problem: str | None,
+    canvas: Canvas,
 ) -> None:
     """Success of the finished cells of SWEEP over what it varied, with intervals and the score of dead boards."""
     from landscape.analysis.success import DEFINITIONS, of_sweep
     from landscape.figures.success import BANDS, NAMES, RATES, is_number, success_series, text_of
     from landscape.training.sweep import Sweep
 
-    sweep = Sweep.open(place)
+    sweep = Sweep.open(place, problem=problem)
     rows = of_sweep(sweep, samples=samples)
     cells = sweep.cells()
     if not rows:

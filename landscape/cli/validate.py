@@ -13,7 +13,7 @@ from landscape.core.errors import LandscapeError
 from landscape.core.fields import did_you_mean
 from landscape.core.files import json_text
 from landscape.engine.stacked import Backend
-from landscape.problems.setting import Setting
+from landscape.problems.compute import Compute
 
 __all__ = ["command"]
 
@@ -46,7 +46,7 @@ def command(device: str, dtype: str, backend: Backend | None, names: tuple[str, 
     findings = [
         finding
         for each in _DTYPES[dtype]
-        for finding in validate(Setting(device=device, dtype=each, backend=backend), chosen)
+        for finding in validate(Compute(device=device, dtype=each, backend=backend), chosen)
     ]
     if print_json:
         click.echo(json_text([_as_json(finding) for finding in findings]))

@@ -9,7 +9,8 @@ from landscape.cli.options import ProblemGroup, computing, config_file, json_fla
 from landscape.cli.report import table
 from landscape.core.errors import LandscapeError
 from landscape.core.files import json_text
-from landscape.problems.base import Problem, Verification, create, verify
+from landscape.problems.base import Problem, Verification, verify
+from landscape.problems.places import problem_of
 from landscape.store.checkpoints import load
 
 __all__ = ["command"]
@@ -73,7 +74,7 @@ def _of_place(place: str) -> click.Command:
         if checkpoint.problem is None:
             raise LandscapeError(f"{place} does not say its problem: verify the problem by name, such as `verify life`")
         assert _verb.callback is not None
-        _verb.callback(create(*checkpoint.problem), **values)
+        _verb.callback(problem_of({place: checkpoint}), **values)
 
     return click.Command(place, params=_verb.params, callback=call, help="Verify the landmarks of this run's problem.")
 

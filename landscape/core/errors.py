@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-__all__ = ["DamagedFile", "LandscapeError", "Mismatch", "Unsupported", "Unverified", "few", "plural"]
+__all__ = ["DamagedFile", "LandscapeError", "Mismatch", "Unsupported", "Untrusted", "Unverified", "few", "plural"]
 
 
 class LandscapeError(Exception):
@@ -19,6 +19,10 @@ class Mismatch(LandscapeError):
 
 class Unsupported(LandscapeError):
     """A combination that has no meaning, or no implementation; the message names the nearest one that has."""
+
+
+class Untrusted(LandscapeError):
+    """Code that a file wants to run and its reader has not named."""
 
 
 class Unverified(LandscapeError):

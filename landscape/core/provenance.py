@@ -7,9 +7,11 @@ import platform
 import sys
 from pathlib import Path
 
+from landscape import __version__
+
 __all__ = ["Source", "stamp", "versions"]
 
-_PACKAGES = ("landscape", "torch", "numpy", "scipy", "h5py", "safetensors")
+_PACKAGES = ("torch", "numpy", "scipy", "h5py", "safetensors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Source:
 
 def versions() -> dict[str, str]:
     """Version of Python and of each package that can change a number."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
+    own = {"python": platform.python_version(), "landscape": __version__}
+    return own | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def stamp() -> dict[str, object]:

@@ -26,8 +26,8 @@ from landscape.engine.stack import Stack, fingerprint
 from landscape.evaluation.evaluate import computation
 from landscape.evaluation.routes import Lines, Order, Pairs, Prepared, Route, along, prepare
 from landscape.problems.base import Problem
+from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, device_of, held
-from landscape.problems.setting import Engine, Setting
 from landscape.space.family import Family, bezier, grid, polyline
 from landscape.store.checkpoints import read_tensors, write_stack, write_tensors
 from landscape.store.results import Result
@@ -163,7 +163,7 @@ def connect(
     if path is not None and resume is not None:
         for file in [path] if resume.exists() else [path, *files]:
             refuse_existing(file, force=overwrite)
-    setting = Setting(
+    setting = Compute(
         device=device or device_of(a),
         dtype=dtype,
         samples=samples,
@@ -360,7 +360,7 @@ def _with_bends(prepared: Prepared, bending: Bending, curve: Family, files: Sequ
             "step": bending.steps,
             "seeds": lines,
             "data_seeds": lines,
-            "problem": prepared.about["problem"],
+            **{key: prepared.about[key] for key in ("problem", "code") if key in prepared.about},
             "bend": {"number": number, **dataclasses.asdict(bending)},
         }
         sha = write_stack(files[number - 1], stack, document) if files else fingerprint(stack.tensors)

@@ -19,8 +19,8 @@ from landscape.engine.stack import Stack, concatenate
 from landscape.evaluation.evaluate import evaluate
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
+from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, device_of, held, is_landmark, label_of, short
-from landscape.problems.setting import Engine, Setting
 from landscape.space import planes
 from landscape.space.directions import Normalise
 from landscape.space.family import Family, Marked
@@ -100,7 +100,7 @@ def plane(
     for count, span in zip(counts, (x, y), strict=True):  # before anything is computed
         planes.grid(count, *(span or (-1.0, 1.0)))
     places: list[Place] = list(a) if isinstance(a, Sequence) and not isinstance(a, str) else [a]
-    setting = Setting(
+    setting = Compute(
         device=device or device_of(places[0]),
         dtype=dtype,
         samples=samples,

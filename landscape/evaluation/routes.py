@@ -14,8 +14,8 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, aliases, concatenate, fingerprint
 from landscape.evaluation.evaluate import evaluate
 from landscape.problems.base import Problem
+from landscape.problems.compute import Compute
 from landscape.problems.places import Place, checkpoint_at, fitting, is_landmark, label_of, landmark, problem_of, short
-from landscape.problems.setting import Setting
 from landscape.space.directions import Normalise, random_directions
 from landscape.space.family import Family, Hold, line, partial, polyline, ray
 from landscape.space.groups import Per, matching, split
@@ -124,7 +124,7 @@ class Prepared:
     about: Mapping[str, Any]
 
 
-def prepare(route: Route, setting: Setting, *, problem: Problem | None = None) -> Prepared:
+def prepare(route: Route, setting: Compute, *, problem: Problem | None = None) -> Prepared:
     """Load the places of a route and connect their members; the problem is that of the checkpoints unless given.
 
     With `batchnorm="keep"` each line has its start's buffers everywhere. Raises `Unverified` for a landmark that does
@@ -142,7 +142,7 @@ def prepare(route: Route, setting: Setting, *, problem: Problem | None = None) -
     return Prepared(problem, objective, lines, {**setting.describe(problem, objective), **_named(problem, route)})
 
 
-def networks(places: Sequence[Place], setting: Setting, problem: Problem | None) -> tuple[Problem, list[Checkpoint]]:
+def networks(places: Sequence[Place], setting: Compute, problem: Problem | None) -> tuple[Problem, list[Checkpoint]]:
     """The problem, that of the checkpoints unless given, and the members at each place, in its network's order."""
     loaded = [checkpoint_at(place) for place in places]
     named = {label_of(place): found for place, found in zip(places, loaded, strict=True) if found is not None}

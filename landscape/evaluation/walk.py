@@ -11,8 +11,8 @@ from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
 from landscape.evaluation.routes import Order, Pairs, Route, along, prepare
 from landscape.problems.base import Problem
+from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, device_of, held
-from landscape.problems.setting import Engine, Setting
 from landscape.space.directions import Normalise
 from landscape.space.family import Hold, grid
 from landscape.space.groups import Per
@@ -111,7 +111,7 @@ def walk(
     path = None if save is None else Path(save)
     if path is not None:
         refuse_existing(path, force=overwrite)
-    setting = Setting(
+    setting = Compute(
         device=device or device_of(a),
         dtype=dtype,
         samples=samples,

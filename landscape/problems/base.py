@@ -1,40 +1,34 @@
-"""What a problem is: an architecture, data, an objective, known solutions and symmetries; looked up by name.
+"""What a problem is: an architecture, data, an objective, known solutions and symmetries.
 
 A problem of one's own is a frozen dataclass that derives from `Problem`; its fields become command-line options.
 """
 
 import abc
-import contextlib
 import dataclasses
-import importlib
-import importlib.util
-import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
-from landscape.core.fields import did_you_mean, option
-from landscape.core.files import differences
+from landscape.core.errors import Unsupported, Unverified
+from landscape.core.fields import option
 from landscape.core.intervals import Proportion
 from landscape.engine.data import Data
 from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
 from landscape.space.symmetry import Symmetry
 
-__all__ = ["BUILT_IN", "Problem", "Renaming", "Verification", "create", "find", "option", "verify"]
+__all__ = ["Nouns", "Problem", "Renaming", "Verification", "option", "require_verified", "verify"]
 
-#: Problems that ship with the package, as import strings.
-BUILT_IN = {
-    "life": "landscape.problems.life:Life",
-    "digits": "landscape.problems.digits:Digits",
-    "functions": "landscape.problems.functions:Functions",
-}
+
+class Nouns(NamedTuple):
+    """What a problem calls its samples where they are drawn, and where all there are are seen; parts of an answer."""
+
+    drawn: str = "samples"
+    all: str = "samples"
+    outputs: str = "outputs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +47,10 @@ class Renaming:
 class Problem(abc.ABC):
     """An architecture with its data, objective, landmarks and symmetry. Derived classes are frozen dataclasses."""
 
-    #: Name under which the problem is found again: a key of `BUILT_IN`, or `pkg.module:NAME`.
-    name: ClassVar[str]
+    nouns: ClassVar[Nouns] = Nouns()
 
-    #: What samples are called where they are drawn, and where all there are are seen.
-    nouns: ClassVar[tuple[str, str]] = ("samples", "samples")
+    #: A problem made of a model, data and a loss: `landscape.problems.model.from_model`.
+    from_model: ClassVar[Callable[..., "Problem"]]
 
     @abc.abstractmethod
     def title(self) -> str:
@@ -82,15 +75,9 @@ class Problem(abc.ABC):
         Where the data has to be sampled, `samples` of them are drawn from `seed`; all calls see the same.
         """
 
-    @staticmethod
-    def from_model(
-        model: Any, data: Any, loss: Any, metrics: Mapping[str, Any] | None = None, **options: Any
-    ) -> "Problem":
-        """A problem made of a model, data and a loss; see `landscape.problems.model.from_model`."""
-        made: Problem = importlib.import_module("landscape.problems.model").from_model(
-            model, data, loss, metrics, **options
-        )
-        return made
+    def home(self) -> str:
+        """Where the problem's class is defined, as `pkg.module:NAME`; the registry knows names that were given."""
+        return f"{type(self).__module__}:{type(self).__qualname__}"
 
     def initial(self, seeds: Sequence[int]) -> Stack | None:
         """Where training begins with each seed, by the problem's own scheme; None where any network's serves."""
@@ -121,7 +108,7 @@ class Problem(abc.ABC):
     ) -> Objective:
         """Fresh samples on which success is judged; raises `Unsupported` for conditions that the problem has not."""
         if conditions:
-            raise Unsupported(f"problem '{self.name}' is not tested under {', '.join(conditions)}: leave that out")
+            raise Unsupported(f"{self.title()} is not tested under {', '.join(conditions)}: leave that out")
         return self.objective(device=device, samples=samples, seed=seed)
 
     def test_remark(self, **conditions: Any) -> str:
@@ -163,7 +150,7 @@ class Problem(abc.ABC):
         Raises `Unsupported` where the problem cannot tell, `Mismatch` where the tensors are not of its architecture.
         """
         raise Unsupported(
-            f"problem '{cls.name}' cannot tell its architecture from a checkpoint's tensors: name it with -O KEY=VALUE"
+            f"{cls.__name__} cannot tell its architecture from a checkpoint's tensors: name it with `options`"
         )
 
     @classmethod
@@ -231,94 +218,12 @@ def verify(
     )
 
 
-def require_verified(verification: Verification, nouns: tuple[str, str] = Problem.nouns) -> None:
+def require_verified(verification: Verification, nouns: Nouns = Problem.nouns) -> None:
     """Raise `Unverified` unless the landmark solves its problem, whose samples are called `nouns`."""
     right = verification.right
     if not verification.solves:
         raise Unverified(
             f"landmark {verification.description} does not solve the problem: {right.total - right.count} of "
-            f"{right.total} {f'sampled {nouns[0]}' if verification.sampled else nouns[1]} wrong. "
+            f"{right.total} {f'sampled {nouns.drawn}' if verification.sampled else nouns.all} wrong. "
             "See `landscape verify` for the landmarks that do"
         )
-
-
-def find(name: str) -> type[Problem] | Problem:
-    """A problem's class, or a ready instance, from its name or `pkg.module:NAME`."""
-    target = BUILT_IN.get(name, name)
-    module_name, _, attribute = target.partition(":")
-    if not attribute:
-        if name == "model":
-            raise LandscapeError(
-                "the problem was made in Python and says not where: name it with --problem pkg.module:NAME, or give "
-                "from_model a name"
-            )
-        hint = did_you_mean(name, BUILT_IN)
-        own = "" if hint.endswith("?") else ", and your own as pkg.module:NAME"
-        raise LandscapeError(f"there is no problem '{name}': {hint}{own}")
-    try:
-        with _from_here():
-            found = getattr(_module(module_name), attribute)
-    except LandscapeError as error:
-        raise type(error)(f"problem '{name}': {error}") from error
-    except (Exception, SystemExit) as error:  # a module of the user's can fail in any way
-        raise LandscapeError(f"cannot load problem '{name}': {type(error).__name__}: {error}") from error
-    if isinstance(found, type) and issubclass(found, Problem):
-        if "name" not in vars(found):
-            found.name = name
-        return found
-    if not isinstance(found, Problem):
-        raise LandscapeError(f"'{name}' is {type(found).__name__}, not a landscape.Problem")
-    if found.name not in BUILT_IN:
-        object.__setattr__(found, "name", name)  # frozen, but where it is found is not its to know
-    return found
-
-
-def _module(name: str) -> ModuleType:
-    """A module by its name, or by its file."""
-    if not name.endswith(".py"):
-        return importlib.import_module(name)
-    path = Path(name).resolve()
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise LandscapeError(f"{name} does not exist")
-    if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) == str(path):
-        return sys.modules[path.stem]
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextlib.contextmanager
-def _from_here() -> Iterator[None]:
-    """Modules in the working directory can be imported, as for `python -m`."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # what a module prints is no result
-            yield
-    finally:
-        sys.path.remove(here)
-
-
-def create(name: str, config: Mapping[str, Any] | None = None) -> Problem:
-    """The problem of this name with the given fields; raises `LandscapeError` for a field that it does not have."""
-    found = find(name)
-    config = dict(config or {})
-    if isinstance(found, Problem):
-        if config and (different := differences(dict(config), found.config())):
-            raise Mismatch(
-                f"problem '{name}' is a ready instance, and not the one that is asked for: {different}. Give the run's "
-                "own model and data, or name another problem with --problem"
-            )
-        return found
-    require_fields(name, found, config)
-    return found(**config)
-
-
-def require_fields(name: str, problem: type[Problem], keys: Iterable[str]) -> None:
-    """Raise `LandscapeError`, with the nearest that there is, for a key that is no field of the problem."""
-    fields: Sequence[str] = [field.name for field in dataclasses.fields(problem)]  # type: ignore[arg-type]
-    for key in keys:
-        if key not in fields:
-            raise LandscapeError(f"problem '{name}' has no option '{key}': {did_you_mean(key, fields, 'it has')}")

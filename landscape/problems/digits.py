@@ -20,11 +20,11 @@ from landscape.core.fields import require_seeds
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, template_of
-from landscape.problems.base import option
-from landscape.problems.initialisation import initialise
-from landscape.problems.networks import (
+from landscape.problems.base import Nouns, option
+from landscape.problems.initialisation import (
     ACTIVATIONS,
     Activation,
+    initialise,
     mlp,
     mlp_size,
     mlp_symmetry,
@@ -51,14 +51,13 @@ Architecture = Literal["mlp", "cnn", "cnn_bn"]
 @dataclasses.dataclass(frozen=True)
 class Digits(Supervised):
     """A network that reads handwritten digits of 8 x 8 pixels (scikit-learn's, UCI 1998): 1297 images to train on, 500
-    to test on, pixels from 0 to 1. It needs scikit-learn: pip install 'landscape[digits]'.
+    to test on, pixels from 0 to 1. It needs scikit-learn: pip install '.[digits]' in the clone.
 
     Adam at the usual --lr 1e-2 gets 97 % of the test images or more right from width 32 on (measured to 256). Random
     labels are learnt by heart from about width 128 on with --lr 3e-3.
     """
 
-    name: ClassVar[str] = "digits"
-    nouns: ClassVar[tuple[str, str]] = ("images", "images")
+    nouns: ClassVar[Nouns] = Nouns("images", "images")
 
     architecture: Architecture = option(
         "mlp",
@@ -193,7 +192,7 @@ def _images() -> tuple[Float[Tensor, "sample 1 8 8"], Int[Tensor, " sample"]]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise LandscapeError(
-            "problem 'digits' takes its images from scikit-learn, which is not here: pip install 'landscape[digits]'"
+            "digits takes its images from scikit-learn, which is not here: pip install '.[digits]' in the clone"
         ) from error
     found = load_digits()
     if len(found.target) != TRAIN + TEST:

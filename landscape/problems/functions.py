@@ -23,8 +23,8 @@ from landscape.core.fields import require_seeds
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Metric
 from landscape.engine.stack import Stack, template_of
-from landscape.problems.base import option
-from landscape.problems.networks import (
+from landscape.problems.base import Nouns, option
+from landscape.problems.initialisation import (
     Activation,
     mlp,
     mlp_size,
@@ -65,8 +65,7 @@ class Functions(Supervised):
     sine wants --depth 2 --activation tanh --lr 3e-3.
     """
 
-    name: ClassVar[str] = "functions"
-    nouns: ClassVar[tuple[str, str]] = ("points", "points")
+    nouns: ClassVar[Nouns] = Nouns("points", "points")
     sampled: ClassVar[bool] = False
 
     function: Function = option("teacher", "What is learnt.")

@@ -11,8 +11,9 @@ from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import require_seeds
 from landscape.core.files import refuse_existing, require_vacant
 from landscape.engine.stack import Stack, aliases, concatenate, names_fit, require_same_shapes, template_of
-from landscape.problems.base import Problem, Renaming, create, find, require_fields
+from landscape.problems.base import Problem, Renaming
 from landscape.problems.places import fitting
+from landscape.problems.registry import create, find, record, require_fields
 from landscape.store.checkpoints import Checkpoint, Run, merged_remarks, read_file
 from landscape.store.formats import ENDINGS, checkpoint_files, leading, model_weights
 
@@ -86,7 +87,7 @@ def import_run(
         **({"reading": list(remarks)} if remarks else {}),
     }
     document = {
-        "problem": {"name": reading.problem.name, "config": config},
+        **record(reading.problem),
         "imported": imported,
         "training": {"imported": True},
         "seeds": seeds,

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,14 +31,13 @@ _BATCH = 256
 class Model(Supervised):
     """A model of one's own; `from_model` makes and checks it. `build` gives it anew, with fresh initial parameters."""
 
-    name: ClassVar[str] = "model"
-
     build: Callable[[], nn.Module]
     source: Source
     training_source: Source
     test_source: Source | None
     chosen: Criterion
     label: str
+    name: str | None = None
 
     def title(self) -> str:
         """What it was called, or the name of its class."""
@@ -108,7 +107,6 @@ def from_model(
     Raises `LandscapeError` or one of its children, before anything is computed, for a model that does not run on the
     data, parameters that are NaN, a loss that is no mean over samples, or a loader without batches.
     """
-    label = title
     if isinstance(model, nn.Module):
         kept = copy.deepcopy(model).cpu()
         build: Callable[[], nn.Module] = functools.partial(copy.deepcopy, kept)
@@ -121,17 +119,15 @@ def from_model(
     source = _source(data, "data")
     few = _first(source)
     outputs = _outputs(made, few.inputs)
-    problem = Model(
+    return Model(
         build=build,
         source=source,
         training_source=source if train is None else _source(train, "train"),
         test_source=None if test is None else _source(test, "test"),
         chosen=Criterion.of(loss, metrics, outputs=outputs, targets=few.targets, unit=unit),
-        label=label or type(made).__name__,
+        label=title or type(made).__name__,
+        name=name,
     )
-    if name is not None:
-        object.__setattr__(problem, "name", name)
-    return problem
 
 
 def fresh(build: Callable[[], nn.Module]) -> nn.Module:

@@ -13,7 +13,8 @@ from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.files import differences
 from landscape.core.provenance import Source
 from landscape.engine.stack import Stack, fingerprint
-from landscape.problems.base import Problem, create, require_verified, verify
+from landscape.problems.base import Problem, require_verified, verify
+from landscape.problems.registry import name_of, restore
 from landscape.store.checkpoints import Checkpoint, Run, fitted, load
 from landscape.store.formats import ENDINGS
 
@@ -87,20 +88,23 @@ def is_landmark(place: Place) -> bool:
 def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
     """The one problem that the checkpoints, by their places, were trained on.
 
-    Raises `LandscapeError` if none of them says, `Mismatch` if they differ.
+    Raises `LandscapeError` if none of them says, `Mismatch` if they differ, `Untrusted` for code not named before.
     """
-    known = [checkpoint.problem for checkpoint in checkpoints.values() if checkpoint.problem]
-    if not known:
+    problems = [
+        restore(*checkpoint.problem, checkpoint.code, wanted_by=place)
+        for place, checkpoint in checkpoints.items()
+        if checkpoint.problem
+    ]
+    if not problems:
         where = next(iter(checkpoints), "a landmark alone")
         raise LandscapeError(
-            f"{where} does not say its problem: name it with --problem, such as my_module:NAME, or life -O m_factor=4"
+            f'{where} does not say its problem: name it with `problem`, such as `problem="my_module:NAME"`'
         )
-    # Fields that were added later have their defaults in runs from before.
-    problem, *others = (create(name, config) for name, config in known)
+    problem, *others = problems  # fields that were added later have their defaults in runs from before
     for other in others:
-        if different := differences(*({"problem": each.name, **each.config()} for each in (problem, other))):
+        if different := differences(*({"problem": name_of(each), **each.config()} for each in (problem, other))):
             raise Mismatch(
-                f"the two ends are of different problems: {different}. Name the one to evaluate with --problem"
+                f"the two ends are of different problems: {different}. Name the one to evaluate with `problem`"
             )
     return problem
 

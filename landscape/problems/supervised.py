@@ -127,9 +127,9 @@ class Supervised(Problem):
     ) -> Objective:
         """Loss and metrics on samples that training has not seen."""
         if conditions:
-            raise Unsupported(f"problem '{self.name}' is not tested under {', '.join(conditions)}: leave that out")
+            raise Unsupported(f"{self.title()} is not tested under {', '.join(conditions)}: leave that out")
         if (source := self.test_data()) is None:
-            raise Unsupported(f"problem '{self.name}' has no test data: give it some with test=")
+            raise Unsupported(f"{self.title()} has no test data: give it some with `test`")
         return self._objective(source, device, torch.float32, samples=samples, seed=seed)
 
     def training_batch(
@@ -164,9 +164,7 @@ class Supervised(Problem):
 
     def landmark(self, name: str) -> Stack:
         """Raises `Unsupported`: there is none."""
-        raise Unsupported(
-            f"problem '{self.name}' has no known solutions, so no '{name}': give a run or a checkpoint file"
-        )
+        raise Unsupported(f"{self.title()} has no known solutions, so no '{name}': give a run or a checkpoint file")
 
     def describe_landmark(self, name: str) -> str:
         """Its name."""
@@ -281,7 +279,7 @@ class Supervised(Problem):
         if not torch.equal(again.inputs, _collated(loader, index[:16]).inputs):
             raise Unverified(
                 "the training data gives other samples at each reading, and statistics of BatchNorm would depend on "
-                "chance: give train= without random augmentation, or --batchnorm interpolate"
+                'chance: give `train` without random augmentation, or `batchnorm="interpolate"`'
             )
         return dataclasses.replace(_collated(loader, index), weights=None).batch(device, dtype)
 
@@ -301,7 +299,7 @@ def _dataset(loader: Iterable[Any]) -> Any:
     dataset = getattr(loader, "dataset", None)
     if dataset is None or isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__len__"):
         raise Unsupported(
-            f"training draws samples by number, which {type(loader).__name__} does not offer: give train= tensors, or "
+            f"training draws samples by number, which {type(loader).__name__} does not offer: give `train` tensors, or "
             "a DataLoader over a dataset with __len__ and __getitem__"
         )
     return dataset

@@ -47,6 +47,7 @@ from landscape.store.formats import (
 __all__ = [
     "Checkpoint",
     "Run",
+    "code_in",
     "fitted",
     "load",
     "merged_remarks",
@@ -66,14 +67,15 @@ _LOG = logging.getLogger(__name__)
 class Checkpoint:
     """Members with their sources, and the problem they were trained on where that is known (name, configuration).
 
-    `remarks` say, a line each, what was done to foreign files in reading them. `load` and `fitted` log them too, as
-    information.
+    `code` is the file of that problem's code, and its SHA-256, as far as the checkpoint says them. `remarks` say, a
+    line each, what was done to foreign files in reading them. `load` and `fitted` log them too, as information.
     """
 
     stack: Stack
     sources: tuple[Source, ...]
     problem: tuple[str, dict[str, Any]] | None
     remarks: tuple[str, ...] = ()
+    code: Mapping[str, str] | None = None
 
     def require_finite(self) -> None:
         """Raise `LandscapeError`, naming members and tensors, if a parameter or a buffer is NaN or infinite."""
@@ -185,6 +187,11 @@ class Run:
         return self.document["problem"]["name"], self.document["problem"]["config"]
 
     @property
+    def code(self) -> Mapping[str, str] | None:
+        """File and SHA-256 of the code of a problem that is the user's own."""
+        return code_in(self.document)
+
+    @property
     def imported(self) -> Mapping[str, Any] | None:
         """Where the members of an imported run came from (`files`, `sha256`, ...); None for one that was trained."""
         return self.document.get("imported")
@@ -210,7 +217,7 @@ class Run:
             "step": step if self.imported is None else None,
             "seeds": self.seeds,
             "data_seeds": self.document["data_seeds"],
-            "problem": self.document["problem"],
+            **{key: self.document[key] for key in ("problem", "code") if key in self.document},
         }
         return write_stack(self.checkpoint_path(step), stack, document)
 
@@ -289,7 +296,15 @@ def _stacked(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, A
     )
     beside = set(document.get("buffers", ()))
     parts = ({name: tensor for name, tensor in tensors.items() if (name in beside) == of} for of in (False, True))
-    return Checkpoint(Stack(*parts), sources, (document["problem"]["name"], document["problem"]["config"]))
+    problem = document["problem"]["name"], document["problem"]["config"]
+    return Checkpoint(Stack(*parts), sources, problem, code=code_in(document))
+
+
+def code_in(document: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """What a file says of its problem's code, if that is what it should be: anybody may have written it."""
+    code = document.get("code")
+    sound = isinstance(code, dict) and all(isinstance(code.get(key), str) for key in ("file", "sha256"))
+    return code if sound else None
 
 
 def unfinished(place: str) -> str:
@@ -328,7 +343,8 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
         raise Mismatch(f"{path} holds checkpoints of different problems: {what}. Put them into folders of their own")
     stack = stack_state_dicts([part.stack.state_dict(i) for part in parts for i in range(len(part.stack))])
     sources = tuple(source for part in parts for source in part.sources)
-    return Checkpoint(stack, sources, problems[0] if problems else None, merged_remarks(parts))
+    code = next((part.code for part in parts if part.code), None)
+    return Checkpoint(stack, sources, problems[0] if problems else None, merged_remarks(parts), code)
 
 
 def merged_remarks(parts: Iterable[Checkpoint]) -> tuple[str, ...]:

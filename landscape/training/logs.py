@@ -135,7 +135,7 @@ def _imported(name: str) -> Any:
     try:
         return importlib.import_module(_LIBRARIES[name])
     except ImportError as error:
-        raise Unsupported(f"{name} is not installed: pip install 'landscape[{name}]'") from error
+        raise Unsupported(f"{name} is not installed: pip install '.[{name}]' in the clone") from error
 
 
 def _scalars(loss: _Losses, seeds: Sequence[int]) -> dict[str, float]:

@@ -11,9 +11,10 @@ from landscape.core.devices import chosen_device
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import as_json, check, make, option, require_seeds
 from landscape.engine.stack import Stack, aliases, fingerprint, in_order, template_of
-from landscape.problems.base import Problem, create
+from landscape.problems.base import Problem
 from landscape.problems.initialisation import Scheme, initialise
 from landscape.problems.places import place_of, verified_landmark
+from landscape.problems.registry import create, record
 
 __all__ = ["Plan", "Training", "planned", "presolved_names", "save_steps"]
 
@@ -106,7 +107,7 @@ class Plan:
     def document(self) -> dict[str, Any]:
         """What makes the run what it is, as it stands in its `run.json`."""
         return {
-            "problem": {"name": self.problem.name, "config": self.problem.config()},
+            "problem": record(self.problem)["problem"],
             "training": as_json(self.training),
             "seeds": self.seeds,
             "data_seeds": self.data_seeds,

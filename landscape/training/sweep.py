@@ -21,9 +21,10 @@ from landscape.core.fields import Field, as_json, axis, converted, fields_of, ma
 from landscape.core.files import differences, is_there, read_json, require_vacant, write_json
 from landscape.core.unfinished import Progress
 from landscape.engine.stack import Stack
-from landscape.problems.base import Problem, create, find, require_fields
+from landscape.problems.base import Problem
 from landscape.problems.places import fitting
-from landscape.store.checkpoints import SCHEMA, Run
+from landscape.problems.registry import Found, code_of, find, made, name_of, require_fields, trusted
+from landscape.store.checkpoints import SCHEMA, Run, code_in
 from landscape.training.plan import Training, planned, save_steps
 from landscape.training.train import train, unusual
 
@@ -40,12 +41,15 @@ _NO_OPTIONS: Mapping[str, Any] = types.MappingProxyType({})
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One combination of a grid's values, what is trained there, and the directory of its run."""
+    """One combination of a grid's values, what is trained there, and the directory of its run. `problem_name` is the
+    one in the sweep's document, where its problem was found under another.
+    """
 
     values: Mapping[str, Any]
     path: Path
     problem: Problem
     training: Training
+    problem_name: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -69,19 +73,22 @@ class Cell:
 
     def _document(self) -> dict[str, Any]:
         """Problem and training as they stand in a `run.json`."""
-        problem = {"name": self.problem.name, "config": self.problem.config()}
+        problem = {"name": self.problem_name or name_of(self.problem), "config": self.problem.config()}
         return {"problem": problem, "training": as_json(self.training)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """A directory of runs, one a cell of a grid. `document` is what stands in its `sweep.json`."""
+    """A directory of runs, one a cell of a grid. `document` is what stands in its `sweep.json`; `problem` is the name
+    of its problem if its user names it, whose code then runs.
+    """
 
     path: Path
     document: Mapping[str, Any]
+    problem: str | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> "Sweep":
+    def open(cls, path: str | os.PathLike[str], *, problem: str | None = None) -> "Sweep":
         """An existing sweep; raises `LandscapeError` if there is none, `DamagedFile` if its `sweep.json` is not one."""
         path = Path(path)
         file = path / _FILE
@@ -98,29 +105,31 @@ class Sweep:
             raise Unsupported(f"{file} has schema {document['schema']}, this version reads {SCHEMA}: update landscape")
         if not _is_sound(document):
             raise DamagedFile(f"{file} is damaged: its options, its grid or its seeds are not what they should be")
-        return cls(path, document)
+        return cls(path, document, problem)
 
     def cells(self) -> list[Cell]:
         """Every cell, in the order of the grid, the last key fastest.
 
-        Raises `LandscapeError`, naming the cell, for values that make no sense.
+        Raises `LandscapeError`, naming the cell, for values that make no sense, `Untrusted` for code not named before.
         """
-        name = self.document["problem"]["name"]
-        own, usual = _problem_fields(name), fields_of(Training)
+        there: str = self.document["problem"]["name"]
+        name = self.problem or there
+        what = find(name) if self.problem else trusted(name, code_in(self.document), wanted_by=str(self.path))
+        own, usual = _problem_fields(what), fields_of(Training)
         # A ready instance takes no options; its configuration is in the document for the reader.
-        config = {} if isinstance(find(name), Problem) else self.document["problem"]["config"]
+        config = {} if isinstance(what, Problem) else self.document["problem"]["config"]
         found: list[Cell] = []
-        for path, values in self._places():
+        for path, values in self.places():
             with _naming(path):
                 options = config | {key: value for key, value in values.items() if key in own}
                 rest = {key: value for key, value in values.items() if key not in own}
-                problem = create(name, converted(options, own))
+                problem = made(name, what, converted(options, own))
                 training = _training({**self.document["training"], **rest})
-                found.append(Cell(converted(values, own | usual), path, problem, training))
+                found.append(Cell(converted(values, own | usual), path, problem, training, there))
         return found
 
-    def _places(self) -> list[tuple[Path, dict[str, Any]]]:
-        """Directory and values of every cell; a problem that cannot be made any more does not matter here."""
+    def places(self) -> list[tuple[Path, dict[str, Any]]]:
+        """Directory and values of every cell; of the problem nothing is needed."""
         axes = [[(axis["key"], value) for value in axis["values"]] for axis in self.document["grid"]]
         texts = [_texts(axis["values"]) for axis in self.document["grid"]]
         places = []
@@ -178,7 +187,7 @@ def sweep(
         ['lr=0.1', 'lr=0.01']
     """
     device = chosen_device(device)
-    name = problem if isinstance(problem, str) else problem.name
+    name = problem if isinstance(problem, str) else name_of(problem)
     if isinstance(problem, Problem):
         options = {key: value for key, value in unusual(problem).items() if key not in grid} | dict(options)
     if isinstance(training, Training):
@@ -230,7 +239,7 @@ def _opened(new: Sweep, *, device: torch.device, overwrite: bool) -> tuple[Sweep
             f"{new.path} holds another sweep: {different}. Choose another directory with `output`, or replace it with "
             "`overwrite=True`"
         )
-    replaced = [place for place, _ in old._places() if _run_is_there(place)] if old and overwrite else []
+    replaced = [place for place, _ in old.places() if _run_is_there(place)] if old and overwrite else []
     todo = _checked(cells, new.document, device=device, replaced=replaced)
     for place in replaced:
         Run.remove(place)
@@ -244,7 +253,7 @@ def _opened(new: Sweep, *, device: torch.device, overwrite: bool) -> tuple[Sweep
     for cell in cells:
         if cell.path in replaced and cell.path.exists():
             own = {key: new.document[key] for key in ("seeds", "data_seeds")}
-            Run.create(cell.path, {**cell._document(), **own, "computation": {}})
+            Run.create(cell.path, {**cell._document(), **code_of(cell.problem), **own, "computation": {}})
     return done, todo
 
 
@@ -258,11 +267,11 @@ def _document(
 ) -> dict[str, Any]:
     """What says all of a sweep, in JSON's types: options that are not swept with their defaults, and the grid."""
     found = find(problem)
-    own, usual = _problem_fields(problem), fields_of(Training)
+    own, usual = _problem_fields(found), fields_of(Training)
     if both := own.keys() & usual.keys():
         raise Unsupported(f"problem '{problem}' has options that training has too, {', '.join(both)}: rename them")
     if isinstance(found, Problem):
-        config = create(problem, options).config()
+        config = made(problem, found, options).config()
     else:
         require_fields(problem, found, options)
         config = _defaults(own) | converted(options, own)
@@ -281,19 +290,19 @@ def _document(
     seeds = [int(seed) for seed in seeds]
     data_seeds = seeds if data_seeds is None else [int(seed) for seed in data_seeds]
     document = {
-        "problem": {"name": found.name, "config": {k: v for k, v in config.items() if k not in grid}},
+        "problem": {"name": name_of(found), "config": {k: v for k, v in config.items() if k not in grid}},
         "training": {k: v for k, v in settings.items() if k not in grid},
         "grid": axes,
         "seeds": seeds,
         "data_seeds": data_seeds * len(seeds) if len(data_seeds) == 1 else data_seeds,
+        **code_of(found),
     }
     plain: dict[str, Any] = json.loads(json.dumps(document))
     return plain
 
 
-def _problem_fields(name: str) -> dict[str, Field]:
+def _problem_fields(found: Found) -> dict[str, Field]:
     """Options of a problem; a ready instance has none."""
-    found = find(name)
     return {} if isinstance(found, Problem) else fields_of(found)
 
 

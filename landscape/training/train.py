@@ -19,6 +19,7 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
+from landscape.problems.registry import code_of, name_of
 from landscape.store.checkpoints import Run, read_tensors, write_tensors
 from landscape.training.logs import open_logs, require_logs
 from landscape.training.plan import Plan, Training, planned, save_steps
@@ -97,7 +98,7 @@ def train(
     objective = _prepare(plan, begun.get("backend") if engine == "auto" else engine, begun.get("chunk"))
     if run is None:
         Run.remove(path)
-        run = Run.create(path, {**plan.document(), "computation": _computation(objective)})
+        run = Run.create(path, {**plan.document(), **code_of(plan.problem), "computation": _computation(objective)})
     else:
         _require_same_computation(run, objective)
     for left_over in (*path.glob(".*.tmp"), *path.glob(".tmp*")):  # of a writer that was killed
@@ -113,7 +114,7 @@ def unusual(problem: Problem) -> dict[str, Any]:
 
 def default_output(problem: Problem) -> Path:
     """Where a run goes that is given no place: named for the problem, and for what is not as usual in it."""
-    name = "-".join([problem.name, *(f"{key}={value}" for key, value in unusual(problem).items())])
+    name = "-".join([name_of(problem), *(f"{key}={value}" for key, value in unusual(problem).items())])
     return Path("checkpoints") / name.replace("/", "").replace(":", "-")
 
 

@@ -21,7 +21,7 @@ from landscape.engine.data import Batch, Data
 from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked, Table, features_first, leaves
-from landscape.problems.base import Problem, Renaming, option
+from landscape.problems.base import Nouns, Problem, Renaming, option
 from landscape.problems.life import boards, infer, network, patterns, presolved
 from landscape.problems.life.rules import Rule
 from landscape.space.symmetry import Symmetry
@@ -46,8 +46,7 @@ class Life(Problem):
     only the four orthogonal neighbours count (Conway's own is `B3/S23`).
     """
 
-    name: ClassVar[str] = "life"
-    nouns: ClassVar[tuple[str, str]] = ("boards", "patterns")
+    nouns: ClassVar[Nouns] = Nouns("boards", "patterns", "cells")
 
     rule: str = option("B3/S23V", "Golly rulestring; with V the four orthogonal neighbours count, without all eight.")
     steps: int = option(1, "Generations between input and target.")

@@ -12,8 +12,9 @@ from landscape.engine.backends import unmeasured
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
+from landscape.problems.registry import record
 
-__all__ = ["Engine", "Setting"]
+__all__ = ["Compute", "Engine"]
 
 #: How a network is computed: all at once, layer by layer; by torch.vmap; one by one; or what is fastest of these.
 Engine = Literal["auto", "stacked", "vmap", "loop"]
@@ -22,8 +23,8 @@ _log = logging.getLogger("landscape")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What a user may choose of an evaluation; None leaves the choice to the problem.
+class Compute:
+    """What a user may choose of how an objective is computed; None leaves the choice to the problem.
 
     Where there is no exact loss, `samples` of `sample_seed` are drawn. With `autocast` the network, but not the loss,
     runs in bfloat16 or float16 where PyTorch deems it safe. `batchnorm` and `backend` are those of `Objective`.
@@ -50,7 +51,7 @@ class Setting:
             objective = objective.with_backend(self.backend)
         if self.batchnorm is not None:
             if not objective.network.normalises:
-                raise Unsupported(f"{problem.title()} has no BatchNorm with running statistics: leave --batchnorm out")
+                raise Unsupported(f"{problem.title()} has no BatchNorm with running statistics: leave `batchnorm` out")
             objective = dataclasses.replace(objective, batchnorm=self.batchnorm)
             if self.batchnorm == "keep":
                 _log.warning(
@@ -64,7 +65,7 @@ class Setting:
     def describe(self, problem: Problem, objective: Objective) -> dict[str, Any]:
         """What a file says of the numbers in it: problem, samples, unit, and what BatchNorm normalises by."""
         about = {
-            "problem": {"name": problem.name, "config": problem.config()},
+            **record(problem),
             "title": problem.title(),
             "sampled": objective.sampled,
             "samples": objective.samples,
