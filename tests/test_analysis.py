@@ -36,21 +36,18 @@ QUARTERS = np.linspace(0, 1, 5)
 NAN = float("nan")
 
 
-def lines(*losses: Any, alpha: np.ndarray = QUARTERS, **changes: Any) -> Result:
+def lines(*losses: Any, alpha: np.ndarray = QUARTERS, sources: tuple[Source, ...] = (), **columns: Any) -> Result:
     loss = np.array(losses, dtype=float)
     count = len(loss)
-    fields = {
-        "alpha": alpha,
-        "values": {"loss": loss},
+    table = {
         "done": np.ones(count, dtype=bool),
         "l1": np.ones(count),
         "l2": np.ones(count),
         "from_member": np.zeros(count, dtype=np.int64),
         "to_member": np.arange(count) + 1,
-        "sources": tuple(Source("x", None, i, "", str(i)) for i in range(count + 1)),
-        "attributes": {},
     }
-    return Result(**(fields | changes))
+    named = sources or tuple(Source("x", None, i, "", str(i)) for i in range(count + 1))
+    return Result("line", {"line": np.arange(count), "alpha": alpha}, {"loss": loss}, table | columns, {}, named)
 
 
 #: Loss at alpha 0, 1/4, 1/2, 3/4, 1 and what is to be read off it.

@@ -409,21 +409,23 @@ def test_spectra_on_a_gpu_are_those_on_a_cpu() -> None:
 # Lines ----------------------------------------------------------------------------------------------------------------
 
 
-def curves_of(alpha: Any, *losses: Any, l2: Any = 1.0, se: Any = None, **changes: Any) -> Result:
+def curves_of(
+    alpha: Any, *losses: Any, l2: Any = 1.0, se: Any = None, dtype: str = "float64", done: Any = True
+) -> Result:
     loss = np.array(losses, dtype=float)
     count = len(loss)
-    fields = {
-        "alpha": np.array(alpha, dtype=float),
-        "values": {"loss": loss} | ({} if se is None else {"loss_se": np.array(se, dtype=float)}),
-        "done": np.ones(count, dtype=bool),
+    values = {"loss": loss} | ({} if se is None else {"loss_se": np.array(se, dtype=float)})
+    columns = {
+        "done": np.broadcast_to(np.array(done), (count,)),
         "l1": np.ones(count),
         "l2": np.broadcast_to(np.array(l2, dtype=float), (count,)),
         "from_member": np.zeros(count, dtype=np.int64),
         "to_member": np.arange(count) + 1,
-        "sources": tuple(Source("x", None, i, "", f"seed {i}") for i in range(count + 1)),
-        "attributes": {"title": "test", "loss_unit": "nats", "dtype": "float64"},
     }
-    return Result(**(fields | changes))
+    about = {"title": "test", "loss_unit": "nats", "dtype": dtype}
+    sources = tuple(Source("x", None, i, "", f"seed {i}") for i in range(count + 1))
+    axes = {"line": np.arange(count), "alpha": np.array(alpha, dtype=float)}
+    return Result("line", axes, values, columns, about, sources)
 
 
 UNEVEN = st.lists(st.integers(1, 20), min_size=4, max_size=12).map(
@@ -481,7 +483,7 @@ def test_what_a_line_of_no_length_and_losses_that_are_not_finite_show() -> None:
             [1, 1, 1, 1, 1, 1],
             [5, 5, 5, 5, 5, 5],
             l2=[2, 2, 0, 2],
-            done=np.array([True, True, True, False]),
+            done=[True, True, True, False],
         )
     )
     assert len(found) == 3
@@ -499,7 +501,7 @@ def test_errors_of_sampling_and_rounding() -> None:
     assert found.se is not None
     np.testing.assert_allclose(found.se, 0.1 * 6**0.5 / 0.01 / 4)
     np.testing.assert_allclose(found.rounding, 2.0**-53 * 12 / 0.01 / 4)
-    coarse = line_curvature(curves_of(alpha, loss, attributes={"dtype": "float32"}))
+    coarse = line_curvature(curves_of(alpha, loss, dtype="float32"))
     np.testing.assert_allclose(coarse.rounding, 2.0**-24 * 12 / 0.01)
 
 
@@ -507,7 +509,7 @@ def test_curves_that_show_no_curvature() -> None:
     with pytest.raises(LandscapeError, match="2 points a line show no curvature: walk again with at least 3 --points"):
         line_curvature(curves_of([0, 1], [1, 2]))
     with pytest.raises(LandscapeError, match="none of the lines is finished: walk again to complete them"):
-        line_curvature(curves_of([0, 0.5, 1], [1, 2, 3], done=np.array([False])))
+        line_curvature(curves_of([0, 0.5, 1], [1, 2, 3], done=False))
 
 
 # The program ----------------------------------------------------------------------------------------------------------
@@ -550,7 +552,7 @@ def test_the_program_at_a_larger_landmark(landscape: Program) -> None:
 
 def test_the_program_along_lines(landscape: Program) -> None:
     alpha = np.linspace(0, 1, 6)
-    curves_of(alpha, alpha**2, -(alpha**2), np.full(6, np.nan), l2=2.0).write(Path("walk.h5"))
+    curves_of(alpha, alpha**2, -(alpha**2), np.full(6, np.nan), l2=2.0).save("walk.h5")
     result = landscape("analyse", "curvature", "walk.h5")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -573,7 +575,7 @@ def test_the_program_along_lines(landscape: Program) -> None:
     ],
 )
 def test_what_the_program_refuses(landscape: Program, arguments: tuple[Any, ...], message: str) -> None:
-    curves_of([0, 0.5, 1], [1, 2, 3]).write(Path("walk.h5"))
+    curves_of([0, 0.5, 1], [1, 2, 3]).save("walk.h5")
     result = landscape("analyse", "curvature", *arguments)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
