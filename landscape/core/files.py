@@ -83,11 +83,17 @@ def is_there(path: Path) -> bool:
 
 
 def refuse_existing(path: Path, *, force: bool, argument: str = "save") -> None:
-    """Raise `LandscapeError` if there is something at `path` already, unless `force`; `argument` chose the path."""
+    """Raise `LandscapeError` if there is something at `path` already, unless `force`, or if nothing can be written
+    there; `argument` chose the path.
+    """
     if path.exists() and not force:
         raise LandscapeError(
             f"{path} exists: choose another output with `{argument}`, or replace it with `overwrite=True`"
         )
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+        where = f"{path} is a directory" if path.is_dir() else f"cannot write into {above}"
+        raise LandscapeError(f"{where}: choose another output with `{argument}`")
 
 
 def require_vacant(path: Path, what: str, remedy: str = "choose another directory with `output`") -> None:

@@ -27,7 +27,7 @@ from landscape.evaluation.evaluate import computation
 from landscape.evaluation.routes import Lines, Order, Pairs, Prepared, Route, along, prepare
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
-from landscape.problems.places import Place, device_of, held
+from landscape.problems.places import Place, held
 from landscape.space.family import Family, bezier, grid, polyline
 from landscape.store.checkpoints import read_tensors, write_stack, write_tensors
 from landscape.store.results import Result
@@ -163,14 +163,15 @@ def connect(
     if path is not None and resume is not None:
         for file in [path] if resume.exists() else [path, *files]:
             refuse_existing(file, force=overwrite)
-    setting = Compute(
-        device=device or device_of(a),
+    setting = Compute.chosen(
+        a,
+        device=device,
         dtype=dtype,
-        samples=samples,
-        sample_seed=seed,
         batchnorm=batchnorm,
-        backend=None if engine == "auto" else engine,
+        engine=engine,
         autocast=autocast,
+        samples=samples,
+        seed=seed,
     )
     keep_freed_memory()
     prepared = prepare(route, setting, problem=problem)

@@ -20,7 +20,7 @@ from landscape.evaluation.evaluate import evaluate
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
-from landscape.problems.places import Place, device_of, held, is_landmark, label_of, short
+from landscape.problems.places import Place, held, is_landmark, label_of, short
 from landscape.space import planes
 from landscape.space.directions import Normalise
 from landscape.space.family import Family, Marked
@@ -100,14 +100,15 @@ def plane(
     for count, span in zip(counts, (x, y), strict=True):  # before anything is computed
         planes.grid(count, *(span or (-1.0, 1.0)))
     places: list[Place] = list(a) if isinstance(a, Sequence) and not isinstance(a, str) else [a]
-    setting = Compute(
-        device=device or device_of(places[0]),
+    setting = Compute.chosen(
+        places[0],
+        device=device,
         dtype=dtype,
-        samples=samples,
-        sample_seed=seed,
         batchnorm=batchnorm,
-        backend=None if engine == "auto" else engine,
+        engine=engine,
         autocast=autocast,
+        samples=samples,
+        seed=seed,
     )
     about: dict[str, Any] = {"kind": kind}
     if kind == "through":

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 
 from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.fields import fields_of
 from landscape.core.provenance import Source
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, aliases, concatenate, fingerprint
@@ -54,6 +55,9 @@ class Route:
     hold: Hold = "start"
 
     def __post_init__(self) -> None:
+        described = fields_of(type(self))
+        for name in ("rays", "normalise", "pairs", "order", "per", "hold"):
+            described[name].check(getattr(self, name))
         one_way = self.via or self.only or self.per or self.order != "stored" or self.pairs != "matched"
         checks = {
             "lines need an end: name it with `b`, or random directions with `rays`": self.b is None and not self.rays,

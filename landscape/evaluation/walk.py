@@ -12,7 +12,7 @@ from landscape.engine.objective import BatchNorm
 from landscape.evaluation.routes import Order, Pairs, Route, along, prepare
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
-from landscape.problems.places import Place, device_of, held
+from landscape.problems.places import Place, held
 from landscape.space.directions import Normalise
 from landscape.space.family import Hold, grid
 from landscape.space.groups import Per
@@ -111,14 +111,15 @@ def walk(
     path = None if save is None else Path(save)
     if path is not None:
         refuse_existing(path, force=overwrite)
-    setting = Compute(
-        device=device or device_of(a),
+    setting = Compute.chosen(
+        a,
+        device=device,
         dtype=dtype,
-        samples=samples,
-        sample_seed=seed,
         batchnorm=batchnorm,
-        backend=None if engine == "auto" else engine,
+        engine=engine,
         autocast=autocast,
+        samples=samples,
+        seed=seed,
     )
     prepared = prepare(route, setting, problem=problem)
     return along(

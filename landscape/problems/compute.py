@@ -3,15 +3,18 @@
 import contextlib
 import dataclasses
 import logging
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
+from landscape.core.devices import chosen_device
 from landscape.core.errors import Unsupported
+from landscape.core.fields import fields_of, option
 from landscape.engine.backends import unmeasured
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
+from landscape.problems.places import Place, device_of
 from landscape.problems.registry import record
 
 __all__ = ["Compute", "Engine"]
@@ -32,11 +35,47 @@ class Compute:
 
     device: str | torch.device = "cpu"
     dtype: torch.dtype = torch.float32
-    samples: int | None = None
-    sample_seed: int = 0
+    samples: int | None = option(None, "Samples that are drawn.", at_least=1)
+    sample_seed: int = option(0, "Seed of the sample.", syntax="seed")
     batchnorm: BatchNorm | None = None
     backend: Backend | None = None
     autocast: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        described = fields_of(type(self))
+        for name in ("samples", "sample_seed", "batchnorm", "backend"):
+            described[name].check(getattr(self, name))
+        if self.dtype not in (torch.float32, torch.float64):
+            raise Unsupported(f"`dtype` is {self.dtype}: compute in torch.float32 or torch.float64")
+        if self.autocast not in (None, torch.bfloat16, torch.float16):
+            raise Unsupported(f"`autocast` is {self.autocast}: choose torch.bfloat16 or torch.float16")
+        chosen_device(self.device)
+
+    @classmethod
+    def chosen(
+        cls,
+        a: Place,
+        *,
+        device: str | torch.device | None,
+        dtype: torch.dtype,
+        batchnorm: BatchNorm | None,
+        engine: Engine,
+        autocast: torch.dtype | None,
+        samples: int | None,
+        seed: int,
+    ) -> "Compute":
+        """What the arguments of a verb choose; without a `device` the one where the network `a` is, else the CPU."""
+        if engine not in get_args(Engine):
+            raise Unsupported(f"there is no engine {engine!r}: choose {', '.join(get_args(Engine))}")
+        return cls(
+            device=chosen_device(device_of(a) if device is None else device),
+            dtype=dtype,
+            samples=samples,
+            sample_seed=seed,
+            batchnorm=batchnorm,
+            backend=None if engine == "auto" else engine,
+            autocast=autocast,
+        )
 
     @property
     def drawn(self) -> dict[str, Any]:
