@@ -71,9 +71,9 @@ def command(
     walk, and the checkpoints that hold the bends, to be walked via. An interrupted training goes on when the same
     command is given again.
     """
-    bending = {field: computed.pop(field) for field in fields_of(Bending)}
+    bending = Bending(**{field: computed.pop(field) for field in fields_of(Bending)})
     route = Route(a=a, b=b, pairs=pairs, order=order)
-    path = output or Path("analyses") / f"{route.name}-{bending['kind']}-{bending['bends']}.h5"
+    path = output or Path("analyses") / f"{route.name}-{bending.kind}-{bending.bends}.h5"
     remark_unfinished(a, b)
     try:
         result = connect(
@@ -86,14 +86,18 @@ def command(
             save=path,
             overwrite=force,
             progress=Progress("connect", "steps"),
-            training_seed=bending.pop("seed"),
-            **bending,
+            kind=bending.kind,
+            bends=bending.bends,
+            steps=bending.steps,
+            lr=bending.lr,
+            samples_per_step=bending.samples_per_step,
+            training_seed=bending.seed,
             **asked(computed),
         )
     except KeyboardInterrupt as error:
         raise LandscapeError("interrupted: repeat the same command to go on with the training") from error
     remark(_barriers(result))
-    for written in (path, *bend_files(path, Bending(**bending))):
+    for written in (path, *bend_files(path, bending)):
         click.echo(written)
 
 
