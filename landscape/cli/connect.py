@@ -18,8 +18,8 @@ from landscape.cli.options import (
     pairs,
     problem_choice,
 )
-from landscape.cli.report import Progress, remark, remark_unfinished
-from landscape.core.errors import LandscapeError, plural
+from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
+from landscape.core.errors import plural
 from landscape.core.fields import fields_of
 from landscape.evaluation.connect import Bending, bend_files, connect
 from landscape.evaluation.routes import Order, Pairs, Route
@@ -75,7 +75,7 @@ def command(
     route = Route(a=a, b=b, pairs=pairs, order=order)
     path = output or Path("analyses") / f"{route.name}-{bending.kind}-{bending.bends}.h5"
     remark_unfinished(a, b)
-    try:
+    with interruptible("repeat the same command to go on with the training"):
         result = connect(
             a,
             b,
@@ -94,8 +94,6 @@ def command(
             training_seed=bending.seed,
             **asked(computed),
         )
-    except KeyboardInterrupt as error:
-        raise LandscapeError("interrupted: repeat the same command to go on with the training") from error
     remark(_barriers(result))
     for written in (path, *bend_files(path, bending)):
         click.echo(written)
