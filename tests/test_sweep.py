@@ -171,6 +171,20 @@ def test_bad_options_are_told_before_anything_is_trained(tmp_path: Path, options
     assert names(tmp_path) == []
 
 
+def test_a_problem_and_a_training_themselves_may_be_swept(tmp_path: Path) -> None:
+    grid: dict[str, list[Any]] = {"m_factor": [1, 2], "lr": [0.1]}
+    done = sweep(Life(sigmoid=False, m_factor=5), tmp_path, grid=grid, training=Training(batches=1), seeds=[0])
+    assert [(cell.problem, cell.training) for cell in done.cells()] == [
+        (Life(sigmoid=False, m_factor=m), Training(batches=1, lr=0.1, save_at=(0, 1))) for m in (1, 2)
+    ]
+
+
+def test_a_sweep_is_named_for_what_it_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = sweep("life", grid={"lr": [0.1]}, training={"batches": 0}, seeds=[0])
+    assert done.path == Path("checkpoints/life-sweep-lr")
+
+
 def test_names_of_cells_are_short_safe_and_unique(tmp_path: Path) -> None:
     def cells(**grid: list[Any]) -> list[str]:
         document = {

@@ -22,6 +22,7 @@ from landscape.problems.life.boards import PackedBoards, random_boards
 from landscape.problems.life.patterns import PATTERNS, answers, probabilities
 from landscape.problems.life.rules import Rule
 from landscape.store.checkpoints import Run, load
+from landscape.training.optimizers import OPTIMIZERS, Optimizer
 from landscape.training.train import Training, save_steps, train
 
 SEEDS = [3, 0, 2**40, 17, 8]
@@ -197,6 +198,70 @@ def test_seeds_that_make_no_sense(tmp_path: Path, options: dict[str, Any], messa
 def test_training_that_makes_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(LandscapeError, match=message):
         Training(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"training": {"lrr": 1}}, r"there is no option 'lrr' of Training: did you mean lr\?"),
+        ({"training": {"lr": "fast"}}, "lr cannot be 'fast': it takes a number"),
+        ({"training": {"optimizer": "adan"}}, "optimizer cannot be 'adan': it takes one of adam, sgd"),
+        ({"problem": "lif"}, r"there is no problem 'lif': did you mean life\?"),
+        ({"seeds": [0, 0]}, "seed 0 is repeated"),
+        ({"logs": ["mlflow"]}, "there is no log 'mlflow'"),
+        ({"device": "gpu"}, "there is no device 'gpu': `device` is auto, cpu or cuda"),
+        ({"resume_every": -1.0}, "resume states every -1.0 seconds make no sense"),
+        ({"output": "taken"}, "taken exists and is no run: choose another directory with `output`"),
+        ({"output": "taken", "overwrite": True}, "taken exists and is no run"),
+        ({"output": "finished"}, "finished is finished: choose another run with `output`, or replace it with `over"),
+        ({"output": "finished", "seeds": [7]}, r"holds another run: seeds is \[0\] there and \[7\] here"),
+    ],
+    ids=str,
+)
+def test_all_is_checked_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("taken").mkdir()
+    Path("taken/thesis.tex").touch()
+    train("life", {"batches": 1}, "finished", seeds=[0])
+    before = sorted(tmp_path.rglob("*"))
+
+    def work(*_: Any, **__: Any) -> None:
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr(Life, "training_objective", work)
+    asked: dict[str, Any] = {"problem": "life", "training": {"batches": 1}, "output": "new", "seeds": [0]}
+    with pytest.raises(LandscapeError, match=message):
+        train(**{**asked, **options})
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(AssertionError, match="work was begun"):
+        train(**asked)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(LandscapeError, match='there is no CUDA device here: use `device="cpu"`, or auto'):
+        train("life", {"batches": 1}, tmp_path / "run", seeds=[0], device="cuda")
+    run = train("life", {"batches": 1}, tmp_path / "run", seeds=[0], device="auto")
+    assert run.document["computation"]["device"] == "cpu"
+
+
+def test_a_run_is_named_for_what_is_not_as_usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train(Life(m_factor=2, rule="B3/S23"), {"batches": 0}, seeds=[0]).path == Path(
+        "checkpoints/life-rule=B3S23-m_factor=2"
+    )
+
+
+def test_another_optimizer_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sign(flat: torch.Tensor, gradient: torch.Tensor, moments: Any, rates: Any, step: int) -> torch.Tensor:
+        return flat - rates.lr * gradient.sign()
+
+    monkeypatch.setitem(OPTIMIZERS, "sign", Optimizer((), sign))
+    run = train("life", {"batches": 1, "optimizer": "sign", "lr": 0.5}, tmp_path / "run", seeds=[0, 1])
+    moved = run.checkpoint().stack.flatten() - run.checkpoint(0).stack.flatten()
+    torch.testing.assert_close(moved.abs().max(), torch.tensor(0.5))
 
 
 def test_no_exact_loss_of_two_steps(tmp_path: Path) -> None:

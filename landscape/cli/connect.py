@@ -18,8 +18,8 @@ from landscape.cli.options import (
     pairs,
     problem_choice,
 )
-from landscape.cli.report import Progress, remark, remark_unfinished
-from landscape.core.errors import LandscapeError, plural
+from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
+from landscape.core.errors import plural
 from landscape.core.fields import fields_of
 from landscape.evaluation.connect import Bending, bend_files, connect
 from landscape.evaluation.routes import Order, Pairs, Route
@@ -71,11 +71,11 @@ def command(
     walk, and the checkpoints that hold the bends, to be walked via. An interrupted training goes on when the same
     command is given again.
     """
-    bending = {field: computed.pop(field) for field in fields_of(Bending)}
+    bending = Bending(**{field: computed.pop(field) for field in fields_of(Bending)})
     route = Route(a=a, b=b, pairs=pairs, order=order)
-    path = output or Path("analyses") / f"{route.name}-{bending['kind']}-{bending['bends']}.h5"
+    path = output or Path("analyses") / f"{route.name}-{bending.kind}-{bending.bends}.h5"
     remark_unfinished(a, b)
-    try:
+    with interruptible("repeat the same command to go on with the training"):
         result = connect(
             a,
             b,
@@ -86,14 +86,16 @@ def command(
             save=path,
             overwrite=force,
             progress=Progress("connect", "steps"),
-            training_seed=bending.pop("seed"),
-            **bending,
+            kind=bending.kind,
+            bends=bending.bends,
+            steps=bending.steps,
+            lr=bending.lr,
+            samples_per_step=bending.samples_per_step,
+            training_seed=bending.seed,
             **asked(computed),
         )
-    except KeyboardInterrupt as error:
-        raise LandscapeError("interrupted: repeat the same command to go on with the training") from error
     remark(_barriers(result))
-    for written in (path, *bend_files(path, Bending(**bending))):
+    for written in (path, *bend_files(path, bending)):
         click.echo(written)
 
 

@@ -122,7 +122,8 @@ def setting_of(values: Mapping[str, Any]) -> dict[str, Any]:
 def asked(values: Mapping[str, Any]) -> dict[str, Any]:
     """What the options of `evaluating` gave, as keyword arguments of `landscape.walk` and its kind."""
     fields = setting_of(values)
-    return fields | {"engine": fields.pop("backend") or "auto", "seed": fields.pop("sample_seed")}
+    renamed = {"engine": fields.pop("backend") or "auto", "seed": fields.pop("sample_seed")}
+    return fields | renamed
 
 
 pairs = click.option(

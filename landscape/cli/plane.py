@@ -7,8 +7,7 @@ import click
 from click.core import ParameterSource
 
 from landscape.cli.options import RANGE, asked, chosen_problem, config_file, evaluating, output, problem_choice
-from landscape.cli.report import Progress, remark_unfinished
-from landscape.core.errors import LandscapeError
+from landscape.cli.report import Progress, interruptible, remark_unfinished
 from landscape.evaluation.plane import Directions, plane, plane_name
 
 __all__ = ["command"]
@@ -96,7 +95,7 @@ def command(
     directions: Directions = "through" if through else "random" if at else "trajectory"
     path = output or Path("analyses") / f"{plane_name(places, directions, seed or 0)}.h5"
     remark_unfinished(*places)
-    try:
+    with interruptible("repeat the same command to go on with the finished rows"):
         plane(
             *places,
             problem=chosen_problem(problem, options),
@@ -111,6 +110,4 @@ def command(
             progress=Progress("plane", "rows"),
             **asked(computed),
         )
-    except KeyboardInterrupt as error:
-        raise LandscapeError("interrupted: repeat the same command to go on with the finished rows") from error
     click.echo(path)

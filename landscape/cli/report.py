@@ -1,14 +1,17 @@
 """What the user sees while waiting and at the end: progress on stderr, tables on stdout."""
 
+import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
-__all__ = ["Progress", "remark", "remark_unfinished", "table"]
+from landscape.core.errors import LandscapeError
+
+__all__ = ["Progress", "interruptible", "remark", "remark_unfinished", "table"]
 
 
 class Progress:
@@ -36,6 +39,15 @@ class Progress:
             click.echo(f"\r{'█' * filled}{'░' * (24 - filled)} {what}{text}\x1b[K", err=True, nl=done == total)
         else:
             click.echo(self.what + text, err=True)
+
+
+@contextlib.contextmanager
+def interruptible(how: str) -> Iterator[None]:
+    """Within the block, Ctrl-C ends in a line that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise LandscapeError(f"interrupted: {how}") from error
 
 
 def remark(text: str) -> None:

@@ -8,9 +8,8 @@ import click
 from click.core import ParameterSource
 
 from landscape.cli.options import GRID, SEEDS, ProblemGroup, config_file, output
-from landscape.cli.report import Progress, remark
+from landscape.cli.report import Progress, interruptible, remark
 from landscape.cli.train import training_options
-from landscape.core.errors import LandscapeError
 from landscape.core.fields import fields_of
 from landscape.training.sweep import Cell, default_output, sweep
 from landscape.training.train import Training
@@ -75,7 +74,7 @@ def _verb(
         trained.append(cell)
         progress.what = cell.path.name
 
-    try:
+    with interruptible(f"repeat the same command{' without --force' if force else ''} to go on with {path}"):
         done = sweep(
             name,
             path,
@@ -90,9 +89,6 @@ def _verb(
             progress=progress,
             on_cell=begin,
         )
-    except KeyboardInterrupt as error:
-        same = "the same command without --force" if force else "the same command"
-        raise LandscapeError(f"interrupted: repeat {same} to go on with {path}") from error
     cells = len(done.cells())
     skipped = f", {cells - len(trained)} skipped: finished before" if cells > len(trained) else ""
     remark(f"{len(trained)} of {cells} cells trained{skipped}")

@@ -16,9 +16,8 @@ from landscape.cli.options import (
     output,
     together,
 )
-from landscape.cli.report import Progress, remark, remark_unfinished
+from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
 from landscape.cli.types import Command
-from landscape.core.errors import LandscapeError
 from landscape.core.intervals import Proportion
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
@@ -69,7 +68,7 @@ def _verb(
 ) -> None:
     training = Training(**settings)
     path = output or default_output(problem)
-    try:
+    with interruptible(f"repeat the same command to go on with {path}"):
         if training.start:
             remark_unfinished(training.start)
         run = train(
@@ -85,8 +84,6 @@ def _verb(
             overwrite=force,
             progress=Progress("train", "steps"),
         )
-    except KeyboardInterrupt as error:
-        raise LandscapeError(f"interrupted: repeat the same command to go on with {path}") from error
     stack = run.checkpoint().stack
     values = problem.objective(device=device)(stack)
     if diverged := sum(not row.isfinite().all() for row in stack.flatten()):

@@ -130,6 +130,8 @@ def _type(field: Field) -> Any:
     """The type of click that takes what a field holds. Limits of numbers that are not whole are the field's own."""
     if field.syntax:
         return _SYNTAX[field.syntax]
+    if field.choices is not None:
+        return click.Choice(list(field.choices))
     choices = [each for each in typing.get_args(field.hint) if each is not type(None)]
     if typing.get_origin(field.hint) is Literal:
         return click.Choice(choices)

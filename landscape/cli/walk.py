@@ -16,8 +16,7 @@ from landscape.cli.options import (
     pairs,
     problem_choice,
 )
-from landscape.cli.report import Progress, remark_unfinished
-from landscape.core.errors import LandscapeError
+from landscape.cli.report import Progress, interruptible, remark_unfinished
 from landscape.evaluation.routes import Order, Pairs, Route
 from landscape.evaluation.walk import walk
 from landscape.space.directions import Normalise
@@ -116,7 +115,7 @@ def command(
     lines |= {"only": only, "per": per, "hold": hold}
     path = output or Path("analyses") / f"{Route(a=a, b=b, **lines).name}.h5"
     remark_unfinished(a, *via, *([b] if b else []))
-    try:
+    with interruptible("repeat the same command to go on with the finished lines"):
         walk(
             a,
             b,
@@ -129,6 +128,4 @@ def command(
             **lines,
             **asked(computed),
         )
-    except KeyboardInterrupt as error:
-        raise LandscapeError("interrupted: repeat the same command to go on with the finished lines") from error
     click.echo(path)

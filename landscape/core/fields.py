@@ -20,7 +20,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -66,6 +66,7 @@ class Field:
     at_most: float | None = None
     above: float | None = None
     below: float | None = None
+    choices: Collection[str] | None = None
     syntax: str | None = None
     metavar: str | None = None
 
@@ -80,6 +81,8 @@ class Field:
         Raises `LandscapeError` for a value of another kind.
         """
         try:
+            if self.choices is not None and value not in self.choices:
+                raise TypeError(f"one of {', '.join(self.choices)}")
             return _as(self.hint, value.item() if isinstance(value, np.generic) else value)
         except TypeError as error:
             raise LandscapeError(f"{self.name} cannot be {value!r}: it takes {error}") from error
@@ -107,6 +110,7 @@ def option(
     at_most: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    choices: Collection[str] | None = None,
     syntax: Literal["seed", "seeds", "blocks"] | None = None,
     metavar: str | None = None,
 ) -> Any:
@@ -116,11 +120,13 @@ def option(
         default: Its value unless it is given.
         text: What it is for, the help of the option.
         at_least, at_most, above, below: Limits of a number, which `check` holds it to.
+        choices: What a text may be, where its type does not say that: the keys of a table.
         syntax: What numbers are: a `seed`; `seeds`, written `0:20,30`; `blocks`, written `none` or `0,2`.
         metavar: What stands for its value in the help, such as PLACE.
     """
     limits = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
-    return dataclasses.field(default=default, metadata={"help": text, **limits, "syntax": syntax, "metavar": metavar})
+    more = {"help": text, "choices": choices, "syntax": syntax, "metavar": metavar}
+    return dataclasses.field(default=default, metadata=limits | more)
 
 
 def fields_of(configuration: type) -> dict[str, Field]:

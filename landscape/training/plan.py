@@ -15,6 +15,7 @@ from landscape.problems.base import Problem
 from landscape.problems.initialisation import Scheme, initialise
 from landscape.problems.places import place_of, verified_landmark
 from landscape.problems.registry import create, record
+from landscape.training.optimizers import OPTIMIZERS
 
 __all__ = ["Plan", "Training", "planned", "presolved_names", "save_steps"]
 
@@ -28,7 +29,7 @@ class Training:
     then the blocks of `presolve_blocks` are put at the landmark `presolve`, and with `freeze` kept there.
     """
 
-    optimizer: Literal["adam", "sgd"] = option("adam", "Optimizer.")
+    optimizer: str = option("adam", "Optimizer.", choices=OPTIMIZERS)
     lr: float = option(1e-2, "Learning rate.", above=0)
     momentum: float = option(0.0, "Momentum of sgd.", at_least=0, below=1)
     weight_decay: float = option(0.0, "L2 penalty, added to the gradient.", at_least=0)

@@ -13,13 +13,10 @@ from landscape.engine.data import Data
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Noise
-from landscape.training.optimizers import ADAM_MOMENTS, adam
-from landscape.training.plan import Plan, Training, presolved_names
+from landscape.training.optimizers import OPTIMIZERS
+from landscape.training.plan import Plan, presolved_names
 
 __all__ = ["Trainer"]
-
-#: What each optimizer remembers of a parameter.
-_MOMENTS = {"adam": ADAM_MOMENTS, "sgd": ("velocity",)}
 
 #: Stream of the random numbers of layer 0 in training (dropout, RReLU); layer n has the n-th after it.
 _NOISE_STREAM = 2**16
@@ -33,6 +30,7 @@ class Trainer:
 
     def __init__(self, plan: Plan, objective: Objective) -> None:
         self.problem, self.training, self.objective = plan.problem, plan.training, objective
+        self.optimizer = OPTIMIZERS[plan.training.optimizer]
         self.keys = torch.tensor(plan.data_seeds, dtype=torch.int64, device=objective.device)
         assert objective.chunk is not None
         chunk = objective.chunk.members
@@ -46,7 +44,7 @@ class Trainer:
     def begin(self, initial: Stack) -> int:
         """Start at the first step, which is returned."""
         self.flat = initial.flatten().to(self.objective.device, self.objective.dtype)
-        self.moments = {name: torch.zeros_like(self.flat) for name in _MOMENTS[self.training.optimizer]}
+        self.moments = {name: torch.zeros_like(self.flat) for name in self.optimizer.moments}
         self.buffers = dict(initial.to(self.objective.device, self.objective.dtype).buffers)
         return 0
 
@@ -54,7 +52,7 @@ class Trainer:
         """Take up what `state` gave; returns the next step."""
         moved = {name: tensor.to(self.objective.device) for name, tensor in tensors.items()}
         self.flat = moved.pop("parameters")
-        self.moments = {name: moved.pop(name) for name in _MOMENTS[self.training.optimizer]}
+        self.moments = {name: moved.pop(name) for name in self.optimizer.moments}
         self.buffers = moved
         return int(document["step"])
 
@@ -77,8 +75,14 @@ class Trainer:
         gradient, self.loss = torch.cat(gradients), torch.cat(losses)
         if statistics[0]:
             self._follow({name: torch.cat([each[name] for each in statistics]) for name in statistics[0]})
-        flat = _update(self.flat, gradient, self.moments, self.training, step)
+        flat = self._stepped(gradient, step)
         self.flat = flat if self.frozen is None else torch.where(self.frozen, self.flat, flat)
+
+    def _stepped(self, gradient: Float[Tensor, "member parameter"], step: int) -> Float[Tensor, "member parameter"]:
+        """The parameters after a step of the optimizer, weight decay added to the gradient; operations round once."""
+        if self.training.weight_decay:
+            gradient = gradient + self.flat * self.training.weight_decay
+        return self.optimizer.step(self.flat, gradient, self.moments, self.training, step)
 
     def _gradient(self, group: slice, step: int, with_loss: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Loss and gradient of a group of members on its data, and the statistics of BatchNorm there."""
@@ -129,19 +133,3 @@ class Trainer:
             return draw
 
         return of_members
-
-
-def _update(
-    flat: Float[Tensor, "member parameter"],
-    gradient: Float[Tensor, "member parameter"],
-    moments: dict[str, Tensor],
-    training: Training,
-    step: int,
-) -> Float[Tensor, "member parameter"]:
-    """Adam or SGD with momentum, as in PyTorch, weight decay added to the gradient; each operation rounds once."""
-    if training.weight_decay:
-        gradient = gradient + flat * training.weight_decay
-    if training.optimizer == "sgd":
-        moments["velocity"] = moments["velocity"] * training.momentum + gradient
-        return flat - moments["velocity"] * training.lr
-    return adam(flat, gradient, moments, lr=training.lr, step=step)
