@@ -34,6 +34,8 @@ from landscape.store.results import Result
 
 QUARTERS = np.linspace(0, 1, 5)
 NAN = float("nan")
+#: The ends of a 95 % interval.
+WITHIN = [(1 - 0.95) / 2, (1 + 0.95) / 2]
 
 
 def lines(*losses: Any, alpha: np.ndarray = QUARTERS, sources: tuple[Source, ...] = (), **columns: Any) -> Result:
@@ -396,6 +398,18 @@ def test_the_bootstrap_of_few() -> None:
     assert dataclasses.asdict(Proportion(1, 2)) == {"count": 1, "total": 2}
 
 
+@pytest.mark.parametrize("of", [np.median, np.mean])
+@pytest.mark.parametrize("count", [5, 700])
+def test_the_bootstrap_draws_one_resample_after_another(count: int, of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = np.random.default_rng(count).normal(size=count)
+    rng = np.random.default_rng(4)
+    values = [of(sample[rng.integers(count, size=count)]) for _ in range(90)]
+    expected = np.quantile(values, WITHIN)
+    np.testing.assert_array_equal(bootstrap(sample, of, resamples=90, seed=4), expected)
+    monkeypatch.setattr("landscape.core.intervals._AT_ONCE", 2000)  # the same, whatever is drawn at once
+    np.testing.assert_array_equal(bootstrap(sample, of, resamples=90, seed=4), expected)
+
+
 @pytest.mark.parametrize("seeds", [6, 12])
 def test_the_bootstrap_of_pairs_covers_nearly_what_it_should(seeds: int) -> None:
     """Pairs that share a seed resemble one another: resampled one by one, they make intervals much too narrow."""
@@ -423,5 +437,5 @@ def test_the_bootstrap_of_pairs_draws_seeds_with_all_their_pairs() -> None:
         values = [pairs[i, j] for i in drawn for j in drawn if i != j and np.isfinite(pairs[i, j])]
         expected.append(np.median(values) if values else np.nan)
     found = bootstrap_pairs(pairs, resamples=50, seed=3)
-    np.testing.assert_allclose(found, np.nanquantile(expected, [0.025, 0.975]), rtol=1e-12)
+    np.testing.assert_array_equal(found, np.nanquantile(expected, WITHIN))
     assert np.isnan(bootstrap_pairs(np.ones((3, 3)))).all()
