@@ -17,7 +17,7 @@ from torch import nn
 
 from landscape.analysis.barriers import barriers, lowest_order
 from landscape.analysis.clusters import adjusted_rand, clusters
-from landscape.analysis.curvature import curvature, hessians
+from landscape.analysis.hessian import extremes, hessians
 from landscape.analysis.outcomes import dead_units, outcomes
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.intervals import Proportion, bootstrap, bootstrap_pairs
@@ -193,7 +193,7 @@ def test_the_hessian_of_a_quadratic(squares: Callable[..., Objective]) -> None:
     wanted = (2 * inputs.T @ inputs / 30).numpy()
     stack = objective.network.template.unflatten(torch.linspace(-1, 1, 15, dtype=torch.float64).view(5, 3))
     np.testing.assert_allclose(hessians(objective, stack), np.broadcast_to(wanted, (5, 3, 3)), rtol=1e-12, atol=1e-14)
-    found = curvature(objective, stack)
+    found = extremes(objective, stack)
     eigenvalues = np.linalg.eigvalsh(wanted)
     np.testing.assert_allclose(found.smallest, eigenvalues[0], rtol=1e-9)
     np.testing.assert_allclose(found.largest, eigenvalues[-1], rtol=1e-9)
@@ -220,7 +220,7 @@ def test_the_hessian_of_the_plain_module(activation: str) -> None:
         wanted = torch.autograd.functional.hessian(loss, stack.flatten()[i])
         np.testing.assert_allclose(hessians(objective, stack)[i], wanted, rtol=1e-8, atol=1e-12)
         eigenvalues = np.linalg.eigvalsh(wanted)
-        found = curvature(objective, stack)
+        found = extremes(objective, stack)
         assert found.smallest[i] == pytest.approx(eigenvalues[0], rel=1e-6, abs=1e-10)
         assert found.negative[i] == (eigenvalues < -1e-6 * np.abs(eigenvalues).max()).sum()
         assert found.near_zero[i] == (np.abs(eigenvalues) <= 1e-6 * np.abs(eigenvalues).max()).sum()
@@ -248,7 +248,7 @@ def test_the_hessian_of_two_steps(activation: str) -> None:
 
 def test_large_networks_have_only_a_gradient() -> None:
     problem = Life(m_factor=12)
-    found = curvature(problem.objective(), initialise(problem.network(), [0, 1]))
+    found = extremes(problem.objective(), initialise(problem.network(), [0, 1]))
     assert (found.gradient_norm > 0).all()
     assert np.isnan(found.smallest).all()
     np.testing.assert_array_equal(found.negative, [-1, -1])
