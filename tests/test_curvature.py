@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from landscape.analysis.curvature import curvature, hessians, hvp
+from landscape.analysis.hessian import extremes, hessians, hvp
 from landscape.analysis.line_curvature import line_curvature
 from landscape.analysis.spectrum import Which, eigenpairs, negative_count
 from landscape.analysis.trace import trace
@@ -374,7 +374,7 @@ def test_so_have_curvature_and_products_of_it() -> None:
     stack = members(objective, 20)
     broken = stack.flatten().clone()
     broken[17, 4] = float("inf")
-    for use in (curvature, hessians, lambda *each: hvp(*each, broken)):
+    for use in (extremes, hessians, lambda *each: hvp(*each, broken)):
         with pytest.raises(LandscapeError, match="member 17 has parameters that are NaN or infinite"):
             use(objective, stack.unflatten(broken))
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from landscape.analysis.curvature import Curvature, curvature
+from landscape.analysis.hessian import Extremes, extremes
 from landscape.core.errors import Unsupported
 from landscape.core.intervals import Proportion
 from landscape.engine.objective import Objective
@@ -43,8 +43,8 @@ class Outcomes:
     total: int
     loss: Float[np.ndarray, " member"]
     dead: Int[np.ndarray, " member"]
-    curvature: Curvature
-    landmark: Curvature | None
+    curvature: Extremes
+    landmark: Extremes | None
     groups: tuple[Group, ...]
 
     @property
@@ -71,8 +71,8 @@ def outcomes(problem: Problem, stack: Stack, *, device: str | torch.device = "cp
         total=total,
         loss=loss,
         dead=dead_units(precise, stack),
-        curvature=curvature(precise, stack),
-        landmark=curvature(precise, landmark) if landmark else None,
+        curvature=extremes(precise, stack),
+        landmark=extremes(precise, landmark) if landmark else None,
         groups=groups,
     )
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from landscape.analysis.curvature import MOST_PARAMETERS, MOST_PRODUCTS, NEAR_ZERO, Hessian, each_hessian, each_whole
+from landscape.analysis.hessian import MOST_PARAMETERS, MOST_PRODUCTS, NEAR_ZERO, Hessian, each_hessian, each_whole
 from landscape.core import philox
 from landscape.core.errors import LandscapeError
 from landscape.core.unfinished import Progress

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import stdtrit
 from torch import Tensor
 
-from landscape.analysis.curvature import MOST_PARAMETERS, MOST_PRODUCTS, Hessian, each_hessian, each_whole
+from landscape.analysis.hessian import MOST_PARAMETERS, MOST_PRODUCTS, Hessian, each_hessian, each_whole
 from landscape.core import philox
 from landscape.core.intervals import CONFIDENCE
 from landscape.core.unfinished import Progress

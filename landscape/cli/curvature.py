@@ -150,7 +150,7 @@ def _at_places(
 ) -> tuple[list[str], dict[str, Any]]:
     import torch
 
-    from landscape.analysis.curvature import MOST_PARAMETERS
+    from landscape.analysis.hessian import MOST_PARAMETERS
     from landscape.analysis.spectrum import eigenpairs, negative_count
     from landscape.analysis.trace import trace as trace_of
 

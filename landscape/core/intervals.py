@@ -1,21 +1,26 @@
 """Intervals that go with numbers: Wilson's for proportions, the bootstrap's for the rest."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from scipy import special
 
 __all__ = ["FEWEST", "Proportion", "bootstrap", "bootstrap_pairs"]
 
 #: Two-sided coverage of every interval.
 CONFIDENCE = 0.95
+_ENDS = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+
 #: The bootstrap's interval of fewer independent values would be too narrow: it is not told.
 FEWEST = 5
 
 #: Of fewer seeds too few resamples of pairs differ.
 _FEWEST_PAIRED = 4
+
+#: Numbers of resamples that are in memory at once, about.
+_AT_ONCE = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,25 +63,25 @@ class Proportion:
 
 def bootstrap(
     samples: Shaped[np.ndarray, " seed"],
-    statistic: Callable[[np.ndarray], float] = np.median,
+    statistic: Callable[..., np.ndarray] = np.median,
     *,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Float[np.ndarray, "2"]:
     """Percentile bootstrap interval (95 %) of a statistic, resampling the seeds.
 
-    B. Efron, Ann. Stat. 7, 1979. Give one value a seed: pairs of seeds are not independent.
+    B. Efron, Ann. Stat. 7, 1979. Give one value a seed: pairs of seeds are not independent. The statistic is one of
+    numpy's, or takes an `axis` as they do.
     """
     if not len(samples):
         return np.array([np.nan, np.nan])
-    rng = np.random.default_rng(seed)
-    values = [statistic(samples[rng.integers(len(samples), size=len(samples))]) for _ in range(resamples)]
-    return np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    drawn = _draws(len(samples), resamples, seed, len(samples))
+    return np.quantile(np.concatenate([statistic(samples[index], axis=1) for index in drawn]), _ENDS)
 
 
 def bootstrap_pairs(
     pairs: Float[np.ndarray, "seed seed"],
-    statistic: Callable[[np.ndarray], float] = np.median,
+    statistic: Callable[..., np.ndarray] = np.median,
     *,
     resamples: int = 2000,
     seed: int = 0,
@@ -87,14 +92,24 @@ def bootstrap_pairs(
     no pair with itself (T. Snijders, S. Borgatti, Connections 22, 1999, who put a random pair there). `pairs` need not
     be symmetric; entries that are NaN, such as the diagonal, are left out. Three seeds or fewer make no interval.
     """
-    count = len(pairs)
-    if count < _FEWEST_PAIRED:
+    if len(pairs) < _FEWEST_PAIRED:
         return np.array([np.nan, np.nan])
-    rng = np.random.default_rng(seed)
     values = []
-    for _ in range(resamples):
-        drawn = rng.integers(count, size=count)
-        sample = pairs[np.ix_(drawn, drawn)][drawn[:, None] != drawn]
-        sample = sample[np.isfinite(sample)]
-        values.append(statistic(sample) if len(sample) else np.nan)
-    return np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    for index in _draws(len(pairs), resamples, seed, len(pairs) ** 2):
+        rows, columns = index[:, :, None], index[:, None, :]
+        sample = pairs[rows, columns].reshape(len(index), -1)
+        kept = (rows != columns).reshape(sample.shape) & np.isfinite(sample)
+        found, counts = np.full(len(index), np.nan), kept.sum(1)
+        for count in np.unique(counts[counts > 0]):  # as many pairs are left of each: a table again
+            of = counts == count
+            found[of] = statistic(sample[of][kept[of]].reshape(-1, count), axis=1)
+        values.append(found)
+    return np.nanquantile(np.concatenate(values), _ENDS)
+
+
+def _draws(count: int, resamples: int, seed: int, size: int) -> Iterator[Int[np.ndarray, "resample drawn"]]:
+    """Which of `count` each resample draws, so many resamples at once that their `size` numbers each fit in memory."""
+    rng = np.random.default_rng(seed)
+    most = max(1, _AT_ONCE // size)
+    for first in range(0, resamples, most):
+        yield rng.integers(count, size=(min(most, resamples - first), count))

@@ -26,11 +26,11 @@ __all__ = [
     "MOST_PARAMETERS",
     "MOST_PRODUCTS",
     "NEAR_ZERO",
-    "Curvature",
+    "Extremes",
     "Hessian",
-    "curvature",
     "each_hessian",
     "each_whole",
+    "extremes",
     "hessians",
     "hvp",
 ]
@@ -46,10 +46,10 @@ NEAR_ZERO = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Curvature:
+class Extremes:
     """Of each member: L2 norm of the gradient, extreme eigenvalues of the Hessian, how many of its eigenvalues are
     negative and how many near zero (below 1e-6 of the largest magnitude). Eigenvalues are NaN, and counts -1, where the
-    network has more than `MOST_PARAMETERS` parameters: see `landscape.analysis.spectrum` for these.
+    network has more than `MOST_PARAMETERS` parameters: see `landscape.curvature` for these.
     """
 
     gradient_norm: Float[np.ndarray, " member"]
@@ -59,8 +59,8 @@ class Curvature:
     near_zero: np.ndarray
 
 
-def curvature(objective: Objective, stack: Stack) -> Curvature:
-    """Curvature at each member; give an objective of dtype float64 for eigenvalues that can be told from zero.
+def extremes(objective: Objective, stack: Stack) -> Extremes:
+    """What the gradient and the Hessian are at each member; give an objective of dtype float64 for eigenvalues that can be told from zero.
 
     Raises `LandscapeError` for a member whose parameters or Hessian are not finite.
     """
@@ -68,11 +68,11 @@ def curvature(objective: Objective, stack: Stack) -> Curvature:
     gradient_norm = objective.gradient(stack)[1].norms()[1].cpu().numpy()
     if stack.parameters > MOST_PARAMETERS:
         nothing = np.full(len(stack), np.nan)
-        return Curvature(gradient_norm, nothing, nothing, np.full(len(stack), -1), np.full(len(stack), -1))
+        return Extremes(gradient_norm, nothing, nothing, np.full(len(stack), -1), np.full(len(stack), -1))
     eigenvalues = np.linalg.eigvalsh(hessians(objective, stack))
     magnitude = np.abs(eigenvalues).max(axis=1, keepdims=True)
     zero = np.abs(eigenvalues) <= NEAR_ZERO * magnitude
-    return Curvature(
+    return Extremes(
         gradient_norm,
         eigenvalues[:, 0],
         eigenvalues[:, -1],
