@@ -91,9 +91,13 @@ def refuse_existing(path: Path, *, force: bool, argument: str = "save") -> None:
             f"{path} exists: choose another output with `{argument}`, or replace it with `overwrite=True`"
         )
     above = next(folder for folder in path.absolute().parents if folder.exists())
-    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
-        where = f"{path} is a directory" if path.is_dir() else f"cannot write into {above}"
-        raise LandscapeError(f"{where}: choose another output with `{argument}`")
+    wrong = {
+        "it is a directory": path.is_dir(),
+        f"{above} is no directory": not above.is_dir(),
+        f"Permission denied in {above}": not os.access(above, os.W_OK),
+    }
+    if reason := next((text for text, holds in wrong.items() if holds), None):
+        raise LandscapeError(f"cannot write {path}: {reason}: choose another output with `{argument}`")
 
 
 def require_vacant(path: Path, what: str, remedy: str = "choose another directory with `output`") -> None:
