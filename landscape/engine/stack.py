@@ -53,6 +53,9 @@ class Stack:
     def __len__(self) -> int:
         return int(next(iter(self.tensors.values())).shape[0])
 
+    def __repr__(self) -> str:
+        return f"Stack({len(self)} x {self.parameters} parameters, {self.dtype}, {self.device})"
+
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 

@@ -163,7 +163,7 @@ def connect(
     if path is not None and resume is not None:
         for file in [path] if resume.exists() else [path, *files]:
             refuse_existing(file, force=overwrite)
-    setting = Compute.chosen(
+    compute = Compute.chosen(
         a,
         device=device,
         dtype=dtype,
@@ -174,7 +174,7 @@ def connect(
         seed=seed,
     )
     keep_freed_memory()
-    prepared = prepare(route, setting, problem=problem)
+    prepared = prepare(route, compute, problem=problem)
     curve, bending = _trained(
         prepared, bending, resume, keep_seconds, overwrite, progress or (lambda done, total: None)
     )

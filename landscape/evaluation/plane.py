@@ -100,7 +100,7 @@ def plane(
     for count, span in zip(counts, (x, y), strict=True):  # before anything is computed
         planes.grid(count, *(span or (-1.0, 1.0)))
     places: list[Place] = list(a) if isinstance(a, Sequence) and not isinstance(a, str) else [a]
-    setting = Compute.chosen(
+    compute = Compute.chosen(
         places[0],
         device=device,
         dtype=dtype,
@@ -120,7 +120,7 @@ def plane(
     elif several:
         places = [held(each, str(number)) for number, each in enumerate(places)]
     found = _trajectory(places[0]) if kind == "trajectory" and not several else places
-    problem, at = networks(found, setting, problem)
+    problem, at = networks(found, compute, problem)
     for place, one in zip(found, at, strict=True):
         _require_single(label_of(place), one)
     about["places"] = list(map(label_of, places))
@@ -128,21 +128,21 @@ def plane(
         label_of(place): problem.describe_landmark(label_of(place)) for place in places if is_landmark(place)
     }
     stacks = [one.stack for one in at]
-    if setting.batchnorm == "keep":
+    if compute.batchnorm == "keep":
         kept = stacks[-1 if kind == "trajectory" else 0].buffers
         stacks = [dataclasses.replace(stack, buffers=kept) for stack in stacks]
     family, marks = _family(kind, found, at, stacks, direction_seed, normalise)
     assert family.marked is not None
     if family.marked.explained is not None:
         about["explained"] = family.marked.explained
-    objective = setting.objective(problem)
+    objective = compute.objective(problem)
     columns, rows = _grid(family.marked, counts, x, y)
     return evaluate(
         objective,
         family,
         {"y": rows, "x": columns},
         marks=marks,
-        about={**setting.describe(problem, objective), "plane": about},
+        about={**compute.describe(problem, objective), "plane": about},
         save=path,
         overwrite=overwrite,
         on_progress=progress or (lambda done, total: None),

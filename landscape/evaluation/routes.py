@@ -21,7 +21,7 @@ from landscape.space.directions import Normalise, random_directions
 from landscape.space.family import Family, Hold, line, partial, polyline, ray
 from landscape.space.groups import Per, matching, split
 from landscape.space.symmetry import Symmetry, every_order, match, reorder
-from landscape.store.checkpoints import Checkpoint
+from landscape.store.checkpoints import Checkpoint, Run
 from landscape.store.results import Result
 
 __all__ = ["Lines", "Order", "Pairs", "Prepared", "Route", "along", "connect", "networks", "parts", "prepare", "rays"]
@@ -128,31 +128,32 @@ class Prepared:
     about: Mapping[str, Any]
 
 
-def prepare(route: Route, setting: Compute, *, problem: Problem | None = None) -> Prepared:
+def prepare(route: Route, compute: Compute, *, problem: Problem | None = None) -> Prepared:
     """Load the places of a route and connect their members; the problem is that of the checkpoints unless given.
 
     With `batchnorm="keep"` each line has its start's buffers everywhere. Raises `Unverified` for a landmark that does
     not solve the problem, `Mismatch` for a checkpoint of another architecture, members that do not pair or a pattern
     that matches nothing, `LandscapeError` for parameters that are NaN.
     """
-    problem, places = networks(route.places, setting, problem)
+    problem, places = networks(route.places, compute, problem)
     symmetry = problem.symmetry()
     if route.order != "stored" and not symmetry:
         raise LandscapeError(
             f"no symmetry of {problem.title()} is known, so its units have no other order: leave `order` out"
         )
-    objective = setting.objective(problem)
-    lines = _lines(route, places, symmetry, aliases(objective.network.module), keep=setting.batchnorm == "keep")
-    return Prepared(problem, objective, lines, {**setting.describe(problem, objective), **_named(problem, route)})
+    objective = compute.objective(problem)
+    lines = _lines(route, places, symmetry, aliases(objective.network.module), keep=compute.batchnorm == "keep")
+    return Prepared(problem, objective, lines, {**compute.describe(problem, objective), **_named(problem, route)})
 
 
-def networks(places: Sequence[Place], setting: Compute, problem: Problem | None) -> tuple[Problem, list[Checkpoint]]:
+def networks(places: Sequence[Place], compute: Compute, problem: Problem | None) -> tuple[Problem, list[Checkpoint]]:
     """The problem, that of the checkpoints unless given, and the members at each place, in its network's order."""
     loaded = [checkpoint_at(place) for place in places]
     named = {label_of(place): found for place, found in zip(places, loaded, strict=True) if found is not None}
-    problem = problem or problem_of(named)
+    trained_on = (place.trained_on for place in places if isinstance(place, Run))
+    problem = problem or next((each for each in trained_on if each is not None), None) or problem_of(named)
     return problem, [
-        landmark(problem, str(place), **setting.drawn) if found is None else fitting(problem, found)
+        landmark(problem, str(place), **compute.drawn) if found is None else fitting(problem, found)
         for place, found in zip(places, loaded, strict=True)
     ]
 

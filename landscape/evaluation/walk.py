@@ -111,7 +111,7 @@ def walk(
     path = None if save is None else Path(save)
     if path is not None:
         refuse_existing(path, force=overwrite)
-    setting = Compute.chosen(
+    compute = Compute.chosen(
         a,
         device=device,
         dtype=dtype,
@@ -121,7 +121,7 @@ def walk(
         samples=samples,
         seed=seed,
     )
-    prepared = prepare(route, setting, problem=problem)
+    prepared = prepare(route, compute, problem=problem)
     return along(
         prepared.objective,
         prepared.lines,

@@ -39,6 +39,9 @@ class Model(Supervised):
     label: str
     name: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Problem({self.label!r}: {self._identity['parameters']} parameters)"
+
     def title(self) -> str:
         """What it was called, or the name of its class."""
         return self.label

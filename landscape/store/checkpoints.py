@@ -77,6 +77,9 @@ class Checkpoint:
     remarks: tuple[str, ...] = ()
     code: Mapping[str, str] | None = None
 
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.sources[0].path!r}: {self.stack!r})"
+
     def require_finite(self) -> None:
         """Raise `LandscapeError`, naming members and tensors, if a parameter or a buffer is NaN or infinite."""
         finite = {
@@ -138,10 +141,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A directory of checkpoints with one configuration. `document` is what stands in its `run.json`."""
+    """A directory of checkpoints with one configuration. `document` is what stands in its `run.json`; what trained it in
+    this process knows its problem itself, `trained_on`.
+    """
 
     path: Path
     document: Mapping[str, Any]
+    trained_on: Any = dataclasses.field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}: {len(self.seeds)} members, {len(self.steps())} steps saved)"
 
     @classmethod
     def create(cls, path: Path, document: Mapping[str, Any]) -> "Run":

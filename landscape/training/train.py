@@ -89,7 +89,7 @@ def train(
     run = _found(path, plan, overwrite=overwrite)
     if run is not None and plan.training.batches in run.steps():
         if keep:
-            return run
+            return dataclasses.replace(run, trained_on=plan.problem)
         raise LandscapeError(
             f"{path} is finished: choose another run with `output`, or replace it with `overwrite=True`"
         )
@@ -103,6 +103,7 @@ def train(
         _require_same_computation(run, objective)
     for left_over in (*path.glob(".*.tmp"), *path.glob(".tmp*")):  # of a writer that was killed
         left_over.unlink()
+    run = dataclasses.replace(run, trained_on=plan.problem)
     return _run(plan, objective, run, logs=logs, resume_every=resume_every, progress=progress)
 
 
