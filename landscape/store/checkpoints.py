@@ -141,8 +141,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A directory of checkpoints with one configuration. `document` is what stands in its `run.json`; `trained_on`, of a
-    run that was trained in this process, is its problem itself.
+    """A directory of checkpoints with one configuration.
+
+    `document` is what stands in its `run.json`; `trained_on`, where it was trained in this process, its problem itself.
     """
 
     path: Path
