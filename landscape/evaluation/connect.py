@@ -111,7 +111,7 @@ def connect(
     lr: float = Bending.lr,
     samples_per_step: int = Bending.samples_per_step,
     training_seed: int = Bending.seed,
-    points: int | Sequence[float] = 51,
+    points: int | Sequence[float] | np.ndarray = 51,
     pairs: Pairs = "matched",
     order: Order = "stored",
     device: str | torch.device | None = None,

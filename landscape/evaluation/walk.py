@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from landscape.core.files import refuse_existing
@@ -27,7 +28,7 @@ def walk(
     *,
     problem: Problem | None = None,
     via: Sequence[Place] = (),
-    points: int | Sequence[float] = 51,
+    points: int | Sequence[float] | np.ndarray = 51,
     span: tuple[float, float] = (0.0, 1.0),
     rays: Sequence[int] = (),
     normalise: Normalise = "filter",

@@ -149,10 +149,8 @@ class Family:
             columns = [self._column(name, pick, len(share)) for pick in picks]
             mixed[name] = _mix(columns, share, exact, affine=self.affine)
             if weights.group is not None:
-                moves = torch.tensor([name in names for names in self.moving], device=share.device)[weights.group]
-                still = columns[self.held]
-                assert still is not None
-                mixed[name] = torch.where(_column_of(moves, still), mixed[name], still)
+                still = self._sheets[self.held][name][self.rows[self.held][weights.line]]
+                mixed[name] = torch.where(self._moves(name, weights.group, still), mixed[name], still)
             if len(pinned) and self.marked is not None:
                 mixed[name][pinned] = self._sheet(self.marked.stack)[name][marks]
         buffers = {name: mixed.pop(name) for name in self.vertices[0].buffers}
@@ -186,7 +184,8 @@ class Family:
         found = []
         for lines in torch.split(torch.arange(len(self), device=self.rows.device), size):
             points = (precise.at(lines, torch.full_like(lines, a, dtype=torch.float64)) for a in [*alphas, 1.0])
-            pieces = [torch.stack(end.subtract(start).norms()) for start, end in itertools.pairwise(points)]
+            steps = (self._moved(end.subtract(start), lines) for start, end in itertools.pairwise(points))
+            pieces = [torch.stack(step.norms()) for step in steps]
             found.append(torch.stack(pieces).sum(0))
         l1, l2 = torch.cat(found, 1)
         return l1, l2
@@ -267,6 +266,18 @@ class Family:
         for vertex, rows, places in picks:
             column[places] = self._sheets[vertex][name][rows]
         return column
+
+    def _moves(self, name: str, group: Tensor, like: Tensor) -> Tensor:
+        """Whether a tensor moves in each group, beside tensors of `like`'s shape."""
+        return _column_of(torch.tensor([name in names for names in self.moving], device=group.device)[group], like)
+
+    def _moved(self, difference: Stack, lines: Int[Tensor, " line"]) -> Stack:
+        """The difference of two points of some lines without what does not move, be that infinite."""
+        if not self.moving:
+            return difference
+        group = lines // self.rows.shape[1]
+        each = difference.tensors.items()
+        return Stack({name: torch.where(self._moves(name, group, step), step, 0) for name, step in each})
 
     def _on_marks(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Points that are marked networks on the plane, and which."""
@@ -385,7 +396,7 @@ def line(start: Stack, end: Stack, rows: Int[Tensor, "vertex line"] | None = Non
         t = alphas.to(dtype)
         return Weights(torch.stack([1 - t, t], 1), lines, (0, 1))
 
-    return Family("line", (start, end), weigh, _rows((start, end), rows))
+    return Family("line", (start, end), weigh, _rows((start, end), rows, names=("the start", "the end")))
 
 
 def polyline(vertices: Sequence[Stack], rows: Int[Tensor, "vertex line"] | None = None) -> Family:
@@ -483,7 +494,11 @@ def _rows(
 
 
 def grid(
-    points: int | Sequence[float], low: float = 0.0, high: float = 1.0, *, knots: Sequence[float] = (0.0, 1.0)
+    points: int | Sequence[float] | np.ndarray,
+    low: float = 0.0,
+    high: float = 1.0,
+    *,
+    knots: Sequence[float] = (0.0, 1.0),
 ) -> Float[np.ndarray, " point"]:
     """`points` evenly spaced alphas from low to high, or the alphas that are given; 0, 1 and other `knots`, such as the
     vertices of a polyline, are added where they are missing.
@@ -491,7 +506,7 @@ def grid(
     >>> grid(4, -0.5, 1.5).round(3).tolist()
     [-0.5, 0.0, 0.167, 0.833, 1.0, 1.5]
     """
-    if not isinstance(points, int):
+    if not isinstance(points, int | np.integer):
         if not np.isfinite(given := np.asarray(points, dtype=np.float64)).all():
             raise LandscapeError("alphas of `points` must be finite")
         return np.union1d(given, knots)
