@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from landscape.core.errors import LandscapeError
 from landscape.core.files import refuse_existing
 from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
@@ -27,7 +29,7 @@ def walk(
     *,
     problem: Problem | None = None,
     via: Sequence[Place] = (),
-    points: int | Sequence[float] = 51,
+    points: int | Sequence[float] | np.ndarray = 51,
     span: tuple[float, float] = (0.0, 1.0),
     rays: Sequence[int] = (),
     normalise: Normalise = "filter",
@@ -76,7 +78,8 @@ def walk(
         progress: Called with (lines done, lines in all).
 
     Returns:
-        A result over `line` and `alpha`: `result["loss"]`, `result["l2"]` (lengths of the lines), ...
+        A result over `line` and `alpha`: `result["loss"]`, `result["l2"]` (lengths of the lines), ... Interrupted
+        (Ctrl-C) without `save`, what is `done` by then.
 
     Raises:
         LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
@@ -106,6 +109,8 @@ def walk(
         per=per,
         hold=hold,
     )
+    if span != (0.0, 1.0) and not isinstance(points, int):
+        raise LandscapeError("`span` is for a number of `points`: alphas that are given themselves need none")
     knots = [i / (len(via) + 1) for i in range(len(via) + 2)]
     alphas = grid(points, *span, knots=knots)
     path = None if save is None else Path(save)

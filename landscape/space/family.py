@@ -43,6 +43,9 @@ _CHORDS = 100
 #: the points of which lengths are measured at once.
 _FLAT_BYTES, _LENGTH_BYTES = 2**26, 2**28
 
+#: Points of a line for each of its vertices from which on what is linear is taken between these.
+_DENSE = 4
+
 #: The end at which the tensors that do not move are held.
 Hold = Literal["start", "end"]
 
@@ -149,10 +152,8 @@ class Family:
             columns = [self._column(name, pick, len(share)) for pick in picks]
             mixed[name] = _mix(columns, share, exact, affine=self.affine)
             if weights.group is not None:
-                moves = torch.tensor([name in names for names in self.moving], device=share.device)[weights.group]
-                still = columns[self.held]
-                assert still is not None
-                mixed[name] = torch.where(_column_of(moves, still), mixed[name], still)
+                still = self._sheets[self.held][name][self.rows[self.held][weights.line]]
+                mixed[name] = torch.where(self._moves(name, weights.group, still), mixed[name], still)
             if len(pinned) and self.marked is not None:
                 mixed[name][pinned] = self._sheet(self.marked.stack)[name][marks]
         buffers = {name: mixed.pop(name) for name in self.vertices[0].buffers}
@@ -186,7 +187,8 @@ class Family:
         found = []
         for lines in torch.split(torch.arange(len(self), device=self.rows.device), size):
             points = (precise.at(lines, torch.full_like(lines, a, dtype=torch.float64)) for a in [*alphas, 1.0])
-            pieces = [torch.stack(end.subtract(start).norms()) for start, end in itertools.pairwise(points)]
+            steps = (self._moved(end.subtract(start), lines) for start, end in itertools.pairwise(points))
+            pieces = [torch.stack(step.norms()) for step in steps]
             found.append(torch.stack(pieces).sum(0))
         l1, l2 = torch.cat(found, 1)
         return l1, l2
@@ -268,6 +270,18 @@ class Family:
             column[places] = self._sheets[vertex][name][rows]
         return column
 
+    def _moves(self, name: str, group: Tensor, like: Tensor) -> Tensor:
+        """Whether a tensor moves in each group, beside tensors of `like`'s shape."""
+        return _column_of(torch.tensor([name in names for names in self.moving], device=group.device)[group], like)
+
+    def _moved(self, difference: Stack, lines: Int[Tensor, " line"]) -> Stack:
+        """The difference of two points of some lines without what does not move, be that infinite."""
+        if not self.moving:
+            return difference
+        group = lines // self.rows.shape[1]
+        each = difference.tensors.items()
+        return Stack({name: torch.where(self._moves(name, group, step), step, 0) for name, step in each})
+
     def _on_marks(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Points that are marked networks on the plane, and which."""
         if self.marked is None:
@@ -296,10 +310,12 @@ class Points:
 
     @functools.cached_property
     def ends(self) -> Stack | None:
-        """The members that make these points, of small families; None where points are no plain sums of them."""
+        """The members that make these points, of small families; None where points are no plain sums, or are few."""
         family = self.family
         alike = len({(stack.dtype, tuple(stack.buffers)) for stack in family.vertices}) == 1
-        if family.moving or not alike:
+        # Of one line, or row: whether its numbers are rounded in this way must not depend on its companions.
+        dense = len(self) >= _DENSE * len(family.vertices) * len(torch.unique(self.first))
+        if family.moving or not alike or not dense:
             return None
         vertex, row = self._used[0]
         parts = [stack.select(row[vertex == number]) for number, stack in enumerate(family.vertices)]
@@ -385,7 +401,7 @@ def line(start: Stack, end: Stack, rows: Int[Tensor, "vertex line"] | None = Non
         t = alphas.to(dtype)
         return Weights(torch.stack([1 - t, t], 1), lines, (0, 1))
 
-    return Family("line", (start, end), weigh, _rows((start, end), rows))
+    return Family("line", (start, end), weigh, _rows((start, end), rows, names=("the start", "the end")))
 
 
 def polyline(vertices: Sequence[Stack], rows: Int[Tensor, "vertex line"] | None = None) -> Family:
@@ -483,7 +499,11 @@ def _rows(
 
 
 def grid(
-    points: int | Sequence[float], low: float = 0.0, high: float = 1.0, *, knots: Sequence[float] = (0.0, 1.0)
+    points: int | Sequence[float] | np.ndarray,
+    low: float = 0.0,
+    high: float = 1.0,
+    *,
+    knots: Sequence[float] = (0.0, 1.0),
 ) -> Float[np.ndarray, " point"]:
     """`points` evenly spaced alphas from low to high, or the alphas that are given; 0, 1 and other `knots`, such as the
     vertices of a polyline, are added where they are missing.
@@ -491,7 +511,7 @@ def grid(
     >>> grid(4, -0.5, 1.5).round(3).tolist()
     [-0.5, 0.0, 0.167, 0.833, 1.0, 1.5]
     """
-    if not isinstance(points, int):
+    if not isinstance(points, int | np.integer):
         if not np.isfinite(given := np.asarray(points, dtype=np.float64)).all():
             raise LandscapeError("alphas of `points` must be finite")
         return np.union1d(given, knots)
