@@ -11,7 +11,7 @@ from pathlib import Path
 
 from landscape import Result, Run, Training, figures, walk
 from landscape.analysis.barriers import barriers, lowest_order
-from landscape.analysis.clusters import clusters
+from landscape.analysis.clusters import clusters_of
 from landscape.analysis.outcomes import outcomes
 from landscape.cli.report import Progress
 from landscape.core.files import write_json
@@ -36,7 +36,7 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
     if not walks.exists():
         walk("presolve", run, order="all", save=walks, progress=Progress("walk", "lines"))
     curves, stack = Result.read(walks, plane=False), Run.open(run).checkpoint().stack
-    found, places = outcomes(problem, stack), clusters(problem, stack)
+    found, places = outcomes(problem, stack), clusters_of(problem, stack)
     lowest = curves.select(lowest_order(curves))
     heights = barriers(lowest)
     joined = heights.above_chord[lowest.values["solved"][:, -1] == 1] < 0.01

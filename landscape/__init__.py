@@ -2,7 +2,7 @@
 
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
-['barriers', 'clusters', 'connect', 'curvature', 'load', 'plane', 'plot', 'train', 'validate', 'walk']
+['barriers', 'clusters', 'connect', 'curvature', 'load', 'plane', 'plot', 'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
 """
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from landscape.analysis.barriers import barriers as barriers
+    from landscape.analysis.clusters import clusters as clusters
+    from landscape.analysis.curvature import curvature as curvature
     from landscape.core.errors import LandscapeError as LandscapeError
     from landscape.engine.stack import Stack as Stack
     from landscape.evaluation.connect import connect as connect
@@ -35,6 +37,8 @@ _HOMES = {
     "plane": "evaluation.plane",
     "connect": "evaluation.connect",
     "barriers": "analysis.barriers",
+    "curvature": "analysis.curvature",
+    "clusters": "analysis.clusters",
     "plot": "figures.plot",
     "Result": "store.results",
     "Run": "store.checkpoints",

@@ -15,8 +15,9 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import binomtest
 from torch import nn
 
+import landscape
 from landscape.analysis.barriers import barriers, lowest_order
-from landscape.analysis.clusters import adjusted_rand, clusters
+from landscape.analysis.clusters import adjusted_rand, clusters_of
 from landscape.analysis.hessian import extremes, hessians
 from landscape.analysis.outcomes import dead_units, outcomes
 from landscape.core.errors import LandscapeError, Unsupported
@@ -334,7 +335,7 @@ def test_planted_clusters_are_found_whatever_the_order_of_filters(m: int) -> Non
         flat = align.reorder(centres.select([centre]), problem.symmetry(), orders).flatten()
         members.append(flat + 1e-4 * torch.from_numpy(rng.normal(size=flat.shape)).float())
     stack = centres.unflatten(torch.cat(members))
-    found = clusters(problem, stack, cut=0.1)
+    found = clusters_of(problem, stack, cut=0.1)
     np.testing.assert_array_equal(found.label, planted)
     np.testing.assert_array_equal(found.sizes, [6, 4, 2])
     assert found.exhaustive == (m == 1)
@@ -345,20 +346,34 @@ def test_planted_clusters_are_found_whatever_the_order_of_filters(m: int) -> Non
 def test_without_a_cut_there_are_as_many_clusters_as_truth_tables(run: Run) -> None:
     problem = Life()
     solution = known_networks(problem)
-    found = clusters(problem, solution)
+    found = clusters_of(problem, solution)
     np.testing.assert_array_equal(found.label, [1, 0, 2, 0, 1, 0])
     np.testing.assert_array_equal(found.group, found.label)
     assert found.agreement == 1
-    trained = clusters(problem, run.checkpoint().stack)
+    trained = clusters_of(problem, run.checkpoint().stack)
     assert len(trained.sizes) == len(outcomes(problem, run.checkpoint().stack).groups)
     assert (np.diff(trained.sizes) <= 0).all()
 
 
+def test_clusters_of_a_place(run: Run) -> None:
+    found, stack = landscape.clusters(run, cut=2.0), run.checkpoint().stack
+    assert found.members == tuple(source.label for source in run.checkpoint().sources)
+    np.testing.assert_array_equal(found.label, clusters_of(Life(), stack, cut=2.0).label)
+    tables = len(outcomes(Life(), stack).groups)
+    assert repr(found).startswith(f"Clusters(24 members in {len(found.sizes)} clusters of {found.sizes[0]}, ")
+    assert repr(found).endswith(f"; cut at 2, {tables} truth tables)")
+    rows = found._repr_html_().split("<tr>")[2:]
+    assert len(rows) == len(found.sizes)
+    assert rows[0].count("seed") == found.sizes[0]
+    with pytest.raises(LandscapeError, match=r"a cut at distance 0.0 makes no clusters"):
+        landscape.clusters(run, cut=0.0)
+
+
 def test_what_makes_no_clusters(run: Run) -> None:
     with pytest.raises(LandscapeError, match="one member makes no clusters"):
-        clusters(Life(), run.checkpoint().stack.select([0]))
+        clusters_of(Life(), run.checkpoint().stack.select([0]))
     with pytest.raises(LandscapeError, match=r"a cut at distance -1.0 makes no clusters"):
-        clusters(Life(), run.checkpoint().stack, cut=-1.0)
+        clusters_of(Life(), run.checkpoint().stack, cut=-1.0)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import landscape
 from landscape.analysis.hessian import extremes, hessians, hvp
 from landscape.analysis.line_curvature import line_curvature
 from landscape.analysis.spectrum import Which, eigenpairs, negative_count
@@ -24,6 +25,7 @@ from landscape.core.provenance import Source
 from landscape.engine.objective import Batch, Chunk, Metric, Objective
 from landscape.engine.stack import Stack, lerp
 from landscape.engine.stacked import Stacked, features_first
+from landscape.problems.life import Life
 from landscape.store.checkpoints import Run
 from landscape.store.results import Result
 
@@ -510,6 +512,68 @@ def test_curves_that_show_no_curvature() -> None:
         line_curvature(curves_of([0, 1], [1, 2]))
     with pytest.raises(LandscapeError, match="none of the lines is finished: walk again to complete them"):
         line_curvature(curves_of([0, 0.5, 1], [1, 2, 3], done=False))
+
+
+# The verb -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_place_has_the_curvature_of_its_members(run: Run) -> None:
+    found = landscape.curvature(run, top=3, trace=True, negative=True)
+    objective, checkpoint = Life().objective(dtype=torch.float64), run.checkpoint()
+    stack = checkpoint.stack.to(torch.float64)
+    assert found.members == tuple(source.label for source in checkpoint.sources)
+    np.testing.assert_array_equal(found.eigenvalues, eigenpairs(objective, stack, k=3).values)
+    loss, gradient = objective.gradient(stack)
+    np.testing.assert_array_equal(found.loss, loss)
+    np.testing.assert_array_equal(found.gradient_norm, gradient.norms()[1])
+    assert found.trace is not None
+    np.testing.assert_array_equal(found.trace.values, trace(objective, stack).values)
+    assert found.negative is not None
+    np.testing.assert_array_equal(found.negative.at_least, negative_count(objective, stack).at_least)
+    assert (found.vectors.shape, found.residuals.shape, found.converged.all()) == ((24, 3, 25), (24, 3), True)
+    assert repr(found) == (
+        "Curvature(24 members of 25 parameters; loss, gradient_norm, 3 eigenvalues, negative, trace; whole Hessian)"
+    )
+    assert found._repr_html_().count("<tr>") == 25
+    one = landscape.curvature(f"{run.path}/#3", top=3)
+    np.testing.assert_array_equal(one.eigenvalues[0], found.eigenvalues[3])
+    assert (len(one), one.trace, one.negative) == (1, None, None)
+
+
+def test_a_network_in_memory_is_such_a_place() -> None:
+    inputs = numbers(40, 3).float()
+    module = nn.Sequential(nn.Linear(3, 30), nn.Tanh(), nn.Linear(30, 12))
+    problem = landscape.Problem.from_model(module, (inputs, numbers(40, 12, seed=1).float()), "mse")
+    told: list[tuple[int, int]] = []
+    found, again = (
+        landscape.curvature(place, problem=problem, top=2, trace=True, rtol=1e-9, max_products=90, progress=progress)
+        for place, progress in ((module, None), (module.state_dict(), lambda *each: told.append(each)))
+    )
+    assert found.members == ("Sequential",)
+    np.testing.assert_array_equal(again.eigenvalues, found.eigenvalues)
+    assert told == sorted(told)
+    assert {total for _, total in told} == {2 * 90}
+    assert "the trace of 1 member is less certain than 1e-09 of it: allow more `max_products`" in found.remarks()
+    header, (row,) = found.table()
+    assert header[3:] == ["eigenvalue 1", "eigenvalue 2", "residual", "converged", "trace", "95 % interval"]
+    assert row[0] == "Sequential"
+    assert all(remark.replace(">", "&gt;") in found._repr_html_() for remark in found.remarks())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top": 0}, "top is 0, it must be at least 1"),
+        ({"count_to": 0}, "count_to is 0, it must be at least 1"),
+        ({"max_products": 0}, "max_products is 0, it must be at least 1"),
+        ({"rtol": 0.0}, "rtol is 0.0, it must be positive"),
+        ({"tolerance": -1.0}, "tolerance is -1.0, it must be positive"),
+        ({}, 'presolve does not exist; if it is a landmark, name its problem, such as `problem="life"`'),
+    ],
+)
+def test_what_has_no_curvature(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(LandscapeError, match=message):
+        landscape.curvature("presolve", **options)
 
 
 # The program ----------------------------------------------------------------------------------------------------------

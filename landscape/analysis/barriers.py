@@ -76,7 +76,28 @@ class Barriers:
 
 
 def barriers(curves: Result) -> Barriers:
-    """Barriers of the finished lines of `curves`, in their order; raises `LandscapeError` if none is finished."""
+    """How high is what lies on each finished line, where, and how wide are the valleys at its feet?
+
+    Args:
+        curves: What `landscape.walk` or `connect` gave; points beyond alpha 0 and 1 do not count.
+
+    Returns:
+        A `Barriers`: one number a finished line, in the order of the lines, in three definitions (`DEFINITIONS`).
+
+    Raises:
+        LandscapeError: None of the lines is finished, or what is given has none.
+
+    Source: J. Frankle, G. K. Dziugaite, D. M. Roy, M. Carbin, ICML 2020 (above the chord); J. Lucas et al., ICML 2021.
+
+    >>> import landscape, torch
+    >>> x = torch.linspace(-1, 1, 32)[:, None]
+    >>> network = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False))
+    >>> problem = landscape.Problem.from_model(network, (x, x), "mse")
+    >>> one, other = ({f"{i}.weight": torch.tensor([[w]]) for i in (0, 1)} for w in (1.0, -1.0))
+    >>> found = landscape.barriers(landscape.walk(one, other, problem=problem, points=5))
+    >>> found.above_chord.round(3).tolist(), found.peak_alpha.tolist()
+    ([0.355], [0.5])
+    """
     if not curves.done.any():
         raise LandscapeError("none of the lines is finished: walk again to complete them")
     alpha, loss = curves.alpha[curves.inside], curves.loss[curves.done][:, curves.inside]

@@ -1,6 +1,8 @@
 """Do seeds fall into the same few places? Hierarchical clusters of final parameters, up to the order of units."""
 
 import dataclasses
+import html
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,22 +11,29 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from landscape.analysis.outcomes import truth_tables
-from landscape.core.errors import LandscapeError
+from landscape.core.errors import LandscapeError, plural
 from landscape.engine.stack import Stack
+from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
-from landscape.space import symmetry as align
+from landscape.problems.compute import Compute
+from landscape.problems.places import Place, device_of
+from landscape.space.symmetry import EXHAUSTIVE, count_orders
+from landscape.space.symmetry import distances as distances_of
 
-__all__ = ["Clusters", "adjusted_rand", "clusters"]
+__all__ = ["Clusters", "adjusted_rand", "clusters", "clusters_of"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Clusters:
     """Average-linkage `tree` (scipy's format) over L2 distances up to the order of units, cut at distance `cut`.
 
-    `label` numbers each member's cluster, the largest first; `group` its truth table likewise. `agreement` is the
-    adjusted Rand index between the two: 1 if they divide the members alike, 0 as expected by chance.
+    `label` numbers the cluster of each of the `members`, which are called as their place calls them, the largest first;
+    `group` its truth table likewise. `agreement` is the adjusted Rand index between the two: 1 if they divide the
+    members alike, 0 as expected by chance. The distances are `exhaustive` if every order of units was tried, else upper
+    bounds by weight matching.
     """
 
+    members: tuple[str, ...]
     tree: Float[np.ndarray, "merge 4"]
     distances: Float[np.ndarray, " pair"]
     cut: float
@@ -42,31 +51,84 @@ class Clusters:
         """Adjusted Rand index of clusters and truth tables."""
         return adjusted_rand(self.label, self.group)
 
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(map(str, self.sizes[:8])) + (", ..." if len(self.sizes) > 8 else "")
+        found = f"{plural(len(self), 'member')} in {plural(len(self.sizes), 'cluster')} of {sizes}"
+        return f"Clusters({found}; cut at {self.cut:.4g}, {plural(int(self.group.max() + 1), 'truth table')})"
+
+    def _repr_html_(self) -> str:
+        """A row a cluster: its size, its truth tables, its members."""
+        lines = "<tr><th>cluster</th><th>size</th><th>truth tables</th><th>members</th></tr>"
+        for number, size in enumerate(self.sizes):
+            of = self.label == number
+            names = html.escape(", ".join(name for name, here in zip(self.members, of, strict=True) if here))
+            cells = (number, size, len(np.unique(self.group[of])), names)
+            lines += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        return f"<table><caption>{html.escape(repr(self))}</caption>{lines}</table>"
+
 
 def clusters(
-    problem: Problem, stack: Stack, *, cut: float | None = None, device: str | torch.device = "cpu"
+    a: Place, *, problem: Problem | None = None, cut: float | None = None, device: str | torch.device | None = None
 ) -> Clusters:
-    """Cluster the members of `stack`.
+    """Cluster the members of a place by their L2 distances up to the order of units (average linkage).
 
-    Without `cut` the tree is cut where it has as many clusters as there are truth tables among the members, so that the
-    two divisions can be compared.
+    Args:
+        a: A place of at least two members, such as a run.
+        problem: Model, data and loss. None: that of the run or checkpoint.
+        cut: Distance at which the tree is cut; None: where it has as many clusters as there are truth tables among the
+            members, so that the two divisions can be compared.
+        device: Where to compute truth tables; None: where the module `a` is, else the CPU.
+
+    Returns:
+        A `Clusters`: `label` of each member, `sizes`, the `tree`, `agreement` with the truth tables, ...
+
+    Raises:
+        LandscapeError: There is one member, or the cut is not positive.
+        Unsupported: The problem has no finite table of samples.
+
+    >>> import landscape, tempfile
+    >>> run = landscape.train("life", {"batches": 2}, tempfile.mkdtemp(), seeds=range(6))
+    >>> len(landscape.clusters(run).label)
+    6
     """
+    _require_cut(cut)
+    device = device or device_of(a)
+    problem, (place,) = networks([a], Compute(device=device), problem)
+    return clusters_of(problem, place.stack, cut=cut, device=device, names=[each.label for each in place.sources])
+
+
+def clusters_of(
+    problem: Problem,
+    stack: Stack,
+    *,
+    cut: float | None = None,
+    device: str | torch.device = "cpu",
+    names: Sequence[str] | None = None,
+) -> Clusters:
+    """`clusters` of the members of a stack, called by `names`, else by their numbers."""
     if len(stack) < 2:
         raise LandscapeError("one member makes no clusters: give a run with at least two seeds")
-    if cut is not None and not cut > 0:
-        raise LandscapeError(f"a cut at distance {cut} makes no clusters: choose a positive distance")
+    _require_cut(cut)
     symmetry = problem.symmetry()
     tables = truth_tables(problem, stack, device=device)[0]
     group = _by_size(np.unique(tables, axis=0, return_inverse=True)[1].reshape(-1))
-    distances = squareform(align.distances(stack, symmetry), checks=False)
+    distances = squareform(distances_of(stack, symmetry), checks=False)
     tree = hierarchy.linkage(distances, method="average")
     if cut is None:
         merges = np.concatenate([[0.0], tree[:, 2], [tree[-1, 2] * 2]])
         here = len(stack) - int(group.max() + 1)
         cut = float((merges[here] + merges[here + 1]) / 2)
     label = _by_size(hierarchy.fcluster(tree, cut, criterion="distance"))
-    exhaustive = align.count_orders(symmetry) <= align.EXHAUSTIVE
-    return Clusters(tree, distances, cut, label, group, exhaustive)
+    members = tuple(map(str, range(len(stack)))) if names is None else tuple(names)
+    return Clusters(members, tree, distances, cut, label, group, count_orders(symmetry) <= EXHAUSTIVE)
+
+
+def _require_cut(cut: float | None) -> None:
+    if cut is not None and not cut > 0:
+        raise LandscapeError(f"a cut at distance {cut} makes no clusters: choose a positive distance")
 
 
 def adjusted_rand(a: Int[np.ndarray, " member"], b: Int[np.ndarray, " member"]) -> float:

@@ -60,7 +60,7 @@ class Extremes:
 
 
 def extremes(objective: Objective, stack: Stack) -> Extremes:
-    """What the gradient and the Hessian are at each member; give an objective of dtype float64 for eigenvalues that can be told from zero.
+    """Extremes at each member; give an objective of dtype float64 for eigenvalues that can be told from zero.
 
     Raises `LandscapeError` for a member whose parameters or Hessian are not finite.
     """

@@ -141,10 +141,10 @@ def _columns(bend: Any) -> tuple[np.ndarray, ...]:
 @computing
 def _clusters(members: Members, cut: float | None, report: Report) -> None:
     """Do the members of RUN fall into few places? Clusters of parameters up to the order of filters."""
-    from landscape.analysis.clusters import clusters
+    from landscape.analysis.clusters import clusters_of
 
     title = members.problem.title()
-    found = clusters(members.problem, members.stack, cut=cut, device=members.device)
+    found = clusters_of(members.problem, members.stack, cut=cut, device=members.device)
     how = "over every order" if found.exhaustive else "by weight matching, an upper bound"
     tables = [np.bincount(found.group[found.label == number]) for number in range(len(found.sizes))]
     rows = [

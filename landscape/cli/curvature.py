@@ -6,6 +6,7 @@ from typing import Any
 import click
 import numpy as np
 
+from landscape.cli.flags import in_flags, running
 from landscape.cli.options import (
     SEED,
     Report,
@@ -132,134 +133,42 @@ def _largest(values: np.ndarray) -> float | None:
 
 
 def _at_places(
-    place: str,
-    problem: Any,
-    *,
-    top: int,
-    trace: bool,
-    rtol: float,
-    negative: bool,
-    count_to: int,
-    tol: float | None,
-    products: int,
-    seed: int,
-    samples: int | None,
-    sample_seed: int,
-    device: str,
-    dtype: str,
+    place: str, problem: Any, *, tol: float | None, products: int, sample_seed: int, dtype: str, seed: int, **asked: Any
 ) -> tuple[list[str], dict[str, Any]]:
     import torch
 
-    from landscape.analysis.hessian import MOST_PARAMETERS
-    from landscape.analysis.spectrum import eigenpairs, negative_count
-    from landscape.analysis.trace import trace as trace_of
+    from landscape.analysis.curvature import curvature as curvature_at
 
-    where: dict[str, Any] = {
-        "device": device,
-        "dtype": getattr(torch, dtype),
-        "samples": samples,
-        "seed": sample_seed,
-    }
-    problem, checkpoint = _checkpoint(place, problem, where)
-    objective, stack = problem.objective(**where), checkpoint.stack.to(where["dtype"])
-    allowed: dict[str, Any] = {"seed": seed, "most_products": products}
-    unit = "members" if stack.parameters <= MOST_PARAMETERS else "products at most"
-    loss, gradient = objective.gradient(stack)
-    pairs = eigenpairs(objective, stack, k=top, tol=tol, on_progress=Progress("eigenvalues", unit), **allowed)
-    count = total = None
-    if negative:
-        progress = Progress("smallest eigenvalues", unit)
-        count = negative_count(objective, stack, k=count_to, tol=tol, on_progress=progress, **allowed)
-    if trace:
-        total = trace_of(objective, stack, rtol=rtol, on_progress=Progress("trace", unit), **allowed)
-    found = {
-        "members": [source.label for source in checkpoint.sources],
-        "loss": loss.cpu().numpy(),
-        "gradient_norm": gradient.norms()[1].cpu().numpy(),
-        "negative": count,
-        "trace": total,
-    }
-    _remark_limits(pairs, count, total, rtol, products)
-    members = len(found["members"])
-    how = "whole Hessian" if pairs.exact else f"Hessian-vector products, residuals to {pairs.tolerance:g}"
+    remark_unfinished(place)
+    found = curvature_at(
+        place,
+        problem=problem,
+        tolerance=tol,
+        max_products=products,
+        probe_seed=seed,
+        dtype=getattr(torch, dtype),
+        seed=sample_seed,
+        progress=Progress("curvature", "steps at most"),
+        **asked,
+    )
+    for line in found.remarks():
+        remark(in_flags(line, running(click.get_current_context())))
+    header, rows = found.table()
+    policy = found.about.get("batchnorm", {}).get("policy")
     text = [
-        f"{problem.title()}: {plural(members, 'member')} of {stack.parameters} parameters, "
-        f"loss{' in ' + objective.unit if objective.unit else ''}; {how}",
-        _table_of_members(pairs, **found),
-        *_rest(members, "members"),
-        *([f"statistics of BatchNorm: {_STATISTICS[objective.batchnorm]}, held fixed"] if objective.batchnorm else []),
+        found.caption(),
+        table(header, rows[:_MOST_ROWS]),
+        *_rest(len(found), "members"),
+        *([f"statistics of BatchNorm: {_STATISTICS[policy]}, held fixed"] if policy else []),
     ]
     document = {
         "place": place,
-        "title": problem.title(),
-        "batchnorm": objective.batchnorm,
-        "parameters": stack.parameters,
-        "loss_unit": objective.unit,
-        "sampled": objective.sampled,
-        "computation": {"device": device, "dtype": dtype, "seed": seed, "products": products},
-        "eigenpairs": {key: value for key, value in vars(pairs).items() if key != "vectors"},
-        **found,
+        "batchnorm": policy,
+        "eigenpairs": {key: value for key, value in vars(found.pairs).items() if key != "vectors"},
+        **{key: found.about[key] for key in ("title", "loss_unit", "sampled", "computation")},
+        **{key: value for key, value in vars(found).items() if key not in ("pairs", "about")},
     }
     return text, document
-
-
-def _checkpoint(place: str, problem: Any, where: dict[str, Any]) -> tuple[Any, Any]:
-    """The problem, and the members at a place: a verified landmark, or what a run or a file holds."""
-    from landscape.problems.places import fitting, is_landmark, landmark, problem_of
-    from landscape.store.checkpoints import load
-
-    if is_landmark(place):
-        if problem is None:
-            raise LandscapeError(
-                f"{place} does not exist; if it is a landmark, name its problem, such as --problem life -O m_factor=4"
-            )
-        return problem, landmark(problem, place, **where)
-    remark_unfinished(place)
-    checkpoint = load(place)
-    problem = problem or problem_of({place: checkpoint})
-    return problem, fitting(problem, checkpoint)
-
-
-def _table_of_members(
-    pairs: Any, *, members: list[str], loss: np.ndarray, gradient_norm: np.ndarray, negative: Any, trace: Any
-) -> str:
-    top = pairs.values.shape[1]
-    header = ["member", "loss", "|gradient|", *(f"eigenvalue {i + 1}" for i in range(top))]
-    header += [] if pairs.exact else ["residual", "converged"]
-    header += ["smallest", "negative"] if negative else []
-    header += (["trace"] if trace.exact else ["trace", "95 % interval"]) if trace else []
-    rows = []
-    for i, label in enumerate(members[:_MOST_ROWS]):
-        row = [label, float(loss[i]), float(gradient_norm[i]), *_numbers(pairs.values[i])]
-        if not pairs.exact:
-            row += [_largest(pairs.residuals[i]), f"{int(pairs.converged[i].sum())} of {top}"]
-        if negative:
-            least = int(negative.at_least[i])
-            row += [*_numbers(negative.smallest[[i]]), least if negative.complete.all() else _at_least(negative, i)]
-        if trace:
-            row += [float(trace.values[i]), *([] if trace.exact else [f"{trace.low[i]:.4g} to {trace.high[i]:.4g}"])]
-        rows.append(row)
-    return table(header, rows)
-
-
-def _at_least(count: Any, member: int) -> str:
-    return ("" if count.complete[member] else "at least ") + str(count.at_least[member])
-
-
-def _remark_limits(pairs: Any, count: Any, total: Any, rtol: float, products: int) -> None:
-    """What was not reached, on stderr: a reader of the table alone could miss it."""
-    if lost := int((~pairs.converged.all(axis=1)).sum()):
-        remark(
-            f"eigenvalues of {plural(lost, 'member')} did not converge in {products} products: allow more --products"
-        )
-    if count and (more := int((~count.complete).sum())):
-        remark(f"{plural(more, 'member')} may have more negative eigenvalues: allow more --count-to and --products")
-    if total and (wide := int((~total.reached).sum())):
-        remark(f"the trace of {plural(wide, 'member')} is less certain than {rtol:g} of it: allow more --products")
-
-
-def _numbers(values: np.ndarray) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def _rest(count: int, what: str) -> list[str]:

@@ -24,6 +24,9 @@ _ALIASES = {
     "direction_seed": ("--random",),
     "save": ("--output",),
     "overwrite": ("--force",),
+    "probe_seed": ("--seed",),
+    "tolerance": ("--tol",),
+    "max_products": ("--products",),
     "options": ("-O",),
 }
 

@@ -141,10 +141,10 @@ def _outcomes(members: Members, canvas: Canvas) -> None:
 @members
 def _clusters(members: Members, cut: float | None, canvas: Canvas) -> None:
     """Dendrogram of the members of RUN, with their truth tables below."""
-    from landscape.analysis.clusters import clusters
+    from landscape.analysis.clusters import clusters_of
     from landscape.analysis.outcomes import outcomes
 
-    found = clusters(members.problem, members.stack, cut=cut)
+    found = clusters_of(members.problem, members.stack, cut=cut)
     groups = outcomes(members.problem, members.stack).groups
     names = [f"{group.kind}, {group.right} right" for group in groups]
     solved = next((number for number, group in enumerate(groups) if group.kind == "solved"), None)

@@ -76,7 +76,8 @@ def bootstrap(
     if not len(samples):
         return np.array([np.nan, np.nan])
     drawn = _draws(len(samples), resamples, seed, len(samples))
-    return np.quantile(np.concatenate([statistic(samples[index], axis=1) for index in drawn]), _ENDS)
+    values = np.concatenate([statistic(samples[index], axis=1) for index in drawn])
+    return np.asarray(np.quantile(values, _ENDS))
 
 
 def bootstrap_pairs(
@@ -104,7 +105,7 @@ def bootstrap_pairs(
             of = counts == count
             found[of] = statistic(sample[of][kept[of]].reshape(-1, count), axis=1)
         values.append(found)
-    return np.nanquantile(np.concatenate(values), _ENDS)
+    return np.asarray(np.nanquantile(np.concatenate(values), _ENDS))
 
 
 def _draws(count: int, resamples: int, seed: int, size: int) -> Iterator[Int[np.ndarray, "resample drawn"]]:
