@@ -44,20 +44,27 @@ def arcs(lines: int = 6, *, solved: int = 2, points: int = 11, orders: int = 1, 
     starts = [Source("landmark:top", None, None, "", "top", f"order {k}" if k else "") for k in range(orders)]
     ends = [Source("run", 9, seed, "d", f"seed {seed}") for seed in range(lines)]
     return Result(
-        alpha=alpha,
+        "line",
+        {"line": np.arange(len(seeds)), "alpha": alpha},
         values={"loss": loss, "solved": np.repeat((seeds < solved)[:, None], points, axis=1).astype(float)} | values,
-        done=np.ones(lines * orders, dtype=bool),
-        l1=20.0 + seeds,
-        l2=10.0 + seeds,
-        from_member=np.repeat(np.arange(orders), lines),
-        to_member=orders + seeds,
+        columns={
+            "done": np.ones(len(seeds), dtype=bool),
+            "l1": 20.0 + seeds,
+            "l2": 10.0 + seeds,
+            "from_member": np.repeat(np.arange(orders), lines),
+            "to_member": orders + seeds,
+        },
         sources=[*starts, *ends],
-        attributes={"title": "Hills", "loss_unit": "nats", "from": "top", "landmarks": {"top": "top:flat"}},
+        about={"title": "Hills", "loss_unit": "nats", "from": "top", "landmarks": {"top": "top:flat"}},
     )
 
 
 def with_loss(curves: Result, loss: np.ndarray) -> Result:
     return dataclasses.replace(curves, values={**curves.values, "loss": loss})
+
+
+def with_columns(curves: Result, **columns: np.ndarray) -> Result:
+    return dataclasses.replace(curves, columns={**curves.columns, **columns})
 
 
 def axes() -> Axes:
@@ -115,7 +122,7 @@ def test_the_smaller_group_lies_in_front_and_shares_are_named() -> None:
 
 
 def test_own_groups_and_unfinished_lines() -> None:
-    curves = dataclasses.replace(arcs(6), done=np.arange(6) != 5)
+    curves = with_columns(arcs(6), done=np.arange(6) != 5)
     ax = figures.walk_curves(axes(), curves, color_by=np.array([0, 1, 2, 2, 2, 0]), names=("a", "b", "c"))
     assert len(segments(ax)) == 5
     assert [text.get_text().split(":")[0] for text in ax.get_legend().get_texts()] == ["a", "b", "c"]
@@ -301,7 +308,7 @@ def test_a_walk_figure_has_two_axes_a_panel_on_one_scale() -> None:
 
 def test_the_caption_tells_sampled_losses_and_matched_orders() -> None:
     curves = arcs(loss_se=0.1 * arcs().loss)
-    told = dataclasses.replace(curves, attributes={"samples": 500, "orders": "matched"})
+    told = dataclasses.replace(curves, about={"samples": 500, "orders": "matched"})
     caption = flat(figures.walk_figure([told]).get_supxlabel())
     assert caption.startswith("Loss on 500 samples on the straight lines in parameter space from top (star)")
     assert "Each start has the order of its filters that lies closest to the end." in caption
@@ -325,13 +332,13 @@ def test_lines_of_different_starts_are_all_drawn_without_an_interval() -> None:
     assert len([line for line in figure.axes[1].lines if line.get_gid() is None]) == 2
 
 
-def alone(**attributes: Any) -> Result:
+def alone(**about: Any) -> Result:
     """One line between two checkpoint files, with losses from 0.4 to 2."""
     one = arcs(1)
     loss = 0.4 + 0.1 * one.alpha + 1.5 * np.sin(np.pi * one.alpha) ** 2
-    told = {"title": "Hill", "loss_unit": "nats", "from": "a.pt", "to": "b.pt", **attributes}
+    told = {"title": "Hill", "loss_unit": "nats", "from": "a.pt", "to": "b.pt", **about}
     ends = [Source("file", None, None, "", label) for label in ("a.pt", "b.pt")]
-    return dataclasses.replace(one, values={"loss": loss[None]}, sources=ends, attributes=told)
+    return dataclasses.replace(one, values={"loss": loss[None]}, sources=ends, about=told)
 
 
 def words(ax: Axes, gid: str) -> list[str]:
@@ -389,9 +396,9 @@ def test_one_line_says_whether_its_end_is_solved_without_a_share() -> None:
 
 def test_one_trained_curve_tells_the_barrier_of_the_straight_line_too() -> None:
     curve = {"kind": "chain", "bends": 1, "steps": 70}
-    curves = dataclasses.replace(alone(curve=curve), via_member=np.zeros((1, 1), dtype=int))
+    curves = with_columns(alone(curve=curve), via_member=np.zeros((1, 1), dtype=int))
     curves = dataclasses.replace(curves, values={"loss": curves.loss, "loss_straight": 2 * curves.loss})
-    figure = figures.walk_figure([dataclasses.replace(curves, alpha=np.linspace(0, 1, 11))])
+    figure = figures.walk_figure([curves])
     assert figure.axes[0].get_title(loc="left") == "Hill: 1 curve"
     assert words(figure.axes[0], "height") == ["barrier above the chord: 1.5 nats at alpha 0.5; of the straight line 3"]
     assert "on a chain with 1 bend (diamond) from a.pt (star) to b.pt (dot), trained" in flat(figure.get_supxlabel())
@@ -434,7 +441,7 @@ def test_captions_tell_what_batchnorm_normalised_by(policy: dict[str, Any], said
 
 def test_exact_and_sampled_panels_are_told_apart() -> None:
     sampled = arcs(loss_se=0.1 * arcs().loss)
-    sampled = dataclasses.replace(sampled, attributes={"samples": 1500})
+    sampled = dataclasses.replace(sampled, about={"samples": 1500})
     caption = flat(figures.walk_figure([arcs(), sampled]).get_supxlabel())
     assert caption.startswith("Exact loss, and loss on 1,500 samples on the straight lines")
 
@@ -530,7 +537,7 @@ def test_a_walk_figure_needs_finished_lines() -> None:
     with pytest.raises(LandscapeError, match="give at least one file"):
         figures.walk_figure([])
     with pytest.raises(LandscapeError, match="none of the lines is finished"):
-        figures.walk_figure([dataclasses.replace(arcs(), done=np.zeros(6, dtype=bool))])
+        figures.walk_figure([with_columns(arcs(), done=np.zeros(6, dtype=bool))])
 
 
 def test_save_writes_the_same_bytes_each_time(tmp_path: Path) -> None:
@@ -589,18 +596,18 @@ def test_neither_torch_nor_pyplot_nor_its_settings_are_touched() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
-def layers(names: Sequence[str], *, lines: int = 3, **attributes: Any) -> Result:
+def layers(names: Sequence[str], *, lines: int = 3, **about: Any) -> Result:
     """Lines on which each of some layers moves, after those on which all do; the later the layer, the higher."""
     curves = arcs(lines)
     parts = ["", *names]
     loss = np.concatenate([curves.loss * (number + 1) for number in range(len(parts))])
     return dataclasses.replace(
         curves,
+        axes={**curves.axes, "line": np.arange(len(loss))},
         values={"loss": loss, "solved": np.tile(curves.values["solved"], (len(parts), 1))},
-        moves=np.repeat(np.array(parts, dtype=object), lines),
-        attributes={**curves.about, "to": "runs/a", "per": "layer", "hold": "start", **attributes},
-        **{name: np.tile(getattr(curves, name), len(parts)) for name in ("done", "l1", "l2")},
-        **{name: np.tile(getattr(curves, name), len(parts)) for name in ("from_member", "to_member")},
+        columns={name: np.tile(column, len(parts)) for name, column in curves.columns.items()}
+        | {"moves": np.repeat(np.array(parts, dtype=object), lines)},
+        about={**curves.about, "to": "runs/a", "per": "layer", "hold": "start", **about},
     )
 
 
@@ -648,18 +655,17 @@ def test_of_walks_per_layer_a_walk_figure_draws_the_full_lines() -> None:
     assert figure.axes[0].get_title(loc="left") == "Hills: 3 seeds"
     only = layers(["a.*"])
     only = dataclasses.replace(
-        only.select(only.moves == "a.*"), attributes={"only": ["a.*"], "hold": "start", "from": "x"}
+        only.select(only.moves == "a.*"), about={"only": ["a.*"], "hold": "start", "from": "x"}
     )
     caption = flat(figures.walk_figure([only]).get_supxlabel())
     assert "to each end (dot), on which only a.* move and the rest is held at the start, 11 points" in caption
 
 
-def bent(kind: str, via: int, **attributes: Any) -> Result:
+def bent(kind: str, via: int, **about: Any) -> Result:
     curves = arcs(4, points=13, loss_straight=9 * arcs(4, points=13).loss)
     told = {"curve": {"kind": kind, "bends": via, "steps": 70}} if kind else {"via": ["x", "y"]}
-    return dataclasses.replace(
-        curves, via_member=np.full((4, via), 2), attributes={**curves.about, **told, **attributes}
-    )
+    curves = with_columns(curves, via_member=np.full((4, via), 2))
+    return dataclasses.replace(curves, about={**curves.about, **told, **about})
 
 
 def vertices(ax: Axes) -> list[np.ndarray]:
@@ -701,7 +707,7 @@ def test_lines_via_other_places_show_their_vertices() -> None:
 
 
 def test_random_directions_end_nowhere() -> None:
-    curves = dataclasses.replace(arcs(), attributes={**arcs().about, "normalise": "layer", "to": None})
+    curves = dataclasses.replace(arcs(), about={**arcs().about, "normalise": "layer", "to": None})
     figure = figures.walk_figure([curves])
     assert figure.axes[0].get_legend() is None
     assert figure.axes[0].get_title(loc="left") == "Hills: 6 directions"
@@ -712,5 +718,5 @@ def test_random_directions_end_nowhere() -> None:
 
 def test_a_long_name_of_the_start_is_cut() -> None:
     long = {"from": "/a/long/way/to/the/checkpoints/of/first/#3", "landmarks": {}}
-    figure = figures.walk_figure([dataclasses.replace(arcs(), attributes=long)])
+    figure = figures.walk_figure([dataclasses.replace(arcs(), about=long)])
     assert "first/#3" in [text.get_text() for text in figure.axes[0].texts]

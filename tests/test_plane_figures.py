@@ -29,12 +29,13 @@ VALLEY = (X - 1) ** 2 + 4 * (Y[:, None] - 0.5) ** 2 + 0.01
 
 
 def mark(name: str, x: float, y: float, loss: float = 0.1, trajectory: int | None = None, step: int = 0) -> Mark:
-    return Mark(name, x, y, loss, 0.2, 0.5, trajectory, Source("run", step, 3, "ab", "seed 3"))
+    return Mark(name, Source("run", step, 3, "ab", "seed 3"), trajectory, x, y, loss, 0.2, 0.5)
 
 
 def surface(loss: np.ndarray = VALLEY, marks: tuple[Mark, ...] = (), **plane: Any) -> Result:
-    attributes = {"title": "Hills", "loss_unit": "nats", "plane": plane}
-    return Result(x=X, y=Y, values={"loss": loss}, marks=marks, attributes=attributes)
+    about = {"title": "Hills", "loss_unit": "nats", "plane": plane}
+    columns = {"done": np.ones(len(Y), dtype=bool)}
+    return Result("plane", {"y": Y, "x": X}, {"loss": loss}, columns, about, marks=marks)
 
 
 def path_of(count: int) -> tuple[Mark, ...]:
@@ -199,7 +200,7 @@ def test_places_are_named_however_close_they_are() -> None:
 def test_captions_tell_what_batchnorm_normalised_by(plane: str, policy: dict[str, Any], said: str) -> None:
     random = {"kind": "random", "seed": 0, "normalise": "layer", "places": ["x"]}
     found = through() if plane == "through" else surface(VALLEY, (mark("seed 3", 0, 0),), **random)
-    found = dataclasses.replace(found, attributes={**found.about, "batchnorm": policy})
+    found = dataclasses.replace(found, about={**found.about, "batchnorm": policy})
     for draw in (figures.plane_figure, figures.surface_figure):
         assert f". Statistics of BatchNorm {said} Grid of" in caption(draw(found))
 
@@ -225,7 +226,7 @@ def test_captions_say_what_is_drawn() -> None:
         text = caption(figures.plane_figure(surface(VALLEY, (mark("seed 3", 0, 0),), **random, normalise=normalise)))
         assert f"at seed 3 plus multiples of two random directions (seed 7), {words}" in text
     sampled = dataclasses.replace(
-        surface(), values={"loss": VALLEY, "loss_se": VALLEY}, attributes={"samples": 500, "plane": {}}
+        surface(), values={"loss": VALLEY, "loss_se": VALLEY}, about={"samples": 500, "plane": {}}
     )
     assert caption(figures.plane_figure(sampled)).startswith("Loss on 500 samples on a plane.")
     outside = surface(VALLEY, (mark("in", 0, 0), mark("out", 9, 0)))
@@ -234,7 +235,7 @@ def test_captions_say_what_is_drawn() -> None:
 
 
 def test_a_long_plane_is_not_drawn_to_one_scale() -> None:
-    long = dataclasses.replace(surface(), y=Y / 100)
+    long = dataclasses.replace(surface(), axes={"y": Y / 100, "x": X})
     figure = figures.plane_figure(long)
     assert figure.axes[0].get_aspect() == "auto"
     assert "The axes are not drawn to one scale." in caption(figure)

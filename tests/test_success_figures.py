@@ -354,7 +354,7 @@ def interrupted(path: Path, after: int) -> Path:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        small(path, {"m_factor": [1, 2, 3]}, on_progress=stop)
+        small(path, {"m_factor": [1, 2, 3]}, progress=stop)
     return path
 
 
