@@ -33,9 +33,8 @@ import landscape
 from landscape.engine.memory import keep_freed_memory
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, concatenate, template_of
-from landscape.evaluation.evaluate import Points
 from landscape.problems.model import from_model
-from landscape.space.family import Line
+from landscape.space.family import line
 
 SAMPLES, FEATURES, CLASSES, BATCH = 1797, 64, 10, 128
 
@@ -182,7 +181,7 @@ def our_lines(objective: Objective, starts: Stack, ends: Stack, points: int) -> 
     """All lines at once."""
     which = torch.arange(len(starts), device=objective.device).repeat_interleave(points)
     along = alphas(points).to(objective.device).repeat(len(starts))
-    return objective(Points.on(Line(starts, ends), which, along))["loss"].view(len(starts), points).cpu().numpy()
+    return objective(line(starts, ends).points(which, along))["loss"].view(len(starts), points).cpu().numpy()
 
 
 def loss_alone(objective: Objective) -> Objective:

@@ -24,8 +24,7 @@ import torch.nn.functional as F
 from landscape.core.provenance import Source
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, template_of
-from landscape.evaluation.routes import Connection, connect
-from landscape.evaluation.walk import walk
+from landscape.evaluation.routes import Lines, along, connect
 from landscape.problems.life import Life, boards
 from landscape.space.family import grid
 from landscape.store.checkpoints import Checkpoint
@@ -127,9 +126,9 @@ def members(problem: Life, count: int) -> Checkpoint:
     return Checkpoint(stack, tuple(Source("random", None, i, "", f"seed {i}") for i in range(count)), None)
 
 
-def evaluate(objective: Objective, connection: Connection, points: tuple[torch.Tensor, torch.Tensor]) -> object:
+def evaluate(objective: Objective, lines: Lines, points: tuple[torch.Tensor, torch.Tensor]) -> object:
     """Values at all points of all lines."""
-    return objective(connection.lines.at(*points))
+    return objective(lines.family.at(*points))
 
 
 def walk_ratios(plain: float, size: Size) -> None:
@@ -143,7 +142,7 @@ def walk_ratios(plain: float, size: Size) -> None:
         ours = size.median_time(functools.partial(evaluate, objective, connection, points), 20) / lines
         ratio = f"plain {plain:.1f} s, ours {1e3 * ours:.3f} ms a line: {plain / ours:,.0f} x"
         print(f"walk, m = 1, {lines:3} lines at once: {ratio}")
-    checked = size.median_time(functools.partial(walk, objective, connection, grid(POINTS)), 3)
+    checked = size.median_time(functools.partial(along, objective, connection, grid(POINTS)), 3)
     print(f"walk, m = 1, {size.lines} lines with all checks: {checked:.2f} s")
     with tempfile.TemporaryDirectory() as folder:
         run = train(problem, Training(batches=10), Path(folder) / "run", seeds=range(size.lines))
