@@ -250,7 +250,7 @@ def test_nothing_in_a_malicious_pickle_runs(tmp_path: Path, plain: Tensors, writ
     with pytest.raises(Unsupported, match=r"net\.\w+ is refused: its pickle wants to run (posix|nt)\.system\b.*; save"):
         load(str(path))
     with pytest.raises(Unsupported, match="is refused"):
-        import_run([path], tmp_path / "run")
+        import_run([path], tmp_path / "run", problem="life")
     assert not mark.exists()
     pickle.loads(pickle.dumps(Payload(mark)))
     assert mark.exists()
@@ -376,7 +376,7 @@ def test_files_that_are_none(tmp_path: Path, ending: str) -> None:
         load(str(path))
     path.unlink()
     with pytest.raises(LandscapeError, match=r"net\.\w+ does not exist"):
-        import_run([path], tmp_path / "run")
+        import_run([path], tmp_path / "run", problem="life")
     path.symlink_to(tmp_path / "nowhere")
     with pytest.raises(LandscapeError, match=r"is a link to a file that is not there"):
         load(str(path))
@@ -450,7 +450,7 @@ def test_each_shard_is_read_once(tmp_path: Path, plain: Tensors, monkeypatch: py
     assert sorted(read) == [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
     read.clear()
     safetensors.torch.save_file(plain, tmp_path / "single.safetensors")
-    import_run([tmp_path / "single.safetensors"], tmp_path / "run")
+    import_run([tmp_path / "single.safetensors"], tmp_path / "run", problem="life")
     assert read == ["single.safetensors"]
 
 
@@ -490,7 +490,8 @@ def test_shards_that_are_not_whole(tmp_path: Path, plain: Tensors, change: str, 
         elif change == "unlisted":
             del document["weight_map"]["net.0.0.bias"]
         index.write_text(json.dumps([document] if change == "list" else document))
-    for read in (lambda: load(str(tmp_path / "m")), lambda: import_run([tmp_path / "m"], tmp_path / "run")):
+    model = tmp_path / "m"
+    for read in (lambda: load(str(model)), lambda: import_run([model], tmp_path / "run", problem="life")):
         with pytest.raises(error, match=text):
             read()
 
@@ -509,7 +510,7 @@ def test_a_whole_model_among_its_companions(tmp_path: Path, plain: Tensors, name
     assert len(checkpoint.stack) == 1
     with pytest.raises(LandscapeError, match="is a single model, no run: it has no steps to choose from"):
         load(f"{tmp_path}/@3")
-    run = import_run([tmp_path], tmp_path / "run")
+    run = import_run([tmp_path], tmp_path / "run", problem="life")
     assert same(run.checkpoint().stack.state_dict(0), plain)
     assert run.imported is not None
     assert run.imported["files"] == [str(tmp_path)]
@@ -552,7 +553,8 @@ def test_a_distributed_checkpoint_is_refused_with_the_command(tmp_path: Path, pl
         rf"is a distributed checkpoint: convert it with `python -m torch.distributed.checkpoint.format_utils "
         rf"dcp_to_torch {tmp_path}/dcp FILE\.pt`"
     )
-    for read in (lambda: load(str(tmp_path / "dcp")), lambda: import_run([tmp_path / "dcp"], tmp_path / "run")):
+    place = tmp_path / "dcp"
+    for read in (lambda: load(str(place)), lambda: import_run([place], tmp_path / "run", problem="life")):
         with pytest.raises(Unsupported, match=wanted):
             read()
     dcp_to_torch_save(tmp_path / "dcp", tmp_path / "net.pt")  # what the command calls
@@ -694,7 +696,11 @@ def test_remarks_reach_the_user_once(landscape: Program, plain: Tensors) -> None
     assert walked.stderr.splitlines().count(said) == 1
     assert walked.stdout == "analyses/a.ckpt--a.ckpt.h5\n"
     wrapped = "all names begin with module. (DataParallel or DistributedDataParallel) and are read without it"
-    for arguments in (("info", "b.pt"), ("import", "b.pt"), ("analyse", "outcomes", "b.pt", "--problem", "life")):
+    for arguments in (
+        ("info", "b.pt"),
+        ("import", "b.pt", "--problem", "life"),
+        ("analyse", "outcomes", "b.pt", "--problem", "life"),
+    ):
         told = landscape(*arguments)
         assert told.exit_code == 0, told.output
         assert told.stderr.splitlines().count(f"b.pt: {wrapped}") == 1, arguments
@@ -707,7 +713,7 @@ def test_remarks_reach_the_user_once(landscape: Program, plain: Tensors) -> None
 def test_an_import_takes_the_attribute_off(landscape: Program, plain: Tensors) -> None:
     for number in range(3):
         torch.save(lightning(prefixed("model.", plain)), f"{number}.ckpt")
-    result = landscape("import", "0.ckpt", "1.ckpt", "2.ckpt", "-o", "run")
+    result = landscape("import", "0.ckpt", "1.ckpt", "2.ckpt", "--problem", "life", "-o", "run")
     assert result.exit_code == 0, result.output
     remark = "all names begin with model. and fit the problem without it"
     assert result.stderr.splitlines()[0] == f"3 files, 0.ckpt first: {remark}"

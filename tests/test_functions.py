@@ -162,8 +162,8 @@ def test_a_checkpoint_says_its_size() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"function": "cosine"}, "unknown function 'cosine': choose teacher, sine, step, abs, hat"),
-        ({"activation": "sin"}, "unknown activation 'sin': choose relu"),
+        ({"function": "cosine"}, "function cannot be 'cosine': it takes one of"),
+        ({"activation": "sin"}, "activation cannot be 'sin': it takes one of"),
         ({"width": 0}, "width is 0, it must be at least 1"),
         ({"teacher_width": 0}, "teacher_width is 0"),
         ({"points": 1}, "points is 1, it must be at least 2"),

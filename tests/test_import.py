@@ -5,7 +5,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,18 @@ from torch import Tensor
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.engine.stack import fingerprint
 from landscape.problems.base import Renaming
-from landscape.problems.importing import import_run
+from landscape.problems.importing import import_run as _import_run
 from landscape.problems.life import Life
 from landscape.store.checkpoints import Run, load
 from landscape.store.results import Result
 
 Program = Callable[..., Outcome]
 Tensors = dict[str, Tensor]
+
+
+def import_run(files: Sequence[Path], path: Path, *, problem: str = "life", **options: Any) -> Run:
+    """Files of the study's problem, unless told."""
+    return _import_run(files, path, problem=problem, **options)
 
 
 def fails(result: Outcome, text: str, status: int = 1) -> None:
@@ -112,7 +117,7 @@ def test_the_depth_factor_of_given_steps_gives_the_blocks_exactly(blocks: int, s
 def test_steps_and_depth_factor_that_are_given() -> None:
     assert Life.infer(study(2, 1), d_factor=1.0) == {"architecture": "study", "m_factor": 1, "steps": 2}
     assert Life.infer(study(3, 1), steps=2, d_factor=1.5) == {"architecture": "study", "m_factor": 1}
-    with pytest.raises(Mismatch, match=r"2 blocks with d_factor=0\.5 do not say the steps: give -O steps=N as well"):
+    with pytest.raises(Mismatch, match=r"2 blocks with d_factor=0\.5 do not say the steps: give .*N.* as well"):
         Life.infer(study(2, 1), d_factor=0.5)
     with pytest.raises(
         Mismatch, match=r"steps=3 and d_factor=1\.0 make floor\(3 x 1\.0\) = 3 blocks, .* tensors have 2"
@@ -248,16 +253,16 @@ def test_a_problem_that_cannot_tell_its_architecture(tmp_path: Path) -> None:
     file = save(tmp_path / "net.pyt", trained(m_factor=2))
     text = r"net\.pyt: Mute cannot tell its architecture .* name it with `options`"
     with pytest.raises(Unsupported, match=text):
-        import_run([file], tmp_path / "run", problem_name="test_import:Mute")
+        import_run([file], tmp_path / "run", problem="test_import:Mute")
     with pytest.raises(Mismatch, match=r"net\.0\.0\.weight has shape \[4, 1, 3, 3\] where .* \[2, 1, 3, 3\]"):
-        import_run([file], tmp_path / "run", problem_name="test_import:Mute", options={"steps": 1})
-    run = import_run([file], tmp_path / "run", problem_name="test_import:Mute", options={"m_factor": 2})
+        import_run([file], tmp_path / "run", problem="test_import:Mute", options={"steps": 1})
+    run = import_run([file], tmp_path / "run", problem="test_import:Mute", options={"m_factor": 2})
     assert run.problem == ("test_import:Mute", Life(m_factor=2).config())
 
 
 def test_a_problem_that_is_ready(tmp_path: Path) -> None:
     file = save(tmp_path / "net.pyt", trained(m_factor=2))
-    run = import_run([file], tmp_path / "run", problem_name="test_import:READY")
+    run = import_run([file], tmp_path / "run", problem="test_import:READY")
     assert run.problem == ("life", READY.config())
     assert run.imported is not None
     assert run.imported["inferred"] == []
@@ -332,7 +337,7 @@ def test_files_that_do_not_fit_leave_nothing(tmp_path: Path, name: str, error: A
             {"options": {"steps": 2, "d_factor": 1.0}},
             r"net\.pyt: .* = 2 blocks, but the tensors have 1: leave d_factor",
         ),
-        ({"problem_name": "lif"}, "there is no problem 'lif': did you mean life"),
+        ({"problem": "lif"}, "there is no problem 'lif': did you mean life"),
     ],
 )
 def test_settings_that_make_no_sense_leave_nothing(tmp_path: Path, settings: dict[str, Any], text: str) -> None:
@@ -353,18 +358,19 @@ def test_repeated_seeds_and_no_files(tmp_path: Path) -> None:
 def test_nothing_is_replaced_without_force(tmp_path: Path) -> None:
     one, other = (save(tmp_path / f"{seed}.pyt", trained(seed)) for seed in (0, 1))
     path = import_run([one], tmp_path / "run").path
-    with pytest.raises(LandscapeError, match="run exists: choose another output with -o, or replace it with --force"):
+    words = "run exists: choose another output with `output`, or replace it with `overwrite=True`"
+    with pytest.raises(LandscapeError, match=words):
         import_run([other], path)
     assert same(Run.open(path).checkpoint().stack.state_dict(0), trained(0))
     (path / "notes.txt").write_text("mine")
     with pytest.raises(LandscapeError, match="does not exist"):
-        import_run([tmp_path / "none.pyt"], path, force=True)
+        import_run([tmp_path / "none.pyt"], path, overwrite=True)
     assert same(Run.open(path).checkpoint().stack.state_dict(0), trained(0)), "replaced only by what fits"
-    import_run([other], path, force=True)
+    import_run([other], path, overwrite=True)
     assert same(Run.open(path).checkpoint().stack.state_dict(0), trained(1))
     assert (path / "notes.txt").read_text() == "mine"
-    with pytest.raises(LandscapeError, match="exists and is no run: choose another directory with -o"):
-        import_run([one], tmp_path, force=True)
+    with pytest.raises(LandscapeError, match="exists and is no run: choose another directory with `output`"):
+        import_run([one], tmp_path, overwrite=True)
 
 
 @pytest.mark.parametrize("function", ["save", "create"])
@@ -388,7 +394,7 @@ def test_the_checkpoint_of_a_killed_import_is_not_misread(tmp_path: Path) -> Non
     (run.path / "run.json").unlink()
     left = load(str(run.path))
     assert (left.problem, left.sources[0].seed) == (("life", Life().config()), 0)
-    with pytest.raises(LandscapeError, match="exists and is no run: choose another directory with -o"):
+    with pytest.raises(LandscapeError, match="exists and is no run: choose another directory with `output`"):
         import_run([tmp_path / "net.pyt"], run.path)
 
 
@@ -527,7 +533,7 @@ def test_file_names_tell_steps_from_depth(tmp_path: Path) -> None:
         (
             "steps1_m1_d2.0",
             {},
-            r"are of different problems by their names, .*steps=1.* or give -O steps=N and names are",
+            r"are of different problems by their names, .*steps=1.* or give `options=.*` and names are",
         ),
     ],
 )
@@ -543,7 +549,7 @@ def test_file_names_that_contradict(tmp_path: Path, name: str, options: dict[str
 def test_file_names_say_nothing_of_other_problems(tmp_path: Path) -> None:
     file = save(tmp_path / "gol_model_steps1_m2_d1.0_seed4.pyt", trained(m_factor=2))
     for name, options in (("READY", {}), ("Mute", {"m_factor": 2})):
-        run = import_run([file], tmp_path / name, problem_name=f"test_import:{name}", options=options)
+        run = import_run([file], tmp_path / name, problem=f"test_import:{name}", options=options)
         assert run.imported is not None
         assert (run.seeds, run.imported["named"]) == ([0], [])
     with pytest.raises(Mismatch, match=r"seed4\.pyt: a checkpoint whose architecture cannot be inferred"):
@@ -556,7 +562,7 @@ def test_file_names_say_nothing_of_other_problems(tmp_path: Path) -> None:
 def test_the_program_says_what_it_read_and_renamed(landscape: Program) -> None:
     for seed in (1, 2, 10):
         save(Path(f"theirs/gol_model_steps2_m1_d1.0_seed{seed}.pyt"), normalized(2, 1, seed).state_dict())
-    result = landscape("import", "theirs", "-O", "rule=B3/S23")
+    result = landscape("import", "theirs", "--problem", "life", "-O", "rule=B3/S23")
     assert result.exit_code == 0, result.output
     first, names, renamed, assumed = result.stderr.splitlines()
     assert first == (
@@ -580,7 +586,7 @@ def test_the_program_says_what_it_read_and_renamed(landscape: Program) -> None:
 def test_from_import_to_figures(landscape: Program) -> None:
     for seed in (1, 2, 10):
         save(Path(f"theirs/net_{seed}.pyt"), trained(seed, m_factor=2))
-    result = landscape("import", "theirs", "-O", "activation=relu")
+    result = landscape("import", "theirs", "--problem", "life", "-O", "activation=relu")
     assert result.exit_code == 0, result.output
     assert result.stdout == "checkpoints/theirs\n"
     told, assumed = result.stderr.splitlines()
@@ -611,7 +617,10 @@ def test_from_import_to_figures(landscape: Program) -> None:
 def test_info_shows_the_files_of_an_imported_run(landscape: Program) -> None:
     for seed in range(2):
         save(Path(f"net_{seed}.pyt"), trained(seed))
-    assert landscape("import", "net_0.pyt", "net_1.pyt", "--seeds", "5,6").stdout == "checkpoints/net_0\n"
+    assert (
+        landscape("import", "net_0.pyt", "net_1.pyt", "--problem", "life", "--seeds", "5,6").stdout
+        == "checkpoints/net_0\n"
+    )
     result = landscape("info", "checkpoints/net_0")
     assert result.stdout.startswith("kind: run\nimported:\n")
     assert "  files: net_0.pyt net_1.pyt\n" in result.stdout
@@ -624,7 +633,7 @@ def test_info_shows_the_files_of_an_imported_run(landscape: Program) -> None:
 
 def test_an_imported_run_is_not_trained_on(landscape: Program) -> None:
     save(Path("net.pyt"), trained())
-    assert landscape("import", "net.pyt", "-o", "run").exit_code == 0
+    assert landscape("import", "net.pyt", "--problem", "life", "-o", "run").exit_code == 0
     fails(landscape("train", "life", "--seeds", "0:1", "--batches", "0", "-o", "run"), "imported")
     assert same(Run.open(Path("run")).checkpoint().stack.state_dict(0), trained())
 
@@ -633,6 +642,7 @@ def test_an_imported_run_is_not_trained_on(landscape: Program) -> None:
     ("arguments", "text", "status"),
     [
         ((), "Missing argument 'FILE...'", 2),
+        (("net.pyt", "--problem"), "Option '--problem' requires an argument", 2),
         (("net.pyt", "-O", "activation"), "-O activation: write KEY=VALUE", 2),
         (("net.pyt", "-O", "steps=x"), "'x' is not a valid integer", 2),
         (("net.pyt", "-O", "activation=tanh"), "'tanh' is not one of", 2),
@@ -647,5 +657,6 @@ def test_an_imported_run_is_not_trained_on(landscape: Program) -> None:
 def test_bad_input(landscape: Program, arguments: tuple[str, ...], text: str, status: int) -> None:
     save(Path("net.pyt"), trained())
     save(Path("other.pyt"), {"fc.weight": torch.zeros(3, 4)})
-    fails(landscape("import", *arguments), text, status)
+    named = () if "--problem" in arguments else ("--problem", "life")
+    fails(landscape("import", *arguments, *named), text, status)
     assert not Path("checkpoints").exists()

@@ -218,7 +218,7 @@ def _success(
         "test": test,
         "cells": as_document(rows),
     }
-    report.show([_success_table(rows, tested[0].nouns[0])], document)
+    report.show([_success_table(rows, tested[0].nouns)], document)
     if beside is not None:
         with replacing(beside) as temporary:
             temporary.write_text(as_csv(rows))
@@ -248,7 +248,7 @@ def _of_run(place: str, problem: Any, test: Mapping[str, Any]) -> tuple[list[Any
     return [Row({}, success(problem, stack, **test))], [problem]
 
 
-def _success_table(rows: Sequence[Any], noun: str) -> str:
+def _success_table(rows: Sequence[Any], nouns: Any) -> str:
     from landscape.figures.success import is_number, text_of
 
     keys = list(rows[0].values)
@@ -268,6 +268,6 @@ def _success_table(rows: Sequence[Any], noun: str) -> str:
                 *(rate for name in names for rate in found.baselines[name]),
             ]
         )
-    kinds = (noun, "cells" if noun == "boards" else "outputs")
+    kinds = (nouns.drawn, nouns.outputs)
     rates = [f"{name}: {kind}" for name in names for kind in kinds]
     return table([*keys, "solved", "95 % interval", "exact", *(f"{kind} right" for kind in kinds), *rates], text)

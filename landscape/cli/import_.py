@@ -23,11 +23,11 @@ _LISTED = 6
     "import",
     epilog="""\b
         Examples:
-          landscape import theirs/ -O activation=relu -O steps=2
-          landscape import net-3.pyt net-5.pyt --seeds 3,5 -o checkpoints/theirs""",
+          landscape import theirs/ --problem life -O activation=relu -O steps=2
+          landscape import net-3.pyt net-5.pyt --problem life --seeds 3,5 -o checkpoints/theirs""",
 )
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--problem", default="life", help="Problem that they were trained on: life, or pkg.module:NAME.")
+@click.option("--problem", required=True, help="Problem that they were trained on, such as life, or pkg.module:NAME.")
 @problem_fields
 @click.option("--seeds", type=SEEDS, help="Seeds of the members, one a file. [default: 0, 1, ... in the files' order]")
 @output("Run directory. [default: checkpoints/FOLDER, or the first file's name]")
@@ -50,7 +50,7 @@ def command(
     first = files[0].resolve()
     path = output or Path("checkpoints") / (first.name if first.is_dir() else files[0].stem)
     run = import_run(
-        files, path, problem_name=problem, options=chosen_fields(find(problem), options), seeds=seeds, force=force
+        files, path, problem=problem, options=chosen_fields(find(problem), options), seeds=seeds, overwrite=force
     )
     for line in _remarks(run, seeds_given=seeds is not None):
         remark(line)

@@ -38,7 +38,7 @@ def _verb(
     if print_json:
         click.echo(json_text([{**vars(one), "solves": one.solves} for one in found]))
     else:
-        sample = problem.nouns[0 if found[0].sampled else 1]
+        sample = problem.nouns.drawn if found[0].sampled else problem.nouns.all
         click.echo(
             f"{problem.title()}, {f'sampled {sample}' if found[0].sampled else f'all {found[0].right.total} {sample}'}"
         )

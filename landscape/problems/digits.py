@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError
-from landscape.core.fields import require_seeds
+from landscape.core.fields import check
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, template_of
@@ -28,8 +28,6 @@ from landscape.problems.initialisation import (
     mlp,
     mlp_size,
     mlp_symmetry,
-    require_choice,
-    require_positive,
     require_shapes,
 )
 from landscape.problems.supervised import Samples, Supervised
@@ -64,24 +62,21 @@ class Digits(Supervised):
         "Multilayer perceptron; or two 3 x 3 convolutions, the second with stride 2, and a linear layer; or these with "
         "BatchNorm.",
     )
-    width: int = option(32, "Hidden units of each layer; channels of the first convolution, half of the second's.")
-    depth: int = option(2, "Hidden layers of the perceptron; the convolutional networks have two.")
+    width: int = option(
+        32, "Hidden units of each layer; channels of the first convolution, half of the second's.", at_least=1
+    )
+    depth: int = option(2, "Hidden layers of the perceptron; the convolutional networks have two.", at_least=1)
     activation: Activation = option("relu", "Activation function.")
     labels: Literal["true", "random"] = option(
         "true", "Labels to train on: the digits, or uniformly random ones. Test images keep the true ones."
     )
-    label_seed: int = option(0, "Seed of the random labels.")
+    label_seed: int = option(0, "Seed of the random labels.", syntax="seed")
     on: Literal["train", "test"] = option("train", "Images on which the height of the landscape is measured.")
 
     def __post_init__(self) -> None:
-        require_choice("architecture", self.architecture, Architecture)
-        require_choice("activation", self.activation, Activation)
-        require_choice("labels", self.labels, Literal["true", "random"])
-        require_choice("on", self.on, Literal["train", "test"])
-        require_positive(width=self.width, depth=self.depth)
+        check(self)
         if self.architecture != "mlp" and self.depth != 2:
             raise LandscapeError(f"depth is {self.depth}, but a {self.architecture} has 2 hidden layers: leave it out")
-        require_seeds(self.label_seed)
         if self.label_seed and self.labels != "random":
             raise LandscapeError("label_seed goes with labels=random: true labels are not drawn")
 

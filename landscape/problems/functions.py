@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.core import philox
-from landscape.core.errors import LandscapeError, Unsupported
-from landscape.core.fields import require_seeds
+from landscape.core.errors import Unsupported
+from landscape.core.fields import check
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Metric
 from landscape.engine.stack import Stack, template_of
@@ -29,8 +29,6 @@ from landscape.problems.initialisation import (
     mlp,
     mlp_size,
     mlp_symmetry,
-    require_choice,
-    require_positive,
     require_shapes,
 )
 from landscape.problems.supervised import Samples, Supervised
@@ -69,23 +67,16 @@ class Functions(Supervised):
     sampled: ClassVar[bool] = False
 
     function: Function = option("teacher", "What is learnt.")
-    width: int = option(32, "Hidden units of each layer.")
-    depth: int = option(1, "Hidden layers.")
+    width: int = option(32, "Hidden units of each layer.", at_least=1)
+    depth: int = option(1, "Hidden layers.", at_least=1)
     activation: Activation = option("relu", "Activation function, also the teacher's.")
-    points: int = option(65, "Points that are learnt, the ends -1 and 1 included.")
-    teacher_width: int = option(4, "Hidden units of each of the teacher's layers.")
-    teacher_seed: int = option(0, "Seed of the teacher's weights.")
-    tolerance: float = option(1e-3, "Squared error up to which a point counts as right.")
+    points: int = option(65, "Points that are learnt, the ends -1 and 1 included.", at_least=2)
+    teacher_width: int = option(4, "Hidden units of each of the teacher's layers.", at_least=1)
+    teacher_seed: int = option(0, "Seed of the teacher's weights.", syntax="seed")
+    tolerance: float = option(1e-3, "Squared error up to which a point counts as right.", above=0)
 
     def __post_init__(self) -> None:
-        require_choice("function", self.function, Function)
-        require_choice("activation", self.activation, Activation)
-        require_positive(width=self.width, depth=self.depth, teacher_width=self.teacher_width)
-        if self.points < 2:
-            raise LandscapeError(f"points is {self.points}, it must be at least 2: both ends of the range")
-        require_seeds(self.teacher_seed)
-        if not 0 < self.tolerance < math.inf:
-            raise LandscapeError(f"tolerance is {self.tolerance}, it must be positive and finite")
+        check(self)
 
     @classmethod
     def infer(cls, shapes: Mapping[str, tuple[int, ...]], /, **given: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from landscape.core.files import refuse_existing, require_vacant
 from landscape.engine.stack import Stack, aliases, concatenate, names_fit, require_same_shapes, template_of
 from landscape.problems.base import Problem, Renaming
 from landscape.problems.places import fitting
-from landscape.problems.registry import create, find, record, require_fields
+from landscape.problems.registry import Found, find, made, record, require_fields
 from landscape.store.checkpoints import Checkpoint, Run, merged_remarks, read_file
 from landscape.store.formats import ENDINGS, checkpoint_files, leading, model_weights
 
@@ -40,23 +40,31 @@ def import_run(
     files: Sequence[Path],
     path: Path,
     *,
-    problem_name: str = "life",
+    problem: str,
     options: Mapping[str, Any] | None = None,
     seeds: Sequence[int] | None = None,
-    force: bool = False,
+    overwrite: bool = False,
 ) -> Run:
-    """Make the run `path` of state dicts, one member a file; a directory stands for the checkpoints in it.
+    """Make a run of state dicts, one member a file.
 
-    A directory in the Hugging Face layout is one member.
+    Args:
+        files: Checkpoints; a directory stands for those in it, or, in the Hugging Face layout, for one member.
+        path: Directory of the run.
+        problem: Name of the problem that they are of.
+        options: Fields of the problem. Others are what names and shapes of the tensors give away, then what all file
+            names say if they are of a form that the problem knows, then defaults; `imported` in the run says which.
+        seeds: Seeds of the members; without them those of the file names where they differ, else 0, 1, ... in order.
+        overwrite: Replace a run that is there.
 
-    Fields of the problem are those of `options`, else what names and shapes of the tensors give away, else the
-    problem's defaults; the run's `imported` says which is which. Seeds are 0, 1, ... in the order of the files unless
-    they are given; if all files are named in a way that the problem knows, the names say further fields and, where they
-    differ, seeds. Raises `Mismatch` for files of different architectures or of another than the problem's, and for a
-    name that its tensors contradict, `LandscapeError` for parameters that are NaN or infinite; nothing is written
-    unless all files fit.
+    Returns:
+        The run, with one checkpoint.
+
+    Raises:
+        Mismatch: For files of different architectures or of another than the problem's, and for a name that its
+            tensors contradict.
+        LandscapeError: For parameters that are NaN or infinite. Nothing is written unless all files fit.
     """
-    _require_free(path, force=force)
+    _require_free(path, overwrite=overwrite)
     files = _expanded(files)
     if seeds is not None:
         _require_seeds(seeds, files)
@@ -64,12 +72,17 @@ def import_run(
     remarks = merged_remarks(members)
     for file, member in zip(files[1:], members[1:], strict=True):
         require_same_shapes(members[0].stack, member.stack, names=(str(files[0]), str(file)))
-    options = dict(options or {})
-    if attribute := _attribute(problem_name, options, members[0].stack):
+    options, found = dict(options or {}), find(problem)
+    if isinstance(found, type):
+        require_fields(problem, found, options)
+    if attribute := _attribute(found, options, members[0].stack):
         unwrapped = [one.stack.rename(lambda name: name.removeprefix(attribute)) for one in members]
         members = [dataclasses.replace(one, stack=stack) for one, stack in zip(members, unwrapped, strict=True)]
         remarks += (f"all names begin with {attribute} and fit the problem without it",)
-    reading = _read(problem_name, options, members[0].stack, files)
+    if isinstance(found, Problem):
+        reading = _Reading(made(problem, found, options))
+    else:
+        reading = _read(found, options, members[0].stack, files)
     seeds_named = seeds is None and bool(reading.seeds)
     seeds = list((reading.seeds or range(len(files))) if seeds is None else seeds)
     _require_seeds(seeds, files)
@@ -96,13 +109,8 @@ def import_run(
     }
     for remark in remarks:
         _LOG.info("%s: %s", files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} first", remark)
-    return _written(path, document, stack, replace=force)
-
-
-def _written(path: Path, document: Mapping[str, Any], stack: Stack, *, replace: bool) -> Run:
-    """The checkpoint first: what has a `run.json` is a whole run, whenever the writing is interrupted."""
-    if replace:
-        Run.remove(path)
+    # The checkpoint first: what has a `run.json` is a whole run, whenever the writing is interrupted.
+    Run.remove(path)
     run = Run(path, document)
     try:
         run.save(STEP, stack)
@@ -112,12 +120,12 @@ def _written(path: Path, document: Mapping[str, Any], stack: Stack, *, replace: 
         raise
 
 
-def _require_free(path: Path, *, force: bool) -> None:
-    """Raise `LandscapeError` if a new run would replace one without `force`, or mix with something else."""
-    if (path / "run.json").exists():
-        refuse_existing(path, force=force, argument="output")
-    else:
+def _require_free(path: Path, *, overwrite: bool) -> None:
+    """Raise `LandscapeError` if a new run would replace one without `overwrite`, or mix with something else."""
+    if not (path / "run.json").exists():
         require_vacant(path, "run")
+    elif not overwrite:
+        refuse_existing(path, force=False, argument="output")
 
 
 def _expanded(places: Sequence[Path]) -> list[Path]:
@@ -170,35 +178,29 @@ def _member(file: Path) -> Checkpoint:
     return member
 
 
-def _attribute(name: str, given: Mapping[str, Any], stack: Stack) -> str:
+def _attribute(found: Found, given: Mapping[str, Any], stack: Stack) -> str:
     """The leading attribute of all tensors without which, and only then, they are the problem's; else empty."""
     candidates = ["", *leading(stack.shapes)]
     shapes = ({key.removeprefix(prefix): shape for key, shape in stack.shapes.items()} for prefix in candidates)
-    return next((prefix for prefix, each in zip(candidates, shapes, strict=True) if _is_of(name, given, each)), "")
+    return next((prefix for prefix, each in zip(candidates, shapes, strict=True) if _is_of(found, given, each)), "")
 
 
-def _is_of(name: str, given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def _is_of(found: Found, given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether tensors are a problem's: by what it infers from them, or, where it cannot tell, by their names."""
-    problem = find(name)
-    if not isinstance(problem, Problem):
-        require_fields(name, problem, given)
+    if not isinstance(found, Problem):
         try:
-            problem.infer(problem.rename(shapes, **given).apply(shapes), **given)
+            found.infer(found.rename(shapes, **given).apply(shapes), **given)
             return True
         except Mismatch:
             return False
         except Unsupported:
-            pass
-    network = create(name, given).network()
+            found = found(**given)
+    network = found.network()
     return names_fit(shapes, template_of(network), aliases(network))
 
 
-def _read(name: str, given: Mapping[str, Any], stack: Stack, files: Sequence[Path]) -> _Reading:
+def _read(problem: type[Problem], given: Mapping[str, Any], stack: Stack, files: Sequence[Path]) -> _Reading:
     """What the given fields, the tensors and the file names say."""
-    problem = find(name)
-    if isinstance(problem, Problem):
-        return _Reading(create(name, given))
-    require_fields(name, problem, given)
     renaming = problem.rename(stack.shapes, **given)
     shapes = renaming.apply(stack.shapes)
 
@@ -222,7 +224,7 @@ def _read(name: str, given: Mapping[str, Any], stack: Stack, files: Sequence[Pat
             raise Mismatch(
                 f"{files[0]}: {key}={known[key]} does not fit its tensors, which say {key}={value}: leave it out"
             )
-    return _Reading(create(name, {**inferred, **known}), renaming, inferred.keys() - known.keys(), named, seeds)
+    return _Reading(problem(**{**inferred, **known}), renaming, inferred.keys() - known.keys(), named, seeds)
 
 
 def _named(
@@ -267,7 +269,7 @@ def _contradiction(
 
 
 def _unread(said: Mapping[str, Any]) -> str:
-    return f"give -O {next(iter(said))}=N and names are not read"
+    return f'give `options={{"{next(iter(said))}": "N"}}` and names are not read'
 
 
 def _listed(fields: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from torch import nn
@@ -24,8 +24,6 @@ __all__ = [
     "mlp",
     "mlp_size",
     "mlp_symmetry",
-    "require_choice",
-    "require_positive",
     "require_shapes",
 ]
 
@@ -152,16 +150,3 @@ def require_shapes(shapes: Mapping[str, tuple[int, ...]], network: nn.Module) ->
                 f"{f'{name} {list(expected)}' if expected is not None else f'no {name}'}; found "
                 f"{f'{name} {list(found)}' if found is not None else 'none'}"
             )
-
-
-def require_choice(field: str, value: str, choices: Any) -> None:
-    """Raise `LandscapeError` unless a value is one of a `Literal`'s."""
-    if value not in get_args(choices):
-        raise LandscapeError(f"unknown {field} '{value}': choose {', '.join(get_args(choices))}")
-
-
-def require_positive(**values: float) -> None:
-    """Raise `LandscapeError` for a field below 1."""
-    for field, value in values.items():
-        if not value >= 1:
-            raise LandscapeError(f"{field} is {value}, it must be at least 1")

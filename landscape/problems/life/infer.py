@@ -110,7 +110,9 @@ def _depth(blocks: int, given: Mapping[str, Any]) -> dict[str, Any]:
     steps, factor = given.get("steps"), given.get("d_factor")
     if steps is None:
         if factor not in (None, 1):
-            raise Mismatch(f"{_count(blocks)} with d_factor={factor} do not say the steps: give -O steps=N as well")
+            raise Mismatch(
+                f'{_count(blocks)} with d_factor={factor} do not say the steps: give `options={{"steps": "N"}}` as well'
+            )
         return {"steps": blocks}
     if factor is None:
         if steps < 1:
@@ -120,7 +122,7 @@ def _depth(blocks: int, given: Mapping[str, Any]) -> dict[str, Any]:
         return {"d_factor": factor if network.blocks(steps, factor) == blocks else math.nextafter(factor, math.inf)}
     if math.isfinite(factor) and network.blocks(steps, factor) != blocks:
         raise Mismatch(
-            f"-O steps={steps} and d_factor={factor} make floor({steps} x {factor}) = {network.blocks(steps, factor)} "
+            f"steps={steps} and d_factor={factor} make floor({steps} x {factor}) = {network.blocks(steps, factor)} "
             f"blocks, but the tensors have {blocks}: leave d_factor out"
         )
     return {}

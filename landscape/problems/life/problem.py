@@ -9,7 +9,7 @@ import functools
 import math
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Unsupported
+from landscape.core.fields import check
 from landscape.engine.data import Batch, Data
 from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
@@ -49,9 +50,9 @@ class Life(Problem):
     nouns: ClassVar[Nouns] = Nouns("boards", "patterns", "cells")
 
     rule: str = option("B3/S23V", "Golly rulestring; with V the four orthogonal neighbours count, without all eight.")
-    steps: int = option(1, "Generations between input and target.")
-    m_factor: int = option(1, "Width: a block has 2m, m and 1 filters.")
-    d_factor: float = option(1.0, "Depth: floor(steps * d) blocks.")
+    steps: int = option(1, "Generations between input and target.", at_least=1)
+    m_factor: int = option(1, "Width: a block has 2m, m and 1 filters.", at_least=1)
+    d_factor: float = option(1.0, "Depth: floor(steps * d) blocks.", at_least=0)
     activation: Activation = option("leaky_relu", "Activation function (the study's --activation_fun).")
     sigmoid: bool = option(
         True,
@@ -67,27 +68,19 @@ class Life(Problem):
         "study",
         "Three layers a block, the last with one filter; or, as in arXiv 2009.01398, two a block and one at the end.",
     )
-    dropout: float = option(0.0, "Probability with which training drops a filter of a 3 x 3 layer on a board.")
+    dropout: float = option(
+        0.0, "Probability with which training drops a filter of a 3 x 3 layer on a board.", at_least=0, below=1
+    )
     board: str = option("10x10", "HEIGHTxWIDTH of the boards; cells beyond the edge are dead.")
     density: float = option(0.5, "Probability that a cell of a board is live.")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rule", str(Rule.parse(self.rule)))
-        if not 0 <= self.dropout < 1:
-            raise LandscapeError(f"dropout is {self.dropout}, it must be at least 0 and below 1")
-        if self.architecture not in ("study", "paper"):
-            raise LandscapeError(f"unknown architecture '{self.architecture}': choose study or paper")
-        for field, least in (("steps", 1), ("m_factor", 1), ("d_factor", 0)):
-            if not least <= getattr(self, field) < float("inf"):
-                raise LandscapeError(f"{field} is {getattr(self, field)}, it must be at least {least} and finite")
+        check(self)
         if self.blocks < 1:
             raise LandscapeError(
-                f"floor({self.steps} x {self.d_factor}) leaves no block: raise --d-factor to {1 / self.steps:g} or more"
+                f"floor({self.steps} x {self.d_factor}) leaves no block: raise `d_factor` to {1 / self.steps:g} or more"
             )
-        if self.activation not in get_args(Activation):
-            raise LandscapeError(f"unknown activation '{self.activation}': choose {', '.join(get_args(Activation))}")
-        if self.loss not in ("bce", "mse"):
-            raise LandscapeError(f"unknown loss '{self.loss}': choose bce or mse")
         patterns.probabilities(*self.board_size, self.density)
 
     @classmethod
