@@ -160,7 +160,7 @@ def test_plain_state_dicts_walk_with_a_problem(landscape: Program, run: Run) -> 
         torch.save(run.checkpoint().stack.state_dict(seed), f"theirs/{seed}.pt")
     fails(
         landscape("walk", "--from", "presolve", "--to", "theirs"),
-        "does not say its problem: name it with `problem`, such as",
+        "does not say its problem: name it with --problem, such as --problem my_module:NAME",
     )
     result = landscape("walk", "--from", "presolve", "--to", "theirs", "--problem", "life", "--points", "3")
     assert result.exit_code == 0, result.output
