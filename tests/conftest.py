@@ -36,11 +36,12 @@ hypothesis.settings.register_profile(
     database=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
-hypothesis.settings.load_profile("repeatable")
+hypothesis.settings.register_profile("few", parent=hypothesis.settings.get_profile("repeatable"), max_examples=5)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 # The tests share the cores among themselves.
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -112,6 +112,7 @@ def test_a_step_follows_the_slope_of_the_mean_loss(ring: Objective, kind: Any) -
     torch.testing.assert_close(found, leaf.grad.view(2, 3, 2), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.bitwise
 def test_a_line_does_not_depend_on_its_companions(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     members = load(str(RUN)).stack
     line = Line(members.select([2, 13, 18, 32, 40]), members.select([41, 43, 46, 58, 68]))

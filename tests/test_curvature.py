@@ -162,6 +162,7 @@ def test_products_add_up_over_chunks_of_samples() -> None:
     torch.testing.assert_close(hvp(parts, stack, vectors), hvp(whole, stack, vectors), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.bitwise
 @pytest.mark.parametrize("width", [6, 50])
 def test_a_product_is_bitwise_the_same_in_any_company(width: int) -> None:
     module = nn.Sequential(nn.Linear(5, width), nn.Tanh(), nn.Linear(width, 3))

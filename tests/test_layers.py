@@ -11,6 +11,7 @@ from test_graph import derivatives, noise, numbers, referee, stack_of
 from torch import Tensor, nn
 
 from landscape.core.errors import Mismatch
+from landscape.engine.program.products import shared_product
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked
 
@@ -308,3 +309,27 @@ def test_dropping_all_leaves_nothing() -> None:
     network = Stacked(nn.Sequential(nn.PReLU(1), nn.Dropout(1.0)))
     stack = Stack({"0.weight": torch.ones(MEMBERS, 1)})
     assert torch.equal(network(stack, torch.ones(1, 2, 5), noise()), torch.zeros(MEMBERS, 2, 5))
+
+
+@pytest.mark.bitwise
+@pytest.mark.parametrize("threads", [1, 2, 3, 4], indirect=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("inner", "columns"), [(10, 512), (28, 2048), (65, 96)])
+def test_rows_of_a_shared_product_do_not_depend_on_how_many_others_there_are(
+    threads: int, dtype: torch.dtype, inner: int, columns: int
+) -> None:
+    """Neither the product nor, in the other direction, its derivative, a sum over many columns."""
+    rows, shared = numbers(40, 2, inner).to(dtype), numbers(inner, columns, seed=1).to(dtype)
+    pull = numbers(40, 2, columns, seed=2).to(dtype)
+
+    def both(index: list[int]) -> tuple[Tensor, Tensor]:
+        leaf = rows[index].requires_grad_()
+        result = shared_product(leaf, shared)
+        (derivative,) = torch.autograd.grad(result, leaf, pull[index])
+        return result.detach(), derivative
+
+    every = both(list(range(40)))
+    torch.testing.assert_close(every[0], rows @ shared)
+    torch.testing.assert_close(every[1], pull @ shared.T)
+    for index in ([7], [3, 7], [39, 0, 7, 7, 1], list(range(20, 40))):
+        assert all(torch.equal(got, wanted[index]) for got, wanted in zip(both(index), every, strict=True))

@@ -70,6 +70,7 @@ def alone(name: str, threads: int) -> tuple[Objective, Stack, Data, dict[str, Te
     return objective, stack, batch, one_by_one(objective, stack, batch)
 
 
+@pytest.mark.bitwise
 @pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
 @pytest.mark.parametrize("name", PROBLEMS)
 @given(places=PLACES)
@@ -113,6 +114,7 @@ def gradient_of(objective: Objective, stack: Stack, boards: Data, index: Tensor)
     return objective.gradient(stack.select(index), boards.members(index), noise, with_loss=False)[1].flatten()
 
 
+@pytest.mark.bitwise
 @pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
 @pytest.mark.parametrize("name", BOARDS_OF_THEIR_OWN)
 @settings(max_examples=4)

@@ -1,6 +1,7 @@
 """Training: the optimizers are PyTorch's, a member depends on its seed alone, an interruption changes nothing."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -68,6 +69,7 @@ def test_optimizers_are_pytorchs(tmp_path: Path, options: dict[str, Any], refere
         torch.testing.assert_close(tensor, network.state_dict()[name], rtol=1e-7, atol=1e-10)
 
 
+@pytest.mark.bitwise
 @pytest.mark.parametrize("company", [1, 2, 5])
 @pytest.mark.parametrize(
     ("problem", "options"),
@@ -87,8 +89,14 @@ def test_a_member_is_bitwise_the_same_alone_and_among_forty(
     few = SEEDS[:company]
     many = [*range(100, 120), *SEEDS, *range(200, 215)]
     got = final(problem, training, tmp_path / "few", few)
-    wanted = final(problem, training, tmp_path / "many", many).select([many.index(seed) for seed in few])
+    places = [many.index(seed) for seed in few]
+    wanted = final(problem, training, tmp_path / "many", many).select(places)
     assert torch.equal(got.flatten(), wanted.flatten())
+    told, among = (
+        [json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("few", "many")
+    )
+    assert told == [[losses[place] for place in places] for losses in among]
 
 
 @pytest.mark.parametrize(
@@ -330,6 +338,7 @@ DEEP = {
 }
 
 
+@pytest.mark.bitwise
 @pytest.mark.parametrize("name", DEEP)
 def test_a_member_is_bitwise_the_same_in_another_order_and_company(tmp_path: Path, name: str) -> None:
     """More than a chunk of members and, for wide networks, more than a chunk of boards."""

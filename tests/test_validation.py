@@ -13,6 +13,7 @@ from click.testing import Result as Outcome
 from torch import Tensor
 
 from landscape.analysis.validation import CHECKS, Check, validate
+from landscape.engine import chain
 from landscape.engine.data import Batch, Stream
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
@@ -38,6 +39,16 @@ def test_it_holds(check: Check, backend: Backend, dtype: torch.dtype) -> None:
     assert finding.ok, finding
     # Far below the tolerance: another machine's rounding has room.
     assert finding.error <= finding.tolerance / 8
+
+
+@pytest.mark.bitwise
+@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
+@pytest.mark.parametrize("backend", ["stacked", "vmap"])
+def test_companions_change_nothing_whatever_the_number_of_threads(threads: int, backend: Backend) -> None:
+    (check,) = (check for check in CHECKS if check.name == "companions")
+    for dtype in DTYPES:
+        (finding,) = validate(Compute(dtype=dtype, backend=backend), [check])
+        assert finding.ok, finding
 
 
 @pytest.mark.gpu
@@ -219,6 +230,25 @@ def opposite_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Objective, "predictions", lambda self, stack: ~right(self, stack))
 
 
+def few_summed_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As matrix libraries do with products of few rows."""
+    right = chain.shared_product
+
+    def shared_product(rows: Tensor, shared: Tensor) -> Tensor:
+        return right(rows, shared) * (1 + 1e-7 * (len(rows) < 20))
+
+    monkeypatch.setattr(chain, "shared_product", shared_product)
+
+
+def mean_over_all_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Objective._weighed_loss
+
+    def loss(self: Objective, batch: Batch, outputs: Tensor) -> Tensor:
+        return right(self, batch, outputs) + 1e-6 * outputs.mean()
+
+    monkeypatch.setattr(Objective, "_weighed_loss", loss)
+
+
 #: What each check must find.
 SPOILT: Mapping[str, tuple[Spoil, ...]] = {
     "ends": (from_the_start_alone, backwards),
@@ -237,6 +267,7 @@ SPOILT: Mapping[str, tuple[Spoil, ...]] = {
     "batchnorm-ends": (stale_statistics, statistics_of_the_first, biased_variance),
     "batchnorm-scale": (stale_statistics, statistics_of_the_first, biased_variance),
     "life-solution": (no_bias, off_by_one_point, opposite_predictions),
+    "companions": (few_summed_otherwise, mean_over_all_members),
 }
 
 

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from landscape.analysis.hessian import hessians
 from landscape.core.provenance import Source
+from landscape.engine.data import Data
+from landscape.engine.memory import choose_chunk
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, template_of
 from landscape.evaluation.routes import along, connect
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute
+from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.problems.model import from_model
 from landscape.space.family import grid, line
@@ -390,6 +393,43 @@ def _ends_of_losses(setting: Compute) -> Numbers:
     return np.stack(expected), np.stack([curves.loss[:, curves.alpha == alpha][:, 0] for alpha in (0, 1)])
 
 
+# Companions -----------------------------------------------------------------------------------------------------------
+
+#: So many networks are trained together, some of them alone too, for so many steps on so many samples.
+_TOGETHER, _ALONE, _STEPS, _BATCH = 24, (0, 7, 21), 3, 32
+
+
+def _companions(setting: Compute) -> Numbers:
+    """Losses, gradients and parameters of networks alone, and among others: on the same data, and each on its own."""
+    x, y = _numbers(22, 2048, 27), _numbers(23, 2048, 2)  # so many that threads would share the sum over them
+    problems = {"exact": from_model(nn.Linear(27, 2), (x, y), "mse"), "batches": Life(steps=2, board="5x5")}
+    together, alone = [], []
+    for data, problem in problems.items():
+        members = initialise(problem.network(), range(_TOGETHER))
+        together.append(_descended(setting, problem, data, members, range(_TOGETHER))[list(_ALONE)])
+        rows = [_descended(setting, problem, data, members.select([seed]), [seed]) for seed in _ALONE]
+        alone.append(np.concatenate(rows))
+    return np.concatenate(alone, axis=1), np.concatenate(together, axis=1)
+
+
+def _descended(setting: Compute, problem: Problem, data: str, members: Stack, seeds: Sequence[int]) -> np.ndarray:
+    """[member, number]: loss and gradient at each of a few steps down the gradient, in chunks as training has them."""
+    objective = problem.training_objective(data, device=setting.device, dtype=setting.dtype)
+    if setting.backend is not None:
+        objective = objective.with_backend(setting.backend)
+    stack, found = members.to(setting.device, setting.dtype), list[Tensor]()
+    for step in range(_STEPS):
+        batch: Data = objective.memory
+        if data == "batches":  # a lone member's comes twice, or it would be data that all share
+            keys = torch.tensor([*seeds] if len(seeds) > 1 else [*seeds] * 2, device=objective.device)
+            batch = problem.training_batch(keys, step, _BATCH, device=setting.device, dtype=setting.dtype)
+        chunk = choose_chunk(objective.network, batch, training=True, most=len(seeds))
+        loss, gradient = dataclasses.replace(objective, chunk=chunk).gradient(stack, batch)
+        found += [loss[:, None], gradient.flatten()]
+        stack = dataclasses.replace(stack.unflatten(stack.flatten() - 0.1 * gradient.flatten()), buffers=stack.buffers)
+    return _array(torch.cat(found, dim=1))
+
+
 #: All of them, in the order of what they need: a layer, several, data of several kinds, statistics, a known solution.
 CHECKS: Sequence[Check] = (
     Check("ends", "parameters at alpha 0 and 1 are those of the checkpoints, bit for bit", _ends_of_parameters, 0),
@@ -408,4 +448,5 @@ CHECKS: Sequence[Check] = (
     Check("batchnorm-ends", "BatchNorm: ends are the plain module's after update_bn", _recalibrated, 100),
     Check("batchnorm-scale", "BatchNorm: L does not change with the scale of the layer before", _scale_free, 100),
     Check("life-solution", "Life's known network: loss 0, 512 patterns right, 140 live", _solution, 0),
+    Check("companions", "a network's losses and gradients in training are the same alone and among 24", _companions, 0),
 )

@@ -50,8 +50,9 @@ def choose_chunk(network: Stacked, data: Data | Stream, *, training: bool = Fals
 
     For `training` chunks are larger: a backward pass has more operations to pay for. Where each member has data of its
     own, products are member by member anyway, and chunks have few members, as many in each. There are at `most` so many
-    members: no chunk is larger than it takes for them.
+    members: no chunk is larger than it takes for them (but of `vmap`, whose products have the shape of the chunk).
     """
+    most = None if network.backend == "vmap" else most
     if isinstance(data, Stream):
         data = data.first
     inputs = data.samples(0, SAMPLE_MULTIPLE).inputs
