@@ -225,17 +225,19 @@ def test_what_is_linear_in_the_parameters_may_be_taken_between_the_ends(kind: st
     # Directions have no buffers, and only members that are alike lie beside each other.
     family = dataclasses.replace(family, vertices=tuple(Stack(vertex.tensors) for vertex in family.vertices))
     numbers = np.random.default_rng(3)
-    first = torch.tensor(numbers.integers(0, len(family), 40))
+    first = torch.arange(len(family)).repeat(30)
     first = first.double() if kind == "plane" else first
-    points = Points(family, first, torch.tensor(numbers.uniform(-0.5, 1.5, 40)))
+    points = Points(family, first, torch.tensor(numbers.uniform(-0.5, 1.5, len(first))))
     ends = points.ends
     assert ends is not None
-    assert len(ends) <= sum(map(len, family.vertices))
-    linear = torch.tensor(numbers.normal(size=(family.vertices[0].parameters, 5)))
-    index = torch.tensor([3, 39, 0, 17])
+    assert len(ends) == sum(map(len, family.vertices))
+    linear = torch.tensor(numbers.normal(size=(family.vertices[0].parameters, 5))) / 1e6
+    index = torch.tensor([3, 29, 0, 17])
     found = points.between((ends.flatten() @ linear).view(len(ends), 5, 1), index)
     exact = family.at(first, points.second).flatten()[index] @ linear
-    torch.testing.assert_close(found[..., 0], exact, rtol=1e-10, atol=1e-10 * float(linear.abs().max()) * 1e6)
+    torch.testing.assert_close(found[..., 0], exact, rtol=1e-10, atol=1e-12)
+    few = Points(family, first[:9], points.second[:9])
+    assert few.ends is None, "of so few points each has its own product"
 
 
 def arc(a: Stack, b: Stack, centre: Stack) -> Family:

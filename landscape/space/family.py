@@ -43,6 +43,9 @@ _CHORDS = 100
 #: the points of which lengths are measured at once.
 _FLAT_BYTES, _LENGTH_BYTES = 2**26, 2**28
 
+#: Points of a line for each of its vertices from which on what is linear is taken between these.
+_DENSE = 4
+
 #: The end at which the tensors that do not move are held.
 Hold = Literal["start", "end"]
 
@@ -307,10 +310,12 @@ class Points:
 
     @functools.cached_property
     def ends(self) -> Stack | None:
-        """The members that make these points, of small families; None where points are no plain sums of them."""
+        """The members that make these points, of small families; None where points are no plain sums, or are few."""
         family = self.family
         alike = len({(stack.dtype, tuple(stack.buffers)) for stack in family.vertices}) == 1
-        if family.moving or not alike:
+        # Of one line, or row: whether its numbers are rounded in this way must not depend on its companions.
+        dense = len(self) >= _DENSE * len(family.vertices) * len(torch.unique(self.first))
+        if family.moving or not alike or not dense:
             return None
         vertex, row = self._used[0]
         parts = [stack.select(row[vertex == number]) for number, stack in enumerate(family.vertices)]
