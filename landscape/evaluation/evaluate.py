@@ -91,14 +91,13 @@ def evaluate(
         shards = Shards(save.with_name(save.name + ".parts"), unit=unit, read=Result.read, join=join)
         objective = _as_before(objective, shards.recorded())
 
-    def blocks(skip: int) -> Iterator[Result]:
-        begun = _Work(objective, family, axes, columns or {}, sources, marks, about or {})
-        return begun.blocks(skip)
-
+    work = _Work(objective, family, axes, columns or {}, sources, marks, about or {})
     if shards is None:
-        return _in_memory(blocks(0), places, on_progress)
+        return _in_memory(work.blocks(0), places, on_progress)
+    stacks = {f"vertex {k}": vertex for k, vertex in enumerate(family.vertices)}
+    stacks |= {"marked": family.marked.stack} if family.marked is not None else {}
     plan = {
-        "points": [fingerprint({**stack.tensors, **stack.buffers}) for stack in family.vertices],
+        "points": {name: fingerprint({**stack.tensors, **stack.buffers}) for name, stack in stacks.items()},
         "rows": digest({"rows": family.rows.cpu().numpy()}),
         "kind": family.kind,
         "grid": digest(dict(axes)),
@@ -108,7 +107,7 @@ def evaluate(
     }
     result = shards.gather(
         plan,
-        lambda finished: blocks(sum(map(len, finished))),
+        lambda finished: work.blocks(sum(map(len, finished))),
         total=len(places),
         force=overwrite,
         seconds=keep_seconds,
@@ -117,7 +116,7 @@ def evaluate(
     assert save is not None
     result.save(save, overwrite=overwrite)
     shards.remove()
-    return result
+    return dataclasses.replace(result, models=work.model)  # files of finished parts hold none
 
 
 def _in_memory(blocks: Iterator[Result], places: np.ndarray, on_progress: Progress) -> Result:
@@ -167,8 +166,7 @@ class _Work:
         }
         bytes_of_one = here.vertices[0].parameters * here.dtype.itemsize
         streamed = isinstance(objective.data, Stream)  # read once for all points
-        assert objective.chunk is not None
-        points = _BLOCK_CHUNKS * objective.chunk.members
+        points, entrance = _BLOCK_CHUNKS * self.chunk.members, objective.network.entrance
         while begin < len(places):
             started = time.monotonic()
             most = max(1, min(points, _BLOCK_BYTES // bytes_of_one) // len(along))
@@ -176,7 +174,7 @@ class _Work:
             grid = np.meshgrid(places[index], along, indexing="ij")
             coordinates = self._tensors(*(each.ravel() for each in grid))
             # Points of large networks are made a chunk at a time, in the cache.
-            lazy = streamed or objective.network.entrance is not None or bytes_of_one * grid[0].size > _LAZY_BYTES
+            lazy = streamed or entrance is not None or bytes_of_one * grid[0].size > _LAZY_BYTES
             flat = objective(here.points(*coordinates) if lazy else here.at(*coordinates))
             values = {name: value.view(grid[0].shape).cpu().numpy() for name, value in flat.items()}
             self._check(known, places[index], along, values["loss"])
@@ -188,22 +186,33 @@ class _Work:
                 about,
                 self.sources,
                 marks,
-                self._model,
+                self.model,
             )
             begin += most if not streamed else len(places)
-            points *= 2 if time.monotonic() - started < _BLOCK_SECONDS else 1
+            # Whether a first layer is shared may depend on the size of a block: then it must not depend on time.
+            points *= 2 if entrance is None and time.monotonic() - started < _BLOCK_SECONDS else 1
 
     def _tensors(self, first: np.ndarray, second: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         device = self.objective.device
         return torch.as_tensor(first, device=device), torch.as_tensor(second, dtype=torch.float64, device=device)
 
-    def _model(self, first: float, second: float) -> torch.nn.Module:
-        """The network at a point, a copy of the caller's."""
+    def model(self, first: float, second: float) -> torch.nn.Module:
+        """The network at a point, with the statistics that it had there: a copy of the caller's."""
         kind = np.int64 if self.family.kind != "plane" else np.float64
         point = self.family.at(torch.as_tensor(np.array([first], dtype=kind)), torch.tensor([second]).double())
+        state = point.state_dict(0)
+        if self.objective.batchnorm == "recalibrate":
+            single = dataclasses.replace(self.objective, chunk=Chunk(1, self.chunk.samples))
+            state |= {name: each[0] for _, part in single.chunks(point) for name, each in part.buffers.items()}
         module = copy.deepcopy(self.objective.network.module)
-        module.load_state_dict(point.state_dict(0), strict=False)  # what is tied is there once
+        module.load_state_dict(state, strict=False)  # what is tied is there once
         return module.requires_grad_()
+
+    @property
+    def chunk(self) -> Chunk:
+        """How the objective is computed a part at a time."""
+        assert self.objective.chunk is not None  # it chooses one for itself
+        return self.objective.chunk
 
     def _check(self, known: Sequence[Known], places: np.ndarray, along: np.ndarray, loss: np.ndarray) -> None:
         """Raise `Unverified` unless the losses at known networks are the plain module's own."""

@@ -55,7 +55,8 @@ def held(place: Place, name: str) -> Place:
     if not isinstance(place, nn.Module | Mapping):
         return place
     state = place.state_dict() if isinstance(place, nn.Module) else place
-    tensors = {key: tensor.detach() for key, tensor in state.items()}
+    # Copied: its owner may train it on while a result of it is still asked for networks.
+    tensors = {key: tensor.detach().to("cpu", copy=True) for key, tensor in state.items()}
     source = Source("memory", None, None, fingerprint(tensors), name)
     return Checkpoint(Stack({key: tensor[None] for key, tensor in tensors.items()}), (source,), None)
 

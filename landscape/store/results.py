@@ -1,6 +1,7 @@
 """Values over a family of points, and the HDF5 file that holds them. The schema is in `docs/schema.md`."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import io
@@ -175,8 +176,12 @@ class Result:
         """Some of the lines, or rows of a plane; the table of sources stays whole."""
         first = next(iter(self.axes))
         kept = self.axes[first][index]
+        models, lines = self.models, np.arange(len(self))[index]
+        if models is not None and first == "line":
+            models = functools.partial(_of_line, models, lines)
         return dataclasses.replace(
             self,
+            models=models,
             axes={**self.axes, first: np.arange(len(kept)) if first == "line" else kept},
             values={name: array[index] for name, array in self.values.items()},
             columns={name: array[index] for name, array in self.columns.items()},
@@ -271,6 +276,11 @@ class Result:
             content, writer = ("lines", "landscape walk") if result.kind == "plane" else ("a plane", "landscape plane")
             raise Unsupported(f"{path} is of the kind '{result.kind}', not {content}: give a file written by {writer}")
         return result
+
+
+def _of_line(models: Callable[..., Any], lines: Int[np.ndarray, " line"], line: int, *coordinates: float) -> Any:
+    """The network on a line that was chosen, by its old number."""
+    return models(int(lines[line]), *coordinates)
 
 
 def join(parts: Sequence[Result]) -> Result:
