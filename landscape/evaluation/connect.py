@@ -145,7 +145,8 @@ def connect(
 
     Returns:
         A result over `line` and `alpha`, of kind `curve`, with the loss on the straight lines as `loss_straight`.
-        Interrupted (Ctrl-C) without `save`, the curves as far as they were trained.
+        Interrupted (Ctrl-C) without `save`, the curves as far as they were trained, or evaluated (then without
+        `loss_straight`).
 
     Raises:
         Mismatch: What was left beside `save` belongs to other curves, and `overwrite` is not given.
@@ -179,10 +180,18 @@ def connect(
         prepared, bending, resume, keep_seconds, overwrite, progress or (lambda done, total: None)
     )
     lines = _with_bends(prepared, bending, curve, files)
-    straight = along(prepared.objective, prepared.lines, alphas)
-    curved = along(prepared.objective, lines, alphas, about={**prepared.about, "curve": dataclasses.asdict(bending)})
-    result = dataclasses.replace(curved, values={**curved.values, "loss_straight": straight.loss})
+    about = {**prepared.about, "curve": dataclasses.asdict(bending)}
+    result = along(prepared.objective, lines, alphas, about=about)
+    if result.done.all():  # and else what is interrupted goes no further
+        straight = along(prepared.objective, prepared.lines, alphas)
+        result = dataclasses.replace(
+            result,
+            values={**result.values, "loss_straight": straight.loss},
+            columns={**result.columns, "done": straight.done},
+        )
     if path is not None and resume is not None:
+        if not result.done.all():
+            raise KeyboardInterrupt
         result.save(path, overwrite=overwrite)
         resume.unlink(missing_ok=True)
     return result

@@ -84,7 +84,8 @@ def plane(
     >>> import landscape, torch
     >>> x = torch.linspace(-1, 1, 32)[:, None]
     >>> problem = landscape.Problem.from_model(torch.nn.Linear(1, 1), (x, 2 * x + 1), "mse")
-    >>> places = [{"weight": torch.tensor([[w]]), "bias": torch.tensor([b])} for w, b in ((0.0, 0), (2, 0), (2, 1))]
+    >>> ends = torch.tensor([[0.0, 0], [2, 0], [2, 1]])
+    >>> places = [{"weight": end[:1, None], "bias": end[1:]} for end in ends]
     >>> result = landscape.plane(*places, problem=problem, points=2, x=(0, 2), y=(0, 1))
     >>> result["loss"].round(3).tolist()
     [[2.419, 1.0], [1.419, 0.0]]
@@ -92,7 +93,7 @@ def plane(
     kind = directions or ("random" if b is None else "through")
     several = isinstance(a, Sequence) and not isinstance(a, str)  # a path or a network is none
     kind = "trajectory" if several and directions is None else kind
-    _check(kind, b, c, several=several, normalise=normalise)
+    _check(kind, a, b, c, several=several, random=normalise != "filter" or direction_seed != 0)
     path = None if save is None else Path(save)
     if path is not None:
         refuse_existing(path, force=overwrite)
@@ -155,17 +156,21 @@ def plane_name(places: Sequence[Place], directions: Directions, seed: int = 0) -
     return f"plane-{'--'.join(short(label_of(place)) for place in places)}{last}"
 
 
-def _check(kind: Directions, b: Place | None, c: Place | None, *, several: bool, normalise: Normalise) -> None:
+def _check(
+    kind: Directions, a: Place | Sequence[Place], b: Place | None, c: Place | None, *, several: bool, random: bool
+) -> None:
     """Raise `LandscapeError` for arguments that do not go together."""
     if (kind == "through") != (b is not None and c is not None) or (b is None) != (c is None):
         raise LandscapeError(
             "a plane goes through three places, `a`, `b` and `c`, or through `a` alone with "
             '`directions="random"` or `directions="trajectory"`'
         )
+    if several and not a:
+        raise LandscapeError("there is no place in `a`: a trajectory needs at least three")
     if several and kind != "trajectory":
         raise LandscapeError('several places in `a` are a trajectory: leave `directions="..."` out, or give one place')
-    if normalise != "filter" and kind != "random":
-        raise LandscapeError("`normalise` is for random directions")
+    if random and kind != "random":
+        raise LandscapeError("`direction_seed` and `normalise` are for random directions")
 
 
 def _family(

@@ -141,8 +141,8 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | None = None) -
         raise LandscapeError(
             f"no symmetry of {problem.title()} is known, so its units have no other order: leave `order` out"
         )
+    lines = _lines(route, places, symmetry, aliases(problem.network()), keep=compute.batchnorm == "keep")
     objective = compute.objective(problem)
-    lines = _lines(route, places, symmetry, aliases(objective.network.module), keep=compute.batchnorm == "keep")
     return Prepared(problem, objective, lines, {**compute.describe(problem, objective), **_named(problem, route)})
 
 

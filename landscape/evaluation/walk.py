@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from landscape.core.errors import LandscapeError
 from landscape.core.files import refuse_existing
 from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
@@ -77,7 +78,8 @@ def walk(
         progress: Called with (lines done, lines in all).
 
     Returns:
-        A result over `line` and `alpha`: `result["loss"]`, `result["l2"]` (lengths of the lines), ...
+        A result over `line` and `alpha`: `result["loss"]`, `result["l2"]` (lengths of the lines), ... Interrupted
+        (Ctrl-C) without `save`, what is `done` by then.
 
     Raises:
         LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
@@ -88,7 +90,8 @@ def walk(
     >>> import landscape, torch
     >>> x = torch.linspace(-1, 1, 32)[:, None]
     >>> problem = landscape.Problem.from_model(torch.nn.Linear(1, 1), (x, 2 * x + 1), "mse")
-    >>> zero, solution = ({"weight": torch.tensor([[w]]), "bias": torch.tensor([b])} for w, b in ((0.0, 0), (2.0, 1)))
+    >>> ends = torch.tensor([[0.0, 0], [2, 1]])
+    >>> zero, solution = ({"weight": end[:1, None], "bias": end[1:]} for end in ends)
     >>> result = landscape.walk(zero, solution, problem=problem, points=3)
     >>> result
     Result(line: line x alpha 1x3; loss, loss_se)
@@ -107,6 +110,8 @@ def walk(
         per=per,
         hold=hold,
     )
+    if span != (0.0, 1.0) and not isinstance(points, int):
+        raise LandscapeError("`span` is for a number of `points`: alphas that are given themselves need none")
     knots = [i / (len(via) + 1) for i in range(len(via) + 2)]
     alphas = grid(points, *span, knots=knots)
     path = None if save is None else Path(save)
