@@ -13,21 +13,23 @@ import torch
 from click.testing import Result as Outcome
 from torch import nn
 
+from landscape import walk
+from landscape.analysis.barriers import barriers
 from landscape.core.errors import LandscapeError, Mismatch, Unverified
 from landscape.core.files import write_json
 from landscape.core.provenance import Source
+from landscape.engine.memory import Chunk
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked
-from landscape.evaluation import walk as walking
-from landscape.evaluation.evaluate import Points
-from landscape.evaluation.routes import Connection, Route, connect, rays
-from landscape.evaluation.walk import walk, walk_to_file
+from landscape.evaluation import evaluate as evaluating
+from landscape.evaluation.routes import Lines, Route, along, connect, rays
 from landscape.problems.life import Life
 from landscape.problems.model import from_model
+from landscape.problems.places import Place
 from landscape.space.directions import random_directions
-from landscape.space.family import Line, grid
-from landscape.store.checkpoints import Checkpoint, Run
+from landscape.space.family import Family, bezier, grid, line, polyline, ray
+from landscape.store.checkpoints import Checkpoint, Run, load
 from landscape.store.results import Result
 
 
@@ -42,45 +44,45 @@ def presolve(life: Life) -> Checkpoint:
 
 
 @pytest.fixture
-def connection(run: Run, presolve: Checkpoint) -> Connection:
+def lines(run: Run, presolve: Checkpoint) -> Lines:
     return connect(presolve, run.checkpoint())
 
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three lines of 11 points a block: 24 lines are 8 blocks."""
-    monkeypatch.setattr(walking, "_BLOCK_POINTS", 33)
+    """Three lines of 11 points a block, of the default problem in float32: 24 lines are 8 blocks."""
+    monkeypatch.setattr(evaluating, "_BLOCK_BYTES", 33 * 25 * 4)
 
 
 def same_numbers(one: Result, other: Result) -> bool:
-    a, b = one._arrays(), other._arrays()
+    a, b = ({**each.axes, **each.values, **each.columns} for each in (one, other))
     return a.keys() == b.keys() and all(a[name].tobytes() == b[name].tobytes() for name in a)
 
 
-def test_every_point_is_what_the_plain_module_says(life: Life, connection: Connection, small_blocks: None) -> None:
+def test_every_point_is_what_the_plain_module_says(life: Life, lines: Lines, small_blocks: None) -> None:
     alphas = grid(11, -0.2, 1.2)
-    curves = walk(life.objective(dtype=torch.float64), connection, alphas)
+    curves = along(life.objective(dtype=torch.float64), lines, alphas)
     objective = life.objective(dtype=torch.float64)
     assert len(curves) == 24
     assert curves.done.all()
-    for line in (0, 7, 23):
+    for number in (0, 7, 23):
         start, end = (
-            {name: tensor.double() for name, tensor in side.state_dict(line).items()}
-            for side in (connection.lines.start, connection.lines.end)
+            {name: tensor.double() for name, tensor in side.state_dict(number).items()}
+            for side in (lines.family.stack(0), lines.family.stack(1))
         )
         for point, alpha in enumerate(alphas):
             here = {name: (1 - alpha) * start[name] + alpha * end[name] for name in start}
             wanted = objective.plain(here)
             for name in ("loss", "accuracy", "right", "solved"):
-                np.testing.assert_allclose(curves.values[name][line, point], wanted[name], rtol=1e-10, atol=1e-14)
+                np.testing.assert_allclose(curves.values[name][number, point], wanted[name], rtol=1e-10, atol=1e-14)
         difference = torch.cat([(end[name] - start[name]).flatten() for name in start])
-        np.testing.assert_allclose(curves["l1"][line], float(difference.abs().sum()), rtol=1e-12)
-        np.testing.assert_allclose(curves["l2"][line], float(difference.norm()), rtol=1e-12)
+        np.testing.assert_allclose(curves["l1"][number], float(difference.abs().sum()), rtol=1e-12)
+        np.testing.assert_allclose(curves["l2"][number], float(difference.norm()), rtol=1e-12)
 
 
 def test_the_ends_are_the_checkpoints_bit_for_bit(life: Life, run: Run, presolve: Checkpoint) -> None:
     objective = life.objective()
-    curves = walk(objective, connect(presolve, run.checkpoint()), grid(5, -1, 2))
+    curves = along(objective, connect(presolve, run.checkpoint()), grid(5, -1, 2))
     trained, solution = objective(run.checkpoint().stack), objective(presolve.stack)
     for name, values in curves.values.items():
         np.testing.assert_array_equal(values[:, curves.alpha == 1][:, 0], trained[name])
@@ -88,9 +90,9 @@ def test_the_ends_are_the_checkpoints_bit_for_bit(life: Life, run: Run, presolve
 
 
 def test_a_line_does_not_depend_on_the_others(life: Life, run: Run, presolve: Checkpoint, small_blocks: None) -> None:
-    whole = walk(life.objective(), connect(presolve, run.checkpoint()), grid(11))
+    whole = along(life.objective(), connect(presolve, run.checkpoint()), grid(11))
     few = Checkpoint(run.checkpoint().stack.select([9, 4]), run.checkpoint().sources[:2], None)
-    part = walk(life.objective(), connect(presolve, few), grid(11))
+    part = along(life.objective(), connect(presolve, few), grid(11))
     assert part.loss.tobytes() == whole.loss[[9, 4]].tobytes()
 
 
@@ -102,22 +104,22 @@ def test_a_quadratic_landscape(squares: Callable[..., Objective]) -> None:
     ends = torch.linspace(-1, 3, 4 * 8, dtype=torch.float64).cos().view(4, 8)
     start, end = (objective.network.template.unflatten(part) for part in (ends[:2], ends[2:]))
     alphas = grid(9, -1, 2)
-    curves = walk(objective, connect(checkpoint(start), checkpoint(end)), alphas)
+    curves = along(objective, connect(checkpoint(start), checkpoint(end)), alphas)
     inputs = torch.cat([numbers[:, :3], torch.ones(50, 1, dtype=torch.float64)], 1)
-    for line in range(2):
+    for number in range(2):
 
         def residual(flat: torch.Tensor) -> torch.Tensor:
             return inputs @ torch.cat([flat[:6].view(2, 3), flat[6:, None]], 1).T - numbers[:, 3:]
 
-        r, d = residual(ends[line]), residual(ends[line + 2]) - residual(ends[line])
+        r, d = residual(ends[number]), residual(ends[number + 2]) - residual(ends[number])
         a, b, c = (float((x * y).sum(1).mean()) for x, y in ((d, d), (r, d), (r, r)))
-        np.testing.assert_allclose(curves.loss[line], a * alphas**2 + 2 * b * alphas + c, rtol=1e-10)
+        np.testing.assert_allclose(curves.loss[number], a * alphas**2 + 2 * b * alphas + c, rtol=1e-10)
 
 
-def test_the_callers_stacks_stay_as_they_are(life: Life, connection: Connection) -> None:
-    before = [side.flatten().clone() for side in (connection.lines.start, connection.lines.end)]
-    walk(life.objective(dtype=torch.float64), connection, grid(3))
-    for side, kept in zip((connection.lines.start, connection.lines.end), before, strict=True):
+def test_the_callers_stacks_stay_as_they_are(life: Life, lines: Lines) -> None:
+    before = [side.flatten().clone() for side in (lines.family.stack(0), lines.family.stack(1))]
+    along(life.objective(dtype=torch.float64), lines, grid(3))
+    for side, kept in zip((lines.family.stack(0), lines.family.stack(1)), before, strict=True):
         assert torch.equal(side.flatten(), kept)
         assert side.dtype == torch.float32
 
@@ -127,11 +129,11 @@ def test_the_callers_stacks_stay_as_they_are(life: Life, connection: Connection)
 
 @pytest.mark.parametrize("error", [1e-2, float("nan")])
 def test_a_wrong_engine_is_caught_at_the_ends(
-    life: Life, connection: Connection, monkeypatch: pytest.MonkeyPatch, error: float
+    life: Life, lines: Lines, monkeypatch: pytest.MonkeyPatch, error: float
 ) -> None:
     right = Stacked.trace
     objective = life.objective()
-    objective(connection.lines.start)  # compared with the plain module by now
+    objective(lines.family.stack(0))  # compared with the plain module by now
 
     def wrong(self: Stacked, *arguments: Any) -> Any:
         for name, outputs in right(self, *arguments):
@@ -139,10 +141,10 @@ def test_a_wrong_engine_is_caught_at_the_ends(
 
     monkeypatch.setattr(Stacked, "trace", wrong)
     with pytest.raises(Unverified, match=r"line 0 does not reproduce its own end: .* stacked backend is wrong"):
-        walk(objective, connection, grid(3))
+        along(objective, lines, grid(3))
 
 
-def test_an_objective_that_changes_is_caught(life: Life, connection: Connection) -> None:
+def test_an_objective_that_changes_is_caught(life: Life, lines: Lines) -> None:
     objective = life.objective()
     calls: list[None] = []
 
@@ -152,7 +154,7 @@ def test_an_objective_that_changes_is_caught(life: Life, connection: Connection)
 
     metrics = {**objective.metrics, "loss": dataclasses.replace(objective.metrics["loss"], per_sample=restless)}
     with pytest.raises(Unverified, match="not deterministic"):
-        walk(dataclasses.replace(objective, metrics=metrics), connection, grid(3))
+        along(dataclasses.replace(objective, metrics=metrics), lines, grid(3))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -164,25 +166,21 @@ def interrupted(path: Path, after: int, *arguments: Any, **options: Any) -> None
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        walk_to_file(path, *arguments, on_progress=on_progress, **options)
+        along(*arguments, save=path, on_progress=on_progress, **options)
     assert not path.exists()
 
 
-@pytest.mark.parametrize("shard_seconds", [0.0, 1e9])
+@pytest.mark.parametrize("keep_seconds", [0.0, 1e9])
 def test_an_interrupted_walk_goes_on_where_it_was(
-    life: Life, connection: Connection, tmp_path: Path, small_blocks: None, shard_seconds: float
+    life: Life, lines: Lines, tmp_path: Path, small_blocks: None, keep_seconds: float
 ) -> None:
-    alphas, attributes = grid(11), {"problem": {"name": "life"}, "pair": (1, 2)}
-    whole = walk(life.objective(), connection, alphas)
+    alphas, about = grid(11), {"problem": {"name": "life"}, "pair": (1, 2)}
+    whole = along(life.objective(), lines, alphas)
     path = tmp_path / "walk.h5"
     for after in (3, 10, 12):
-        interrupted(
-            path, after, life.objective(), connection, alphas, attributes=attributes, shard_seconds=shard_seconds
-        )
+        interrupted(path, after, life.objective(), lines, alphas, about=about, keep_seconds=keep_seconds)
     told: list[tuple[int, int]] = []
-    got = walk_to_file(
-        path, life.objective(), connection, alphas, attributes=attributes, on_progress=lambda *now: told.append(now)
-    )
+    got = along(life.objective(), lines, alphas, about=about, save=path, on_progress=lambda *now: told.append(now))
     # Kept after 3 lines, then up to 12, then up to 15 in blocks of three.
     assert told == [(18, 24), (21, 24), (24, 24)]
     assert same_numbers(got, whole)
@@ -191,59 +189,57 @@ def test_an_interrupted_walk_goes_on_where_it_was(
 
 
 def test_kept_lines_of_another_walk_are_refused(
-    life: Life, run: Run, connection: Connection, presolve: Checkpoint, tmp_path: Path, small_blocks: None
+    life: Life, run: Run, lines: Lines, presolve: Checkpoint, tmp_path: Path, small_blocks: None
 ) -> None:
     path = tmp_path / "walk.h5"
-    asked: dict[str, Any] = {"objective": life.objective(), "connection": connection, "alphas": grid(11)}
-    interrupted(path, 6, *asked.values(), attributes={"problem": "life"})
+    asked: dict[str, Any] = {"objective": life.objective(), "lines": lines, "alphas": grid(11)}
+    interrupted(path, 6, *asked.values(), about={"problem": "life"})
     for changes, message in (
-        ({"alphas": grid(12)}, r"keeps lines of other work: alpha is .* there and .* here"),
-        ({"connection": connect(presolve, run.checkpoint(20))}, r"ends is .* there"),
+        ({"alphas": grid(12)}, r"keeps lines of other work: grid is .* there and .* here"),
+        ({"lines": connect(presolve, run.checkpoint(20))}, r"points\.vertex 1 is .* there"),
         (
             {"objective": life.objective(dtype=torch.float64)},
             r"computation\.dtype is \"float32\" there and \"float64\"",
         ),
-        ({"attributes": {"problem": "death"}}, r"objective\.problem is \"life\" there and \"death\" here"),
+        ({"about": {"problem": "death"}}, r"objective\.problem is \"life\" there and \"death\" here"),
     ):
         with pytest.raises(Mismatch, match=message):
-            walk_to_file(path, **{**asked, "attributes": {"problem": "life"}, **changes})
-    got = walk_to_file(path, **{**asked, "alphas": grid(12)}, force=True)
-    assert same_numbers(got, walk(life.objective(), connection, grid(12)))
+            along(save=path, **{**asked, "about": {"problem": "life"}, **changes})
+    got = along(save=path, **{**asked, "alphas": grid(12)}, overwrite=True)
+    assert same_numbers(got, along(life.objective(), lines, grid(12)))
 
 
-def test_a_damaged_plan_or_shard_is_no_absent_one(
-    life: Life, connection: Connection, tmp_path: Path, small_blocks: None
-) -> None:
+def test_a_damaged_plan_or_shard_is_no_absent_one(life: Life, lines: Lines, tmp_path: Path, small_blocks: None) -> None:
     path = tmp_path / "walk.h5"
-    interrupted(path, 6, life.objective(), connection, grid(11), shard_seconds=0.0)
+    interrupted(path, 6, life.objective(), lines, grid(11), keep_seconds=0.0)
     parts = tmp_path / "walk.h5.parts"
     shard = parts / "lines-00000000.h5"
     content = shard.read_bytes()
     shard.write_bytes(content[:-9])
     with pytest.raises(LandscapeError, match=r"lines-00000000\.h5 is damaged"):
-        walk_to_file(path, life.objective(), connection, grid(11))
+        along(life.objective(), lines, grid(11), save=path)
     shard.write_bytes(content)
     plan = json.loads((parts / "plan.json").read_text())
     (parts / "plan.json").write_text("{")
     with pytest.raises(LandscapeError, match=r"plan\.json is damaged"):
-        walk_to_file(path, life.objective(), connection, grid(11))
+        along(life.objective(), lines, grid(11), save=path)
     write_json(parts / "plan.json", plan)
-    walk_to_file(path, life.objective(), connection, grid(11))
+    along(life.objective(), lines, grid(11), save=path)
 
 
-def test_an_existing_output_is_left_alone(life: Life, connection: Connection, tmp_path: Path) -> None:
+def test_an_existing_output_is_left_alone(life: Life, lines: Lines, tmp_path: Path) -> None:
     path = tmp_path / "walk.h5"
     path.write_text("precious")
-    with pytest.raises(LandscapeError, match=r"walk\.h5 exists: choose another output with -o, or replace it with"):
-        walk_to_file(path, life.objective(), connection, grid(3))
+    with pytest.raises(LandscapeError, match=r"walk\.h5 exists: choose another"):
+        along(life.objective(), lines, grid(3), save=path)
     assert path.read_text() == "precious"
-    walk_to_file(path, life.objective(), connection, grid(3), force=True)
+    along(life.objective(), lines, grid(3), save=path, overwrite=True)
     assert len(Result.read(path, plane=False)) == 24
 
 
-def test_what_the_curves_say_of_themselves(life: Life, connection: Connection) -> None:
+def test_what_the_curves_say_of_themselves(life: Life, lines: Lines) -> None:
     objective = life.objective()
-    curves = walk(objective, connection, grid(3), attributes={"problem": "life"})
+    curves = along(objective, lines, grid(3), about={"problem": "life"})
     assert curves.about["problem"] == "life"
     assert curves.about["chunk"] == dataclasses.asdict(objective.chunk)  # type: ignore[arg-type]
     assert (curves.about["device"], curves.about["dtype"]) == ("cpu", "float32")
@@ -258,10 +254,10 @@ def test_what_the_curves_say_of_themselves(life: Life, connection: Connection) -
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def ends(connection: Connection) -> list[tuple[str, str]]:
+def ends(lines: Lines) -> list[tuple[str, str]]:
     return [
-        (connection.sources[i].label, connection.sources[j].label)
-        for i, j in zip(connection.from_member, connection.to_member, strict=True)
+        (lines.sources[i].label, lines.sources[j].label)
+        for i, j in zip(lines.columns["from_member"], lines.columns["to_member"], strict=True)
     ]
 
 
@@ -271,10 +267,10 @@ def test_pairings(run: Run) -> None:
     assert ends(connect(three, three)) == [("c 0", "c 0"), ("c 1", "c 1"), ("c 2", "c 2")]
     assert ends(connect(one, three)) == [("a 0", "c 0"), ("a 0", "c 1"), ("a 0", "c 2")]
     assert ends(connect(three, one)) == [("c 0", "a 0"), ("c 1", "a 0"), ("c 2", "a 0")]
-    every = connect(two, three, pairing="all")
+    every = connect(two, three, pairs="all")
     assert ends(every) == [(f"b {i}", f"c {j}") for j in range(3) for i in range(2)]
-    assert torch.equal(every.lines.start.flatten(), stack.flatten()[[0, 1] * 3])
-    assert torch.equal(every.lines.end.flatten(), stack.flatten()[[0, 0, 1, 1, 2, 2]])
+    assert torch.equal(every.family.stack(0).flatten(), stack.flatten()[[0, 1] * 3])
+    assert torch.equal(every.family.stack(1).flatten(), stack.flatten()[[0, 0, 1, 1, 2, 2]])
     with pytest.raises(Mismatch, match=r"2 members and 3 members do not pair: choose single ones with RUN/#seed, or"):
         connect(two, three)
 
@@ -282,28 +278,28 @@ def test_pairings(run: Run) -> None:
 def test_orders(life: Life, run: Run, presolve: Checkpoint) -> None:
     trained, symmetry = run.checkpoint(), life.symmetry()
     stored = connect(presolve, trained, symmetry=symmetry)
-    every = connect(presolve, trained, orders="all", symmetry=symmetry)
+    every = connect(presolve, trained, order="all", symmetry=symmetry)
     assert ends(every)[:24] == ends(stored)
     assert ends(every)[24:] == ends(stored)
-    assert [every.sources[i].order for i in every.from_member] == [""] * 24 + ["order 1"] * 24
-    assert torch.equal(every.lines.start.flatten()[:24], stored.lines.start.flatten())
+    assert [every.sources[i].order for i in every.columns["from_member"]] == [""] * 24 + ["order 1"] * 24
+    assert torch.equal(every.family.stack(0).flatten()[:24], stored.family.stack(0).flatten())
     swapped = presolve.stack["net.0.0.weight"][:, [1, 0]]
-    assert torch.equal(every.lines.start["net.0.0.weight"][24:], swapped.expand(24, 2, 1, 3, 3))
-    assert torch.equal(every.lines.end.flatten(), trained.stack.flatten().repeat(2, 1))
+    assert torch.equal(every.family.stack(0)["net.0.0.weight"][24:], swapped.expand(24, 2, 1, 3, 3))
+    assert torch.equal(every.family.stack(1).flatten(), trained.stack.flatten().repeat(2, 1))
 
-    matched = connect(presolve, trained, orders="matched", symmetry=symmetry)
+    matched = connect(presolve, trained, order="matched", symmetry=symmetry)
     assert ends(matched) == ends(stored)
-    assert {matched.sources[i].order for i in matched.from_member} == {"matched"}
-    lengths = every.lines.lengths()[1].view(2, 24)
-    assert torch.equal(matched.lines.lengths()[1], lengths.min(0).values)
+    assert {matched.sources[i].order for i in matched.columns["from_member"]} == {"matched"}
+    lengths = every.family.lengths()[1].view(2, 24)
+    assert torch.equal(matched.family.lengths()[1], lengths.min(0).values)
     assert (lengths[0] != lengths[1]).any()
 
 
 def test_lines_on_which_one_layer_moves(landscape: Callable[..., Outcome], life: Life, run: Run) -> None:
     def walked(*more: str) -> Result:
-        result = landscape("walk", "--from", "presolve", "--to", f"{run.path}/#7", "--points", "5", *more)
-        assert result.exit_code == 0, result.output
-        return Result.read(Path(result.stdout.strip()))
+        called = landscape("walk", "--from", "presolve", "--to", f"{run.path}/#7", "--points", "5", *more)
+        assert called.exit_code == 0, called.output
+        return Result.read(Path(called.stdout.strip()))
 
     whole, per, held = walked(), walked("--per", "layer"), walked("--per", "layer", "--hold", "end")
     only = walked("--only", "net.0.2.*", "--only", "net.0.0.bias")
@@ -351,7 +347,6 @@ def test_lines_through_several_places(landscape: Callable[..., Outcome], life: L
     curves = Result.read(Path(result.stdout.strip()))
     np.testing.assert_array_equal(curves.alpha, [0, 0.25, 1 / 3, 0.5, 2 / 3, 0.75, 1])
     assert curves.about["via"] == ["presolve", f"{run.path}/@20"]
-    assert "via_member" in curves.columns
     labels = [[curves.sources[i].label for i in row] for row in curves.via_member]
     assert [row[1] for row in labels] == [f"seed {seed}" for seed in range(24)]
     assert {row[0] for row in labels} == {life.describe_landmark("presolve")}
@@ -367,18 +362,19 @@ def test_lines_through_several_places(landscape: Callable[..., Outcome], life: L
 
 def test_filters_on_the_way_are_matched_from_the_end_on(life: Life, run: Run, presolve: Checkpoint) -> None:
     trained, symmetry = run.checkpoint(), life.symmetry()
-    found = connect(presolve, trained, via=[run.checkpoint(20)], orders="matched", symmetry=symmetry)
-    later = connect(run.checkpoint(20), trained, orders="matched", symmetry=symmetry)
-    assert torch.equal(found.lines.stacks[1].flatten(), later.lines.stacks[0].flatten())
-    assert "via_member" in found.columns
-    assert [found.sources[row[0]] for row in found.via_member] == [later.sources[i] for i in later.from_member]
-    assert {found.sources[i].order for i in found.from_member} == {"matched"}
-    each = connect(trained, presolve, via=[presolve], pairing="all")
+    found = connect(presolve, trained, via=[run.checkpoint(20)], order="matched", symmetry=symmetry)
+    later = connect(run.checkpoint(20), trained, order="matched", symmetry=symmetry)
+    assert torch.equal(found.family.stack(1).flatten(), later.family.stack(0).flatten())
+    assert [found.sources[row[0]] for row in found.columns["via_member"]] == [
+        later.sources[i] for i in later.columns["from_member"]
+    ]
+    assert {found.sources[i].order for i in found.columns["from_member"]} == {"matched"}
+    each = connect(trained, presolve, via=[presolve], pairs="all")
     assert len(each) == 24
     with pytest.raises(Mismatch, match="each with each goes via single members, not 24"):
-        connect(presolve, trained, via=[trained], pairing="all")
+        connect(presolve, trained, via=[trained], pairs="all")
     with pytest.raises(Mismatch, match="in one order of their units: not in all"):
-        connect(presolve, trained, via=[presolve], orders="all", symmetry=symmetry)
+        connect(presolve, trained, via=[presolve], order="all", symmetry=symmetry)
 
 
 def test_random_directions(landscape: Callable[..., Outcome], life: Life, run: Run) -> None:
@@ -405,13 +401,13 @@ def test_each_member_has_its_own_directions(run: Run) -> None:
     found = rays(run.checkpoint(), [5, 7])
     assert ends(found)[:3] == [("seed 0", "direction 5"), ("seed 0", "direction 7"), ("seed 1", "direction 5")]
     wanted = random_directions(run.checkpoint().stack.select([1]), [5, 7])
-    assert torch.equal(found.lines.stacks[1].flatten()[2:4], wanted.flatten())
+    assert torch.equal(found.family.stack(1).flatten()[2:4], wanted.flatten())
 
 
-def test_walks_written_before_say_nothing_of_what_moves() -> None:
+def test_walks_written_before_move_as_a_whole() -> None:
     files = sorted((Path(__file__).parents[1] / "analyses").glob("*/*.h5"))
     assert files
-    assert all(Result.read(file, plane=False).moves is None for file in files)
+    assert not any("moves" in Result.read(file, plane=False).columns for file in files)
 
 
 @pytest.mark.parametrize(
@@ -420,7 +416,7 @@ def test_walks_written_before_say_nothing_of_what_moves() -> None:
         (("--only", "a", "--per", "layer"), "--only and --per both say what moves", 1),
         (("--hold", "end"), "name what moves with --only or --per", 1),
         (("--via", "presolve", "--per", "layer"), "with --via everything moves: leave --only and --per out", 1),
-        (("--via", "presolve", "--filter-order", "all"), "--via goes with --filter-order stored or matched", 1),
+        (("--via", "presolve", "--filter-order", "all"), "--via goes with the --filter-order stored or matched", 1),
         (("--rays", "0:3"), "--rays lead from the start to no other place: leave --to out, or --rays", 1),
         (("--normalise", "none"), "--normalise is for random directions: give them with --rays", 1),
         (("--rays", "x"), "'x' is no seed", 2),
@@ -442,30 +438,46 @@ def test_rays_that_make_no_sense(landscape: Callable[..., Outcome], run: Run) ->
         result = landscape("walk", "--from", run.path, "--rays", "0", *options)
         assert (result.exit_code, result.stdout) == (1, "")
         assert "--rays go straight from each start: leave --via, --only" in result.stderr
-    with pytest.raises(LandscapeError, match="lines need an end: name it with --to, or random directions"):
-        Route(start="presolve")
+    with pytest.raises(LandscapeError, match="lines need an end: name it with `b`, or random directions with `rays`"):
+        Route(a="presolve")
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_the_same_curves_in_bounded_memory(life: Life, connection: Connection) -> None:
+def test_a_gpu_gives_the_same_curves_in_bounded_memory(life: Life, lines: Lines) -> None:
     alphas = grid(51)
-    here = walk(life.objective(), connection, alphas)
+    here = along(life.objective(), lines, alphas)
     torch.cuda.reset_peak_memory_stats()
-    there = walk(life.objective(device="cuda"), connection, alphas)
+    there = along(life.objective(device="cuda"), lines, alphas)
     for name in ("loss", "accuracy"):
         np.testing.assert_allclose(there.values[name], here.values[name], rtol=1e-4, atol=1e-6)
-    precise = [
-        walk(life.objective(device=device, dtype=torch.float64), connection, alphas) for device in ("cpu", "cuda")
-    ]
+    precise = [along(life.objective(device=device, dtype=torch.float64), lines, alphas) for device in ("cpu", "cuda")]
     np.testing.assert_allclose(precise[1].loss, precise[0].loss, rtol=1e-10)
     objective = life.objective(device="cuda")
     objective(objective.network.template.unflatten(torch.linspace(-1, 1, 25_000_000).view(1_000_000, 25)))
     assert torch.cuda.max_memory_allocated() < 4e9
 
 
+#: Paths of three lines through the first of nine members, or along them.
+PATHS: dict[str, Callable[[Stack], Family]] = {
+    "line": lambda nine: line(nine.select([0, 1, 2]), nine.select([3, 4, 5])),
+    "line from one": lambda nine: line(nine.select([0]), nine, torch.tensor([[0, 0, 0], [3, 4, 5]])),
+    "polyline": lambda nine: polyline([nine.select(range(k, k + 3)) for k in (0, 3, 6)]),
+    "bezier": lambda nine: bezier([nine.select(range(k, k + 3)) for k in (0, 3, 6)]),
+    "ray": lambda nine: ray(nine.select([0, 1, 2]), random_directions(nine.select([7]), [3, 4, 5])),
+}
+
+
+def some(family: Family, number: int) -> Family:
+    """One of the lines alone."""
+    rows = family.rows[:, [number]].tolist()
+    vertices = tuple(vertex.select(row) for vertex, row in zip(family.vertices, rows, strict=True))
+    return dataclasses.replace(family, vertices=vertices, rows=torch.zeros(len(rows), 1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("kind", ["mlp", "flattened", "cnn"])
-def test_points_between_ends_need_no_first_layer_of_their_own(kind: str) -> None:
-    """What is affine in the parameters is taken between the ends; the plain engine is its slow twin."""
+def test_points_between_ends_need_no_first_layer_of_their_own(kind: str, path: str) -> None:
+    """What is linear in the parameters is taken between the ends; the point by itself is its slow twin."""
     data = torch.randn(70, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     made: dict[str, Callable[[], nn.Module]] = {
         "mlp": lambda: nn.Sequential(nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3)),
@@ -475,23 +487,258 @@ def test_points_between_ends_need_no_first_layer_of_their_own(kind: str) -> None
     inputs = data.flatten(1) if kind == "mlp" else data
     problem = from_model(made[kind], (inputs, torch.arange(70) % 3), "cross_entropy")
     objective = problem.objective(dtype=torch.float64).with_backend("stacked")
-    stack = problem.initial(range(6)).to(torch.float64)
-    lines = Line(stack.select([0, 1, 2]), stack.select([3, 4, 5]))
+    lines = PATHS[path](problem.initial(range(9)).to(torch.float64))
     which, alphas = torch.arange(3).repeat_interleave(21), torch.linspace(-0.5, 1.5, 21).double().repeat(3)
-    points = Points.on(lines, which, alphas)
+    points = lines.points(which, alphas)
     assert len(objective._entered(points, objective.memory, objective.network)) == 1
     found, expected = objective(points), objective(lines.at(which, alphas))
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values, rtol=1e-11, atol=1e-13)
-    alone = objective(Points.on(Line(stack.select([1]), stack.select([4])), which[:21], alphas[:21]))
+    alone = objective(some(lines, 1).points(torch.zeros(21, dtype=torch.int64), alphas[:21]))
     assert torch.equal(alone["loss"], found["loss"][21:42])
+
+
+@pytest.mark.parametrize("points", [5, 7, 8, 9])
+def test_lines_of_few_points_do_not_depend_on_their_companions(points: int) -> None:
+    """Whether a first layer is shared must not be decided by how many lines lead from one start."""
+    inputs = torch.randn(70, 36, generator=torch.Generator().manual_seed(0))
+    problem = from_model(lambda: nn.Linear(36, 8), (inputs, torch.arange(70) % 8), "cross_entropy")
+    objective, stack = problem.objective().with_backend("stacked"), problem.initial(range(9))
+    together = connect(checkpoint(stack.select([0])), checkpoint(stack))
+    alone = connect(checkpoint(stack.select([0])), checkpoint(stack.select([7])))
+    whole, part = (along(objective, lines, grid(points)) for lines in (together, alone))
+    assert part.loss.tobytes() == whole.loss[[7]].tobytes()
 
 
 def test_no_first_layer_is_shared_where_a_sum_is_not_finite() -> None:
     problem = from_model(lambda: nn.Linear(40, 8), (torch.ones(9, 40), torch.zeros(9).long()), "cross_entropy")
     start, end = problem.initial([0]), problem.initial([1])
     end["weight"].fill_(torch.inf)
-    points = Points.on(Line(start, end), torch.zeros(11, dtype=torch.int64), torch.linspace(0, 1, 11).double())
+    points = line(start, end).points(torch.zeros(11, dtype=torch.int64), torch.linspace(0, 1, 11).double())
     objective = problem.objective().with_backend("stacked")
+    assert points.ends is not None
     assert objective._entered(points, objective.memory, objective.network) == []
     assert objective(points)["loss"][0] == objective(start)["loss"][0]
+
+
+# Blocks ---------------------------------------------------------------------------------------------------------------
+
+
+def blocks(objective: Objective, lines: Lines, alphas: np.ndarray) -> list[int]:
+    """How many lines were done after each block."""
+    told: list[int] = []
+    along(objective, lines, alphas, on_progress=lambda done, total: told.append(done))
+    return told
+
+
+def test_blocks_grow_until_they_take_long(life: Life, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = dataclasses.replace(life.objective(), chunk=Chunk(12, 512))
+    monkeypatch.setattr(evaluating, "_BLOCK_CHUNKS", 1)
+    monkeypatch.setattr(evaluating, "_BLOCK_SECONDS", 1e9)
+    assert blocks(objective, lines, grid(11)) == [1, 3, 7, 15, 24]
+    monkeypatch.setattr(evaluating, "_BLOCK_SECONDS", 0)
+    assert blocks(objective, lines, grid(11)) == list(range(1, 25))
+    assert blocks(objective, lines, grid(101)) == list(range(1, 25)), "at least a line"
+    monkeypatch.setattr(evaluating, "_BLOCK_CHUNKS", 10_000)
+    assert blocks(objective, lines, grid(11)) == [24]
+
+
+def test_blocks_do_not_grow_where_a_first_layer_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is may depend on the size of a block, and numbers must not depend on time."""
+    inputs = torch.randn(70, 36, generator=torch.Generator().manual_seed(0))
+    problem = from_model(lambda: nn.Linear(36, 8), (inputs, torch.arange(70) % 8), "cross_entropy")
+    objective = dataclasses.replace(problem.objective().with_backend("stacked"), chunk=Chunk(12, 80))
+    assert objective.network.entrance is not None
+    stack = problem.initial(range(9))
+    monkeypatch.setattr(evaluating, "_BLOCK_CHUNKS", 1)
+    monkeypatch.setattr(evaluating, "_BLOCK_SECONDS", 1e9)
+    assert blocks(objective, connect(checkpoint(stack), checkpoint(stack)), grid(11)) == list(range(1, 10))
+
+
+# The public verb ------------------------------------------------------------------------------------------------------
+
+
+def module_of(life: Life, run: Run, member: int) -> nn.Module:
+    module = life.network()
+    module.load_state_dict(run.checkpoint().stack.state_dict(member))
+    return module
+
+
+def test_places_of_every_sort_give_the_same_numbers(
+    life: Life, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    a, b = (module_of(life, run, member) for member in (3, 7))
+    checkpoints = [load(f"{run.path}/#{member}") for member in (3, 7)]
+    places: list[tuple[Place, Place]] = [
+        (a, b),
+        (a.state_dict(), b.state_dict()),
+        (f"{run.path}/#3", f"{run.path}/#7"),
+        (run.path / "#3", run.path / "#7"),
+        (checkpoints[0], checkpoints[1]),
+        (a, f"{run.path}/#7"),
+    ]
+    found = [walk(*pair, problem=life, points=11) for pair in places]
+    assert {result["loss"].tobytes() for result in found} == {found[0].loss.tobytes()}
+    assert {result["l2"].tobytes() for result in found} == {found[0]["l2"].tobytes()}
+    every = walk("presolve", run, points=11)
+    assert same_numbers(walk("presolve", str(run.path), points=11), every)
+    assert walk("presolve", b, problem=life, points=11).loss.tobytes() == every.loss[[7]].tobytes()
+    assert walk(checkpoints[0], via=["presolve"], b=b, points=11)["loss"].shape == (1, 11)
+    assert not list(tmp_path.iterdir()), "nothing is written unasked"
+
+
+def test_a_result_is_written_where_it_is_asked_for(life: Life, run: Run, tmp_path: Path) -> None:
+    result = walk("presolve", run, points=5, save=str(tmp_path / "w.h5"))
+    assert same_numbers(Result.read(tmp_path / "w.h5"), result)
+    assert [path.name for path in tmp_path.iterdir()] == ["w.h5"]
+
+
+def test_alphas_may_be_given(run: Run) -> None:
+    alphas = [0.25, 0.75, 1.5]
+    found = walk(f"{run.path}/#0", f"{run.path}/#1", points=alphas)
+    assert found.alpha.tolist() == [0, 0.25, 0.75, 1, 1.5]
+    again = walk(f"{run.path}/#0", f"{run.path}/#1", points=np.array(alphas))
+    assert again.loss.tobytes() == found.loss.tobytes()
+
+
+def test_each_with_each_holds_each_member_once(run: Run, presolve: Checkpoint) -> None:
+    trained = run.checkpoint()
+    every = connect(trained, trained, pairs="all")
+    assert (len(every), [len(vertex) for vertex in every.family.vertices]) == (24 * 24, [24, 24])
+    assert all(vertex["net.0.0.weight"] is trained.stack["net.0.0.weight"] for vertex in every.family.vertices)
+    one = connect(presolve, trained, via=[run.checkpoint(20)])
+    assert [len(vertex) for vertex in one.family.vertices] == [1, 24, 24]
+
+
+def test_an_interrupted_walk_without_a_file_gives_what_is_done(
+    life: Life, run: Run, small_blocks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def stop(done: int, total: int) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    whole = walk("presolve", run, points=11)
+    part = walk("presolve", run, points=11, progress=stop)
+    assert part.done.tolist() == [True] * 9 + [False] * 15
+    assert same_numbers(part.select(part.done), whole.select(slice(0, 9)))
+    assert np.isnan(part.loss[9:]).all()
+    assert repr(part) == "Result(line: line x alpha 24x11, 9 finished; loss, accuracy, right, solved)"
+    assert barriers(part.select(part.done)).above_chord.shape == (9,)
+    assert not list(tmp_path.iterdir())
+
+    def at_once(self: Objective, stack: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Objective, "check_deterministic", at_once)
+    with pytest.raises(KeyboardInterrupt):  # of nothing there is no part
+        walk("presolve", run, points=11)
+
+
+class Normalised(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.net(x)
+        return outputs
+
+
+@pytest.mark.parametrize("batchnorm", ["recalibrate", "interpolate", "keep"])
+def test_the_network_at_a_point_has_the_loss_of_ones_own_loop(batchnorm: Any) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        inputs, targets = torch.randn(96, 4), torch.randint(3, (96,))
+        nets = [Normalised() for _ in range(3)]
+        for net in nets:
+            net(3 * torch.randn(50, 4) + 1)  # statistics of its own
+    problem = from_model(nets[0], (inputs, targets), "cross_entropy")
+    result = walk(nets[0], nets[1], problem=problem, via=[nets[2]], points=[0.3], batchnorm=batchnorm)
+
+    def loop(model: nn.Module) -> float:
+        total = 0.0
+        with torch.no_grad():
+            for start in range(0, 96, 32):
+                outputs = model.eval()(inputs[start : start + 32])
+                total += float(nn.functional.cross_entropy(outputs, targets[start : start + 32])) * 32
+        return total / 96
+
+    for alpha, loss in zip(result.alpha, result.loss[0], strict=True):
+        model = result.model_at(alpha)
+        assert isinstance(model, Normalised)
+        np.testing.assert_allclose(loop(model), loss, rtol=1e-5)
+    assert all(parameter.requires_grad for parameter in result.model_at(0.3).parameters())
+    before = loop(result.model_at(0))
+    with torch.no_grad():
+        for model in (nets[0], result.model_at(0)):  # the caller goes on with its own
+            next(model.parameters()).add_(1)
+    assert loop(result.model_at(0)) == before
+    plain = {name: tensor for name, tensor in nets[1].state_dict().items() if "running" not in name}
+    if batchnorm == "interpolate":
+        assert all(torch.equal(tensor, result.model_at(1).state_dict()[name]) for name, tensor in plain.items())
+
+
+def test_the_network_of_a_line_stays_that_of_the_line(run: Run, small_blocks: None, tmp_path: Path) -> None:
+    def of(result: Result, number: int) -> bytes:
+        weight: torch.Tensor = result.model_at(1, line=number).state_dict()["net.0.0.weight"]
+        return weight.numpy().tobytes()
+
+    wanted = [weight.numpy().tobytes() for weight in run.checkpoint().stack["net.0.0.weight"]]
+    whole = walk("presolve", run, points=11)
+    assert [of(whole, number) for number in range(24)] == wanted
+    some = whole.select(np.array([9, 4])).select(np.array([False, True]))
+    assert of(some, 0) == wanted[4]
+    assert of(whole.select(slice(20, None)), 3) == wanted[23]
+
+    def stop(done: int, total: int) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        walk("presolve", run, points=11, save=tmp_path / "w.h5", progress=stop)
+    assert of(walk("presolve", run, points=11, save=tmp_path / "w.h5"), 2) == wanted[2], "and if it was resumed"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"points": 1}, "a line needs at least 2 points, got 1"),
+        ({"points": [0.5, float("nan")]}, "alphas of `points` must be finite"),
+        ({"span": (0.5, 1.0)}, r"the range 0\.5:1\.0 must contain both ends"),
+        ({"points": [0.5], "span": (-1.0, 2.0)}, "`span` is for a number of `points`"),
+        ({"b": None}, "lines need an end: name it with `b`, or random directions with `rays`"),
+        ({"rays": (0, 1)}, "`rays` lead from the start to no other place: leave `b` out"),
+        ({"b": None, "rays": (0,), "per": "layer"}, "`rays` go straight from each start: leave `via`, `only`"),
+        ({"normalise": "none"}, "`normalise` is for random directions: give them with `rays`"),
+        ({"only": ("a",), "per": "layer"}, "`only` and `per` both say what moves"),
+        ({"hold": "end"}, "name what moves with `only` or `per`"),
+        ({"via": ("presolve",), "per": "layer"}, "with `via` everything moves: leave `only` and `per` out"),
+        ({"via": ("presolve",), "order": "all"}, "`via` goes with the `order` stored or matched"),
+        ({"only": ("net.9.*",)}, r"'net\.9\.\*' matches no parameter"),
+        ({"b": "THREE"}, r'24 members and 3 members do not pair: .* or `pairs="all"`'),
+        ({"b": "nowhere/"}, "nowhere does not exist"),
+        ({"dtype": torch.float16}, "`dtype` is torch.float16: compute in torch.float32 or torch.float64"),
+        ({"device": "cuda:99"}, "CUDA device"),
+        ({"samples": 0}, "samples is 0, it must be at least 1"),
+        ({"save": "THERE"}, r"there\.h5 exists: choose another"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_any_work(
+    life: Life, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    def worked(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the objective was asked")
+
+    monkeypatch.setattr(Life, "objective", worked)
+    monkeypatch.chdir(tmp_path)
+    Path("there.h5").write_text("precious")
+    three = checkpoint(run.checkpoint().stack.select([0, 1, 2]))
+    known: dict[str, Any] = {"THREE": three, "THERE": Path("there.h5")}
+    chosen = {key: known.get(value, value) if isinstance(value, str) else value for key, value in options.items()}
+    with pytest.raises(LandscapeError, match=message):
+        walk(**{"a": run, "b": f"{run.path}/@20", **chosen})
+    assert [path.name for path in tmp_path.iterdir()] == ["there.h5"]
+    assert Path("there.h5").read_text() == "precious"

@@ -34,8 +34,8 @@ BatchNorm = Literal["recalibrate", "interpolate", "keep"]
 #: Samples of one batch in which statistics are estimated.
 CALIBRATION_BATCH = 512
 
-#: So many members for each end, and inputs of the first layer, make it worth while to go between; and bytes at most.
-_MANY, _WIDE, _ENTERED_BYTES = 4, 32, 2**27
+#: So many members for each end make it worth while to go between; and bytes at most.
+_MANY, _ENTERED_BYTES = 4, 2**27
 
 _log = logging.getLogger("landscape")
 T = TypeVar("T")
@@ -363,11 +363,7 @@ class Objective:
         saves little, takes much memory, or is not finite.
         """
         ends = members.ends if isinstance(members, Between) else None
-        if ends is None or self.autocast is not None or (entrance := network.entrance) is None:
-            return []
-        weight = next(iter(entrance.tensors.values())).of(ends)
-        # Rows of the product in multiples of 8 for each end: its numbers then do not depend on the ends beside it.
-        if len(members) < _MANY * len(ends) or weight[0, 0].numel() < _WIDE or weight.shape[1] % 8:
+        if ends is None or self.autocast is not None or network.entrance is None or len(members) < _MANY * len(ends):
             return []
         ends, entered, size = ends.to(self.device, self.dtype), list[Tensor](), 0
         for batch in self._sample_chunks(data):

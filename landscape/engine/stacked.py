@@ -36,6 +36,9 @@ Backend = Literal["stacked", "vmap", "loop"]
 _Results = tuple[Tensor, dict[str, Tensor]]
 _Forward = Callable[[dict[str, Tensor], Tensor], _Results]
 
+#: Inputs of the first layer from which on it pays to take its sums between few members.
+_WIDE = 32
+
 #: How far the stacked backend may be from the plain module, relative to the largest output.
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 
@@ -241,13 +244,17 @@ class Stacked:
     @functools.cached_property
     def entrance(self) -> Step | None:
         """The first layer with parameters, if these enter its outputs as a sum of products with data that all members
-        share: a point between others then has outputs between theirs.
+        share: a point between others then has outputs between theirs. None where its products cost little.
         """
         if self._program is None or self.backend != "stacked" or self.table is not None:
             return None
         first = next((step for step in self._program.steps if step.tensors), None)
         known = first is not None and isinstance(first.module, nn.Linear | nn.Conv1d | nn.Conv2d)
-        return first if known and first is not None and first.normalised_by is None else None
+        if first is None or not known or first.normalised_by is not None:
+            return None
+        weight = next(iter(first.tensors.values())).of(self.template)
+        # Rows of the product in multiples of 8 for each end: its numbers then do not depend on the ends beside it.
+        return first if weight[0, 0].numel() >= _WIDE and weight.shape[1] % 8 == 0 else None
 
     @torch.no_grad()
     def enter(self, stack: Stack, inputs: Tensor) -> Tensor:

@@ -84,7 +84,8 @@ def plane(
     >>> import landscape, torch
     >>> x = torch.linspace(-1, 1, 32)[:, None]
     >>> problem = landscape.Problem.from_model(torch.nn.Linear(1, 1), (x, 2 * x + 1), "mse")
-    >>> places = [{"weight": torch.tensor([[w]]), "bias": torch.tensor([b])} for w, b in ((0.0, 0), (2, 0), (2, 1))]
+    >>> ends = torch.tensor([[0.0, 0], [2, 0], [2, 1]])
+    >>> places = [{"weight": end[:1, None], "bias": end[1:]} for end in ends]
     >>> result = landscape.plane(*places, problem=problem, points=2, x=(0, 2), y=(0, 1))
     >>> result["loss"].round(3).tolist()
     [[2.419, 1.0], [1.419, 0.0]]

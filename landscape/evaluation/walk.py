@@ -90,7 +90,8 @@ def walk(
     >>> import landscape, torch
     >>> x = torch.linspace(-1, 1, 32)[:, None]
     >>> problem = landscape.Problem.from_model(torch.nn.Linear(1, 1), (x, 2 * x + 1), "mse")
-    >>> zero, solution = ({"weight": torch.tensor([[w]]), "bias": torch.tensor([b])} for w, b in ((0.0, 0), (2.0, 1)))
+    >>> ends = torch.tensor([[0.0, 0], [2, 1]])
+    >>> zero, solution = ({"weight": end[:1, None], "bias": end[1:]} for end in ends)
     >>> result = landscape.walk(zero, solution, problem=problem, points=3)
     >>> result
     Result(line: line x alpha 1x3; loss, loss_se)
