@@ -7,11 +7,12 @@ SOURCES = setup.cfg pyproject.toml constraints.txt
 RUN = $(BIN)/landscape
 STUDIES = $(filter-out analyses/one_step_m1.py analyses/study.py, $(wildcard analyses/*.py))
 
-.PHONY: help demo test lint benchmark reference studies clean
+.PHONY: help demo test test-quick lint benchmark reference studies clean
 
 help:
 	@echo "make demo       train, walk, analyse and draw: what separates trained solutions from the known one"
 	@echo "make test       the whole test suite"
+	@echo "make test-quick  without run-time checks of shapes and without the slow tests: while one works"
 	@echo "make lint       ruff, mypy --strict and the layers"
 	@echo "make benchmark  speed and memory beside a plain implementation and beside other tools"
 	@echo "make reference  train the committed reference runs anew"
@@ -52,6 +53,9 @@ demo: $(VENV)/.demo
 # Hypothesis and torch both use every core; with one thread each, the workers do not fight.
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+test-quick: $(VENV)/.test
+	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'not slow'
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
