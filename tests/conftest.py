@@ -25,8 +25,8 @@ class _Outermost(_import_hook.JaxtypingTransformer):
         return node if within else super().visit_FunctionDef(node)
 
 
-# Before the package is imported for the first time; `make test-quick` goes without. An int may stand where a float is asked for (PEP 484). What the
-# hook has compiled is kept by the text of the checker, so one that checks other functions has another.
+# Before the package is imported for the first time; `make test-quick` goes without. An int may stand where a float is
+# asked for (PEP 484). The hook keeps what it compiled by the text of the checker: another transformer needs another.
 if not os.environ.get("LANDSCAPE_UNCHECKED"):
     _import_hook.JaxtypingTransformer = _Outermost
     checker = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, is_color=False))"
