@@ -7,12 +7,13 @@ SOURCES = setup.cfg pyproject.toml constraints.txt
 RUN = $(BIN)/landscape
 STUDIES = $(filter-out analyses/one_step_m1.py analyses/study.py, $(wildcard analyses/*.py))
 
-.PHONY: help demo test test-cpus lint benchmark reference studies clean
+.PHONY: help demo test test-quick test-cpus lint benchmark reference studies clean
 
 help:
 	@echo "make demo       train, walk, analyse and draw: what separates trained solutions from the known one"
 	@echo "make test       the whole test suite"
 	@echo "make test-cpus  bit identity of a member in any company, under each instruction set that this machine has"
+	@echo "make test-quick the suite without run-time checks of shapes and without the slow tests: while one works"
 	@echo "make lint       ruff, mypy --strict and the layers"
 	@echo "make benchmark  speed and memory beside a plain implementation and beside other tools"
 	@echo "make reference  train the committed reference runs anew"
@@ -56,6 +57,9 @@ test: $(VENV)/.test
 
 test-cpus: $(VENV)/.test
 	$(BIN)/python .ci/test_cpus.py
+
+test-quick: $(VENV)/.test
+	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'not slow'
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

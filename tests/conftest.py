@@ -1,6 +1,7 @@
 """What all tests share: shapes checked at run time, reproducible examples, and one small trained run."""
 # ruff: noqa: E402  (shapes are checked only in what is imported after the hook)
 
+import ast
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +12,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import hypothesis
 import jaxtyping
 import pytest
+from jaxtyping import _import_hook
 
-# Before the package is imported for the first time. An int may stand where a float is asked for (PEP 484).
-jaxtyping.install_import_hook("landscape", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+class _Outermost(_import_hook.JaxtypingTransformer):
+    """Checks all functions but those within functions: these have no shapes, and would be compiled anew each time that
+    the outer one runs, which took more time than what they do.
+    """
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        within = any(isinstance(parent, ast.FunctionDef) for parent in self._parents)
+        return node if within else super().visit_FunctionDef(node)
+
+
+# Before the package is imported for the first time; `make test-quick` goes without. An int may stand where a float is
+# asked for (PEP 484). The hook keeps what it compiled by the text of the checker: another transformer needs another.
+if not os.environ.get("LANDSCAPE_UNCHECKED"):
+    _import_hook.JaxtypingTransformer = _Outermost
+    checker = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, is_color=False))"
+    jaxtyping.install_import_hook("landscape", checker)
 
 import torch
 from click.testing import CliRunner
