@@ -5,8 +5,11 @@ one.
 """
 
 from landscape import figures
-from landscape.figures.success import BANDS, NAMES, RATES, success_series
+from landscape.figures.success import BANDS, NAMES, rate_labels, success_series
+from landscape.problems.life import Life
 from study import Study
+
+RATES = rate_labels(Life.nouns, 512)
 
 
 def main() -> None:

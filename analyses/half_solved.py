@@ -4,8 +4,11 @@ With two steps, either block starts presolved or at random; presolved blocks tra
 """
 
 from landscape import figures
-from landscape.figures.success import BANDS, RATES, success_series
+from landscape.figures.success import BANDS, rate_labels, success_series
+from landscape.problems.life import Life
 from study import Study
+
+RATES = rate_labels(Life.nouns, 512)
 
 BLOCKS, NAMES = ((), (0,), (1,), (0, 1)), ("none", "first", "second", "both")
 FROZEN = ((0,), (1,))  # of none there is nothing to freeze, of both nothing to train

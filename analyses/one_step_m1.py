@@ -52,7 +52,7 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
     write_json(results / f"{name}.json", summary)
     caption = f"{problem.title()}, {seeds} seeds, {BATCHES} steps of Adam on the exact loss; solved: {found.solved}."
     figures.save(
-        figures.page(lambda ax: figures.outcomes(ax, found), caption=caption),
+        figures.page(lambda ax: figures.outcomes(ax, found, samples="patterns"), caption=caption),
         plots / f"one_step_m1-outcomes-{name}.png",
     )
     print(

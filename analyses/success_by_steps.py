@@ -5,8 +5,11 @@ boards of 5 x 5 are dead by then; the dotted line is what answering that all is 
 """
 
 from landscape import figures
-from landscape.figures.success import BANDS, NAMES, RATES, success_series
+from landscape.figures.success import BANDS, NAMES, rate_labels, success_series
+from landscape.problems.life import Life
 from study import Study
+
+RATES = rate_labels(Life.nouns, 512)
 
 FULL = {"grid": {"steps": (1, 2, 3, 5, 10, 20), "m_factor": (1, 5, 10, 20, 40, 60, 80, 100, 150)}, "seeds": range(20)}
 FULL["training"] = {"data": "batches", "batches": 10_000, "batch_size": 128, "lr": 1e-3}

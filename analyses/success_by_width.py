@@ -5,8 +5,11 @@ intervals, with the rate of cells, and with what answering that all is dead woul
 """
 
 from landscape import figures
-from landscape.figures.success import BANDS, NAMES, RATES, success_series
+from landscape.figures.success import BANDS, NAMES, rate_labels, success_series
+from landscape.problems.life import Life
 from study import Study
+
+RATES = rate_labels(Life.nouns, 512)
 
 STEPS = (1, 2, 3)
 FULL = {"grid": {"steps": STEPS, "d_factor": (1.0, 1.5, 2.0), "m_factor": (1, 5, 10, 20, 30, 40)}, "seeds": range(20)}

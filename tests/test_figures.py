@@ -233,7 +233,7 @@ def ends(counts: dict[tuple[str, int], int]) -> SimpleNamespace:
 def test_outcomes_are_bars_with_intervals_and_one_for_the_tail() -> None:
     tail = {("partly right", right): 1 for right in range(400, 412)}
     found = ends({("partly right", 480): 60, ("solved", 512): 25, ("constant", 372): 3, **tail})
-    ax = figures.outcomes(axes(), found, most=3)
+    ax = figures.outcomes(axes(), found, most=3, samples="patterns")
     assert [label.get_text() for label in ax.get_yticklabels()] == [
         "partly right, 480 of 512",
         "solved, 512 of 512",
@@ -643,7 +643,7 @@ def test_what_is_held_at_the_end_is_mixed_at_the_start() -> None:
     figure = figures.part_figure(only.select(only.moves == "a"))
     assert [each.get_gid() for each in figure.axes[0].collections if each.get_gid()] == []
     assert "Grey" not in figure.get_supxlabel()
-    with pytest.raises(LandscapeError, match="these lines move as a whole: walk with --per layer"):
+    with pytest.raises(LandscapeError, match='these lines move as a whole: walk with `per="layer"`'):
         figures.part_figure(arcs())
     with pytest.raises(LandscapeError, match="none of the lines has a finite loss"):
         figures.part_figure(with_loss(only, np.full_like(only.loss, np.nan)))
@@ -654,9 +654,7 @@ def test_of_walks_per_layer_a_walk_figure_draws_the_full_lines() -> None:
     assert len(segments(figure.axes[0])) == 3
     assert figure.axes[0].get_title(loc="left") == "Hills: 3 seeds"
     only = layers(["a.*"])
-    only = dataclasses.replace(
-        only.select(only.moves == "a.*"), about={"only": ["a.*"], "hold": "start", "from": "x"}
-    )
+    only = dataclasses.replace(only.select(only.moves == "a.*"), about={"only": ["a.*"], "hold": "start", "from": "x"})
     caption = flat(figures.walk_figure([only]).get_supxlabel())
     assert "to each end (dot), on which only a.* move and the rest is held at the start, 11 points" in caption
 

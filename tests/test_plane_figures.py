@@ -20,7 +20,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from landscape import figures
 from landscape.core.errors import LandscapeError
 from landscape.core.provenance import Source
-from landscape.figures.planes import _Scale
+from landscape.figures.planes import Scale
 from landscape.figures.solids import _rise
 from landscape.store.results import Mark, Result
 
@@ -94,16 +94,16 @@ def test_contours_lie_where_the_loss_is() -> None:
 
 
 def test_a_colour_scale_that_shows_the_range() -> None:
-    assert _Scale.of(surface(VALLEY + 100)).log is False
-    assert _Scale.of(surface(VALLEY - 1)).log is False, "a logarithm knows no negative numbers"
-    scale = _Scale.of(surface())
+    assert Scale.of(surface(VALLEY + 100)).log is False
+    assert Scale.of(surface(VALLEY - 1)).log is False, "a logarithm knows no negative numbers"
+    scale = Scale.of(surface())
     assert scale.log
     np.testing.assert_allclose(10 ** scale(VALLEY), VALLEY)
     assert 10 <= len(scale.levels) <= 20
     assert set(scale.ticks()) >= {-2.0, -1.0, 0.0, 1.0}
-    decades = _Scale.of(surface(10 ** (VALLEY * 10)))
+    decades = Scale.of(surface(10 ** (VALLEY * 10)))
     assert len(decades.levels) <= 20
-    few = _Scale.of(surface(np.clip(VALLEY, 0.2, 5)))
+    few = Scale.of(surface(np.clip(VALLEY, 0.2, 5)))
     assert {round(10**place, 6): text for place, text in few.ticks().items()} == {
         0.2: "0.2",
         0.5: "0.5",
@@ -111,15 +111,15 @@ def test_a_colour_scale_that_shows_the_range() -> None:
         2: "2",
         5: "5",
     }
-    constant = _Scale.of(surface(np.full_like(VALLEY, 0.3)))
+    constant = Scale.of(surface(np.full_like(VALLEY, 0.3)))
     assert constant.levels[0] < 0.3 < constant.levels[-1]
     # Marks count too: their own losses have to have a colour.
-    assert _Scale.of(surface(VALLEY, (mark("low", 0, 0, 1e-6),))).levels[0] <= -6
-    assert _Scale.of(surface(VALLEY, (mark("outside", 9, 0, 1e-6),))).levels[0] >= -2
+    assert Scale.of(surface(VALLEY, (mark("low", 0, 0, 1e-6),))).levels[0] <= -6
+    assert Scale.of(surface(VALLEY, (mark("outside", 9, 0, 1e-6),))).levels[0] >= -2
 
 
 def test_zeros_have_a_floor_of_their_own() -> None:
-    scale = _Scale.of(surface(np.where(VALLEY < 0.5, 0, VALLEY)))
+    scale = Scale.of(surface(np.where(VALLEY < 0.5, 0, VALLEY)))
     assert scale.ticks()[float(scale.levels[0])] == "0"
     assert scale.levels[0] < np.log10(0.05)
     assert (scale(np.array([0.0, 1.0])) == [scale.levels[0], 0]).all()
@@ -148,10 +148,10 @@ def test_what_is_not_finite_is_hatched(missing: float) -> None:
 
 def test_marks_have_their_own_losses_colour() -> None:
     ax = figures.plane_figure(trajectory()).axes[0]
-    scale = _Scale.of(trajectory())
+    scale = Scale.of(trajectory())
     for drawn, each in zip(dots(ax), trajectory().marks, strict=True):
         np.testing.assert_allclose(drawn.get_offsets(), [(each.x, each.y)])
-        wanted = figures.planes._MAP(scale.norm(np.log10(each.loss)))
+        wanted = figures.planes.MAP(scale.norm(np.log10(each.loss)))
         np.testing.assert_allclose(drawn.get_facecolor()[0], wanted)
     (line,) = (line for line in ax.lines if line.get_gid() == "trajectory")
     np.testing.assert_allclose(line.get_xydata(), [(each.x, each.y) for each in trajectory().marks])
@@ -252,7 +252,7 @@ def test_heights_are_the_losses() -> None:
     np.testing.assert_allclose(corners[:, 2], wanted, atol=1e-9)
     # A face has the colour of its middle, not of one of its corners.
     middle = np.array([np.mean(np.asarray(face)[:, 2]) for face in drawn._faces[:: 26 * 2]])
-    hue = figures.planes._MAP(_Scale.of(through()).norm(middle))[:, :3]
+    hue = figures.planes.MAP(Scale.of(through()).norm(middle))[:, :3]
     colors = drawn._facecolor3d[:: 26 * 2, :3]
     brightness = colors.sum(1) / hue.sum(1)
     np.testing.assert_allclose(colors, hue * brightness[:, None], atol=0.02)

@@ -16,10 +16,12 @@ from landscape import figures
 from landscape.analysis.success import Row, Success, of_sweep
 from landscape.core.errors import LandscapeError
 from landscape.core.intervals import Proportion, bootstrap
-from landscape.figures.success import NAMES, RATES, success_series
+from landscape.figures.success import NAMES, rate_labels, success_series
+from landscape.problems.life import Life
 from landscape.training.sweep import Sweep, sweep
 
 Program = Callable[..., Outcome]
+RATES = rate_labels(Life.nouns, 512)
 
 MEMBERS = 6
 
@@ -71,7 +73,7 @@ def test_rates_have_their_seeds_and_what_dead_boards_get(rate: Any, dead: float)
 
 
 def test_one_curve_is_called_after_its_rate() -> None:
-    for rate, label in RATES.items():
+    for rate, label in rate_labels().items():
         (curve,) = success_series(GRID[:3], x="m_factor", rate=rate)
         assert f"{curve.label} (%)" == label
 
@@ -131,7 +133,7 @@ def test_what_is_no_number_is_a_category_in_its_order(values: list[Any]) -> None
 @pytest.mark.parametrize("by", [None, "steps"])
 def test_several_steps_have_no_exact_rate(by: str | None) -> None:
     rows = [row(steps=1), row(steps=2, exact=False)]
-    with pytest.raises(LandscapeError, match="all patterns is known for one step and block only: draw 'solved'"):
+    with pytest.raises(LandscapeError, match="all there is is known only where it can be listed: draw 'solved'"):
         success_series(rows, x="steps", by=by, rate="exact")
 
 
@@ -324,7 +326,7 @@ def test_lists_are_named_on_the_axis(landscape: Program, tmp_path: Path, drawn: 
         (("--x", "steps", "--panels", "lr"), "does not vary 'lr': it varies steps"),
         (("--x", "steps", "--by", "steps"), "steps is asked for twice: --x, --by and --panels take different options"),
         (("--by", "steps"), "varies nothing but steps: leave one for --x"),
-        (("--rate", "exact"), "success on all patterns is known for one step and block only: draw 'solved'"),
+        (("--rate", "exact"), "success on all there is is known only where it can be listed: draw 'solved'"),
     ],
 )
 def test_what_cannot_be_drawn_is_told(landscape: Program, deep: Path, options: tuple[str, ...], text: str) -> None:

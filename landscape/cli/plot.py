@@ -131,7 +131,7 @@ def _outcomes(members: Members, canvas: Canvas) -> None:
     found = outcomes(members.problem, members.stack)
     seeds = f"{members.problem.title()}, {len(members.stack)} seeds"
     caption = f"{seeds}; solved: {found.solved}. A bar is a truth table."
-    figure = figures.page(lambda ax: figures.outcomes(ax, found), caption=caption)
+    figure = figures.page(lambda ax: figures.outcomes(ax, found, samples=members.problem.nouns[1]), caption=caption)
     canvas.save(figure, f"{Path(members.run).name}-outcomes")
 
 
@@ -191,7 +191,7 @@ def _success(
 ) -> None:
     """Success of the finished cells of SWEEP over what it varied, with intervals and the score of dead boards."""
     from landscape.analysis.success import DEFINITIONS, of_sweep
-    from landscape.figures.success import BANDS, NAMES, RATES, is_number, success_series, text_of
+    from landscape.figures.success import BANDS, NAMES, is_number, rate_labels, success_series, text_of
     from landscape.training.sweep import Sweep
 
     sweep = Sweep.open(place, problem=problem)
@@ -202,26 +202,30 @@ def _success(
     missing = f" {len(cells) - len(rows)} of {len(cells)} cells are not finished." if len(rows) < len(cells) else ""
     if missing:
         remark(missing.strip())
+    problem = cells[0].problem
+    everything = problem.objective() if rate == "exact" else None
+    ylabel = rate_labels(problem.nouns, everything.samples if everything else None)[rate]
     x, by, panels = _axes(place, list(rows[0].values), x, by, panels)
     places = list(dict.fromkeys(row.values[x] for row in rows))
+    label = None if by else lambda _: ylabel.removesuffix(" (%)")
     drawn = []
     for value in dict.fromkeys(row.values[panels] if panels else None for row in rows):
         own = [row for row in rows if panels is None or row.values[panels] == value]
         title = f"{NAMES.get(panels, panels)} = {text_of(value)}" if panels else ""
-        drawn.append((title, success_series(own, x=x, by=by, rate=rate, places=places)))
+        drawn.append((title, success_series(own, x=x, by=by, rate=rate, places=places, label=label)))
     caption = (
-        f"{place}, its first cell: {cells[0].problem.title()}. {len(rows[0].success.solved)} members a cell.{missing} "
-        f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {samples} test boards. {BANDS[rate]}"
+        f"{place}, its first cell: {problem.title()}. {len(rows[0].success.solved)} members a cell.{missing} "
+        f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {samples} test {problem.nouns[0]}. {BANDS[rate]}"
     )
     numbers = all(map(is_number, places))
     figure = figures.series_figure(
         drawn,
         xlabel=NAMES.get(x, x),
-        ylabel=RATES[rate],
+        ylabel=ylabel,
         xscale="linear" if numbers else "category",
         categories=() if numbers else [text_of(each) for each in places],
         caption=caption,
-        baseline="all dead",
+        baseline=next(iter(rows[0].success.baselines), ""),
     )
     canvas.save(figure, f"{place.name}-{rate}")
 

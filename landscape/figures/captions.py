@@ -1,29 +1,242 @@
-"""Sentences of captions about how the numbers in a figure were computed."""
+"""Titles and captions of figures, composed of what results say of themselves."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["computed"]
+import numpy as np
+from jaxtyping import Int
+
+from landscape.analysis.barriers import DEFINITIONS
+from landscape.core.errors import plural
+from landscape.core.intervals import FEWEST
+from landscape.core.provenance import Source
+from landscape.store.results import Result
+
+__all__ = [
+    "end_of",
+    "orders_caption",
+    "part_caption",
+    "plane_caption",
+    "start_of",
+    "starts_of",
+    "walk_caption",
+    "walk_title",
+]
+
+#: Random directions by how they are normalised: of lines, and of planes.
+_RAYS = {
+    "filter": "in random directions, each filter as long as that of the network",
+    "layer": "in random directions, each layer as long as that of the network",
+    "none": "in random directions, standard normal in each parameter",
+}
+_NORMS = {
+    "filter": "each filter as long as the network's own; biases and BatchNorm stay as they are",
+    "layer": "each tensor as long as the network's own; biases and BatchNorm stay as they are",
+    "none": "standard normal in every parameter",
+}
 
 
-def computed(files: Sequence[Mapping[str, Any]], *, between: str = "the ends", start: str = "the start") -> str:
-    """By which statistics BatchNorm normalised, and whether in fewer digits than usual; empty where there is nothing
-    to say. `files` are the attributes of what is drawn; `between` and `start` are what its networks are called.
+def starts_of(curves: Result) -> list[Source]:
+    """The start of each line, whatever the order of its units, which only the label says."""
+    return [dataclasses.replace(curves.sources[member], order="") for member in curves["from_member"]]
+
+
+def start_of(curves: Result) -> str:
+    """The start by its full name, as far as the file knows it."""
+    if (place := curves.about.get("from")) is None:
+        return curves.sources[curves["from_member"][0]].label if len(set(starts_of(curves))) == 1 else "each start"
+    return _full(curves, place)
+
+
+def end_of(curves: Result) -> str:
+    """The end by its full name, if all lines have the same."""
+    if "normalise" in curves.about or len({curves.sources[member] for member in curves["to_member"]}) > 1:
+        return "each end"
+    return _full(curves, curves.about.get("to", curves.sources[curves["to_member"][0]].label))
+
+
+def walk_title(curves: Result) -> str:
+    """The problem and how many lines there are; they are seeds where each leads to one of its own."""
+    ends = np.unique(curves["to_member"])
+    directions = "normalise" in curves.about
+    seeds = not directions and len(ends) == len(curves) and all(curves.sources[end].seed is not None for end in ends)
+    what = "seed" if seeds else "direction" if directions else "curve" if "curve" in curves.about else "line"
+    count = plural(len(curves), what)
+    return f"{curves.about['title']}: {count}" if "title" in curves.about else count
+
+
+def walk_caption(
+    panels: Sequence[Result], definition: str, *, barrier: bool, strips: Sequence[tuple[Int[np.ndarray, " _"], bool]]
+) -> str:
+    """Which lines are drawn, and how.
+
+    `barrier` says whether any line has one; `strips` are the group of each line of a panel, with whether its lines are
+    independent.
     """
-    told = [sentence for each in files for sentence in (_statistics(each, between, start), _autocast(each)) if sentence]
-    return " ".join(dict.fromkeys(told))
+    count = " and ".join(dict.fromkeys(str(len(curves.alpha)) for curves in panels))
+    each = "" if all(len(curves) == 1 for curves in panels) else " a line"
+    formula = DEFINITIONS[definition].replace(" - ", "\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}")
+    solved = any("solved" in curves.values and "normalise" not in curves.about for curves in panels)
+    matched = any(curves.about.get("orders") == "matched" for curves in panels)
+    told = f"Dotted: the barrier, {formula}." if barrier else f"The barrier is {formula}."
+    return _sentences(
+        f"{_loss(panels)} {_lines(panels)}, {count} points{each}.",
+        _computed([curves.about for curves in panels]),
+        "Each start has the order of its filters that lies closest to the end." if matched else "",
+        "Solved: the end gets every sample right." if solved else "",
+        f"Right: the barrier of each line, {formula}{_medians(strips)}." if each else told,
+        "A barrier's height depends on which representative of a solution the line starts from and ends at.",
+    )
 
 
-def _statistics(attributes: Mapping[str, Any], between: str, start: str) -> str:
-    policy: Mapping[str, Any] = attributes.get("batchnorm") or {}
-    how = {
-        "recalibrate": f"estimated anew at each point on {policy.get('samples', 0):,} training samples",
-        "interpolate": f"interpolated between {between}",
-        "keep": f"kept as at {start}: only there the loss is the network's own",
-    }.get(policy.get("policy", ""))
-    return f"Statistics of BatchNorm {how}." if how else ""
+def orders_caption(orders: Sequence[int]) -> str:
+    """Which of the equivalent orders of filters are drawn, and in which panels, if that is not the one stored."""
+    if max(orders) == 1:
+        return ""
+    where = [f"panel {number}" for number, count in enumerate(orders, start=1) if count > 1]
+    places = "" if len(where) == len(orders) else f"In {' and '.join(where)}, of "
+    text = f"{places or 'Of '}{max(orders)} filter orders of the start, the line with the lower barrier is drawn"
+    return f" {text}; elsewhere the order is the stored one." if places else f" {text}."
 
 
-def _autocast(attributes: Mapping[str, Any]) -> str:
-    kind = attributes.get("autocast")
-    return f"The network ran in {kind}." if kind else ""
+def part_caption(curves: Result, parts: Sequence[str], definition: str, *, full: bool) -> str:
+    """What is drawn in a figure with a panel for each part, with the `full` lines behind if there are any."""
+    told, count = curves.about, len(curves) // (len(parts) + full)
+    hold, mixed = ("end", "start") if told.get("hold") == "end" else ("start", "end")
+    line = "line" if count == 1 else "lines"
+    return _sentences(
+        f"{_loss([curves])} on the straight {line} from {start_of(curves)} (alpha 0) to {told.get('to', 'each end')} "
+        f"(alpha 1), on which only the {told.get('per', 'part')} above the panel moves and the rest is held at the "
+        f"{hold}; {plural(count, 'line')} a panel, {len(curves.alpha)} points a line.",
+        _computed([told]),
+        f"Grey: the full {line}, on which everything moves." if full else "",
+        "Blue: the end gets every sample right; orange: not." if "solved" in curves.values else "",
+        f"Above the panels{'' if count == 1 else ', medians over lines'}: the barrier, {DEFINITIONS[definition]}, and "
+        f"the loss at the {mixed}, where the network is mixed.",
+    )
+
+
+def plane_caption(surface: Result, *, shown: int, log: bool, one_scale: bool, flat: bool) -> str:
+    """Which plane is drawn, and how: with how many of its marks, and whether `flat` or as heights."""
+    about, total = surface.about, len(surface.marks)
+    random, policy = about.get("plane", {}).get("kind") == "random", about.get("batchnorm", {}).get("policy")
+    # With random directions there are the statistics of one network alone.
+    told = {**about, "batchnorm": {"policy": "keep"}} if random and policy == "interpolate" else about
+    own = "their loss with these statistics" if policy == "keep" else "their own loss"
+    dots = f"in the colour of {own}" if flat else f"at {own}; pale below a dotted stem: hidden"
+    missing, zeros = (~np.isfinite(surface.loss)).sum(), (surface.loss == 0).sum() if log else 0
+    return _sentences(
+        f"{_loss([surface])} {_plane(surface)}.",
+        _computed([told], between="the networks", start="the network" if random else "the first network"),
+        f"Grid of {len(surface['x'])} x {len(surface['y'])} points; {'logarithmic' if log else 'linear'} scale.",
+        f"Dots: the networks, {dots}." if shown else "",
+        f"{'Hatched' if flat else 'Holes'}: the loss is not finite ({missing} points)." if missing else "",
+        f"The loss is exactly zero at {zeros} points." if zeros else "",
+        f"{total - shown} of {total} networks lie outside of the ranges." if shown < total else "",
+        "" if one_scale else "The axes are not drawn to one scale.",
+    )
+
+
+def _sentences(*each: str) -> str:
+    return " ".join(filter(None, each))
+
+
+def _full(result: Result, place: str | None) -> str:
+    """A landmark with its design; other places as they are."""
+    return str(result.about.get("landmarks", {}).get(place, place))
+
+
+def _loss(results: Sequence[Result]) -> str:
+    """Which loss is drawn."""
+    sampled = {result.about.get("samples") for result in results if "loss_se" in result.values}
+    counts = [f"{count:,}" if count else "some" for count in sorted(sampled, key=lambda count: count or 0)]
+    exact = "Exact loss" if any("loss_se" not in result.values for result in results) else ""
+    if not sampled:
+        return exact
+    return f"{'Exact loss, and loss' if exact else 'Loss'} on {' and '.join(counts)} samples"
+
+
+def _computed(files: Sequence[Mapping[str, Any]], *, between: str = "the ends", start: str = "the start") -> str:
+    """By which statistics BatchNorm normalised, and whether in fewer digits than usual; empty where there is nothing
+    to say. `between` and `start` are what the networks of these files are called.
+    """
+    told = []
+    for about in files:
+        policy: Mapping[str, Any] = about.get("batchnorm") or {}
+        how = {
+            "recalibrate": f"estimated anew at each point on {policy.get('samples', 0):,} training samples",
+            "interpolate": f"interpolated between {between}",
+            "keep": f"kept as at {start}: only there the loss is the network's own",
+        }.get(policy.get("policy", ""))
+        told.append(f"Statistics of BatchNorm {how}." if how else "")
+        told.append(f"The network ran in {about['autocast']}." if about.get("autocast") else "")
+    return _sentences(*dict.fromkeys(told))
+
+
+def _medians(strips: Sequence[tuple[Int[np.ndarray, " _"], bool]]) -> str:
+    """What is drawn of the medians of barriers."""
+    largest = [(int(np.bincount(group).max()), independent) for group, independent in strips]
+    if any(independent and count >= FEWEST for count, independent in largest):
+        return "; bars: median and its 95 % bootstrap interval"
+    return "; bars: median" if max(largest)[0] > 1 else ""
+
+
+def _lines(panels: Sequence[Result]) -> str:
+    """Where the lines lead; said once for all panels whose lines are of one kind."""
+    kinds: dict[str, list[Result]] = {}
+    for curves in panels:
+        kind = [curves.about.get(key) for key in ("via", "curve", "only", "hold", "normalise")]
+        kinds.setdefault(str(kind), []).append(curves)
+    return "; and ".join(dict.fromkeys(map(_course, kinds.values())))
+
+
+def _course(panels: Sequence[Result]) -> str:
+    """Where the lines of panels of one kind lead."""
+    told = panels[0].about
+    starts = " and ".join(dict.fromkeys(map(start_of, panels)))
+    star = " (star)" if all(len(set(starts_of(curves))) == 1 for curves in panels) else ""
+    ends = " and ".join(dict.fromkeys(map(end_of, panels)))
+    single = len(panels) == len(panels[0]) == 1
+    line, a = ("line", "a ") if single else ("lines", "")
+    if "normalise" in told:
+        return f"on the straight {line} from {starts}{star} {_RAYS[told['normalise']]} (dot: alpha 1)"
+    if "curve" in told:
+        curve = told["curve"]
+        bezier, few = curve["kind"] == "bezier", single and curve["bends"] == 1
+        marks = "" if bezier else " (diamond)" if few else " (diamonds)"
+        kind = ("Bézier curve" if bezier else "chain") + ("" if single else "s")
+        return (
+            f"on {a}{kind} with {plural(curve['bends'], 'bend')}{marks} from {starts}{star} to {ends} (dot), trained "
+            f"to a low mean loss in {curve['steps']} steps of Adam, and on the straight {line} (grey)"
+        )
+    if "via" in told:
+        names = [_full(panels[0], place) for place in told["via"]]
+        marks = "diamond" if single and len(names) == 1 else "diamonds"
+        return f"on straight segments from {starts}{star} via {', '.join(names)} ({marks}) to {ends} (dot)"
+    moving = ""
+    if "only" in told:
+        moving = f", on which only {', '.join(told['only'])} move and the rest is held at the {told['hold']}"
+    return f"on the straight {line} in parameter space from {starts}{star} to {ends} (dot){moving}"
+
+
+def _plane(surface: Result) -> str:
+    """Which plane it is, and what its axes are."""
+    plane, marks = surface.about.get("plane", {}), surface.marks
+    full = plane.get("landmarks", {})
+    names = [full.get(place, mark.name) for place, mark in zip(plane.get("places", []), marks, strict=False)]
+    match plane.get("kind"):
+        case "through":
+            return f"on the plane through {names[0]}, {names[1]} and {names[2]}, with orthonormal axes (L2 distances)"
+        case "random":
+            norms = _NORMS[plane["normalise"]]
+            return f"at {names[0]} plus multiples of two random directions (seed {plane['seed']}), {norms}"
+        case "trajectory":
+            farthest, path = max(mark.off_plane for mark in marks), surface.trajectory
+            return (
+                f"on the plane through {path[-1].name} of {plane['places'][0]} that lies closest to all its "
+                f"{len(path)} checkpoints: it holds {100 * sum(plane['explained']):.3g} % of their squared distances "
+                f"from that step. The checkpoints are projected: they lie up to {farthest:.3g} off the plane, where "
+                "losses differ"
+            )
+    return "on a plane"

@@ -22,9 +22,12 @@ __all__ = [
     "INK",
     "STYLE",
     "WIDTH",
+    "bars",
+    "figure_of",
     "group_color",
     "group_opacity",
     "page",
+    "points",
     "save",
     "sheet",
     "with_unit",
@@ -53,9 +56,9 @@ def save(figure: Figure, path: Path) -> list[Path]:
         raise Unsupported(f"figures are written as PNG and SVG, not {path.suffix}: end the name in .png or .svg")
     base = path.with_suffix("") if path.suffix.lower() in (".png", ".svg") else path
     drawn = [each for ax in figure.axes for each in ax.collections]
-    points = sum(len(path) for each in drawn if isinstance(each, LineCollection) for path in each.get_paths())
+    count = sum(len(path) for each in drawn if isinstance(each, LineCollection) for path in each.get_paths())
     for each in drawn:
-        each.set_rasterized(points > _VECTOR_POINTS or bool(each.get_rasterized()))
+        each.set_rasterized(count > _VECTOR_POINTS or bool(each.get_rasterized()))
     png, svg = io.BytesIO(), io.StringIO()
     with matplotlib.style.context(STYLE):
         # Laid out once: a second time would move everything by a hair.
@@ -76,7 +79,7 @@ def sheet(
     size: tuple[float, float], caption: str, rows: int, ratios: Sequence[float] = (1,)
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure with its axes row by row and its caption, wrapped, below them."""
-    # Sizes of boards stay on one line: `textwrap` breaks at no no-break space.
+    # Sizes stay on one line: `textwrap` breaks at no no-break space.
     text = textwrap.fill(
         re.sub(r"(?<=\d) x (?=\d)", "\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}", caption), int(15.6 * size[0])
     )
@@ -101,3 +104,39 @@ def group_opacity(count: int | np.integer, most: float = 1.0) -> float:
 def with_unit(text: str, unit: str | None) -> str:
     """A label with its unit, if there is one."""
     return f"{text} ({unit})" if unit else text
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The figure that axes are in, however deep."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None  # axes are always drawn in one
+    return figure
+
+
+def points(ax: Axes, pixels: float) -> float:
+    """Pixels of an axes' figure in points."""
+    return float(72 * pixels / figure_of(ax).dpi)
+
+
+def bars(
+    ax: Axes,
+    rows: Sequence[tuple[str, float, float, float]],
+    colors: Sequence[str],
+    texts: Sequence[str],
+    *,
+    height: float = 0.7,
+) -> None:
+    """Horizontal bars (%), the first on top: name, value, low and high end of each, shares of 1, with a text behind.
+
+    An interval of NaN is not drawn.
+    """
+    for y, ((_, *share), color, text) in enumerate(zip(rows, colors, texts, strict=True)):
+        value, low, high = (100 * each for each in share)
+        ax.barh(y, value, height=height, color=color, alpha=0.85)
+        if np.isfinite(high - low):
+            ax.errorbar((low + high) / 2, y, xerr=(high - low) / 2, color=INK, lw=1.2, capsize=2.5)
+        end = (np.nanmax([value, low, high, 0]), y)
+        ax.annotate(text, end, (6, 0), textcoords="offset points", va="center", size="small")
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)

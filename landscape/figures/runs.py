@@ -11,7 +11,7 @@ from matplotlib.patches import Patch, Rectangle
 from scipy.cluster import hierarchy
 
 from landscape.core.intervals import Proportion
-from landscape.figures.pages import COLORS, FAINT, GREY, INK
+from landscape.figures.pages import COLORS, FAINT, GREY, INK, bars
 
 if TYPE_CHECKING:
     from landscape.analysis.clusters import Clusters
@@ -28,27 +28,22 @@ _KINDS = dict(zip(("solved", "partly right", "constant"), COLORS, strict=False))
 _LEAVES = 100
 
 
-def outcomes(ax: Axes, results: Outcomes, *, most: int = 8, samples: str = "patterns") -> Axes:
+def outcomes(ax: Axes, results: Outcomes, *, most: int = 8, samples: str = "samples") -> Axes:
     """Share of members (%, with Wilson's interval) that ended at each truth table, the largest first.
 
     Coloured by kind; beyond `most` tables the rest is one bar. `samples` is what a table has a row for.
     """
-    rows = [
+    named = [
         (f"{group.kind}, {group.right} of {results.total}", group.share, _KINDS.get(group.kind, GREY))
         for group in results.groups[:most]
     ]
     if rest := results.groups[most:]:
         share = Proportion(sum(group.share.count for group in rest), len(results.kind))
-        rows.append((f"{len(rest)} more table{'s' if len(rest) > 1 else ''}", share, FAINT))
-    for y, (_, share, color) in enumerate(rows):
-        low, high = (100 * bound for bound in share.interval)
-        ax.barh(y, 100 * share.value, height=0.7, color=color, alpha=0.85)
-        ax.errorbar((low + high) / 2, y, xerr=(high - low) / 2, color=INK, lw=1.2, capsize=2.5)
-        ax.annotate(f"n = {share.count}", (high, y), (6, 0), textcoords="offset points", va="center", size="small")
-    ax.set_yticks(range(len(rows)), [label for label, _, _ in rows])
-    ax.tick_params(axis="y", length=0)
-    ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)
-    ax.set_xlim(0, 112 * max(share.interval[1] for _, share, _ in rows))
+        named.append((f"{len(rest)} more table{'s' if len(rest) > 1 else ''}", share, FAINT))
+    labels, shares, colors = zip(*named, strict=True)
+    rows = [(label, share.value, *share.interval) for label, share in zip(labels, shares, strict=True)]
+    bars(ax, rows, colors, [f"n = {share.count}" for share in shares])
+    ax.set_xlim(0, 112 * max(high for *_, high in rows))
     ax.set_xlabel(f"share of {len(results.kind)} networks (%), with 95 % interval")
     ax.set_ylabel(f"truth table: {samples} right")
     return ax

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from landscape.figures.pages import INK
+from landscape.figures.pages import INK, points
 
 __all__ = ["floor_below", "log_axis", "on_axis"]
 
@@ -62,7 +62,7 @@ def log_axis(ax: Axes, own: Float[np.ndarray, "..."], floor: float, shared: Sequ
 
 def _ticks(ax: Axes, low: float, high: float, free: float, *, zeros: bool) -> tuple[dict[float, str], list[float]]:
     """Labelled ticks between two decimal logarithms, and the places of the others; `free` is the margin about them."""
-    point = (high - low + 2 * free) / _height(ax)
+    point = (high - low + 2 * free) / points(ax, ax.get_window_extent().height)  # about: it may not be laid out yet
     decades = np.arange(np.ceil(low), np.floor(high) + 1)
     every = max(1 + len(decades) // 8, int(np.ceil(_APART_EVEN * point)))
     # Labels a line's height apart from the floor's.
@@ -104,8 +104,3 @@ def _numbers(places: Sequence[float]) -> list[str]:
     parts = [f"{place:.6e}".split("e") for place in places]
     factors = ["" if float(factor) == 1 else rf"{float(factor):g} \times " for factor, _ in parts]
     return [f"${factor}10^{{{int(power)}}}$" for factor, (_, power) in zip(factors, parts, strict=True)]
-
-
-def _height(ax: Axes) -> float:
-    """Of an axes in points, about: it may not be laid out yet."""
-    return float(72 * ax.get_window_extent().height / ax.figure.dpi)

@@ -1,8 +1,9 @@
 """Values over what was varied: curves with their intervals, seeds and published values, and bars of shares."""
 
 import dataclasses
+import itertools
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import matplotlib.style
@@ -16,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from landscape.core.errors import LandscapeError, Unsupported
-from landscape.core.intervals import Proportion, bootstrap
-from landscape.figures.pages import COLORS, GREY, INK, STYLE, WIDTH, group_opacity, sheet
+from landscape.core.intervals import FEWEST, Proportion, bootstrap
+from landscape.figures.pages import COLORS, GREY, INK, STYLE, WIDTH, bars, figure_of, group_opacity, points, sheet
 from landscape.figures.scales import floor_below, log_axis, on_axis
 
 __all__ = ["Series", "series", "series_figure", "shares"]
@@ -31,8 +32,8 @@ _MARKERS, _SIZES = ("o", "s", "^", "D", "v", "P", "X"), (5.0, 4.6, 5.6, 4.4, 5.6
 _ORIGINAL = "original study (read off its plots)"
 #: Up to so many places each has a tick; up to so many, each has a mark.
 _TICKED, _MARKED = 8, 24
-#: Fewer seeds make no bootstrap interval: it would be too narrow.
-_FEWEST = 5
+#: Marks at one place coincide if they are closer than this share of the axis.
+_NEAR = 0.04
 #: Order of drawing, from the back; published values lie behind the study's own, as rings around them.
 _BAND, _SEEDS, _OPEN, _LINE = 1.5, 1.8, 2.2, 2.6
 
@@ -110,18 +111,17 @@ class Series:
         of, columns = statistics[statistic], [column[np.isfinite(column)] for column in seeds.T]
         value = np.array([of(column) if len(column) else np.nan for column in columns], dtype=float)
         nothing = np.full(2, np.nan)
-        ends = [bootstrap(column, of) if len(column) >= _FEWEST else nothing for column in columns]
+        ends = [bootstrap(column, of) if len(column) >= FEWEST else nothing for column in columns]
         low, high = np.array(ends, dtype=float).reshape(-1, 2).T
         return cls(label=label, x=np.asarray(x, dtype=float), value=value, low=low, high=high, seeds=seeds, **more)
 
     @property
     def _drawn(self) -> Float[np.ndarray, " number"]:
         """All finite heights in the picture."""
-        parts = [self.value, self.low, self.high, np.ravel(self.seeds if self.seeds is not None else ())]
-        parts += [
-            self.original[1] if self.original else np.empty(0),
-            np.array([np.nan if self.baseline is None else self.baseline], dtype=float),
-        ]
+        parts: list[Any] = [self.value, self.low, self.high]
+        parts += [] if self.seeds is None else [self.seeds.ravel()]
+        parts += [] if self.original is None else [self.original[1]]
+        parts += [] if self.baseline is None else [np.array([self.baseline], dtype=float)]
         return np.concatenate([part[np.isfinite(part)] for part in parts])
 
     @property
@@ -234,20 +234,14 @@ def shares(
             raise LandscapeError(
                 f"the share '{name}' is {value:g} with an interval from {low:g} to {high:g}: give shares of at most 1"
             )
+    colors = [COLORS[0]] * len(rows)
+    texts = [
+        f"{100 * value:z.{0 if abs(value) >= 0.0995 or value == 0 else 1}f} %".replace("-", "\N{MINUS SIGN}")
+        for _, value, *_ in rows
+    ]
+    bars(ax, rows, colors, texts, height=0.62)
     numbers = 100 * np.array([row[1:] for row in rows], dtype=float)
-    ends = np.nanmin(numbers, axis=1), np.nanmax(numbers, axis=1)
-    ax.barh(range(len(rows)), numbers[:, 0], height=0.62, color=COLORS[0], alpha=0.85)
-    for y, (value, low, high) in enumerate(numbers):
-        if np.isfinite(high - low):
-            ax.errorbar((low + high) / 2, y, xerr=(high - low) / 2, color=INK, lw=1.2, capsize=2.5)
-        digits = 0 if abs(value) >= 9.95 or value == 0 else 1
-        text = f"{value:z.{digits}f} %".replace("-", "\N{MINUS SIGN}")
-        place = (max(ends[1][y], 0), y)
-        ax.annotate(text, place, (6, 0), textcoords="offset points", va="center", size="small")
-    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    ax.tick_params(axis="y", length=0)
-    ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)
-    top, bottom = max(ends[1].max(), 1.0), min(ends[0].min(), 0.0)
+    top, bottom = max(np.nanmax(numbers), 1.0), min(np.nanmin(numbers), 0.0)
     ax.set_xlim(bottom and bottom - 0.02 * (top - bottom), top + 0.12 * (top - bottom))
     if bottom < 0:
         ax.spines["left"].set_visible(False)
@@ -320,16 +314,18 @@ class _Frame:
     @property
     def dodges(self) -> bool:
         """Whether marks of two curves would coincide."""
-        up: Callable[[Any], Any] = np.log10 if self.yscale == "log" else np.asarray
-        near = 0.04 * np.ptp(up(self.height(self.heights / self.unit) if self.yscale == "log" else self.ylim))
-        return any(
-            len(one.x) <= _MARKED
-            and bool((abs(up(self.height(one.value[at])) - up(self.height(other.value[its]))) <= near).any())
-            for curves in self.panels
-            for rank, one in enumerate(curves)
-            for other in curves[:rank]
-            for _, at, its in [np.intersect1d(one.x, other.x, return_indices=True)]
-        )
+        pairs = (pair for curves in self.panels for pair in itertools.combinations(curves, 2))
+        return any(len(one.x) <= _MARKED and self._coincide(one, other) for other, one in pairs)
+
+    def _coincide(self, one: Series, other: Series) -> bool:
+        """Whether marks at the same x are closer in height than a share of the axis."""
+        _, at, its = np.intersect1d(one.x, other.x, return_indices=True)
+        span = np.ptp(self._even(self.heights) if self.yscale == "log" else self.ylim)
+        return bool((abs(self._even(one.value[at]) - self._even(other.value[its])) <= _NEAR * span).any())
+
+    def _even(self, values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+        """Heights of values, in a measure of which the axis has equal steps."""
+        return np.log10(self.height(values)) if self.yscale == "log" else self.height(values)
 
     def pointwise(self, curves: Iterable[Series]) -> bool:
         """Whether places stand apart, so that no line connects them."""
@@ -377,7 +373,7 @@ def _draw(ax: Axes, curves: Sequence[Series], frame: _Frame) -> None:
     ax.grid(axis="y", color="#EEEEEE", lw=0.7)
     alone, step = frame.pointwise(curves), 0.0
     if len(curves) > 1 and (alone or frame.dodges):
-        room = 0.6 * _points(ax, ax.get_window_extent().width) / max(len(names), 1) if alone else 9.0
+        room = 0.6 * points(ax, ax.get_window_extent().width) / max(len(names), 1) if alone else 9.0
         step = min(13.0 if alone else 4.0, room / (len(curves) - 1))
     for rank, curve in enumerate(curves):
         aside = step * (rank - (len(curves) - 1) / 2)
@@ -439,7 +435,7 @@ def _x_axis(ax: Axes, curves: Sequence[Series], frame: _Frame, names: Mapping[fl
     if frame.xscale == "linear" and len(places) > _TICKED:
         return
     texts = [_plain(place) for place in places]
-    at = (along - left) / (right - left) * _points(ax, ax.get_window_extent().width)
+    at = (along - left) / (right - left) * points(ax, ax.get_window_extent().width)
     needs = [5.5 * len(text) + 3 for text in texts]
     kept: list[int] = []
     # Labels at both ends, and between them those that have room.
@@ -476,7 +472,7 @@ def _finish(ax: Axes, title: str, handles: Sequence[Line2D]) -> None:
     pad = 6.0
     if handles:
         legend = _legend(ax, handles, ax.get_window_extent().width, loc="lower left", bbox_to_anchor=(0, 1))
-        pad += _points(ax, legend.get_window_extent().height) + 2
+        pad += points(ax, legend.get_window_extent().height) + 2
     if title:
         ax.set_title(title, pad=pad)
 
@@ -493,22 +489,12 @@ def _legend(host: Axes | Figure, handles: Sequence[Line2D], width: float, **plac
 
 def _wrapped(text: str, length: float, ax: Axes) -> str:
     """An axis label in lines of a length in pixels."""
-    return textwrap.fill(text, max(12, int(_points(ax, length) / 4.8)))
-
-
-def _figure(ax: Axes) -> Figure:
-    figure = ax.get_figure(root=True)
-    assert figure is not None  # axes are always drawn in one
-    return figure
-
-
-def _points(ax: Axes, pixels: float) -> float:
-    return float(72 * pixels / _figure(ax).dpi)
+    return textwrap.fill(text, max(12, int(points(ax, length) / 4.8)))
 
 
 def _aside(ax: Axes, points: float) -> ScaledTranslation:
     """Some points to the right, whatever the scale: the data of an artist stay what they are."""
-    return ScaledTranslation(points / 72, 0, _figure(ax).dpi_scale_trans)
+    return ScaledTranslation(points / 72, 0, figure_of(ax).dpi_scale_trans)
 
 
 def _plain(number: float | Int[np.ndarray, ""] | Float[np.ndarray, ""]) -> str:

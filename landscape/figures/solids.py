@@ -1,6 +1,6 @@
 """Surfaces over planes as heights in three dimensions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import matplotlib.style
 import numpy as np
@@ -10,22 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D, proj3d
 from scipy.interpolate import RegularGridInterpolator
 
-from landscape.figures.pages import FAINT, INK, STYLE, sheet, with_unit
-from landscape.figures.planes import (
-    _DOTS,
-    _FILL,
-    _MAP,
-    _OUTLINE,
-    _PATH,
-    _axes,
-    _caption,
-    _name,
-    _same_scale,
-    _Scale,
-    _shown,
-    _texts,
-)
-from landscape.store.results import Mark, Result
+from landscape.figures import planes
+from landscape.figures.pages import FAINT, INK, STYLE, figure_of, sheet, with_unit
+from landscape.store.results import Result
 
 __all__ = ["surface_figure"]
 
@@ -48,11 +35,10 @@ def surface_figure(
     not finite is a hole. A mark stands at the height of the network's own loss; where the surface hides it, it is pale,
     and a dotted line rises from it to where it can be seen. Raises `LandscapeError` if no loss is finite.
     """
-    shown = _shown(surface)
-    scale = _Scale.of(surface)
+    scale = planes.Scale.of(surface)
     heights = scale(surface.loss)
     with matplotlib.style.context([STYLE, {"grid.color": FAINT, "grid.linewidth": 0.4}]):
-        text = _caption(surface, flat=False) if caption is None else caption
+        text = planes.caption_of(surface, scale, flat=False) if caption is None else caption
         figure, (flat,) = sheet((6.4, 4.5), text, 1)
         place = flat.get_subplotspec()
         assert place is not None
@@ -63,28 +49,28 @@ def surface_figure(
         ax.set_proj_type("ortho")
         ax.view_init(*(view or (_ELEVATION, _azimuth(heights))))
         faces = _faces(heights)
-        colors = _MAP(scale.norm(faces))
+        colors = planes.MAP(scale.norm(faces))
         colors[..., :3] *= _faces(_light(surface, heights))[..., None]
         edges = {"linewidth": 0.15, "edgecolor": (1, 1, 1, 0.25), "antialiased": True}
         grid = np.meshgrid(surface["x"], surface["y"])
         drawn = ax.plot_surface(*grid, heights, facecolors=colors, rcount=151, ccount=151, shade=False, **edges)
-        drawn.set_zorder(_FILL)
+        drawn.set_zorder(planes.FILL)
         drawn.set_rasterized(True)
         ticks = scale.ticks()
         ax.set_zticks(list(ticks), list(ticks.values()))
         ax.set_zlim(scale.levels[0], scale.levels[-1])
         ax.set_xlim(surface["x"][0], surface["x"][-1])
         ax.set_ylim(surface["y"][0], surface["y"][-1])
-        sides = np.array([np.ptp(surface["x"]), np.ptp(surface["y"])]) if _same_scale(surface) else np.ones(2)
+        sides = np.array([np.ptp(surface["x"]), np.ptp(surface["y"])]) if planes.same_scale(surface) else np.ones(2)
         ax.set_box_aspect((*(sides / sides.max()), _TALL), zoom=0.92)
-        for axis, label in zip((ax.xaxis, ax.yaxis), _axes(surface), strict=True):
+        for axis, label in zip((ax.xaxis, ax.yaxis), planes.axis_labels(surface), strict=True):
             axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             axis.set_label_text(label.partition(" (")[0])
         ax.set_zlabel(with_unit("loss", unit or surface.about.get("loss_unit")))
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
             axis.set_pane_color((1, 1, 1, 0))
         ax.set_title(surface.about.get("title", ""), loc="center", y=1.02)
-        _stand_marks(ax, surface, shown, scale)
+        _stand_marks(ax, surface, scale)
     return figure
 
 
@@ -114,27 +100,35 @@ def _light(surface: Result, heights: Float[np.ndarray, "y x"]) -> Float[np.ndarr
     return np.asarray(0.7 + 0.3 * np.clip(cosine, 0, 1))
 
 
-def _stand_marks(ax: Axes3D, surface: Result, shown: Sequence[Mark], scale: _Scale) -> None:
+def _stand_marks(ax: Axes3D, surface: Result, scale: planes.Scale) -> None:
     """Marks at the height of their own loss, with the trajectory's line through them, and names."""
     own = {id(mark): float(scale(np.array(mark.loss))) for mark in surface.marks}
     line = np.array([(mark.x, mark.y, own[id(mark)]) for mark in surface.trajectory]).reshape(-1, 3)
-    ax.plot(*line.T, color="white", lw=1.2, path_effects=_OUTLINE, zorder=_PATH)
-    standing = [mark for mark in shown if np.isfinite(own[id(mark)])]
+    ax.plot(*line.T, color="white", lw=1.2, path_effects=planes.OUTLINE, zorder=planes.PATH)
+    standing = [mark for mark in planes.shown_marks(surface) if np.isfinite(own[id(mark)])]
     rise = _rise(ax, surface, scale(surface.loss))
     for mark in standing:
         height = own[id(mark)]
         hidden = rise(mark.x, mark.y, height)
         if hidden > 0:
             stem = [height, height + hidden]
-            ax.plot([mark.x] * 2, [mark.y] * 2, stem, color=INK, lw=0.9, ls=":", zorder=_PATH, gid="stem")
-        look = {"ms": 5, "mfc": _MAP(scale.norm(height)), "mec": "white", "mew": 1.0, "path_effects": _OUTLINE}
-        ax.plot([mark.x], [mark.y], [height], "o", zorder=_DOTS, alpha=0.6 if hidden > 0 else 1.0, **look)
-    figure = ax.figure
-    assert isinstance(figure, Figure)
-    figure.draw_without_rendering()  # sets the projection
-    flat = {id(mark): proj3d.proj_transform(mark.x, mark.y, own[id(mark)], ax.M)[:2] for mark in standing}
-    path = [proj3d.proj_transform(*place, ax.M)[:2] for place in line]
-    _name(ax, [(flat[id(mark)], text, True) for mark, text, needed in _texts(surface, standing) if needed], path)
+            ax.plot([mark.x] * 2, [mark.y] * 2, stem, color=INK, lw=0.9, ls=":", zorder=planes.PATH, gid="stem")
+        look = {
+            "ms": 5,
+            "mfc": planes.MAP(scale.norm(height)),
+            "mec": "white",
+            "mew": 1.0,
+            "path_effects": planes.OUTLINE,
+        }
+        ax.plot([mark.x], [mark.y], [height], "o", zorder=planes.DOTS, alpha=0.6 if hidden > 0 else 1.0, **look)
+    figure_of(ax).draw_without_rendering()  # sets the projection
+
+    def flat(x: float, y: float, z: float) -> tuple[float, float]:
+        right, up, _ = proj3d.proj_transform(x, y, z, ax.M)
+        return right, up
+
+    path = np.array([flat(*place) for place in line]).reshape(-1, 2)
+    planes.name_marks(ax, surface, standing, lambda mark: flat(mark.x, mark.y, own[id(mark)]), path, inner=False)
 
 
 def _rise(ax: Axes3D, surface: Result, heights: Float[np.ndarray, "y x"]) -> Callable[[float, float, float], float]:
@@ -142,7 +136,7 @@ def _rise(ax: Axes3D, surface: Result, heights: Float[np.ndarray, "y x"]) -> Cal
     azimuth, elevation = np.radians(ax.azim), np.radians(ax.elev)
     low, high = ax.get_zlim()
     sides = np.array([np.ptp(surface["x"]), np.ptp(surface["y"])])
-    across = sides.max() if _same_scale(surface) else sides
+    across = sides.max() if planes.same_scale(surface) else sides
     towards = np.array([np.cos(azimuth), np.sin(azimuth)]) * across
     climb = np.tan(elevation) * (high - low) / _TALL
     over = RegularGridInterpolator(

@@ -14,7 +14,7 @@ else:
     # Its module imports torch, which a figure does not need.
     Row = Any
 
-__all__ = ["BANDS", "NAMES", "RATES", "is_number", "success_series", "text_of"]
+__all__ = ["BANDS", "NAMES", "is_number", "rate_labels", "success_series", "text_of"]
 
 Rate = Literal["solved", "exact", "samples", "cells"]
 
@@ -27,20 +27,21 @@ NAMES = {
     "density": "density of the training boards",
     "presolve_blocks": "blocks that start presolved",
 }
-#: Labels of the rates.
-RATES = {
-    "solved": "networks that get all test boards right (%)",
-    "exact": "networks that get all 512 patterns right (%)",
-    "samples": "test boards entirely right (%)",
-    "cells": "cells of test boards right (%)",
-}
-
-
 #: What is drawn around them.
 BANDS = {
     **dict.fromkeys(("solved", "exact"), "Intervals: Wilson's, 95 %."),
     **dict.fromkeys(("samples", "cells"), "Faint: seeds; intervals: of their mean, bootstrap, 95 %."),
 }
+
+
+def rate_labels(nouns: tuple[str, str] = ("samples", "samples"), everything: int | None = None) -> dict[Rate, str]:
+    """Labels of the rates, where samples have a problem's `nouns`, and there are `everything` of them in all."""
+    return {
+        "solved": f"networks that get all test {nouns[0]} right (%)",
+        "exact": f"networks that get all {f'{everything} ' if everything else ''}{nouns[1]} right (%)",
+        "samples": f"test {nouns[0]} entirely right (%)",
+        "cells": f"cells of test {nouns[0]} right (%)",
+    }
 
 
 def success_series(
@@ -49,16 +50,17 @@ def success_series(
     x: str,
     by: str | None = None,
     rate: Rate = "solved",
-    baseline: str | None = "all dead",
+    baseline: str | None = "",
     original: Callable[[Any], Any] | None = None,
     label: Callable[[Any], str] | None = None,
     places: Sequence[Any] | None = None,
 ) -> list[Series]:
     """One curve for each value of `by`, over `x`: shares with Wilson's interval, or rates with their seeds.
 
-    Rates have the `baseline` of that name. `original` gives the published marks for a value of `by`, `label` its name
-    in the legend. Values of `x` that are no numbers stand at their index in `places`, by default in the order of the
-    rows. Raises `LandscapeError` if the rows lack a key or have a place twice.
+    Rates have the `baseline` of that name, by default the first that their problem names. `original` gives the
+    published marks for a value of `by`, `label` its name in the legend. Values of `x` that are no numbers stand at
+    their index in `places`, by default in the order of the rows. Raises `LandscapeError` if the rows lack a key or have
+    a place twice.
     """
     if not rows:
         raise LandscapeError("the table has no rows: finish at least one cell")
@@ -72,25 +74,23 @@ def success_series(
         own_places = [row.values[x] for row in own]
         if len({str(place) for place in own_places}) < len(own):
             raise LandscapeError(f"the table has several cells at the same {x}: separate them by another key")
-        name = (
-            label(value)
-            if label
-            else (f"{NAMES.get(by, by)} = {text_of(value)}" if by else RATES[rate].removesuffix(" (%)"))
-        )
+        name = f"{NAMES.get(by, by)} = {text_of(value)}" if by else rate_labels()[rate].removesuffix(" (%)")
+        name = label(value) if label else name
         more: dict[str, Any] = {"original": original(value)} if original else {}
         numbers = [float(place) if is_number(place) else index[text_of(place)] for place in own_places]
         if rate in ("solved", "exact"):
             known = [row.success.share if rate == "solved" else row.success.exact_share for row in own]
             shares = [share for share in known if share is not None]
             if len(shares) < len(known):
-                raise LandscapeError("success on all patterns is known for one step and block only: draw 'solved'")
+                raise LandscapeError("success on all there is is known only where it can be listed: draw 'solved'")
             curves.append(Series.of_proportions(name, numbers, shares, **more))
             continue
         which = 0 if rate == "samples" else 1
         seeds = np.stack([row.success.sample_rate if which == 0 else row.success.cell_rate for row in own], axis=1)
-        if baseline:
+        if baseline is not None:
             levels: list[Mapping[str, tuple[float, float]]] = [row.success.baselines for row in own]
-            heights = {each[baseline][which] for each in levels if baseline in each}
+            chosen = [each[baseline or next(iter(each))] for each in levels if each and baseline in ("", *each)]
+            heights = {level[which] for level in chosen}
             more["baseline"] = heights.pop() if len(heights) == 1 else None
         curves.append(Series.of_seeds(name, numbers, seeds, **more))
     return curves
