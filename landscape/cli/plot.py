@@ -202,9 +202,9 @@ def _success(
     missing = f" {len(cells) - len(rows)} of {len(cells)} cells are not finished." if len(rows) < len(cells) else ""
     if missing:
         remark(missing.strip())
-    problem = cells[0].problem
-    everything = problem.objective() if rate == "exact" else None
-    ylabel = rate_labels(problem.nouns, everything.samples if everything else None)[rate]
+    swept = cells[0].problem
+    everything = swept.objective() if rate == "exact" else None
+    ylabel = rate_labels(swept.nouns, everything.samples if everything else None)[rate]
     x, by, panels = _axes(place, list(rows[0].values), x, by, panels)
     places = list(dict.fromkeys(row.values[x] for row in rows))
     label = None if by else lambda _: ylabel.removesuffix(" (%)")
@@ -214,8 +214,8 @@ def _success(
         title = f"{NAMES.get(panels, panels)} = {text_of(value)}" if panels else ""
         drawn.append((title, success_series(own, x=x, by=by, rate=rate, places=places, label=label)))
     caption = (
-        f"{place}, its first cell: {problem.title()}. {len(rows[0].success.solved)} members a cell.{missing} "
-        f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {samples} test {problem.nouns[0]}. {BANDS[rate]}"
+        f"{place}, its first cell: {swept.title()}. {len(rows[0].success.solved)} members a cell.{missing} "
+        f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {samples} test {swept.nouns[0]}. {BANDS[rate]}"
     )
     numbers = all(map(is_number, places))
     figure = figures.series_figure(
