@@ -131,7 +131,7 @@ def _outcomes(members: Members, canvas: Canvas) -> None:
     found = outcomes(members.problem, members.stack)
     seeds = f"{members.problem.title()}, {len(members.stack)} seeds"
     caption = f"{seeds}; solved: {found.solved}. A bar is a truth table."
-    figure = figures.page(lambda ax: figures.outcomes(ax, found, samples=members.problem.nouns[1]), caption=caption)
+    figure = figures.page(lambda ax: figures.outcomes(ax, found, samples=members.problem.nouns.all), caption=caption)
     canvas.save(figure, f"{Path(members.run).name}-outcomes")
 
 
@@ -215,7 +215,7 @@ def _success(
         drawn.append((title, success_series(own, x=x, by=by, rate=rate, places=places, label=label)))
     caption = (
         f"{place}, its first cell: {swept.title()}. {len(rows[0].success.solved)} members a cell.{missing} "
-        f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {samples} test {swept.nouns[0]}. {BANDS[rate]}"
+        f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {samples} test {swept.nouns.drawn}. {BANDS[rate]}"
     )
     numbers = all(map(is_number, places))
     figure = figures.series_figure(

@@ -34,13 +34,15 @@ BANDS = {
 }
 
 
-def rate_labels(nouns: tuple[str, str] = ("samples", "samples"), everything: int | None = None) -> dict[Rate, str]:
+def rate_labels(
+    nouns: Sequence[str] = ("samples", "samples", "outputs"), everything: int | None = None
+) -> dict[Rate, str]:
     """Labels of the rates, where samples have a problem's `nouns`, and there are `everything` of them in all."""
     return {
         "solved": f"networks that get all test {nouns[0]} right (%)",
         "exact": f"networks that get all {f'{everything} ' if everything else ''}{nouns[1]} right (%)",
         "samples": f"test {nouns[0]} entirely right (%)",
-        "cells": f"cells of test {nouns[0]} right (%)",
+        "cells": f"{nouns[2]} of test {nouns[0]} right (%)",
     }
 
 
