@@ -7,17 +7,20 @@ SOURCES = setup.cfg pyproject.toml constraints.txt
 RUN = $(BIN)/landscape
 STUDIES = $(filter-out analyses/one_step_m1.py analyses/study.py, $(wildcard analyses/*.py))
 
-.PHONY: help demo test test-quick test-cpus lint benchmark reference studies clean
+.PHONY: help demo test test-quick test-cpus smoke lint dist benchmark reference studies clean
 
 help:
 	@echo "make demo       train, walk, analyse and draw: what separates trained solutions from the known one"
 	@echo "make test       the whole test suite"
 	@echo "make test-cpus  bit identity of a member in any company, under each instruction set that this machine has"
 	@echo "make test-quick the suite without run-time checks of shapes and without the slow tests: while one works"
+	@echo "make smoke      each example of the documents and of every --help, each benchmark in its smallest setting"
 	@echo "make lint       ruff, mypy --strict and the layers"
+	@echo "make dist       the wheel, installed into an empty environment, where the README's first example is run"
 	@echo "make benchmark  speed and memory beside a plain implementation and beside other tools"
 	@echo "make reference  train the committed reference runs anew"
 	@echo "make studies    all studies in their quick setting, at most 5 minutes each"
+	@echo "make clean      remove .venv and what tools have left"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -34,6 +37,10 @@ $(VENV)/.test: $(BIN)/python $(SOURCES)
 
 $(VENV)/.lint: $(BIN)/python $(SOURCES)
 	$(INSTALL) --editable '.[test,lint]'
+	@touch $@
+
+$(VENV)/.smoke: $(BIN)/python $(SOURCES)
+	$(INSTALL) --editable '.[test,benchmark]'
 	@touch $@
 
 $(VENV)/.benchmark: $(BIN)/python $(SOURCES)
@@ -59,13 +66,29 @@ test-cpus: $(VENV)/.test
 	$(BIN)/python .ci/test_cpus.py
 
 test-quick: $(VENV)/.test
-	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'not slow'
+	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'not slow and not smoke'
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# `--smoke` of a benchmark shows that it runs; its times mean nothing.
+smoke: $(VENV)/.smoke
+	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m smoke --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plain_protocol.py --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --smoke
+
+# The environment is new and gets the wheel and its dependencies alone.
+dist: $(VENV)/.lint
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv dist/empty
+	dist/empty/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	mkdir dist/folder
+	cd dist/folder && ../empty/bin/python ../../tests/installed.py
+	rm -rf dist/empty dist/folder
 
 benchmark: $(VENV)/.benchmark
 	$(BIN)/python benchmarks/plain_protocol.py
@@ -79,4 +102,4 @@ studies: $(VENV)/.demo
 	@set -e; for study in $(STUDIES); do $(BIN)/python $$study --quick; done
 
 clean:
-	rm -rf $(VENV) build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,40 +1,84 @@
-"""What the documents show works as it stands there."""
+"""What the documents and every `--help` show works as it stands there."""
 
 import re
-import shlex
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import documents
 import pytest
-from click.testing import Result as Outcome
+from documents import NO_COMMANDS, NOT_RUN, READER_HAS, READER_RAN, ROOT, SHORTER, Reader, Unknown, markdown
 
-from landscape.store.results import Result
-
-pytest.importorskip("sklearn")
-DOCS = Path(__file__).parent.parent / "docs"
+DOCUMENTS = documents.documents()
 
 
-def test_the_example_of_a_model_of_one_s_own(landscape: Callable[..., Outcome]) -> None:
-    """From two state dicts to a figure, by the page alone; the training is shorter here."""
-    page = (DOCS / "own_model.md").read_text()
-    problem, training, again = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    Path("my_cnn.py").write_text(problem)
-    assert "range(200)" in training
-    Path("my_training.py").write_text(training.replace("range(200)", "range(5)"))
-    Path("again.py").write_text(again)
-    commands = [
-        shlex.split(line) for line in re.findall(r"^    (\S.*)$", page.split("From two files")[1], re.MULTILINE)
-    ]
-    assert [command[0] for command in commands[:4]] == ["python", "landscape", "landscape", "landscape"]
-    subprocess.run([sys.executable, *commands[0][1:]], check=True, timeout=300)
-    for command in commands[1:4]:
-        result = landscape(*command[1:])
-        assert result.exit_code == 0, result.output
-    curves = Result.read(Path("line.h5"), plane=False)
-    assert curves.about["batchnorm"]["policy"] == "recalibrate"
-    assert Path("line.png").stat().st_size > 10_000
-    subprocess.run([sys.executable, "again.py"], check=True, timeout=300)
-    np.testing.assert_allclose(Result.read(Path("again.h5"), plane=False).loss, curves.loss, rtol=1e-4)
+@pytest.mark.smoke
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_examples_run_one_after_another(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    pytest.importorskip("sklearn")
+    reader = Reader(document, tmp_path, monkeypatch)
+    if document.endswith(".md"):
+        reader.clone()
+    reports = reader.read(DOCUMENTS[document])
+    assert not reports, "\n".join(["", *reports])
+    if document == "docs/own_model.md":
+        by_command, by_python = (
+            reader.command(f"landscape analyse barriers {file}") for file in ("line.h5", "again.h5")
+        )
+        assert by_command[0] == 0
+        assert by_command[1].replace("line.h5", "") == by_python[1].replace("again.h5", "")
+
+
+def test_readers_find_examples_everywhere() -> None:
+    examples = [example for document in DOCUMENTS.values() for example in document]
+    assert len(examples) > 100
+    assert {"README.md", "docs/own_model.md", "landscape walk --help", "make demo"} <= DOCUMENTS.keys()
+    for entry in NOT_RUN:
+        assert any(example._is(*entry[:2]) for example in examples), f"nothing is left of {entry}"
+    for document, pattern, _ in SHORTER:
+        texts = [example.text for example in examples if document in ("", example.document)]
+        assert any(re.search(pattern, text) for text in texts), f"nothing is made shorter by {document} {pattern}"
+    pages = documents.pages()
+    assert all(f"\n\n    {begins}" in pages[document] for document, begins in NO_COMMANDS)
+    assert DOCUMENTS.keys() >= READER_HAS.keys() | READER_RAN.keys()
+
+
+def test_targets_of_make_that_documents_name_are_there_and_listed() -> None:
+    named = {
+        name
+        for text in documents.pages().values()
+        for name in re.findall(r"(?:`|^    )make ([a-z-]+)", text, re.MULTILINE)
+    }
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony
+    targets = set(phony[1].split()) - {"help"}
+    assert named <= targets
+    listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert set(re.findall(r"^make (\S+)", listed, re.MULTILINE)) == targets
+
+
+def test_a_new_block_that_nobody_runs_is_named() -> None:
+    with pytest.raises(
+        Unknown, match=r"x\.md:3: 'frobnicate --all' begins with none of .* list its block in NO_COMMANDS"
+    ):
+        markdown("x.md", "Words.\n\n    frobnicate --all\n")
+    with pytest.raises(Unknown, match=r"x\.md:1: a block of 'rust': say python, sh, or one of"):
+        markdown("x.md", "```rust\n```\n")
+
+
+def test_examples_are_read_as_they_stand() -> None:
+    commands = "    python -c 'a\n    b'  # note\n    > 1 2\n    landscape info 'a#b'\n"
+    page = f"In `one.py`:\n\n```python\nx = 1\n```\n\n{commands}"
+    block, quoted, plain = markdown("x.md", page)
+    assert (block.file, block.text, block.line) == ("one.py", "x = 1", 3)
+    assert (quoted.text, quoted.prints) == ("python -c 'a\nb'", ["1 2"])
+    assert plain.text == "landscape info 'a#b'"
+
+
+def test_a_failing_example_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "    landscape info nothing.h5\n    python -c 'print(1)'\n    > 2\n    python -c 'print(3)'\n    > 3\n"
+    first, second = Reader("x.md", tmp_path, monkeypatch).read(markdown("x.md", "\n" + page))
+    assert first.startswith("x.md:2: exit status 1\n    landscape info nothing.h5\n    | Error: ")
+    assert second.startswith("x.md:3: does not print '2'")

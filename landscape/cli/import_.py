@@ -24,7 +24,7 @@ _LISTED = 6
     epilog="""\b
         Examples:
           landscape import theirs/ --problem life -O activation=relu -O steps=2
-          landscape import net-3.pyt net-5.pyt --problem life --seeds 3,5 -o checkpoints/theirs""",
+          landscape import net-3.pyt net-5.pyt --problem life --seeds 3,5 -o checkpoints/nets""",
 )
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--problem", required=True, help="Problem that they were trained on, such as life, or pkg.module:NAME.")
