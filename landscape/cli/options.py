@@ -300,7 +300,8 @@ class ProblemGroup(Group):
         """The verb for a problem, or for a path."""
         from landscape.problems.registry import BUILT_IN, create, find
 
-        if self.place is not None and cmd_name not in BUILT_IN and ("/" in cmd_name or Path(cmd_name).exists()):
+        is_place = Path(cmd_name).exists() or ("/" in cmd_name and ".py:" not in cmd_name)
+        if self.place is not None and cmd_name not in BUILT_IN and is_place:
             return self.place(cmd_name)
         found = find(cmd_name)
         own = field_options(found) if isinstance(found, type) else []

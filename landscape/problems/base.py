@@ -107,9 +107,13 @@ class Problem(abc.ABC):
         self, *, samples: int = 1000, seed: int = 0, device: str | torch.device = "cpu", **conditions: Any
     ) -> Objective:
         """Fresh samples on which success is judged; raises `Unsupported` for conditions that the problem has not."""
+        self.refuse_conditions(conditions)
+        return self.objective(device=device, samples=samples, seed=seed)
+
+    def refuse_conditions(self, conditions: Collection[str]) -> None:
+        """Raise `Unsupported` for conditions of a test that the problem has not."""
         if conditions:
             raise Unsupported(f"{self.title()} is not tested under {', '.join(conditions)}: leave that out")
-        return self.objective(device=device, samples=samples, seed=seed)
 
     def test_remark(self, **conditions: Any) -> str:
         """What a reader of the test's results should know, such as that its samples are too small; empty if nothing."""

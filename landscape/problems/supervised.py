@@ -126,8 +126,7 @@ class Supervised(Problem):
         self, *, samples: int | None = None, seed: int = 0, device: str | torch.device = "cpu", **conditions: Any
     ) -> Objective:
         """Loss and metrics on samples that training has not seen."""
-        if conditions:
-            raise Unsupported(f"{self.title()} is not tested under {', '.join(conditions)}: leave that out")
+        self.refuse_conditions(conditions)
         if (source := self.test_data()) is None:
             raise Unsupported(f"{self.title()} has no test data: give it some with `test`")
         return self._objective(source, device, torch.float32, samples=samples, seed=seed)
@@ -263,8 +262,7 @@ class Supervised(Problem):
             torch.cat([getattr(part, name)[..., of] for part, of in zip(parts, real, strict=True)], -1)
             for name in ("inputs", "targets")
         )
-        order = philox.words(torch.tensor([0]), stream=_PART, step=0, count=inputs.shape[-1])[0].argsort(stable=True)
-        return Batch.padded(inputs, targets).select(order.to(inputs.device))
+        return Batch.padded(inputs, targets).select(_order_of(inputs.shape[-1], 0).to(inputs.device))
 
     @staticmethod
     def _calibration_by_number(
@@ -273,8 +271,7 @@ class Supervised(Problem):
         """Samples of a loader's dataset, which may shuffle: always the same ones; raises `Unverified` where a sample is
         not always the same.
         """
-        draws = philox.words(torch.tensor([0]), stream=_PART, step=0, count=count)[0]
-        index = draws.argsort(stable=True)[:CALIBRATION_SAMPLES].tolist()
+        index = _order_of(count, 0)[:CALIBRATION_SAMPLES].tolist()
         again = _collated(loader, index[:16])
         if not torch.equal(again.inputs, _collated(loader, index[:16]).inputs):
             raise Unverified(
@@ -290,8 +287,12 @@ def _part(source: Samples, samples: int | None, seed: int) -> Samples:
         return source
     if samples > len(source):
         raise LandscapeError(f"{samples} samples are asked for, the data has {len(source)}: ask for fewer, or for all")
-    draws = philox.words(torch.tensor([seed]), stream=_PART, step=0, count=len(source))[0]
-    return source.select(draws.argsort(stable=True)[:samples])
+    return source.select(_order_of(len(source), seed)[:samples])
+
+
+def _order_of(count: int, seed: int) -> Int[Tensor, " sample"]:
+    """An order of samples, drawn from the seed."""
+    return philox.words(torch.tensor([seed]), stream=_PART, step=0, count=count)[0].argsort(stable=True)
 
 
 def _dataset(loader: Iterable[Any]) -> Any:
