@@ -39,11 +39,8 @@ PROGRAMS = ("landscape", "python", "make", ".", ".venv/bin/pip")
 #: Languages of fenced blocks that are shown, not run.
 SHOWN = ("toml", "json", "text", "bibtex")
 
-#: Indented blocks that are no commands: document, and what its first line begins with.
-NO_COMMANDS = (
-    ("ARCHITECTURE.md", "problem ─►"),
-    ("ARCHITECTURE.md", "Objective: Stack ─►"),
-)
+#: Indented blocks that are no commands: document, and what their first line begins with (empty: any such block).
+NO_COMMANDS = (("ARCHITECTURE.md", ""),)
 
 _SUITE = "continuous integration is what runs it"
 
@@ -67,7 +64,7 @@ SHORTER = (
     ("", r"^(landscape connect .*)$", r"\1 --steps 10"),
     ("", r"^(landscape plane (?!.*--points).*)$", r"\1 --points 5"),
     ("", r"^landscape validate(?: --dtype both)?$", r"\g<0> --only linear-loss --only stream"),
-    ("", r"(?<=--top 5 --trace )", "--tolerance 0.1 "),
+    ("", r"(?<=--top 5 --trace )", "--tol 0.1 "),
     ("", r"--points (?:61x41|41x31|51)\b", "--points 5"),
     ("", r"^(python analyses/\w+\.py)(?: --quick)?$", r"\1 --help"),
     ("README.md", r"\bbatches=3000\b", "batches=20"),
@@ -211,7 +208,8 @@ def _fenced(document: str, lines: list[str], begin: int, end: int) -> list[Examp
 
 def _commands(document: str, first: int, block: list[str]) -> list[Example]:
     """The commands of a block; a line after `>` is what the one above prints, a quotation may go over lines."""
-    if any(document == name and block[0].startswith(begins) for name, begins in NO_COMMANDS):
+    listed = any(document == name and block[0].startswith(begins) for name, begins in NO_COMMANDS)
+    if listed and block[0].split()[0] not in PROGRAMS:
         return []
     examples: list[Example] = []
     open_quotation = False
@@ -279,13 +277,19 @@ def pages() -> dict[str, str]:
     return {str(path.relative_to(ROOT)): path.read_text() for path in paths}
 
 
-def documents() -> dict[str, list[Example]]:
-    """All documents that have examples, those with most examples first."""
-    found = {name: markdown(name, text) for name, text in pages().items()}
+def documents() -> tuple[dict[str, list[Example]], list[str]]:
+    """All documents that have examples, those with most examples first; and the blocks of which nobody said what they
+    are.
+    """
+    found, unknown = {"make demo": demo()}, []
+    for name, text in pages().items():
+        try:
+            found[name] = markdown(name, text)
+        except Unknown as error:
+            unknown.append(str(error))
     epilogs = {command.epilog or "": f"{name} --help" for name, command in reversed([*verbs()])}
     found |= {document: epilog(document, text) for text, document in epilogs.items()}
-    found["make demo"] = demo()
-    return {name: found[name] for name in sorted(found, key=lambda name: -len(found[name])) if found[name]}
+    return {name: found[name] for name in sorted(found, key=lambda name: -len(found[name])) if found[name]}, unknown
 
 
 class Reader:

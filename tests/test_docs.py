@@ -8,14 +8,12 @@ import documents
 import pytest
 from documents import NO_COMMANDS, NOT_RUN, READER_HAS, READER_RAN, ROOT, SHORTER, Reader, Unknown, markdown
 
-DOCUMENTS = documents.documents()
+DOCUMENTS, UNKNOWN = documents.documents()
 
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_the_examples_run_one_after_another(
-    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_the_examples_run_one_after_another(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     reader = Reader(document, tmp_path, monkeypatch)
     if document.endswith(".md"):
@@ -30,7 +28,8 @@ def test_the_examples_run_one_after_another(
         assert by_command[1].replace("line.h5", "") == by_python[1].replace("again.h5", "")
 
 
-def test_readers_find_examples_everywhere() -> None:
+def test_every_block_is_an_example_and_no_entry_of_the_tables_is_stale() -> None:
+    assert UNKNOWN == []
     examples = [example for document in DOCUMENTS.values() for example in document]
     assert len(examples) > 100
     assert {"README.md", "docs/own_model.md", "landscape walk --help", "make demo"} <= DOCUMENTS.keys()
@@ -39,8 +38,7 @@ def test_readers_find_examples_everywhere() -> None:
     for document, pattern, _ in SHORTER:
         texts = [example.text for example in examples if document in ("", example.document)]
         assert any(re.search(pattern, text) for text in texts), f"nothing is made shorter by {document} {pattern}"
-    pages = documents.pages()
-    assert all(f"\n\n    {begins}" in pages[document] for document, begins in NO_COMMANDS)
+    assert all(f"\n\n    {begins}" in documents.pages()[document] for document, begins in NO_COMMANDS)
     assert DOCUMENTS.keys() >= READER_HAS.keys() | READER_RAN.keys()
 
 
