@@ -12,32 +12,24 @@ import torch
 from click.testing import Result as Outcome
 from hypothesis import given
 from hypothesis import strategies as st
-from landscape.evaluation.slices import (
-    Evaluation,
-    Grid,
-    Label,
-    evaluate,
-    evaluate_to_file,
-    slice_along,
-    slice_at,
-    slice_through,
-)
 from torch import nn
 
+from landscape import plane as plane_of
 from landscape.core.errors import LandscapeError, Mismatch, Unverified
 from landscape.core.provenance import Source
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, concatenate, stack_state_dicts
 from landscape.engine.stacked import Stacked
-from landscape.evaluation import slices
-from landscape.problems.compute import Compute
+from landscape.evaluation import evaluate as evaluating
+from landscape.evaluation.evaluate import evaluate
+from landscape.evaluation.plane import _grid
 from landscape.problems.life import Life
 from landscape.space import planes
 from landscape.space.directions import random_directions
-from landscape.space.planes import Plane
-from landscape.store.checkpoints import Run
-from landscape.store.results import Result
+from landscape.space.family import Family, Marked
+from landscape.store.checkpoints import Run, load
+from landscape.store.results import Mark, Result
 from landscape.training.train import Training, train
 
 Program = Callable[..., Outcome]
@@ -57,8 +49,28 @@ def three(stack: Stack) -> tuple[Stack, Stack, Stack]:
     return a, b, c
 
 
-def label(count: int) -> list[Label]:
-    return [Label(f"point {k}", Source("x", None, k, "", "")) for k in range(count)]
+def named(count: int) -> list[Mark]:
+    return [Mark(f"point {k}", Source("x", None, k, "", "")) for k in range(count)]
+
+
+def at(plane: Family, x: torch.Tensor, y: torch.Tensor) -> Stack:
+    return plane.at(y, x)
+
+
+def around(plane: Family, columns: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """So many coordinates x and y around what is marked, and those of the marks."""
+    assert plane.marked is not None
+    x, y = _grid(plane.marked, (columns, rows), None, None)
+    return x, y
+
+
+def marked(plane: Family) -> Marked:
+    assert plane.marked is not None
+    return plane.marked
+
+
+def over(objective: Objective, plane: Family, x: np.ndarray, y: np.ndarray, names: int, **options: Any) -> Result:
+    return evaluate(objective, plane, {"y": y, "x": x}, marks=named(names), **options)
 
 
 def bits(stack: Stack) -> bytes:
@@ -72,15 +84,15 @@ def bits(stack: Stack) -> bytes:
 def test_the_axes_through_three_points_are_orthonormal(dtype: torch.dtype) -> None:
     stack = points(3, dtype=dtype)
     plane = planes.through(*three(stack))
-    along, across = (each.flatten()[0] for each in (plane.x_direction, plane.y_direction))
+    along, across = (each.flatten()[0] for each in plane.vertices[1:])
     gram = torch.stack([along, across]) @ torch.stack([along, across]).T
     torch.testing.assert_close(gram, torch.eye(2, dtype=torch.float64), atol=1e-14, rtol=0)
     # Distances on the plane are distances in parameter space.
     flat = stack.flatten().double()
-    places = torch.stack([plane.marked.x, plane.marked.y], 1)
+    places = torch.stack([marked(plane).x, marked(plane).y], 1)
     torch.testing.assert_close(torch.cdist(places, places), torch.cdist(flat, flat), rtol=1e-12, atol=1e-12)
-    assert plane.marked.x[0] == plane.marked.y[0] == plane.marked.y[1] == 0
-    assert plane.marked.y[2] > 0
+    assert marked(plane).x[0] == marked(plane).y[0] == marked(plane).y[1] == 0
+    assert marked(plane).y[2] > 0
 
 
 @given(seed=st.integers(0, 1000), dtype=st.sampled_from([torch.float32, torch.float64]))
@@ -89,7 +101,7 @@ def test_the_three_points_are_reproduced_bit_for_bit(seed: int, dtype: torch.dty
     flat[:, 0] = torch.tensor([-0.0, 1.0, 0.0])
     stack = Stack({"w": flat}, {"mean": flat[:, :3] ** 2, "batches": torch.tensor([3, 4, 5])})
     plane = planes.through(*three(stack))
-    assert bits(plane.at(plane.marked.x, plane.marked.y)) == bits(stack)
+    assert bits(at(plane, marked(plane).x, marked(plane).y)) == bits(stack)
 
 
 def test_other_points_are_mixtures_buffers_too() -> None:
@@ -98,8 +110,8 @@ def test_other_points_are_mixtures_buffers_too() -> None:
     generator = torch.Generator().manual_seed(0)
     u, v = torch.rand(2, 50, generator=generator, dtype=torch.float64) * 4 - 2
     weights = torch.stack([1 - u - v, u, v], 1)
-    places = weights @ torch.stack([plane.marked.x, plane.marked.y], 1)
-    found = plane.at(places[:, 0], places[:, 1])
+    places = weights @ torch.stack([marked(plane).x, marked(plane).y], 1)
+    found = at(plane, places[:, 0], places[:, 1])
     torch.testing.assert_close(found.flatten(), weights @ stack.flatten(), rtol=1e-10, atol=1e-10)
     mixed = (weights @ stack.buffers["mean"].double()).float()
     torch.testing.assert_close(found.buffers["mean"], mixed, rtol=1e-5, atol=1e-6)
@@ -125,7 +137,7 @@ def test_a_random_plane_is_that_of_two_directions() -> None:
     plane = planes.random(origin, 3)
     directions = random_directions(origin, [6, 7])
     xs, ys = torch.tensor([0.0, 0.5, -1.0]), torch.tensor([0.0, 0.0, 2.0])
-    found = plane.at(xs, ys)
+    found = at(plane, xs, ys)
     assert bits(found.select([0])) == bits(origin)
     wanted = (
         origin["weight"] + xs.view(3, 1, 1) * directions["weight"][:1] + ys.view(3, 1, 1) * directions["weight"][1:]
@@ -135,7 +147,7 @@ def test_a_random_plane_is_that_of_two_directions() -> None:
     assert torch.equal(found.buffers["mean"], origin.buffers["mean"].expand(3, -1))
     assert found.dtype == torch.float32
     other = planes.random(origin, 4)
-    assert not torch.equal(other.x_direction["weight"], plane.y_direction["weight"])
+    assert not torch.equal(other.vertices[1]["weight"], plane.vertices[2]["weight"])
     with pytest.raises(LandscapeError, match="seed of a plane lies between 0 and"):
         planes.random(origin, -1)
 
@@ -147,28 +159,31 @@ def test_the_plane_of_a_trajectory_is_the_closest() -> None:
     # By eigenvectors of the scatter matrix, another way than the code's.
     values, vectors = torch.linalg.eigh(differences.T @ differences)
     axes = vectors[:, [-1, -2]].T
-    for axis, direction in zip(axes, (plane.x_direction, plane.y_direction), strict=True):
+    for axis, direction in zip(axes, plane.vertices[1:], strict=True):
         torch.testing.assert_close((axis @ direction.flatten()[0]).abs(), torch.tensor(1.0, dtype=torch.float64))
-    np.testing.assert_allclose(plane.explained, (values[[-1, -2]] / values.sum()).tolist(), rtol=1e-10)
+    explained = marked(plane).explained
+    assert explained is not None
+    np.testing.assert_allclose(explained, (values[[-1, -2]] / values.sum()).tolist(), rtol=1e-10)
     residual = differences - differences @ axes.T @ axes
-    torch.testing.assert_close(plane.marked.off_plane, residual.norm(dim=1), atol=1e-12, rtol=1e-10)
-    distance = plane.marked.x**2 + plane.marked.y**2 + plane.marked.off_plane**2
+    torch.testing.assert_close(marked(plane).off_plane, residual.norm(dim=1), atol=1e-12, rtol=1e-10)
+    distance = marked(plane).x ** 2 + marked(plane).y ** 2 + marked(plane).off_plane ** 2
     torch.testing.assert_close(distance, differences.square().sum(1))
-    assert plane.marked.x.abs().max() == plane.marked.x.max()
-    assert plane.marked.y.abs().max() == plane.marked.y.max()
-    assert plane.marked.x[-1] == plane.marked.y[-1] == plane.marked.off_plane[-1] == 0
-    projected = plane.at(plane.marked.x, plane.marked.y)
+    assert marked(plane).x.abs().max() == marked(plane).x.max()
+    assert marked(plane).y.abs().max() == marked(plane).y.max()
+    assert marked(plane).x[-1] == marked(plane).y[-1] == marked(plane).off_plane[-1] == 0
+    projected = at(plane, marked(plane).x, marked(plane).y)
     assert bits(projected.select([8])) == bits(stack.select([8]))
-    torch.testing.assert_close((projected.flatten() - stack.flatten()).norm(dim=1), plane.marked.off_plane)
+    torch.testing.assert_close((projected.flatten() - stack.flatten()).norm(dim=1), marked(plane).off_plane)
     assert (projected.buffers["batches"] == 8).all(), "buffers are those of the last"
 
 
 def test_a_trajectory_in_a_plane_lies_on_it() -> None:
     a, b, c = three(points(3, dtype=torch.float64))
     plane = planes.trajectory(concatenate([a, b, c]))
-    assert plane.explained is not None
-    assert abs(sum(plane.explained) - 1) < 1e-12
-    assert plane.marked.off_plane.max() < 1e-12
+    explained = marked(plane).explained
+    assert explained is not None
+    assert abs(sum(explained) - 1) < 1e-12
+    assert marked(plane).off_plane.max() < 1e-12
 
 
 def test_trajectories_without_a_plane() -> None:
@@ -193,12 +208,12 @@ def test_grids() -> None:
         with pytest.raises(LandscapeError, match="is empty: write the lower end first"):
             planes.grid(3, low, high)
     plane = planes.through(*three(points(3)))
-    x, y = Grid(points=(7, 4)).of(plane.marked)
-    assert set(plane.marked.x.tolist()) <= set(x.tolist())
-    assert set(plane.marked.y.tolist()) <= set(y.tolist())
+    x, y = around(plane, 7, 4)
+    assert set(marked(plane).x.tolist()) <= set(x.tolist())
+    assert set(marked(plane).y.tolist()) <= set(y.tolist())
     assert 4 <= len(y) <= 6 <= 7 <= len(x) <= 10
-    assert x[0] < plane.marked.x.min() < plane.marked.x.max() < x[-1]
-    x, y = Grid(points=(5, 3)).of(planes.random(points(1), 0).marked)
+    assert x[0] < marked(plane).x.min() < marked(plane).x.max() < x[-1]
+    x, y = around(planes.random(points(1), 0), 5, 3)
     assert (x[[0, -1]].tolist(), y.tolist()) == ([-1, 1], [-1, 0, 1])
 
 
@@ -213,7 +228,7 @@ def parabola(squares: Callable[..., Objective]) -> Objective:
     return dataclasses.replace(made, chunk=Chunk(16, 32))
 
 
-def span_of(objective: Objective, w: float = 1.0, b: float = -1.0) -> Plane:
+def span_of(objective: Objective, w: float = 1.0, b: float = -1.0) -> Family:
     """x moves the weight, y the bias by half as much."""
     template = objective.network.template
     origin, along, across = (
@@ -226,10 +241,11 @@ def span_of(objective: Objective, w: float = 1.0, b: float = -1.0) -> Plane:
 def test_a_surface_is_not_transposed(
     parabola: Objective, monkeypatch: pytest.MonkeyPatch, columns: int, rows: int
 ) -> None:
-    monkeypatch.setattr(slices, "_BLOCK_CHUNKS", 1)  # some rows a block, or several pieces a row
+    monkeypatch.setattr(evaluating, "_BLOCK_SECONDS", 0)  # blocks do not grow
+    monkeypatch.setattr(evaluating, "_BLOCK_CHUNKS", 1)  # some rows a block, or several pieces a row
     x, y = planes.grid(columns, -1, 4, [0.0]), planes.grid(rows, -3, 2, [0.0])
     told: list[tuple[int, int]] = []
-    surface = evaluate(parabola, span_of(parabola), x, y, label(1), on_progress=lambda *now: told.append(now))
+    surface = over(parabola, span_of(parabola), x, y, 1, on_progress=lambda *now: told.append(now))
     assert surface.loss.shape == (len(y), len(x))
     for j, i in np.ndindex(surface.loss.shape):
         w, b = 1 + x[i], -1 + y[j] / 2
@@ -242,8 +258,8 @@ def test_a_surface_is_not_transposed(
 def test_the_marked_points_of_a_surface_are_the_networks(life: Life, run: Run) -> None:
     stack = concatenate([life.landmark("presolve").to(torch.float32), run.checkpoint().stack.select([1, 2])])
     plane, objective = planes.through(*three(stack)), life.objective()
-    x, y = Grid(points=(9, 6)).of(plane.marked)
-    surface = evaluate(objective, plane, x, y, label(3), attributes={"plane": {"kind": "through"}})
+    x, y = around(plane, 9, 6)
+    surface = over(objective, plane, x, y, 3, about={"plane": {"kind": "through"}})
     for name, wanted in objective(stack).items():
         for k, mark in enumerate(surface.marks):
             assert surface.values[name][y == mark.y, x == mark.x] == wanted[k]
@@ -251,8 +267,8 @@ def test_the_marked_points_of_a_surface_are_the_networks(life: Life, run: Run) -
         assert mark.loss == mark.plane_loss == objective(stack)["loss"][k]
     # A point in between against the plain module.
     precise = life.objective(dtype=torch.float64)
-    surface = evaluate(precise, plane, x, y, label(3))
-    between = plane.at(torch.tensor([x[3]]), torch.tensor([y[2]])).state_dict(0)
+    surface = over(precise, plane, x, y, 3)
+    between = at(plane, torch.tensor([x[3]]), torch.tensor([y[2]])).state_dict(0)
     exact = {name: tensor.double() for name, tensor in between.items()}
     np.testing.assert_allclose(surface.loss[2, 3], precise.plain(exact)["loss"], rtol=1e-5)
     assert surface.about["mark_check"] == {"marks": 3, "relative_tolerance": 1e-10}
@@ -262,17 +278,17 @@ def test_the_marked_points_of_a_surface_are_the_networks(life: Life, run: Run) -
 def test_a_surface_does_not_depend_on_its_blocks(life: Life, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     objective = dataclasses.replace(life.objective(), chunk=Chunk(16, 512))
     plane = planes.random(run.checkpoint().stack.select([0]), 0)
-    x, y = Grid(points=(9, 6)).of(plane.marked)
-    whole = evaluate(objective, plane, x, y, label(1))
-    monkeypatch.setattr(slices, "_BLOCK_BYTES", 1)
-    small = evaluate(objective, plane, x, y, label(1))
+    x, y = around(plane, 9, 6)
+    whole = over(objective, plane, x, y, 1)
+    monkeypatch.setattr(evaluating, "_BLOCK_BYTES", 1)
+    small = over(objective, plane, x, y, 1)
     assert small.loss.tobytes() == whole.loss.tobytes()
 
 
 def test_zero_infinite_and_nan_losses_are_values(parabola: Objective) -> None:
     plane = span_of(parabola, w=3.0, b=0.0)  # the minimum: zero
     x = np.array([-1e200, 0.0, 1e200])
-    surface = evaluate(parabola, plane, x, np.array([-1.0, 0.0]), label(1))
+    surface = over(parabola, plane, x, np.array([-1.0, 0.0]), 1)
     assert surface.loss[1, 1] == 0
     assert np.isinf(surface.loss[:, [0, 2]]).all()
     assert surface.marks[0].loss == 0
@@ -292,7 +308,7 @@ def test_a_wrong_engine_is_caught_at_the_marks(
     monkeypatch.setattr(Stacked, "trace", wrong)
     plane = planes.random(run.checkpoint().stack.select([0]), 0)
     with pytest.raises(Unverified, match=r"does not reproduce the network marked point 0: .* stacked backend is wrong"):
-        evaluate(objective, plane, *Grid(points=(3, 2)).of(plane.marked), label(1))
+        over(objective, plane, *around(plane, 3, 2), 1)
 
 
 def test_a_transposed_plane_is_caught_at_the_marks(life: Life, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,25 +317,24 @@ def test_a_transposed_plane_is_caught_at_the_marks(life: Life, run: Run, monkeyp
     right = np.meshgrid
 
     def transposed(rows: Any, columns: Any, **options: Any) -> Any:
-        return [each.reshape(-1, order="F") for each in right(rows, columns, **options)]
+        return [each.reshape(-1, order="F").reshape(each.shape) for each in right(rows, columns, **options)]
 
     monkeypatch.setattr(np, "meshgrid", transposed)
     with pytest.raises(Unverified, match="does not reproduce the network marked point"):
-        evaluate(life.objective(), plane, *Grid(points=(5, 4)).of(plane.marked), label(3))
+        over(life.objective(), plane, *around(plane, 5, 4), 3)
 
 
-def test_labels_must_fit(parabola: Objective) -> None:
-    with pytest.raises(Mismatch, match="1 marked networks and 2 labels"):
-        evaluate(parabola, span_of(parabola), np.array([0.0, 1]), np.array([0.0, 1]), label(2))
+def test_names_must_fit(parabola: Objective) -> None:
+    with pytest.raises(Mismatch, match="1 marked networks and 2 names"):
+        over(parabola, span_of(parabola), np.array([0.0, 1]), np.array([0.0, 1]), 2)
 
 
 @pytest.mark.gpu
 def test_a_gpu_gives_the_same_surface(life: Life, run: Run) -> None:
     plane = planes.through(*three(run.checkpoint().stack.select([0, 1, 2])))
-    x, y = Grid(points=(9, 6)).of(plane.marked)
+    x, y = around(plane, 9, 6)
     here, there = (
-        evaluate(life.objective(device=device, dtype=torch.float64), plane, x, y, label(3))
-        for device in ("cpu", "cuda")
+        over(life.objective(device=device, dtype=torch.float64), plane, x, y, 3) for device in ("cpu", "cuda")
     )
     np.testing.assert_allclose(there.loss, here.loss, rtol=1e-10)
 
@@ -328,7 +343,7 @@ def test_a_gpu_gives_the_same_surface(life: Life, run: Run) -> None:
 
 
 def same_numbers(one: Result, other: Result) -> bool:
-    arrays = ({"x": each.x, "y": each.y, **each.values} for each in (one, other))
+    arrays = ({**each.axes, **each.values, **each.columns} for each in (one, other))
     a, b = ({name: array.tobytes() for name, array in each.items()} for each in arrays)
     return a == b and list(one.marks) == list(other.marks)
 
@@ -339,25 +354,26 @@ def interrupted(path: Path, after: int, *arguments: Any, **options: Any) -> None
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate_to_file(path, *arguments, on_progress=on_progress, **options)
+        over(*arguments, save=path, on_progress=on_progress, **options)
     assert not path.exists()
 
 
-@pytest.mark.parametrize("shard_seconds", [0.0, 1e9])
+@pytest.mark.parametrize("keep_seconds", [0.0, 1e9])
 def test_an_interrupted_surface_goes_on_where_it_was(
-    life: Life, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_seconds: float
+    life: Life, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep_seconds: float
 ) -> None:
-    monkeypatch.setattr(slices, "_BLOCK_CHUNKS", 1)
+    monkeypatch.setattr(evaluating, "_BLOCK_SECONDS", 0)  # blocks do not grow
+    monkeypatch.setattr(evaluating, "_BLOCK_CHUNKS", 1)
     objective = dataclasses.replace(life.objective(), chunk=Chunk(16, 512))
     plane = planes.random(run.checkpoint().stack.select([0]), 0)
-    x, y = Grid(points=(5, 20)).of(plane.marked)  # 21 rows, three a block
-    asked = (objective, plane, x, y, label(1))
-    whole = evaluate(*asked)
-    path, attributes = tmp_path / "plane.h5", {"problem": {"name": "life"}, "plane": {"explained": (0.5, 0.25)}}
+    x, y = around(plane, 5, 20)  # 21 rows, three a block
+    asked = (objective, plane, x, y, 1)
+    whole = over(*asked)
+    path, about = tmp_path / "plane.h5", {"problem": {"name": "life"}, "plane": {"explained": (0.5, 0.25)}}
     for after in (3, 10, 12):
-        interrupted(path, after, *asked, attributes=attributes, shard_seconds=shard_seconds)
+        interrupted(path, after, *asked, about=about, keep_seconds=keep_seconds)
     told: list[int] = []
-    got = evaluate_to_file(path, *asked, attributes=attributes, on_progress=lambda done, total: told.append(done))
+    got = over(*asked, about=about, save=path, on_progress=lambda done, total: told.append(done))
     assert told == [18, 21]
     assert same_numbers(got, whole)
     assert same_numbers(Result.read(path, plane=True), whole)
@@ -367,29 +383,35 @@ def test_an_interrupted_surface_goes_on_where_it_was(
 def test_kept_rows_of_another_plane_are_refused(
     life: Life, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slices, "_BLOCK_CHUNKS", 1)
+    monkeypatch.setattr(evaluating, "_BLOCK_SECONDS", 0)  # blocks do not grow
+    monkeypatch.setattr(evaluating, "_BLOCK_CHUNKS", 1)
     objective = dataclasses.replace(life.objective(), chunk=Chunk(16, 512))
     stack = run.checkpoint().stack
     plane, other = (planes.random(stack.select([0]), seed) for seed in (0, 1))
-    x, y = Grid(points=(5, 8)).of(plane.marked)
+    moved = dataclasses.replace(plane, marked=dataclasses.replace(marked(plane), stack=stack.select([1])))
+    x, y = around(plane, 5, 8)
     path = tmp_path / "plane.h5"
-    interrupted(path, 3, objective, plane, x, y, label(1))
+    interrupted(path, 3, objective, plane, x, y, 1)
     for arguments, message in (
-        ((objective, other, x, y), r"keeps rows of other work: plane\.across is .* there and .* here"),
+        (
+            (objective, other, x, y),
+            r"keeps rows of other work: points\.vertex 1 is .* there and .* here; points\.vertex 2 is",
+        ),
+        ((objective, moved, x, y), r"points\.marked is .* there"),
         ((objective, plane, x, y + 1), r"grid is .* there"),
         ((life.objective(dtype=torch.float64), plane, x, y), r"computation\."),
     ):
         with pytest.raises(Mismatch, match=message):
-            evaluate_to_file(path, *arguments, label(1))
+            over(*arguments, 1, save=path)
     shard = next((tmp_path / "plane.h5.parts").glob("rows-*.h5"))
     content = shard.read_bytes()
     shard.write_bytes(content[:-9])
     with pytest.raises(LandscapeError, match=r"rows-00000000\.h5 is damaged"):
-        evaluate_to_file(path, objective, plane, x, y, label(1))
-    got = evaluate_to_file(path, objective, other, x, y, label(1), force=True)
-    assert same_numbers(got, evaluate(objective, other, x, y, label(1)))
-    with pytest.raises(LandscapeError, match=r"plane\.h5 exists: choose another output with -o"):
-        evaluate_to_file(path, objective, other, x, y, label(1))
+        over(objective, plane, x, y, 1, save=path)
+    got = over(objective, other, x, y, 1, save=path, overwrite=True)
+    assert same_numbers(got, over(objective, other, x, y, 1))
+    with pytest.raises(LandscapeError, match=r"plane\.h5 exists: choose another"):
+        over(objective, other, x, y, 1, save=path)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -402,9 +424,9 @@ def steps(life: Life, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(life, Training(batches=60, save_at=(0, 2, 5, 10, 30, 60)), path, seeds=range(3))
 
 
-def test_places_become_planes(life: Life, run: Run, steps: Run, tmp_path: Path) -> None:
-    how = Evaluation(grid=Grid(points=(6, 4)), setting=Compute(dtype=torch.float64), output=tmp_path / "a.h5")
-    surface = Result.read(slice_through("presolve", f"{run.path}#1", f"{run.path}/@20#1", how=how), plane=True)
+def test_places_become_planes(life: Life, run: Run, steps: Run) -> None:
+    precise: dict[str, Any] = {"points": (6, 4), "dtype": torch.float64}
+    surface = plane_of("presolve", f"{run.path}#1", f"{run.path}/@20#1", **precise)
     assert [mark.name for mark in surface.marks] == ["presolve", "seed 1, step 60", "seed 1, step 20"]
     assert surface.about["plane"] == {
         "kind": "through",
@@ -416,13 +438,11 @@ def test_places_become_planes(life: Life, run: Run, steps: Run, tmp_path: Path) 
         wanted = life.objective(dtype=torch.float64)(run.checkpoint(mark.source.step).stack.select([1]))["loss"]
         assert surface.loss[surface["y"] == mark.y, surface["x"] == mark.x] == wanted.numpy()
 
-    how = dataclasses.replace(how, output=tmp_path / "b.h5")
-    surface = Result.read(slice_at(f"{run.path}#4", seed=2, normalise="layer", how=how), plane=True)
+    surface = plane_of(f"{run.path}#4", direction_seed=2, normalise="layer", **precise)
     assert surface.about["plane"] | {"seed": 2, "normalise": "layer"} == surface.about["plane"]
     assert [(mark.name, mark.x, mark.y) for mark in surface.marks] == [("seed 4", 0, 0)]
 
-    how = dataclasses.replace(how, output=tmp_path / "c.h5")
-    surface = Result.read(slice_along(f"{steps.path}#1", how=how), plane=True)
+    surface = plane_of(f"{steps.path}#1", directions="trajectory", **precise)
     assert [mark.name for mark in surface.trajectory] == [f"step {step}" for step in (0, 2, 5, 10, 30, 60)]
     own = [
         float(life.objective(dtype=torch.float64)(steps.checkpoint(step).stack.select([1]))["loss"])
@@ -432,19 +452,121 @@ def test_places_become_planes(life: Life, run: Run, steps: Run, tmp_path: Path) 
     assert surface.trajectory[0].plane_loss != surface.trajectory[0].loss
     assert surface.trajectory[0].off_plane > 0
     assert len(surface.about["plane"]["explained"]) == 2
+    again = plane_of([f"{steps.path}/@{step}#1" for step in steps.steps()], **precise)
+    assert same_numbers(again, surface), "a sequence of places is a trajectory"
 
 
 def test_places_that_make_no_plane(run: Run) -> None:
     with pytest.raises(Mismatch, match="has 24 members, and a plane is laid through single ones: choose one with"):
-        slice_at(str(run.path))
-    with pytest.raises(Mismatch, match="has 24 members"):
-        slice_along(str(run.path))
+        plane_of(str(run.path))
+    for whole in (run, str(run.path)):
+        with pytest.raises(Mismatch, match="has 24 members"):
+            plane_of(whole, directions="trajectory")
     with pytest.raises(LandscapeError, match=r"is no run \(no run\.json\): a trajectory needs RUN#seed"):
-        slice_along("presolve")
+        plane_of("presolve", directions="trajectory")
     with pytest.raises(LandscapeError, match="has no member with seed 99"):
-        slice_along(f"{run.path}#99")
+        plane_of(f"{run.path}#99", directions="trajectory")
     with pytest.raises(LandscapeError, match="lie on one line"):
-        slice_through(f"{run.path}#0", f"{run.path}#0", f"{run.path}#1")
+        plane_of(f"{run.path}#0", f"{run.path}#0", f"{run.path}#1")
+
+
+def modules(life: Life, run: Run) -> list[nn.Module]:
+    found = []
+    for member in (0, 1, 2):
+        module = life.network()
+        module.load_state_dict(run.checkpoint().stack.state_dict(member))
+        found.append(module)
+    return found
+
+
+def test_places_of_every_sort_give_the_same_numbers(
+    life: Life, run: Run, steps: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    networks = modules(life, run)
+    sorts: list[list[Any]] = [
+        networks,
+        [network.state_dict() for network in networks],
+        [f"{run.path}#{member}" for member in range(3)],
+        [run.path / f"#{member}" for member in range(3)],
+        [load(f"{run.path}#{member}") for member in range(3)],
+    ]
+    found = [plane_of(*places, problem=life, points=(5, 4)) for places in sorts]
+    assert len({surface.loss.tobytes() for surface in found}) == 1
+    assert [mark.name for mark in found[0].marks] == ["a", "b", "c"]
+    assert [mark.name for mark in found[2].marks] == ["seed 0", "seed 1", "seed 2"]
+    random = [plane_of(places[0], problem=life, points=4) for places in sorts]
+    assert len({surface.loss.tobytes() for surface in random}) == 1
+    members = [load(f"{steps.path}/@{step}#1") for step in steps.steps()]
+    assert same_numbers(plane_of(members, points=4), plane_of(f"{steps.path}#1", directions="trajectory", points=4))
+    assert not list(tmp_path.iterdir()), "nothing is written unasked"
+
+
+def test_the_network_at_a_point_of_a_plane(life: Life, run: Run) -> None:
+    networks = modules(life, run)
+    surface = plane_of(*networks, problem=life, points=(5, 4))
+    for j, i in ((0, 0), (3, 1), (1, 4)):
+        model = surface.model_at(surface["x"][i], surface["y"][j])
+        assert type(model) is type(networks[0])
+        np.testing.assert_allclose(life.objective().plain(model.state_dict())["loss"], surface.loss[j, i], rtol=1e-5)
+    for mark, network in zip(surface.marks, networks, strict=True):
+        found = surface.model_at(mark.x, mark.y).state_dict()
+        assert all(torch.equal(tensor, found[name]) for name, tensor in network.state_dict().items())
+
+
+def test_an_interrupted_plane_without_a_file_gives_what_is_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluating, "_BLOCK_BYTES", 1)  # a row a block
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    part = plane_of(f"{run.path}#0", points=(5, 8), progress=stop)
+    whole = plane_of(f"{run.path}#0", points=(5, 8))
+    assert part.done.tolist() == [True] * 3 + [False] * 6
+    assert same_numbers(part.select(part.done), whole.select(slice(0, 3)))
+    assert part["y"].tolist() == whole["y"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("places", "options", "message"),
+    [
+        ("ab", {}, "a plane goes through three places, `a`, `b` and `c`, or through `a` alone"),
+        ("abc", {"directions": "random"}, "through three places, `a`, `b` and `c`, or through `a` alone"),
+        ("a", {"directions": "through"}, "a plane goes through three places"),
+        ("abc", {"normalise": "none"}, "`direction_seed` and `normalise` are for random directions"),
+        ("abc", {"direction_seed": 1}, "`direction_seed` and `normalise` are for random directions"),
+        ("a", {"direction_seed": -1}, "seed of a plane lies between 0 and"),
+        ("", {}, "there is no place in `a`: a trajectory needs at least three"),
+        ("[ab]", {}, "needs at least three checkpoints, not 2"),
+        ("[abc]", {"directions": "random"}, "several places in `a` are a trajectory"),
+        ("a", {"points": 1}, "a plane needs at least 2 points along each axis, got 1"),
+        ("abc", {"points": (3, 1)}, "a plane needs at least 2 points along each axis, got 1"),
+        ("abc", {"x": (1.0, 0.0)}, "the range 1:0 is empty: write the lower end first"),
+        ("abc", {"y": (0.0, float("inf"))}, "the range 0:inf is empty"),
+        ("a", {"dtype": torch.bfloat16}, "`dtype` is torch.bfloat16"),
+        ("a", {"seed": -1}, "sample_seed|seed"),
+        ("a", {"save": "there.h5"}, r"there\.h5 exists: choose another"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_any_work(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    places: str,
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    def worked(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the objective was asked")
+
+    monkeypatch.setattr(Life, "objective", worked)
+    monkeypatch.chdir(tmp_path)
+    Path("there.h5").write_text("precious")
+    members: list[Any] = [f"{run.path}#{'abc'.index(place)}" for place in places.strip("[]")]
+    with pytest.raises(LandscapeError, match=message):
+        plane_of(*([members] if places[:1] in ("", "[") else members), **options)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("there.h5", "precious")]
 
 
 def test_foreign_networks_of_one_shape(squares: Callable[..., Objective]) -> None:
@@ -456,8 +578,8 @@ def test_foreign_networks_of_one_shape(squares: Callable[..., Objective]) -> Non
     stack = stack_state_dicts([net.state_dict() for net in nets])
     objective = squares(nets[0], inputs, targets)
     plane = planes.through(*three(stack))
-    x, y = Grid(points=(8, 5)).of(plane.marked)
-    surface = evaluate(objective, plane, x, y, label(3))
+    x, y = around(plane, 8, 5)
+    surface = over(objective, plane, x, y, 3)
     for net, mark in zip(nets, surface.marks, strict=True):
         wanted = (net(inputs) - targets).square().sum(1).mean().item()
         np.testing.assert_allclose(surface.loss[y == mark.y, x == mark.x], wanted, rtol=1e-5)
@@ -478,7 +600,7 @@ def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
         landscape("plane", "--through", "presolve", f"{run.path}#0", f"{run.path}#1", "--points", "5", "--x", "-1:1")
     )
     assert path == f"analyses/plane-presolve--{run.path.name}-0--{run.path.name}-1.h5"
-    assert Result.read(Path(path), plane=True).x[[0, -1]].tolist() == [-1, 1]
+    assert Result.read(Path(path), plane=True)["x"][[0, -1]].tolist() == [-1, 1]
     (path,) = runs_well(landscape("plane", "--trajectory", f"{steps.path}#2", "--points", "5", "-o", "t.h5"))
     info = runs_well(landscape("info", path))
     assert info[0] == "kind: surface over a plane"
@@ -491,7 +613,7 @@ def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
         f'through = ["presolve", "{run.path}#0", "{run.path}#1"]\npoints = "4x3"\nx = [0, 1]\n'
     )
     assert runs_well(landscape("plane", "--config", "plane.toml", "-o", "c.h5")) == ["c.h5"]
-    np.testing.assert_allclose(Result.read(Path("c.h5"), plane=True).x, np.linspace(0, 1, 4))
+    np.testing.assert_allclose(Result.read(Path("c.h5"), plane=True)["x"], np.linspace(0, 1, 4))
 
 
 @pytest.mark.parametrize(
@@ -519,7 +641,8 @@ def test_refusals_of_the_program(landscape: Program, arguments: tuple[str, ...],
 
 
 def test_an_interrupted_program_goes_on(landscape: Program, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slices, "_BLOCK_CHUNKS", 1)
+    monkeypatch.setattr(evaluating, "_BLOCK_SECONDS", 0)  # blocks do not grow
+    monkeypatch.setattr(evaluating, "_BLOCK_CHUNKS", 1)
     command = ("plane", "--at", f"{run.path}#0", "--points", "5x60", "-o")
     told: list[int] = []
 

@@ -199,7 +199,9 @@ class _Work:
     def model(self, first: float, second: float) -> torch.nn.Module:
         """The network at a point, with the statistics that it had there: a copy of the caller's."""
         kind = np.int64 if self.family.kind != "plane" else np.float64
-        point = self.family.at(torch.as_tensor(np.array([first], dtype=kind)), torch.tensor([second]).double())
+        point = self.family.at(
+            torch.as_tensor(np.array([first], dtype=kind)), torch.tensor([second], dtype=torch.float64)
+        )
         state = point.state_dict(0)
         if self.objective.batchnorm == "recalibrate":
             single = dataclasses.replace(self.objective, chunk=Chunk(1, self.chunk.samples))
