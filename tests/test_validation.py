@@ -338,7 +338,7 @@ def test_what_goes_wrong_is_a_finding() -> None:
 
 @pytest.mark.slow
 def test_all_of_it_is_a_table() -> None:
-    """By the program as a user runs it, which measures backends for each check: without checks of shapes that is 15 s."""
+    """By the program as a user runs it: backends are measured for each check, which is long with shapes checked."""
     command = [sys.executable, "-m", "landscape", "validate", "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=600)
