@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import Result as Outcome
 
-from landscape.analysis.success import DEFINITIONS, Row, as_csv, as_document, success
+from landscape.analysis.success import Row, as_csv, as_document, definitions, success
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.intervals import Proportion
 from landscape.engine.stack import Stack, concatenate
@@ -167,7 +167,7 @@ def test_rows_as_documents() -> None:
     )
     assert second["exact"] is None
     assert np.isnan(second["cell_rate"]["interval"]).all()  # two members make no interval
-    assert set(DEFINITIONS) <= set(first)
+    assert set(definitions(Life.nouns)) <= set(first)
 
 
 def test_rows_as_comma_separated_values() -> None:
@@ -213,7 +213,9 @@ def test_success_at_the_command_line(landscape: Program, run: Any) -> None:
     document = json.loads(Path("found.json").read_text())
     assert document["test"]["samples"] == 60
     assert document["title"] == Life().title()
-    assert document["definitions"] == DEFINITIONS
+    assert document["definitions"] == definitions(Life.nouns)
+    assert document["definitions"]["cell_rate"].startswith("share of the cells of all test boards that are right")
+    assert definitions(Problem.nouns)["solved"] == "share of members that get all test samples entirely right"
     (cell,) = document["cells"]
     assert cell["solved"]["count"] == found.share.count
     assert cell["sample_rate"]["of_members"] == found.sample_rate.tolist()

@@ -248,7 +248,7 @@ def test_the_last_options_are_the_axis_the_curves_and_the_panels(
     for text in (
         f"{cube}, its first cell: {Sweep.open(cube).cells()[0].problem.title()}.",
         "3 members a cell",
-        "share of the cells of all test samples that are right",
+        "share of the cells of all test boards that are right",
         "20 test boards",
         "of their mean, bootstrap",
     ):

@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,7 @@ from landscape.problems.supervised import Samples
 from landscape.space import family
 from landscape.space.family import Family
 
+ROOT = Path(__file__).parent.parent
 DTYPES = (torch.float32, torch.float64)
 Spoil = Callable[[pytest.MonkeyPatch], None]
 
@@ -331,9 +336,13 @@ def test_what_goes_wrong_is_a_finding() -> None:
 # The program ----------------------------------------------------------------------------------------------------------
 
 
-def test_all_of_it_is_a_table(landscape: Callable[..., Outcome]) -> None:
-    result = landscape("validate", "--device", "cpu")
-    assert result.exit_code == 0, result.output
+@pytest.mark.slow
+def test_all_of_it_is_a_table() -> None:
+    """By the program as a user runs it: backends are measured for each check, which is long with shapes checked."""
+    command = [sys.executable, "-m", "landscape", "validate", "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr
     about, header, _, *rows = result.stdout.splitlines()
     assert about == f"torch {torch.__version__}, cpu, 1 threads, backend auto"
     assert header.split() == ["check", "type", "expected", "measured", "error", "tolerance", "what", "is", "known"]

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from landscape.analysis.outcomes import truth_tables
+from landscape.analysis.outcomes import grouped, truth_tables
 from landscape.core.errors import LandscapeError, plural
 from landscape.engine.stack import Stack
 from landscape.evaluation.routes import networks
@@ -113,15 +113,14 @@ def clusters_of(
         raise LandscapeError("one member makes no clusters: give a run with at least two seeds")
     _require_cut(cut)
     symmetry = problem.symmetry()
-    tables = truth_tables(problem, stack, device=device)[0]
-    group = _by_size(np.unique(tables, axis=0, return_inverse=True)[1].reshape(-1))
+    group = grouped(truth_tables(problem, stack, device=device)[0])
     distances = squareform(distances_of(stack, symmetry), checks=False)
     tree = hierarchy.linkage(distances, method="average")
     if cut is None:
         merges = np.concatenate([[0.0], tree[:, 2], [tree[-1, 2] * 2]])
         here = len(stack) - int(group.max() + 1)
         cut = float((merges[here] + merges[here + 1]) / 2)
-    label = _by_size(hierarchy.fcluster(tree, cut, criterion="distance"))
+    label = grouped(hierarchy.fcluster(tree, cut, criterion="distance").astype(np.int64))
     members = tuple(map(str, range(len(stack)))) if names is None else tuple(names)
     return Clusters(members, tree, distances, cut, label, group, count_orders(symmetry) <= EXHAUSTIVE)
 
@@ -148,11 +147,3 @@ def adjusted_rand(a: Int[np.ndarray, " member"], b: Int[np.ndarray, " member"]) 
         return 1.0
     expected, most = in_a * in_b / total, (in_a + in_b) / 2
     return 1.0 if most == expected else (both - expected) / (most - expected)
-
-
-def _by_size(labels: Int[np.ndarray, " member"]) -> Int[np.ndarray, " member"]:
-    """The same division, numbered from 0, the largest part first (the earliest member first among equals)."""
-    _, first, inverse, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
-    rank = np.empty(len(counts), dtype=np.int64)
-    rank[np.lexsort((first, -counts))] = np.arange(len(counts))
-    return rank[inverse.reshape(-1)]

@@ -9,6 +9,7 @@ not in it.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ __all__ = [
     "NEAR_ZERO",
     "Extremes",
     "Hessian",
-    "each_hessian",
+    "each_member",
     "each_whole",
     "extremes",
     "hessians",
@@ -159,10 +160,29 @@ class Hessian:
         return result
 
 
-def each_hessian(
-    objective: Objective, stack: Stack, *, most: int, on_progress: Progress = lambda done, total: None
-) -> Iterator[Hessian]:
-    """The Hessian at each member, one after another; `on_progress` hears of products, of `most` a member."""
+def each_member(
+    objective: Objective,
+    stack: Stack,
+    of_matrix: Callable[[Float[np.ndarray, "parameter parameter"]], tuple[Any, ...]],
+    of_products: Callable[[Hessian], tuple[Any, ...]],
+    *,
+    whole: int,
+    most: int,
+    on_progress: Progress,
+) -> tuple[list[np.ndarray], bool]:
+    """What there is to say of the Hessian at each member, one array over members each, and whether it is exact.
+
+    Networks of up to `whole` parameters are asked by the matrix, larger ones by its products with vectors, one member
+    after another; `on_progress` hears of members, or of products, at `most` so many a member.
+    """
+    if exact := stack.parameters <= whole:
+        rows = [of_matrix(matrix) for matrix in each_whole(objective, stack, on_progress=on_progress)]
+    else:
+        rows = [of_products(hessian) for hessian in _each_hessian(objective, stack, most, on_progress)]
+    return [np.stack(column) for column in zip(*rows, strict=True)], exact
+
+
+def _each_hessian(objective: Objective, stack: Stack, most: int, on_progress: Progress) -> Iterator[Hessian]:
     _require_finite(stack)
     alone = _alone(objective)
     for member, (index, part) in enumerate(alone.chunks(stack)):

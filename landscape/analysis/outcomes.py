@@ -13,7 +13,7 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.problems.base import Problem
 
-__all__ = ["KINDS", "Group", "Outcomes", "dead_units", "outcomes", "truth_tables"]
+__all__ = ["KINDS", "Group", "Outcomes", "dead_units", "grouped", "outcomes", "truth_tables"]
 
 #: Kinds of outcome; a constant answers the same to every sample.
 KINDS = ("solved", "partly right", "constant")
@@ -61,7 +61,11 @@ def outcomes(problem: Problem, stack: Stack, *, device: str | torch.device = "cp
     tables, right, loss = truth_tables(problem, stack, device=device)
     total = tables.shape[1]
     kind = np.where(right == total, 0, np.where((tables == tables[:, :1]).all(axis=1), 2, 1))
-    group, groups = _groups(tables, kind, right, loss)
+    group, groups = grouped(tables), []
+    for number in range(int(group.max(initial=-1)) + 1):
+        members = np.flatnonzero(group == number)
+        example, share = int(members[0]), Proportion(len(members), len(group))
+        groups.append(Group(KINDS[kind[example]], int(right[example]), share, float(np.median(loss[members])), example))
     precise = problem.objective(device=device, dtype=torch.float64)
     landmark = problem.landmark("presolve") if "presolve" in problem.landmarks() else None
     return Outcomes(
@@ -73,7 +77,7 @@ def outcomes(problem: Problem, stack: Stack, *, device: str | torch.device = "cp
         dead=dead_units(precise, stack),
         curvature=extremes(precise, stack),
         landmark=extremes(precise, landmark) if landmark else None,
-        groups=groups,
+        groups=tuple(groups),
     )
 
 
@@ -83,7 +87,7 @@ def truth_tables(
     """Decisions on every sample, how many of them are right, and the loss."""
     objective = problem.objective(device=device)
     if objective.sampled:
-        raise Unsupported(f"{problem.title()} has no finite table of samples: truth tables need a single block")
+        raise Unsupported(f"{problem.title()} has no finite table of samples, which truth tables need")
     tables = objective.predictions(stack).flatten(1).cpu().numpy()
     values = objective(stack)
     return tables, values["right"].cpu().numpy().astype(np.int64), values["loss"].cpu().numpy()
@@ -95,36 +99,17 @@ def dead_units(objective: Objective, stack: Stack) -> Int[np.ndarray, " member"]
     inputs = objective.memory.samples(0, len(objective.memory)).inputs
     for _, part in objective.chunks(stack):
         with torch.no_grad():
-            traced = [x for name, x in objective.network.trace(part, inputs) if _weighs(name, part)]
+            traced = [x for name, x in objective.network.trace(part, inputs) if f"{name}.weight" in part.tensors]
         silent = [(x.flatten(2).amax(2) <= 0).sum(1) for x in traced[:-1]]
         counts.append(torch.stack(silent).sum(0) if silent else torch.zeros(len(part), dtype=torch.int64))
     return torch.cat(counts)[: len(stack)].cpu().numpy()
 
 
-def _weighs(layer: str, stack: Stack) -> bool:
-    return f"{layer}.weight" in stack.tensors
-
-
-def _groups(
-    tables: Bool[np.ndarray, "member sample"],
-    kind: Int[np.ndarray, " member"],
-    right: Int[np.ndarray, " member"],
-    loss: Float[np.ndarray, " member"],
-) -> tuple[Int[np.ndarray, " member"], tuple[Group, ...]]:
-    """Members with equal rows, the largest group first."""
-    _, first, inverse, counts = np.unique(tables, axis=0, return_index=True, return_inverse=True, return_counts=True)
-    order = np.lexsort((first, -counts))
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    group = rank[inverse.reshape(-1)]
-    groups = [
-        Group(
-            KINDS[kind[first[k]]],
-            int(right[first[k]]),
-            Proportion(int(counts[k]), len(tables)),
-            float(np.median(loss[group == i])),
-            int(first[k]),
-        )
-        for i, k in enumerate(order)
-    ]
-    return group, tuple(groups)
+def grouped(
+    rows: Bool[np.ndarray, "member sample"] | Int[np.ndarray, " member"],
+) -> Int[np.ndarray, " member"]:
+    """Equal rows have the same number, from 0, the most frequent first (that of the earliest member among equals)."""
+    _, first, inverse, counts = np.unique(rows, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    rank = np.empty(len(counts), dtype=np.int64)
+    rank[np.lexsort((first, -counts))] = np.arange(len(counts))
+    return rank[inverse.reshape(-1)]

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from landscape.analysis.hessian import MOST_PARAMETERS, MOST_PRODUCTS, NEAR_ZERO, Hessian, each_hessian, each_whole
+from landscape.analysis.hessian import MOST_PARAMETERS, MOST_PRODUCTS, NEAR_ZERO, Hessian, each_member
 from landscape.core import philox
 from landscape.core.errors import LandscapeError
 from landscape.core.unfinished import Progress
@@ -101,12 +101,15 @@ def eigenpairs(
             f"ask for 1 to {stack.parameters - (not exact)}"
         )
     tol = TOLERANCE[objective.dtype] if tol is None else tol
-    if exact:
-        rows = [_decomposed(matrix, k, which) for matrix in each_whole(objective, stack, on_progress=on_progress)]
-    else:
-        each = each_hessian(objective, stack, most=most_products, on_progress=on_progress)
-        rows = [_Lanczos(hessian, tol, seed, most_products).pairs(k, which) for hessian in each]
-    values, vectors, residuals, converged, products = (np.stack(column) for column in zip(*rows, strict=True))
+    (values, vectors, residuals, converged, products), _ = each_member(
+        objective,
+        stack,
+        lambda matrix: _decomposed(matrix, k, which),
+        lambda hessian: _Lanczos(hessian, tol, seed, most_products).pairs(k, which),
+        whole=whole,
+        most=most_products,
+        on_progress=on_progress,
+    )
     return Eigenpairs(values, vectors, residuals, converged, products, which, 0.0 if exact else tol, exact)
 
 
@@ -128,15 +131,16 @@ def negative_count(
     away from the negative ones, finds none that was missed. Raises `LandscapeError` if parameters or products are not
     finite.
     """
-    exact = stack.parameters <= whole
     tol = TOLERANCE[objective.dtype] if tol is None else tol
-    if exact:
-        rows = [_counted(matrix) for matrix in each_whole(objective, stack, on_progress=on_progress)]
-    else:
-        each = each_hessian(objective, stack, most=most_products, on_progress=on_progress)
-        few = min(k, stack.parameters - 1)
-        rows = [_Lanczos(hessian, tol, seed, most_products).negative(few) for hessian in each]
-    at_least, complete, smallest, products = (np.array(column) for column in zip(*rows, strict=True))
+    (at_least, complete, smallest, products), exact = each_member(
+        objective,
+        stack,
+        _counted,
+        lambda hessian: _Lanczos(hessian, tol, seed, most_products).negative(min(k, stack.parameters - 1)),
+        whole=whole,
+        most=most_products,
+        on_progress=on_progress,
+    )
     return NegativeCount(at_least, complete, smallest, products, exact)
 
 

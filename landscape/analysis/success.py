@@ -1,4 +1,4 @@
-"""Did training succeed? Random test boards, entirely right or not, beside what a network that learnt nothing gets."""
+"""Did training succeed? Test samples, entirely right or not, beside what a network that learnt nothing gets."""
 
 import csv
 import dataclasses
@@ -11,23 +11,22 @@ import torch
 from jaxtyping import Bool, Float
 
 from landscape.core.errors import Unsupported
-from landscape.core.intervals import Proportion, bootstrap
+from landscape.core.intervals import FEWEST, Proportion, bootstrap
 from landscape.engine.stack import Stack
-from landscape.problems.base import Problem
+from landscape.problems.base import Nouns, Problem
 from landscape.training.sweep import Sweep
 
-__all__ = ["DEFINITIONS", "Row", "Success", "as_csv", "as_document", "of_sweep", "success"]
+__all__ = ["Row", "Success", "as_csv", "as_document", "definitions", "of_sweep", "success"]
 
-#: What is counted, for tables and captions.
-DEFINITIONS = {
-    "solved": "share of members that get every test sample entirely right",
-    "sample_rate": "share of test samples (boards) that are entirely right, mean over members",
-    "cell_rate": "share of the cells of all test samples that are right, mean over members",
-    "exact": "share of members that are right on everything there is (all 512 patterns), where that is finite",
-}
 
-#: Fewer members make no bootstrap interval: it would be too narrow.
-_FEWEST = 5
+def definitions(nouns: Nouns) -> dict[str, str]:
+    """What is counted, for tables and captions, in the problem's words."""
+    return {
+        "solved": f"share of members that get all test {nouns.drawn} entirely right",
+        "sample_rate": f"share of test {nouns.drawn} that are entirely right, mean over members",
+        "cell_rate": f"share of the {nouns.outputs} of all test {nouns.drawn} that are right, mean over members",
+        "exact": f"share of members that get all {nouns.all} there are right, where these are finite",
+    }
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -72,9 +71,7 @@ def success(
     **conditions: Any,
 ) -> Success:
     """Test the members on fresh samples, the same for all, as many as the problem takes unless told; `conditions` are
-    the problem's (`board`, `density`).
-
-    A member whose parameters are NaN or infinite gets nothing right.
+    the problem's. A member whose parameters are NaN or infinite gets nothing right.
 
     Raises `Unsupported` for conditions that the problem does not know.
     """
@@ -150,5 +147,5 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def _mean(rates: Float[np.ndarray, " member"]) -> dict[str, Any]:
     """Mean over members with its bootstrap interval, and each member's own."""
-    interval = bootstrap(rates, np.mean) if len(rates) >= _FEWEST else np.array([np.nan, np.nan])
+    interval = bootstrap(rates, np.mean) if len(rates) >= FEWEST else np.array([np.nan, np.nan])
     return {"mean": float(rates.mean()), "interval": interval, "of_members": rates}

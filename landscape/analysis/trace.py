@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import stdtrit
 from torch import Tensor
 
-from landscape.analysis.hessian import MOST_PARAMETERS, MOST_PRODUCTS, Hessian, each_hessian, each_whole
+from landscape.analysis.hessian import MOST_PARAMETERS, MOST_PRODUCTS, Hessian, each_member
 from landscape.core import philox
 from landscape.core.intervals import CONFIDENCE
 from landscape.core.unfinished import Progress
@@ -62,14 +62,15 @@ def trace(
     stages of C. Stein, Ann. Math. Stat. 16, 1945); the least is 72 products. All members see the same signs, which
     `seed` alone decides. Raises `LandscapeError` if parameters or products are not finite.
     """
-    exact = stack.parameters <= whole
-    if exact:
-        totals = [float(np.trace(matrix)) for matrix in each_whole(objective, stack, on_progress=on_progress)]
-        rows = [(total, total, total, True, 0, stack.parameters) for total in totals]
-    else:
-        each = each_hessian(objective, stack, most=most_products, on_progress=on_progress)
-        rows = [_hutchpp(hessian, rtol, atol, seed, most_products) for hessian in each]
-    values, low, high, reached, probes, products = (np.array(column) for column in zip(*rows, strict=True))
+    (values, low, high, reached, probes, products), exact = each_member(
+        objective,
+        stack,
+        lambda matrix: (*[float(np.trace(matrix))] * 3, True, 0, len(matrix)),
+        lambda hessian: _hutchpp(hessian, rtol, atol, seed, most_products),
+        whole=whole,
+        most=most_products,
+        on_progress=on_progress,
+    )
     return Trace(values, low, high, reached, probes, products, exact)
 
 

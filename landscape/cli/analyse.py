@@ -192,7 +192,7 @@ def _success(
     Whole boards and cells are counted apart, and what answering that all is dead would get stands beside them: with
     several steps most of a board dies out by itself. Where all there is can be enumerated, the exact answer stands too.
     """
-    from landscape.analysis.success import DEFINITIONS, as_csv, as_document
+    from landscape.analysis.success import as_csv, as_document, definitions
     from landscape.core.files import replacing
 
     beside = report.output and report.output.with_suffix(".csv")
@@ -214,7 +214,7 @@ def _success(
     document = {
         "place": place,
         "title": tested[0].title() if len(tested) == 1 else None,
-        "definitions": DEFINITIONS,
+        "definitions": definitions(tested[0].nouns),
         "test": test,
         "cells": as_document(rows),
     }

@@ -190,7 +190,7 @@ def _success(
     canvas: Canvas,
 ) -> None:
     """Success of the finished cells of SWEEP over what it varied, with intervals and the score of dead boards."""
-    from landscape.analysis.success import DEFINITIONS, of_sweep
+    from landscape.analysis.success import definitions, of_sweep
     from landscape.figures.success import BANDS, NAMES, is_number, rate_labels, success_series, text_of
     from landscape.training.sweep import Sweep
 
@@ -215,7 +215,7 @@ def _success(
         drawn.append((title, success_series(own, x=x, by=by, rate=rate, places=places, label=label)))
     caption = (
         f"{place}, its first cell: {swept.title()}. {len(rows[0].success.solved)} members a cell.{missing} "
-        f"Drawn: {DEFINITIONS[_DEFINED[rate]]}. {samples} test {swept.nouns.drawn}. {BANDS[rate]}"
+        f"Drawn: {definitions(swept.nouns)[_DEFINED[rate]]}. {samples} test {swept.nouns.drawn}. {BANDS[rate]}"
     )
     numbers = all(map(is_number, places))
     figure = figures.series_figure(
