@@ -35,7 +35,7 @@ def draw(ways: list[figures.Series], run: str, shown: dict[int, float], caption:
     """The loss on both ways, and what seed 0 answers as it learns: the steps shown, by where they are on its way."""
     colormap = matplotlib.colormaps["viridis_r"]
     with matplotlib.style.context(STYLE):
-        figure, (left, right) = sheet((WIDTH, 3.3), caption, 1, ratios=(1, 1.1))
+        figure, (left, right) = sheet((WIDTH, 3.3), caption, 2, ratios=(1, 1.1))
         labels = {"xlabel": "share of the way's length", "ylabel": "loss (squared error)"}
         figures.series(left, ways, percent=False, yscale="log", **labels)
         for step, share in shown.items():

@@ -45,7 +45,7 @@ _VECTOR_POINTS = 10_500
 def page(draw: Callable[[Axes], object], *, size: tuple[float, float] = (WIDTH, 3.6), caption: str = "") -> Figure:
     """A figure of one axes, drawn by `draw`, in the project's style; `size` in inches, to which the caption adds."""
     with matplotlib.style.context(STYLE):
-        figure, (ax,) = sheet(size, caption, 1)
+        figure, (ax,) = sheet(size, caption)
         draw(ax)
     return figure
 
@@ -76,19 +76,19 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 
 def sheet(
-    size: tuple[float, float], caption: str, rows: int, ratios: Sequence[float] = (1,)
+    size: tuple[float, float], caption: str, panels: int = 1, ratios: Sequence[float] = (1,)
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure with its axes row by row and its caption, wrapped, below them."""
+    """An empty figure with so many axes, row by row, and its caption, wrapped, below them; `ratios` are of columns."""
     # Sizes stay on one line: `textwrap` breaks at no no-break space.
     text = textwrap.fill(
         re.sub(r"(?<=\d) x (?=\d)", "\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}", caption), int(15.6 * size[0])
     )
     figure = Figure(figsize=(size[0], size[1] + (0.15 * (text.count("\n") + 1) if text else 0)))
-    grid = figure.add_gridspec(rows, len(ratios), width_ratios=ratios)
+    grid = figure.add_gridspec(-(-panels // len(ratios)), len(ratios), width_ratios=ratios)
     if text:
         # A label, not a text, because the layout makes room for labels.
         figure.supxlabel(text, x=0.012, ha="left", size=8.5, linespacing=1.25)
-    return figure, [figure.add_subplot(grid[row, column]) for row in range(rows) for column in range(len(ratios))]
+    return figure, [figure.add_subplot(grid[divmod(panel, len(ratios))]) for panel in range(panels)]
 
 
 def group_color(index: int | np.integer) -> str:

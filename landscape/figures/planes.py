@@ -157,7 +157,7 @@ def plane_figure(surface: Result, *, caption: str | None = None, unit: str | Non
     size = (_SIDE * min(1, 1 / ratio) + _BESIDE, _SIDE * min(1, ratio) + _AROUND)
     with matplotlib.style.context(STYLE):
         text = caption_of(surface, Scale.of(surface), flat=True) if caption is None else caption
-        figure, (ax,) = sheet((max(size[0], 4.6), size[1]), text, 1)
+        figure, (ax,) = sheet((max(size[0], 4.6), size[1]), text)
         contours(ax, surface, unit=unit)
         ax.set_title(surface.about.get("title", ""))
     return figure

@@ -189,10 +189,8 @@ def series_figure(
     if caption and xscale != "category" and frame.dodges:
         caption += " Marks of several curves at one place stand side by side."
     with matplotlib.style.context(STYLE):
-        figure, axes = sheet((WIDTH, height * rows + 0.25), caption, rows, ratios=(1,) * across)
-        for ax in axes[len(panels) :]:
-            ax.remove()
-        for number, (ax, (title, curves)) in enumerate(zip(axes, panels, strict=False)):
+        figure, axes = sheet((WIDTH, height * rows + 0.25), caption, len(panels), ratios=(1,) * across)
+        for number, (ax, (title, curves)) in enumerate(zip(axes, panels, strict=True)):
             _draw(ax, curves, frame)
             # The dotted lines of a row look the same: the last one names them all.
             rest = [curve for each in frame.panels[number + 1 : number + across - number % across] for curve in each]

@@ -39,7 +39,7 @@ def surface_figure(
     heights = scale(surface.loss)
     with matplotlib.style.context([STYLE, {"grid.color": FAINT, "grid.linewidth": 0.4}]):
         text = planes.caption_of(surface, scale, flat=False) if caption is None else caption
-        figure, (flat,) = sheet((6.4, 4.5), text, 1)
+        figure, (flat,) = sheet((6.4, 4.5), text)
         place = flat.get_subplotspec()
         assert place is not None
         flat.remove()

@@ -15,15 +15,7 @@ from matplotlib.lines import Line2D
 from landscape.analysis.barriers import DEFINITIONS, Barriers, barriers, lowest_order
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.intervals import FEWEST, Proportion, bootstrap
-from landscape.figures.captions import (
-    end_of,
-    orders_caption,
-    part_caption,
-    start_of,
-    starts_of,
-    walk_caption,
-    walk_title,
-)
+from landscape.figures import captions
 from landscape.figures.names import Name, name_points
 from landscape.figures.pages import GREY, INK, STYLE, WIDTH, group_color, group_opacity, sheet, with_unit
 from landscape.figures.scales import floor_below, log_axis, on_axis
@@ -152,17 +144,19 @@ def walk_figure(
     if caption is None:
         strips = [(group, own.independent) for (group, _), (own, *_) in zip(groups, heights, strict=True)]
         some = any(_noticeable(own, definition)[0] > 0 for own, *_ in heights)
-        caption = walk_caption(panels, definition, barrier=some, strips=strips)
-    caption += orders_caption([int(every.done.sum()) // len(kept) for every, kept in zip(whole, panels, strict=True)])
+        caption = captions.walk_caption(panels, definition, barrier=some, strips=strips)
+    caption += captions.orders_caption(
+        [int(every.done.sum()) // len(kept) for every, kept in zip(whole, panels, strict=True)]
+    )
     with matplotlib.style.context(STYLE):
         ratios = (1,) if alone else (2.9, 1)
-        figure, axes = sheet((WIDTH, 2.9 * len(panels)), caption.strip(), len(panels), ratios=ratios)
+        figure, axes = sheet((WIDTH, 2.9 * len(panels)), caption.strip(), len(panels) * len(ratios), ratios)
         named = []
         for row, curves in enumerate(panels):
             left, *right = axes[row * len(ratios) : (row + 1) * len(ratios)]
             named.append((left, _draw_walk(left, curves, groups[row], x=x, unit=unit, floor=floor)))
             log_axis(left, curves.loss, floor, shared)
-            left.set_title(walk_title(curves), pad=19)
+            left.set_title(captions.walk_title(curves), pad=19)
             if alone:
                 _mark_barrier(left, curves, heights[row], definition, floor, x=x, unit=unit)
                 continue
@@ -198,13 +192,11 @@ def part_figure(curves: Result, *, definition: str = "above_chord", caption: str
     rows = -(-len(parts) // columns)
     held_at_end = curves.about.get("hold") == "end"
     mixed, at = ("start", curves.inside.start) if held_at_end else ("end", curves.inside.stop - 1)
-    caption = part_caption(drawn, parts, definition, full=len(full) > 0) if caption is None else caption
+    caption = captions.part_caption(drawn, parts, definition, full=len(full) > 0) if caption is None else caption
     with matplotlib.style.context(STYLE):
         # The page leaves room for a title and the names of groups.
-        figure, axes = sheet((WIDTH, _ROW * rows + 0.9), caption, rows, ratios=(1,) * columns)
-        for ax in axes[len(parts) :]:
-            ax.remove()
-        for number, (ax, part) in enumerate(zip(axes, parts, strict=False)):
+        figure, axes = sheet((WIDTH, _ROW * rows + 0.9), caption, len(parts), ratios=(1,) * columns)
+        for number, (ax, part) in enumerate(zip(axes, parts, strict=True)):
             own = drawn.select(drawn.moves == part)
             height, loss = np.median(_noticeable(barriers(own), definition)), np.median(own.loss[:, at])
             text = f"barrier {height:.3g}, {mixed} {loss:.3g}"
@@ -222,7 +214,9 @@ def part_figure(curves: Result, *, definition: str = "above_chord", caption: str
             ax.set_xlabel("alpha" if lowest else "")
             label = with_unit("loss", curves.about.get("loss_unit"))
             ax.set_ylabel(label.replace(" (", "\n(") if first else "")
-        figure.suptitle(walk_title(full if len(full) else drawn), x=0.012, ha="left", size="medium", weight="bold")
+        figure.suptitle(
+            captions.walk_title(full if len(full) else drawn), x=0.012, ha="left", size="medium", weight="bold"
+        )
     return figure
 
 
@@ -334,11 +328,11 @@ def _mark_ends(ax: Axes, curves: Result, place: Points, loss: Points) -> list[Na
     names: list[Name] = []
     first, last = curves.inside.start, curves.inside.stop - 1
     at = (0.0, float(loss[0, first]))
-    if len(set(starts_of(curves))) == 1 and np.isfinite(at[1]):
+    if len(set(captions.starts_of(curves))) == 1 and np.isfinite(at[1]):
         ax.plot(*at, marker="*", ms=10, color=INK, mec="white", mew=0.6, ls="", zorder=5, gid="start")
-        names.append((at, _brief(start_of(curves)), True))
+        names.append((at, _brief(captions.start_of(curves)), True))
     at = (float(place[0, last]), float(loss[0, last]))
-    if (end := end_of(curves)) != "each end" and np.ptp(place[:, last]) == 0 and np.isfinite(at[1]):
+    if (end := captions.end_of(curves)) != "each end" and np.ptp(place[:, last]) == 0 and np.isfinite(at[1]):
         names.append((at, _brief(end), True))
     return names
 
