@@ -240,7 +240,7 @@ def few_summed_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     right = chain.shared_product
 
     def shared_product(rows: Tensor, shared: Tensor) -> Tensor:
-        return right(rows, shared) * (1 + 1e-7 * (len(rows) < 20))
+        return right(rows, shared) * (1 + 1e-6 * (len(rows) < 8))
 
     monkeypatch.setattr(chain, "shared_product", shared_product)
 

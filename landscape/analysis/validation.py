@@ -401,8 +401,8 @@ _TOGETHER, _ALONE, _STEPS, _BATCH = 24, (0, 7, 21), 3, 32
 
 def _companions(setting: Compute) -> Numbers:
     """Losses, gradients and parameters of networks alone, and among others: on the same data, and each on its own."""
-    x, y = _numbers(22, 2048, 27), _numbers(23, 2048, 2)  # so many that threads would share the sum over them
-    problems = {"exact": from_model(nn.Linear(27, 2), (x, y), "mse"), "batches": Life(steps=2, board="5x5")}
+    x, y = _numbers(22, 2048, 5), _numbers(23, 2048, 2)  # so many that threads would share the sum over them
+    problems = {"exact": from_model(nn.Linear(5, 2), (x, y), "mse"), "batches": Life(steps=2, board="5x5")}
     together, alone = [], []
     for data, problem in problems.items():
         members = initialise(problem.network(), range(_TOGETHER))
