@@ -1,7 +1,5 @@
 """What all tests share: shapes checked at run time, reproducible examples, and one small trained run."""
-# ruff: noqa: E402  (shapes are checked only in what is imported after the hook)
 
-import ast
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,27 +8,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hypothesis
-import jaxtyping
 import pytest
-from jaxtyping import _import_hook
+import shapes
 
-
-class _Outermost(_import_hook.JaxtypingTransformer):
-    """Checks all functions but those within functions: these have no shapes, and would be compiled anew each time that
-    the outer one runs, which took more time than what they do.
-    """
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        within = any(isinstance(parent, ast.FunctionDef) for parent in self._parents)
-        return node if within else super().visit_FunctionDef(node)
-
-
-# Before the package is imported for the first time; `make test-quick` goes without. An int may stand where a float is
-# asked for (PEP 484). The hook keeps what it compiled by the text of the checker: another transformer needs another.
+# Before the package is imported for the first time; `make test-quick` goes without.
 if not os.environ.get("LANDSCAPE_UNCHECKED"):
-    _import_hook.JaxtypingTransformer = _Outermost
-    checker = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, is_color=False))"
-    jaxtyping.install_import_hook("landscape", checker)
+    shapes.check("landscape")
 
 import torch
 from click.testing import CliRunner
@@ -70,6 +53,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What tests name is remembered apart from what the developer has named."""
     os.environ["LANDSCAPE_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
+
+
+@pytest.fixture(autouse=True)
+def _backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objectives keep the backend that they begin with: a busy moment must not decide what is tested, and measuring
+    takes most of the time of small problems. Tests of the choice are marked `measured`.
+    """
+    if not request.node.get_closest_marker("measured"):
+        monkeypatch.setattr("landscape.problems.supervised.fastest", lambda objective: objective)
 
 
 @pytest.fixture

@@ -335,6 +335,7 @@ def test_a_problem_in_a_file_that_prints_and_one_that_exits(landscape: Callable[
     assert "missing.py does not exist" in landscape("train", "missing.py:P").stderr
 
 
+@pytest.mark.measured
 def test_training_keeps_to_its_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random numbers of layers depend on the backend: what a measurement finds must not decide."""
 
