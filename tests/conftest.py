@@ -32,7 +32,7 @@ hypothesis.settings.register_profile(
     "repeatable",
     derandomize=True,
     deadline=None,
-    max_examples=25,
+    max_examples=5 if os.environ.get("LANDSCAPE_UNCHECKED") else 25,
     database=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
