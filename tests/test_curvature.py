@@ -400,7 +400,7 @@ def test_spectra_on_a_gpu_are_those_on_a_cpu() -> None:
     data = here.data
     assert isinstance(data, Batch)
     moved = Batch(*(getattr(data, field.name).cuda() for field in dataclasses.fields(data)))
-    there = dataclasses.replace(here, data=moved, chunk=None)
+    there = dataclasses.replace(here, data=moved, chunk=AUTOMATIC)
     stack = members(here, 2)
     for whole in (0, 400):
         one, other = (eigenpairs(objective, stack, k=3, whole=whole) for objective in (here, there))

@@ -348,6 +348,28 @@ def test_control_flow_by_data_falls_back_to_the_loop(caplog: pytest.LogCaptureFi
         Stacked(module, backend="stacked")
 
 
+class Asserts(nn.Module):
+    """A condition on the data's size, which a tracer cannot decide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.size(1) <= 4, "too long"
+        return self.inner(x)
+
+
+def test_what_asserts_is_left_to_vmap(caplog: pytest.LogCaptureFixture) -> None:
+    """Alone by vmap; within another network that layer by itself, member by member."""
+    inputs = numbers(1, 4, SAMPLES)
+    for module, backend in ((Asserts().double(), "vmap"), (nn.Sequential(nn.ReLU(), Asserts()).double(), "stacked")):
+        network, stack = Stacked(module), stack_of(module)
+        torch.testing.assert_close(network(stack, inputs), referee(module, stack, inputs))
+        assert network.backend == backend
+    assert not caplog.records
+
+
 def test_a_program_that_is_wrong_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
     module = Alias().double()
     network, stack, inputs = Stacked(module), stack_of(module), numbers(1, 4, SAMPLES)

@@ -241,7 +241,7 @@ def test_what_the_curves_say_of_themselves(life: Life, lines: Lines) -> None:
     objective = life.objective()
     curves = along(objective, lines, grid(3), about={"problem": "life"})
     assert curves.about["problem"] == "life"
-    assert curves.about["chunk"] == dataclasses.asdict(objective.chunk)  # type: ignore[arg-type]
+    assert curves.about["chunk"] == dataclasses.asdict(objective.chunk)
     assert (curves.about["device"], curves.about["dtype"]) == ("cpu", "float32")
     assert curves.about["backend"] == "stacked"
     assert curves.about["threads"] == torch.get_num_threads()

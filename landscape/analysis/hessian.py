@@ -146,7 +146,7 @@ class Hessian:
         self.count, self.parameters = 0, part.parameters
         self._name, self._on_product = name, on_product
         self._where = objective, index, part
-        one_chunk = objective.chunk is not None and objective.chunk.samples >= _samples(objective)
+        one_chunk = objective.chunk.samples >= _samples(objective)
         self._kept = list(_gradients(*self._where)) if one_chunk else None
 
     def products(self, vectors: Float[Tensor, "vector parameter"]) -> Float[Tensor, "vector parameter"]:
@@ -195,7 +195,6 @@ def _each_hessian(objective: Objective, stack: Stack, most: int, on_progress: Pr
 
 def _alone(objective: Objective) -> Objective:
     """The objective with each member a chunk of its own, of as many samples as a chunk of several would take."""
-    assert objective.chunk is not None
     samples = int(min(_samples(objective), objective.chunk.samples * objective.chunk.members))
     return dataclasses.replace(objective, chunk=Chunk(1, samples))
 

@@ -415,8 +415,7 @@ def _companions(setting: Compute) -> Numbers:
 def _descended(setting: Compute, problem: Problem, data: str, members: Stack, seeds: Sequence[int]) -> np.ndarray:
     """[member, number]: loss and gradient at each of a few steps down the gradient, in chunks as training has them."""
     objective = problem.training_objective(data, device=setting.device, dtype=setting.dtype)
-    if setting.backend is not None:
-        objective = objective.with_backend(setting.backend)
+    objective = objective.with_backend(setting.backend)
     stack, found = members.to(setting.device, setting.dtype), list[Tensor]()
     for step in range(_STEPS):
         batch: Data = objective.memory

@@ -11,7 +11,7 @@ import torch
 from landscape.engine.data import SAMPLE_MULTIPLE, Data, Stream
 from landscape.engine.stacked import Stacked
 
-__all__ = ["Chunk", "choose_chunk", "keep_freed_memory"]
+__all__ = ["AUTOMATIC", "Chunk", "ceil_div", "choose_chunk", "keep_freed_memory"]
 
 #: Bytes of the widest activation of a chunk: about a core's cache on a CPU, a small share of the memory on a GPU.
 ACTIVATION_BYTES = {"cpu": 2**20, "cuda": 2**28}
@@ -28,6 +28,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _LARGEST_KEPT = 2**28, 2**25
 
 
+def ceil_div(count: int, size: int) -> int:
+    """How many parts of a size hold a count."""
+    return -(-count // size)
+
+
 @dataclasses.dataclass(frozen=True)
 class Chunk:
     """Members and samples that are evaluated at once; stored with every result, since rounding can depend on it."""
@@ -40,8 +45,12 @@ class Chunk:
         if self.members > 1:
             return Chunk(self.members // 2, self.samples)
         if self.samples > SAMPLE_MULTIPLE:
-            return Chunk(1, -(-self.samples // 2 // SAMPLE_MULTIPLE) * SAMPLE_MULTIPLE)
+            return Chunk(1, ceil_div(self.samples, 2 * SAMPLE_MULTIPLE) * SAMPLE_MULTIPLE)
         return None
+
+
+#: The chunk that an objective chooses for itself.
+AUTOMATIC = Chunk(0, 0)
 
 
 def choose_chunk(network: Stacked, data: Data | Stream, *, training: bool = False, most: int | None = None) -> Chunk:
@@ -102,7 +111,7 @@ def _whole(fitting: int, samples: int) -> int:
 
 def _filled(most: int | None, multiple: int) -> int:
     """The smallest multiple that holds `most`."""
-    return 2**62 // multiple * multiple if most is None else -(-most // multiple) * multiple
+    return 2**62 // multiple * multiple if most is None else ceil_div(most, multiple) * multiple
 
 
 def _own_chunk(width: int, samples: int, multiple: int, device: str, all_members: int | None) -> Chunk:
@@ -112,7 +121,8 @@ def _own_chunk(width: int, samples: int, multiple: int, device: str, all_members
     # Samples as for a full chunk: how they are parted decides how a member's gradient is summed, and its noise.
     fitting = budget // (members * width) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE
     if all_members is not None:
-        members = _filled(-(-all_members // -(-all_members // members)), multiple)
+        chunks = ceil_div(all_members, members)
+        members = _filled(ceil_div(all_members, chunks), multiple)
     return Chunk(members, min(samples, max(SAMPLE_MULTIPLE, fitting)))
 
 

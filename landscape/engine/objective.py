@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import zip_longest
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -21,9 +21,9 @@ from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverif
 from landscape.engine.chain import Chain
 from landscape.engine.data import SAMPLE_MULTIPLE, Batch, Data, Stream
 from landscape.engine.determinism import culprit, mixes_samples
-from landscape.engine.memory import Chunk, choose_chunk
+from landscape.engine.memory import AUTOMATIC, Chunk, choose_chunk
 from landscape.engine.stack import Stack, in_order
-from landscape.engine.stacked import Noise, Stacked, Statistics
+from landscape.engine.stacked import Backend, Noise, Stacked, Statistics
 
 __all__ = ["BatchNorm", "Between", "Members", "Metric", "Objective"]
 
@@ -36,6 +36,9 @@ CALIBRATION_BATCH = 512
 
 #: So many members for each end make it worth while to go between; and bytes at most.
 _MANY, _ENTERED_BYTES = 4, 2**27
+
+#: From outputs and targets, samples last.
+PerSample = Callable[[Tensor, Tensor], Tensor]
 
 _log = logging.getLogger("landscape")
 T = TypeVar("T")
@@ -72,20 +75,31 @@ class Metric:
     in the outputs, in their shape; training then needs no autograd for it.
     """
 
-    per_sample: Callable[[Tensor, Tensor], Tensor]
+    per_sample: PerSample
     reduction: Literal["mean", "count", "all"] = "mean"
-    slope: Callable[[Tensor, Tensor], Tensor] | None = None
+    slope: PerSample | None = None
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _Sums(NamedTuple):
+    """Sums over samples of the numbers of each member: weighed, of real samples alone, and, weighed by squared weights,
+    of the numbers and of their squares.
+    """
+
+    weighed: Tensor
+    real: Tensor
+    first: Tensor
+    second: Tensor
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
 class Objective:
     """A network, weighted data, a loss and metrics: `objective(stack)` gives a dict of float64 tensors, one a member.
 
     `metrics` holds at least `loss`, a weighted mean. Where the data is a `sampled` part of what is meant, each mean
     comes with its standard error over samples, under its name and `_se`. `predict` turns outputs into decisions,
-    [member, *target, sample]. `unit` is that of the loss. With `chunk` None a size is chosen for the device, with
-    `precision` None the type of the data's numbers is taken; with `autocast` the network, but not the loss, runs in
-    this type where PyTorch deems it safe.
+    [member, *target, sample]. `unit` is that of the loss. An `AUTOMATIC` chunk has a size chosen for the device; where
+    memory runs out it is halved for all that follows. With `precision` None the type of the data's numbers is taken;
+    with `autocast` the network, but not the loss, runs in this type where PyTorch deems it safe.
 
     A network with BatchNorm has a policy, `batchnorm`: with `recalibrate` each point gets statistics of its own,
     estimated on the samples of `calibration`; else they are those of the stack's buffers.
@@ -97,7 +111,7 @@ class Objective:
     predict: Callable[[Tensor], Tensor]
     sampled: bool = False
     unit: str = ""
-    chunk: Chunk | None = None
+    chunk: Chunk = AUTOMATIC
     precision: torch.dtype | None = None
     autocast: torch.dtype | None = None
     batchnorm: BatchNorm | None = None
@@ -107,11 +121,11 @@ class Objective:
         if "loss" not in self.metrics or self.metrics["loss"].reduction != "mean":
             raise LandscapeError("an objective needs a metric 'loss' whose samples are averaged")
         if self.network.normalises and self.batchnorm is None:
-            object.__setattr__(self, "batchnorm", "recalibrate" if self.calibration is not None else "interpolate")
+            self.batchnorm = "recalibrate" if self.calibration is not None else "interpolate"
         if self.batchnorm == "recalibrate" and self.calibration is None:
             raise LandscapeError("statistics of BatchNorm cannot be recalibrated without data to estimate them on")
-        if self.chunk is None:
-            object.__setattr__(self, "chunk", choose_chunk(self.network, self.data))
+        if self.chunk == AUTOMATIC:
+            self.chunk = choose_chunk(self.network, self.data)
 
     @property
     def device(self) -> torch.device:
@@ -139,8 +153,10 @@ class Objective:
         """Number of real samples; of streamed data known after reading it once."""
         return sum(int((data.weights > 0).any(0).sum()) for data in self._parts())
 
-    def with_backend(self, backend: Literal["stacked", "vmap", "loop"], chunk: Chunk | None = None) -> "Objective":
-        """The same objective, computed otherwise."""
+    def with_backend(self, backend: Backend | None, chunk: Chunk = AUTOMATIC) -> "Objective":
+        """The same objective, computed otherwise; itself where nothing else is asked for."""
+        if backend in (None, self.network.backend) and chunk in (AUTOMATIC, self.chunk):
+            return self
         network = Stacked(self.network.module, backend=backend, table=self.network.table)
         return dataclasses.replace(self, network=network, chunk=chunk)
 
@@ -235,7 +251,6 @@ class Objective:
             yield index, self._calibrated(part, self.network)
 
     def _chunks(self, members: Members, network: Stacked) -> Iterator[tuple[Tensor, Stack]]:
-        assert self.chunk is not None
         if not len(members):
             raise Mismatch("an empty stack has no values")
         size = 1 if network.backend == "loop" else self.chunk.members
@@ -248,7 +263,6 @@ class Objective:
         return self.data if isinstance(self.data, Stream) else (self.data,)
 
     def _sample_chunks(self, data: Data) -> Iterator[Batch]:
-        assert self.chunk is not None
         for start in range(0, len(data), self.chunk.samples):
             yield data.samples(start, min(start + self.chunk.samples, len(data)))
 
@@ -305,7 +319,7 @@ class Objective:
         """Values of all members: parts of the data outermost, so that what is streamed is read once."""
         # Metrics that reduce the same numbers share them.
         functions = {metric.per_sample for metric in self.metrics.values()}
-        totals: list[dict[Callable[[Tensor, Tensor], Tensor], Tensor]] = []
+        totals: list[dict[PerSample, _Sums]] = []
         buffers: list[Mapping[str, Tensor]] = []
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of weights, and of their squares
         real = 0
@@ -315,29 +329,27 @@ class Objective:
                 if number == 0:
                     part = self._calibrated(part, network)
                     buffers.append(part.buffers)
-                    totals.append(
-                        {each: torch.zeros(4, len(part), dtype=torch.float64, device=self.device) for each in functions}
-                    )
+                    zeros = torch.zeros(4, len(part), dtype=torch.float64, device=self.device)
+                    totals.append({each: _Sums(*zeros.clone()) for each in functions})
                 part = dataclasses.replace(part, buffers=buffers[place])
                 first = (members.between(each, index) for each in entered) if isinstance(members, Between) else ()
                 self._add(totals[place], part, data, network, first)
             weights = data.weights[0].double()
             sums += torch.stack([weights.sum(), weights.square().sum()])
             real += int((weights > 0).sum())
-        joined = {each: torch.cat([total[each] for total in totals], 1)[:, : len(members)] for each in functions}
+        every = {each: zip(*(total[each] for total in totals), strict=True) for each in functions}
+        joined = {each: _Sums(*(torch.cat(parts)[: len(members)] for parts in found)) for each, found in every.items()}
         return self._reduced(joined, real, sums)
 
     def _add(
         self,
-        totals: Mapping[Callable[[Tensor, Tensor], Tensor], Tensor],
+        totals: Mapping[PerSample, _Sums],
         part: Stack,
         data: Data,
         network: Stacked,
         entered: Iterable[Tensor],
     ) -> None:
-        """Add a chunk of members over some data to their sums: of weighed values, of values of real samples, and of
-        values and their squares weighed by squared weights. What has `entered` the network may be known.
-        """
+        """Add a chunk of members over some data to their sums. What has `entered` the network may be known."""
         for batch, first in zip_longest(self._shown(data, network), entered):
             if first is None:
                 outputs = self._forward(part, batch.inputs, network=network)
@@ -349,12 +361,12 @@ class Objective:
                 values = per_sample(outputs, batch.targets).double()
                 reductions = self._reductions[per_sample]
                 if reductions != {"mean"}:
-                    total[1] += values @ exists
+                    total.real.add_(values @ exists)
                 if "mean" in reductions:
-                    total[0] += values @ weights
+                    total.weighed.add_(values @ weights)
                 if "mean" in reductions and self.sampled:
-                    total[2] += values @ square
-                    total[3] += values.square_() @ square
+                    total.first.add_(values @ square)
+                    total.second.add_(values.square_() @ square)
 
     @torch.no_grad()
     def _entered(self, members: Members, data: Data, network: Stacked) -> list[Tensor]:
@@ -375,20 +387,18 @@ class Objective:
                 return []
         return entered
 
-    def _reduced(
-        self, totals: Mapping[Callable[[Tensor, Tensor], Tensor], Tensor], real: int, sums: Tensor
-    ) -> dict[str, Tensor]:
+    def _reduced(self, totals: Mapping[PerSample, _Sums], real: int, sums: Tensor) -> dict[str, Tensor]:
         """Each metric from the sums over all samples. Standard errors are those of a weighted mean, a ratio estimator
         (W. Cochran, *Sampling Techniques*, 1977, section 6.4); of equal weights the usual one.
         """
         weight, squares = sums if isinstance(self.data, Stream) else (1.0, sums[1])
         result = {}
         for name, metric in self.metrics.items():
-            mean, count, first, second = totals[metric.per_sample]
-            mean = mean / weight
-            result[name] = {"mean": mean, "count": count, "all": (count == real).double()}[metric.reduction]
+            total = totals[metric.per_sample]
+            mean = total.weighed / weight
+            result[name] = {"mean": mean, "count": total.real, "all": (total.real == real).double()}[metric.reduction]
             if self.sampled and metric.reduction == "mean":
-                spread = (second - 2 * mean * first + mean.square() * squares).clamp_(min=0)
+                spread = (total.second - 2 * mean * total.first + mean.square() * squares).clamp_(min=0)
                 result[f"{name}_se"] = (spread * (real / max(real - 1, 1))).sqrt() / weight
         return result
 
@@ -460,9 +470,9 @@ class Objective:
         return sum(float(data.weights[0].sum()) for data in self._parts())
 
     @functools.cached_property
-    def _reductions(self) -> dict[Callable[[Tensor, Tensor], Tensor], set[str]]:
+    def _reductions(self) -> dict[PerSample, set[str]]:
         """What is asked of the numbers of each function."""
-        asked: dict[Callable[[Tensor, Tensor], Tensor], set[str]] = {}
+        asked: dict[PerSample, set[str]] = {}
         for metric in self.metrics.values():
             asked.setdefault(metric.per_sample, set()).add(metric.reduction)
         return asked
@@ -499,7 +509,6 @@ class Objective:
             try:
                 return compute()
             except (MemoryError, RuntimeError) as error:
-                assert self.chunk is not None
                 if not _out_of_memory(error):
                     raise
                 if (smaller := self.chunk.halved()) is None:
@@ -508,7 +517,7 @@ class Objective:
                         "another device, or a smaller network"
                     ) from error
             _log.warning("out of memory with chunks of %s: going on with %s", self.chunk, smaller)
-            object.__setattr__(self, "chunk", smaller)
+            self.chunk = smaller
             with contextlib.suppress(RuntimeError):
                 torch.cuda.empty_cache()
 

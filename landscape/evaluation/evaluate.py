@@ -213,7 +213,6 @@ class _Work:
     @property
     def chunk(self) -> Chunk:
         """How the objective is computed a part at a time."""
-        assert self.objective.chunk is not None  # it chooses one for itself
         return self.objective.chunk
 
     def _check(self, known: Sequence[Known], places: np.ndarray, along: np.ndarray, loss: np.ndarray) -> None:
@@ -266,7 +265,7 @@ def computation(objective: Objective) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "autocast": str(objective.autocast).removeprefix("torch.") if objective.autocast else None,
         "backend": objective.network.backend,
-        "chunk": dataclasses.asdict(objective.chunk) if objective.chunk else None,
+        "chunk": dataclasses.asdict(objective.chunk),
     }
 
 

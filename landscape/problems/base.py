@@ -18,6 +18,7 @@ from landscape.core.intervals import Proportion
 from landscape.engine.data import Data
 from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
+from landscape.engine.stacked import Backend
 from landscape.space.symmetry import Symmetry
 
 __all__ = ["Nouns", "Problem", "Renaming", "Verification", "option", "require_verified", "verify"]
@@ -68,8 +69,9 @@ class Problem(abc.ABC):
         dtype: torch.dtype = torch.float32,
         samples: int | None = None,
         seed: int = 0,
+        backend: Backend | None = None,
     ) -> Objective:
-        """The height of the landscape.
+        """The height of the landscape, computed by a `backend`: None is the one that the problem finds best.
 
         Its metrics are `loss` and, where they make sense, `accuracy` (mean), `right` (count of samples) and `solved`.
         Where the data has to be sampled, `samples` of them are drawn from `seed`; all calls see the same.

@@ -1,6 +1,5 @@
 """How a problem's objective is computed: on what, where, in which numbers and by which means."""
 
-import contextlib
 import dataclasses
 import logging
 from typing import Any, Literal, get_args
@@ -10,7 +9,6 @@ import torch
 from landscape.core.devices import chosen_device
 from landscape.core.errors import Unsupported
 from landscape.core.fields import fields_of, option
-from landscape.engine.backends import unmeasured
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
@@ -84,10 +82,7 @@ class Compute:
 
     def objective(self, problem: Problem) -> Objective:
         """The problem's objective, computed in this way; raises `Unsupported` for a policy without BatchNorm."""
-        with contextlib.nullcontext() if self.backend is None else unmeasured():
-            objective = problem.objective(**self.drawn)
-        if self.backend is not None and self.backend != objective.network.backend:
-            objective = objective.with_backend(self.backend)
+        objective = problem.objective(**self.drawn, backend=self.backend)
         if self.batchnorm is not None:
             if not objective.network.normalises:
                 raise Unsupported(f"{problem.title()} has no BatchNorm with running statistics: leave `batchnorm` out")

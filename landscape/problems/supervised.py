@@ -13,12 +13,12 @@ from torch import Tensor
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
-from landscape.engine.backends import fastest, unmeasured
+from landscape.engine.backends import fastest
 from landscape.engine.data import Batch, Data, Stream
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
-from landscape.engine.stacked import Stacked, features_first
+from landscape.engine.stacked import Backend, Stacked, features_first
 from landscape.problems.base import Problem
 from landscape.space.symmetry import Symmetry
 
@@ -111,16 +111,17 @@ class Supervised(Problem):
         dtype: torch.dtype = torch.float32,
         samples: int | None = None,
         seed: int = 0,
+        backend: Backend | None = None,
     ) -> Objective:
-        """Loss and metrics on `data`, or on so many `samples` drawn from it."""
-        return self._objective(self.data(), device, dtype, samples=samples, seed=seed)
+        """Loss and metrics on `data`, or on so many `samples` drawn from it; by the fastest backend unless told."""
+        objective = self._objective(self.data(), device, dtype, samples=samples, seed=seed)
+        return self._fastest(objective) if backend is None else objective.with_backend(backend)
 
     def training_objective(self, data: str, *, device: str | torch.device, dtype: torch.dtype) -> Objective:
         """Loss and metrics on the training data; the backend is not measured, since the random numbers of layers depend
         on it: a training must come out the same on a busy machine.
         """
-        with unmeasured():
-            return self._objective(self.training_data(), device, dtype)
+        return self._objective(self.training_data(), device, dtype)
 
     def test_objective(
         self, *, samples: int | None = None, seed: int = 0, device: str | torch.device = "cpu", **conditions: Any
@@ -129,7 +130,7 @@ class Supervised(Problem):
         self.refuse_conditions(conditions)
         if (source := self.test_data()) is None:
             raise Unsupported(f"{self.title()} has no test data: give it some with `test`")
-        return self._objective(source, device, torch.float32, samples=samples, seed=seed)
+        return self._fastest(self._objective(source, device, torch.float32, samples=samples, seed=seed))
 
     def training_batch(
         self, seeds: Int[Tensor, " member"], step: int, size: int, *, device: str | torch.device, dtype: torch.dtype
@@ -195,7 +196,7 @@ class Supervised(Problem):
             data = Stream(source, device=device, dtype=dtype)
         criterion = self.criterion()
         calibration = self._calibration(device, dtype) if network.normalises else None
-        objective = Objective(
+        return Objective(
             network=network,
             data=data,
             metrics=criterion.metrics,
@@ -205,18 +206,16 @@ class Supervised(Problem):
             precision=dtype,
             calibration=calibration,
         )
-        key = f"{device} {dtype} {isinstance(data, Stream)}"
+
+    def _fastest(self, objective: Objective) -> Objective:
+        """The objective by its fastest backend, which is measured once for each device and type."""
+        key = f"{objective.device} {objective.dtype} {isinstance(objective.data, Stream)}"
         if key not in self._backends:
-            found = fastest(objective)
-            if found is objective:
-                return objective
-            self._backends[key] = found.network.backend
-        backend = self._backends[key]
-        return objective if backend == network.backend else objective.with_backend(backend)
+            self._backends[key] = fastest(objective)
+        return objective.with_backend(self._backends[key])
 
     @functools.cached_property
-    def _backends(self) -> dict[str, Any]:
-        """The backend for each device and type, measured once."""
+    def _backends(self) -> dict[str, Backend]:
         return {}
 
     @functools.cached_property

@@ -148,8 +148,7 @@ def _prepare(plan: Plan, backend: Backend | None, chunk: Mapping[str, Any] | Non
     objective = problem.training_objective(training.data, device=plan.device, dtype=getattr(torch, training.dtype))
     if backend is None and objective.network.stochastic and objective.network.backend == "vmap":
         backend = "loop"  # vmap draws for all members at once
-    if backend is not None and backend != objective.network.backend:
-        objective = objective.with_backend(backend)
+    objective = objective.with_backend(backend)
     if chunk is not None:
         return dataclasses.replace(objective, chunk=Chunk(**chunk))
     probe = _probe(problem, training, objective)
@@ -173,7 +172,7 @@ def _computation(objective: Objective) -> dict[str, Any]:
         "device": objective.device.type,
         "threads": torch.get_num_threads(),
         "backend": objective.network.backend,
-        "chunk": dataclasses.asdict(objective.chunk) if objective.chunk else None,
+        "chunk": dataclasses.asdict(objective.chunk),
     }
 
 

@@ -32,7 +32,6 @@ class Trainer:
         self.problem, self.training, self.objective = plan.problem, plan.training, objective
         self.optimizer = OPTIMIZERS[plan.training.optimizer]
         self.keys = torch.tensor(plan.data_seeds, dtype=torch.int64, device=objective.device)
-        assert objective.chunk is not None
         chunk = objective.chunk.members
         self.group = max(chunk, _DRAWN // self.training.batch_size // chunk * chunk)
         frozen = presolved_names(self.problem, self.training) if self.training.freeze else set()

@@ -8,9 +8,7 @@ the network does not.
 import contextlib
 import copy
 import dataclasses
-import dis
 import functools
-import inspect
 import math
 import operator
 import unittest.mock
@@ -19,7 +17,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
 
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.engine.program.attention import FORWARDS, attend, plain_attention
@@ -113,7 +113,8 @@ class Step:
             overwrite=self.overwrites and each.overwrite and not torch.is_grad_enabled(),
         )
         after = self.normalised_by
-        if after is not None and each.statistics is None and (arguments[0].rank == 2 or not _is_linear(self.module)):
+        linear = isinstance(self.module, nn.Linear)
+        if after is not None and each.statistics is None and (arguments[0].rank == 2 or not linear):
             own.affine = affine(after.module, {short: tensor.of(each.stack) for short, tensor in after.tensors.items()})
             folded.add(self.number)
         result = self.function(own, *arguments, **keywords)
@@ -143,10 +144,6 @@ class Step:
             return by_member(self.original, (tensors, *arguments), dict(keywords))
 
 
-def _is_linear(module: nn.Module | None) -> bool:
-    return isinstance(module, nn.Linear)
-
-
 def _unknown(own: Own, *arguments: Any, **keywords: Any) -> Any:
     return NotImplemented
 
@@ -168,18 +165,13 @@ class Program:
 
         Raises `Unsupported` for a forward that cannot be traced.
         """
-        names = _Names(module)
-        in_order = list(leaves(module))
-        known = [_build(layer) for _, layer in in_order]
-        if all(function is not None for function in known) and not any(
-            isinstance(layer, nn.MultiheadAttention) for _, layer in in_order
-        ):
-            steps = [
-                names.step(number, name, layer, function or _unknown, (_Place(number - 1),), {})
-                for number, ((name, layer), function) in enumerate(zip(in_order, known, strict=True))
-            ]
-            return cls(steps, len(steps) - 1, sequence=True)
-        return _traced(module, names)
+        names, steps = _Names(module), list[Step]()
+        for number, (name, layer) in enumerate(leaves(module)):
+            function = _build(layer)
+            if function is None or isinstance(layer, nn.MultiheadAttention):
+                return _traced(module, names)
+            steps.append(names.step(number, name, layer, function, (_Place(number - 1),), {}))
+        return cls(steps, len(steps) - 1, sequence=True)
 
     @functools.cached_property
     def by_member(self) -> tuple[str, ...]:
@@ -194,13 +186,8 @@ class Program:
     @functools.cached_property
     def hidden_normalisation(self) -> str | None:
         """A step that runs member by member and holds a BatchNorm layer, if there is one."""
-        hidden = (
-            step.name
-            for step in self.steps
-            if step.function is _unknown
-            and step.module is not None
-            and any(isinstance(each, _BatchNorm) for each in step.module.modules())
-        )
+        unknown = [(step.name, step.module) for step in self.steps if step.function is _unknown and step.module]
+        hidden = (name for name, module in unknown if any(isinstance(each, _BatchNorm) for each in module.modules()))
         return next(hidden, None)
 
     @property
@@ -250,33 +237,20 @@ class StepFailed(Unsupported):
 
 
 def _filled(argument: Any, results: Mapping[int, Any]) -> Any:
-    if isinstance(argument, _Place):
-        return results[argument.number]
-    if isinstance(argument, tuple):
-        return tuple(_filled(each, results) for each in argument)
-    if isinstance(argument, list):
-        return [_filled(each, results) for each in argument]
-    if isinstance(argument, dict):
-        return {key: _filled(each, results) for key, each in argument.items()}
-    if isinstance(argument, slice):
-        return slice(*(_filled(each, results) for each in (argument.start, argument.stop, argument.step)))
-    return argument
+    return map_aggregate(argument, lambda each: results[each.number] if isinstance(each, _Place) else each)
 
 
-def _places(argument: Any) -> Iterator[int]:
-    if isinstance(argument, _Place):
-        yield argument.number
-    elif isinstance(argument, tuple | list):
-        for each in argument:
-            yield from _places(each)
-    elif isinstance(argument, dict):
-        yield from _places(list(argument.values()))
-    elif isinstance(argument, slice):
-        yield from _places((argument.start, argument.stop, argument.step))
+def _places(step: Step) -> list[int]:
+    """Places of the results that a step reads."""
+    found: list[int] = []
+    map_aggregate(
+        (step.arguments, step.keywords), lambda each: found.append(each.number) if isinstance(each, _Place) else None
+    )
+    return found
 
 
 def _find_last_uses(steps: list[Step], output: int) -> None:
-    last = {number: step for step in steps for number in (step.number, *_places((step.arguments, step.keywords)))}
+    last = {number: step for step in steps for number in (step.number, *_places(step))}
     for step in steps:
         step.dead = tuple(number for number, user in last.items() if user is step and number != output)
 
@@ -295,7 +269,7 @@ def _fuse(steps: list[Step], output: int) -> None:
     """Find what may be written over, and the normalisations that products can do along."""
     users: dict[int, list[Step]] = {}
     for step in steps:
-        for number in set(_places((step.arguments, step.keywords))):
+        for number in set(_places(step)):
             users.setdefault(number, []).append(step)
     by_number = {step.number: step for step in steps}
     for step in steps:
@@ -306,13 +280,9 @@ def _fuse(steps: list[Step], output: int) -> None:
             continue
         fresh = type(before.module) in FRESH or before.original in (operator.add, torch.add)
         step.overwrites = fresh and type(step.module) in ELEMENTWISE
-        if (
-            isinstance(step.module, _BatchNorm)
-            and step.function is not _unknown
-            and before.function is not _unknown
-            and type(before.module) in NORMALISED
-            and "running_mean" in step.tensors
-        ):
+        known = step.function is not _unknown and before.function is not _unknown
+        product = type(before.module) in NORMALISED
+        if known and product and isinstance(step.module, _BatchNorm) and "running_mean" in step.tensors:
             step.normalises, before.normalised_by = before, step
 
 
@@ -370,22 +340,16 @@ class _Names:
         first = self._first[id(module)]
         prefix = f"{first}." if first else ""
         own = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+        tensors = {short: self.tensor(prefix + short, tensor) for short, tensor in own if not _counts(short)}
+        original, in_place = functools.partial(_call, module), bool(getattr(module, "inplace", False))
         return Step(
-            number,
-            name,
-            function,
-            arguments,
-            keywords,
-            module,
-            first,
-            {
-                short: self.tensor(prefix + short, tensor)
-                for short, tensor in own
-                if not short.endswith("num_batches_tracked")
-            },
-            original=functools.partial(_call, module),
-            in_place=bool(getattr(module, "inplace", False)),
+            number, name, function, arguments, keywords, module, first, tensors, original=original, in_place=in_place
         )
+
+
+def _counts(buffer: str) -> bool:
+    """Whether a buffer counts batches, which no forward of ours reads."""
+    return buffer.endswith("num_batches_tracked")
 
 
 def _call(module: nn.Module, tensors: dict[str, Tensor], *arguments: Any, **keywords: Any) -> Any:
@@ -433,21 +397,6 @@ class _Tracer(fx.Tracer):
                 self.graph.erase_node(node)
             return self.create_proxy("call_module", name, args, kwargs)
 
-    def to_bool(self, obj: fx.Proxy) -> bool:
-        """What is asserted holds: the comparison with the plain module stands for it."""
-        frame = inspect.currentframe()
-        while frame is not None and frame.f_code is not fx.Proxy.__bool__.__code__:
-            frame = frame.f_back
-        frame = frame.f_back if frame else None
-        if frame is not None:
-            after = [each for each in dis.get_instructions(frame.f_code) if each.offset >= frame.f_lasti][:4]
-            jumps = [
-                number for number, each in enumerate(after[:3]) if "JUMP" in each.opname and "IF_TRUE" in each.opname
-            ]
-            if jumps and "ASSERT" in f"{after[jumps[0] + 1].opname} {after[jumps[0] + 1].argrepr}".upper():
-                return True
-        return super().to_bool(obj)
-
 
 #: Functions that take sizes but no tensors, which tracing overlooks.
 _FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "rand", "randn", "randint", "randperm")
@@ -458,7 +407,7 @@ def _factories_traced(tracer: fx.Tracer) -> Iterator[None]:
     def traced(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            if any(isinstance(each, fx.Proxy) for each in _flat((args, kwargs))):
+            if any(isinstance(each, fx.Proxy) for each in pytree.tree_leaves((args, kwargs))):
                 return tracer.create_proxy("call_function", function, args, kwargs)
             return function(*args, **kwargs)
 
@@ -470,20 +419,9 @@ def _factories_traced(tracer: fx.Tracer) -> Iterator[None]:
         yield
 
 
-def _flat(argument: Any) -> Iterator[Any]:
-    if isinstance(argument, tuple | list):
-        for each in argument:
-            yield from _flat(each)
-    elif isinstance(argument, dict):
-        yield from _flat(list(argument.values()))
-    else:
-        yield argument
-
-
 def _traced(module: nn.Module, names: _Names) -> Program:
     root, tracer = _Root(module), _Tracer()
-    training = module.training
-    root.training = training
+    root.training = module.training
     try:
         with _factories_traced(tracer):
             # A copy: a forward that changes a buffer leaves what stands for a tensor in it. Constants are kept there.
@@ -493,7 +431,7 @@ def _traced(module: nn.Module, names: _Names) -> Program:
             if name.startswith("_tensor_constant"):
                 setattr(root, name, value)
     except Exception as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        line = str(error).strip().partition("\n")[0]
         raise Unsupported(
             f"the stacked backend cannot trace {type(module).__name__}.forward ({type(error).__name__}: {line}): use "
             "backend vmap or loop"
@@ -505,15 +443,16 @@ def _traced(module: nn.Module, names: _Names) -> Program:
         if node.op == "placeholder":
             places[node] = _Place(-1)
             continue
-        arguments, keywords = _argument(node.args, places), _argument(node.kwargs, places)
+        arguments, keywords = map_aggregate(
+            (node.args, node.kwargs), lambda each: places[each] if isinstance(each, fx.Node) else each
+        )
         if node.op == "output":
             if not isinstance(arguments[0], _Place):
                 raise Unsupported(not_one_tensor(arguments[0]))
             output = arguments[0].number
             continue
-        number = len(steps)
-        steps.append(_step(number, node, arguments, keywords, root, names))
-        places[node] = _Place(number)
+        places[node] = _Place(len(steps))
+        steps.append(_step(len(steps), node, arguments, keywords, root, names))
     if len(steps) == 1 and steps[0].module is module and steps[0].function is _unknown:
         raise Unsupported(f"the stacked backend does not know {type(module).__name__}: use backend vmap or loop")
     return Program(steps, output, sequence=False)
@@ -521,61 +460,31 @@ def _traced(module: nn.Module, names: _Names) -> Program:
 
 def not_one_tensor(outputs: Any) -> str:
     """What to do about a forward that returns something else."""
-    what = "a number" if isinstance(outputs, Tensor | Value) else f"a {type(outputs).__name__}"
+    kind = type(outputs).__name__.removeprefix("immutable_")  # of torch.fx
+    what = "a number" if isinstance(outputs, Tensor | Value) else f"a {kind}"
     return f"the network's forward returns {what}: wrap the module in one that returns one tensor, samples first"
 
 
-def _argument(argument: Any, places: Mapping[fx.Node, _Place]) -> Any:
-    """A node's arguments with `_Place`s for other nodes."""
-    if isinstance(argument, fx.Node):
-        return places[argument]
-    if isinstance(argument, tuple):
-        return tuple(_argument(each, places) for each in argument)
-    if isinstance(argument, list):
-        return [_argument(each, places) for each in argument]
-    if isinstance(argument, dict):
-        return {key: _argument(each, places) for key, each in argument.items()}
-    if isinstance(argument, slice):
-        return slice(*(_argument(each, places) for each in (argument.start, argument.stop, argument.step)))
-    return argument
-
-
 def _step(number: int, node: fx.Node, arguments: Any, keywords: Any, root: nn.Module, names: _Names) -> Step:
-    arguments = tuple(arguments)
     target: Any = node.target
     if node.op == "call_module":
-        name = target.removeprefix("module").removeprefix(".")
         layer = root.get_submodule(target)
+        name = target.removeprefix("module").removeprefix(".")
         return names.step(number, name, layer, _build(layer) or _unknown, arguments, keywords)
     if node.op == "get_attr":
         name = target.removeprefix("module.")
-        own = operator.attrgetter(target)(root)
-        tensor = names.tensor(name, own)
-        return Step(number, name, _read, (), {}, tensors={"tensor": tensor})
+        return Step(number, name, _read, (), tensors={"tensor": names.tensor(name, operator.attrgetter(target)(root))})
+    called = target if node.op == "call_method" else getattr(target, "__name__", "")
+    plain = without_in_place(called)
+    in_place = plain != called
     if node.op == "call_method":
-        plain = without_in_place(target)
-        return Step(
-            number,
-            node.name,
-            METHODS.get(plain, _unknown),
-            arguments,
-            keywords,
-            original=_Method(plain),
-            in_place=plain != target,
-        )
-    plain = without_in_place(getattr(target, "__name__", ""))
-    in_place = bool(keywords.get("inplace"))
-    if plain != getattr(target, "__name__", "") and hasattr(torch, plain):
-        target, in_place = getattr(torch, plain), True
-    return Step(
-        number,
-        node.name,
-        FUNCTIONS.get(target, _unknown),
-        arguments,
-        keywords,
-        original=target,
-        in_place=in_place,
-    )
+        target, function = _Method(plain), METHODS.get(plain)
+    else:
+        if in_place := in_place and hasattr(torch, plain):
+            target = getattr(torch, plain)
+        function = FUNCTIONS.get(target)
+    in_place = in_place or bool(keywords.get("inplace"))
+    return Step(number, node.name, function or _unknown, arguments, keywords, original=target, in_place=in_place)
 
 
 class _Method:

@@ -21,7 +21,7 @@ from landscape.core.fields import check
 from landscape.engine.data import Batch, Data
 from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
-from landscape.engine.stacked import Stacked, Table, features_first, leaves
+from landscape.engine.stacked import Backend, Stacked, Table, features_first, leaves
 from landscape.problems.base import Nouns, Problem, Renaming, option
 from landscape.problems.life import boards, infer, network, patterns, presolved
 from landscape.problems.life.rules import Rule
@@ -141,19 +141,20 @@ class Life(Problem):
         dtype: torch.dtype = torch.float32,
         samples: int | None = None,
         seed: int = 0,
+        backend: Backend | None = None,
     ) -> Objective:
-        """Exact for a single block and step, sampled boards (1000 unless told) for more.
+        """Exact for a single block and step, sampled boards (1000 unless told) for more; stacked unless told.
 
         Metrics: `loss`; `accuracy`, the probability that a cell is right; `right`, patterns (exact) or boards (sampled)
         that are entirely right; `solved`, all of them.
         """
-        if not self.exact:
+        if self.exact:
+            inputs, targets, weights = self._pattern_data
+            data: Data = Batch.padded(inputs.to(device, dtype), targets.to(device, dtype), weights.to(device))
+        else:
             keys = torch.tensor([seed], device=device)
-            return self._objective(self.boards(keys, 0, BOARDS if samples is None else samples, dtype), dtype)
-        inputs, targets, weights = self._pattern_data
-        return self._objective(
-            Batch.padded(inputs.to(device, dtype), targets.to(device, dtype), weights.to(device)), dtype
-        )
+            data = self.boards(keys, 0, BOARDS if samples is None else samples, dtype)
+        return self._objective(data, dtype).with_backend(backend)
 
     def test_objective(
         self,
