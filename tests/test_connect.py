@@ -1,6 +1,7 @@
 """Bent curves: a valley that is known, the chain rule against autograd, and interruptions that leave no trace."""
 
 import dataclasses
+import inspect
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +13,20 @@ import torch
 from click.testing import Result as Outcome
 from torch import Tensor, nn
 
+from landscape import connect
 from landscape.analysis.barriers import barriers
+from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.provenance import Source
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.evaluation import connect as bending_module
-from landscape.evaluation.connect import Bending, bend, connect_route
-from landscape.evaluation.routes import Connection, Route, connect
-from landscape.evaluation.walk import walk
+from landscape.evaluation.connect import Bending, bend
+from landscape.evaluation.routes import Lines, along
+from landscape.evaluation.routes import connect as lines_between
 from landscape.problems.life import Life
-from landscape.space.family import Line, grid
+from landscape.problems.registry import create
+from landscape.space.family import grid, line
 from landscape.store.checkpoints import Checkpoint, load, write_tensors
 from landscape.store.results import Result
 
@@ -51,10 +55,8 @@ def minima(*angles: float) -> Checkpoint:
     return Checkpoint(stack, tuple(Source("ring", None, i, "", f"{angle}") for i, angle in enumerate(angles)), None)
 
 
-def opposite(*angles: float) -> tuple[Connection, Line]:
-    connection = connect(minima(*angles), minima(*(angle + np.pi for angle in angles)))
-    assert isinstance(connection.lines, Line)
-    return connection, connection.lines
+def opposite(*angles: float) -> Lines:
+    return lines_between(minima(*angles), minima(*(angle + np.pi for angle in angles)))
 
 
 @pytest.mark.parametrize(
@@ -62,18 +64,18 @@ def opposite(*angles: float) -> tuple[Connection, Line]:
     [
         (Bending(steps=300, lr=0.05), 0.06),
         (Bending(bends=2, steps=300, lr=0.05), 1e-3),
-        (Bending(kind="chain", steps=300, lr=0.05), 0.4),
-        (Bending(kind="chain", bends=3, steps=300, lr=0.05), 0.04),
+        (Bending(kind="polyline", steps=300, lr=0.05), 0.4),
+        (Bending(kind="polyline", bends=3, steps=300, lr=0.05), 0.04),
     ],
 )
 def test_curves_around_a_hill(ring: Objective, bending: Bending, highest: float) -> None:
-    connection, line = opposite(np.pi, 0.5)
-    alphas = grid(51, segments=bending.bends + 1)
-    np.testing.assert_allclose(barriers(walk(ring, connection, alphas)).above_chord, 1, atol=1e-5)
-    curve = bend(ring, line, bending)
-    curves = walk(ring, dataclasses.replace(connection, lines=curve), alphas)
+    straight = opposite(np.pi, 0.5)
+    alphas = grid(51, knots=[k / (bending.bends + 1) for k in range(bending.bends + 2)])
+    np.testing.assert_allclose(barriers(along(ring, straight, alphas)).above_chord, 1, atol=1e-5)
+    curve = bend(ring, straight.family, bending)
+    curves = along(ring, dataclasses.replace(straight, family=curve), alphas)
     assert (barriers(curves).above_chord < highest).all()
-    for end, alpha in ((line.start, 0.0), (line.end, 1.0)):
+    for end, alpha in ((straight.family.stack(0), 0.0), (straight.family.stack(1), 1.0)):
         at = curve.at(torch.arange(2), torch.full((2,), alpha, dtype=torch.float64))
         assert torch.equal(at.flatten(), end.flatten())
     # About half the circle, not twice around.
@@ -81,21 +83,20 @@ def test_curves_around_a_hill(ring: Objective, bending: Bending, highest: float)
     assert (curves["l2"] < 4.5).all()
 
 
-@pytest.mark.parametrize("kind", ["bezier", "chain"])
+@pytest.mark.parametrize("kind", ["bezier", "polyline"])
 def test_a_step_follows_the_slope_of_the_mean_loss(ring: Objective, kind: Any) -> None:
     bending = Bending(kind=kind, bends=2, samples_per_step=5, seed=3)
-    _, line = opposite(0.3, 1, 2)
-    line = line.to(torch.float64)
+    lines = opposite(0.3, 1, 2).family.to("cpu", torch.float64)
     objective = dataclasses.replace(ring, precision=torch.float64)
-    state = bending_module._begin(line, bending)
-    found = bending_module._gradient(objective, line, bending, state).view(2, 3, 2)
+    state = bending_module._begin(lines, bending)
+    found = bending_module._gradient(objective, lines, bending, state).view(2, 3, 2)
     drawn = torch.tensor([1, 3, 5, 7, 9]) / 10  # in the middle of each fifth, where the real ones are within
     seeds = torch.tensor([3])
-    uniform = bending_module.philox.uniform(seeds, stream=bending_module._ALPHA_STREAM, step=0, count=5)[0].double()
+    uniform = philox.uniform(seeds, stream=bending_module._ALPHA_STREAM, step=0, count=5)[0].double()
     alphas = (torch.arange(5) + uniform) / 5
     assert (alphas - drawn).abs().max() <= 0.1
     leaf = state.rows.clone().requires_grad_()
-    points = [line.start["w"], *leaf.view(2, 3, 2), line.end["w"]]
+    points = [lines.stack(0)["w"], *leaf.view(2, 3, 2), lines.stack(1)["w"]]
     total = torch.zeros((), dtype=torch.float64)
     for t in alphas:
         layer = points
@@ -107,7 +108,7 @@ def test_a_step_follows_the_slope_of_the_mean_loss(ring: Objective, kind: Any) -
             k = int(3 * t)
             here = (k + 1 - 3 * t) * points[k] + (3 * t - k) * points[k + 1]
         total = total + ((here.square().sum(1) - 1) ** 2).sum() / 5
-    total.backward()
+    total.backward()  # type: ignore[no-untyped-call]
     assert leaf.grad is not None
     torch.testing.assert_close(found, leaf.grad.view(2, 3, 2), rtol=1e-10, atol=1e-12)
 
@@ -115,25 +116,24 @@ def test_a_step_follows_the_slope_of_the_mean_loss(ring: Objective, kind: Any) -
 @pytest.mark.bitwise
 def test_a_line_does_not_depend_on_its_companions(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     members = load(str(RUN)).stack
-    line = Line(members.select([2, 13, 18, 32, 40]), members.select([41, 43, 46, 58, 68]))
+    lines = line(members.select([2, 13, 18, 32, 40]), members.select([41, 43, 46, 58, 68]))
     bending = Bending(bends=2, steps=20)
-    whole = bend(life.objective(), line, bending)
+    whole = bend(life.objective(), lines, bending)
     monkeypatch.setattr(bending_module, "_STEP_BYTES", 2 * 8 * 25 * 4)  # two lines at once
-    some = bend(life.objective(), Line(line.start.select([3, 1, 4]), line.end.select([3, 1, 4])), bending)
-    for one, other in zip(whole.stacks, some.stacks, strict=True):
-        assert torch.equal(one.flatten()[[3, 1, 4]], other.flatten())
+    some = bend(life.objective(), dataclasses.replace(lines, rows=lines.rows[:, [3, 1, 4]]), bending)
+    for k in range(4):
+        assert torch.equal(whole.stack(k).flatten()[[3, 1, 4]], some.stack(k).flatten())
 
 
 def test_solved_seeds_are_connected_better_than_by_a_line(life: Life) -> None:
     """Two solutions of the default problem, about as far apart as others; the straight line has a barrier of 2.7."""
     both = load(str(RUN))
     ends = [Checkpoint(both.stack.select([i]), (both.sources[i],), both.problem) for i in (2, 75)]
-    connection = connect(*ends)
-    assert isinstance(connection.lines, Line)
-    straight = walk(life.objective(), connection, grid(51))
+    lines = lines_between(*ends)
+    straight = along(life.objective(), lines, grid(51))
     assert straight.values["solved"][0, [0, -1]].tolist() == [1, 1]
-    curve = bend(life.objective(), connection.lines, Bending(lr=0.03, steps=600))
-    curved = walk(life.objective(), dataclasses.replace(connection, lines=curve), grid(51))
+    curve = bend(life.objective(), lines.family, Bending(lr=0.03, steps=600))
+    curved = along(life.objective(), dataclasses.replace(lines, family=curve), grid(51))
     assert barriers(straight).above_chord[0] > 1
     assert barriers(curved).above_chord[0] < 0.5 * barriers(straight).above_chord[0]
 
@@ -146,28 +146,27 @@ def call(*more: str) -> tuple[str, ...]:
 
 
 def test_from_curves_to_walks_through_their_bends(landscape: Callable[..., Outcome]) -> None:
-    result = landscape(*call("--kind", "chain", "--bends", "2", "-o", "c.h5"))
+    result = landscape(*call("--kind", "polyline", "--bends", "2", "-o", "c.h5"))
     assert result.exit_code == 0, result.output
     assert result.stdout == "c.h5\nc.bend-1.safetensors\nc.bend-2.safetensors\n"
     assert "median barrier above the chord, 1 line: straight " in result.stderr
     assert sorted(path.name for path in Path().iterdir()) == sorted(result.stdout.split())
     curves = Result.read(Path("c.h5"), plane=False)
     assert curves.about["curve"] == {
-        "kind": "chain",
+        "kind": "polyline",
         "bends": 2,
         "steps": 12,
         "lr": 0.01,
         "samples_per_step": 8,
         "seed": 0,
     }
-    assert "via_member" in curves.columns
     assert [curves.sources[i].label for i in curves.via_member[0]] == ["bend 1 of line 0", "bend 2 of line 0"]
     through = ("--via", "c.bend-1.safetensors", "--via", "c.bend-2.safetensors", "--points", "5", "-o", "w.h5")
     assert landscape("walk", "--from", f"{RUN}/#2", *through, "--to", f"{RUN}/#13").exit_code == 0
     again = Result.read(Path("w.h5"), plane=False)
     assert again.loss.tobytes() == curves.loss.tobytes()
     assert again["l2"].tobytes() == curves["l2"].tobytes()
-    assert [again.sources[i].digest for i in again.via_member[0]] == [  # type: ignore[index]
+    assert [again.sources[i].digest for i in again.via_member[0]] == [
         curves.sources[i].digest for i in curves.via_member[0]
     ]
     assert landscape("walk", "--from", f"{RUN}/#2", "--to", f"{RUN}/#13", "--points", "5", "-o", "s.h5").exit_code == 0
@@ -190,36 +189,138 @@ def test_default_names_and_nothing_replaced_without_force(landscape: Callable[..
     assert landscape(*call("--force")).exit_code == 0
 
 
+ENDS = (f"{RUN}/#2", f"{RUN}/#13")
+
+
+def stop(done: int, total: int) -> None:
+    if done == 7:
+        raise KeyboardInterrupt
+
+
 def test_interrupted_training_goes_on_where_it_was(tmp_path: Path) -> None:
-    route, bending = Route(start=f"{RUN}/#2", end=f"{RUN}/#13"), Bending(bends=2, steps=12)
-    whole = Result.read(connect_route(route, bending, points=5, output=tmp_path / "whole.h5"), plane=False)
-
-    def stop(done: int, total: int) -> None:
-        if done == 7:
-            raise KeyboardInterrupt
-
+    curve: dict[str, Any] = {"bends": 2, "steps": 12, "points": 5}
+    connect(*ENDS, **curve, save=tmp_path / "whole.h5")
+    whole = Result.read(tmp_path / "whole.h5", plane=False)
     path = tmp_path / "c.h5"
     with pytest.raises(KeyboardInterrupt):
-        connect_route(route, bending, points=5, output=path, on_progress=stop)
+        connect(*ENDS, **curve, save=path, progress=stop)
     assert sorted(file.name for file in tmp_path.glob("c.*")) == ["c.h5.resume.safetensors"]
     for other, message in (
-        (Bending(bends=2, steps=13), r"curve\.steps is 12 there and 13 here"),
-        (Bending(bends=2, steps=12, lr=0.1), r"keeps the training of other curves: curve\.lr is 0\.01 there"),
+        ({"steps": 13}, r"curve\.steps is 12 there and 13 here"),
+        ({"lr": 0.1}, r"keeps the training of other curves: curve\.lr is 0\.01 there"),
     ):
         with pytest.raises(Mismatch, match=message):
-            connect_route(route, other, points=5, output=path)
+            connect(*ENDS, **{**curve, **other}, save=path)
     told: list[int] = []
-    connect_route(route, bending, points=5, output=path, on_progress=lambda done, _: told.append(done))
+    connect(*ENDS, **curve, save=path, progress=lambda done, _: told.append(done))
     assert told == [8, 9, 10, 11, 12]
-    assert Result.read(path, plane=False).loss.tobytes() == whole.loss.tobytes()
-    assert [source.digest for source in Result.read(path, plane=False).sources] == [
-        source.digest for source in whole.sources
-    ]
+    found = Result.read(path, plane=False)
+    for name in ("loss", "loss_straight", "l2"):
+        assert found[name].tobytes() == whole[name].tobytes()
+    assert [source.digest for source in found.sources] == [source.digest for source in whole.sources]
     assert len(list(tmp_path.glob("c.*"))) == 3
     with pytest.raises(KeyboardInterrupt):
-        connect_route(route, bending, points=5, output=path, force=True, on_progress=stop)
-    connect_route(route, dataclasses.replace(bending, steps=2), points=5, output=path, force=True)
+        connect(*ENDS, **curve, save=path, overwrite=True, progress=stop)
+    connect(*ENDS, **{**curve, "steps": 2}, save=path, overwrite=True)
     assert Result.read(path, plane=False).about["curve"]["steps"] == 2
+
+
+def test_interrupted_without_a_file_it_gives_the_curves_as_far_as_they_are_trained() -> None:
+    part = connect(*ENDS, steps=12, points=5, progress=stop)
+    whole = connect(*ENDS, steps=7, points=5)
+    assert part.loss.tobytes() == whole.loss.tobytes()
+    assert part.about["curve"]["steps"] == 7
+
+
+@pytest.mark.parametrize("call", [3, 7])
+def test_interrupted_while_it_is_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """Ctrl-C after two of four curves, or of four straight lines: no file says that it is whole."""
+    every = load(str(RUN))
+    four = Checkpoint(every.stack.select([2, 13, 18, 32]), every.sources[:4], every.problem)
+    curve: dict[str, Any] = {"a": four, "b": f"{RUN}/#41", "steps": 2, "points": 5}
+    whole = connect(**curve)
+    right, calls = Objective.__call__, 0
+
+    def pressed(self: Objective, members: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        return right(self, members)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("landscape.evaluation.evaluate._BLOCK_BYTES", 1)  # a line a block
+        patched.setattr(Objective, "__call__", pressed)
+        part = connect(**curve)
+        assert part.done.tolist() == [True, True, False, False]
+        assert np.array_equal(part.loss[:2], whole.loss[:2])
+        assert ("loss_straight" in part.values) == (call > 4), "what is interrupted goes no further"
+        calls = 0
+        with pytest.raises(KeyboardInterrupt):
+            connect(**curve, save=tmp_path / "c.h5")
+    assert not (tmp_path / "c.h5").exists()
+    told: list[int] = []
+    again = connect(**curve, save=tmp_path / "c.h5", progress=lambda *now: told.append(now[0]))
+    assert told == [], "what was trained is kept"
+    assert again.loss.tobytes() == whole.loss.tobytes()
+
+
+def test_places_of_every_sort_give_the_same_curves(life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    members = [load(end) for end in ENDS]
+    modules = []
+    for member in members:
+        module = life.network()
+        module.load_state_dict(member.stack.state_dict(0))
+        modules.append(module)
+    sorts: list[list[Any]] = [
+        list(ENDS),
+        list(map(Path, ENDS)),
+        members,
+        modules,
+        [module.state_dict() for module in modules],
+    ]
+    problem = create(*members[0].problem)  # type: ignore[misc]
+    found = [connect(*ends, problem=problem, bends=2, steps=3, points=7) for ends in sorts]
+    for name in ("loss", "loss_straight", "l2"):
+        assert len({result[name].tobytes() for result in found}) == 1
+    assert found[0].kind == "curve"
+    for k, alpha in enumerate(found[0].alpha):
+        model = found[0].model_at(alpha)
+        loss = problem.objective().plain(model.state_dict())["loss"]
+        np.testing.assert_allclose(loss, found[0].loss[0, k], rtol=1e-5, atol=1e-7)
+    assert not list(tmp_path.iterdir()), "nothing is written unasked"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"points": 1}, "a line needs at least 2 points, got 1"),
+        ({"bends": 0}, "bends is 0, it must be at least 1"),
+        ({"lr": 0.0}, r"lr is 0\.0, it must be positive and finite"),
+        ({"steps": -1}, "steps is -1, it must be at least 0"),
+        ({"samples_per_step": 0}, "samples_per_step is 0"),
+        ({"training_seed": -1}, "-1 is no seed"),
+        ({"order": "all"}, "curves are bent with the `order` stored or matched, not with all"),
+        ({"dtype": torch.float16}, "`dtype` is torch.float16"),
+        ({"save": "there.h5"}, r"there\.h5 exists: choose another"),
+        ({"save": "free.h5"}, r"free\.bend-1\.safetensors exists: choose another"),
+        ({"b": "nowhere/"}, "nowhere does not exist"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    def worked(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the objective was asked")
+
+    monkeypatch.setattr(Life, "objective", worked)
+    monkeypatch.chdir(tmp_path)
+    for name in ("there.h5", "free.bend-1.safetensors"):
+        Path(name).write_text("precious")
+    with pytest.raises(LandscapeError, match=message):
+        connect(**{"a": ENDS[0], "b": ENDS[1], **options})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["free.bend-1.safetensors", "there.h5"]
 
 
 def test_bends_of_many_lines(landscape: Callable[..., Outcome]) -> None:
@@ -232,7 +333,6 @@ def test_bends_of_many_lines(landscape: Callable[..., Outcome]) -> None:
     assert landscape("connect", *ends, "--steps", "3", "--pairs", "all", "-o", "c.h5").exit_code == 0
     curves = Result.read(Path("c.h5"), plane=False)
     assert len(curves) == 9
-    assert "via_member" in curves.columns
     assert len(np.unique(curves.via_member)) == 9
     assert len(load("c.bend-1.safetensors").stack) == 9
 
@@ -264,25 +364,20 @@ def test_settings_that_make_no_sense() -> None:
     ):
         with pytest.raises(LandscapeError, match=message):
             Bending(**settings)  # type: ignore[arg-type]
-    with pytest.raises(LandscapeError, match="curves are bent between two places, all tensors moving"):
-        connect_route(Route(start="a", end="b", per="layer"), Bending())
+    assert not {"via", "rays", "only", "per"} & inspect.signature(connect).parameters.keys(), "all tensors move"
 
 
 @pytest.mark.gpu
 def test_a_gpu_bends_the_same_curves(life: Life, tmp_path: Path) -> None:
     members = load(str(RUN)).stack.to(torch.float64)
-    line, bending = Line(members.select([2, 13, 18]), members.select([75, 43, 46])), Bending(bends=2, steps=30)
+    lines, bending = line(members.select([2, 13, 18]), members.select([75, 43, 46])), Bending(bends=2, steps=30)
     here, there = (
-        bend(life.objective(device=device, dtype=torch.float64), line, bending).to("cpu") for device in ("cpu", "cuda")
+        bend(life.objective(device=device, dtype=torch.float64), lines, bending).to("cpu", torch.float64)
+        for device in ("cpu", "cuda")
     )
-    for one, other in zip(here.stacks, there.stacks, strict=True):
+    for one, other in zip(here.vertices, there.vertices, strict=True):
         torch.testing.assert_close(one.flatten(), other.flatten(), rtol=1e-7, atol=1e-9)
-
-    def stop(done: int, total: int) -> None:
-        if done == 7:
-            raise KeyboardInterrupt
-
-    route = Route(start=f"{RUN}/#2", end=f"{RUN}/#13")
+    curve: dict[str, Any] = {"bends": 2, "steps": 30, "device": "cuda", "save": tmp_path / "c.h5"}
     with pytest.raises(KeyboardInterrupt):
-        connect_route(route, bending, output=tmp_path / "c.h5", device="cuda", on_progress=stop)
-    connect_route(route, bending, output=tmp_path / "c.h5", device="cuda")
+        connect(*ENDS, **curve, progress=stop)
+    connect(*ENDS, **curve)
