@@ -1,8 +1,7 @@
 """Committed numbers: two small trainings, and walks, planes and curves of them, as an earlier version of the code had
 them. What is computed today is compared with them, through the public verbs.
 
-They were made by PyTorch 2.13 on a CPU; the files say by which commands. On one machine all numbers but those of the
-Bézier curves are the same bit for bit.
+They were made by PyTorch 2.13 on a CPU; the files say by which commands.
 """
 
 import json
@@ -83,7 +82,9 @@ def test_results_are_those_that_were_committed(name: str) -> None:
 def test_trainings_are_those_that_were_committed(name: str, tmp_path: Path) -> None:
     was = Run.open(GOLDEN / name)
     problem: Problem = create(*was.problem)
-    asked = {key: tuple(value) if isinstance(value, list) else value for key, value in was.document["training"].items()}
+    asked: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in was.document["training"].items()
+    }
     now = train(problem, Training(**asked), tmp_path / name, seeds=was.seeds)
     assert json.loads((tmp_path / name / "run.json").read_text())["training"] == was.document["training"]
     for step in was.steps():
