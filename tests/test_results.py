@@ -399,6 +399,13 @@ def test_arrays_that_do_not_fit(
         dataclasses.replace(made(), **changes)
 
 
+@pytest.mark.parametrize("name", ["line", "alpha", "done", "via", "source", "source_gap", "mark_size", "top/5"])
+def test_a_metric_has_a_name_of_its_own(name: str) -> None:
+    made = lines()
+    with pytest.raises(Mismatch, match=f"a metric may not be called '{name}'.*: rename it"):
+        dataclasses.replace(made, values={**made.values, name: made.loss})
+
+
 # Parts ----------------------------------------------------------------------------------------------------------------
 
 

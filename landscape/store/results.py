@@ -36,6 +36,9 @@ _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: negative.
 _NONE = -1
 
+#: How the columns of tables begin.
+_TABLES = ("source_", "mark_")
+
 #: Columns that name members, as rows of the table of sources.
 _MEMBERS = ("from_member", "to_member", "via_member")
 
@@ -103,6 +106,11 @@ class Result:
                 raise Mismatch(f"result: {name} has shape {array.shape}, expected {shape[:1]}")
         if "loss" not in self.values:
             raise Mismatch("result: there is no loss")
+        taken = {*self.axes, *self.columns, "via", "source", "mark"}
+        if clash := [name for name in self.values if name in taken or "/" in name or name.startswith(_TABLES)]:
+            raise Mismatch(
+                f"a metric may not be called '{clash[0]}', the file has that name for something else: rename it"
+            )
         if "alpha" in self.axes and not {0.0, 1.0} <= set(self.alpha.tolist()):
             raise Mismatch("result: alpha 0 and 1, the ends of the lines, must be in the grid")
         for name, axis in self.axes.items():
@@ -388,8 +396,7 @@ def _array(data: h5py.Dataset) -> np.ndarray:
 
 def _read(file: h5py.File) -> Result:
     axes = [str(axis) for axis in file.attrs["axes"]]
-    tables = ("source_", "mark_")
-    arrays = {name: data for name, data in file.items() if not data.is_scale and not name.startswith(tables)}
+    arrays = {name: data for name, data in file.items() if not data.is_scale and not name.startswith(_TABLES)}
     values = {name for name, data in arrays.items() if [dim[0].name.strip("/") for dim in data.dims] == axes}
     kinds: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
     return Result(
@@ -409,7 +416,7 @@ def _read_first(file: h5py.File) -> Result:
     arrays = {
         name: _array(data)
         for name, data in file.items()
-        if not name.startswith(("source_", "mark_")) and (not data.is_scale or name in "xy")
+        if not name.startswith(_TABLES) and (not data.is_scale or name in "xy")
     }
     if file.attrs["kind"] == "surface":
         axes = {name: arrays.pop(name) for name in ("y", "x")}
