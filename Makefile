@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+QUIETLY = --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL = $(BIN)/python -m pip install $(QUIETLY)
+EMPTY = dist/empty/bin/python
 SOURCES = setup.cfg pyproject.toml constraints.txt
 RUN = $(BIN)/landscape
 STUDIES = $(filter-out analyses/one_step_m1.py analyses/study.py, $(wildcard analyses/*.py))
@@ -80,15 +82,17 @@ smoke: $(VENV)/.smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plain_protocol.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --smoke
 
-# The environment is new and gets the wheel and its dependencies alone.
+# The environment is new and gets the wheel and its dependencies alone; then the extra that the README's Python wants.
 dist: $(VENV)/.lint
 	rm -rf build dist
-	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --outdir dist . >/dev/null
 	$(PYTHON) -m venv dist/empty
-	dist/empty/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
-	mkdir dist/folder
-	cd dist/folder && ../empty/bin/python ../../tests/installed.py
-	rm -rf dist/empty dist/folder
+	$(EMPTY) -m pip install $(QUIETLY) dist/*.whl
+	mkdir dist/commands dist/python
+	cd dist/commands && ../../$(EMPTY) ../../tests/installed.py
+	$(EMPTY) -m pip install $(QUIETLY) "$$(echo dist/*.whl)[xarray]"
+	cd dist/python && ../../$(EMPTY) ../../tests/installed.py --python
+	rm -rf dist/empty dist/commands dist/python
 
 benchmark: $(VENV)/.benchmark
 	$(BIN)/python benchmarks/plain_protocol.py

@@ -67,8 +67,10 @@ SHORTER = (
     ("", r"(?<=--top 5 --trace )", "--tol 0.1 "),
     ("", r"--points (?:61x41|41x31|51)\b", "--points 5"),
     ("", r"^(python analyses/\w+\.py)(?: --quick)?$", r"\1 --help"),
-    ("README.md", r"\bbatches=3000\b", "batches=20"),
-    ("README.md", r"\brange\(100\)", "range(5)"),
+    ("README.md", r"\bbatches=3000?\b", "batches=20"),
+    ("README.md", r"\bsteps=200\b", "steps=10"),
+    ("README.md", r"\btop=5, trace=True\b", r"\g<0>, tolerance=0.1"),
+    ("README.md", r"\brange\((?:20|100)\)", "range(5)"),
     ("docs/own_model.md", r"\brange\(200\)", "range(5)"),
     ("plots/README.md", r"--save-at \S+", "--save-at 0,5,10,20"),
 )

@@ -338,7 +338,6 @@ def test_control_flow_by_data_falls_back_to_the_loop(caplog: pytest.LogCaptureFi
     module = Branch().double()
     network, stack, inputs = Stacked(module), stack_of(module), numbers(1, 4, SAMPLES)
     assert network.backend == "vmap"
-    assert Stacked.candidates(module) == ("vmap", "loop")
     torch.testing.assert_close(network(stack, inputs), referee(module, stack, inputs))
     assert network.backend == "loop"
     assert len(caplog.records) == 1
@@ -404,8 +403,7 @@ def test_what_a_forward_must_take() -> None:
         Stacked(nn.Bilinear(2, 2, 2))
 
 
-def test_candidates_and_widths() -> None:
-    assert Stacked.candidates(NETWORKS["resnet"][0]()) == ("stacked", "vmap", "loop")
+def test_widths() -> None:
     network, *_ = network_of("resnet")
     inputs = data_of("resnet", shared=True)
     assert network.widest(inputs) == 4 * 9 * 36  # what the second convolution reads

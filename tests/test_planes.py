@@ -300,8 +300,8 @@ def test_a_wrong_engine_is_caught_at_the_marks(
 ) -> None:
     right = Stacked.trace
 
-    def wrong(self: Stacked, *arguments: Any) -> Any:
-        for name, outputs in right(self, *arguments):
+    def wrong(self: Stacked, *arguments: Any, **options: Any) -> Any:
+        for name, outputs in right(self, *arguments, **options):
             yield name, outputs + error * (name == "net.0.4")
 
     objective = life.objective()

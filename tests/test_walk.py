@@ -135,8 +135,8 @@ def test_a_wrong_engine_is_caught_at_the_ends(
     objective = life.objective()
     objective(lines.family.stack(0))  # compared with the plain module by now
 
-    def wrong(self: Stacked, *arguments: Any) -> Any:
-        for name, outputs in right(self, *arguments):
+    def wrong(self: Stacked, *arguments: Any, **options: Any) -> Any:
+        for name, outputs in right(self, *arguments, **options):
             yield name, outputs + error * (name == "net.0.4")
 
     monkeypatch.setattr(Stacked, "trace", wrong)

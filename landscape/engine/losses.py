@@ -1,11 +1,12 @@
 """Losses as people write them, samples first, as metrics of a stack, samples last and one number a sample."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
-from landscape.engine.objective import Metric
+from landscape.engine.objective import Metric, PerSample
 
 __all__ = ["Criterion", "Loss", "Measure"]
 
@@ -59,7 +60,7 @@ class Criterion:
         if name is not None and name not in _NAMED:
             raise Unsupported(f"there is no loss '{name}': choose {', '.join(_NAMED)}, or give a function")
         if name is not None:
-            own = _NAMED[name](targets)
+            own = _NAMED[name][0](targets)
         else:
             assert not isinstance(loss, str)
             own = cls({"loss": _metric(loss, outputs, targets, "the loss")}, _as_is)
@@ -78,17 +79,8 @@ def _cross_entropy(targets: Tensor) -> Criterion:
     """Of class numbers, or of probabilities of classes; where there is space, its mean over places."""
     if targets.is_floating_point():
         return Criterion({"loss": Metric(_class_losses)}, _classes, "nats per sample")
-    # Without space a sample has one place: the two are the same, and computed once.
-    accuracy = _class_accuracy if targets.ndim > 1 else _class_right
-    return Criterion(
-        {
-            "loss": Metric(_class_losses, slope=_class_slope),
-            "accuracy": Metric(accuracy),
-            "right": Metric(_class_right, "count"),
-        },
-        _classes,
-        "nats per sample",
-    )
+    loss = Metric(_class_losses, slope=_class_slope)
+    return Criterion({"loss": loss, **_counts(_hits, places=targets.ndim > 1)}, _classes, "nats per sample")
 
 
 def _classes(outputs: Tensor) -> Tensor:
@@ -98,9 +90,7 @@ def _classes(outputs: Tensor) -> Tensor:
 def _class_losses(
     outputs: Float[Tensor, "member class *space sample"], targets: Tensor
 ) -> Float[Tensor, "member sample"]:
-    expanded = targets.expand(len(outputs), *targets.shape[1:])
-    losses = F.cross_entropy(outputs, expanded, reduction="none")
-    return losses.flatten(1, -2).mean(1) if losses.ndim > 2 else losses
+    return _mean(F.cross_entropy(outputs, targets.expand(len(outputs), *targets.shape[1:]), reduction="none"))
 
 
 def _class_slope(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -109,15 +99,6 @@ def _class_slope(outputs: Tensor, targets: Tensor) -> Tensor:
     index = targets.expand(len(outputs), *targets.shape[1:])[:, None]
     slope.scatter_add_(1, index, -torch.ones_like(slope[:, :1]))
     return slope / math.prod(outputs.shape[2:-1])
-
-
-def _class_accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return _mean(_hits(outputs, targets).to(outputs.dtype))
-
-
-def _class_right(outputs: Tensor, targets: Tensor) -> Tensor:
-    right = _hits(outputs, targets)
-    return right.flatten(1, -2).all(1) if right.ndim > 2 else right
 
 
 def _hits(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -148,15 +129,8 @@ def _squares_slope(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _binary(targets: Tensor) -> Criterion:
     """Binary cross-entropy of logits."""
-    return Criterion(
-        {
-            "loss": Metric(_binary_losses, slope=_binary_slope),
-            "accuracy": Metric(_binary_accuracy),
-            "right": Metric(_binary_right, "count"),
-        },
-        lambda outputs: outputs > 0,
-        "nats per output",
-    )
+    metrics = {"loss": Metric(_binary_losses, slope=_binary_slope), **_counts(_sides, places=True)}
+    return Criterion(metrics, lambda outputs: outputs > 0, "nats per output")
 
 
 def _binary_losses(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -168,41 +142,42 @@ def _binary_slope(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs.sigmoid() - targets) / math.prod(outputs.shape[1:-1])
 
 
-def _binary_accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return _mean(((outputs > 0) == (targets > 0.5)).to(outputs.dtype))
+def _sides(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs > 0) == (targets > 0.5)
 
 
-def _binary_right(outputs: Tensor, targets: Tensor) -> Tensor:
-    right = (outputs > 0) == (targets > 0.5)
-    return right.flatten(1, -2).all(1) if right.ndim > 2 else right
+def _counts(hits: PerSample, *, places: bool) -> dict[str, Metric]:
+    """Share of what is hit, and samples that are hit at all places; without places these are one, and computed once."""
+
+    def right(outputs: Tensor, targets: Tensor) -> Tensor:
+        found = hits(outputs, targets)
+        return found.flatten(1, -2).all(1) if found.ndim > 2 else found
+
+    def share(outputs: Tensor, targets: Tensor) -> Tensor:
+        return _mean(hits(outputs, targets).to(outputs.dtype))
+
+    return {"accuracy": Metric(share if places else right), "right": Metric(right, "count")}
 
 
-_NAMED: dict[str, Callable[[Tensor], Criterion]] = {
-    "cross_entropy": _cross_entropy,
-    "mse": _squared_error,
-    "bce": _binary,
-}
-_FUNCTIONS: dict[Any, str] = {
-    F.cross_entropy: "cross_entropy",
-    F.mse_loss: "mse",
-    F.binary_cross_entropy_with_logits: "bce",
-}
-_MODULES: dict[Any, str] = {
-    nn.CrossEntropyLoss: "cross_entropy",
-    nn.MSELoss: "mse",
-    nn.BCEWithLogitsLoss: "bce",
+#: What makes the criterion of each loss, and what else PyTorch calls it.
+_NAMED: dict[str, tuple[Callable[[Tensor], Criterion], Callable[..., Tensor], type[nn.Module]]] = {
+    "cross_entropy": (_cross_entropy, F.cross_entropy, nn.CrossEntropyLoss),
+    "mse": (_squared_error, F.mse_loss, nn.MSELoss),
+    "bce": (_binary, F.binary_cross_entropy_with_logits, nn.BCEWithLogitsLoss),
 }
 
 
 def _known(loss: Callable[..., Tensor]) -> str | None:
     """The name of a loss that is one of the named ones in its default setting."""
     kind: Any = type(loss)
-    if kind in _MODULES and repr(vars(loss)) == repr(vars(kind())):
-        return _MODULES[kind]
-    return _FUNCTIONS.get(loss)
+    for name, (_, function, module) in _NAMED.items():
+        if loss is function or (kind is module and repr(vars(loss)) == repr(vars(kind()))):
+            return name
+    return None
 
 
 def _mean(values: Float[Tensor, "member *target sample"]) -> Float[Tensor, "member sample"]:
+    """Over all places of a sample."""
     return values.flatten(1, -2).mean(1) if values.ndim > 2 else values
 
 
@@ -239,13 +214,8 @@ def _by_sample(
         plain = unreduced
     elif not isinstance(measure, nn.Module) and _reduces(measure):
         plain = functools.partial(plain, reduction="none")
-    try:
+    with _reading(what, outputs, targets):
         found = plain(outputs, targets)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise Mismatch(
-            f"{what} cannot read outputs {list(outputs.shape)} and targets {list(targets.shape)} ({targets.dtype}): "
-            f"{str(error).splitlines()[0]}"
-        ) from error
     if not isinstance(found, Tensor):
         raise Unsupported(f"{what} gives {type(found).__name__}, not a tensor with one number a sample")
     if found.ndim and found.shape[0] == len(outputs):
@@ -263,19 +233,27 @@ def _by_sample(
             "sample, or their mean"
         )
 
+    alone = torch.func.vmap(lambda output, target: plain(output[None], target[None]))
     try:
-        torch.func.vmap(lambda o, t: plain(o[None], t[None]))(outputs, targets)
+        alone(outputs, targets)
     except Exception as error:
         raise Unsupported(
             f"{what} cannot be computed sample by sample ({type(error).__name__}): let it give one number a sample "
             "instead of their mean, without branches on numbers and without chance"
         ) from error
+    return lambda o, t: _numbers(alone(o, t))
 
-    def alone(output: Tensor, target: Tensor) -> Tensor:
-        value: Tensor = plain(output[None], target[None])
-        return value
 
-    return lambda o, t: _numbers(torch.func.vmap(alone)(o, t))
+@contextlib.contextmanager
+def _reading(what: str, outputs: Tensor, targets: Tensor) -> Iterator[None]:
+    """Raises `Mismatch` where a function cannot read the data."""
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise Mismatch(
+            f"{what} cannot read outputs {list(outputs.shape)} and targets {list(targets.shape)} ({targets.dtype}): "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 def _numbers(values: Tensor) -> Float[Tensor, " sample"]:
@@ -293,13 +271,8 @@ def _reduces(measure: Measure) -> bool:
 def _try(metric: Metric, loss: Loss | str, outputs: Tensor, targets: Tensor) -> None:
     """Raise an error unless the metric can read the data, and its mean is what the loss says of all samples."""
     last = (each.movedim(0, -1)[None] for each in (outputs, targets))
-    try:
+    with _reading("the loss", outputs, targets):
         values = metric.per_sample(*last)
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise Mismatch(
-            f"the loss cannot read outputs {list(outputs.shape)} and targets {list(targets.shape)} ({targets.dtype}): "
-            f"{str(error).splitlines()[0]}"
-        ) from error
     if values.isnan().all():
         raise LandscapeError(f"the loss of the model as it is is NaN on all of the first {len(outputs)} samples")
     if isinstance(loss, str):

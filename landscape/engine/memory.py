@@ -9,9 +9,10 @@ import math
 import torch
 
 from landscape.engine.data import SAMPLE_MULTIPLE, Data, Stream
+from landscape.engine.program.products import ceil_div
 from landscape.engine.stacked import Stacked
 
-__all__ = ["AUTOMATIC", "Chunk", "ceil_div", "choose_chunk", "keep_freed_memory"]
+__all__ = ["AUTOMATIC", "Chunk", "choose_chunk", "keep_freed_memory"]
 
 #: Bytes of the widest activation of a chunk: about a core's cache on a CPU, a small share of the memory on a GPU.
 ACTIVATION_BYTES = {"cpu": 2**20, "cuda": 2**28}
@@ -26,11 +27,6 @@ MEMBER_MULTIPLE = 16
 #: glibc's names for its settings, and bytes: of freed memory that it may keep, of the largest piece that it keeps.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _LARGEST_KEPT = 2**28, 2**25
-
-
-def ceil_div(count: int, size: int) -> int:
-    """How many parts of a size hold a count."""
-    return -(-count // size)
 
 
 @dataclasses.dataclass(frozen=True)

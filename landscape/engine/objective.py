@@ -25,7 +25,7 @@ from landscape.engine.memory import AUTOMATIC, Chunk, choose_chunk
 from landscape.engine.stack import Stack, in_order
 from landscape.engine.stacked import Backend, Noise, Stacked, Statistics
 
-__all__ = ["BatchNorm", "Between", "Members", "Metric", "Objective"]
+__all__ = ["BatchNorm", "Between", "Members", "Metric", "Objective", "PerSample"]
 
 #: What stands for the statistics of BatchNorm at a point between checkpoints: they are estimated anew at each point;
 #: those of the ends, interpolated; or those that the stack brings along, whatever its parameters.

@@ -24,7 +24,7 @@ from landscape.engine.program.attention import plain_attention
 from landscape.engine.program.graph import Noise, Pass, Program, Step, draws, leaves, not_one_tensor
 from landscape.engine.program.layers import Statistics
 from landscape.engine.program.layout import Value
-from landscape.engine.stack import Stack, require_same_shapes, template_of
+from landscape.engine.stack import Stack, template_of
 
 __all__ = ["Backend", "Noise", "Stacked", "Statistics", "Table", "features_first", "leaves", "look_up"]
 
@@ -99,12 +99,6 @@ class Stacked:
         self._restless = False
         self._copies: dict[tuple[bool, bool], nn.Module] = {}
 
-    @classmethod
-    def candidates(cls, module: nn.Module) -> tuple[Backend, ...]:
-        """The backends that may serve a module, for one who measures which is the fastest; the first is the default."""
-        traced = cls(module).backend == "stacked"
-        return ("stacked", "vmap", "loop") if traced else ("vmap", "loop")
-
     def __call__(
         self,
         stack: Stack,
@@ -125,11 +119,14 @@ class Stacked:
         """
         self._settle(inputs, stack.dtype)
         backend = self._backend_for(noise, statistics)
-        if backend != "stacked":
-            data = self.plain_data(inputs, stack.dtype)
-            return self._by_module(backend, stack, data, noise if self.stochastic else None, statistics)
+        if backend == "stacked":
+            return self._by_program(stack, inputs, noise, statistics, entered)
+        data = self.plain_data(inputs, stack.dtype)
+        return self._by_module(backend, stack, data, noise if self.stochastic else None, statistics)
+
+    def _by_program(self, stack: Stack, inputs: Tensor, *options: Any) -> Tensor:
         outputs = inputs
-        for _, result in self.trace(stack, inputs, noise, statistics, True, entered):
+        for _, result in self.trace(stack, inputs, *options, overwrite=True):
             outputs = result
         return outputs.expand(len(stack), *outputs.shape[1:])
 
@@ -203,26 +200,15 @@ class Stacked:
         inputs: Tensor,
         noise: Noise | None = None,
         statistics: Statistics | None = None,
-        overwrite: bool = False,
         entered: Tensor | None = None,
+        *,
+        overwrite: bool = False,
     ) -> Iterator[tuple[str, Tensor]]:
         """Each layer's name and outputs in turn, samples last (backend `stacked` only).
 
         What a table is looked up for has no noise: equal rows would share it. A BatchNorm that follows a product is
         computed along with it. With `overwrite` outputs are valid only until the next are asked for.
         """
-        yield from self._run(stack, inputs, noise, statistics, overwrite, entered)
-
-    def _run(
-        self,
-        stack: Stack,
-        inputs: Tensor,
-        noise: Noise | None = None,
-        statistics: Statistics | None = None,
-        overwrite: bool = False,
-        entered: Tensor | None = None,
-    ) -> Iterator[tuple[str, Tensor]]:
-        """`trace`, for the check of the program itself, which must not depend on who watches the layers."""
         program = self._training_program if noise is not None else self._program
         assert program is not None
         each = Pass(stack, noise, statistics, overwrite)
@@ -306,10 +292,6 @@ class Stacked:
             torch.func.functional_call(module, stack.state_dict(0), (few[0].movedim(-1, 0),))
         return max(widths)
 
-    def check(self, stack: Stack, *, name: str = "the checkpoint") -> None:
-        """Raise `Mismatch`, listing the tensors that differ, unless the stack is of this architecture."""
-        require_same_shapes(stack, self.template, names=(name, "the problem's network"))
-
     # The choice of a backend ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -342,10 +324,7 @@ class Stacked:
         """What is wrong with the backend's outputs; empty if nothing."""
         try:
             if self.backend == "stacked":
-                got = few
-                for _, outputs in self._run(stack, few, overwrite=True):
-                    got = outputs
-                got = got.expand(len(stack), *got.shape[1:])
+                got = self._by_program(stack, few)
             else:
                 got = self._by_module(self.backend, stack, self.plain_data(few, stack.dtype))
         except Exception as error:  # whatever a network's own code may raise

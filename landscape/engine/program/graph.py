@@ -236,16 +236,20 @@ class StepFailed(Unsupported):
         super().__init__(f"{name or 'module'} fails in the stacked backend ({type(error).__name__}: {error})")
 
 
+def _map(argument: Any, change: Callable[[Any], Any]) -> Any:
+    """`change` applied to all that nested tuples, lists, dictionaries and slices hold."""
+    mapped: Any = map_aggregate(argument, change)
+    return mapped
+
+
 def _filled(argument: Any, results: Mapping[int, Any]) -> Any:
-    return map_aggregate(argument, lambda each: results[each.number] if isinstance(each, _Place) else each)
+    return _map(argument, lambda each: results[each.number] if isinstance(each, _Place) else each)
 
 
 def _places(step: Step) -> list[int]:
     """Places of the results that a step reads."""
     found: list[int] = []
-    map_aggregate(
-        (step.arguments, step.keywords), lambda each: found.append(each.number) if isinstance(each, _Place) else None
-    )
+    _map((step.arguments, step.keywords), lambda each: found.append(each.number) if isinstance(each, _Place) else None)
     return found
 
 
@@ -443,9 +447,8 @@ def _traced(module: nn.Module, names: _Names) -> Program:
         if node.op == "placeholder":
             places[node] = _Place(-1)
             continue
-        arguments, keywords = map_aggregate(
-            (node.args, node.kwargs), lambda each: places[each] if isinstance(each, fx.Node) else each
-        )
+        given = (node.args, node.kwargs)
+        arguments, keywords = _map(given, lambda each: places[each] if isinstance(each, fx.Node) else each)
         if node.op == "output":
             if not isinstance(arguments[0], _Place):
                 raise Unsupported(not_one_tensor(arguments[0]))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from landscape.core.errors import Mismatch
 from landscape.engine.program.layout import Value, align
-from landscape.engine.program.products import product, reach, shared_product, unfold
+from landscape.engine.program.products import ceil_div, product, reach, shared_product, unfold
 
 __all__ = ["ELEMENTWISE", "FRESH", "LAYERS", "NORMALISED", "STOCHASTIC", "Draw", "Layer", "Own", "Statistics"]
 
@@ -70,12 +70,20 @@ class Own:
     overwrite: bool = False
 
 
+#: Ranks of data with two axes of space, and with one.
+_SPACE = {False: range(4, 5), True: range(3, 4)}
+
 #: One layer; `Any` because it may answer NotImplemented.
 Layer = Callable[[Own, Value], Any]
 
 
-def _samples_last(function: Callable[[Own, Tensor], Tensor]) -> Layer:
-    return lambda own, value: Value(function(own, value.samples_last()), last=True)
+def _samples_last(function: Callable[[Own, Tensor], Tensor], ranks: range = range(99)) -> Layer:
+    """A layer of numbers whose samples are last, for values of these ranks."""
+
+    def apply(own: Own, value: Value) -> Any:
+        return Value(function(own, value.samples_last()), last=True) if value.rank in ranks else NotImplemented
+
+    return apply
 
 
 def _per_channel(tensor: Tensor, x: Tensor) -> Tensor:
@@ -132,10 +140,7 @@ def _conv(layer: nn.Conv1d | nn.Conv2d) -> Layer:
     kernel, stride, dilation = (_pair(each, one_d, 1) for each in (layer.kernel_size, layer.stride, layer.dilation))
     around, padding = _conv_padding(layer, kernel, dilation, one_d)
 
-    def apply(own: Own, value: Value) -> Any:
-        if value.rank != (3 if one_d else 4):
-            return NotImplemented
-        x = value.samples_last()
+    def apply(own: Own, x: Tensor) -> Tensor:
         x = x[:, :, None] if one_d else x
         if around is not None:
             x = F.pad(x, around) if layer.padding_mode == "zeros" else _repeat_edges(x, around, layer.padding_mode)
@@ -147,9 +152,9 @@ def _conv(layer: nn.Conv1d | nn.Conv2d) -> Layer:
             else product(weight.flatten(2), bias, read.flatten(2))
         )
         result = result.view(*result.shape[:2], *read.shape[2:])
-        return Value(result[:, :, 0] if one_d else result, last=True)
+        return result[:, :, 0] if one_d else result
 
-    return apply
+    return _samples_last(apply, _SPACE[one_d])
 
 
 def _conv_padding(
@@ -222,10 +227,7 @@ def _embedding(layer: nn.Embedding) -> Layer | None:
 def _batch_norm(layer: Any) -> Layer:
     running = layer.running_mean is not None
 
-    def apply(own: Own, value: Value) -> Any:
-        if value.rank < 2:
-            return NotImplemented
-        x = value.samples_last()
+    def apply(own: Own, x: Tensor) -> Tensor:
         if running and own.statistics is None:
             scale, shift = affine(layer, own.tensors)
         else:
@@ -239,9 +241,9 @@ def _batch_norm(layer: Any) -> Layer:
             if running:
                 statistics.record(own.name, mean, variance * (count / (count - 1)), own.members)
             scale, shift = affine(layer, {**own.tensors, "running_mean": mean, "running_var": variance})
-        return Value(torch.addcmul(_per_channel(shift, x), x, _per_channel(scale, x)), last=True)
+        return torch.addcmul(_per_channel(shift, x), x, _per_channel(scale, x))
 
-    return apply
+    return _samples_last(apply, range(2, 99))
 
 
 def affine(layer: Any, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -286,19 +288,18 @@ def _group_norm(layer: Any) -> Layer | None:
     if getattr(layer, "track_running_stats", False):
         return None
 
-    def apply(own: Own, value: Value) -> Any:
-        x = value.samples_last()
-        if value.rank < (2 if isinstance(layer, nn.GroupNorm) else 3):
-            return NotImplemented
-        groups = layer.num_groups if isinstance(layer, nn.GroupNorm) else x.shape[1]
+    named = isinstance(layer, nn.GroupNorm)
+
+    def apply(own: Own, x: Tensor) -> Tensor:
+        groups = layer.num_groups if named else x.shape[1]
         grouped = torch.unflatten(x, 1, (groups, -1))
         result = _standardised(grouped, range(2, grouped.ndim - 1), layer.eps).view(x.shape)
         if "weight" in own.tensors:
             weight, bias = (_per_channel(own.tensors[key], x) for key in ("weight", "bias"))
             result = torch.addcmul(bias, result, weight)
-        return Value(result, last=True)
+        return result
 
-    return apply
+    return _samples_last(apply, range(2 if named else 3, 99))
 
 
 # Pooling --------------------------------------------------------------------------------------------------------------
@@ -315,17 +316,14 @@ def _pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: in
     reached = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil:
         return reached // stride + 1
-    out = -(-reached // stride) + 1
+    out = ceil_div(reached, stride) + 1
     return out - 1 if (out - 1) * stride >= size + padding else out  # the last window starts inside, or before
 
 
 def _pool(layer: Any, one_d: bool, fill: float, reduce: Callable[[list[list[Tensor]]], Tensor], divide: bool) -> Layer:
     ways = _pooling(layer, one_d)
 
-    def apply(own: Own, value: Value) -> Any:
-        if value.rank != (3 if one_d else 4):
-            return NotImplemented
-        x = value.samples_last()
+    def apply(own: Own, x: Tensor) -> Tensor:
         x = x[:, :, None] if one_d else x
         sizes = x.shape[2:4]
         outs = [_pooled_size(size, *way, layer.ceil_mode) for size, way in zip(sizes, ways, strict=True)]
@@ -341,14 +339,14 @@ def _pool(layer: Any, one_d: bool, fill: float, reduce: Callable[[list[list[Tens
         result = reduce([[x[:, :, row, column] for column in columns] for row in rows])
         if divide:
             counts = [_counts(layer, size, out, way) for size, out, way in zip(sizes, outs, ways, strict=True)]
-            divisor = layer.divisor_override if getattr(layer, "divisor_override", None) else None
-            if divisor is None:
+            divisor = getattr(layer, "divisor_override", None)
+            if not divisor:
                 table = torch.tensor(counts[0])[:, None] * torch.tensor(counts[1])
                 divisor = table.to(x.device, x.dtype)[..., None]
             result = result / divisor
-        return Value(result[:, :, 0] if one_d else result, last=True)
+        return result[:, :, 0] if one_d else result
 
-    return apply
+    return _samples_last(apply, _SPACE[one_d])
 
 
 def _counts(layer: Any, size: int, out: int, way: tuple[int, int, int, int]) -> list[int]:
@@ -394,18 +392,14 @@ def _adaptive_avg_pool(layer: nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d) -> La
     size: Any = layer.output_size
     outs = size if isinstance(size, tuple) else (size,) * count
 
-    def apply(own: Own, value: Value) -> Any:
-        if value.rank != count + 2:
-            return NotImplemented
-        x = value.samples_last()
+    def apply(own: Own, x: Tensor) -> Tensor:
         if all(out == 1 for out in outs):
-            return Value(x.mean(tuple(range(2, count + 2)), keepdim=True), last=True)
+            return x.mean(tuple(range(2, count + 2)), keepdim=True)
         for axis, out in enumerate(outs, start=2):
-            if out is not None:
-                x = _adaptive_mean(x, axis, out)
-        return Value(x, last=True)
+            x = x if out is None else _adaptive_mean(x, axis, out)
+        return x
 
-    return apply
+    return _samples_last(apply, _SPACE[count == 1])
 
 
 def _adaptive_mean(x: Tensor, axis: int, out: int) -> Tensor:
@@ -413,7 +407,7 @@ def _adaptive_mean(x: Tensor, axis: int, out: int) -> Tensor:
     if size % out == 0:
         return x if size == out else torch.unflatten(x, axis, (out, -1)).mean(axis + 1)
     starts = [place * size // out for place in range(out)]
-    stops = [-(-(place + 1) * size // out) for place in range(out)]
+    stops = [ceil_div((place + 1) * size, out) for place in range(out)]
     parts = [
         x.narrow(axis, start, stop - start).mean(axis, keepdim=True) for start, stop in zip(starts, stops, strict=True)
     ]
@@ -427,16 +421,14 @@ def _upsample(layer: nn.Upsample) -> Layer | None:
     if layer.mode != "nearest" or factor is None or any(each != int(each) for each in factors) or len(factors) != 2:
         return None
 
-    def apply(own: Own, value: Value) -> Any:
-        if value.rank != 4:
-            return NotImplemented
-        x = value.samples_last()
-        members, channels, height, width, samples = x.shape
-        down, right = (int(each) for each in factors)
-        wide = x[:, :, :, None, :, None].expand(members, channels, height, down, width, right, samples)
-        return Value(wide.reshape(members, channels, height * down, width * right, samples), last=True)
+    down, right = (int(each) for each in factors)
 
-    return apply
+    def apply(own: Own, x: Tensor) -> Tensor:
+        members, channels, height, width, samples = x.shape
+        wide = x[:, :, :, None, :, None].expand(members, channels, height, down, width, right, samples)
+        return wide.reshape(members, channels, height * down, width * right, samples)
+
+    return _samples_last(apply, _SPACE[False])
 
 
 # Elementwise ----------------------------------------------------------------------------------------------------------
@@ -462,13 +454,7 @@ _IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
 
 
 def _prelu(layer: nn.PReLU) -> Layer:
-    def apply(own: Own, value: Value) -> Any:
-        if value.rank < 2:
-            return NotImplemented
-        x = value.samples_last()
-        return Value(torch.where(x > 0, x, _per_channel(own.tensors["weight"], x) * x), last=True)
-
-    return apply
+    return _samples_last(lambda own, x: torch.where(x > 0, x, _per_channel(own.tensors["weight"], x) * x), range(2, 99))
 
 
 def _rrelu(layer: nn.RReLU) -> Layer:
@@ -483,47 +469,33 @@ def _rrelu(layer: nn.RReLU) -> Layer:
     return _samples_last(apply)
 
 
-def _dropout(layer: nn.Dropout) -> Layer:
-    """Identity in evaluation; in training zero with probability p, else scaled by 1 / (1 - p)."""
-
-    def apply(own: Own, value: Value) -> Value:
-        if own.draw is None or layer.p == 0:
-            return value
-        return Value(dropped(value.data, own.draw(tuple(value.data.shape[1:])), layer.p), value.last)
-
-    return apply
-
-
 def dropped(x: Tensor, uniform: Tensor, p: float) -> Tensor:
-    """Dropout by uniform numbers."""
+    """Dropout by uniform numbers: zero with probability p, else scaled by 1 / (1 - p)."""
     kept = uniform >= p
     return x * kept / (1 - p) if p < 1 else x * 0.0
 
 
-def _channel_dropout(layer: nn.Dropout1d | nn.Dropout2d) -> Layer:
-    """Dropout of whole channels of a sample."""
-
-    def apply(own: Own, value: Value) -> Value:
-        x = value.samples_last()
-        if own.draw is None or layer.p == 0:
-            return value
-        return Value(dropped(x, own.draw((x.shape[1], *(1 for _ in x.shape[2:-1]), x.shape[-1])), layer.p), last=True)
-
-    return apply
-
-
-def _alpha_dropout(layer: nn.AlphaDropout) -> Layer:
+def _alpha_dropped(x: Tensor, uniform: Tensor, p: float) -> Tensor:
     """Dropout to the value that SELU saturates at, rescaled to keep mean and variance (G. Klambauer, NIPS 2017)."""
-    saturation, p = -1.7580993408473766, layer.p
+    saturation = -1.7580993408473766
+    scale: float = ((1 - p) * (1 + p * saturation**2)) ** -0.5
+    return scale * (torch.where(uniform >= p, x, saturation) - p * saturation)
 
-    def apply(own: Own, value: Value) -> Value:
-        if own.draw is None or p == 0:
-            return value
-        kept = own.draw(tuple(value.data.shape[1:])) >= p
-        scale = ((1 - p) * (1 + p * saturation**2)) ** -0.5
-        return Value(scale * (torch.where(kept, value.data, saturation) - p * saturation), value.last)
 
-    return apply
+def _dropping(drop: Callable[[Tensor, Tensor, float], Tensor], *, channels: bool = False) -> Callable[[Any], Layer]:
+    """Dropout in training, of single numbers or of whole channels of a sample; nothing in evaluation."""
+
+    def build(layer: Any) -> Layer:
+        def apply(own: Own, value: Value) -> Value:
+            if own.draw is None or layer.p == 0:
+                return value
+            x = value.samples_last() if channels else value.data
+            drawn = (x.shape[1], *(1 for _ in x.shape[2:-1]), x.shape[-1]) if channels else tuple(x.shape[1:])
+            return Value(drop(x, own.draw(drawn), layer.p), channels or value.last)
+
+        return apply
+
+    return build
 
 
 # Shapes ---------------------------------------------------------------------------------------------------------------
@@ -591,34 +563,22 @@ NORMALISED: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d)
 #: How to build each layer; None for options that it does not know.
 LAYERS: dict[type[nn.Module], Callable[[Any], Layer | None]] = {
     nn.Linear: _linear,
-    nn.Conv1d: _conv,
-    nn.Conv2d: _conv,
     nn.Embedding: _embedding,
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
-    nn.BatchNorm3d: _batch_norm,
     nn.LayerNorm: _layer_norm,
-    nn.GroupNorm: _group_norm,
-    nn.InstanceNorm1d: _group_norm,
-    nn.InstanceNorm2d: _group_norm,
-    nn.MaxPool1d: _max_pool,
-    nn.MaxPool2d: _max_pool,
-    nn.AvgPool1d: _avg_pool,
-    nn.AvgPool2d: _avg_pool,
-    nn.AdaptiveAvgPool1d: _adaptive_avg_pool,
-    nn.AdaptiveAvgPool2d: _adaptive_avg_pool,
     nn.Upsample: _upsample,
-    nn.ConstantPad1d: _pad,
-    nn.ConstantPad2d: _pad,
-    nn.ZeroPad1d: _pad,
-    nn.ZeroPad2d: _pad,
     nn.PReLU: _prelu,
     nn.RReLU: _rrelu,
-    nn.Dropout: _dropout,
-    nn.Dropout1d: _channel_dropout,
-    nn.Dropout2d: _channel_dropout,
-    nn.AlphaDropout: _alpha_dropout,
+    nn.Dropout: _dropping(dropped),
+    nn.AlphaDropout: _dropping(_alpha_dropped),
     nn.Flatten: _flatten,
     nn.Unflatten: _unflatten,
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d), _conv),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
+    **dict.fromkeys((nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d), _group_norm),
+    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d), _max_pool),
+    **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), _avg_pool),
+    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _adaptive_avg_pool),
+    **dict.fromkeys((nn.ConstantPad1d, nn.ConstantPad2d, nn.ZeroPad1d, nn.ZeroPad2d), _pad),
+    **dict.fromkeys((nn.Dropout1d, nn.Dropout2d), _dropping(dropped, channels=True)),
     **dict.fromkeys(ELEMENTWISE, _elementwise),
 }

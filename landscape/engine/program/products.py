@@ -7,10 +7,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["fold", "product", "reach", "shared_product", "unfold", "windows"]
+__all__ = ["ceil_div", "fold", "product", "reach", "shared_product", "unfold", "windows"]
 
 #: Rows of a block of `shared_product`.
 _BLOCK_ROWS = 32
+
+
+def ceil_div(count: int, size: int) -> int:
+    """How many parts of a size hold a count."""
+    return -(-count // size)
 
 
 def product(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
