@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -73,14 +73,14 @@ class Batch:
 
     def members(self, index: Tensor) -> "Batch":
         """The part that belongs to the members at `index`."""
-        inputs, targets, weights = (
-            tensor if tensor.shape[0] == 1 else tensor[index] for tensor in (self.inputs, self.targets, self.weights)
-        )
-        return Batch(inputs, targets, weights)
+        return self._map(lambda tensor: tensor if tensor.shape[0] == 1 else tensor[index])
 
     def samples(self, start: int, stop: int) -> "Batch":
         """A range of samples."""
-        return Batch(self.inputs[..., start:stop], self.targets[..., start:stop], self.weights[:, start:stop])
+        return self._map(lambda tensor: tensor[..., start:stop])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(change(self.inputs), change(self.targets), change(self.weights))
 
     @property
     def real(self) -> Tensor:
@@ -90,7 +90,7 @@ class Batch:
     def real_alone(self) -> "Batch":
         """The samples that are not padding."""
         index = self.real.nonzero()[:, 0]
-        return Batch(self.inputs[..., index], self.targets[..., index], self.weights[:, index])
+        return self._map(lambda tensor: tensor[..., index])
 
     def select(self, index: Tensor) -> "Batch":
         """The samples at `index`, alike for all members, as a batch of their own in which each weighs the same."""

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import zip_longest
-from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -42,6 +42,7 @@ PerSample = Callable[[Tensor, Tensor], Tensor]
 
 _log = logging.getLogger("landscape")
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @runtime_checkable
@@ -89,6 +90,31 @@ class _Sums(NamedTuple):
     real: Tensor
     first: Tensor
     second: Tensor
+
+
+def _within_memory(method: Callable[Concatenate["Objective", P], T]) -> Callable[Concatenate["Objective", P], T]:
+    """The method, tried again with half the chunk each time that the device runs out of memory."""
+
+    @functools.wraps(method)
+    def call(self: "Objective", *arguments: P.args, **options: P.kwargs) -> T:
+        while True:
+            try:
+                return method(self, *arguments, **options)
+            except (MemoryError, RuntimeError) as error:
+                full = isinstance(error, MemoryError | torch.OutOfMemoryError)
+                if not full and "can't allocate memory" not in str(error):
+                    raise
+                if (smaller := self.chunk.halved()) is None:
+                    raise LandscapeError(
+                        f"one network on {self.chunk.samples} samples does not fit the memory of {self.device}: choose "
+                        "another device, or a smaller network"
+                    ) from error
+            _log.warning("out of memory with chunks of %s: going on with %s", self.chunk, smaller)
+            self.chunk = smaller
+            with contextlib.suppress(RuntimeError):
+                torch.cuda.empty_cache()
+
+    return call
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -160,9 +186,10 @@ class Objective:
         network = Stacked(self.network.module, backend=backend, table=self.network.table)
         return dataclasses.replace(self, network=network, chunk=chunk)
 
+    @_within_memory
     def __call__(self, members: Members) -> dict[str, Float[Tensor, " member"]]:
         """Loss and metrics of each member."""
-        return self._within_memory(lambda: self._values(members, self.network))
+        return self._values(members, self.network)
 
     def plain(self, members: Members | Mapping[str, Tensor]) -> dict[str, Float[Tensor, " member"]]:
         """The same numbers from the plain module's own forward, one network after another: the referee of every fast
@@ -184,6 +211,7 @@ class Objective:
             parts.append(torch.cat(decisions, -1))
         return torch.cat(parts)[: len(stack)]
 
+    @_within_memory
     def gradient(
         self,
         stack: Stack,
@@ -198,7 +226,21 @@ class Objective:
         `noise`, if given, makes the source of randomness of the members at an index. With a dict of `statistics`,
         BatchNorm normalises as in training, by the batch itself, whose statistics the dict is filled with.
         """
-        return self._within_memory(lambda: self._gradients(stack, batch, noise, with_loss, statistics))
+        losses, gradients, found = [], [], list[dict[str, Tensor]]()
+        for index, part in self._chunks(stack, self.network):
+            source, collected = noise(index) if noise else None, dict[str, Tensor]()
+            if batch is None:
+                part, batches = self._calibrated(part, self.network), self.batches()
+            else:
+                batches = self._sample_chunks(batch.members(index))
+            training = collected if statistics is not None else None
+            loss, gradient = self._gradient(part, batches, source, with_loss, training)
+            losses.append(loss)
+            gradients.append(gradient)
+            found.append(collected)
+        if statistics is not None:
+            statistics |= {name: torch.cat([each[name] for each in found])[: len(stack)] for name in found[0]}
+        return torch.cat(losses)[: len(stack)], stack.unflatten(torch.cat(gradients)[: len(stack)])
 
     def loss(
         self,
@@ -402,30 +444,6 @@ class Objective:
                 result[f"{name}_se"] = (spread * (real / max(real - 1, 1))).sqrt() / weight
         return result
 
-    def _gradients(
-        self,
-        stack: Stack,
-        batch: Data | None,
-        noise: Callable[[Tensor], Noise] | None,
-        with_loss: bool,
-        statistics: dict[str, Tensor] | None,
-    ) -> tuple[Tensor, Stack]:
-        losses, gradients, found = [], [], list[dict[str, Tensor]]()
-        for index, part in self._chunks(stack, self.network):
-            source, collected = noise(index) if noise else None, dict[str, Tensor]()
-            if batch is None:
-                part, batches = self._calibrated(part, self.network), self.batches()
-            else:
-                batches = self._sample_chunks(batch.members(index))
-            training = collected if statistics is not None else None
-            loss, gradient = self._gradient(part, batches, source, with_loss, training)
-            losses.append(loss)
-            gradients.append(gradient)
-            found.append(collected)
-        if statistics is not None:
-            statistics |= {name: torch.cat([each[name] for each in found])[: len(stack)] for name in found[0]}
-        return torch.cat(losses)[: len(stack)], stack.unflatten(torch.cat(gradients)[: len(stack)])
-
     def _gradient(
         self,
         stack: Stack,
@@ -454,11 +472,7 @@ class Objective:
             collector = Statistics(batch.real) if statistics is not None else None
             leaves = {name: tensor.detach().requires_grad_() for name, tensor in stack.tensors.items()}
             part_loss = self.loss(Stack(leaves, stack.buffers), batch, source, collector)
-            pieces = torch.autograd.grad(part_loss.sum(), list(leaves.values()), allow_unused=True)
-            pieces = tuple(
-                torch.zeros_like(leaf) if piece is None else piece
-                for leaf, piece in zip(leaves.values(), pieces, strict=True)
-            )
+            pieces = torch.autograd.grad(part_loss.sum(), list(leaves.values()), materialize_grads=True)
             gradient = gradient + torch.cat([piece.flatten(1) for piece in pieces], dim=1)
             loss = loss + part_loss.detach()
             if statistics is not None and collector is not None:
@@ -486,7 +500,9 @@ class Objective:
         return Stacked(self.network.module, backend="loop", table=self.network.table)
 
     def _weighed_loss(self, batch: Batch, outputs: Float[Tensor, "member *out sample"]) -> Tensor:
-        return self._weigh(self.metrics["loss"].per_sample(outputs, batch.targets), batch)
+        losses = self.metrics["loss"].per_sample(outputs, batch.targets)
+        # Not `losses @ weights[0]`, which sums a few members otherwise than many.
+        return (losses * batch.weights.to(losses.dtype)).sum(1)
 
     def _pull(self, batch: Batch, outputs: Float[Tensor, "member *out sample"]) -> Tensor:
         """Derivative of the weighed loss in the outputs."""
@@ -498,32 +514,6 @@ class Objective:
             leaf = outputs.detach().requires_grad_()
             (pull,) = torch.autograd.grad(self._weighed_loss(batch, leaf).sum(), leaf)
         return pull
-
-    def _weigh(self, losses: Float[Tensor, "member sample"], batch: Batch) -> Float[Tensor, " member"]:
-        # Not `losses @ weights[0]`, which sums a few members otherwise than many.
-        return (losses * batch.weights.to(losses.dtype)).sum(1)
-
-    def _within_memory(self, compute: Callable[[], T]) -> T:
-        """The result of `compute`, tried again with half the chunk each time that the device runs out of memory."""
-        while True:
-            try:
-                return compute()
-            except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                if (smaller := self.chunk.halved()) is None:
-                    raise LandscapeError(
-                        f"one network on {self.chunk.samples} samples does not fit the memory of {self.device}: choose "
-                        "another device, or a smaller network"
-                    ) from error
-            _log.warning("out of memory with chunks of %s: going on with %s", self.chunk, smaller)
-            self.chunk = smaller
-            with contextlib.suppress(RuntimeError):
-                torch.cuda.empty_cache()
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _calibration_members(network: Stacked, data: Batch, device: torch.device) -> int:

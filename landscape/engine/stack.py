@@ -157,24 +157,22 @@ def require_same_shapes(a: Stack, b: Stack, *, names: tuple[str, str] = ("one", 
     """Raise `Mismatch`, listing what differs, unless two stacks hold the same architecture."""
     if a.shapes == b.shapes:
         return
-    missing, extra, reshaped = _differences(a, b)
-    parts = [
-        f"only in {names[0]}: {few(missing)}" if missing else "",
-        f"only in {names[1]}: {few(extra)}" if extra else "",
-        f"other shape: {few([f'{name} {one} against {other}' for name, one, other in reshaped])}" if reshaped else "",
-    ]
-    different = "; ".join(part for part in parts if part)
-    raise Mismatch(f"{names[0]} and {names[1]} are of different architectures: {different}")
+    words = (f"only in {names[0]}", f"only in {names[1]}", "other shape: ", "{} {} against {}")
+    raise Mismatch(f"{names[0]} and {names[1]} are of different architectures: {_differences(a, b, *words)}")
 
 
-def _differences(a: Stack, b: Stack) -> tuple[list[str], list[str], list[tuple[str, list[int], list[int]]]]:
-    """Names only in one stack, names only in the other, and names with both shapes where these differ."""
+def _differences(a: Stack, b: Stack, only_one: str, only_other: str, other_shape: str, shape: str) -> str:
+    """Names only in one stack, names only in the other, and names with both shapes where these differ, in words; empty
+    if nothing differs.
+    """
     one, other = a.shapes, b.shapes
-    return (
-        [name for name in one if name not in other],
-        [name for name in other if name not in one],
-        [(name, list(shape), list(other[name])) for name, shape in one.items() if other.get(name, shape) != shape],
-    )
+    alone = {
+        only_one: [name for name in one if name not in other],
+        only_other: [name for name in other if name not in one],
+    }
+    both = [(name, list(one[name]), list(other[name])) for name in one if name in other and one[name] != other[name]]
+    parts = [f"{word}: {few(names)}" for word, names in alone.items() if names]
+    return "; ".join([*parts, other_shape + few([shape.format(*each) for each in both])] if both else parts)
 
 
 def template_of(module: nn.Module) -> Stack:
@@ -224,14 +222,8 @@ def _identical(a: Tensor, b: Tensor) -> bool:
 
 def _require_fits(stack: Stack, network: Stack, name: str) -> None:
     """Raise `Mismatch`, in the words of PyTorch's `load_state_dict`, unless the stack has the network's tensors."""
-    unexpected, missing, reshaped = _differences(stack, network)
-    shapes = [f"{n} has shape {ours} where the network has {theirs}" for n, ours, theirs in reshaped]
-    parts = [
-        f"missing: {few(missing)}" if missing else "",
-        f"unexpected: {few(unexpected)}" if unexpected else "",
-        few(shapes) if shapes else "",
-    ]
-    if different := "; ".join(part for part in parts if part):
+    words = ("missing", "unexpected", "", "{0} has shape {2} where the network has {1}")
+    if different := _differences(network, stack, *words):
         raise Mismatch(f"{name} and the problem's network are of different architectures: {different}")
 
 
