@@ -96,7 +96,7 @@ def _within_memory(method: Callable[Concatenate["Objective", P], T]) -> Callable
     """The method, tried again with half the chunk each time that the device runs out of memory."""
 
     @functools.wraps(method)
-    def call(self: "Objective", *arguments: P.args, **options: P.kwargs) -> T:
+    def call(self: "Objective", /, *arguments: P.args, **options: P.kwargs) -> T:
         while True:
             try:
                 return method(self, *arguments, **options)
