@@ -6,13 +6,14 @@ layers, padding and elementwise activations, which may begin with a table; other
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from landscape.engine.data import Batch
 from landscape.engine.program.graph import leaves
 from landscape.engine.program.products import fold, product, shared_product, windows
 from landscape.engine.stack import Stack, aliases
@@ -22,17 +23,6 @@ __all__ = ["Chain"]
 
 #: From the derivative of the loss in a layer's outputs to that in its inputs.
 Pull = Callable[[Tensor], Tensor]
-
-
-@runtime_checkable
-class _Part(Protocol):
-    """A part of the data."""
-
-    @property
-    def inputs(self) -> Shaped[Tensor, "members feature *space sample"]: ...
-
-
-P = TypeVar("P", bound=_Part)
 
 
 class _Activation(NamedTuple):
@@ -77,8 +67,8 @@ class Chain:
     def gradient(
         self,
         stack: Stack,
-        parts: Iterable[P],
-        slope: Callable[[P, Float[Tensor, "member out *space sample"]], Float[Tensor, "member out *space sample"]],
+        parts: Iterable[Batch],
+        slope: Callable[[Batch, Float[Tensor, "member out *space sample"]], Float[Tensor, "member out *space sample"]],
     ) -> Float[Tensor, "member parameter"]:
         """The gradient of a loss, ordered as by `Stack.flatten`, over data that comes in parts.
 

@@ -4,7 +4,6 @@ A function here takes its part of a pass and then what the original takes. It an
 not know; the original then runs member by member.
 """
 
-import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from landscape.engine.program.attention import attend, multihead
-from landscape.engine.program.layers import LAYERS, Own, embedding, layer_norm, linear
+from landscape.engine.program.layers import LAYERS, Own, embedding, layer_norm, linear, prelu
 from landscape.engine.program.layout import Value, align, expand
 
 __all__ = ["FUNCTIONS", "METHODS", "MODULES", "RANDOM", "without_in_place"]
@@ -304,18 +303,17 @@ def _interpolate(
 def _prelu(own: Own, value: Any, weight: Any) -> Any:
     if not isinstance(weight, Value) or not isinstance(value, Value) or value.rank < 2:
         return NotImplemented
-    x = value.samples_last()
-    slope = weight.samples_first()
-    slope = slope.view(*slope.shape, *(1 for _ in range(x.ndim - 2)))
-    return Value(torch.where(x > 0, x, slope * x), last=True)
+    return Value(prelu(value.samples_last(), weight.samples_first()), last=True)
 
 
-def _softmax_module(function: Callable[..., Tensor]) -> Callable[[Any], Function]:
-    return lambda layer: functools.partial(_reordered, _along(function), layer)
+def _module(function: Function, **options: str) -> Callable[[Any], Function]:
+    """A module that is a function; its attributes of these names are the function's options."""
 
+    def build(layer: Any) -> Function:
+        given = {option: getattr(layer, name) for option, name in options.items()}
+        return lambda own, value: function(own, value, **given)
 
-def _reordered(along: Function, layer: Any, own: Own, value: Value) -> Any:
-    return along(own, value, layer.dim)
+    return build
 
 
 _NAMES_EACH = (
@@ -414,8 +412,13 @@ METHODS: dict[str, Function] = {
 
 #: Modules that are functions of the table above, or take more than one value.
 MODULES: dict[type[nn.Module], Callable[[Any], Function | None]] = {
-    nn.Softmax: _softmax_module(torch.softmax),
-    nn.LogSoftmax: _softmax_module(torch.log_softmax),
+    nn.Softmax: _module(_along(torch.softmax), dim="dim"),
+    nn.LogSoftmax: _module(_along(torch.log_softmax), dim="dim"),
+    nn.Flatten: _module(_flatten, start_dim="start_dim", end_dim="end_dim"),
+    nn.Unflatten: _module(_unflatten, dim="dim", sizes="unflattened_size"),
+    **dict.fromkeys(
+        (nn.ConstantPad1d, nn.ConstantPad2d, nn.ZeroPad1d, nn.ZeroPad2d), _module(_pad, pad="padding", value="value")
+    ),
     nn.MultiheadAttention: multihead,
 }
 

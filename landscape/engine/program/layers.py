@@ -7,7 +7,6 @@ data. A layer answers `NotImplemented` for data that it does not know; the modul
 import copy
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -305,13 +304,6 @@ def _group_norm(layer: Any) -> Layer | None:
 # Pooling --------------------------------------------------------------------------------------------------------------
 
 
-def _pooling(layer: Any, one_d: bool) -> list[tuple[int, int, int, int]]:
-    """Kernel, stride, padding and dilation along height and width."""
-    options = (layer.kernel_size, layer.stride if layer.stride is not None else layer.kernel_size, layer.padding)
-    pairs = [_pair(each, one_d, other) for each, other in zip(options, (1, 1, 0), strict=True)]
-    return list(zip(*pairs, _pair(getattr(layer, "dilation", 1), one_d, 1), strict=True))
-
-
 def _pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool) -> int:
     reached = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil:
@@ -320,71 +312,61 @@ def _pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: in
     return out - 1 if (out - 1) * stride >= size + padding else out  # the last window starts inside, or before
 
 
-def _pool(layer: Any, one_d: bool, fill: float, reduce: Callable[[list[list[Tensor]]], Tensor], divide: bool) -> Layer:
-    ways = _pooling(layer, one_d)
+def _pool(layer: Any, fill: float, reduce: Callable[[list[Tensor]], Tensor]) -> Layer:
+    """What `reduce` makes of the numbers at each place of all windows; an average divides by how many there are."""
+    one_d, average = isinstance(layer, nn.MaxPool1d | nn.AvgPool1d), isinstance(layer, nn.AvgPool1d | nn.AvgPool2d)
+    kernel, padding = _pair(layer.kernel_size, one_d, 1), _pair(layer.padding, one_d, 0)
+    stride = _pair(layer.kernel_size if layer.stride is None else layer.stride, one_d, 1)
+    ways = list(zip(kernel, stride, padding, _pair(getattr(layer, "dilation", 1), one_d, 1), strict=True))
 
     def apply(own: Own, x: Tensor) -> Tensor:
         x = x[:, :, None] if one_d else x
         sizes = x.shape[2:4]
         outs = [_pooled_size(size, *way, layer.ceil_mode) for size, way in zip(sizes, ways, strict=True)]
-        around = [
-            (padding, max((out - 1) * stride + dilation * (kernel - 1) + 1 - size - padding, 0))
+        after = [
+            max((out - 1) * stride + dilation * (kernel - 1) + 1 - size - padding, 0)
             for size, out, (kernel, stride, padding, dilation) in zip(sizes, outs, ways, strict=True)
         ]
-        if any(itertools.chain(*around)):
-            x = F.pad(x, (0, 0, *around[1], *around[0]), value=fill)
         rows, columns = (
             [reach(place, out, way[1], way[3]) for place in range(way[0])] for out, way in zip(outs, ways, strict=True)
         )
-        result = reduce([[x[:, :, row, column] for column in columns] for row in rows])
-        if divide:
-            counts = [_counts(layer, size, out, way) for size, out, way in zip(sizes, outs, ways, strict=True)]
-            divisor = getattr(layer, "divisor_override", None)
-            if not divisor:
-                table = torch.tensor(counts[0])[:, None] * torch.tensor(counts[1])
-                divisor = table.to(x.device, x.dtype)[..., None]
-            result = result / divisor
+
+        def pooled(x: Tensor) -> Tensor:
+            return reduce([x[:, :, row, column] for row in rows for column in columns])
+
+        if any((*padding, *after)):
+            x = F.pad(x, (0, 0, padding[1], after[1], padding[0], after[0]), value=fill)
+        result = pooled(x)
+        if average and getattr(layer, "divisor_override", None):
+            result = result / layer.divisor_override
+        elif average:
+            around = (0, 0, padding[1], padding[1], padding[0], padding[0])
+            counted = F.pad(x.new_ones(1, 1, *sizes, 1), around, value=float(layer.count_include_pad))
+            result = result / pooled(F.pad(counted, (0, 0, 0, after[1] - padding[1], 0, after[0] - padding[0])))
         return result[:, :, 0] if one_d else result
 
     return _samples_last(apply, _SPACE[one_d])
 
 
-def _counts(layer: Any, size: int, out: int, way: tuple[int, int, int, int]) -> list[int]:
-    """How many numbers each window averages along an axis."""
-    kernel, stride, padding, _ = way
-    starts = [place * stride - padding for place in range(out)]
-    stops = [min(start + kernel, size + padding) for start in starts]
-    if not layer.count_include_pad:
-        starts, stops = [max(start, 0) for start in starts], [min(stop, size) for stop in stops]
-    return [stop - start for start, stop in zip(starts, stops, strict=True)]
-
-
-def _largest(places: list[list[Tensor]]) -> Tensor:
+def _largest(places: list[Tensor]) -> Tensor:
     """The largest of windows' numbers; of equal ones the derivative goes to the first, as in PyTorch."""
-    flat = [place for row in places for place in row]
-    best = flat[0]
+    best = places[0]
     if torch.is_grad_enabled() and best.requires_grad:
-        for place in flat[1:]:
+        for place in places[1:]:
             best = torch.where((place > best) | place.isnan(), place, best)
         return best
-    best = best.clone() if len(flat) == 1 else torch.maximum(*flat[:2])
-    for place in flat[2:]:
+    best = best.clone() if len(places) == 1 else torch.maximum(*places[:2])
+    for place in places[2:]:
         torch.maximum(best, place, out=best)
     return best
 
 
-def _sum(places: list[list[Tensor]]) -> Tensor:
-    return functools.reduce(torch.add, [place for row in places for place in row])
-
-
 def _max_pool(layer: nn.MaxPool1d | nn.MaxPool2d) -> Layer | None:
-    if layer.return_indices:
-        return None
-    return _pool(layer, isinstance(layer, nn.MaxPool1d), -math.inf, _largest, divide=False)
+    return None if layer.return_indices else _pool(layer, -math.inf, _largest)
 
 
 def _avg_pool(layer: nn.AvgPool1d | nn.AvgPool2d) -> Layer:
-    return _pool(layer, isinstance(layer, nn.AvgPool1d), 0.0, _sum, divide=True)
+    return _pool(layer, 0.0, functools.partial(functools.reduce, torch.add))
 
 
 def _adaptive_avg_pool(layer: nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d) -> Layer:
@@ -453,8 +435,13 @@ _IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
 }
 
 
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    """Slopes [member, channel or 1] below zero."""
+    return torch.where(x > 0, x, _per_channel(slope, x) * x)
+
+
 def _prelu(layer: nn.PReLU) -> Layer:
-    return _samples_last(lambda own, x: torch.where(x > 0, x, _per_channel(own.tensors["weight"], x) * x), range(2, 99))
+    return _samples_last(lambda own, x: prelu(x, own.tensors["weight"]), range(2, 99))
 
 
 def _rrelu(layer: nn.RReLU) -> Layer:
@@ -498,48 +485,6 @@ def _dropping(drop: Callable[[Tensor, Tensor, float], Tensor], *, channels: bool
     return build
 
 
-# Shapes ---------------------------------------------------------------------------------------------------------------
-
-
-def _flatten(layer: nn.Flatten) -> Layer:
-    """Features in PyTorch's order."""
-
-    def apply(own: Own, value: Value) -> Any:
-        start, end = value.axis(layer.start_dim), value.axis(layer.end_dim)
-        if start == 0 or value.rank < 2:
-            return NotImplemented
-        if value.last:
-            return Value(value.data.flatten(start, end), last=True)
-        return Value(value.data.flatten(start + 1, end + 1), last=False)
-
-    return apply
-
-
-def _unflatten(layer: nn.Unflatten) -> Layer | None:
-    if not isinstance(layer.dim, int):
-        return None
-
-    def apply(own: Own, value: Value) -> Any:
-        axis = value.axis(layer.dim)
-        if axis == 0:
-            return NotImplemented
-        return Value(torch.unflatten(value.data, axis if value.last else axis + 1, layer.unflattened_size), value.last)
-
-    return apply
-
-
-def _pad(layer: Any) -> Layer:
-    """Constant padding of the last axes."""
-
-    def apply(own: Own, value: Value) -> Any:
-        if len(layer.padding) // 2 >= value.rank:
-            return NotImplemented
-        around = (0, 0, *layer.padding) if value.last else layer.padding
-        return Value(F.pad(value.data, around, value=layer.value), value.last)
-
-    return apply
-
-
 #: Activations that treat each number alone, as PyTorch's modules.
 ELEMENTWISE: tuple[type[nn.Module], ...] = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus,
@@ -570,15 +515,12 @@ LAYERS: dict[type[nn.Module], Callable[[Any], Layer | None]] = {
     nn.RReLU: _rrelu,
     nn.Dropout: _dropping(dropped),
     nn.AlphaDropout: _dropping(_alpha_dropped),
-    nn.Flatten: _flatten,
-    nn.Unflatten: _unflatten,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d), _conv),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
     **dict.fromkeys((nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d), _group_norm),
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d), _max_pool),
     **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), _avg_pool),
     **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _adaptive_avg_pool),
-    **dict.fromkeys((nn.ConstantPad1d, nn.ConstantPad2d, nn.ZeroPad1d, nn.ZeroPad2d), _pad),
     **dict.fromkeys((nn.Dropout1d, nn.Dropout2d), _dropping(dropped, channels=True)),
     **dict.fromkeys(ELEMENTWISE, _elementwise),
 }
