@@ -78,7 +78,7 @@ lint: $(VENV)/.lint
 
 # `--smoke` of a benchmark shows that it runs; its times mean nothing.
 smoke: $(VENV)/.smoke
-	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m smoke --numprocesses auto
+	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m smoke --numprocesses auto tests/test_docs.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plain_protocol.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --smoke
 

@@ -48,7 +48,7 @@ _HOMES = {
     "LandscapeError": "core.errors",
 }
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = list(_HOMES)
 
 
