@@ -61,7 +61,7 @@ def _backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     takes most of the time of small problems. Tests of the choice are marked `measured`.
     """
     if not request.node.get_closest_marker("measured"):
-        monkeypatch.setattr("landscape.problems.supervised.fastest", lambda objective: objective)
+        monkeypatch.setattr("landscape.problems.supervised.fastest", lambda objective: objective.network.backend)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
-from landscape.engine.backends import unmeasured
 from landscape.problems.base import Problem, verify
 from landscape.problems.functions import Functions
 from landscape.problems.initialisation import initialise
@@ -79,8 +78,7 @@ def test_the_teacher_is_a_minimum_of_exactly_zero(seed: int, depth: int, teacher
     width = teacher + more if spare == "+zero" else teacher * 2 ** (more // 2)
     problem = Functions(width=width, depth=depth, teacher_width=teacher, teacher_seed=seed)
     for dtype in (torch.float32, torch.float64):
-        with unmeasured():  # which backend is the fastest for each of these networks is not the question
-            found = verify(problem, f"teacher{spare}", dtype=dtype)
+        found = verify(problem, f"teacher{spare}", dtype=dtype)
         assert (found.loss, found.gradient_norm, found.exact_outputs) == (0, 0, True)
         assert found.solves
         assert not found.sampled
