@@ -1,5 +1,7 @@
 """Types and shapes of the package's functions, checked at run time: by beartype, within jaxtyping's contexts."""
 
+import functools
+import inspect
 import re
 from typing import Any
 
@@ -30,6 +32,14 @@ def _decorator(*, typechecker: Any) -> Any:
         types = getattr(getattr(thing, "__func__", thing), "__annotations__", {})
         if isinstance(thing, type | property) or any(_SHAPE.search(repr(each)) for each in types.values()):
             return _jaxtyped(thing, typechecker=typechecker)
-        return typechecker(thing)
+        checked = typechecker(thing)
+        if not inspect.isfunction(thing):
+            return checked
+
+        @functools.wraps(thing)
+        def call(*arguments: Any, **options: Any) -> Any:
+            return (thing if jaxtyping.config.jaxtyping_disable else checked)(*arguments, **options)
+
+        return call
 
     return decorate
