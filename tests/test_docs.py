@@ -1,5 +1,6 @@
 """What the documents and every `--help` show works as it stands there."""
 
+import pkgutil
 import re
 import subprocess
 from pathlib import Path
@@ -79,3 +80,11 @@ def test_a_failing_example_is_reported(tmp_path: Path, monkeypatch: pytest.Monke
     first, second = Reader("x.md", tmp_path, monkeypatch).read(markdown("x.md", "\n" + page))
     assert first.startswith("x.md:2: exit status 1\n    landscape info nothing.h5\n    | Error: ")
     assert second.startswith("x.md:3: does not print '2'")
+
+
+def test_files_and_python_names_in_documents_are_there() -> None:
+    for document, text in documents.pages().items():
+        for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
+            assert (ROOT / document).parent.joinpath(link).exists(), f"{document} leads to {link}"
+        for name in re.findall(r"\blandscape(?:\.[A-Za-z_]\w*)+", text):
+            pkgutil.resolve_name(name)
