@@ -204,6 +204,7 @@ def test_the_hessian_of_a_quadratic(squares: Callable[..., Objective]) -> None:
     np.testing.assert_allclose(found.gradient_norm, gradients.norm(dim=1), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["leaky_relu", "gelu", "elu"])
 def test_the_hessian_of_the_plain_module(activation: str) -> None:
     problem = Life(activation=activation, m_factor=2)
@@ -227,6 +228,7 @@ def test_the_hessian_of_the_plain_module(activation: str) -> None:
         assert found.near_zero[i] == (np.abs(eigenvalues) <= 1e-6 * np.abs(eigenvalues).max()).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["leaky_relu", "gelu"])
 def test_the_hessian_of_two_steps(activation: str) -> None:
     """Through a table, and through windows of boards: against the plain module on plain boards."""

@@ -246,6 +246,7 @@ def test_eigenpairs_are_a_function_of_the_seed_and_the_member_alone() -> None:
     assert one.products[2] == other.products[0]
 
 
+@pytest.mark.slow
 def test_samples_in_several_chunks_have_the_same_spectrum() -> None:
     one, several = mlp(), mlp(chunk=Chunk(1, 32))
     stack = members(one, 1)
@@ -309,6 +310,7 @@ def test_negative_eigenvalues_are_counted(name: str) -> None:
     np.testing.assert_allclose(found.smallest, spectrum.min(), atol=1e-6 * np.abs(spectrum).max())
 
 
+@pytest.mark.slow
 def test_a_bound_on_the_negative_eigenvalues_of_a_network() -> None:
     module = nn.Sequential(nn.Linear(5, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 3))
     objective = objective_of(module, numbers(70, 5), torch.arange(70) % 3, cross_entropy)
@@ -320,6 +322,7 @@ def test_a_bound_on_the_negative_eigenvalues_of_a_network() -> None:
     assert bound.smallest[0] == pytest.approx(exact.smallest[0], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_trace_and_its_interval() -> None:
     spectrum = np.concatenate([np.geomspace(10, 0.5, 10), np.linspace(0.2, -0.02, 50)])
     objective, stack = with_spectrum(spectrum)
@@ -598,6 +601,7 @@ def test_the_program_at_places(landscape: Program, run: Run) -> None:
     assert "bent.json exists" in again.stderr
 
 
+@pytest.mark.slow
 def test_the_program_at_a_larger_landmark(landscape: Program) -> None:
     arguments = ("analyse", "curvature", "presolve", "--problem", "life", "-O", "m_factor=12", "--negative", "--trace")
     result = landscape(*arguments, "--top", 3, "--count-to", 2)

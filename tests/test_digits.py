@@ -210,6 +210,7 @@ def test_convolutions_learn_too(tmp_path: Path) -> None:
     assert problem.test_objective()(done.checkpoint().stack)["accuracy"] > 0.7
 
 
+@pytest.mark.slow
 def test_all_verbs(landscape: Callable[..., Outcome], trained: Run) -> None:
     def run(*arguments: str | Path) -> str:
         result = landscape(*arguments)

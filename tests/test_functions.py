@@ -203,6 +203,7 @@ def test_all_points_are_learnt_at_once(tmp_path: Path) -> None:
     assert "loss_se" in problem.objective(samples=20)(done.checkpoint().stack)
 
 
+@pytest.mark.slow
 def test_all_verbs(landscape: Callable[..., Outcome]) -> None:
     def run(*arguments: str | Path) -> str:
         result = landscape(*arguments)

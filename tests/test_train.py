@@ -99,6 +99,7 @@ def test_a_member_is_bitwise_the_same_alone_and_among_forty(
     assert told == [[losses[place] for place in places] for losses in among]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "options"),
     [(Life(), {}), (TWO_STEPS, {"data": "batches", "optimizer": "sgd", "momentum": 0.9, "batch_size": 16})],
