@@ -194,7 +194,7 @@ def test_options_from_a_file(landscape: Program) -> None:
         (("train", "life", "--lr", "-1"), "lr is -1.0, it must be positive", 1),
         (("train", "life", "--momentum", "0.5"), "momentum goes with optimizer sgd", 1),
         (("train", "life", "--steps", "2", "--data", "exact"), "has no exact loss to train on: use --data batches", 1),
-        (("train", "life", "--steps", "0"), "steps is 0, it must be at least 1", 1),
+        (("train", "life", "--steps", "0"), "0 is not in the range x>=1", 2),
         (("train", "life", "--d-factor", "0.5"), "leaves no block: raise --d-factor", 1),
         (("train", "life", "--board", "10"), "'10' is no board: write HEIGHTxWIDTH", 1),
         (("train", "life", "--board", "100000x2"), "write HEIGHTxWIDTH, such as 10x10, up to 4096", 1),
