@@ -15,12 +15,12 @@ import documents
 import landscape
 
 
-def run(*command: str) -> str:
-    """Output of a command; exit if it fails."""
+def run(*command: str) -> None:
+    """Run a command; exit if it fails."""
+    print(" ".join(command).partition("\n")[0].replace(str(Path(sys.executable).parent), "."), flush=True)
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}")
-    return done.stdout
 
 
 def main() -> None:
@@ -36,19 +36,19 @@ def main() -> None:
             sys.exit(f"the wheel lacks {name} of {package}")
 
     program = str(Path(sys.executable).with_name("landscape"))
-    print(run(program, "--help"))
-    print(run(program, "plot", "rule", "B3/S23V", "-o", "rule.svg", "--force"))
+    run(program, "--help")
+    run(program, "plot", "rule", "B3/S23V", "-o", "rule.svg", "--force")
     examples = documents.markdown("README.md", documents.pages()["README.md"])
     own, *others = [example for example in examples if example.language == "python"]
     Path(own.file).write_text(own.text)
-    run(sys.executable, "-c", textwrap.dedent(documents.READER_HAS["README.md"]))
+    run(sys.executable, "-c", textwrap.dedent(documents.READER_HAS["README.md"]).strip())
     if "--python" in sys.argv:
         Path("others.py").write_text("\n".join(example.shorter for example in others))
-        print(run(sys.executable, "others.py"))
+        run(sys.executable, "others.py")
     else:
         begin = examples.index(own) + 1
         for example in examples[begin : begin + 3]:
-            print(run(program, *example.text.split()[1:]))
+            run(program, *example.text.split()[1:])
     print(f"{distribution} {landscape.__version__}: what the README promises is there")
 
 
