@@ -23,9 +23,10 @@ from landscape.analysis.trace import trace
 from landscape.core.errors import LandscapeError
 from landscape.core.provenance import Source
 from landscape.engine.objective import Batch, Chunk, Metric, Objective
-from landscape.engine.stack import Stack, lerp
+from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked, features_first
 from landscape.problems.life import Life
+from landscape.space.family import line
 from landscape.store.checkpoints import Run
 from landscape.store.results import Result
 
@@ -468,7 +469,7 @@ def test_curvature_along_a_line_is_the_hessian_in_its_direction() -> None:
     objective = mlp()
     start, end = members(objective, 1, seed=1), members(objective, 1, seed=2)
     alpha = np.unique(np.concatenate([np.arange(401) * 4, 480 + np.arange(321)])) / 1600
-    points = lerp(start.select([0] * len(alpha)), end.select([0] * len(alpha)), torch.from_numpy(alpha))
+    points = line(start, end).at(torch.zeros(len(alpha), dtype=torch.int64), torch.from_numpy(alpha))
     step = end.flatten() - start.flatten()
     length = float(step.norm())
     found = line_curvature(curves_of(alpha, objective(points)["loss"].numpy(), l2=length))

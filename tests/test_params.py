@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from landscape.core.errors import Mismatch
-from landscape.engine.stack import Stack, concatenate, lerp, require_same_shapes, stack_state_dicts
+from landscape.engine.stack import Stack, concatenate, require_same_shapes, stack_state_dicts
+from landscape.space.family import line
 
 ANY = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True)
 MODERATE = st.floats(-1e3, 1e3, width=32)
@@ -40,6 +41,11 @@ def test_flatten_and_unflatten_undo_each_other(flat: np.ndarray) -> None:
         name: bits(tensor) for name, tensor in whole.tensors.items()
     }
     assert (len(whole), whole.parameters, whole.shapes) == (3, 7, {"weight": (2, 3), "bias": (1,)})
+
+
+def lerp(start: Stack, end: Stack, alphas: torch.Tensor) -> Stack:
+    """Member by member between two stacks."""
+    return line(start, end).at(torch.arange(len(start)), alphas)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

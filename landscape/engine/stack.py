@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from landscape.core.errors import Mismatch, few
@@ -18,8 +18,6 @@ __all__ = [
     "concatenate",
     "fingerprint",
     "in_order",
-    "lerp",
-    "lerp_rows",
     "names_fit",
     "require_same_shapes",
     "stack_state_dicts",
@@ -256,34 +254,3 @@ def concatenate(stacks: Sequence[Stack]) -> Stack:
         {name: torch.cat([stack[name] for stack in stacks]) for name in stacks[0].tensors},
         {name: torch.cat([stack.buffers[name] for stack in stacks]) for name in stacks[0].buffers},
     )
-
-
-def lerp(start: Stack, end: Stack, alphas: Float[Tensor, " member"]) -> Stack:
-    """Member i at `(1 - alpha_i) start_i + alpha_i end_i`.
-
-    Computed from both ends directly; at alpha 0 and 1 the ends themselves, bit for bit (even where the other end is
-    infinite or the product would round). Buffers go the same way; of whole numbers those of the nearer end are taken.
-    """
-
-    require_same_shapes(start, end)
-    flat = lerp_rows(start.flatten(), Stack({name: end[name] for name in start.tensors}).flatten(), alphas)
-    buffers = {name: lerp_rows(buffer, end.buffers[name], alphas) for name, buffer in start.buffers.items()}
-    return dataclasses.replace(start.unflatten(flat), buffers=buffers)
-
-
-def lerp_rows(
-    a: Shaped[Tensor, "starts *shape"], b: Shaped[Tensor, "ends *shape"], alphas: Float[Tensor, " member"]
-) -> Shaped[Tensor, "member *shape"]:
-    """`lerp` of single tensors; a start, or an end, of one row is that of all members."""
-    t = alphas.to(a.dtype if a.is_floating_point() else torch.float64).view(-1, *[1] * (a.ndim - 1))
-    if not a.is_floating_point():
-        return torch.where(t < 0.5, a, b)
-    inside = ((1 - t) * a).add_(t * b)
-    # Where the ends agree, so does all between them: the product would round.
-    if (same := a == b).any():
-        inside = torch.where(same, a, inside)
-    for alpha, end in ((0, a), (1, b)):
-        rows = (alphas == alpha).nonzero()[:, 0]
-        if len(rows):
-            inside[rows] = end.expand(inside.shape)[rows]
-    return inside
