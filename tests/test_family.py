@@ -483,7 +483,7 @@ def test_alphas_may_be_given_themselves() -> None:
         assert grid(given_).tolist() == [0, 0.1, 0.3, 1]
     assert grid([2.5, -1], knots=(0, 0.5, 1)).tolist() == [-1, 0, 0.5, 1, 2.5]
     assert grid([]).tolist() == [0, 1]
-    with pytest.raises(LandscapeError, match="alphas of `points` must be finite"):
+    with pytest.raises(LandscapeError, match="`points` is a whole number of points, or a list of finite alphas"):
         grid([0.5, math.nan])
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -637,3 +638,16 @@ def test_training_on_a_gpu_takes_bounded_memory(tmp_path: Path) -> None:
     training = Training(batches=2, batch_size=128)
     train(Life(steps=3, m_factor=40), training, tmp_path / "run", seeds=range(500), device="cuda")
     assert torch.cuda.max_memory_allocated() < 3e10
+
+
+def test_seeds_are_whole_numbers(life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # this serves where types are not checked
+    wrong: Any
+    for wrong in ([0.5], ["a"], 3):
+        with pytest.raises(LandscapeError, match=r"seeds are a list of whole numbers, such as range\(20\)"):
+            train(life, {"batches": 2}, tmp_path / "run", seeds=wrong)
+    assert not (tmp_path / "run").exists()
+    numbers: Any = torch.arange(2).numpy()
+    assert Run.open(train(life, {"batches": 2}, tmp_path / "run", seeds=numbers).path).seeds == [0, 1]
+    with pytest.raises(LandscapeError, match="there is no engine 'fast': choose auto, stacked, vmap, loop"):
+        train(life, {"batches": 2}, tmp_path / "other", seeds=[0], engine="fast")  # type: ignore[arg-type]

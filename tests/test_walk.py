@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -706,7 +708,7 @@ def test_the_network_of_a_line_stays_that_of_the_line(run: Run, small_blocks: No
     ("options", "message"),
     [
         ({"points": 1}, "a line needs at least 2 points, got 1"),
-        ({"points": [0.5, float("nan")]}, "alphas of `points` must be finite"),
+        ({"points": [0.5, float("nan")]}, "`points` is a whole number of points, or a list of finite alphas"),
         ({"span": (0.5, 1.0)}, r"the range 0\.5:1\.0 must contain both ends"),
         ({"points": [0.5], "span": (-1.0, 2.0)}, "`span` is for a number of `points`"),
         ({"b": None}, "lines need an end: name it with `b`, or random directions with `rays`"),
@@ -742,3 +744,28 @@ def test_wrong_arguments_are_refused_before_any_work(
         walk(**{"a": run, "b": f"{run.path}/@20", **chosen})
     assert [path.name for path in tmp_path.iterdir()] == ["there.h5"]
     assert Path("there.h5").read_text() == "precious"
+
+
+def test_arguments_of_another_kind_are_one_line(life: Life, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # these checks serve where types are not checked
+    place: Any = run.path
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"b": [place]}, "list is no place: give a network, its state dict, a path, a run or a landmark's name"),
+        ({"b": {"w": 3}}, "b is no state dict: its entry 'w' is no tensor by its name"),
+        ({"b": place, "problem": 3}, "`problem` is int: give what `Problem.from_model` made, or a name"),
+        ({"b": place, "points": 5.0}, "`points` is a whole number of points, or a list of finite alphas"),
+        ({"b": place, "points": "5"}, "`points` is a whole number"),
+        ({"b": place, "via": "presolve"}, "`via` and `only` are lists: write one place, or pattern, in brackets"),
+        ({"b": place, "only": "net.*"}, "`via` and `only` are lists"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(LandscapeError, match=re.escape(message)):
+            walk("presolve", **options)
+    by_name = walk("presolve", place, problem="life", points=2)
+    np.testing.assert_array_equal(by_name.loss, walk("presolve", place, points=2).loss)
+
+
+def test_numbers_of_numpy_are_numbers(run: Run, tmp_path: Path) -> None:
+    result = walk("presolve", run.path, points=3)
+    dataclasses.replace(result, about={**result.about, "seed": np.int64(5)}).save(tmp_path / "n.h5")
+    assert Result.read(tmp_path / "n.h5").about["seed"] == 5

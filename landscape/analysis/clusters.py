@@ -71,7 +71,11 @@ class Clusters:
 
 
 def clusters(
-    a: Place, *, problem: Problem | None = None, cut: float | None = None, device: str | torch.device | None = None
+    a: Place,
+    *,
+    problem: Problem | str | None = None,
+    cut: float | None = None,
+    device: str | torch.device | None = None,
 ) -> Clusters:
     """Cluster the members of a place by their L2 distances up to the order of units (average linkage).
 

@@ -143,7 +143,7 @@ class Curvature:
 def curvature(
     a: Place,
     *,
-    problem: Problem | None = None,
+    problem: Problem | str | None = None,
     top: int = 1,
     trace: bool = False,
     negative: bool = False,

@@ -26,6 +26,28 @@ Loss = Literal["cross_entropy", "mse", "bce"] | Callable[[Any, Any], Tensor]
 #: A further function of outputs and targets, samples first, that gives one number a sample or their mean.
 Measure = Callable[[Any, Any], Tensor]
 
+#: Names that a result has for something else.
+TAKEN = frozenset(
+    [
+        "loss",
+        "loss_straight",
+        "line",
+        "alpha",
+        "x",
+        "y",
+        "done",
+        "l1",
+        "l2",
+        "from_member",
+        "to_member",
+        "via_member",
+        "moves",
+        "via",
+        "source",
+        "mark",
+    ]
+)
+
 #: Relative difference up to which a loss counts as the mean of its samples' losses.
 _MEAN = 1e-3
 
@@ -66,7 +88,7 @@ class Criterion:
             own = cls({"loss": _metric(loss, outputs, targets, "the loss")}, _as_is)
         _try(own.metrics["loss"], loss, outputs, targets)
         further = {key: _metric(each, outputs, targets, f"metric {key}") for key, each in (metrics or {}).items()}
-        if wrong := [key for key in further if key == "loss" or key.endswith("_se") or not key.isidentifier()]:
+        if wrong := [key for key in further if key in TAKEN or key.endswith("_se") or not key.isidentifier()]:
             raise LandscapeError(f"'{wrong[0]}' cannot name a metric: it is taken, or no plain word")
         return dataclasses.replace(own, metrics={**own.metrics, **further}, unit=own.unit if unit is None else unit)
 

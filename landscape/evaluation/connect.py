@@ -104,7 +104,7 @@ def connect(
     a: Place,
     b: Place,
     *,
-    problem: Problem | None = None,
+    problem: Problem | str | None = None,
     kind: Literal["bezier", "polyline"] = Bending.kind,
     bends: int = Bending.bends,
     steps: int = Bending.steps,

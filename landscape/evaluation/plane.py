@@ -38,7 +38,7 @@ def plane(
     b: Place | None = None,
     c: Place | None = None,
     *,
-    problem: Problem | None = None,
+    problem: Problem | str | None = None,
     directions: Directions | None = None,
     direction_seed: int = 0,
     normalise: Normalise = "filter",

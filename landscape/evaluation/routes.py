@@ -17,6 +17,7 @@ from landscape.evaluation.evaluate import evaluate
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute
 from landscape.problems.places import Place, checkpoint_at, fitting, is_landmark, label_of, landmark, problem_of, short
+from landscape.problems.registry import create
 from landscape.space.directions import Normalise, random_directions
 from landscape.space.family import Family, Hold, line, partial, polyline, ray
 from landscape.space.groups import Per, matching, split
@@ -128,7 +129,7 @@ class Prepared:
     about: Mapping[str, Any]
 
 
-def prepare(route: Route, compute: Compute, *, problem: Problem | None = None) -> Prepared:
+def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = None) -> Prepared:
     """Load the places of a route and connect their members; the problem is that of the checkpoints unless given.
 
     With `batchnorm="keep"` each line has its start's buffers everywhere. Raises `Unverified` for a landmark that does
@@ -146,8 +147,18 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | None = None) -
     return Prepared(problem, objective, lines, {**compute.describe(problem, objective), **_named(problem, route)})
 
 
-def networks(places: Sequence[Place], compute: Compute, problem: Problem | None) -> tuple[Problem, list[Checkpoint]]:
-    """The problem, that of the checkpoints unless given, and the members at each place, in its network's order."""
+def networks(
+    places: Sequence[Place], compute: Compute, problem: Problem | str | None
+) -> tuple[Problem, list[Checkpoint]]:
+    """The problem, that of the checkpoints unless given (also by its name), and the members at each place, in its
+    network's order.
+    """
+    problem = create(problem) if isinstance(problem, str) else problem
+    if not isinstance(problem, Problem | None):
+        raise LandscapeError(
+            f"`problem` is {type(problem).__name__}: give what `Problem.from_model` made, or a name such as "
+            '"my_module:NAME"'
+        )
     loaded = [checkpoint_at(place) for place in places]
     named = {label_of(place): found for place, found in zip(places, loaded, strict=True) if found is not None}
     trained_on = (place.trained_on for place in places if isinstance(place, Run))

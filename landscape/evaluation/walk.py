@@ -1,11 +1,12 @@
 """`landscape.walk`: an objective along lines through parameter space."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from landscape.core.errors import LandscapeError
 from landscape.core.files import refuse_existing
@@ -27,7 +28,7 @@ def walk(
     a: Place,
     b: Place | None = None,
     *,
-    problem: Problem | None = None,
+    problem: Problem | str | None = None,
     via: Sequence[Place] = (),
     points: int | Sequence[float] | np.ndarray = 51,
     span: tuple[float, float] = (0.0, 1.0),
@@ -98,6 +99,8 @@ def walk(
     >>> result["loss"].round(3).tolist()
     [[2.419, 0.605, 0.0]]
     """
+    if isinstance(via, str | PathLike | nn.Module | Mapping) or isinstance(only, str):
+        raise LandscapeError("`via` and `only` are lists: write one place, or pattern, in brackets")
     route = Route(
         a=held(a, "a"),
         b=None if b is None else held(b, "b"),

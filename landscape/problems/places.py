@@ -47,6 +47,10 @@ def checkpoint_at(place: Place) -> Checkpoint | None:
         return place.checkpoint()
     if isinstance(place, str | os.PathLike):
         return None if is_landmark(place) else load(os.fspath(place))
+    if not isinstance(place, nn.Module | Mapping):
+        raise LandscapeError(
+            f"{type(place).__name__} is no place: give a network, its state dict, a path, a run or a landmark's name"
+        )
     return checkpoint_at(held(place, label_of(place)))
 
 
@@ -55,6 +59,8 @@ def held(place: Place, name: str) -> Place:
     if not isinstance(place, nn.Module | Mapping):
         return place
     state = place.state_dict() if isinstance(place, nn.Module) else place
+    if odd := [key for key, tensor in state.items() if not (isinstance(key, str) and isinstance(tensor, Tensor))]:
+        raise LandscapeError(f"{name} is no state dict: its entry {odd[0]!r} is no tensor by its name")
     # Copied: its owner may train it on while a result of it is still asked for networks.
     tensors = {key: tensor.detach().to("cpu", copy=True) for key, tensor in state.items()}
     source = Source("memory", None, None, fingerprint(tensors), name)

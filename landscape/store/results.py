@@ -242,7 +242,7 @@ class Result:
 
     def _fill(self, file: h5py.File) -> None:
         file.attrs["schema"], file.attrs["kind"], file.attrs["axes"] = SCHEMA, self.kind, list(self.axes)
-        file.attrs["about"] = json.dumps(dict(self.about), sort_keys=True)
+        file.attrs["about"] = json.dumps(dict(self.about), sort_keys=True, default=_number)
         first = next(iter(self.axes))
         via = self.columns["via_member"].shape[1] if "via_member" in self.columns else 0
         sizes = {"via": via, "source": len(self.sources), "mark": len(self.marks)}
@@ -322,6 +322,13 @@ def unfinished(parts: Sequence[Result], axis: np.ndarray) -> Result:
         values={name: filled(array) for name, array in found.values.items()},
         columns={name: filled(array) for name, array in found.columns.items()},
     )
+
+
+def _number(value: Any) -> Any:
+    """A number of NumPy's as JSON has it."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _library(name: str) -> Any:

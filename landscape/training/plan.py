@@ -1,6 +1,7 @@
 """What is to be trained: options, seeds and the place where members begin, checked before any work."""
 
 import dataclasses
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -129,7 +130,8 @@ def planned(
     device = chosen_device(device)
     problem = create(problem) if isinstance(problem, str) else problem
     training = training if isinstance(training, Training) else make(Training, training or {})
-    own = list(seeds if data_seeds is None else data_seeds)
+    seeds = _numbers(seeds)
+    own = seeds if data_seeds is None else _numbers(data_seeds)
     own = own * len(seeds) if len(own) == 1 else own
     training = _with_data(problem, training)
     _check_seeds(seeds, own, exact=training.data == "exact")
@@ -146,7 +148,15 @@ def planned(
             f"of {len(seeds)} seeds only {len(members)} would differ: the others start at the same point and see the "
             'same data. Give one seed, or each its own batches with `data="batches"`'
         )
-    return Plan(problem, training, list(seeds), own, device, start, initial)
+    return Plan(problem, training, seeds, own, device, start, initial)
+
+
+def _numbers(seeds: Sequence[int]) -> list[int]:
+    """Seeds as Python's whole numbers; raises `LandscapeError` for what is none."""
+    try:
+        return [operator.index(seed) for seed in seeds]
+    except TypeError as error:
+        raise LandscapeError(f"seeds are a list of whole numbers, such as range(20): {error}") from error
 
 
 def _with_data(problem: Problem, training: Training) -> Training:

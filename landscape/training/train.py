@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -83,6 +83,8 @@ def train(
     """
     if not resume_every >= 0:
         raise LandscapeError(f"resume states every {resume_every} seconds make no sense: give 0 or more")
+    if engine not in ("auto", *get_args(Backend)):
+        raise LandscapeError(f"there is no engine {engine!r}: choose auto, {', '.join(get_args(Backend))}")
     require_logs(logs)
     plan = planned(problem, training, seeds, data_seeds, device=device, start=start)
     path = default_output(plan.problem) if output is None else Path(output)
