@@ -512,8 +512,8 @@ def grid(
     [-0.5, 0.0, 0.167, 0.833, 1.0, 1.5]
     """
     if not isinstance(points, int | np.integer):
-        given = np.asarray([] if isinstance(points, str) else points, dtype=np.float64)
-        if given.ndim != 1 or not len(given) or not np.isfinite(given).all():
+        given = np.asarray(np.nan if isinstance(points, str) else points, dtype=np.float64)
+        if given.ndim != 1 or not np.isfinite(given).all():
             raise LandscapeError("`points` is a whole number of points, or a list of finite alphas")
         return np.union1d(given, knots)
     if points < 2:
