@@ -166,7 +166,7 @@ class _Work:
         }
         bytes_of_one = here.vertices[0].parameters * here.dtype.itemsize
         streamed = isinstance(objective.data, Stream)  # read once for all points
-        points, entrance = _BLOCK_CHUNKS * self.chunk.members, objective.network.entrance
+        points, entrance = _BLOCK_CHUNKS * objective.chunk.members, objective.network.entrance
         while begin < len(places):
             started = time.monotonic()
             most = max(1, min(points, _BLOCK_BYTES // bytes_of_one) // len(along))
@@ -204,16 +204,11 @@ class _Work:
         )
         state = point.state_dict(0)
         if self.objective.batchnorm == "recalibrate":
-            single = dataclasses.replace(self.objective, chunk=Chunk(1, self.chunk.samples))
+            single = dataclasses.replace(self.objective, chunk=Chunk(1, self.objective.chunk.samples))
             state |= {name: each[0] for _, part in single.chunks(point) for name, each in part.buffers.items()}
         module = copy.deepcopy(self.objective.network.module)
         module.load_state_dict(state, strict=False)  # what is tied is there once
         return module.requires_grad_()
-
-    @property
-    def chunk(self) -> Chunk:
-        """How the objective is computed a part at a time."""
-        return self.objective.chunk
 
     def _check(self, known: Sequence[Known], places: np.ndarray, along: np.ndarray, loss: np.ndarray) -> None:
         """Raise `Unverified` unless the losses at known networks are the plain module's own."""

@@ -90,9 +90,8 @@ def plane(
     >>> result["loss"].round(3).tolist()
     [[2.419, 1.0], [1.419, 0.0]]
     """
-    kind = directions or ("random" if b is None else "through")
     several = isinstance(a, Sequence) and not isinstance(a, str)  # a path or a network is none
-    kind = "trajectory" if several and directions is None else kind
+    kind = directions or ("trajectory" if several else "random" if b is None else "through")
     _check(kind, a, b, c, several=several, random=normalise != "filter" or direction_seed != 0)
     path = None if save is None else Path(save)
     if path is not None:
