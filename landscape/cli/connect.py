@@ -72,6 +72,8 @@ def command(
     command is given again.
     """
     bending = Bending(**{field: computed.pop(field) for field in fields_of(Bending)})
+    bent = dataclasses.asdict(bending)  # all of them: one that the verb does not know is an error
+    bent["training_seed"] = bent.pop("seed")
     route = Route(a=a, b=b, pairs=pairs, order=order)
     path = output or Path("analyses") / f"{route.name}-{bending.kind}-{bending.bends}.h5"
     remark_unfinished(a, b)
@@ -86,12 +88,7 @@ def command(
             save=path,
             overwrite=force,
             progress=Progress("connect", "steps"),
-            kind=bending.kind,
-            bends=bending.bends,
-            steps=bending.steps,
-            lr=bending.lr,
-            samples_per_step=bending.samples_per_step,
-            training_seed=bending.seed,
+            **bent,
             **asked(computed),
         )
     remark(_barriers(result))
