@@ -157,7 +157,7 @@ def code_of(problem: Found) -> dict[str, Any]:
 
 def require_fields(name: str, problem: type[Problem], keys: Iterable[str]) -> None:
     """Raise `LandscapeError`, with the nearest that there is, for a key that is no field of the problem."""
-    fields: Sequence[str] = [field.name for field in dataclasses.fields(problem)]  # type: ignore[arg-type]
+    fields: Sequence[str] = [field.name for field in dataclasses.fields(problem)]  # type: ignore[arg-type]  # a dataclass, by contract
     for key in keys:
         if key not in fields:
             raise LandscapeError(f"problem '{name}' has no option '{key}': {did_you_mean(key, fields, 'it has')}")

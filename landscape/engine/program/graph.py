@@ -225,7 +225,7 @@ class Program:
             return step(each, arguments, keywords, folded)
         except LandscapeError:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever a layer may raise: who asked falls back, or names the step
             raise StepFailed(step.name, error) from error
 
 
@@ -392,7 +392,7 @@ class _Tracer(fx.Tracer):
         before, stack, scope = len(self.graph.nodes), self.module_stack.copy(), self.scope
         try:
             return super().call_module(module, forward, args, kwargs)
-        except Exception:
+        except Exception:  # whatever a forward of the user's may raise when it is traced: that module is one step
             name = self.path_of_module(module)
             if name == "module":
                 raise
@@ -434,7 +434,7 @@ def _traced(module: nn.Module, names: _Names) -> Program:
         for name, value in vars(traced).items():
             if name.startswith("_tensor_constant"):
                 setattr(root, name, value)
-    except Exception as error:
+    except Exception as error:  # whatever the outermost forward may raise
         line = str(error).strip().partition("\n")[0]
         raise Unsupported(
             f"the stacked backend cannot trace {type(module).__name__}.forward ({type(error).__name__}: {line}): use "
