@@ -24,7 +24,7 @@ from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.intervals import Proportion, bootstrap, bootstrap_pairs
 from landscape.core.provenance import Source
 from landscape.engine.objective import Objective
-from landscape.engine.stack import Stack
+from landscape.engine.stack import Stack, stack_state_dicts
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.problems.life.patterns import answers
@@ -369,6 +369,15 @@ def test_clusters_of_a_place(run: Run) -> None:
     assert rows[0].count("seed") == found.sizes[0]
     with pytest.raises(LandscapeError, match=r"a cut at distance 0.0 makes no clusters"):
         landscape.clusters(run, cut=0.0)
+
+
+def test_clusters_of_a_model_of_ones_own_go_by_its_decisions_on_the_data() -> None:
+    x = torch.linspace(-1, 1, 40)[:, None]
+    problem = landscape.Problem.from_model(torch.nn.Linear(1, 2), (x, (x[:, 0] > 0).long()), "cross_entropy")
+    states = [{"weight": torch.tensor([[-a], [a]]), "bias": torch.zeros(2)} for a in (1.0, 1.1, -1.0, -1.2, 1.3)]
+    found = clusters_of(problem, stack_state_dicts(states))
+    np.testing.assert_array_equal(found.group, [0, 0, 1, 1, 0])
+    np.testing.assert_array_equal(found.label, found.group)
 
 
 def test_what_makes_no_clusters(run: Run) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from landscape.analysis.outcomes import grouped, truth_tables
+from landscape.analysis.outcomes import decisions, grouped
 from landscape.core.errors import LandscapeError, plural
 from landscape.engine.stack import Stack
 from landscape.evaluation.routes import networks
@@ -28,7 +28,7 @@ class Clusters:
     """Average-linkage `tree` (scipy's format) over L2 distances up to the order of units, cut at distance `cut`.
 
     `label` numbers the cluster of each of the `members`, which are called as their place calls them, the largest first;
-    `group` its truth table likewise. `agreement` is the adjusted Rand index between the two: 1 if they divide the
+    `group` its truth table, what it decides on all samples, likewise. `agreement` is the adjusted Rand index between the two: 1 if they divide the
     members alike, 0 as expected by chance. The distances are `exhaustive` if every order of units was tried, else upper
     bounds by weight matching.
     """
@@ -91,7 +91,6 @@ def clusters(
 
     Raises:
         LandscapeError: There is one member, or the cut is not positive.
-        Unsupported: The problem has no finite table of samples.
 
     >>> import landscape, tempfile
     >>> run = landscape.train("life", {"batches": 2}, tempfile.mkdtemp(), seeds=range(6))
@@ -117,7 +116,7 @@ def clusters_of(
         raise LandscapeError("one member makes no clusters: give a run with at least two seeds")
     _require_cut(cut)
     symmetry = problem.symmetry()
-    group = grouped(truth_tables(problem, stack, device=device)[0])
+    group = grouped(decisions(problem.objective(device=device), stack))
     distances = squareform(distances_of(stack, symmetry), checks=False)
     tree = hierarchy.linkage(distances, method="average")
     if cut is None:
