@@ -28,9 +28,9 @@ class Clusters:
     """Average-linkage `tree` (scipy's format) over L2 distances up to the order of units, cut at distance `cut`.
 
     `label` numbers the cluster of each of the `members`, which are called as their place calls them, the largest first;
-    `group` its truth table, what it decides on all samples, likewise. `agreement` is the adjusted Rand index between the two: 1 if they divide the
-    members alike, 0 as expected by chance. The distances are `exhaustive` if every order of units was tried, else upper
-    bounds by weight matching.
+    `group` its truth table, what it decides on all samples, likewise. `agreement` is the adjusted Rand index between
+    the two: 1 if they divide the members alike, 0 as expected by chance. The distances are `exhaustive` if every order
+    of units was tried, else upper bounds by weight matching.
     """
 
     members: tuple[str, ...]
