@@ -55,15 +55,6 @@ def _configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["LANDSCAPE_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
 
 
-@pytest.fixture(autouse=True)
-def _backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Objectives keep the backend that they begin with: a busy moment must not decide what is tested, and measuring
-    takes most of the time of small problems. Tests of the choice are marked `measured`.
-    """
-    if not request.node.get_closest_marker("measured"):
-        monkeypatch.setattr("landscape.problems.supervised.fastest", lambda objective: objective.network.backend)
-
-
 @pytest.fixture
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     """The number of threads given by `parametrize(..., indirect=True)`, for one test."""

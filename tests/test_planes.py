@@ -307,7 +307,7 @@ def test_a_wrong_engine_is_caught_at_the_marks(
     objective = life.objective()
     monkeypatch.setattr(Stacked, "trace", wrong)
     plane = planes.random(run.checkpoint().stack.select([0]), 0)
-    with pytest.raises(Unverified, match=r"does not reproduce the network marked point 0: .* stacked backend is wrong"):
+    with pytest.raises(Unverified, match=r"does not reproduce the network marked point 0: .* stacked engine is wrong"):
         over(objective, plane, *around(plane, 3, 2), 1)
 
 

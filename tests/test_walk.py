@@ -142,7 +142,7 @@ def test_a_wrong_engine_is_caught_at_the_ends(
             yield name, outputs + error * (name == "net.0.4")
 
     monkeypatch.setattr(Stacked, "trace", wrong)
-    with pytest.raises(Unverified, match=r"line 0 does not reproduce its own end: .* stacked backend is wrong"):
+    with pytest.raises(Unverified, match=r"line 0 does not reproduce its own end: .* stacked engine is wrong"):
         along(objective, lines, grid(3))
 
 

@@ -18,7 +18,6 @@ _ALIASES = {
     "b": ("--to",),
     "span": ("--range",),
     "order": ("--filter-order",),
-    "engine": ("--backend",),
     "seed": ("--sample-seed",),
     "training_seed": ("--seed",),
     "direction_seed": ("--random",),

@@ -25,7 +25,7 @@ __all__ = [
     "Report",
     "asked",
     "at_the_end",
-    "backend_option",
+    "engine_option",
     "chosen_fields",
     "chosen_problem",
     "computing",
@@ -66,14 +66,13 @@ def dtype_option(default: str = "float32", *more: str) -> Callable[[Command], Co
 computing = together(device_option, dtype_option())
 
 
-def backend_option(auto: str) -> Callable[[Command], Command]:
-    """`--backend`, None for auto, of which `auto` says what it stands for."""
+def engine_option(auto: str) -> Callable[[Command], Command]:
+    """`--engine`, of which `auto` says what auto stands for."""
     return click.option(
-        "--backend",
-        type=click.Choice(["auto", "stacked", "vmap", "loop"]),
+        "--engine",
+        type=click.Choice(["auto", "plain", "stacked", "vmap"]),
         default="auto",
-        callback=lambda ctx, param, name: None if name == "auto" else name,
-        help=f"All networks at once, layer by layer; by torch.vmap; or one by one. {auto}",
+        help=f"One network after another by its own forward; many at once, layer by layer; or by torch.vmap. {auto}",
     )
 
 
@@ -92,7 +91,7 @@ sampling = together(
     sample_seed,
 )
 
-#: What a `Compute` is made of, for `setting_of`: samples, device and precision, BatchNorm's policy, backend.
+#: What a `Compute` is made of, for `setting_of`: samples, device and precision, BatchNorm's policy, engine.
 evaluating = together(
     click.option(
         "--batchnorm",
@@ -100,7 +99,7 @@ evaluating = together(
         help="What BatchNorm normalises by at a point: statistics estimated there anew on training data, those of "
         "the ends interpolated, or those of the first place everywhere. [default: recalibrate]",
     ),
-    backend_option("auto is what the problem finds fastest."),
+    engine_option("auto is plain but for small networks, which are faster stacked."),
     click.option(
         "--autocast",
         type=click.Choice(["bfloat16", "float16"]),
@@ -116,13 +115,13 @@ def setting_of(values: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     types = {key: values[key] and getattr(torch, values[key]) for key in ("dtype", "autocast")}
-    return {**{key: values[key] for key in ("device", "samples", "sample_seed", "batchnorm", "backend")}, **types}
+    return {**{key: values[key] for key in ("device", "samples", "sample_seed", "batchnorm", "engine")}, **types}
 
 
 def asked(values: Mapping[str, Any]) -> dict[str, Any]:
     """What the options of `evaluating` gave, as keyword arguments of `landscape.walk` and its kind."""
     fields = setting_of(values)
-    renamed = {"engine": fields.pop("backend") or "auto", "seed": fields.pop("sample_seed")}
+    renamed = {"seed": fields.pop("sample_seed")}
     return fields | renamed
 
 

@@ -9,9 +9,9 @@ import click
 from landscape.cli.options import (
     SEEDS,
     ProblemGroup,
-    backend_option,
     config_file,
     device_option,
+    engine_option,
     options_of,
     output,
     together,
@@ -19,8 +19,8 @@ from landscape.cli.options import (
 from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
 from landscape.cli.types import Command
 from landscape.core.intervals import Proportion
-from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
+from landscape.problems.compute import Engine
 from landscape.training.train import Training, default_output, train
 
 __all__ = ["command", "training_options"]
@@ -43,7 +43,7 @@ def training_options(**helps: str) -> Callable[[Command], Command]:
 
 @click.command()
 @training_options()
-@backend_option("auto is the first that can train the network.")
+@engine_option("auto is stacked where that can train the network.")
 @click.option(
     "--log",
     "logs",
@@ -60,7 +60,7 @@ def _verb(
     data_seeds: tuple[int, ...] | None,
     resume_every: float,
     logs: tuple[str, ...],
-    backend: Backend | None,
+    engine: Engine,
     device: str,
     output: Path | None,
     force: bool,
@@ -80,7 +80,7 @@ def _verb(
             device=device,
             resume_every=resume_every,
             logs=logs,
-            engine=backend or "auto",
+            engine=engine,
             overwrite=force,
             progress=Progress("train", "steps"),
         )

@@ -15,7 +15,7 @@ from typing import Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVa
 
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
 from landscape.engine.chain import Chain
@@ -168,6 +168,31 @@ class Objective:
         return dtype if dtype.is_floating_point else torch.float32
 
     @property
+    def module(self) -> nn.Module:
+        """The plain module; it is never changed."""
+        return self.network.module
+
+    @property
+    def template(self) -> Stack:
+        """The module's own parameters and buffers."""
+        return self.network.template
+
+    @property
+    def backend(self) -> str:
+        """How it is computed."""
+        return self.network.backend
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the data is read anew at each pass."""
+        return isinstance(self.data, Stream)
+
+    @property
+    def shares_first_layer(self) -> bool:
+        """Whether members between others may take their first layer's sums from those of these."""
+        return self.network.entrance is not None
+
+    @property
     def memory(self) -> Data:
         """The data, if it is in memory; raises `Unsupported` for a stream."""
         if isinstance(self.data, Stream):
@@ -178,6 +203,11 @@ class Objective:
     def samples(self) -> int:
         """Number of real samples; of streamed data known after reading it once."""
         return sum(int((data.weights > 0).any(0).sum()) for data in self._parts())
+
+    @property
+    def calibration_samples(self) -> int:
+        """Number of samples on which statistics of BatchNorm are estimated."""
+        return int(self.calibration.real.sum()) if self.calibration is not None else 0
 
     def with_backend(self, backend: Backend | None, chunk: Chunk = AUTOMATIC) -> "Objective":
         """The same objective, computed otherwise; itself where nothing else is asked for."""
@@ -272,18 +302,26 @@ class Objective:
         """
         part = stack.to(self.device, self.dtype)
         few = [data for data, _ in zip(self._parts(), range(2), strict=False)]
+        network = self._plain_network
+        run = functools.partial(network, part.select([0]))
         first, second = (self._values(stack, self.network, parts=few) for _ in range(2))
         if isinstance(self.data, Stream):
             for _ in zip(self._parts(), few, strict=False):
                 pass
         for name, values in first.items():
             if not torch.equal(values.nan_to_num(), second[name].nan_to_num()):
-                inputs = few[0].samples(0, SAMPLE_MULTIPLE).inputs
-                cause = culprit(self._plain_network, part.select([0]), inputs)
+                cause = culprit(network.module, lambda: run(few[0].samples(0, SAMPLE_MULTIPLE).inputs[:1]))
                 raise Unverified(f"the objective is not deterministic: two calls differ in {name}. {cause}")
         alone = few[0].samples(0, SAMPLE_MULTIPLE).real_alone().inputs[:1]
-        if reason := mixes_samples(self._plain_network, part.select([0]), alone):
+        if reason := mixes_samples(network.module, run, alone, samples=-1):
             raise Unverified(reason)
+
+    def statistics(self, stack: Stack) -> dict[str, Tensor]:
+        """By name what BatchNorm normalises by at a single member, where that is not what its buffers say."""
+        if self.batchnorm != "recalibrate":
+            return {}
+        single = dataclasses.replace(self, chunk=Chunk(1, self.chunk.samples))
+        return {name: each[0] for _, part in single.chunks(stack) for name, each in part.buffers.items()}
 
     def chunks(self, members: Members) -> Iterator[tuple[Tensor, Stack]]:
         """Chunks of the members on the objective's device, each with the places of its members; with `recalibrate`

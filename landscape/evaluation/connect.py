@@ -204,7 +204,7 @@ def _trained(
     the file `resume`.
     """
     lines = prepared.lines.family.to(prepared.objective.device, prepared.objective.dtype)
-    objective = _for_training(prepared.objective, lines, bending)
+    objective = _for_training(prepared.compute.differentiable(prepared.problem), lines, bending)
     if resume is None:
         state = _begin(lines, bending)
         try:

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.fields import fields_of
 from landscape.core.provenance import Source
-from landscape.engine.objective import Objective
+from landscape.engine.plain import AnyObjective
 from landscape.engine.stack import Stack, aliases, concatenate, fingerprint
 from landscape.evaluation.evaluate import evaluate
 from landscape.problems.base import Problem
@@ -124,7 +124,8 @@ class Prepared:
     """What a route leads to: its problem's objective, its lines, and what the curves along them say of both."""
 
     problem: Problem
-    objective: Objective
+    compute: Compute
+    objective: AnyObjective
     lines: Lines
     about: Mapping[str, Any]
 
@@ -144,7 +145,9 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = N
         )
     lines = _lines(route, places, symmetry, aliases(problem.network()), keep=compute.batchnorm == "keep")
     objective = compute.objective(problem)
-    return Prepared(problem, objective, lines, {**compute.describe(problem, objective), **_named(problem, route)})
+    return Prepared(
+        problem, compute, objective, lines, {**compute.describe(problem, objective), **_named(problem, route)}
+    )
 
 
 def networks(
@@ -169,7 +172,7 @@ def networks(
     ]
 
 
-def along(objective: Objective, lines: Lines, alphas: np.ndarray, **options: Any) -> Result:
+def along(objective: AnyObjective, lines: Lines, alphas: np.ndarray, **options: Any) -> Result:
     """`evaluate` on lines: at each of the `alphas` of each."""
     axes = {"line": np.arange(len(lines)), "alpha": alphas}
     return evaluate(objective, lines.family, axes, columns=lines.columns, sources=lines.sources, **options)

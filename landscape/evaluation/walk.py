@@ -70,7 +70,8 @@ def walk(
         dtype: Element type of the computation.
         batchnorm: What BatchNorm normalises by at a point: `recalibrate` estimates statistics there anew on training
             data, `interpolate` mixes those of the ends, `keep` leaves the first ones.
-        engine: How it is computed; `auto` is what is found to be fastest.
+        engine: How it is computed; one network after another by its own forward (`plain`), many at once, layer by layer
+            (`stacked`), or by `vmap`; `auto` is plain but for small networks, which are faster stacked.
         autocast: Run the network, but not the loss, in bfloat16 or float16 where PyTorch deems it safe.
         samples: Samples that are drawn where there is no exact loss; None: all, or what the problem draws usually.
         seed: Seed of that sample.

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
-from landscape.engine.backends import fastest
 from landscape.engine.data import Batch, Data, Stream
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Metric, Objective
@@ -113,14 +112,11 @@ class Supervised(Problem):
         seed: int = 0,
         backend: Backend | None = None,
     ) -> Objective:
-        """Loss and metrics on `data`, or on so many `samples` drawn from it; by the fastest backend unless told."""
-        objective = self._objective(self.data(), device, dtype, samples=samples, seed=seed)
-        return self._fastest(objective) if backend is None else objective.with_backend(backend)
+        """Loss and metrics on `data`, or on so many `samples` drawn from it; by a backend that serves unless told."""
+        return self._objective(self.data(), device, dtype, samples=samples, seed=seed).with_backend(backend)
 
     def training_objective(self, data: str, *, device: str | torch.device, dtype: torch.dtype) -> Objective:
-        """Loss and metrics on the training data; the backend is not measured, since the random numbers of layers depend
-        on it: a training must come out the same on a busy machine.
-        """
+        """Loss and metrics on the training data."""
         return self._objective(self.training_data(), device, dtype)
 
     def test_objective(
@@ -130,7 +126,7 @@ class Supervised(Problem):
         self.refuse_conditions(conditions)
         if (source := self.test_data()) is None:
             raise Unsupported(f"{self.title()} has no test data: give it some with `test`")
-        return self._fastest(self._objective(source, device, torch.float32, samples=samples, seed=seed))
+        return self._objective(source, device, torch.float32, samples=samples, seed=seed)
 
     def training_batch(
         self, seeds: Int[Tensor, " member"], step: int, size: int, *, device: str | torch.device, dtype: torch.dtype
@@ -206,17 +202,6 @@ class Supervised(Problem):
             precision=dtype,
             calibration=calibration,
         )
-
-    def _fastest(self, objective: Objective) -> Objective:
-        """The objective by its fastest backend, which is measured once for each device and type."""
-        key = f"{objective.device} {objective.dtype} {isinstance(objective.data, Stream)}"
-        if key not in self._backends:
-            self._backends[key] = fastest(objective)
-        return objective.with_backend(self._backends[key])
-
-    @functools.cached_property
-    def _backends(self) -> dict[str, Backend]:
-        return {}
 
     @functools.cached_property
     def _kept(self) -> dict[Any, Any]:
