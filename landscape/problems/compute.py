@@ -2,13 +2,13 @@
 
 import dataclasses
 import logging
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
 from landscape.core.devices import chosen_device
 from landscape.core.errors import Unsupported
-from landscape.core.fields import fields_of, option
+from landscape.core.fields import check, option
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
@@ -40,9 +40,7 @@ class Compute:
     autocast: torch.dtype | None = None
 
     def __post_init__(self) -> None:
-        described = fields_of(type(self))
-        for name in ("samples", "sample_seed", "batchnorm", "backend"):
-            described[name].check(getattr(self, name))
+        check(self)
         if self.dtype not in (torch.float32, torch.float64):
             raise Unsupported(f"`dtype` is {self.dtype}: compute in torch.float32 or torch.float64")
         if self.autocast not in (None, torch.bfloat16, torch.float16):
@@ -63,8 +61,6 @@ class Compute:
         seed: int,
     ) -> "Compute":
         """What the arguments of a verb choose; without a `device` the one where the network `a` is, else the CPU."""
-        if engine not in get_args(Engine):
-            raise Unsupported(f"there is no engine {engine!r}: choose {', '.join(get_args(Engine))}")
         return cls(
             device=chosen_device(device_of(a) if device is None else device),
             dtype=dtype,
