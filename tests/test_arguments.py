@@ -211,3 +211,11 @@ def test_paths_are_texts_or_paths() -> None:
     assert len(landscape.load(Path("run")).stack) == len(landscape.load("run/@0").stack) == 2
     with pytest.raises(LandscapeError, match="`cut` cannot be 'x': it takes a number"):
         landscape.clusters(run, cut="x")  # type: ignore[arg-type]
+
+
+def test_what_is_interrupted_at_its_end_is_finished(caplog: pytest.LogCaptureFixture) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    assert walk(progress=stop).done.all()
+    assert not caplog.records

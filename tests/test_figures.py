@@ -574,6 +574,9 @@ def test_many_lines_are_a_picture_in_the_svg(tmp_path: Path) -> None:
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=r"written as PNG and SVG, not \.pdf: end the name in \.png or \.svg"):
         figures.save(Figure(), tmp_path / "figure.pdf")
+    for name in ("x.xyz", "."):
+        with pytest.raises(Unsupported, match=r"written as PNG and SVG, not \.\w*: end the name in \.png or \.svg"):
+            figures.targets(Path(name))
 
 
 def test_a_page_draws_one_axes_with_a_caption() -> None:

@@ -632,6 +632,11 @@ def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
         ),
         (("--trajectory", "nothing#0"), "nothing is no run", 1),
         (("--through", "a", "b"), "Option '--through' requires 3 arguments", 2),
+        (
+            ("--through", "a", "b", "--points", "5"),
+            "'--through': it takes three places, A B C: write them before --p",
+            2,
+        ),
     ],
 )
 def test_refusals_of_the_program(landscape: Program, arguments: tuple[str, ...], text: str, status: int) -> None:

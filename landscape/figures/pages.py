@@ -75,11 +75,13 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 def targets(path: Path) -> list[Path]:
     """The files of a figure that is saved at `path`, PNG and SVG; raises `Unsupported` for a name of another kind."""
-    if not path.name or path.suffix.lower() not in ("", ".png", ".svg"):
+    ours = path.suffix.lower() in (".png", ".svg")
+    if not path.name or (not ours and path.suffix[1:2].isalpha()):  # what follows a point may be decimals
         raise Unsupported(
             f"figures are written as PNG and SVG, not {path.suffix or path}: end the name in .png or .svg"
         )
-    return [path.with_suffix(suffix) for suffix in (".png", ".svg")]
+    base = path.with_suffix("") if ours else path
+    return [base.with_name(base.name + suffix) for suffix in (".png", ".svg")]
 
 
 def sheet(
