@@ -367,7 +367,7 @@ def test_clusters_of_a_place(run: Run) -> None:
     rows = found._repr_html_().split("<tr>")[2:]
     assert len(rows) == len(found.sizes)
     assert rows[0].count("seed") == found.sizes[0]
-    with pytest.raises(LandscapeError, match=r"a cut at distance 0.0 makes no clusters"):
+    with pytest.raises(LandscapeError, match=r"`cut` is 0\.0, it must be positive"):
         landscape.clusters(run, cut=0.0)
 
 
@@ -383,7 +383,7 @@ def test_clusters_of_a_model_of_ones_own_go_by_its_decisions_on_the_data() -> No
 def test_what_makes_no_clusters(run: Run) -> None:
     with pytest.raises(LandscapeError, match="one member makes no clusters"):
         clusters_of(Life(), run.checkpoint().stack.select([0]))
-    with pytest.raises(LandscapeError, match=r"a cut at distance -1.0 makes no clusters"):
+    with pytest.raises(LandscapeError, match=r"`cut` is -1\.0, it must be positive"):
         clusters_of(Life(), run.checkpoint().stack, cut=-1.0)
 
 

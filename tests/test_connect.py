@@ -296,10 +296,10 @@ def test_places_of_every_sort_give_the_same_curves(life: Life, tmp_path: Path, m
     ("options", "message"),
     [
         ({"points": 1}, "a line needs at least 2 points, got 1"),
-        ({"bends": 0}, "bends is 0, it must be at least 1"),
-        ({"lr": 0.0}, r"lr is 0\.0, it must be positive and finite"),
-        ({"steps": -1}, "steps is -1, it must be at least 0"),
-        ({"samples_per_step": 0}, "samples_per_step is 0"),
+        ({"bends": 0}, "`bends` is 0, it must be at least 1"),
+        ({"lr": 0.0}, r"`lr` is 0\.0, it must be positive and finite"),
+        ({"steps": -1}, "`steps` is -1, it must be at least 0"),
+        ({"samples_per_step": 0}, "`samples_per_step` is 0"),
         ({"training_seed": -1}, "-1 is no seed"),
         ({"order": "all"}, "curves are bent with the `order` stored or matched, not with all"),
         ({"dtype": torch.float16}, "`dtype` is torch.float16"),
@@ -340,7 +340,7 @@ def test_bends_of_many_lines(landscape: Callable[..., Outcome]) -> None:
 @pytest.mark.parametrize(
     ("options", "message", "status"),
     [
-        (("--lr", "0"), "lr is 0.0, it must be positive and finite", 1),
+        (("--lr", "0"), "--lr is 0.0, it must be positive and finite", 1),
         (("--bends", "0"), "0 is not in the range", 2),
         (("--kind", "spline"), "'spline' is not one of", 2),
         (("--filter-order", "all"), "'all' is not one of", 2),
@@ -357,9 +357,9 @@ def test_bad_input(landscape: Callable[..., Outcome], options: tuple[str, ...], 
 
 def test_settings_that_make_no_sense() -> None:
     for settings, message in (
-        ({"bends": 0}, "bends is 0, it must be at least 1"),
-        ({"samples_per_step": 0}, "samples_per_step is 0"),
-        ({"steps": -1}, "steps is -1, it must be at least 0"),
+        ({"bends": 0}, "`bends` is 0, it must be at least 1"),
+        ({"samples_per_step": 0}, "`samples_per_step` is 0"),
+        ({"steps": -1}, "`steps` is -1, it must be at least 0"),
         ({"seed": -1}, "-1 is no seed"),
     ):
         with pytest.raises(LandscapeError, match=message):

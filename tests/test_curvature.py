@@ -513,7 +513,7 @@ def test_errors_of_sampling_and_rounding() -> None:
 
 
 def test_curves_that_show_no_curvature() -> None:
-    with pytest.raises(LandscapeError, match="2 points a line show no curvature: walk again with at least 3 --points"):
+    with pytest.raises(LandscapeError, match="2 points a line show no curvature: walk again with `points=3` or more"):
         line_curvature(curves_of([0, 1], [1, 2]))
     with pytest.raises(LandscapeError, match="none of the lines is finished: walk again to complete them"):
         line_curvature(curves_of([0, 0.5, 1], [1, 2, 3], done=False))
@@ -568,11 +568,11 @@ def test_a_network_in_memory_is_such_a_place() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top": 0}, "top is 0, it must be at least 1"),
-        ({"count_to": 0}, "count_to is 0, it must be at least 1"),
-        ({"max_products": 0}, "max_products is 0, it must be at least 1"),
-        ({"rtol": 0.0}, "rtol is 0.0, it must be positive"),
-        ({"tolerance": -1.0}, "tolerance is -1.0, it must be positive"),
+        ({"top": 0}, "`top` is 0, it must be at least 1"),
+        ({"count_to": 0}, "`count_to` is 0, it must be at least 1"),
+        ({"max_products": 0}, "`max_products` is 0, it must be at least 1"),
+        ({"rtol": 0.0}, "`rtol` is 0.0, it must be positive"),
+        ({"tolerance": -1.0}, "`tolerance` is -1.0, it must be positive"),
         ({}, 'presolve does not exist; if it is a landmark, name its problem, such as `problem="life"`'),
     ],
 )

@@ -395,13 +395,13 @@ def test_one_line_says_whether_its_end_is_solved_without_a_share() -> None:
 
 
 def test_one_trained_curve_tells_the_barrier_of_the_straight_line_too() -> None:
-    curve = {"kind": "chain", "bends": 1, "steps": 70}
+    curve = {"kind": "polyline", "bends": 1, "steps": 70}
     curves = with_columns(alone(curve=curve), via_member=np.zeros((1, 1), dtype=int))
     curves = dataclasses.replace(curves, values={"loss": curves.loss, "loss_straight": 2 * curves.loss})
     figure = figures.walk_figure([curves])
     assert figure.axes[0].get_title(loc="left") == "Hill: 1 curve"
     assert words(figure.axes[0], "height") == ["barrier above the chord: 1.5 nats at alpha 0.5; of the straight line 3"]
-    assert "on a chain with 1 bend (diamond) from a.pt (star) to b.pt (dot), trained" in flat(figure.get_supxlabel())
+    assert "on a polyline with 1 bend (diamond) from a.pt (star) to b.pt (dot), trained" in flat(figure.get_supxlabel())
 
 
 def test_panels_of_one_line_each_have_no_strips() -> None:
@@ -574,6 +574,9 @@ def test_many_lines_are_a_picture_in_the_svg(tmp_path: Path) -> None:
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=r"written as PNG and SVG, not \.pdf: end the name in \.png or \.svg"):
         figures.save(Figure(), tmp_path / "figure.pdf")
+    for name in ("x.xyz", "."):
+        with pytest.raises(Unsupported, match=r"written as PNG and SVG, not \.\w*: end the name in \.png or \.svg"):
+            figures.targets(Path(name))
 
 
 def test_a_page_draws_one_axes_with_a_caption() -> None:
@@ -671,8 +674,8 @@ def vertices(ax: Axes) -> list[np.ndarray]:
 
 
 def test_trained_curves_before_straight_lines() -> None:
-    chain, bezier = (figures.walk_figure([bent(kind, 2)]) for kind in ("chain", "bezier"))
-    for figure in (chain, bezier):
+    polyline, bezier = (figures.walk_figure([bent(kind, 2)]) for kind in ("polyline", "bezier"))
+    for figure in (polyline, bezier):
         left, right = figure.axes
         assert left.get_xlabel().startswith("alpha")
         (behind,) = [each for each in left.collections if each.get_gid() == "behind"]
@@ -683,11 +686,11 @@ def test_trained_curves_before_straight_lines() -> None:
         wanted = barriers(arcs(4, points=13)).above_chord
         np.testing.assert_allclose(np.sort(heights), np.sort(np.append(wanted, 9 * wanted)))
     assert not vertices(bezier.axes[0])
-    diamonds = np.concatenate(vertices(chain.axes[0]))
+    diamonds = np.concatenate(vertices(polyline.axes[0]))
     assert len(diamonds) == 8
     for x, y in diamonds:
         assert y in arcs(4, points=13).loss[:, round(x * 12)]
-    assert "chains with 2 bends (diamonds) from top:flat (star) to each end" in flat(chain.get_supxlabel())
+    assert "polylines with 2 bends (diamonds) from top:flat (star) to each end" in flat(polyline.get_supxlabel())
     assert "Bézier curves with 2 bends from" in flat(bezier.get_supxlabel())
     assert "trained to a low mean loss in 70 steps of Adam, and on the straight lines (grey)" in flat(
         bezier.get_supxlabel()

@@ -195,14 +195,14 @@ def test_seeds_that_make_no_sense(tmp_path: Path, options: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": 0.0}, "lr is 0.0, it must be positive"),
-        ({"lr": float("nan")}, "lr is nan"),
-        ({"batch_size": 0}, "batch_size is 0, it must be at least 1"),
-        ({"batches": -1}, "batches is -1, it must be at least 0"),
-        ({"weight_decay": -0.1}, "weight_decay is -0.1, it must be at least 0 and finite"),
-        ({"momentum": 0.9}, "momentum goes with optimizer sgd, not adam"),
+        ({"lr": 0.0}, "`lr` is 0.0, it must be positive"),
+        ({"lr": float("nan")}, "`lr` is nan"),
+        ({"batch_size": 0}, "`batch_size` is 0, it must be at least 1"),
+        ({"batches": -1}, "`batches` is -1, it must be at least 0"),
+        ({"weight_decay": -0.1}, "`weight_decay` is -0.1, it must be at least 0 and finite"),
+        ({"momentum": 0.9}, '`momentum` goes with `optimizer="sgd"`, not adam'),
         ({"momentum": 1.0, "optimizer": "sgd"}, "at least 0 and below 1"),
-        ({"batches": 5, "save_at": (0, 6)}, "cannot save at step 6: the run has steps 0 to 5"),
+        ({"batches": 5, "save_at": (0, 6)}, "`save_at` names step 6: the run has steps 0 to 5"),
     ],
 )
 def test_training_that_makes_no_sense(options: dict[str, Any], message: str) -> None:
@@ -214,13 +214,13 @@ def test_training_that_makes_no_sense(options: dict[str, Any], message: str) -> 
     ("options", "message"),
     [
         ({"training": {"lrr": 1}}, r"there is no option 'lrr' of Training: did you mean lr\?"),
-        ({"training": {"lr": "fast"}}, "lr cannot be 'fast': it takes a number"),
-        ({"training": {"optimizer": "adan"}}, "optimizer cannot be 'adan': it takes one of adam, sgd"),
+        ({"training": {"lr": "fast"}}, "`lr` cannot be 'fast': it takes a number"),
+        ({"training": {"optimizer": "adan"}}, "`optimizer` cannot be 'adan': it takes one of adam, sgd"),
         ({"problem": "lif"}, r"there is no problem 'lif': did you mean life\?"),
         ({"seeds": [0, 0]}, "seed 0 is repeated"),
         ({"logs": ["mlflow"]}, "there is no log 'mlflow'"),
         ({"device": "gpu"}, "there is no device 'gpu': `device` is auto, cpu or cuda"),
-        ({"resume_every": -1.0}, "resume states every -1.0 seconds make no sense"),
+        ({"resume_every": -1.0}, "`resume_every` is -1.0, it must be at least 0"),
         ({"output": "taken"}, "taken exists and is no run: choose another directory with `output`"),
         ({"output": "taken", "overwrite": True}, "taken exists and is no run"),
         ({"output": "finished"}, "finished is finished: choose another run with `output`, or replace it with `over"),
@@ -644,10 +644,10 @@ def test_seeds_are_whole_numbers(life: Life, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # this serves where types are not checked
     wrong: Any
     for wrong in ([0.5], ["a"], 3):
-        with pytest.raises(LandscapeError, match=r"seeds are a list of whole numbers, such as range\(20\)"):
+        with pytest.raises(LandscapeError, match=r"`seeds` cannot be .*: it takes a "):
             train(life, {"batches": 2}, tmp_path / "run", seeds=wrong)
     assert not (tmp_path / "run").exists()
     numbers: Any = torch.arange(2).numpy()
     assert Run.open(train(life, {"batches": 2}, tmp_path / "run", seeds=numbers).path).seeds == [0, 1]
-    with pytest.raises(LandscapeError, match="there is no engine 'fast': choose auto, stacked, vmap, loop"):
+    with pytest.raises(LandscapeError, match="`engine` cannot be 'fast': it takes one of "):
         train(life, {"batches": 2}, tmp_path / "other", seeds=[0], engine="fast")  # type: ignore[arg-type]

@@ -724,7 +724,7 @@ def test_the_network_of_a_line_stays_that_of_the_line(run: Run, small_blocks: No
         ({"b": "nowhere/"}, "nowhere does not exist"),
         ({"dtype": torch.float16}, "`dtype` is torch.float16: compute in torch.float32 or torch.float64"),
         ({"device": "cuda:99"}, "CUDA device"),
-        ({"samples": 0}, "samples is 0, it must be at least 1"),
+        ({"samples": 0}, "`samples` is 0, it must be at least 1"),
         ({"save": "THERE"}, r"there\.h5 exists: choose another"),
     ],
 )
@@ -755,8 +755,8 @@ def test_arguments_of_another_kind_are_one_line(life: Life, run: Run, monkeypatc
         ({"b": place, "problem": 3}, "`problem` is int: give what `Problem.from_model` made, or a name"),
         ({"b": place, "points": 5.0}, "`points` is a whole number of points, or a list of finite alphas"),
         ({"b": place, "points": "5"}, "`points` is a whole number"),
-        ({"b": place, "via": "presolve"}, "`via` and `only` are lists: write one place, or pattern, in brackets"),
-        ({"b": place, "only": "net.*"}, "`via` and `only` are lists"),
+        ({"b": place, "via": "presolve"}, "`via` cannot be 'presolve': it takes a list of values"),
+        ({"b": place, "only": "net.*"}, "`only` cannot be 'net.*': it takes a list"),
     ]
     for options, message in wrong:
         with pytest.raises(LandscapeError, match=re.escape(message)):

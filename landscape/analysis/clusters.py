@@ -12,6 +12,7 @@ from scipy.spatial.distance import squareform
 
 from landscape.analysis.outcomes import decisions, grouped
 from landscape.core.errors import LandscapeError, plural
+from landscape.core.fields import Field, require
 from landscape.engine.stack import Stack
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
@@ -21,6 +22,8 @@ from landscape.space.symmetry import EXHAUSTIVE, count_orders
 from landscape.space.symmetry import distances as distances_of
 
 __all__ = ["Clusters", "adjusted_rand", "clusters", "clusters_of"]
+
+_CUT = Field("cut", float | None, None, above=0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -97,8 +100,8 @@ def clusters(
     >>> len(landscape.clusters(run).label)
     6
     """
-    _require_cut(cut)
-    device = device or device_of(a)
+    require(clusters, locals(), _CUT)
+    device = device_of(a) if device is None else device
     problem, (place,) = networks([a], Compute(device=device), problem)
     return clusters_of(problem, place.stack, cut=cut, device=device, names=[each.label for each in place.sources])
 
@@ -114,7 +117,7 @@ def clusters_of(
     """`clusters` of the members of a stack, called by `names`, else by their numbers."""
     if len(stack) < 2:
         raise LandscapeError("one member makes no clusters: give a run with at least two seeds")
-    _require_cut(cut)
+    _CUT.check(cut)
     symmetry = problem.symmetry()
     group = grouped(decisions(problem.objective(device=device), stack))
     distances = squareform(distances_of(stack, symmetry), checks=False)
@@ -126,11 +129,6 @@ def clusters_of(
     label = grouped(hierarchy.fcluster(tree, cut, criterion="distance").astype(np.int64))
     members = tuple(map(str, range(len(stack)))) if names is None else tuple(names)
     return Clusters(members, tree, distances, cut, label, group, count_orders(symmetry) <= EXHAUSTIVE)
-
-
-def _require_cut(cut: float | None) -> None:
-    if cut is not None and not cut > 0:
-        raise LandscapeError(f"a cut at distance {cut} makes no clusters: choose a positive distance")
 
 
 def adjusted_rand(a: Int[np.ndarray, " member"], b: Int[np.ndarray, " member"]) -> float:

@@ -23,6 +23,7 @@ from landscape.core.errors import plural
 from landscape.core.fields import fields_of
 from landscape.evaluation.connect import Bending, bend_files, connect
 from landscape.evaluation.routes import Order, Pairs, Route
+from landscape.space.family import MOST_POINTS
 from landscape.store.results import Result
 
 __all__ = ["command"]
@@ -40,7 +41,7 @@ __all__ = ["command"]
 @click.option("--from", "a", required=True, metavar="PLACE", help="Where the curves begin.")
 @click.option("--to", "b", required=True, metavar="PLACE", help="Where the curves end.")
 @options_of(Bending)
-@click.option("--points", type=click.IntRange(2, 1_000_001), default=51, help="Points at which a curve is evaluated.")
+@click.option("--points", type=click.IntRange(2, MOST_POINTS), default=51, help="Points at which a curve is evaluated.")
 @pairs
 @click.option(
     "--filter-order",

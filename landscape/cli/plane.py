@@ -9,6 +9,7 @@ from click.core import ParameterSource
 from landscape.cli.options import RANGE, asked, chosen_problem, config_file, evaluating, output, problem_choice
 from landscape.cli.report import Progress, interruptible, remark_unfinished
 from landscape.evaluation.plane import Directions, plane, plane_name
+from landscape.space.planes import MOST_POINTS
 
 __all__ = ["command"]
 
@@ -25,9 +26,16 @@ class _Points(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
         numbers = [int(piece) for piece in pieces if piece.strip().isdecimal()]
         if not 1 <= len(numbers) == len(pieces) <= 2:
             self.fail(f"'{value}' is no grid: write 31, or 41x21 for 41 points along x and 21 along y", param, ctx)
-        if not 2 <= min(numbers) <= max(numbers) <= 100_001:
-            self.fail(f"'{value}' has an axis of fewer than 2 points, or of more than 100001", param, ctx)
+        if not 2 <= min(numbers) <= max(numbers) <= MOST_POINTS:
+            self.fail(f"'{value}' has an axis of fewer than 2 points, or of more than {MOST_POINTS}", param, ctx)
         return numbers[0], numbers[-1]
+
+
+def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str, ...] | None) -> Any:
+    """Three places, and no option that stands where one is missing."""
+    if option := next((place for place in places or () if place.startswith("-")), None):
+        raise click.BadParameter(f"it takes three places, A B C: write them before {option}", ctx, param)
+    return places
 
 
 @click.command(
@@ -40,7 +48,13 @@ class _Points(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
           landscape plane --trajectory 'checkpoints/first#3' --points 61x41
           landscape plot plane analyses/plane-first-3--random-0.h5""",
 )
-@click.option("--through", nargs=3, metavar="A B C", help="The plane through three places; axes are L2 distances.")
+@click.option(
+    "--through",
+    nargs=3,
+    metavar="A B C",
+    callback=_three_places,
+    help="The plane through three places; axes are L2 distances.",
+)
 @click.option("--at", metavar="PLACE", help="The plane of two random directions at a place, as long as its weights.")
 @click.option(
     "--random", "seed", type=click.IntRange(min=0), metavar="SEED", help="Seed of those directions. [default: 0]"

@@ -37,8 +37,8 @@ class Canvas:
 
     def require_free(self, path: Path) -> None:
         """Raise `LandscapeError` if a file is in the way."""
-        for suffix in (".png", ".svg"):
-            refuse_existing(path.with_suffix(suffix), force=self.force, argument="output")
+        for target in figures.targets(path):
+            refuse_existing(target, force=self.force, argument="output")
 
 
 def drawing(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -20,7 +20,7 @@ from landscape.cli.report import Progress, interruptible, remark_unfinished
 from landscape.evaluation.routes import Order, Pairs, Route
 from landscape.evaluation.walk import walk
 from landscape.space.directions import Normalise
-from landscape.space.family import Hold
+from landscape.space.family import MOST_POINTS, Hold
 from landscape.space.groups import Per
 
 __all__ = ["command"]
@@ -56,7 +56,7 @@ __all__ = ["command"]
     default="filter",
     help="Length of random directions: that of each filter of the start, of each layer, or as drawn.",
 )
-@click.option("--points", type=click.IntRange(2, 1_000_001), default=51, help="Points of a line.")
+@click.option("--points", type=click.IntRange(2, MOST_POINTS), default=51, help="Points of a line.")
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
 @pairs
 @click.option(

@@ -128,7 +128,8 @@ def _in_memory(blocks: Iterator[Result], places: np.ndarray, on_progress: Progre
         if not parts:
             raise
         done = sum(map(len, parts))
-        _log.warning("interrupted: %d of %d are finished, the rest of the result is not done", done, len(places))
+        if done < len(places):
+            _log.warning("interrupted: %d of %d are finished, the rest of the result is not done", done, len(places))
         return unfinished(parts, places)
     return join(parts)
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 
 from landscape.core.errors import LandscapeError, Mismatch
-from landscape.core.fields import fields_of
+from landscape.core.fields import check, require_seeds
 from landscape.core.provenance import Source
 from landscape.engine.plain import AnyObjective
 from landscape.engine.stack import Stack, aliases, concatenate, fingerprint
@@ -17,7 +17,7 @@ from landscape.evaluation.evaluate import evaluate
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute
 from landscape.problems.places import Place, checkpoint_at, fitting, is_landmark, label_of, landmark, problem_of, short
-from landscape.problems.registry import create
+from landscape.problems.registry import chosen
 from landscape.space.directions import Normalise, random_directions
 from landscape.space.family import Family, Hold, line, partial, polyline, ray
 from landscape.space.groups import Per, matching, split
@@ -56,9 +56,8 @@ class Route:
     hold: Hold = "start"
 
     def __post_init__(self) -> None:
-        described = fields_of(type(self))
-        for name in ("rays", "normalise", "pairs", "order", "per", "hold"):
-            described[name].check(getattr(self, name))
+        check(self)
+        require_seeds(*self.rays, name="rays")
         one_way = self.via or self.only or self.per or self.order != "stored" or self.pairs != "matched"
         checks = {
             "lines need an end: name it with `b`, or random directions with `rays`": self.b is None and not self.rays,
@@ -156,12 +155,7 @@ def networks(
     """The problem, that of the checkpoints unless given (also by its name), and the members at each place, in its
     network's order.
     """
-    problem = create(problem) if isinstance(problem, str) else problem
-    if not isinstance(problem, Problem | None):
-        raise LandscapeError(
-            f"`problem` is {type(problem).__name__}: give what `Problem.from_model` made, or a name such as "
-            '"my_module:NAME"'
-        )
+    problem = None if problem is None else chosen(problem)
     loaded = [checkpoint_at(place) for place in places]
     named = {label_of(place): found for place, found in zip(places, loaded, strict=True) if found is not None}
     trained_on = (place.trained_on for place in places if isinstance(place, Run))

@@ -9,7 +9,7 @@ import torch
 
 from landscape.core.devices import chosen_device
 from landscape.core.errors import Unsupported
-from landscape.core.fields import fields_of, option
+from landscape.core.fields import check, option
 from landscape.engine.backends import many_at_once
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.plain import AnyObjective, PlainObjective
@@ -47,9 +47,7 @@ class Compute:
     autocast: torch.dtype | None = None
 
     def __post_init__(self) -> None:
-        described = fields_of(type(self))
-        for name in ("samples", "sample_seed", "batchnorm", "engine"):
-            described[name].check(getattr(self, name))
+        check(self)
         if self.dtype not in (torch.float32, torch.float64):
             raise Unsupported(f"`dtype` is {self.dtype}: compute in torch.float32 or torch.float64")
         if self.autocast not in (None, torch.bfloat16, torch.float16):

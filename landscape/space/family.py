@@ -22,6 +22,7 @@ from landscape.engine.stack import Stack, concatenate, require_same_shapes
 from landscape.store.results import Kind
 
 __all__ = [
+    "MOST_POINTS",
     "Family",
     "Hold",
     "Known",
@@ -46,6 +47,9 @@ _FLAT_BYTES, _LENGTH_BYTES = 2**26, 2**28
 
 #: Points of a line for each of its vertices from which on what is linear is taken between these.
 _DENSE = 4
+
+#: Points of a line, at most.
+MOST_POINTS = 1_000_001
 
 #: The end at which the tensors that do not move are held.
 Hold = Literal["start", "end"]
@@ -543,15 +547,20 @@ def grid(
     [-0.5, 0.0, 0.167, 0.833, 1.0, 1.5]
     """
     if not isinstance(points, int | np.integer):
-        given = np.asarray(np.nan if isinstance(points, str) else points, dtype=np.float64)
+        try:
+            given = np.asarray(np.nan if isinstance(points, str | bytes) else points, dtype=np.float64)
+        except (TypeError, ValueError):
+            given = np.array(np.nan)
         if given.ndim != 1 or not np.isfinite(given).all():
             raise LandscapeError("`points` is a whole number of points, or a list of finite alphas")
+        if (low, high) != (0, 1):
+            raise LandscapeError("`span` is for a number of `points`: alphas that are given themselves need none")
         return np.union1d(given, knots)
-    if points < 2:
-        raise LandscapeError(f"a line needs at least 2 points, got {points}")
+    if not 2 <= points <= MOST_POINTS:
+        raise LandscapeError(f"a line needs at least 2 points, got {points}: `points` goes up to {MOST_POINTS}")
     if not (low <= 0 and high >= 1 and np.isfinite([low, high]).all()):
-        raise LandscapeError(f"the range {low}:{high} must contain both ends of the line, 0 and 1")
-    alphas = torch.linspace(low, high, points, dtype=torch.float64).numpy()
+        raise LandscapeError(f"the range {low}:{high} must contain both ends of the line, 0 and 1: widen `span`")
+    alphas = torch.linspace(low, high, int(points), dtype=torch.float64).numpy()
     # An alpha that misses a knot by rounding is that knot.
     for knot in knots:
         alphas[np.abs(alphas - knot) < 1e-12 * (high - low)] = knot

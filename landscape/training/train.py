@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch
-from landscape.core.fields import fields_of
+from landscape.core.fields import Field, fields_of, require
 from landscape.core.files import differences, require_vacant
 from landscape.core.unfinished import Progress
 from landscape.engine.data import Data
@@ -82,10 +82,7 @@ def train(
         >>> run.steps(), len(run.checkpoint().stack)
         ([0, 1, 2], 3)
     """
-    if not resume_every >= 0:
-        raise LandscapeError(f"resume states every {resume_every} seconds make no sense: give 0 or more")
-    if engine not in BACKENDS:
-        raise LandscapeError(f"there is no engine {engine!r}: choose {', '.join(BACKENDS)}")
+    require(train, locals(), Field("resume_every", float, 30.0, at_least=0))
     require_logs(logs)
     plan = planned(problem, training, seeds, data_seeds, device=device, start=start)
     path = default_output(plan.problem) if output is None else Path(output)
