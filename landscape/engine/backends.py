@@ -1,10 +1,11 @@
 """Which networks are evaluated many at once, and which one after another by their own forward."""
 
-import math
-
 import torch
+from torch import nn
 
-from landscape.engine.stacked import Stacked
+from landscape.engine.plain import has_statistics
+from landscape.engine.program.layers import LAYERS
+from landscape.engine.stacked import leaves
 
 __all__ = ["many_at_once"]
 
@@ -13,15 +14,14 @@ __all__ = ["many_at_once"]
 _NARROW, _SMALL_BYTES = 32, 2**20
 
 
-def many_at_once(network: Stacked, device: torch.device) -> bool:
+def many_at_once(module: nn.Module, device: torch.device) -> bool:
     """Whether stacks of a network are evaluated faster than its own forward, by the network and the device alone: a
     member's numbers may depend neither on its companions nor on a busy moment.
     """
-    if network.table is not None:
-        return True
-    if not network.sequence or network.backend != "stacked" or network.normalises:
+    layers = [layer for _, layer in leaves(module)]
+    if any(type(layer) not in LAYERS or has_statistics(layer) for layer in layers):
         return False
-    shapes = network.template.shapes.values()
+    tensors = list(module.parameters())
     if device.type != "cpu":
-        return 4 * sum(map(math.prod, shapes)) <= _SMALL_BYTES
-    return max((shape[0] for shape in shapes if len(shape) > 1), default=0) <= _NARROW
+        return sum(tensor.nbytes for tensor in tensors) <= _SMALL_BYTES
+    return max((len(tensor) for tensor in tensors if tensor.ndim > 1), default=0) <= _NARROW

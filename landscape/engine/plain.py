@@ -4,6 +4,7 @@ It does what its user's own loop does, and little else: what is faster has to pr
 """
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import itertools
@@ -21,80 +22,35 @@ from landscape.engine.determinism import culprit, mixes_samples
 from landscape.engine.live import Live, Mixtures
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
+from landscape.engine.readings import Measure, Tally
 from landscape.engine.stack import Stack, template_of
 
-__all__ = ["AnyObjective", "PlainObjective", "Tally"]
+__all__ = ["AnyObjective", "PlainObjective", "calibrate", "fresh", "has_statistics"]
 
 #: Bytes of streamed batches that are kept while all points see them.
 _GROUP_BYTES = 2**28
 
-#: What a batch adds to each metric of a network.
-Measure = Callable[[nn.Module, Any], Mapping[str, "Tally"]]
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Tally:
-    """What some data adds to a metric: the value is `total / count`, a ratio of sums over batches; without a `count` it
-    is the total itself.
-
-    For its standard error there are, over `samples`, the sums of squares of what each adds to the total, of products
-    with what it adds to the count, and of squares of that.
-    """
-
-    total: Tensor
-    count: Tensor | float | None = 1.0
-    squares: tuple[Tensor | float, Tensor | float, Tensor | float] | None = None
-    samples: int = 0
-
-    @classmethod
-    def of_samples(cls, numerators: Float[Tensor, " sample"], counts: Tensor | float = 1.0, *, spread: bool) -> "Tally":
-        """Of numbers and counts of each sample; with `spread` there will be a standard error."""
-        n = numerators.double()
-        c = counts.double() if isinstance(counts, Tensor) else counts
-        number = len(n)
-        total, count = n.sum(), c.sum() if isinstance(c, Tensor) else c * number
-        if not spread:
-            return cls(total, count, None, number)
-        if isinstance(c, Tensor):
-            return cls(total, count, (n @ n, n @ c, c @ c), number)
-        return cls(total, count, (n @ n, total * c, c * c * number), number)
-
-    def __add__(self, other: "Tally") -> "Tally":
-        count = None if self.count is None or other.count is None else self.count + other.count
-        squares = None
-        if self.squares is not None and other.squares is not None:
-            one, two, three = (a + b for a, b in zip(self.squares, other.squares, strict=True))
-            squares = (one, two, three)
-        return Tally(self.total + other.total, count, squares, self.samples + other.samples)
-
-    def value(self) -> Tensor:
-        """The metric."""
-        return self.total if self.count is None else self.total / self.count
-
-    def standard_error(self) -> Tensor | None:
-        """Of a ratio of sums (W. Cochran, *Sampling Techniques*, 1977, section 6.4); None where samples are not known.
-
-        Of equal counts the usual one of a mean.
-        """
-        if self.squares is None or self.count is None:
-            return None
-        value, (nn_, nc, cc) = self.value(), map(torch.as_tensor, self.squares)
-        spread = (nn_ - 2 * value * nc + value.square() * cc).clamp_(min=0)
-        return (spread * (self.samples / max(self.samples - 1, 1))).sqrt() / self.count
-
-
-def _has_statistics(module: nn.Module) -> bool:
+def has_statistics(module: nn.Module) -> bool:
+    """Whether it is a BatchNorm layer with running statistics."""
     return isinstance(module, _BatchNorm) and module.running_mean is not None
 
 
+def fresh(module: nn.Module, state: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A copy of a module that has loaded a state dict, as its user would do it."""
+    copied = copy.deepcopy(module).to(device=device, dtype=dtype).eval()
+    copied.load_state_dict(state, strict=False)  # what is tied is there once
+    return copied.requires_grad_(False)
+
+
 @torch.no_grad()
-def _calibrate(
+def calibrate(
     module: nn.Module, batches: Iterable[Any], forward: Callable[[nn.Module, Any], Any], count: Callable[[Any], int]
 ) -> dict[str, Tensor]:
     """Estimate a module's BatchNorm statistics anew and leave them in it: means over batches, which weigh by their
     `count`, of each batch's mean and unbiased variance, with nothing else in training.
     """
-    layers = {name: layer for name, layer in module.named_modules() if _has_statistics(layer)}
+    layers = {name: layer for name, layer in module.named_modules() if has_statistics(layer)}
     before = {name: layer.momentum for name, layer in layers.items()}
     sums: dict[str, Tensor] = {}
     total = 0
@@ -134,6 +90,7 @@ class PlainObjective:
         sampled: Whether the data is a part of what is meant: means then have standard errors.
         ours: The inputs of a batch where batches were parted here, and no answer may depend on how.
         autocast: Type in which the network runs where PyTorch deems it safe.
+        differentiates: Whether the loss takes derivatives itself, such as those in the inputs.
         calibration: Batches on which statistics of BatchNorm are estimated at each point.
     """
 
@@ -152,6 +109,7 @@ class PlainObjective:
     ours: Callable[[Any], Tensor] | None = None
     unit: str = ""
     autocast: torch.dtype | None = None
+    differentiates: bool = False
     batchnorm: BatchNorm | None = None
     calibration: Iterable[Any] = ()
 
@@ -172,7 +130,6 @@ class PlainObjective:
     def _live(self) -> Live:
         return Live(self.module, device=self.device, dtype=self.dtype)
 
-    @torch.no_grad()
     def __call__(self, members: Mixtures) -> dict[str, Float[Tensor, " member"]]:
         """Loss and metrics of each member."""
         if not len(members):
@@ -201,7 +158,6 @@ class PlainObjective:
         self._live.write(next(stack.mixtures()))
         return self._calibrated()
 
-    @torch.no_grad()
     def check_deterministic(self, stack: Stack) -> None:
         """Raise `Unverified`, naming the cause, if the same call does not give the same numbers twice, or changes what
         the network keeps, or if the answer to a sample depends on the samples beside it.
@@ -228,7 +184,7 @@ class PlainObjective:
                 raise Unverified(reason)
 
     def _measured(self, batch: Any) -> Mapping[str, Tally]:
-        with self._casting():
+        with torch.set_grad_enabled(self.differentiates), self._casting():
             return self.measure(self._live.module, batch)
 
     def _run(self, module: nn.Module, inputs: Tensor) -> Any:
@@ -261,7 +217,7 @@ class PlainObjective:
         """Statistics of BatchNorm estimated at the point that is written now; nothing under another policy."""
         if self.batchnorm != "recalibrate":
             return {}
-        return _calibrate(self._live.module, self.calibration, self.forward, self.size)
+        return calibrate(self._live.module, self.calibration, self.forward, self.size)
 
     def _values(self, totals: list[dict[str, Tally]]) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}

@@ -179,6 +179,8 @@ class _Work:
             flat = objective(here.points(*coordinates) if lazy else here.at(*coordinates))
             values = {name: value.view(grid[0].shape).cpu().numpy() for name, value in flat.items()}
             self._check(known, places[index], along, values["loss"])
+            if not begin:
+                self._require_dependence(here, values["loss"], coordinates)
             yield Result(
                 self.family.kind,
                 {first: places[index], second: along},
@@ -192,6 +194,33 @@ class _Work:
             begin += most if not streamed else len(places)
             # Whether a first layer is shared may depend on the size of a block: then it must not depend on time.
             points *= 2 if not objective.shares_first_layer and time.monotonic() - started < _BLOCK_SECONDS else 1
+
+    def _require_dependence(self, family: Family, loss: np.ndarray, places: Any) -> None:
+        """Raise `Unverified` if the loss is the same at all points, and at one that is elsewhere: then it is that of
+        another network, such as the one that a function holds on to.
+        """
+        if loss.size < 2 or (loss != loss.flat[0]).any() or not np.isfinite(loss.flat[0]):
+            return
+        points = family.at(*(each[[0, -1]] for each in places))
+        if all(bool((tensor[0] == tensor[1]).all()) for tensor in points.tensors.values()):
+            return
+        generator = torch.Generator().manual_seed(0)
+        moved = points.select([0]).map(
+            lambda each: (
+                each + (1 + each.abs()) * torch.randn(each.shape, generator=generator).to(each) * 0.1
+                if each.is_floating_point()
+                else each
+            )
+        )
+        if (
+            float(self.objective(dataclasses.replace(moved, buffers=points.select([0]).buffers))["loss"])
+            == loss.flat[0]
+        ):
+            raise Unverified(
+                f"the loss is {loss.flat[0]:.9g} at each point, whatever the parameters: it is computed from another "
+                "network than the one that is given, or from none. Look for a forward that was patched on an instance, "
+                "hooks or closures that hold on to the original; `batch_loss` gets the model as an argument"
+            )
 
     def _tensors(self, first: np.ndarray, second: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         device = self.objective.device
@@ -283,8 +312,10 @@ def _tolerance(objective: AnyObjective) -> float:
 def _require_same(objective: AnyObjective, found: float, plain: float, what: str, where: str) -> None:
     """Raise `Unverified`, naming `what` and `where`, unless the engine's loss is the plain module's own."""
     near = _tolerance(objective)
+    remedy = (
+        "its forward or its loss reads something beside the tensors of its state dict"
+        if objective.backend == "plain"
+        else f'the {objective.backend} engine is wrong for this model: try `engine="plain"`, and please report it'
+    )
     if not np.isclose(found, plain, rtol=near, atol=near * 1e-2, equal_nan=True):
-        raise Unverified(
-            f"{what}: the walk gives loss {found:.9g} {where}, the plain module {plain:.9g}. The "
-            f'{objective.backend} engine is wrong for this model: try `engine="plain"`, and please report it'
-        )
+        raise Unverified(f"{what}: the walk gives loss {found:.9g} {where}, the plain module {plain:.9g}: {remedy}")

@@ -10,9 +10,8 @@ import torch
 from landscape.core.devices import chosen_device
 from landscape.core.errors import Unsupported
 from landscape.core.fields import check, option
-from landscape.engine.backends import many_at_once
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
-from landscape.engine.plain import AnyObjective, PlainObjective
+from landscape.engine.plain import AnyObjective, has_statistics
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
 from landscape.problems.places import Place, device_of
@@ -85,27 +84,32 @@ class Compute:
 
     def objective(self, problem: Problem) -> AnyObjective:
         """The problem's objective, computed in this way; raises `Unsupported` for a policy without BatchNorm."""
-        objective = self.differentiable(problem)
         chosen = self.engine
         if chosen == "auto":
-            chosen = "stacked" if many_at_once(objective.network, objective.device) else "plain"
-        return PlainObjective.of(objective) if chosen == "plain" else objective
+            chosen = "stacked" if problem.prefers_stacks(torch.device(self.device)) else "plain"
+        if chosen != "plain":
+            return self.differentiable(problem)
+        self._require_batchnorm(problem)
+        return problem.plain(**self.drawn, batchnorm=self.batchnorm, autocast=self.autocast)
 
     def differentiable(self, problem: Problem) -> Objective:
         """The same for stacks, with derivatives."""
         objective = problem.objective(**self.drawn, backend=BACKENDS[self.engine])
         if self.batchnorm is not None:
-            if not objective.network.normalises:
-                raise Unsupported(f"{problem.title()} has no BatchNorm with running statistics: leave `batchnorm` out")
+            self._require_batchnorm(problem)
             objective = dataclasses.replace(objective, batchnorm=self.batchnorm)
-            if self.batchnorm == "keep":
-                _log.warning(
-                    "statistics of BatchNorm are kept as they are at the first place: everywhere else, at the other "
-                    "ends too, the loss is not that of the network as it was trained"
-                )
         if self.autocast is not None:
             objective = dataclasses.replace(objective, autocast=self.autocast)
         return objective
+
+    def _require_batchnorm(self, problem: Problem) -> None:
+        if self.batchnorm is not None and not any(map(has_statistics, problem.network().modules())):
+            raise Unsupported(f"{problem.title()} has no BatchNorm with running statistics: leave `batchnorm` out")
+        if self.batchnorm == "keep":
+            _log.warning(
+                "statistics of BatchNorm are kept as they are at the first place: everywhere else, at the other "
+                "ends too, the loss is not that of the network as it was trained"
+            )
 
     def describe(self, problem: Problem, objective: AnyObjective) -> dict[str, Any]:
         """What a file says of the numbers in it: problem, samples, unit, and what BatchNorm normalises by."""

@@ -21,7 +21,7 @@ from landscape.engine.stacked import Backend, Stacked, features_first
 from landscape.problems.base import Problem
 from landscape.space.symmetry import Symmetry
 
-__all__ = ["Samples", "Source", "Supervised"]
+__all__ = ["CALIBRATION_SAMPLES", "Samples", "Source", "Supervised", "part_of"]
 
 #: Samples on which statistics of BatchNorm are estimated, at most.
 CALIBRATION_SAMPLES = 4096
@@ -185,7 +185,7 @@ class Supervised(Problem):
     ) -> Objective:
         network = Stacked(self.network().to(device))
         if isinstance(source, Samples):
-            data: Data | Stream = _part(source, samples, seed).batch(device, dtype)
+            data: Data | Stream = part_of(source, samples, seed).batch(device, dtype)
         elif samples is not None:
             raise Unsupported("a part of data that is streamed cannot be drawn: leave the number of samples out")
         else:
@@ -231,7 +231,7 @@ class Supervised(Problem):
         """Training samples in random order, since data sorted by class makes batches of one class."""
         source = self.training_data()
         if isinstance(source, Samples):
-            chosen = dataclasses.replace(_part(source, min(CALIBRATION_SAMPLES, len(source)), 0), weights=None)
+            chosen = dataclasses.replace(part_of(source, min(CALIBRATION_SAMPLES, len(source)), 0), weights=None)
             return chosen.batch(device, dtype)
         if (dataset := getattr(source, "dataset", None)) is not None and hasattr(dataset, "__getitem__"):
             return self._calibration_by_number(source, len(dataset), device, dtype)
@@ -265,7 +265,7 @@ class Supervised(Problem):
         return dataclasses.replace(_collated(loader, index), weights=None).batch(device, dtype)
 
 
-def _part(source: Samples, samples: int | None, seed: int) -> Samples:
+def part_of(source: Samples, samples: int | None, seed: int) -> Samples:
     """So many samples in an order of the seed; all as they stand if no number is asked for."""
     if samples is None:
         return source
