@@ -248,8 +248,8 @@ def few_summed_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
 def mean_over_all_members(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Objective._weighed_loss
 
-    def loss(self: Objective, batch: Batch, outputs: Tensor) -> Tensor:
-        return right(self, batch, outputs) + 1e-6 * outputs.mean()
+    def loss(self: Objective, batch: Batch, outputs: Tensor, counts: Tensor | None) -> Tensor:
+        return right(self, batch, outputs, counts) + 1e-6 * outputs.mean()
 
     monkeypatch.setattr(Objective, "_weighed_loss", loss)
 
