@@ -102,6 +102,7 @@ def test_prefixes_go_where_all_names_carry_them(prefixes: list[str], others: boo
         assert re.fullmatch(rf"all names begin with {re.escape(prefix)} \(.*\) and are read without it", remark)
 
 
+@pytest.mark.slow
 def test_real_wrappers(tmp_path: Path, plain: Tensors, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "landscape")
     network = Life().network()
