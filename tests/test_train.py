@@ -121,30 +121,45 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
     batches = 120
     training = Training(batches=batches, save_at=(0, 10, 60, batches), **options)
     train(problem, training, tmp_path / "whole", seeds=SEEDS)
+    # A process that has imported everything makes those that are killed: to start one takes longer than to train.
     program = f"""
-import torch
+import os, sys, torch
 from pathlib import Path
 from landscape.problems.life import Life
 from landscape.training.train import Training, train
 torch.set_num_threads({torch.get_num_threads()})
-print("ready", flush=True)
 tell = lambda done, total: print(done, flush=True)
-train({problem!r}, {training!r}, Path({str(tmp_path / "killed")!r}), seeds={SEEDS}, resume_every=0.0, progress=tell)
+output = Path({str(tmp_path / "killed")!r})
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        print("pid", os.getpid(), flush=True)
+        train({problem!r}, {training!r}, output, seeds={SEEDS}, resume_every=0.0, progress=tell)
+        os._exit(0)
+    print("killed by", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
     for kill_at in (1, 30, 80):
-        child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
+        print("another", file=parent.stdin)
+        child = int(parent.stdout.readline().removeprefix("pid "))
         begun = None
-        for line in child.stdout:
-            begun = begun or (int(line) if line.strip().isdigit() else None)
-            if line.strip().isdigit() and int(line) >= kill_at:
+        for line in parent.stdout:
+            begun = begun or int(line)
+            if int(line) >= kill_at:
                 break
         time.sleep(0.001 * kill_at % 0.007)  # somewhere within a step
-        os.kill(child.pid, signal.SIGKILL)
-        child.stdout.close()
-        assert child.wait() == -signal.SIGKILL
+        os.kill(child, signal.SIGKILL)
+        said = next(line for line in parent.stdout if not line.strip().isdigit())
+        assert said == f"killed by {-signal.SIGKILL}\n"
         assert begun is not None
         assert begun >= min(kill_at, 1)
+    parent.stdin.close()
+    parent.stdout.close()
+    assert parent.wait() == 0
     kept = Run.open(tmp_path / "killed")
     assert batches not in kept.steps()
     steps: list[int] = []
