@@ -63,8 +63,8 @@ def opposite(*angles: float) -> Lines:
     ("bending", "highest"),
     [
         (Bending(steps=300, lr=0.05), 0.06),
-        (Bending(bends=2, steps=300, lr=0.05), 1e-3),
-        (Bending(kind="polyline", steps=300, lr=0.05), 0.4),
+        pytest.param(Bending(bends=2, steps=300, lr=0.05), 1e-3, marks=pytest.mark.slow),
+        pytest.param(Bending(kind="polyline", steps=300, lr=0.05), 0.4, marks=pytest.mark.slow),
         (Bending(kind="polyline", bends=3, steps=300, lr=0.05), 0.04),
     ],
 )

@@ -320,7 +320,10 @@ print(peak() - before)
 
 # ----------------------------------------------------------------------------------------------------------------------
 
-HEADS = list(itertools.product(network.ACTIVATIONS, (False, True), (False, True)))
+HEADS = [
+    pytest.param(activation, sigmoid, normalize, marks=[pytest.mark.slow] if sigmoid != normalize else [])
+    for activation, sigmoid, normalize in itertools.product(network.ACTIVATIONS, (False, True), (False, True))
+]
 
 
 def plain_losses(problem: Life, state: dict[str, torch.Tensor], boards: np.ndarray) -> dict[str, np.ndarray]:
