@@ -404,6 +404,7 @@ def test_one_trained_curve_tells_the_barrier_of_the_straight_line_too() -> None:
     assert "on a chain with 1 bend (diamond) from a.pt (star) to b.pt (dot), trained" in flat(figure.get_supxlabel())
 
 
+@pytest.mark.slow
 def test_panels_of_one_line_each_have_no_strips() -> None:
     figure = figures.walk_figure([alone(), alone()])
     assert len(figure.axes) == 2
@@ -514,6 +515,7 @@ def test_every_log_axis_has_ticks_that_do_not_overlap(low: float, span: float, z
     assert np.diff(heights).min() > 7 * ax.figure.dpi / 72
 
 
+@pytest.mark.slow
 def test_panels_in_small_multiples_leave_few_holes_and_label_the_lowest() -> None:
     figure = figures.part_figure(layers([f"block.{number}" for number in range(5)]))
     assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "alpha", "alpha", "alpha"]

@@ -123,6 +123,7 @@ def test_real_wrappers(tmp_path: Path, plain: Tensors, caplog: pytest.LogCapture
         caplog.clear()
 
 
+@pytest.mark.slow
 def test_a_network_that_is_itself_wrapped(plain: Tensors, tmp_path: Path) -> None:
     torch.save(prefixed("_orig_mod.", plain), tmp_path / "net.pt")
     for network in (torch.compile(Life().network(), backend="eager"), nn.DataParallel(Life().network())):

@@ -185,6 +185,7 @@ def test_places_are_named_however_close_they_are() -> None:
     assert names(figures.plane_figure(surface(VALLEY, close)).axes[0]).keys() == set("abc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plane", "policy", "said"),
     [
