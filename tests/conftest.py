@@ -45,6 +45,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    shapes.begin_test()
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device: torch.cuda.is_available() is false")
 

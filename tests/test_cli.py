@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 import torch
+from click.testing import CliRunner
 from click.testing import Result as Outcome
 
 from landscape.cli import main
@@ -87,6 +88,7 @@ def test_help_and_import_need_no_torch() -> None:
         subprocess.run([sys.executable, "-c", code.format(body)], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_from_training_to_figures(landscape: Program) -> None:
     result = landscape("train", "life", *SMALL, "-o", "checkpoints/first")
     assert result.exit_code == 0, result.output
@@ -401,7 +403,8 @@ def test_verify_over_many_steps(landscape: Program, steps: int) -> None:
     assert found["sampled"] == (steps > 1)
 
 
-def test_ctrl_c_can_be_taken_up_again(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_ctrl_c_can_be_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-m", "landscape", "train", "life", "--seeds", "0:40", "--batches", "1000", "-o", "run"]
     # What runs in the background of a shell inherits that it ignores the signal.
     heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -413,5 +416,7 @@ def test_ctrl_c_can_be_taken_up_again(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.communicate()[1] == "Error: interrupted: repeat the same command to go on with run\n"
     assert process.returncode == 1
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, command[3:])
+    assert result.exit_code == 0, result.output
     assert Run.open(tmp_path / "run").steps()[-1] == 1000

@@ -63,8 +63,8 @@ def opposite(*angles: float) -> Lines:
     ("bending", "highest"),
     [
         (Bending(steps=300, lr=0.05), 0.06),
-        (Bending(bends=2, steps=300, lr=0.05), 1e-3),
-        (Bending(kind="polyline", steps=300, lr=0.05), 0.4),
+        pytest.param(Bending(bends=2, steps=300, lr=0.05), 1e-3, marks=pytest.mark.slow),
+        pytest.param(Bending(kind="polyline", steps=300, lr=0.05), 0.4, marks=pytest.mark.slow),
         (Bending(kind="polyline", bends=3, steps=300, lr=0.05), 0.04),
     ],
 )
@@ -125,6 +125,7 @@ def test_a_line_does_not_depend_on_its_companions(life: Life, monkeypatch: pytes
         assert torch.equal(whole.stack(k).flatten()[[3, 1, 4]], some.stack(k).flatten())
 
 
+@pytest.mark.slow
 def test_solved_seeds_are_connected_better_than_by_a_line(life: Life) -> None:
     """Two solutions of the default problem, about as far apart as others; the straight line has a barrier of 2.7."""
     both = load(str(RUN))
@@ -145,6 +146,7 @@ def call(*more: str) -> tuple[str, ...]:
     return ("connect", "--from", f"{RUN}/#2", "--to", f"{RUN}/#13", "--steps", "12", "--points", "5", *more)
 
 
+@pytest.mark.slow
 def test_from_curves_to_walks_through_their_bends(landscape: Callable[..., Outcome]) -> None:
     result = landscape(*call("--kind", "polyline", "--bends", "2", "-o", "c.h5"))
     assert result.exit_code == 0, result.output

@@ -235,6 +235,7 @@ def test_all_verbs(landscape: Callable[..., Outcome], trained: Run) -> None:
     assert refused.startswith("Error: Digits, MLP 2 x 32, relu has no known solutions, so no 'presolve': give a run")
 
 
+@pytest.mark.slow
 def test_batchnorm_is_trained_walked_and_matched(tmp_path: Path) -> None:
     problem = Digits(architecture="cnn_bn", width=4)
     done = train(problem, Training(batches=60, save_at=(0, 60)), tmp_path / "run", seeds=range(2))

@@ -404,6 +404,7 @@ def test_one_trained_curve_tells_the_barrier_of_the_straight_line_too() -> None:
     assert "on a polyline with 1 bend (diamond) from a.pt (star) to b.pt (dot), trained" in flat(figure.get_supxlabel())
 
 
+@pytest.mark.slow
 def test_panels_of_one_line_each_have_no_strips() -> None:
     figure = figures.walk_figure([alone(), alone()])
     assert len(figure.axes) == 2
@@ -498,6 +499,7 @@ def test_ticks_are_plain_numbers_on_few_decades(low: float, high: float, labels:
     assert list(ticks(ax)) == labels
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.floats(-12, 6), st.floats(0, 14), st.booleans(), st.sampled_from([1.2, 2.0, 2.9, 5.0]))
 def test_every_log_axis_has_ticks_that_do_not_overlap(low: float, span: float, zeros: bool, inches: float) -> None:
@@ -513,6 +515,7 @@ def test_every_log_axis_has_ticks_that_do_not_overlap(low: float, span: float, z
     assert np.diff(heights).min() > 7 * ax.figure.dpi / 72
 
 
+@pytest.mark.slow
 def test_panels_in_small_multiples_leave_few_holes_and_label_the_lowest() -> None:
     figure = figures.part_figure(layers([f"block.{number}" for number in range(5)]))
     assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "alpha", "alpha", "alpha"]
@@ -540,6 +543,7 @@ def test_a_walk_figure_needs_finished_lines() -> None:
         figures.walk_figure([with_columns(arcs(), done=np.zeros(6, dtype=bool))])
 
 
+@pytest.mark.slow
 def test_save_writes_the_same_bytes_each_time(tmp_path: Path) -> None:
     figure = figures.walk_figure([arcs()])
     written = figures.save(figure, tmp_path / "a")
@@ -564,6 +568,7 @@ def test_save_writes_both_formats_whichever_is_named(tmp_path: Path, name: str) 
     assert sorted((tmp_path / "new").iterdir()) == expected
 
 
+@pytest.mark.slow
 def test_many_lines_are_a_picture_in_the_svg(tmp_path: Path) -> None:
     few, many = (figures.save(figures.walk_figure([arcs(n, points=51)]), tmp_path / f"{n}")[1] for n in (100, 300))
     assert "<image" not in few.read_text()
@@ -586,6 +591,7 @@ def test_a_page_draws_one_axes_with_a_caption() -> None:
     assert figure.get_size_inches().tolist() == pytest.approx([7.2, 3.45])
 
 
+@pytest.mark.slow
 def test_neither_torch_nor_pyplot_nor_its_settings_are_touched() -> None:
     code = (
         "import sys, matplotlib; before = matplotlib.rcParams.copy()\n"

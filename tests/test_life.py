@@ -299,6 +299,7 @@ def test_boards_that_fill_up_the_last_word_count_nowhere() -> None:
     assert objective.predictions(stack).shape == (5, 4, 5, 45)
 
 
+@pytest.mark.slow
 def test_memory_holds_boards_as_bits() -> None:
     """300,000 boards of 100 cells: 30 million bits and as many answers; as numbers they would take 240 MB."""
     program = """
@@ -319,7 +320,10 @@ print(peak() - before)
 
 # ----------------------------------------------------------------------------------------------------------------------
 
-HEADS = list(itertools.product(network.ACTIVATIONS, (False, True), (False, True)))
+HEADS = [
+    pytest.param(activation, sigmoid, normalize, marks=[pytest.mark.slow] if sigmoid != normalize else [])
+    for activation, sigmoid, normalize in itertools.product(network.ACTIVATIONS, (False, True), (False, True))
+]
 
 
 def plain_losses(problem: Life, state: dict[str, torch.Tensor], boards: np.ndarray) -> dict[str, np.ndarray]:

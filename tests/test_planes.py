@@ -590,6 +590,7 @@ def runs_well(result: Outcome) -> list[str]:
     return result.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
     assert runs_well(landscape("plane", "--at", f"{run.path}#3", "--random", "5", "--points", "6x4")) == [
         f"analyses/plane-{run.path.name}-3--random-5.h5"

@@ -353,6 +353,7 @@ def fails(result: Outcome, text: str, status: int = 1) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 def test_from_the_command_line(landscape: Program) -> None:
     call = ("sweep", "life", "--grid", "m-factor=1, 2", "--grid", "presolve_blocks=none,0+1")
     call += ("--steps", "2", "--board", "5x5", "--batches", "2", "--batch-size", "4", "--seeds", "3:5")

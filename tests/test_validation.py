@@ -47,7 +47,7 @@ def test_it_holds(check: Check, engine: Engine, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.bitwise
-@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow), 3], indirect=True)
 @pytest.mark.parametrize("engine", ["stacked", "vmap"])
 def test_companions_change_nothing_whatever_the_number_of_threads(threads: int, engine: Engine) -> None:
     (check,) = (check for check in CHECKS if check.name == "companions")

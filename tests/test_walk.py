@@ -297,6 +297,7 @@ def test_orders(life: Life, run: Run, presolve: Checkpoint) -> None:
     assert (lengths[0] != lengths[1]).any()
 
 
+@pytest.mark.slow
 def test_lines_on_which_one_layer_moves(landscape: Callable[..., Outcome], life: Life, run: Run) -> None:
     def walked(*more: str) -> Result:
         called = landscape("walk", "--from", "presolve", "--to", f"{run.path}/#7", "--points", "5", *more)
