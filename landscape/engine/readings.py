@@ -11,7 +11,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -88,6 +88,7 @@ class Tally:
         return (spread * (self.samples / max(self.samples - 1, 1))).sqrt() / self.count
 
 
+@runtime_checkable
 class Reading(Protocol):
     """What outputs and targets of a batch, samples first, add to a metric; `weights` are of its samples."""
 
