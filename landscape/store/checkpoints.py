@@ -99,9 +99,8 @@ class Checkpoint:
             first = self.sources[bad[0]]
             remedy = "leave that file out" if first.seed is None else "choose others with RUN/#seed"
             raise LandscapeError(
-                f"{len(bad)} of {len(self.stack)} members of {first.path} have parameters that are NaN or infinite, or a "
-                "negative variance, "
-                f"first {first.label} in {few(names)}: {remedy}"
+                f"{len(bad)} of {len(self.stack)} members of {first.path} have parameters that are NaN or infinite, or "
+                f"a negative variance, first {first.label} in {few(names)}: {remedy}"
             )
 
 
