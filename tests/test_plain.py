@@ -16,6 +16,7 @@ import landscape
 from landscape import Problem
 from landscape.core.errors import Unverified
 from landscape.engine.live import Live, Point, mix_into
+from landscape.engine.program.attention import plain_attention
 from landscape.engine.stack import Stack, stack_state_dicts, template_of
 from landscape.space import family
 from landscape.space.family import Family, Marked
@@ -196,3 +197,102 @@ def test_a_forward_that_replaces_a_buffer_still_gets_each_points() -> None:
     problem = Problem.from_model(Counting, (x, y), "cross_entropy")
     found = landscape.walk(a, b, problem=problem, points=3, engine="plain")["loss"][0]
     assert found[2] == pytest.approx(F.cross_entropy(b(x), y).item(), rel=1e-6)
+
+
+# Derivatives ----------------------------------------------------------------------------------------------------------
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x)))
+
+
+def labelled(count: int = 30) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 3, generator=generator), torch.randint(0, 2, (count,), generator=generator)
+
+
+def hessian_by_hand(module: nn.Module, loss: Callable[[nn.Module], Tensor]) -> Tensor:
+    module = copy.deepcopy(module).double()
+    names, tensors = zip(*module.named_parameters(), strict=True)
+
+    def height(flat: Tensor) -> Tensor:
+        pieces = flat.split([each.numel() for each in tensors])
+        state = {name: piece.view_as(each) for name, piece, each in zip(names, pieces, tensors, strict=True)}
+
+        class Wrapped(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = module
+
+            def forward(self) -> Tensor:
+                return loss(self.inner)
+
+        return torch.func.functional_call(Wrapped(), {f"inner.{name}": each for name, each in state.items()}, ())
+
+    flat = torch.cat([each.detach().flatten() for each in tensors])
+    return torch.autograd.functional.hessian(height, flat)
+
+
+@pytest.mark.parametrize("batch_size", [None, 7])
+def test_curvature_of_a_loss_that_reads_a_model_and_a_batch(batch_size: int | None) -> None:
+    x, y = labelled()
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(model(batch["x"].to(next(model.parameters()).dtype)), batch["y"])
+
+    torch.manual_seed(0)
+    net = Small()
+    problem = Problem.from_model(net, {"x": x, "y": y}, batch_loss=loss, batch_size=batch_size)
+    found = landscape.curvature(net, problem=problem, top=3, trace=True)
+    matrix = hessian_by_hand(net, lambda model: F.cross_entropy(model(x.double()), y))
+    values = torch.linalg.eigvalsh(matrix)
+    largest = values[values.abs().argsort(descending=True)][:3]
+    np.testing.assert_allclose(found.eigenvalues[0], largest, rtol=1e-9)
+    assert found.trace is not None
+    assert found.trace.values[0] == pytest.approx(float(values.sum()), rel=1e-9)
+    named = Problem.from_model(net, (x, y), "cross_entropy")
+    for engine in ("plain", "stacked"):
+        other = landscape.curvature(net, problem=named, top=3, engine=engine)
+        np.testing.assert_allclose(other.eigenvalues, found.eigenvalues, rtol=1e-9)
+        np.testing.assert_allclose(other.gradient_norm, found.gradient_norm, rtol=1e-9)
+
+
+def test_second_derivatives_of_attention() -> None:
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+            self.out = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.layer(x[:, None] * torch.ones(1, 3, 8)).mean(1))
+
+    torch.manual_seed(0)
+    net, (x, y) = Reader(), labelled(12)
+    problem = Problem.from_model(net, (x[:, :1], y), "cross_entropy")
+    found = landscape.curvature(net, problem=problem, tolerance=1e-8, engine="plain")
+    with plain_attention():  # the fused one has no second derivative
+        matrix = hessian_by_hand(net.eval(), lambda model: F.cross_entropy(model(x[:, :1].double()), y))
+    values = torch.linalg.eigvalsh(matrix)
+    assert found.eigenvalues[0, 0] == pytest.approx(float(values[values.abs().argmax()]), rel=1e-6)
+
+
+def test_curves_and_planes_of_a_loss_that_reads_a_model_and_a_batch() -> None:
+    x, y = labelled()
+    torch.manual_seed(0)
+    a, b, c = Small(), Small(), Small()
+    problem = Problem.from_model(a, (x, y), batch_loss=lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]))
+    named = Problem.from_model(a, (x, y), "cross_entropy")
+    curves = [landscape.connect(a, b, problem=each, steps=20, points=5, engine="plain") for each in (problem, named)]
+    stacked = landscape.connect(a, b, problem=named, steps=20, points=5, engine="stacked")
+    np.testing.assert_allclose(curves[0]["loss"], stacked["loss"], rtol=1e-4)
+    np.testing.assert_allclose(curves[1]["loss"], curves[0]["loss"], rtol=1e-5)
+    plane = landscape.plane(a, b, c, problem=problem, points=5)
+    np.testing.assert_allclose(
+        plane["loss"], landscape.plane(a, b, c, problem=named, points=5, engine="stacked")["loss"], rtol=1e-5
+    )

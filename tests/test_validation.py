@@ -47,7 +47,7 @@ def by_name(check: Check) -> str:
     ids=by_name,
 )
 def test_it_holds(check: Check, engine: Engine, dtype: torch.dtype) -> None:
-    (finding,) = validate(Compute(dtype=dtype, backend=backend), [check])
+    (finding,) = validate(Compute(dtype=dtype, engine=engine), [check])
     assert finding.ok, finding
     # Far below the tolerance: another machine's rounding has room.
     assert finding.error <= finding.tolerance / 8

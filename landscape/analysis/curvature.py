@@ -212,7 +212,7 @@ def curvature(
     if problem is None and is_landmark(a):
         raise LandscapeError(f'{a} does not exist; if it is a landmark, name its problem, such as `problem="life"`')
     problem, (place,) = networks([a], compute, problem)
-    objective, stack = compute.differentiable(problem), place.stack.to(dtype)
+    objective, stack = compute.objective(problem), place.stack.to(dtype)
     quantities = 1 + negative + trace
 
     def told(before: int) -> Progress:

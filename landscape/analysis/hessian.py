@@ -7,7 +7,6 @@ not in it.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,9 +17,8 @@ from torch import Tensor
 
 from landscape.core.errors import LandscapeError
 from landscape.core.unfinished import Progress
-from landscape.engine.data import Stream
 from landscape.engine.memory import Chunk
-from landscape.engine.objective import Objective
+from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import Stack
 
 __all__ = [
@@ -60,7 +58,7 @@ class Extremes:
     near_zero: np.ndarray
 
 
-def extremes(objective: Objective, stack: Stack) -> Extremes:
+def extremes(objective: AnyObjective, stack: Stack) -> Extremes:
     """Extremes at each member; give an objective of dtype float64 for eigenvalues that can be told from zero.
 
     Raises `LandscapeError` for a member whose parameters or Hessian are not finite.
@@ -82,7 +80,7 @@ def extremes(objective: Objective, stack: Stack) -> Extremes:
     )
 
 
-def hessians(objective: Objective, stack: Stack) -> Float[np.ndarray, "member parameter parameter"]:
+def hessians(objective: AnyObjective, stack: Stack) -> Float[np.ndarray, "member parameter parameter"]:
     """Hessian of the loss at each member, in the order of `Stack.flatten`, by differentiating each gradient entry.
 
     Raises `LandscapeError` for a member whose parameters or Hessian are not finite.
@@ -91,7 +89,7 @@ def hessians(objective: Objective, stack: Stack) -> Float[np.ndarray, "member pa
 
 
 def each_whole(
-    objective: Objective, stack: Stack, *, on_progress: Progress = lambda done, total: None
+    objective: AnyObjective, stack: Stack, *, on_progress: Progress = lambda done, total: None
 ) -> Iterator[Float[np.ndarray, "parameter parameter"]]:
     """`hessians`, one after another; `on_progress` hears of members."""
     _require_finite(stack)
@@ -106,7 +104,7 @@ def each_whole(
 
 
 def hvp(
-    objective: Objective, stack: Stack, vectors: Float[Tensor, "member *vector parameter"]
+    objective: AnyObjective, stack: Stack, vectors: Float[Tensor, "member *vector parameter"]
 ) -> Float[Tensor, "member *vector parameter"]:
     """Products of the Hessian of the loss at each member with the member's own vectors, one or several.
 
@@ -136,7 +134,7 @@ class Hessian:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: AnyObjective,
         index: Tensor,
         part: Stack,
         *,
@@ -146,8 +144,7 @@ class Hessian:
         self.count, self.parameters = 0, part.parameters
         self._name, self._on_product = name, on_product
         self._where = objective, index, part
-        one_chunk = objective.chunk.samples >= _samples(objective)
-        self._kept = list(_gradients(*self._where)) if one_chunk else None
+        self._kept = list(_gradients(*self._where)) if objective.one_chunk else None
 
     def products(self, vectors: Float[Tensor, "vector parameter"]) -> Float[Tensor, "vector parameter"]:
         """Products with several vectors, float64; raises `LandscapeError` if they are not finite."""
@@ -161,7 +158,7 @@ class Hessian:
 
 
 def each_member(
-    objective: Objective,
+    objective: AnyObjective,
     stack: Stack,
     of_matrix: Callable[[Float[np.ndarray, "parameter parameter"]], tuple[Any, ...]],
     of_products: Callable[[Hessian], tuple[Any, ...]],
@@ -182,7 +179,7 @@ def each_member(
     return [np.stack(column) for column in zip(*rows, strict=True)], exact
 
 
-def _each_hessian(objective: Objective, stack: Stack, most: int, on_progress: Progress) -> Iterator[Hessian]:
+def _each_hessian(objective: AnyObjective, stack: Stack, most: int, on_progress: Progress) -> Iterator[Hessian]:
     _require_finite(stack)
     alone = _alone(objective)
     for member, (index, part) in enumerate(alone.chunks(stack)):
@@ -193,18 +190,17 @@ def _each_hessian(objective: Objective, stack: Stack, most: int, on_progress: Pr
         yield Hessian(alone, index, part, name=f"member {member}", on_product=tell)
 
 
-def _alone(objective: Objective) -> Objective:
+def _alone(objective: AnyObjective) -> AnyObjective:
     """The objective with each member a chunk of its own, of as many samples as a chunk of several would take."""
-    samples = int(min(_samples(objective), objective.chunk.samples * objective.chunk.members))
+    if isinstance(objective, PlainObjective):
+        return objective
+    samples = objective.chunk.samples * objective.chunk.members
+    if not objective.streamed:
+        samples = min(samples, len(objective.memory))
     return dataclasses.replace(objective, chunk=Chunk(1, samples))
 
 
-def _samples(objective: Objective) -> float:
-    """Number of samples in memory; of streamed data no bound is known."""
-    return math.inf if isinstance(objective.data, Stream) else len(objective.data)
-
-
-def _chunked(objective: Objective, stack: Stack) -> Objective:
+def _chunked(objective: AnyObjective, stack: Stack) -> AnyObjective:
     """The objective as it is for small networks, of which several at once cost little more than one.
 
     Decided by the network alone: a member's numbers then do not depend on its companions.
@@ -213,13 +209,13 @@ def _chunked(objective: Objective, stack: Stack) -> Objective:
 
 
 def _chunk_products(
-    objective: Objective, index: Tensor, part: Stack, vectors: Float[Tensor, "members vector parameter"]
+    objective: AnyObjective, index: Tensor, part: Stack, vectors: Float[Tensor, "members vector parameter"]
 ) -> Float[Tensor, "member vector parameter"]:
     vectors = vectors.to(objective.device).expand(len(part), -1, -1)
     return _sum_products(_gradients(objective, index, part), vectors, objective)
 
 
-def _gradients(objective: Objective, index: Tensor, part: Stack) -> Iterator[tuple[Tensor, Tensor]]:
+def _gradients(objective: AnyObjective, index: Tensor, part: Stack) -> Iterator[tuple[Tensor, Tensor]]:
     """Parameters and gradient, [member, parameter], as a graph for each chunk of samples."""
     for batch in objective.batches():
         flat = part.flatten().detach().requires_grad_()
@@ -232,7 +228,7 @@ def _gradients(objective: Objective, index: Tensor, part: Stack) -> Iterator[tup
 def _sum_products(
     graphs: Iterator[tuple[Tensor, Tensor]] | list[tuple[Tensor, Tensor]],
     vectors: Float[Tensor, "member vector parameter"],
-    objective: Objective,
+    objective: AnyObjective,
 ) -> Float[Tensor, "member vector parameter"]:
     """Products added up over the chunks of samples; one after another, so that memory does not grow with them."""
     total = torch.zeros(vectors.shape, dtype=torch.float64, device=vectors.device)

@@ -18,7 +18,7 @@ from landscape.analysis.hessian import MOST_PARAMETERS, MOST_PRODUCTS, NEAR_ZERO
 from landscape.core import philox
 from landscape.core.errors import LandscapeError
 from landscape.core.unfinished import Progress
-from landscape.engine.objective import Objective
+from landscape.engine.plain import AnyObjective
 from landscape.engine.stack import Stack
 
 __all__ = ["Eigenpairs", "NegativeCount", "Which", "eigenpairs", "negative_count"]
@@ -77,7 +77,7 @@ class NegativeCount:
 
 
 def eigenpairs(
-    objective: Objective,
+    objective: AnyObjective,
     stack: Stack,
     *,
     k: int = 5,
@@ -114,7 +114,7 @@ def eigenpairs(
 
 
 def negative_count(
-    objective: Objective,
+    objective: AnyObjective,
     stack: Stack,
     *,
     k: int = 10,

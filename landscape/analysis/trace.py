@@ -13,7 +13,7 @@ from landscape.analysis.hessian import MOST_PARAMETERS, MOST_PRODUCTS, Hessian, 
 from landscape.core import philox
 from landscape.core.intervals import CONFIDENCE
 from landscape.core.unfinished import Progress
-from landscape.engine.objective import Objective
+from landscape.engine.plain import AnyObjective
 from landscape.engine.stack import Stack
 
 __all__ = ["Trace", "trace"]
@@ -43,7 +43,7 @@ class Trace:
 
 
 def trace(
-    objective: Objective,
+    objective: AnyObjective,
     stack: Stack,
     *,
     rtol: float = 0.05,

@@ -195,6 +195,11 @@ class Objective:
         return self.network.entrance is not None
 
     @property
+    def one_chunk(self) -> bool:
+        """Whether all data is a chunk of samples."""
+        return not isinstance(self.data, Stream) and self.chunk.samples >= len(self.data)
+
+    @property
     def memory(self) -> Data:
         """The data, if it is in memory; raises `Unsupported` for a stream."""
         if isinstance(self.data, Stream):
@@ -502,7 +507,8 @@ class Objective:
     ) -> tuple[Tensor, Tensor]:
         """Loss and flat gradient of one chunk of members, accumulated over chunks of samples."""
         loss = torch.full((len(stack),), 0.0 if with_loss else math.nan, dtype=self.dtype, device=self.device)
-        if self._chain and noise is None and self.autocast is None:
+        whole = stack.tensors.keys() == self.template.tensors.keys()
+        if self._chain and whole and noise is None and self.autocast is None:
 
             def slope(part: Batch, outputs: Tensor) -> Tensor:
                 nonlocal loss

@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.core.errors import Mismatch, Unsupported, Unverified
+from landscape.engine.batches import tensors_of
 from landscape.engine.data import SAMPLE_MULTIPLE, Stream
 from landscape.engine.determinism import culprit, mixes_samples
 from landscape.engine.live import Live, Mixtures
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
+from landscape.engine.program.attention import plain_attention
 from landscape.engine.readings import Measure, Tally
-from landscape.engine.stack import Stack, template_of
+from landscape.engine.stack import Stack, concatenate, template_of
 
 __all__ = ["AnyObjective", "PlainObjective", "calibrate", "fresh", "has_statistics"]
 
@@ -82,7 +84,7 @@ class PlainObjective:
     Args:
         module: The network, of which one live copy is written over; it is never changed itself.
         measure: What a batch adds to each metric, `loss` among them, of a network.
-        batches: The batches, the same at each pass.
+        data: The batches, the same at each pass.
         forward: What a network makes of a batch.
         referee: Loss and metrics of the members of a stack in a way that shares nothing with this one.
         size: Number of samples of a batch.
@@ -91,12 +93,13 @@ class PlainObjective:
         ours: The inputs of a batch where batches were parted here, and no answer may depend on how.
         autocast: Type in which the network runs where PyTorch deems it safe.
         differentiates: Whether the loss takes derivatives itself, such as those in the inputs.
+        entire: Metrics that are 1 where what is counted is 0.
         calibration: Batches on which statistics of BatchNorm are estimated at each point.
     """
 
     module: nn.Module
     measure: Measure
-    batches: Iterable[Any]
+    data: Iterable[Any]
     forward: Callable[[nn.Module, Any], Any]
     referee: Callable[[Stack], dict[str, Tensor]]
     size: Callable[[Any], int]
@@ -110,6 +113,7 @@ class PlainObjective:
     unit: str = ""
     autocast: torch.dtype | None = None
     differentiates: bool = False
+    entire: frozenset[str] = frozenset()
     batchnorm: BatchNorm | None = None
     calibration: Iterable[Any] = ()
 
@@ -145,9 +149,69 @@ class PlainObjective:
                     self._live.tensors[name].copy_(tensor)
                 for batch in group:
                     for name, tally in self._measured(batch).items():
+                        tally = tally.detach() if self.differentiates else tally
                         there = totals[place].get(name)
                         totals[place][name] = tally if there is None else there + tally
         return self._values(totals)
+
+    # Derivatives ------------------------------------------------------------------------------------------------------
+
+    @property
+    def one_chunk(self) -> bool:
+        """Whether all data is one batch in memory."""
+        return not self.streamed and len(list(self.data)) == 1
+
+    def batches(self) -> Iterator[Any]:
+        """All data in batches."""
+        return iter(self.data)
+
+    def chunks(self, members: Stack) -> Iterator[tuple[Tensor, Stack]]:
+        """Each member by itself on the objective's device, with its place; with `recalibrate` its buffers hold
+        statistics of its own.
+        """
+        for place, single in enumerate(members.chunks(1)):
+            here = single.to(self.device, self.dtype)
+            if self.batchnorm == "recalibrate":
+                found = {name: tensor[None].to(self.dtype) for name, tensor in self.statistics(here).items()}
+                here = dataclasses.replace(here, buffers={**here.buffers, **found})
+            yield torch.tensor([place], device=self.device), here
+
+    def loss(self, stack: Stack, batch: Any) -> Float[Tensor, " member"]:
+        """What a batch adds to the loss of a single member, differentiable any number of times."""
+        read = _Read(self._live.module, self.measure)
+        state = {f"module.{name}": tensor[0] for name, tensor in {**stack.tensors, **stack.buffers}.items()}
+        with torch.enable_grad(), plain_attention(), self._casting():
+            tally: Tally = torch.func.functional_call(read, state, (batch,), tie_weights=True)["loss"]
+        return (tally.total / self._count)[None]
+
+    def gradient(
+        self, stack: Stack, batch: Any = None, noise: Any = None, *, with_loss: bool = True
+    ) -> tuple[Float[Tensor, " member"], Stack]:
+        """Loss of each member and its gradient; raises `Unsupported` for data or randomness of each member's own."""
+        if batch is not None or noise is not None:
+            raise Unsupported("networks that are evaluated one after another are not trained here")
+        losses, gradients = [], []
+        for _, single in self.chunks(stack):
+            leaves = {name: tensor.detach().requires_grad_() for name, tensor in single.tensors.items()}
+            total, sums = torch.zeros(1, dtype=torch.float64, device=self.device), dict[str, Tensor]()
+            for each in self.data:
+                part = self.loss(Stack(leaves, single.buffers), each)
+                pieces = torch.autograd.grad(part.sum(), list(leaves.values()), materialize_grads=True)
+                for name, piece in zip(leaves, pieces, strict=True):
+                    sums[name] = sums[name] + piece if name in sums else piece
+                total = total + part.detach()
+            losses.append(total)
+            gradients.append(Stack(sums))
+        return torch.cat(losses).to(self.dtype), concatenate(gradients)
+
+    @functools.cached_property
+    def _count(self) -> Tensor | float:
+        """What the loss over all data divides by."""
+        self._live.write(next(self.template.mixtures()))
+        counts = [self._measured(batch)["loss"].count for batch in self.data]
+        return 1.0 if any(count is None for count in counts) else sum(count for count in counts if count is not None)
+
+    # Trust ------------------------------------------------------------------------------------------------------------
 
     def plain(self, members: Stack) -> dict[str, Float[Tensor, " member"]]:
         """The same numbers by the referee."""
@@ -164,7 +228,7 @@ class PlainObjective:
         """
         live = self._live
         live.write(next(stack.mixtures()))
-        few = list(itertools.islice(self.batches, 2))
+        few = list(itertools.islice(self.data, 2))
         before = live.state()
         first, second = ([self._measured(batch) for batch in few] for _ in range(2))
         for one, other in zip(first, second, strict=True):
@@ -200,13 +264,13 @@ class PlainObjective:
     def _groups(self) -> Iterator[list[Any]]:
         """All batches in memory at once; of streamed ones as many as fit a budget."""
         if not self.streamed:
-            yield list(self.batches)
+            yield list(self.data)
             return
         group: list[Any] = []
         size = 0
-        for batch in self.batches:
+        for batch in self.data:
             group.append(batch)
-            size += sum(each.nbytes for each in torch.utils._pytree.tree_leaves(batch) if isinstance(each, Tensor))
+            size += sum(each.nbytes for each in tensors_of(batch))
             if size >= _GROUP_BYTES:
                 yield group
                 group, size = [], 0
@@ -224,6 +288,8 @@ class PlainObjective:
         for name in totals[0]:
             tallies = [each[name] for each in totals]
             result[name] = torch.stack([tally.value() for tally in tallies]).double()
+            if name in self.entire:
+                result[name] = (result[name] == 0).double()
             errors = [tally.standard_error() for tally in tallies]
             if self.sampled and all(error is not None for error in errors):
                 result[f"{name}_se"] = torch.stack([error for error in errors if error is not None]).double()
@@ -249,9 +315,9 @@ class PlainObjective:
                 values = numbers[metric.per_sample]
                 if metric.reduction == "mean":
                     found[name] = Tally.of_samples(values * batch.weights, batch.weights, spread=objective.sampled)
-                else:  # all of them where the smallest is 1
-                    whole = values.sum() if metric.reduction == "count" else values.min()
-                    found[name] = Tally(whole, None)
+                else:  # of `all`, those that are not
+                    whole = values.sum() if metric.reduction == "count" else (values < 1).sum()
+                    found[name] = Tally(whole.double(), None)
             return found
 
         def parts() -> Iterator[_Labelled]:
@@ -271,7 +337,7 @@ class PlainObjective:
         return cls(
             module=network.module,
             measure=measure,
-            batches=_Again(parts) if streamed else list(parts()),
+            data=_Again(parts) if streamed else list(parts()),
             forward=run,
             referee=objective.plain,
             size=lambda batch: len(batch.inputs),
@@ -283,6 +349,7 @@ class PlainObjective:
             sampled=objective.sampled,
             ours=lambda batch: batch.inputs,
             unit=objective.unit,
+            entire=frozenset(name for name, metric in objective.metrics.items() if metric.reduction == "all"),
             autocast=objective.autocast,
             batchnorm=objective.batchnorm,
             calibration=list(calibration()) if objective.batchnorm == "recalibrate" else (),
@@ -296,6 +363,17 @@ class _Labelled:
     inputs: Tensor
     targets: Tensor
     weights: Tensor
+
+
+class _Read(nn.Module):
+    """A network with what is measured of it, so that its tensors can be exchanged for a call."""
+
+    def __init__(self, module: nn.Module, measure: Measure) -> None:
+        super().__init__()
+        self.module, self.measure = module, measure
+
+    def forward(self, batch: Any) -> Mapping[str, Tally]:
+        return self.measure(self.module, batch)
 
 
 @dataclasses.dataclass(frozen=True)

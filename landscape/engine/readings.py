@@ -72,6 +72,11 @@ class Tally:
             squares = (one, two, three)
         return Tally(self.total + other.total, count, squares, self.samples + other.samples)
 
+    def detach(self) -> "Tally":
+        """Without what derivatives would need."""
+        count = self.count.detach() if isinstance(self.count, Tensor) else self.count
+        return dataclasses.replace(self, total=self.total.detach(), count=count)
+
     def value(self) -> Tensor:
         """The metric."""
         return self.total if self.count is None else self.total / self.count

@@ -21,7 +21,8 @@ from landscape.core.files import differences, refuse_existing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress
 from landscape.engine.memory import choose_chunk, keep_freed_memory
-from landscape.engine.objective import BatchNorm, Objective
+from landscape.engine.objective import BatchNorm
+from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import Stack, fingerprint
 from landscape.evaluation.evaluate import computation
 from landscape.evaluation.routes import Lines, Order, Pairs, Prepared, Route, along, prepare
@@ -83,7 +84,7 @@ class _State:
 
 
 def bend(
-    objective: Objective,
+    objective: AnyObjective,
     lines: Family,
     bending: Bending,
     *,
@@ -207,7 +208,7 @@ def _trained(
     the file `resume`.
     """
     lines = prepared.lines.family.to(prepared.objective.device, prepared.objective.dtype)
-    objective = _for_training(prepared.compute.differentiable(prepared.problem), lines, bending)
+    objective = _for_training(prepared.objective, lines, bending)
     if resume is None:
         state = _begin(lines, bending)
         try:
@@ -274,14 +275,16 @@ def _controls(lines: Family, bending: Bending, rows: Float[Tensor, "row paramete
     return [start, *between, end]
 
 
-def _for_training(objective: Objective, lines: Family, bending: Bending) -> Objective:
+def _for_training(objective: AnyObjective, lines: Family, bending: Bending) -> AnyObjective:
     """The objective with chunks for gradients."""
+    if isinstance(objective, PlainObjective):
+        return objective
     most = len(lines) * bending.samples_per_step
     chunk = choose_chunk(objective.network, objective.data, training=True, most=most)
     return dataclasses.replace(objective, chunk=chunk)
 
 
-def _train(objective: Objective, lines: Family, bending: Bending, state: _State, on_progress: Progress) -> None:
+def _train(objective: AnyObjective, lines: Family, bending: Bending, state: _State, on_progress: Progress) -> None:
     """Take the steps that are left; `state` is that of the last finished step at any time."""
     while state.step < bending.steps:
         gradient = _gradient(objective, lines, bending, state)
@@ -291,7 +294,9 @@ def _train(objective: Objective, lines: Family, bending: Bending, state: _State,
         on_progress(state.step, bending.steps)
 
 
-def _gradient(objective: Objective, lines: Family, bending: Bending, state: _State) -> Float[Tensor, "row parameter"]:
+def _gradient(
+    objective: AnyObjective, lines: Family, bending: Bending, state: _State
+) -> Float[Tensor, "row parameter"]:
     """Derivative of the mean loss over this step's alphas in the bends, by the chain rule from that in the points."""
     count = bending.samples_per_step
     seeds = torch.tensor([bending.seed], device=objective.device)

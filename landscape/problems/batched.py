@@ -84,9 +84,9 @@ class BatchLoss:
 
     def _tally(self, name: str, found: Any, batch: Any) -> Tally:
         if isinstance(found, tuple | list) and len(found) == 2:
-            total, count = (torch.as_tensor(each).detach().double() for each in found)
-            return Tally(total.sum(), count.sum())
-        value = torch.as_tensor(found).detach().double()
+            total, count = (torch.as_tensor(each).double() for each in found)
+            return Tally(total.sum(), count.detach().sum())
+        value = torch.as_tensor(found).double()
         if value.ndim:
             raise Unsupported(
                 f"`batch_loss` gives {name} of shape {list(value.shape)}: let it give a scalar, or a pair of a sum and "

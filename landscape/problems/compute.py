@@ -88,12 +88,12 @@ class Compute:
         if chosen == "auto":
             chosen = "stacked" if problem.prefers_stacks(torch.device(self.device)) else "plain"
         if chosen != "plain":
-            return self.differentiable(problem)
+            return self.stacks(problem)
         self._require_batchnorm(problem)
         return problem.plain(**self.drawn, batchnorm=self.batchnorm, autocast=self.autocast)
 
-    def differentiable(self, problem: Problem) -> Objective:
-        """The same for stacks, with derivatives."""
+    def stacks(self, problem: Problem) -> Objective:
+        """The same for stacks of many networks; raises `Unsupported` where a loss reads one network at a time."""
         objective = problem.objective(**self.drawn, backend=BACKENDS[self.engine])
         if self.batchnorm is not None:
             self._require_batchnorm(problem)

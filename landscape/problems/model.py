@@ -116,7 +116,7 @@ class Model(Supervised):
         return PlainObjective(
             module=module,
             measure=reader.measure,
-            batches=_Both(parts),
+            data=_Both(parts),
             forward=reader.forward,
             referee=functools.partial(_referee, module, reader, parts[0], held),
             size=lambda batch: reader.size(batch[1]),
