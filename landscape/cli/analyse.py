@@ -48,7 +48,7 @@ command.add_command(curvature)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--every-order", is_flag=True, help="Keep all lines, not only the lowest of the filter orders of an end.")
 def _barriers(file: Path, every_order: bool, report: Report) -> None:
-    """How high, where and how wide: barriers along the lines of FILE, in three definitions."""
+    """How high, where and how wide: barriers along the lines of FILE, in every definition."""
     curves = Result.read(file, plane=False)
     kept = curves.select(curves.done if every_order else lowest_order(curves))
     found = barriers(kept)
@@ -56,7 +56,7 @@ def _barriers(file: Path, every_order: bool, report: Report) -> None:
     document = {
         "file": str(file),
         "title": curves.about.get("title"),
-        "definitions": DEFINITIONS,
+        "definitions": {name: definition.formula for name, definition in DEFINITIONS.items()},
         "loss_unit": curves.about.get("loss_unit"),
         "lines": [
             {"from": kept.sources[i].label, "to": kept.sources[j].label, "l1": l1, "l2": l2} | moves
@@ -64,7 +64,7 @@ def _barriers(file: Path, every_order: bool, report: Report) -> None:
                 *(kept[key] for key in ("from_member", "to_member", "l1", "l2")), parts, strict=True
             )
         ],
-        "barriers": found,
+        "barriers": {**found.quantities, "independent": found.independent},
         "summary": found.summary(),
     }
     lines = plural(len(kept), "line") + (
@@ -84,7 +84,7 @@ def _barriers(file: Path, every_order: bool, report: Report) -> None:
     text.append(table(["quantity", "min", "q1", "median", "95 % interval", "q3", "max", "lines"], rows))
     if "moves" in kept.columns:
         text.append(_by_part(kept))
-    text += [f"{name}: {definition}" for name, definition in DEFINITIONS.items()]
+    text += [f"{name}: {definition.formula}" for name, definition in DEFINITIONS.items()]
     report.show(text, document)
 
 

@@ -110,7 +110,7 @@ def _barriers(file: Path, definition: str, canvas: Canvas) -> None:
     curves = Result.read(file, plane=False)
     kept = curves.select(lowest_order(curves))
     title, lines = curves.about.get("title", file.stem), plural(len(kept), "line")
-    caption = f"{title}, {lines}. Barrier: {DEFINITIONS[definition]}."
+    caption = f"{title}, {lines}. Barrier: {DEFINITIONS[definition].formula}."
     unit = curves.about.get("loss_unit")
     found = barriers(kept)
     figure = figures.page(
