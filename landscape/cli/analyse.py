@@ -11,17 +11,20 @@ from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.curvature import curvature
 from landscape.cli.flags import Group
 from landscape.cli.options import (
-    SEED,
     Members,
     Report,
     chosen_problem,
     computing,
+    cut_option,
     device_option,
+    finished_cells,
     members,
     problem_choice,
     reporting,
+    samples_option,
 )
 from landscape.cli.report import remark, remark_unfinished, table
+from landscape.cli.types import SEED
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import refuse_existing
 from landscape.store.results import Result
@@ -136,7 +139,7 @@ def _columns(bend: Any) -> tuple[np.ndarray, ...]:
 
 @command.command("clusters")
 @reporting()
-@click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as truth tables]")
+@cut_option
 @members
 @computing
 def _clusters(members: Members, cut: float | None, report: Report) -> None:
@@ -165,12 +168,8 @@ def _clusters(members: Members, cut: float | None, report: Report) -> None:
 @command.command("success")
 @reporting("JSON file for the whole result; a CSV table goes beside it.")
 @click.argument("place", metavar="RUN|SWEEP")
-@click.option(
-    "--samples",
-    "--boards",
-    "samples",
-    type=click.IntRange(min=1),
-    help="Test boards, or other samples, the same for all. [default: 1000, or all that the problem keeps for tests]",
+@samples_option(
+    "Test boards, or other samples, the same for all. [default: 1000, or all that the problem keeps for tests]"
 )
 @click.option("--board", help="HEIGHTxWIDTH of the test boards. [default: 5x5]")
 @click.option("--density", type=click.FloatRange(0, 1), help="Probability that a cell of them is live. [default: 0.5]")
@@ -226,13 +225,7 @@ def _success(
 
 def _of_sweep(path: Path, problem: str | None, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
     """Success of the finished cells, and the problems of all."""
-    from landscape.analysis.success import of_sweep
-    from landscape.training.sweep import Sweep
-
-    sweep = Sweep.open(path, problem=problem)
-    rows, cells = of_sweep(sweep, **test), sweep.cells()
-    if not rows:
-        raise LandscapeError(f"{path} has no finished cell yet: repeat the command that began it")
+    rows, cells = finished_cells(path, problem, test)
     if len(rows) < len(cells):
         remark(f"{len(cells) - len(rows)} of {len(cells)} cells are not finished and left out")
     return rows, [cell.problem for cell in cells]

@@ -11,15 +11,11 @@ from click.core import ParameterSource
 
 from landscape.cli.config import config_file
 from landscape.cli.flags import Group
-from landscape.cli.types import BLOCKS, GRID, RANGE, SEED, SEEDS, Command, field_options, options_of, together
+from landscape.cli.types import SEED, Command, field_options, together
+from landscape.core.errors import LandscapeError
 from landscape.core.files import json_text, refuse_existing, write_json
 
 __all__ = [
-    "BLOCKS",
-    "GRID",
-    "RANGE",
-    "SEED",
-    "SEEDS",
     "Members",
     "ProblemGroup",
     "Report",
@@ -29,20 +25,20 @@ __all__ = [
     "chosen_fields",
     "chosen_problem",
     "computing",
-    "config_file",
+    "cut_option",
     "device_option",
     "dtype_option",
     "evaluating",
+    "finished_cells",
+    "json_flag",
     "members",
-    "options_of",
     "output",
-    "pairs",
+    "points_of_lines",
     "problem_choice",
     "problem_fields",
     "reporting",
+    "samples_option",
     "sampling",
-    "setting_of",
-    "together",
 ]
 
 
@@ -67,72 +63,38 @@ computing = together(device_option, dtype_option())
 
 
 def backend_option(auto: str) -> Callable[[Command], Command]:
-    """`--backend`, None for auto, of which `auto` says what it stands for."""
+    """`--backend`, the `engine` of the library, of which `auto` says what auto stands for."""
     return click.option(
         "--backend",
+        "engine",
         type=click.Choice(["auto", "stacked", "vmap", "loop"]),
         default="auto",
-        callback=lambda ctx, param, name: None if name == "auto" else name,
         help=f"All networks at once, layer by layer; by torch.vmap; or one by one. {auto}",
     )
 
 
-sample_seed = click.option("--sample-seed", type=SEED, default=0, help="Seed of the sample.")
+def samples_option(help: str, default: int | None = None) -> Callable[[Command], Command]:
+    """`--samples`, which are boards often."""
+    kind = click.IntRange(min=1)
+    return click.option("--samples", "--boards", "samples", type=kind, default=default, help=help)
+
 
 #: `--samples` and `--sample-seed`.
 sampling = together(
-    click.option(
-        "--samples",
-        "--boards",
-        "samples",
-        type=click.IntRange(min=1),
-        help="Samples, such as boards, drawn where there is no exact loss; the same for all members and points. "
-        "[default: 1000 boards; of other data all]",
+    samples_option(
+        "Samples, such as boards, drawn where there is no exact loss; the same for all members and points. "
+        "[default: 1000 boards; of other data all]"
     ),
-    sample_seed,
-)
-
-#: What a `Compute` is made of, for `setting_of`: samples, device and precision, BatchNorm's policy, backend.
-evaluating = together(
-    click.option(
-        "--batchnorm",
-        type=click.Choice(["recalibrate", "interpolate", "keep"]),
-        help="What BatchNorm normalises by at a point: statistics estimated there anew on training data, those of "
-        "the ends interpolated, or those of the first place everywhere. [default: recalibrate]",
-    ),
-    backend_option("auto is what the problem finds fastest."),
-    click.option(
-        "--autocast",
-        type=click.Choice(["bfloat16", "float16"]),
-        help="Run the network, but not the loss, in this precision where PyTorch deems it safe.",
-    ),
-    sampling,
-    computing,
+    click.option("--sample-seed", type=SEED, default=0, help="Seed of the sample."),
 )
 
 
-def setting_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `Compute` that the options of `evaluating` gave."""
-    import torch
-
-    types = {key: values[key] and getattr(torch, values[key]) for key in ("dtype", "autocast")}
-    return {**{key: values[key] for key in ("device", "samples", "sample_seed", "batchnorm", "backend")}, **types}
+def points_of_lines(help: str) -> Callable[[Command], Command]:
+    """`--points`."""
+    return click.option("--points", type=click.IntRange(2, 1_000_001), default=51, help=help)
 
 
-def asked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the options of `evaluating` gave, as keyword arguments of `landscape.walk` and its kind."""
-    fields = setting_of(values)
-    renamed = {"engine": fields.pop("backend") or "auto", "seed": fields.pop("sample_seed")}
-    return fields | renamed
-
-
-pairs = click.option(
-    "--pairs",
-    "pairs",
-    type=click.Choice(["matched", "all"]),
-    default="matched",
-    help="Member by member (a single one goes with all), or each with each.",
-)
+cut_option = click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as truth tables]")
 
 #: `-O`.
 problem_fields = click.option(
@@ -144,6 +106,42 @@ problem_choice = together(
     click.option("--problem", help="Problem of the checkpoints, if they do not say: life, or pkg.module:NAME."),
     problem_fields,
 )
+
+
+def evaluating(text: str) -> Callable[[Command], Command]:
+    """What `walk` and its kind share: the problem, how its loss is computed, where the result goes, whose help is
+    `text`, and the file of options. `asked` makes arguments of the library of them.
+    """
+    return together(
+        problem_choice,
+        click.option(
+            "--batchnorm",
+            type=click.Choice(["recalibrate", "interpolate", "keep"]),
+            help="What BatchNorm normalises by at a point: statistics estimated there anew on training data, those of "
+            "the ends interpolated, or those of the first place everywhere. [default: recalibrate]",
+        ),
+        backend_option("auto is what the problem finds fastest."),
+        click.option(
+            "--autocast",
+            type=click.Choice(["bfloat16", "float16"]),
+            help="Run the network, but not the loss, in this precision where PyTorch deems it safe.",
+        ),
+        sampling,
+        computing,
+        output(text),
+        config_file,
+    )
+
+
+def asked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a verb's options as keyword arguments of `landscape.walk` and its kind, as far as they differ."""
+    import torch
+
+    rest = dict(values)
+    problem = chosen_problem(rest.pop("problem"), rest.pop("options"))
+    types = {key: rest[key] and getattr(torch, rest[key]) for key in ("dtype", "autocast")}
+    renamed = {"problem": problem, "seed": rest.pop("sample_seed"), "overwrite": rest.pop("force")}
+    return rest | types | renamed
 
 
 def chosen_problem(name: str | None, options: Sequence[str]) -> Any:
@@ -270,6 +268,18 @@ def members(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(members=Members(run, chosen, stack, device), **rest)
 
     return call
+
+
+def finished_cells(path: Path, problem: str | None, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Success of the finished cells of a sweep, tested so, and all its cells; raises `LandscapeError` if none is."""
+    from landscape.analysis.success import of_sweep
+    from landscape.training.sweep import Sweep
+
+    sweep = Sweep.open(path, problem=problem)
+    rows, cells = of_sweep(sweep, **test), sweep.cells()
+    if not rows:
+        raise LandscapeError(f"{path} has no finished cell yet: repeat the command that began it")
+    return rows, cells
 
 
 class ProblemGroup(Group):

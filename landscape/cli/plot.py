@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.flags import Group
-from landscape.cli.options import Members, at_the_end, members, output
+from landscape.cli.options import Members, at_the_end, cut_option, finished_cells, members, output, samples_option
 from landscape.cli.report import remark
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import refuse_existing
@@ -137,7 +137,7 @@ def _outcomes(members: Members, canvas: Canvas) -> None:
 
 @command.command("clusters")
 @drawing("plots/RUN-clusters.png")
-@click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as truth tables]")
+@cut_option
 @members
 def _clusters(members: Members, cut: float | None, canvas: Canvas) -> None:
     """Dendrogram of the members of RUN, with their truth tables below."""
@@ -169,14 +169,7 @@ def _clusters(members: Members, cut: float | None, canvas: Canvas) -> None:
     default="solved",
     help="Networks right on all test boards, or on all patterns; share of test boards entirely right, or of cells.",
 )
-@click.option(
-    "--samples",
-    "--boards",
-    "samples",
-    type=click.IntRange(min=1),
-    default=1000,
-    help="Random test boards, the same for all.",
-)
+@samples_option("Random test boards, the same for all.", default=1000)
 @click.option("--problem", help="Problem of the sweep, if its code is not known yet, or lies elsewhere now.")
 @drawing("plots/SWEEP-RATE.png")
 def _success(
@@ -190,15 +183,10 @@ def _success(
     canvas: Canvas,
 ) -> None:
     """Success of the finished cells of SWEEP over what it varied, with intervals and the score of dead boards."""
-    from landscape.analysis.success import definitions, of_sweep
+    from landscape.analysis.success import definitions
     from landscape.figures.success import BANDS, NAMES, is_number, rate_labels, success_series, text_of
-    from landscape.training.sweep import Sweep
 
-    sweep = Sweep.open(place, problem=problem)
-    rows = of_sweep(sweep, samples=samples)
-    cells = sweep.cells()
-    if not rows:
-        raise LandscapeError(f"{place} has no finished cell yet: repeat the command that began it")
+    rows, cells = finished_cells(place, problem, {"samples": samples})
     missing = f" {len(cells) - len(rows)} of {len(cells)} cells are not finished." if len(rows) < len(cells) else ""
     if missing:
         remark(missing.strip())

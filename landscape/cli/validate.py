@@ -7,12 +7,12 @@ import click
 import torch
 
 from landscape.analysis.validation import CHECKS, Check, Finding, validate
-from landscape.cli.options import backend_option, config_file, device_option, dtype_option, json_flag
+from landscape.cli.config import config_file
+from landscape.cli.options import backend_option, device_option, dtype_option, json_flag
 from landscape.cli.report import table
 from landscape.core.errors import LandscapeError
 from landscape.core.fields import did_you_mean
 from landscape.core.files import json_text
-from landscape.engine.stacked import Backend
 from landscape.problems.compute import Compute
 
 __all__ = ["command"]
@@ -34,14 +34,14 @@ _DTYPES = {"float32": (torch.float32,), "float64": (torch.float64,), "both": (to
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Only this check; repeatable.")
 @json_flag
 @config_file
-def command(device: str, dtype: str, backend: Backend | None, names: tuple[str, ...], print_json: bool) -> None:
+def command(device: str, dtype: str, engine: Any, names: tuple[str, ...], print_json: bool) -> None:
     """Is my plot right?
 
     Walks, gradients and Hessians of networks whose losses are known in closed form, computed as every walk is, on this
     machine. Errors are relative to the largest number expected; what is shown is the place of the largest error. Exit
     status 1 if a check fails.
     """
-    chosen = _chosen(names)
+    chosen, backend = _chosen(names), None if engine == "auto" else engine
     logging.getLogger("landscape").setLevel(logging.WARNING)  # which backend serves each small network is no news here
     findings = [
         finding
@@ -51,9 +51,7 @@ def command(device: str, dtype: str, backend: Backend | None, names: tuple[str, 
     if print_json:
         click.echo(json_text([_as_json(finding) for finding in findings]))
     else:
-        click.echo(
-            f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, backend {backend or 'auto'}"
-        )
+        click.echo(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, backend {engine}")
         header = ["check", "type", "expected", "measured", "error", "tolerance", "", "what is known"]
         click.echo(table(header, [_row(finding) for finding in findings]))
     if wrong := [finding for finding in findings if not finding.ok]:

@@ -69,6 +69,7 @@ class Field:
     choices: Collection[str] | None = None
     syntax: str | None = None
     metavar: str | None = None
+    flag: str | None = None
 
     @property
     def required(self) -> bool:
@@ -113,19 +114,21 @@ def option(
     choices: Collection[str] | None = None,
     syntax: Literal["seed", "seeds", "blocks"] | None = None,
     metavar: str | None = None,
+    flag: str | None = None,
 ) -> Any:
     """A field of a configuration that the command line offers as an option.
 
     Args:
-        default: Its value unless it is given.
+        default: Its value unless it is given; `dataclasses.MISSING` if it must be.
         text: What it is for, the help of the option.
         at_least, at_most, above, below: Limits of a number, which `check` holds it to.
         choices: What a text may be, where its type does not say that: the keys of a table.
         syntax: What numbers are: a `seed`; `seeds`, written `0:20,30`; `blocks`, written `none` or `0,2`.
         metavar: What stands for its value in the help, such as PLACE.
+        flag: How the option is called, if not as the field is.
     """
     limits = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
-    more = {"help": text, "choices": choices, "syntax": syntax, "metavar": metavar}
+    more = {"help": text, "choices": choices, "syntax": syntax, "metavar": metavar, "flag": flag}
     return dataclasses.field(default=default, metadata=limits | more)
 
 
