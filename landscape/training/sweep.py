@@ -18,7 +18,7 @@ from landscape.core import provenance
 from landscape.core.devices import chosen_device
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import Field, as_json, axis, converted, fields_of, make, require_known, text
-from landscape.core.files import differences, is_there, read_json, require_vacant, write_json
+from landscape.core.files import differences, is_there, read_document, require_vacant, write_json
 from landscape.core.unfinished import Progress
 from landscape.engine.stack import Stack
 from landscape.problems.base import Problem
@@ -32,6 +32,15 @@ __all__ = ["Cell", "Sweep", "default_output", "sweep"]
 
 #: The file that makes a directory a sweep.
 _FILE = "sweep.json"
+
+#: What stands in it.
+_DOCUMENT = {
+    "problem": {"name": str, "config": dict},
+    "training": dict,
+    "grid": [{"key": str, "values": [object]}],
+    "seeds": [int],
+    "data_seeds": [int],
+}
 
 #: Longest text of a value, and of a cell, in the name of a directory; file systems allow 255 bytes.
 _LONGEST_VALUE, _LONGEST_NAME = 40, 200
@@ -95,16 +104,9 @@ class Sweep:
         if not is_there(file):
             raise LandscapeError(f"{path} is no sweep, it has no {_FILE}: give the directory of a sweep")
         try:
-            document = read_json(file)
+            document = read_document(file, SCHEMA, _DOCUMENT, "its options, its grid or its seeds")
         except DamagedFile as error:
             raise DamagedFile(f"{error}: restore it, or begin the sweep in another directory with `output`") from error
-        needed = {"schema", "problem", "training", "grid", "seeds", "data_seeds"}
-        if lacks := needed - document.keys() if isinstance(document, dict) else needed:
-            raise DamagedFile(f"{file} is damaged: it lacks {', '.join(sorted(lacks))}")
-        if document["schema"] != SCHEMA:
-            raise Unsupported(f"{file} has schema {document['schema']}, this version reads {SCHEMA}: update landscape")
-        if not _is_sound(document):
-            raise DamagedFile(f"{file} is damaged: its options, its grid or its seeds are not what they should be")
         return cls(path, document, problem)
 
     def cells(self) -> list[Cell]:
@@ -404,25 +406,6 @@ def _checked(
                     f"{cell.training.start} has changed since this cell began there: begin anew with `overwrite=True`"
                 )
     return todo
-
-
-def _is_sound(document: Mapping[str, Any]) -> bool:
-    """Whether the parts of a `sweep.json` are of the kinds they should be."""
-    problem, training, grid = document["problem"], document["training"], document["grid"]
-    lists = [document["seeds"], document["data_seeds"]]
-    if not (isinstance(problem, dict) and isinstance(problem.get("name"), str) and isinstance(training, dict)):
-        return False
-    if not isinstance(problem.get("config"), dict) or not isinstance(grid, list) or not grid:
-        return False
-    if not all(isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds) for seeds in lists):
-        return False
-    return all(
-        isinstance(axis, dict)
-        and isinstance(axis.get("key"), str)
-        and isinstance(axis.get("values"), list)
-        and bool(axis["values"])
-        for axis in grid
-    )
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

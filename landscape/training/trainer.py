@@ -43,7 +43,7 @@ class Trainer:
     def begin(self, initial: Stack) -> int:
         """Start at the first step, which is returned."""
         self.flat = initial.flatten().to(self.objective.device, self.objective.dtype)
-        self.moments = {name: torch.zeros_like(self.flat) for name in self.optimizer.moments}
+        self.moments = self.optimizer.begin(self.flat)
         self.buffers = dict(initial.to(self.objective.device, self.objective.dtype).buffers)
         return 0
 
