@@ -11,20 +11,20 @@ from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.curvature import curvature
 from landscape.cli.flags import Group
 from landscape.cli.options import (
-    Members,
     Report,
     chosen_problem,
     computing,
     cut_option,
     device_option,
     finished_cells,
-    members,
+    members_of,
+    of_run,
     problem_choice,
     reporting,
     samples_option,
 )
 from landscape.cli.report import remark, remark_unfinished, table
-from landscape.cli.types import SEED
+from landscape.cli.types import SEED, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import refuse_existing
 from landscape.store.results import Result
@@ -47,11 +47,12 @@ command.add_command(curvature)
 
 
 @command.command("barriers")
-@reporting()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--every-order", is_flag=True, help="Keep all lines, not only the lowest of the filter orders of an end.")
-def _barriers(file: Path, every_order: bool, report: Report) -> None:
+@reporting()
+def _barriers(file: Path, every_order: bool, **where: Any) -> None:
     """How high, where and how wide: barriers along the lines of FILE, in every definition."""
+    report = Report(**where)
     curves = Result.read(file, plane=False)
     kept = curves.select(curves.done if every_order else lowest_order(curves))
     found = barriers(kept)
@@ -103,16 +104,18 @@ def _by_part(curves: Result) -> str:
 
 
 @command.command("outcomes")
-@reporting()
-@members
+@of_run
 @computing
-def _outcomes(members: Members, report: Report) -> None:
+@reporting()
+def _outcomes(device: str, **given: Any) -> None:
     """What each member of RUN computes: truth tables, dead units, loss, and whether it sits in a minimum."""
     from landscape.analysis.outcomes import KINDS, outcomes
 
-    title = members.problem.title()
-    found = outcomes(members.problem, members.stack, device=members.device)
-    text = [f"{title}: {len(members.stack)} members, solved by {found.solved}"]
+    report = taken(Report, given)
+    problem, stack = members_of(**given)
+    title = problem.title()
+    found = outcomes(problem, stack, device=device)
+    text = [f"{title}: {len(stack)} members, solved by {found.solved}"]
     shown = found.groups[:_MOST_ROWS]
     rows = [
         [g.kind, f"{g.right} of {found.total}", g.share.count, "{:.3f} to {:.3f}".format(*g.share.interval), g.loss]
@@ -130,7 +133,7 @@ def _outcomes(members: Members, report: Report) -> None:
         rows.append(["presolve", 1, None, None, *(float(q[0]) for q in _columns(found.landmark))])
     header = ["medians of", "members", "loss", "dead units", "|gradient|"]
     text.append(table([*header, "smallest eigenvalue", "largest", "negative", "near zero"], rows))
-    report.show(text, {"run": members.run, "title": title, "kinds": KINDS, "solved": found.solved, "outcomes": found})
+    report.show(text, {"run": given["run"], "title": title, "kinds": KINDS, "solved": found.solved, "outcomes": found})
 
 
 def _columns(bend: Any) -> tuple[np.ndarray, ...]:
@@ -138,16 +141,18 @@ def _columns(bend: Any) -> tuple[np.ndarray, ...]:
 
 
 @command.command("clusters")
-@reporting()
+@of_run
 @cut_option
-@members
 @computing
-def _clusters(members: Members, cut: float | None, report: Report) -> None:
+@reporting()
+def _clusters(cut: float | None, device: str, **given: Any) -> None:
     """Do the members of RUN fall into few places? Clusters of parameters up to the order of filters."""
     from landscape.analysis.clusters import clusters_of
 
-    title = members.problem.title()
-    found = clusters_of(members.problem, members.stack, cut=cut, device=members.device)
+    report = taken(Report, given)
+    problem, stack = members_of(**given)
+    title = problem.title()
+    found = clusters_of(problem, stack, cut=cut, device=device)
     how = "over every order" if found.exhaustive else "by weight matching, an upper bound"
     tables = [np.bincount(found.group[found.label == number]) for number in range(len(found.sizes))]
     rows = [
@@ -155,18 +160,17 @@ def _clusters(members: Members, cut: float | None, report: Report) -> None:
         for number, (size, counts) in enumerate(zip(found.sizes[:_MOST_ROWS], tables, strict=False))
     ]
     text = [
-        f"{title}: {len(members.stack)} members, L2 distances up to the order of filters ({how})",
+        f"{title}: {len(stack)} members, L2 distances up to the order of filters ({how})",
         f"{len(found.sizes)} clusters at distance {found.cut:.4g}, {found.group.max() + 1} truth tables; "
         f"agreement (adjusted Rand index) {found.agreement:.3f}",
         table(["cluster", "members", "truth tables", "members of its commonest"], rows),
     ]
     if rest := found.sizes[len(rows) :].tolist():
         text.append(f"and {len(rest)} more clusters with {sum(rest)} members")
-    report.show(text, {"run": members.run, "title": title, "clusters": found, "agreement": found.agreement})
+    report.show(text, {"run": given["run"], "title": title, "clusters": found, "agreement": found.agreement})
 
 
 @command.command("success")
-@reporting("JSON file for the whole result; a CSV table goes beside it.")
 @click.argument("place", metavar="RUN|SWEEP")
 @samples_option(
     "Test boards, or other samples, the same for all. [default: 1000, or all that the problem keeps for tests]"
@@ -176,6 +180,7 @@ def _clusters(members: Members, cut: float | None, report: Report) -> None:
 @click.option("--sample-seed", type=SEED, default=0, help="Seed of the test boards.")
 @device_option
 @problem_choice
+@reporting("JSON file for the whole result; a CSV table goes beside it.")
 def _success(
     place: str,
     samples: int | None,
@@ -183,7 +188,6 @@ def _success(
     device: str,
     problem: str | None,
     options: tuple[str, ...],
-    report: Report,
     **conditions: Any,
 ) -> None:
     """How many members of RUN, or of each finished cell of SWEEP, get random test boards right.
@@ -194,6 +198,7 @@ def _success(
     from landscape.analysis.success import as_csv, as_document, definitions
     from landscape.core.files import replacing
 
+    report = taken(Report, conditions)
     beside = report.output and report.output.with_suffix(".csv")
     if beside is not None:
         if report.output == beside:

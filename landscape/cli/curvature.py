@@ -17,7 +17,7 @@ from landscape.cli.options import (
     sampling,
 )
 from landscape.cli.report import Progress, remark, remark_unfinished, table
-from landscape.cli.types import SEED
+from landscape.cli.types import SEED, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.store.results import Result
 
@@ -36,7 +36,6 @@ _STATISTICS = {
 
 
 @click.command("curvature")
-@reporting()
 @click.argument("place", metavar="PLACE|FILE")
 @click.option("--top", type=click.IntRange(min=1), default=5, help="Eigenvalues of the largest magnitude to find.")
 @click.option("--trace", is_flag=True, help="The trace too, with a 95 % interval.")
@@ -68,7 +67,8 @@ _STATISTICS = {
 @problem_choice
 @device_option
 @dtype_option("float64")
-def curvature(place: str, problem: str | None, options: tuple[str, ...], report: Report, **settings: Any) -> None:
+@reporting()
+def curvature(place: str, problem: str | None, options: tuple[str, ...], **settings: Any) -> None:
     """How is the loss bent at the members of PLACE, or along the lines of FILE?
 
     PLACE is a run, RUN/@step, RUN/#seed, a checkpoint or a landmark (presolve, with --problem): eigenvalues of the
@@ -78,6 +78,7 @@ def curvature(place: str, problem: str | None, options: tuple[str, ...], report:
     FILE.h5 holds curves of a walk: the second derivative of the loss by the distance along each line, read off its
     points. The options of places have no meaning there.
     """
+    report = taken(Report, settings)
     if Path(place).suffix in (".h5", ".hdf5"):
         if problem or options or settings["trace"] or settings["negative"]:
             raise LandscapeError(f"{place} holds curves: leave out --trace, --negative, --problem and -O")

@@ -1,7 +1,6 @@
 """Options that verbs share: where to compute, samples, problems, and where results go."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,9 @@ from landscape.core.errors import LandscapeError
 from landscape.core.files import json_text, refuse_existing, write_json
 
 __all__ = [
-    "Members",
     "ProblemGroup",
     "Report",
     "asked",
-    "at_the_end",
     "backend_option",
     "chosen_fields",
     "chosen_problem",
@@ -31,7 +28,8 @@ __all__ = [
     "evaluating",
     "finished_cells",
     "json_flag",
-    "members",
+    "members_of",
+    "of_run",
     "output",
     "points_of_lines",
     "problem_choice",
@@ -189,24 +187,25 @@ def output(text: str) -> Callable[[Command], Command]:
 json_flag = click.option("--json", "print_json", is_flag=True, help="Print the whole result as JSON.")
 
 
-def at_the_end(*options: Callable[[Any], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Options that are the last in the help although they are added last, so that their check comes first."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        before = command.__dict__.pop("__click_params__", [])
-        together(*options)(command).__dict__["__click_params__"].extend(before)
-        return command
-
-    return add
+def reporting(text: str = "JSON file for the whole result.") -> Callable[[Command], Command]:
+    """`-o`, `--force` and `--json`, which make a `Report`."""
+    return together(output(text), json_flag)
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Where a result goes: a summary to stdout, or with `print_json` all of it, and all of it to a file too."""
+    """Where a result goes: a summary to stdout, or with `print_json` all of it, and all of it to a file too.
+
+    Make it before any work: it raises `LandscapeError` if a file is in the way.
+    """
 
     output: Path | None
     force: bool
     print_json: bool
+
+    def __post_init__(self) -> None:
+        if self.output is not None:
+            refuse_existing(self.output, force=self.force, argument="output")
 
     def show(self, text: Sequence[str], document: Mapping[str, Any]) -> None:
         """Print the summary or the document, and keep the document if a path is given."""
@@ -215,59 +214,20 @@ class Report:
         click.echo(json_text(document) if self.print_json else "\n".join(text))
 
 
-def reporting(text: str = "JSON file for the whole result.") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`-o`, `--force` and `--json`, of which the command gets a `report`; a file in the way is told before any work."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(command)
-        def call(*, output: Path | None, force: bool, print_json: bool, **options: Any) -> Any:
-            if output is not None:
-                refuse_existing(output, force=force, argument="output")
-            return command(report=Report(output, force, print_json), **options)
-
-        return at_the_end(output(text), json_flag)(call)
-
-    return add
+#: RUN and what says its problem, for `members_of`.
+of_run = together(click.argument("run", metavar="RUN"), problem_choice)
 
 
-@dataclasses.dataclass(frozen=True)
-class Members:
-    """The members of RUN with their problem, and where to compute."""
+def members_of(run: str, problem: str | None, options: Sequence[str], *, dtype: str | None = None) -> tuple[Any, Any]:
+    """The problem of RUN and its members, in this precision or their own."""
+    import torch
 
-    run: str
-    problem: Any
-    stack: Any
-    device: str = "cpu"
+    from landscape.cli.report import remark_unfinished
+    from landscape.problems.places import run_members
 
-
-def members(command: Callable[..., Any]) -> Callable[..., Any]:
-    """RUN and what says its problem, of which the command gets `members`, on the device and in the precision of its own
-    options, if it has them.
-    """
-
-    @click.argument("run", metavar="RUN")
-    @problem_choice
-    @functools.wraps(command)
-    def call(
-        *,
-        run: str,
-        problem: str | None,
-        options: tuple[str, ...],
-        device: str = "cpu",
-        dtype: str | None = None,
-        **rest: Any,
-    ) -> Any:
-        import torch
-
-        from landscape.cli.report import remark_unfinished
-        from landscape.problems.places import run_members
-
-        remark_unfinished(run)
-        chosen, stack = run_members(run, chosen_problem(problem, options))
-        stack = stack if dtype is None else stack.to(getattr(torch, dtype))
-        return command(members=Members(run, chosen, stack, device), **rest)
-
-    return call
+    remark_unfinished(run)
+    chosen, stack = run_members(run, chosen_problem(problem, options))
+    return chosen, stack if dtype is None else stack.to(getattr(torch, dtype))
 
 
 def finished_cells(path: Path, problem: str | None, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
