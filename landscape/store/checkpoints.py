@@ -174,13 +174,9 @@ class Run:
         """Delete the files of a run, if there is one at `path`, and nothing else that lies there; was there one?"""
         there = (path / "run.json").exists()
         if there:
-            for file in [
-                *path.glob("step-*.safetensors"),
-                path / "resume.safetensors",
-                path / "log.jsonl",
-                path / "run.json",
-            ]:
-                file.unlink(missing_ok=True)
+            for name in ("step-*.safetensors", "resume.safetensors", "log.jsonl", "run.json"):
+                for file in path.glob(name):
+                    file.unlink()
         return there
 
     @classmethod
