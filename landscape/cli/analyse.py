@@ -1,6 +1,6 @@
 """`landscape analyse`: barriers of a walk, outcomes and clusters of a run, success of a run or a sweep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from landscape.cli.curvature import curvature
 from landscape.cli.flags import Group
 from landscape.cli.options import (
     Report,
-    chosen_problem,
     computing,
     cut_option,
     device_option,
@@ -23,7 +22,7 @@ from landscape.cli.options import (
     reporting,
     samples_option,
 )
-from landscape.cli.report import remark, remark_unfinished, table
+from landscape.cli.report import remark, table
 from landscape.cli.types import SEED, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import refuse_existing
@@ -195,7 +194,7 @@ def _success(
     Whole boards and cells are counted apart, and what answering that all is dead would get stands beside them: with
     several steps most of a board dies out by itself. Where all there is can be enumerated, the exact answer stands too.
     """
-    from landscape.analysis.success import as_csv, as_document, definitions
+    from landscape.analysis.success import Row, as_csv, as_document, definitions, success
     from landscape.core.files import replacing
 
     report = taken(Report, conditions)
@@ -209,9 +208,11 @@ def _success(
     if (Path(place) / "sweep.json").exists():
         if options:
             raise LandscapeError(f"{place} says the options of its problem itself: leave -O out")
-        rows, tested = _of_sweep(Path(place), problem, test)
+        rows, cells = finished_cells(Path(place), problem, test)
+        tested = [cell.problem for cell in cells]
     else:
-        rows, tested = _of_run(place, chosen_problem(problem, options), test)
+        found, stack = members_of(place, problem, options, finite=False)
+        rows, tested = [Row({}, success(found, stack, **test))], [found]
     for warning in dict.fromkeys(each.test_remark(**given) for each in tested):
         if warning:
             remark(warning)
@@ -226,24 +227,6 @@ def _success(
     if beside is not None:
         with replacing(beside) as temporary:
             temporary.write_text(as_csv(rows))
-
-
-def _of_sweep(path: Path, problem: str | None, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Success of the finished cells, and the problems of all."""
-    rows, cells = finished_cells(path, problem, test)
-    if len(rows) < len(cells):
-        remark(f"{len(cells) - len(rows)} of {len(cells)} cells are not finished and left out")
-    return rows, [cell.problem for cell in cells]
-
-
-def _of_run(place: str, problem: Any, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Success of the members at a place, and their problem."""
-    from landscape.analysis.success import Row, success
-    from landscape.problems.places import run_members
-
-    remark_unfinished(place)
-    problem, stack = run_members(place, problem, finite=False)
-    return [Row({}, success(problem, stack, **test))], [problem]
 
 
 def _success_table(rows: Sequence[Any], nouns: Any) -> str:

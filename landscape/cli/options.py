@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from landscape.cli.config import config_file
 from landscape.cli.flags import Group
+from landscape.cli.report import remark, remark_unfinished
 from landscape.cli.types import SEED, Command, field_options, together
 from landscape.core.errors import LandscapeError
 from landscape.core.files import json_text, refuse_existing, write_json
@@ -218,20 +219,24 @@ class Report:
 of_run = together(click.argument("run", metavar="RUN"), problem_choice)
 
 
-def members_of(run: str, problem: str | None, options: Sequence[str], *, dtype: str | None = None) -> tuple[Any, Any]:
-    """The problem of RUN and its members, in this precision or their own."""
+def members_of(
+    run: str, problem: str | None, options: Sequence[str], *, dtype: str | None = None, finite: bool = True
+) -> tuple[Any, Any]:
+    """The problem of RUN and its members, in this precision or their own; they must be `finite`, or need not."""
     import torch
 
-    from landscape.cli.report import remark_unfinished
     from landscape.problems.places import run_members
 
     remark_unfinished(run)
-    chosen, stack = run_members(run, chosen_problem(problem, options))
+    chosen, stack = run_members(run, chosen_problem(problem, options), finite=finite)
     return chosen, stack if dtype is None else stack.to(getattr(torch, dtype))
 
 
 def finished_cells(path: Path, problem: str | None, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Success of the finished cells of a sweep, tested so, and all its cells; raises `LandscapeError` if none is."""
+    """Success of the finished cells of a sweep, tested so, and all its cells; a remark says how many are not finished.
+
+    Raises `LandscapeError` if none is.
+    """
     from landscape.analysis.success import of_sweep
     from landscape.training.sweep import Sweep
 
@@ -239,6 +244,8 @@ def finished_cells(path: Path, problem: str | None, test: Mapping[str, Any]) -> 
     rows, cells = of_sweep(sweep, **test), sweep.cells()
     if not rows:
         raise LandscapeError(f"{path} has no finished cell yet: repeat the command that began it")
+    if len(rows) < len(cells):
+        remark(f"{len(cells) - len(rows)} of {len(cells)} cells are not finished and left out")
     return rows, cells
 
 

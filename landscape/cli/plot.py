@@ -12,7 +12,6 @@ from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.flags import Group
 from landscape.cli.options import cut_option, finished_cells, members_of, of_run, output, samples_option
-from landscape.cli.report import remark
 from landscape.cli.types import Command, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import refuse_existing
@@ -191,8 +190,6 @@ def _success(
     canvas = Canvas(**where)
     rows, cells = finished_cells(place, problem, {"samples": samples})
     missing = f" {len(cells) - len(rows)} of {len(cells)} cells are not finished." if len(rows) < len(cells) else ""
-    if missing:
-        remark(missing.strip())
     swept = cells[0].problem
     everything = swept.objective() if rate == "exact" else None
     ylabel = rate_labels(swept.nouns, everything.samples if everything else None)[rate]

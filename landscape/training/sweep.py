@@ -30,8 +30,8 @@ from landscape.training.train import train, unusual
 
 __all__ = ["Cell", "Sweep", "default_output", "sweep"]
 
-#: The file that makes a directory a sweep.
-_FILE = "sweep.json"
+#: The files that make a directory a sweep, and a run.
+_FILE, _RUN = "sweep.json", "run.json"
 
 #: What stands in it.
 _DOCUMENT = {
@@ -241,7 +241,7 @@ def _opened(new: Sweep, *, device: torch.device, overwrite: bool) -> tuple[Sweep
             f"{new.path} holds another sweep: {different}. Choose another directory with `output`, or replace it with "
             "`overwrite=True`"
         )
-    replaced = [place for place, _ in old.places() if _run_is_there(place)] if old and overwrite else []
+    replaced = [place for place, _ in old.places() if is_there(place / _RUN)] if old and overwrite else []
     todo = _checked(cells, new.document, device=device, replaced=replaced)
     for place in replaced:
         Run.remove(place)
@@ -365,12 +365,8 @@ def _there_already(path: Path) -> Sweep | None:
     return None
 
 
-def _run_is_there(path: Path) -> bool:
-    return is_there(path / "run.json")
-
-
 def _run_at(path: Path) -> Run | None:
-    return Run.open(path) if _run_is_there(path) else None
+    return Run.open(path) if is_there(path / _RUN) else None
 
 
 def _is_bare(path: Path) -> bool:
