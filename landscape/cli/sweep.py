@@ -11,7 +11,7 @@ from landscape.cli.config import config_file
 from landscape.cli.options import ProblemGroup, output
 from landscape.cli.report import Progress, interruptible, remark
 from landscape.cli.train import training_options
-from landscape.cli.types import GRID, SEEDS
+from landscape.cli.types import GRID
 from landscape.core.fields import fields_of
 from landscape.training.sweep import Cell, default_output, sweep
 from landscape.training.train import Training
@@ -119,13 +119,11 @@ def _once(ctx: click.Context, grid: tuple[tuple[str, tuple[str, ...]], ...]) -> 
 
 
 def _values(key: str, texts: tuple[str, ...]) -> list[Any]:
-    """Values as the option of that name would read them, a + standing for the comma within one of them."""
+    """Values as the option of that name would read them."""
     ctx = click.get_current_context()
     option = next(param for param in ctx.command.params if param.name == key)
     try:
-        return [
-            option.type.convert(text.replace("+", ",") if option.type is SEEDS else text, option, ctx) for text in texts
-        ]
+        return [option.type.convert(text, option, ctx) for text in texts]
     except click.BadParameter as error:
         raise click.BadParameter(error.message, ctx, param_hint=f"'--grid {key}'") from error
 

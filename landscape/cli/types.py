@@ -46,9 +46,9 @@ class Written(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
 
 
 def _seeds(written: str) -> tuple[int, ...]:
-    """`0:20`, `3`, `0:5,10,20:30`: half-open ranges and single seeds."""
+    """`0:20`, `3`, `0:5,10,20:30`: half-open ranges and single seeds, in a grid with + between them."""
     seeds: list[int] = []
-    for piece in written.split(","):
+    for piece in re.split("[,+]", written):
         first, colon, last = piece.partition(":")
         if not (first.strip().isdecimal() and (last.strip().isdecimal() or not colon)):
             raise ValueError(f"'{piece}' is no seed: write numbers and half-open ranges, such as 0:20 or 0:5,9")
