@@ -8,8 +8,9 @@ from click.core import ParameterSource
 
 from landscape.cli.options import asked, evaluating
 from landscape.cli.report import Progress, interruptible, remark_unfinished
-from landscape.cli.types import RANGE, Written
+from landscape.cli.types import RANGE, Written, options_of
 from landscape.evaluation.plane import Directions, plane, plane_name
+from landscape.evaluation.routes import Route
 
 __all__ = ["command"]
 
@@ -56,11 +57,10 @@ def _points(written: str) -> tuple[int, int]:
     default="31x31",
     help="Points along x and y; the coordinates of places are added to them.",
 )
-@click.option(
-    "--normalise",
-    type=click.Choice(["filter", "layer", "none"]),
-    default="filter",
-    help="Random directions have the norms of the weights filter by filter, layer by layer, or are standard normal.",
+@options_of(
+    Route,
+    "normalise",
+    normalise="Random directions have the norms of weights filter by filter, layer by layer, or are standard normal.",
 )
 @evaluating("HDF5 file. [default: analyses/plane-PLACES.h5]")
 def command(

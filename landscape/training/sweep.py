@@ -383,18 +383,16 @@ def _checked(
     Cells in `replaced` have runs that are going to be removed.
     """
     seeds, data_seeds = document["seeds"], document["data_seeds"]
-    runs = [None if cell.path in replaced else _run_at(cell.path) for cell in cells]
+    runs = [(cell, None if cell.path in replaced else _run_at(cell.path)) for cell in cells]
     elsewhere = "ove it elsewhere, or choose another directory with `output`"
-    for cell, run in zip(cells, runs, strict=True):
+    for cell, run in runs:
         if run is not None and (different := cell._differs(run, seeds=seeds, data_seeds=data_seeds)):
             raise Mismatch(f"{cell.path} holds another run: {different}. M{elsewhere}")
         if run is None and cell.path not in replaced:
             require_vacant(cell.path, "run", f"m{elsewhere}")
-    todo = [
-        cell for cell, run in zip(cells, runs, strict=True) if run is None or cell.training.batches not in run.steps()
-    ]
+    todo = [cell for cell, run in runs if run is None or cell.training.batches not in run.steps()]
     # A place where cells began may be gone once all are finished; before that it must be the same for all.
-    for cell, run in zip(cells, runs, strict=True) if todo else ():
+    for cell, run in runs if todo else ():
         with _naming(cell.path):
             start = planned(cell.problem, cell.training, seeds, data_seeds, device=device).document()["start"]
             if run is not None and run.steps() and run.document.get("start") != start:
