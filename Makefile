@@ -60,6 +60,10 @@ demo: $(VENV)/.demo
 	$(RUN) analyse barriers analyses/demo-m4.h5
 	$(RUN) plot walk analyses/demo-m1.h5 analyses/demo-m4.h5 -o plots/demo.png --force
 
+# Compiled modules are kept even where the environment says not to: pytest compiles each test module for each worker
+# otherwise, and every process that a test starts compiles the package.
+test test-quick test-cpus smoke: export PYTHONDONTWRITEBYTECODE =
+
 # Hypothesis and torch both use every core; with one thread each, the workers do not fight.
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto

@@ -45,6 +45,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    shapes.begin_test()
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device: torch.cuda.is_available() is false")
 
@@ -53,15 +54,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What tests name is remembered apart from what the developer has named."""
     os.environ["LANDSCAPE_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
-
-
-@pytest.fixture(autouse=True)
-def _backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Objectives keep the backend that they begin with: a busy moment must not decide what is tested, and measuring
-    takes most of the time of small problems. Tests of the choice are marked `measured`.
-    """
-    if not request.node.get_closest_marker("measured"):
-        monkeypatch.setattr("landscape.problems.supervised.fastest", lambda objective: objective.network.backend)
 
 
 @pytest.fixture

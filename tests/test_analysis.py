@@ -24,7 +24,7 @@ from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.intervals import Proportion, bootstrap, bootstrap_pairs
 from landscape.core.provenance import Source
 from landscape.engine.objective import Objective
-from landscape.engine.stack import Stack
+from landscape.engine.stack import Stack, stack_state_dicts
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.problems.life.patterns import answers
@@ -211,6 +211,7 @@ def test_the_hessian_of_the_plain_module(activation: str) -> None:
     objective = problem.objective(dtype=torch.float64)
     stack = initialise(problem.network(), range(2), scale=2.0).to(torch.float64)
     network, data = objective.network.module, objective.data
+    whole, found = hessians(objective, stack), extremes(objective, stack)
     for i in range(2):
 
         def loss(flat: torch.Tensor) -> torch.Tensor:
@@ -220,9 +221,8 @@ def test_the_hessian_of_the_plain_module(activation: str) -> None:
             return each @ data.weights[0]
 
         wanted = torch.autograd.functional.hessian(loss, stack.flatten()[i])
-        np.testing.assert_allclose(hessians(objective, stack)[i], wanted, rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(whole[i], wanted, rtol=1e-8, atol=1e-12)
         eigenvalues = np.linalg.eigvalsh(wanted)
-        found = extremes(objective, stack)
         assert found.smallest[i] == pytest.approx(eigenvalues[0], rel=1e-6, abs=1e-10)
         assert found.negative[i] == (eigenvalues < -1e-6 * np.abs(eigenvalues).max()).sum()
         assert found.near_zero[i] == (np.abs(eigenvalues) <= 1e-6 * np.abs(eigenvalues).max()).sum()
@@ -367,14 +367,23 @@ def test_clusters_of_a_place(run: Run) -> None:
     rows = found._repr_html_().split("<tr>")[2:]
     assert len(rows) == len(found.sizes)
     assert rows[0].count("seed") == found.sizes[0]
-    with pytest.raises(LandscapeError, match=r"a cut at distance 0.0 makes no clusters"):
+    with pytest.raises(LandscapeError, match=r"`cut` is 0\.0, it must be positive"):
         landscape.clusters(run, cut=0.0)
+
+
+def test_clusters_of_a_model_of_ones_own_go_by_its_decisions_on_the_data() -> None:
+    x = torch.linspace(-1, 1, 40)[:, None]
+    problem = landscape.Problem.from_model(torch.nn.Linear(1, 2), (x, (x[:, 0] > 0).long()), "cross_entropy")
+    states = [{"weight": torch.tensor([[-a], [a]]), "bias": torch.zeros(2)} for a in (1.0, 1.1, -1.0, -1.2, 1.3)]
+    found = clusters_of(problem, stack_state_dicts(states))
+    np.testing.assert_array_equal(found.group, [0, 0, 1, 1, 0])
+    np.testing.assert_array_equal(found.label, found.group)
 
 
 def test_what_makes_no_clusters(run: Run) -> None:
     with pytest.raises(LandscapeError, match="one member makes no clusters"):
         clusters_of(Life(), run.checkpoint().stack.select([0]))
-    with pytest.raises(LandscapeError, match=r"a cut at distance -1.0 makes no clusters"):
+    with pytest.raises(LandscapeError, match=r"`cut` is -1\.0, it must be positive"):
         clusters_of(Life(), run.checkpoint().stack, cut=-1.0)
 
 

@@ -63,8 +63,8 @@ def opposite(*angles: float) -> Lines:
     ("bending", "highest"),
     [
         (Bending(steps=300, lr=0.05), 0.06),
-        (Bending(bends=2, steps=300, lr=0.05), 1e-3),
-        (Bending(kind="polyline", steps=300, lr=0.05), 0.4),
+        pytest.param(Bending(bends=2, steps=300, lr=0.05), 1e-3, marks=pytest.mark.slow),
+        pytest.param(Bending(kind="polyline", steps=300, lr=0.05), 0.4, marks=pytest.mark.slow),
         (Bending(kind="polyline", bends=3, steps=300, lr=0.05), 0.04),
     ],
 )
@@ -125,6 +125,7 @@ def test_a_line_does_not_depend_on_its_companions(life: Life, monkeypatch: pytes
         assert torch.equal(whole.stack(k).flatten()[[3, 1, 4]], some.stack(k).flatten())
 
 
+@pytest.mark.slow
 def test_solved_seeds_are_connected_better_than_by_a_line(life: Life) -> None:
     """Two solutions of the default problem, about as far apart as others; the straight line has a barrier of 2.7."""
     both = load(str(RUN))
@@ -145,6 +146,7 @@ def call(*more: str) -> tuple[str, ...]:
     return ("connect", "--from", f"{RUN}/#2", "--to", f"{RUN}/#13", "--steps", "12", "--points", "5", *more)
 
 
+@pytest.mark.slow
 def test_from_curves_to_walks_through_their_bends(landscape: Callable[..., Outcome]) -> None:
     result = landscape(*call("--kind", "polyline", "--bends", "2", "-o", "c.h5"))
     assert result.exit_code == 0, result.output
@@ -296,10 +298,10 @@ def test_places_of_every_sort_give_the_same_curves(life: Life, tmp_path: Path, m
     ("options", "message"),
     [
         ({"points": 1}, "a line needs at least 2 points, got 1"),
-        ({"bends": 0}, "bends is 0, it must be at least 1"),
-        ({"lr": 0.0}, r"lr is 0\.0, it must be positive and finite"),
-        ({"steps": -1}, "steps is -1, it must be at least 0"),
-        ({"samples_per_step": 0}, "samples_per_step is 0"),
+        ({"bends": 0}, "`bends` is 0, it must be at least 1"),
+        ({"lr": 0.0}, r"`lr` is 0\.0, it must be positive and finite"),
+        ({"steps": -1}, "`steps` is -1, it must be at least 0"),
+        ({"samples_per_step": 0}, "`samples_per_step` is 0"),
         ({"training_seed": -1}, "-1 is no seed"),
         ({"order": "all"}, "curves are bent with the `order` stored or matched, not with all"),
         ({"dtype": torch.float16}, "`dtype` is torch.float16"),
@@ -340,7 +342,7 @@ def test_bends_of_many_lines(landscape: Callable[..., Outcome]) -> None:
 @pytest.mark.parametrize(
     ("options", "message", "status"),
     [
-        (("--lr", "0"), "lr is 0.0, it must be positive and finite", 1),
+        (("--lr", "0"), "--lr is 0.0, it must be positive and finite", 1),
         (("--bends", "0"), "0 is not in the range", 2),
         (("--kind", "spline"), "'spline' is not one of", 2),
         (("--filter-order", "all"), "'all' is not one of", 2),
@@ -357,9 +359,9 @@ def test_bad_input(landscape: Callable[..., Outcome], options: tuple[str, ...], 
 
 def test_settings_that_make_no_sense() -> None:
     for settings, message in (
-        ({"bends": 0}, "bends is 0, it must be at least 1"),
-        ({"samples_per_step": 0}, "samples_per_step is 0"),
-        ({"steps": -1}, "steps is -1, it must be at least 0"),
+        ({"bends": 0}, "`bends` is 0, it must be at least 1"),
+        ({"samples_per_step": 0}, "`samples_per_step` is 0"),
+        ({"steps": -1}, "`steps` is -1, it must be at least 0"),
         ({"seed": -1}, "-1 is no seed"),
     ):
         with pytest.raises(LandscapeError, match=message):

@@ -1,5 +1,6 @@
 """Losses as people write them give, sample by sample, what they give on the whole."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -109,11 +110,14 @@ def test_metrics_of_one_s_own() -> None:
     ("loss", "data", "error", "message"),
     [
         ("hinge", numbers(), Unsupported, "there is no loss 'hinge': choose cross_entropy, mse, bce"),
-        (nn.MSELoss(reduction="sum"), numbers(), Unsupported, "give a loss that is the mean of its samples' losses"),
-        (nn.CrossEntropyLoss(weight=torch.arange(5.0).double()), classes(), Unsupported, "weights of samples go with"),
         (lambda o, t: torch.zeros(3), numbers(), Unsupported, r"shape \[3\] for 7 samples: let it give one number"),
         (lambda o, t: 0.5, numbers(), Unsupported, "gives float, not a tensor"),
-        (lambda o, t: o @ t, numbers(), Mismatch, r"cannot read outputs \[7, 4\] and targets \[7, 4\]"),
+        (
+            lambda o, t: o @ t,
+            numbers(),
+            Mismatch,
+            r"cannot read outputs \[7, 4\] \(torch.float64\) and targets \[7, 4\]",
+        ),
         (
             "mse",
             (numbers()[0][:, :1], numbers()[1][:, 0]),
@@ -127,3 +131,21 @@ def test_losses_that_are_none_are_refused(loss: Any, data: Any, error: type[Exce
     outputs, targets = data
     with pytest.raises(error, match=message):
         Criterion.of(loss, outputs=outputs, targets=targets)
+
+
+@pytest.mark.parametrize(
+    ("loss", "data", "message"),
+    [
+        (nn.MSELoss(reduction="sum"), numbers(), r"MSELoss\(reduction='sum'\) is no mean over samples"),
+        (lambda o, t: o @ o.T, classes(), "gives a sample another number when other samples are left out"),
+        (lambda o, t: o.mean() if o.sum() > 0 else o.sum(), numbers(), "cannot be computed sample by sample"),
+        (lambda o, t: F.cross_entropy(o, t, weight=torch.arange(5.0).double()), classes(), "the mean of what it gives"),
+    ],
+)
+def test_losses_that_are_no_means_over_samples_are_read_whole(loss: Any, data: Any, message: str) -> None:
+    outputs, targets = data
+    criterion = Criterion.of(loss, outputs=outputs, targets=targets)
+    assert not criterion.metrics
+    assert re.search(message, criterion.refusal)
+    expected = loss(outputs, targets).double().mean()
+    torch.testing.assert_close(criterion.readings["loss"](outputs, targets).value(), expected)

@@ -93,6 +93,7 @@ def test_a_table_worked_out_by_hand() -> None:
     np.testing.assert_allclose(estimates(crossed_shares(table)), [11 / 16, 2 / 16, 3 / 16])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "shares"), [((12, 12), (0.2, 0.1, 0.7)), ((16, 16), (0.3, 0.1, 0.6))])
 def test_known_shares_are_found_and_lie_in_nearly_95_of_100_intervals(
     shape: tuple[int, int], shares: tuple[float, float, float]

@@ -103,7 +103,11 @@ def test_products_against_the_dense_hessian_of_the_plain_module(make: Callable[.
     objective = make(backend)
     stack = members(objective, 3)
     vectors = numbers(3, 2, stack.parameters, seed=3)
-    got = hvp(objective, stack, vectors)
+    got, one_each, whole = (
+        hvp(objective, stack, vectors),
+        hvp(objective, stack, vectors[:, 0]),
+        hessians(objective, stack),
+    )
     data, module = objective.data, objective.network.module
     for i in range(3):
 
@@ -114,8 +118,8 @@ def test_products_against_the_dense_hessian_of_the_plain_module(make: Callable[.
 
         dense = torch.autograd.functional.hessian(loss, stack.flatten()[i])
         torch.testing.assert_close(got[i], vectors[i] @ dense, rtol=1e-9, atol=1e-11)
-        np.testing.assert_allclose(hessians(objective, stack)[i], dense, rtol=1e-9, atol=1e-11)
-        torch.testing.assert_close(hvp(objective, stack, vectors[:, 0])[i], got[i, 0], rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(whole[i], dense, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(one_each[i], got[i, 0], rtol=1e-12, atol=1e-14)
 
 
 def test_the_statistics_of_each_member_are_its_own() -> None:
@@ -513,7 +517,7 @@ def test_errors_of_sampling_and_rounding() -> None:
 
 
 def test_curves_that_show_no_curvature() -> None:
-    with pytest.raises(LandscapeError, match="2 points a line show no curvature: walk again with at least 3 --points"):
+    with pytest.raises(LandscapeError, match="2 points a line show no curvature: walk again with `points=3` or more"):
         line_curvature(curves_of([0, 1], [1, 2]))
     with pytest.raises(LandscapeError, match="none of the lines is finished: walk again to complete them"):
         line_curvature(curves_of([0, 0.5, 1], [1, 2, 3], done=False))
@@ -568,11 +572,11 @@ def test_a_network_in_memory_is_such_a_place() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top": 0}, "top is 0, it must be at least 1"),
-        ({"count_to": 0}, "count_to is 0, it must be at least 1"),
-        ({"max_products": 0}, "max_products is 0, it must be at least 1"),
-        ({"rtol": 0.0}, "rtol is 0.0, it must be positive"),
-        ({"tolerance": -1.0}, "tolerance is -1.0, it must be positive"),
+        ({"top": 0}, "`top` is 0, it must be at least 1"),
+        ({"count_to": 0}, "`count_to` is 0, it must be at least 1"),
+        ({"max_products": 0}, "`max_products` is 0, it must be at least 1"),
+        ({"rtol": 0.0}, "`rtol` is 0.0, it must be positive"),
+        ({"tolerance": -1.0}, "`tolerance` is -1.0, it must be positive"),
         ({}, 'presolve does not exist; if it is a landmark, name its problem, such as `problem="life"`'),
     ],
 )

@@ -155,14 +155,14 @@ def test_what_is_no_such_network_is_told(changes: dict[str, Any], message: str) 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"architecture": "resnet"}, "architecture cannot be 'resnet': it takes one of"),
-        ({"activation": "sin"}, "activation cannot be 'sin': it takes one of"),
-        ({"labels": "wrong"}, "labels cannot be 'wrong': it takes one of"),
-        ({"on": "all"}, "on cannot be 'all': it takes one of"),
-        ({"width": 0}, "width is 0, it must be at least 1"),
-        ({"depth": 0}, "depth is 0, it must be at least 1"),
-        ({"architecture": "cnn", "depth": 3}, "depth is 3, but a cnn has 2 hidden layers: leave it out"),
-        ({"label_seed": 3}, "label_seed goes with labels=random"),
+        ({"architecture": "resnet"}, "`architecture` cannot be 'resnet': it takes one of"),
+        ({"activation": "sin"}, "`activation` cannot be 'sin': it takes one of"),
+        ({"labels": "wrong"}, "`labels` cannot be 'wrong': it takes one of"),
+        ({"on": "all"}, "`on` cannot be 'all': it takes one of"),
+        ({"width": 0}, "`width` is 0, it must be at least 1"),
+        ({"depth": 0}, "`depth` is 0, it must be at least 1"),
+        ({"architecture": "cnn", "depth": 3}, "`depth` is 3, but a cnn has 2 hidden layers: leave it out"),
+        ({"label_seed": 3}, '`label_seed` goes with `labels="random"`'),
         ({"labels": "random", "label_seed": -1}, "-1 is no seed"),
     ],
 )
@@ -235,6 +235,7 @@ def test_all_verbs(landscape: Callable[..., Outcome], trained: Run) -> None:
     assert refused.startswith("Error: Digits, MLP 2 x 32, relu has no known solutions, so no 'presolve': give a run")
 
 
+@pytest.mark.slow
 def test_batchnorm_is_trained_walked_and_matched(tmp_path: Path) -> None:
     problem = Digits(architecture="cnn_bn", width=4)
     done = train(problem, Training(batches=60, save_at=(0, 60)), tmp_path / "run", seeds=range(2))

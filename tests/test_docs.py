@@ -13,7 +13,6 @@ DOCUMENTS, UNKNOWN = documents.documents()
 
 
 @pytest.mark.smoke
-@pytest.mark.measured
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_examples_run_one_after_another(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")

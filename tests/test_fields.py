@@ -74,15 +74,15 @@ def test_values_are_held_in_the_type_of_their_field(name: str, given: Any, held:
 @pytest.mark.parametrize(
     ("name", "given", "words"),
     [
-        ("minutes", "two", "minutes cannot be 'two': it takes a whole number"),
-        ("minutes", True, "minutes cannot be True: it takes a whole number"),
-        ("minutes", 1.0, "minutes cannot be 1.0: it takes a whole number"),
-        ("heat", "hot", "heat cannot be 'hot': it takes a number"),
-        ("fan", 1, "fan cannot be 1: it takes true or false"),
-        ("note", 3, "note cannot be 3: it takes a text"),
-        ("kind", "pie", "kind cannot be 'pie': it takes one of bread, cake"),
-        ("racks", 1, "racks cannot be 1: it takes a list of values"),
-        ("turn_at", ["x"], r"turn_at cannot be \['x'\]: it takes a whole number"),
+        ("minutes", "two", "`minutes` cannot be 'two': it takes a whole number"),
+        ("minutes", True, "`minutes` cannot be True: it takes a whole number"),
+        ("minutes", 1.0, "`minutes` cannot be 1.0: it takes a whole number"),
+        ("heat", "hot", "`heat` cannot be 'hot': it takes a number"),
+        ("fan", 1, "`fan` cannot be 1: it takes true or false"),
+        ("note", 3, "`note` cannot be 3: it takes a text"),
+        ("kind", "pie", "`kind` cannot be 'pie': it takes one of bread, cake"),
+        ("racks", 1, "`racks` cannot be 1: it takes a list of values"),
+        ("turn_at", ["x"], r"`turn_at` cannot be \['x'\]: it takes a whole number"),
     ],
 )
 def test_values_of_another_kind_are_refused(name: str, given: Any, words: str) -> None:
@@ -93,11 +93,11 @@ def test_values_of_another_kind_are_refused(name: str, given: Any, words: str) -
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"heat": 0.0}, "heat is 0.0, it must be positive and below 300"),
-        ({"heat": 300.0}, "heat is 300.0, it must be positive and below 300"),
-        ({"heat": float("nan")}, "heat is nan, it must be positive and below 300"),
-        ({"minutes": -1}, "minutes is -1, it must be at least 0$"),
-        ({"yeast": float("inf")}, "yeast is inf, it must be positive and finite"),
+        ({"heat": 0.0}, "`heat` is 0.0, it must be positive and below 300"),
+        ({"heat": 300.0}, "`heat` is 300.0, it must be positive and below 300"),
+        ({"heat": float("nan")}, "`heat` is nan, it must be positive and below 300"),
+        ({"minutes": -1}, "`minutes` is -1, it must be at least 0$"),
+        ({"yeast": float("inf")}, "`yeast` is inf, it must be positive and finite"),
     ],
 )
 def test_numbers_keep_to_their_limits(options: dict[str, Any], words: str) -> None:
@@ -140,5 +140,5 @@ def test_values_in_a_word() -> None:
 def test_one_check_of_seeds() -> None:
     require_seeds(0, 2**63 - 1)
     for seed in (-1, 2**63):
-        with pytest.raises(LandscapeError, match=rf"{seed} is no seed: seeds go from 0 to 2\^63 - 1"):
+        with pytest.raises(LandscapeError, match=rf"{seed} is no seed: `seeds` goes from 0 to 2\^63 - 1"):
             require_seeds(3, seed)

@@ -397,15 +397,16 @@ def test_one_line_says_whether_its_end_is_solved_without_a_share() -> None:
 
 
 def test_one_trained_curve_tells_the_barrier_of_the_straight_line_too() -> None:
-    curve = {"kind": "chain", "bends": 1, "steps": 70}
+    curve = {"kind": "polyline", "bends": 1, "steps": 70}
     curves = with_columns(alone(curve=curve), via_member=np.zeros((1, 1), dtype=int))
     curves = dataclasses.replace(curves, values={"loss": curves.loss, "loss_straight": 2 * curves.loss})
     figure = figures.walk_figure([curves])
     assert figure.axes[0].get_title(loc="left") == "Hill: 1 curve"
     assert words(figure.axes[0], "height") == ["barrier above the chord: 1.5 nats at alpha 0.5; of the straight line 3"]
-    assert "on a chain with 1 bend (diamond) from a.pt (star) to b.pt (dot), trained" in flat(figure.get_supxlabel())
+    assert "on a polyline with 1 bend (diamond) from a.pt (star) to b.pt (dot), trained" in flat(figure.get_supxlabel())
 
 
+@pytest.mark.slow
 def test_panels_of_one_line_each_have_no_strips() -> None:
     figure = figures.walk_figure([alone(), alone()])
     assert len(figure.axes) == 2
@@ -500,6 +501,7 @@ def test_ticks_are_plain_numbers_on_few_decades(low: float, high: float, labels:
     assert list(ticks(ax)) == labels
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.floats(-12, 6), st.floats(0, 14), st.booleans(), st.sampled_from([1.2, 2.0, 2.9, 5.0]))
 def test_every_log_axis_has_ticks_that_do_not_overlap(low: float, span: float, zeros: bool, inches: float) -> None:
@@ -515,6 +517,7 @@ def test_every_log_axis_has_ticks_that_do_not_overlap(low: float, span: float, z
     assert np.diff(heights).min() > 7 * ax.figure.dpi / 72
 
 
+@pytest.mark.slow
 def test_panels_in_small_multiples_leave_few_holes_and_label_the_lowest() -> None:
     figure = figures.part_figure(layers([f"block.{number}" for number in range(5)]))
     assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "alpha", "alpha", "alpha"]
@@ -542,6 +545,7 @@ def test_a_walk_figure_needs_finished_lines() -> None:
         figures.walk_figure([with_columns(arcs(), done=np.zeros(6, dtype=bool))])
 
 
+@pytest.mark.slow
 def test_save_writes_the_same_bytes_each_time(tmp_path: Path) -> None:
     figure = figures.walk_figure([arcs()])
     written = figures.save(figure, tmp_path / "a")
@@ -566,6 +570,7 @@ def test_save_writes_both_formats_whichever_is_named(tmp_path: Path, name: str) 
     assert sorted((tmp_path / "new").iterdir()) == expected
 
 
+@pytest.mark.slow
 def test_many_lines_are_a_picture_in_the_svg(tmp_path: Path) -> None:
     few, many = (figures.save(figures.walk_figure([arcs(n, points=51)]), tmp_path / f"{n}")[1] for n in (100, 300))
     assert "<image" not in few.read_text()
@@ -576,6 +581,9 @@ def test_many_lines_are_a_picture_in_the_svg(tmp_path: Path) -> None:
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=r"written as PNG and SVG, not \.pdf: end the name in \.png or \.svg"):
         figures.save(Figure(), tmp_path / "figure.pdf")
+    for name in ("x.xyz", "."):
+        with pytest.raises(Unsupported, match=r"written as PNG and SVG, not \.\w*: end the name in \.png or \.svg"):
+            figures.targets(Path(name))
 
 
 def test_a_page_draws_one_axes_with_a_caption() -> None:
@@ -585,6 +593,7 @@ def test_a_page_draws_one_axes_with_a_caption() -> None:
     assert figure.get_size_inches().tolist() == pytest.approx([7.2, 3.45])
 
 
+@pytest.mark.slow
 def test_neither_torch_nor_pyplot_nor_its_settings_are_touched() -> None:
     code = (
         "import sys, matplotlib; before = matplotlib.rcParams.copy()\n"
@@ -673,8 +682,8 @@ def vertices(ax: Axes) -> list[np.ndarray]:
 
 
 def test_trained_curves_before_straight_lines() -> None:
-    chain, bezier = (figures.walk_figure([bent(kind, 2)]) for kind in ("chain", "bezier"))
-    for figure in (chain, bezier):
+    polyline, bezier = (figures.walk_figure([bent(kind, 2)]) for kind in ("polyline", "bezier"))
+    for figure in (polyline, bezier):
         left, right = figure.axes
         assert left.get_xlabel().startswith("alpha")
         (behind,) = [each for each in left.collections if each.get_gid() == "behind"]
@@ -685,11 +694,11 @@ def test_trained_curves_before_straight_lines() -> None:
         wanted = barriers(arcs(4, points=13)).above_chord
         np.testing.assert_allclose(np.sort(heights), np.sort(np.append(wanted, 9 * wanted)))
     assert not vertices(bezier.axes[0])
-    diamonds = np.concatenate(vertices(chain.axes[0]))
+    diamonds = np.concatenate(vertices(polyline.axes[0]))
     assert len(diamonds) == 8
     for x, y in diamonds:
         assert y in arcs(4, points=13).loss[:, round(x * 12)]
-    assert "chains with 2 bends (diamonds) from top:flat (star) to each end" in flat(chain.get_supxlabel())
+    assert "polylines with 2 bends (diamonds) from top:flat (star) to each end" in flat(polyline.get_supxlabel())
     assert "Bézier curves with 2 bends from" in flat(bezier.get_supxlabel())
     assert "trained to a low mean loss in 70 steps of Adam, and on the straight lines (grey)" in flat(
         bezier.get_supxlabel()

@@ -37,7 +37,7 @@ def options(*names: str) -> list[click.Parameter]:
         (("walk",), '`via` goes with `order="matched"`', "--via goes with --filter-order matched"),
         (("walk",), 'or `pairs="all"`', "or --pairs all"),
         (("walk",), "choose another with `save`, or `overwrite=True`", "choose another with -o, or --force"),
-        (("walk",), 'try `engine="loop"` and another `seed`', "try --backend loop and another --sample-seed"),
+        (("walk",), 'try `engine="plain"` and another `seed`', "try --engine plain and another --sample-seed"),
         (("walk",), "give `span=(0, 1)`", "give --range 0:1"),
         (("walk",), '`problem="life"` with `options={"m_factor": 4}`', "--problem life with -O m_factor=4"),
         (("walk",), "name it in `options`", "name it in -O KEY=VALUE"),

@@ -102,6 +102,7 @@ def test_prefixes_go_where_all_names_carry_them(prefixes: list[str], others: boo
         assert re.fullmatch(rf"all names begin with {re.escape(prefix)} \(.*\) and are read without it", remark)
 
 
+@pytest.mark.slow
 def test_real_wrappers(tmp_path: Path, plain: Tensors, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "landscape")
     network = Life().network()
@@ -122,6 +123,7 @@ def test_real_wrappers(tmp_path: Path, plain: Tensors, caplog: pytest.LogCapture
         caplog.clear()
 
 
+@pytest.mark.slow
 def test_a_network_that_is_itself_wrapped(plain: Tensors, tmp_path: Path) -> None:
     torch.save(prefixed("_orig_mod.", plain), tmp_path / "net.pt")
     for network in (torch.compile(Life().network(), backend="eager"), nn.DataParallel(Life().network())):

@@ -162,13 +162,13 @@ def test_a_checkpoint_says_its_size() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"function": "cosine"}, "function cannot be 'cosine': it takes one of"),
-        ({"activation": "sin"}, "activation cannot be 'sin': it takes one of"),
-        ({"width": 0}, "width is 0, it must be at least 1"),
-        ({"teacher_width": 0}, "teacher_width is 0"),
-        ({"points": 1}, "points is 1, it must be at least 2"),
+        ({"function": "cosine"}, "`function` cannot be 'cosine': it takes one of"),
+        ({"activation": "sin"}, "`activation` cannot be 'sin': it takes one of"),
+        ({"width": 0}, "`width` is 0, it must be at least 1"),
+        ({"teacher_width": 0}, "`teacher_width` is 0"),
+        ({"points": 1}, "`points` is 1, it must be at least 2"),
         ({"teacher_seed": -1}, "-1 is no seed"),
-        ({"tolerance": 0.0}, "tolerance is 0.0, it must be positive and finite"),
+        ({"tolerance": 0.0}, "`tolerance` is 0.0, it must be positive and finite"),
     ],
 )
 def test_senseless_options_are_told(fields: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,9 +182,9 @@ def test_senseless_options_are_told(fields: dict[str, Any], message: str, monkey
     [
         (Functions(), "solved", "functions has no landmark 'solved': write teacher or presolve"),
         (Functions(), "teacher+noise", "no landmark 'teacher.noise': write teacher or presolve, with .split or .zero"),
-        (Functions(function="sine"), "teacher", "sine has no teacher: there is one with function=teacher"),
-        (Functions(width=3), "teacher", "a teacher of width 4 does not fit a student of width 3: raise width"),
-        (Functions(function="abs", activation="tanh"), "presolve", "made of corners, which tanh has not: use activat"),
+        (Functions(function="sine"), "teacher", 'sine has no teacher: there is one with `function="teacher"`'),
+        (Functions(width=3), "teacher", "a teacher of width 4 does not fit a student of width 3: raise `width`"),
+        (Functions(function="abs", activation="tanh"), "presolve", "made of corners, which tanh has not: use `activat"),
     ],
 )
 def test_landmarks_that_are_not(problem: Problem, name: str, message: str) -> None:

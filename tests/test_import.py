@@ -328,11 +328,11 @@ def test_files_that_do_not_fit_leave_nothing(tmp_path: Path, name: str, error: A
     ("settings", "text"),
     [
         ({"seeds": [1, 2]}, "2 seeds for 1 files: give one a file, or none for 0 to 0"),
-        ({"seeds": [-1]}, "-1 is no seed: seeds go from 0"),
+        ({"seeds": [-1]}, "-1 is no seed: `seeds` goes from 0"),
         ({"options": {"m_factor": 2}}, r"net\.pyt: m_factor=2 does not fit its tensors, .* m_factor=1: leave it out"),
         ({"options": {"architecture": "paper"}}, "architecture=paper does not fit its tensors, .*=study: leave it out"),
         ({"options": {"m_facto": 2}}, "problem 'life' has no option 'm_facto': did you mean m_factor"),
-        ({"options": {"steps": 0}}, "steps is 0, it must be at least 1"),
+        ({"options": {"steps": 0}}, "`steps` is 0, it must be at least 1"),
         (
             {"options": {"steps": 2, "d_factor": 1.0}},
             r"net\.pyt: .* = 2 blocks, but the tensors have 1: leave d_factor",

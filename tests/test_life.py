@@ -299,6 +299,7 @@ def test_boards_that_fill_up_the_last_word_count_nowhere() -> None:
     assert objective.predictions(stack).shape == (5, 4, 5, 45)
 
 
+@pytest.mark.slow
 def test_memory_holds_boards_as_bits() -> None:
     """300,000 boards of 100 cells: 30 million bits and as many answers; as numbers they would take 240 MB."""
     program = """
@@ -319,7 +320,10 @@ print(peak() - before)
 
 # ----------------------------------------------------------------------------------------------------------------------
 
-HEADS = list(itertools.product(network.ACTIVATIONS, (False, True), (False, True)))
+HEADS = [
+    pytest.param(activation, sigmoid, normalize, marks=[pytest.mark.slow] if sigmoid != normalize else [])
+    for activation, sigmoid, normalize in itertools.product(network.ACTIVATIONS, (False, True), (False, True))
+]
 
 
 def plain_losses(problem: Life, state: dict[str, torch.Tensor], boards: np.ndarray) -> dict[str, np.ndarray]:
@@ -386,18 +390,18 @@ def test_right_and_solved_count_patterns() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps is 0, it must be at least 1"),
+        ({"steps": 0}, "`steps` is 0, it must be at least 1"),
         ({"m_factor": 0}, "m_factor is 0"),
         ({"d_factor": 0.5}, "leaves no block: raise `d_factor` to 1 or more"),
-        ({"activation": "tanh"}, "activation cannot be 'tanh': it takes one of"),
-        ({"loss": "hinge"}, "loss cannot be 'hinge': it takes one of"),
+        ({"activation": "tanh"}, "`activation` cannot be 'tanh': it takes one of"),
+        ({"loss": "hinge"}, "`loss` cannot be 'hinge': it takes one of"),
         ({"board": "10"}, "'10' is no board: write HEIGHTxWIDTH"),
         ({"board": "0x4"}, "is no board"),
         ({"density": 2.0}, "is no probability"),
         ({"rule": "life"}, "is no rule"),
-        ({"dropout": 1.0}, "dropout is 1.0, it must be at least 0 and below 1"),
+        ({"dropout": 1.0}, "`dropout` is 1.0, it must be at least 0 and below 1"),
         ({"dropout": -0.1}, "dropout is -0.1"),
-        ({"architecture": "resnet"}, "architecture cannot be 'resnet': it takes one of"),
+        ({"architecture": "resnet"}, "`architecture` cannot be 'resnet': it takes one of"),
     ],
 )
 def test_problems_that_make_no_sense(options: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

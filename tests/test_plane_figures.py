@@ -163,6 +163,7 @@ def test_a_mark_without_a_finite_loss_is_hollow() -> None:
     assert "lost" in names(ax)
 
 
+@pytest.mark.slow
 def test_names_cover_nothing() -> None:
     figure = figures.plane_figure(trajectory(30))
     ax = figure.axes[0]
@@ -184,6 +185,7 @@ def test_places_are_named_however_close_they_are() -> None:
     assert names(figures.plane_figure(surface(VALLEY, close)).axes[0]).keys() == set("abc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plane", "policy", "said"),
     [
@@ -205,6 +207,7 @@ def test_captions_tell_what_batchnorm_normalised_by(plane: str, policy: dict[str
         assert f". Statistics of BatchNorm {said} Grid of" in caption(draw(found))
 
 
+@pytest.mark.slow
 def test_captions_say_what_is_drawn() -> None:
     text = caption(figures.plane_figure(through()))
     assert text == (
@@ -296,6 +299,7 @@ def test_the_view_is_from_the_low_side() -> None:
     assert round(figures.solids._azimuth(holes)) in {150.0, -150.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [figures.plane_figure, figures.surface_figure])
 def test_files_are_the_same_each_time(tmp_path: Path, draw: Any) -> None:
     contents = []

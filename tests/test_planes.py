@@ -148,7 +148,7 @@ def test_a_random_plane_is_that_of_two_directions() -> None:
     assert found.dtype == torch.float32
     other = planes.random(origin, 4)
     assert not torch.equal(other.vertices[1]["weight"], plane.vertices[2]["weight"])
-    with pytest.raises(LandscapeError, match="seed of a plane lies between 0 and"):
+    with pytest.raises(LandscapeError, match="`direction_seed` lies between 0 and"):
         planes.random(origin, -1)
 
 
@@ -307,7 +307,7 @@ def test_a_wrong_engine_is_caught_at_the_marks(
     objective = life.objective()
     monkeypatch.setattr(Stacked, "trace", wrong)
     plane = planes.random(run.checkpoint().stack.select([0]), 0)
-    with pytest.raises(Unverified, match=r"does not reproduce the network marked point 0: .* stacked backend is wrong"):
+    with pytest.raises(Unverified, match=r"does not reproduce the network marked point 0: .* stacked engine is wrong"):
         over(objective, plane, *around(plane, 3, 2), 1)
 
 
@@ -536,7 +536,7 @@ def test_an_interrupted_plane_without_a_file_gives_what_is_done(run: Run, monkey
         ("a", {"directions": "through"}, "a plane goes through three places"),
         ("abc", {"normalise": "none"}, "`direction_seed` and `normalise` are for random directions"),
         ("abc", {"direction_seed": 1}, "`direction_seed` and `normalise` are for random directions"),
-        ("a", {"direction_seed": -1}, "seed of a plane lies between 0 and"),
+        ("a", {"direction_seed": -1}, "-1 is no seed: `direction_seed` goes from 0"),
         ("", {}, "there is no place in `a`: a trajectory needs at least three"),
         ("[ab]", {}, "needs at least three checkpoints, not 2"),
         ("[abc]", {"directions": "random"}, "several places in `a` are a trajectory"),
@@ -590,6 +590,7 @@ def runs_well(result: Outcome) -> list[str]:
     return result.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
     assert runs_well(landscape("plane", "--at", f"{run.path}#3", "--random", "5", "--points", "6x4")) == [
         f"analyses/plane-{run.path.name}-3--random-5.h5"
@@ -632,6 +633,11 @@ def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
         ),
         (("--trajectory", "nothing#0"), "nothing is no run", 1),
         (("--through", "a", "b"), "Option '--through' requires 3 arguments", 2),
+        (
+            ("--through", "a", "b", "--points", "5"),
+            "'--through': it takes three places, A B C: write them before --p",
+            2,
+        ),
     ],
 )
 def test_refusals_of_the_program(landscape: Program, arguments: tuple[str, ...], text: str, status: int) -> None:

@@ -109,6 +109,7 @@ def test_every_design_solves_one_step(design: str, activation: str, m_factor: in
         np.testing.assert_array_equal(got > 0.5, patterns.answers(rule))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("design", "activation", "m_factor"),
     [case for case in DESIGNED if case[0] != "post" and case[:2] not in DRIFTING],

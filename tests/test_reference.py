@@ -45,6 +45,7 @@ def test_runs_hold_a_thousand_seeds_from_their_first_step(run: Run) -> None:
     assert torch.equal(initialise(problem.network(), run.seeds).flatten(), run.checkpoint(0).stack.flatten())
 
 
+@pytest.mark.slow
 def test_outcomes_are_those_that_are_written_down(run: Run, results: dict[str, object]) -> None:
     problem = create(*run.problem)
     found = outcomes(problem, run.checkpoint().stack)

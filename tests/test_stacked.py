@@ -98,7 +98,7 @@ def test_every_backend_gives_the_modules_own_outputs_and_gradients(name: str, sh
     before = inputs.clone()
     flat = stack.flatten().requires_grad_()
     if (name, backend) == ("life rrelu", "vmap"):
-        with pytest.raises(Unsupported, match=r"cannot run this module .*rrelu.*: use backend loop"):
+        with pytest.raises(Unsupported, match=r'cannot run this module .*rrelu.*: use `engine="loop"`'):
             network(stack, inputs)
         return
     outputs = network(stack.unflatten(flat), inputs)
@@ -197,7 +197,9 @@ def test_each_layer_draws_from_its_own_stream() -> None:
 def test_vmap_draws_no_noise() -> None:
     module = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5))
     stack = initialise(module, [0, 1])
-    with pytest.raises(Unsupported, match="backend vmap cannot draw random numbers for training: use stacked or loop"):
+    with pytest.raises(
+        Unsupported, match='the vmap backend cannot draw random numbers for training: use `engine="stacked"`, or loop'
+    ):
         Stacked(module, backend="vmap")(stack, torch.ones(1, 1, 3), noise())
 
 

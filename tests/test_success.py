@@ -119,7 +119,9 @@ def test_right_on_the_test_but_not_on_everything() -> None:
 
 def test_conditions_that_a_problem_has_not(life: Life) -> None:
     stack = initialise(life.network(), [0])
-    with pytest.raises(Unsupported, match="life is tested under board and density, not temperature: leave that out"):
+    with pytest.raises(
+        Unsupported, match="life is tested under `board` and `density`, not temperature: leave that out"
+    ):
         success(life, stack, temperature=3)
     with pytest.raises(LandscapeError, match="'5' is no board"):
         success(life, stack, board="5")
@@ -137,7 +139,7 @@ def test_a_remark_on_boards_that_are_too_small() -> None:
     words = "boards of 5x5 are smaller than the 7x7 cells on which a cell's answer depends"
     assert Life(steps=3).test_remark().startswith(words)
     assert Life(steps=2, d_factor=1.5).test_remark().startswith(words)
-    assert Life(steps=3).test_remark().endswith("larger boards are right; try --board 14x14")
+    assert Life(steps=3).test_remark().endswith('larger boards are right; try `board="14x14"`')
     assert Life(steps=3).test_remark(board="7x9") == ""
     assert Life().test_remark(board="2x9").startswith("boards of 2x9 are smaller than the 3x3 cells")
 

@@ -223,6 +223,7 @@ def titles(figure: Figure) -> list[str]:
     return [ax.get_title("left") for ax in figure.axes]
 
 
+@pytest.mark.slow
 def test_figures_are_files_that_say_what_they_show(landscape: Program, cube: Path, known: list[Row]) -> None:
     result = landscape("plot", "success", cube, "--boards", "5")
     assert result.exit_code == 0, result.output

@@ -146,13 +146,13 @@ def test_another_sweep_is_refused_with_what_differs(tmp_path: Path, changes: dic
         ({"grid": {"steps": []}}, "steps has no values to sweep"),
         ({"grid": {"rule": "B3/S23"}}, "the values of rule are the text 'B3/S23': give a list"),
         ({"grid": {"lr": [1, 0.1, 1.0]}}, "lr has the value 1.0 twice in the grid: leave one out"),
-        ({"grid": {"steps": [1, "two"]}}, "steps cannot be 'two': it takes a whole number"),
-        ({"grid": {"steps": [True]}}, "steps cannot be True: it takes a whole number"),
-        ({"grid": {"optimizer": ["adam", "adan"]}}, "optimizer cannot be 'adan': it takes one of adam, sgd"),
-        ({"grid": {"presolve_blocks": [0]}}, "presolve_blocks cannot be 0: it takes a list of values"),
+        ({"grid": {"steps": [1, "two"]}}, "`steps` cannot be 'two': it takes a whole number"),
+        ({"grid": {"steps": [True]}}, "`steps` cannot be True: it takes a whole number"),
+        ({"grid": {"optimizer": ["adam", "adan"]}}, "`optimizer` cannot be 'adan': it takes one of adam, sgd"),
+        ({"grid": {"presolve_blocks": [0]}}, "`presolve_blocks` cannot be 0: it takes a list of values"),
         ({"grid": {"rule": ["B3/S23", "b3/s23"]}}, "cells rule=B3S23~.* and rule=b3s23~.* are the same"),
         ({"grid": {"steps": [2, 1], "d_factor": [1, 0.5]}}, "cell steps=1,d_factor=0.5: .* leaves no block"),
-        ({"grid": {"lr": [0.1, -1]}}, "cell lr=-1.0: lr is -1.0, it must be positive"),
+        ({"grid": {"lr": [0.1, -1]}}, "cell lr=-1.0: `lr` is -1.0, it must be positive"),
         ({"grid": {"presolve_blocks": [[], [0, 2]]}}, r"cell presolve_blocks=0\+2: there is no block 2 to presolve"),
         ({"grid": {"steps": [1, 2]}, "training": {"data": "exact"}}, "cell steps=2: .* no exact loss to train on"),
         ({"grid": {"start": [None, "nowhere/"]}}, "cell start=nowhere: nowhere does not exist"),
@@ -353,6 +353,7 @@ def fails(result: Outcome, text: str, status: int = 1) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 def test_from_the_command_line(landscape: Program) -> None:
     call = ("sweep", "life", "--grid", "m-factor=1, 2", "--grid", "presolve_blocks=none,0+1")
     call += ("--steps", "2", "--board", "5x5", "--batches", "2", "--batch-size", "4", "--seeds", "3:5")
@@ -408,7 +409,7 @@ def test_every_kind_of_value_is_read_as_its_option_reads_it(landscape: Program) 
         (("--grid", "freeze=false", "--freeze"), "freeze is both in the grid and given as --freeze", 2),
         (("--grid", "d_factor=1,0.5"), "cell d_factor=0.5: floor(1 x 0.5) leaves no block", 1),
         (("--grid", "presolve_blocks=none,0+1"), "cell presolve_blocks=0+1: there is no block 1 to presolve", 1),
-        (("--grid", "batches=5,9", "--save-at", "0,9"), "cell batches=5: cannot save at step 9", 1),
+        (("--grid", "batches=5,9", "--save-at", "0,9"), "cell batches=5: --save-at names step 9", 1),
     ],
 )
 def test_bad_commands(landscape: Program, arguments: tuple[str, ...], text: str, status: int) -> None:

@@ -1,6 +1,7 @@
 """Training: the optimizers are PyTorch's, a member depends on its seed alone, an interruption changes nothing."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -29,10 +30,30 @@ from landscape.training.train import Training, save_steps, train
 
 SEEDS = [3, 0, 2**40, 17, 8]
 TWO_STEPS = Life(steps=2, board="5x5")
+ALONE: dict[str, tuple[Life, dict[str, Any]]] = {
+    "exact": (Life(), {}),
+    "sgd": (Life(m_factor=4, activation="elu"), {"optimizer": "sgd", "momentum": 0.5, "weight_decay": 0.01}),
+    "float64": (Life(activation="gelu", sigmoid=False), {"init": "normal", "dtype": "float64"}),
+    "boards": (Life(m_factor=3, activation="rrelu"), {"data": "batches", "batch_size": 7}),
+    "two steps": (TWO_STEPS, {"data": "batches", "batch_size": 10}),
+}
 
 
 def final(problem: Life, training: Training, path: Path, seeds: list[int], **options: Any) -> Stack:
     return train(problem, training, path, seeds=seeds, **options).checkpoint().stack
+
+
+@functools.cache
+def forty(name: str, folder: Path) -> Run:
+    """Forty members, SEEDS in their midst, trained once for every company that is compared with them."""
+    problem, options = ALONE[name]
+    seeds = [*range(100, 120), *SEEDS, *range(200, 215)]
+    return train(problem, Training(batches=12, **options), folder / name, seeds=seeds)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trained")
 
 
 def digests(run: Path) -> list[str]:
@@ -72,30 +93,18 @@ def test_optimizers_are_pytorchs(tmp_path: Path, options: dict[str, Any], refere
 
 @pytest.mark.bitwise
 @pytest.mark.parametrize("company", [1, 2, 5])
-@pytest.mark.parametrize(
-    ("problem", "options"),
-    [
-        (Life(), {}),
-        (Life(m_factor=4, activation="elu"), {"optimizer": "sgd", "momentum": 0.5, "weight_decay": 0.01}),
-        (Life(activation="gelu", sigmoid=False), {"init": "normal", "dtype": "float64"}),
-        (Life(m_factor=3, activation="rrelu"), {"data": "batches", "batch_size": 7}),
-        (TWO_STEPS, {"data": "batches", "batch_size": 10}),
-    ],
-    ids=["exact", "sgd", "float64", "boards", "two steps"],
-)
+@pytest.mark.parametrize("name", ALONE)
 def test_a_member_is_bitwise_the_same_alone_and_among_forty(
-    tmp_path: Path, problem: Life, options: dict[str, Any], company: int
+    tmp_path: Path, trained: Path, name: str, company: int
 ) -> None:
-    training = Training(batches=12, **options)
-    few = SEEDS[:company]
-    many = [*range(100, 120), *SEEDS, *range(200, 215)]
-    got = final(problem, training, tmp_path / "few", few)
-    places = [many.index(seed) for seed in few]
-    wanted = final(problem, training, tmp_path / "many", many).select(places)
-    assert torch.equal(got.flatten(), wanted.flatten())
+    problem, options = ALONE[name]
+    many = forty(name, trained)
+    alone = train(problem, Training(batches=12, **options), tmp_path / "few", seeds=SEEDS[:company])
+    places = [many.seeds.index(seed) for seed in alone.seeds]
+    assert torch.equal(alone.checkpoint().stack.flatten(), many.checkpoint().stack.select(places).flatten())
     told, among = (
-        [json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
-        for name in ("few", "many")
+        [json.loads(line)["loss"] for line in (run.path / "log.jsonl").read_text().splitlines()]
+        for run in (alone, many)
     )
     assert told == [[losses[place] for place in places] for losses in among]
 
@@ -112,30 +121,45 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
     batches = 120
     training = Training(batches=batches, save_at=(0, 10, 60, batches), **options)
     train(problem, training, tmp_path / "whole", seeds=SEEDS)
+    # A process that has imported everything makes those that are killed: to start one takes longer than to train.
     program = f"""
-import torch
+import os, sys, torch
 from pathlib import Path
 from landscape.problems.life import Life
 from landscape.training.train import Training, train
 torch.set_num_threads({torch.get_num_threads()})
-print("ready", flush=True)
 tell = lambda done, total: print(done, flush=True)
-train({problem!r}, {training!r}, Path({str(tmp_path / "killed")!r}), seeds={SEEDS}, resume_every=0.0, progress=tell)
+output = Path({str(tmp_path / "killed")!r})
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        print("pid", os.getpid(), flush=True)
+        train({problem!r}, {training!r}, output, seeds={SEEDS}, resume_every=0.0, progress=tell)
+        os._exit(0)
+    print("killed by", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
     for kill_at in (1, 30, 80):
-        child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
+        print("another", file=parent.stdin)
+        child = int(parent.stdout.readline().removeprefix("pid "))
         begun = None
-        for line in child.stdout:
-            begun = begun or (int(line) if line.strip().isdigit() else None)
-            if line.strip().isdigit() and int(line) >= kill_at:
+        for line in parent.stdout:
+            begun = begun or int(line)
+            if int(line) >= kill_at:
                 break
         time.sleep(0.001 * kill_at % 0.007)  # somewhere within a step
-        os.kill(child.pid, signal.SIGKILL)
-        child.stdout.close()
-        assert child.wait() == -signal.SIGKILL
+        os.kill(child, signal.SIGKILL)
+        said = next(line for line in parent.stdout if not line.strip().isdigit())
+        assert said == f"killed by {-signal.SIGKILL}\n"
         assert begun is not None
         assert begun >= min(kill_at, 1)
+    parent.stdin.close()
+    parent.stdout.close()
+    assert parent.wait() == 0
     kept = Run.open(tmp_path / "killed")
     assert batches not in kept.steps()
     steps: list[int] = []
@@ -195,14 +219,14 @@ def test_seeds_that_make_no_sense(tmp_path: Path, options: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": 0.0}, "lr is 0.0, it must be positive"),
-        ({"lr": float("nan")}, "lr is nan"),
-        ({"batch_size": 0}, "batch_size is 0, it must be at least 1"),
-        ({"batches": -1}, "batches is -1, it must be at least 0"),
-        ({"weight_decay": -0.1}, "weight_decay is -0.1, it must be at least 0 and finite"),
-        ({"momentum": 0.9}, "momentum goes with optimizer sgd, not adam"),
+        ({"lr": 0.0}, "`lr` is 0.0, it must be positive"),
+        ({"lr": float("nan")}, "`lr` is nan"),
+        ({"batch_size": 0}, "`batch_size` is 0, it must be at least 1"),
+        ({"batches": -1}, "`batches` is -1, it must be at least 0"),
+        ({"weight_decay": -0.1}, "`weight_decay` is -0.1, it must be at least 0 and finite"),
+        ({"momentum": 0.9}, '`momentum` goes with `optimizer="sgd"`, not adam'),
         ({"momentum": 1.0, "optimizer": "sgd"}, "at least 0 and below 1"),
-        ({"batches": 5, "save_at": (0, 6)}, "cannot save at step 6: the run has steps 0 to 5"),
+        ({"batches": 5, "save_at": (0, 6)}, "`save_at` names step 6: the run has steps 0 to 5"),
     ],
 )
 def test_training_that_makes_no_sense(options: dict[str, Any], message: str) -> None:
@@ -214,13 +238,13 @@ def test_training_that_makes_no_sense(options: dict[str, Any], message: str) -> 
     ("options", "message"),
     [
         ({"training": {"lrr": 1}}, r"there is no option 'lrr' of Training: did you mean lr\?"),
-        ({"training": {"lr": "fast"}}, "lr cannot be 'fast': it takes a number"),
-        ({"training": {"optimizer": "adan"}}, "optimizer cannot be 'adan': it takes one of adam, sgd"),
+        ({"training": {"lr": "fast"}}, "`lr` cannot be 'fast': it takes a number"),
+        ({"training": {"optimizer": "adan"}}, "`optimizer` cannot be 'adan': it takes one of adam, sgd"),
         ({"problem": "lif"}, r"there is no problem 'lif': did you mean life\?"),
         ({"seeds": [0, 0]}, "seed 0 is repeated"),
         ({"logs": ["mlflow"]}, "there is no log 'mlflow'"),
         ({"device": "gpu"}, "there is no device 'gpu': `device` is auto, cpu or cuda"),
-        ({"resume_every": -1.0}, "resume states every -1.0 seconds make no sense"),
+        ({"resume_every": -1.0}, "`resume_every` is -1.0, it must be at least 0"),
         ({"output": "taken"}, "taken exists and is no run: choose another directory with `output`"),
         ({"output": "taken", "overwrite": True}, "taken exists and is no run"),
         ({"output": "finished"}, "finished is finished: choose another run with `output`, or replace it with `over"),
@@ -644,10 +668,10 @@ def test_seeds_are_whole_numbers(life: Life, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # this serves where types are not checked
     wrong: Any
     for wrong in ([0.5], ["a"], 3):
-        with pytest.raises(LandscapeError, match=r"seeds are a list of whole numbers, such as range\(20\)"):
+        with pytest.raises(LandscapeError, match=r"`seeds` cannot be .*: it takes a "):
             train(life, {"batches": 2}, tmp_path / "run", seeds=wrong)
     assert not (tmp_path / "run").exists()
     numbers: Any = torch.arange(2).numpy()
     assert Run.open(train(life, {"batches": 2}, tmp_path / "run", seeds=numbers).path).seeds == [0, 1]
-    with pytest.raises(LandscapeError, match="there is no engine 'fast': choose auto, stacked, vmap, loop"):
+    with pytest.raises(LandscapeError, match="`engine` cannot be 'fast': it takes one of "):
         train(life, {"batches": 2}, tmp_path / "other", seeds=[0], engine="fast")  # type: ignore[arg-type]

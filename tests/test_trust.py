@@ -325,6 +325,7 @@ def test_a_problem_of_ones_own_class_is_found_where_it_is_defined() -> None:
     assert "code" not in record(create("life"))
 
 
+@pytest.mark.slow
 def test_modules_beside_the_user_do_not_run_for_a_built_in_problem(tmp_path: Path) -> None:
     for name in ("fractions", "decimal", "json", "click"):
         (tmp_path / f"{name}.py").write_text(f"open('sang', 'w')\nraise ImportError('{name} beside the user')\n")

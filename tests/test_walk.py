@@ -142,7 +142,7 @@ def test_a_wrong_engine_is_caught_at_the_ends(
             yield name, outputs + error * (name == "net.0.4")
 
     monkeypatch.setattr(Stacked, "trace", wrong)
-    with pytest.raises(Unverified, match=r"line 0 does not reproduce its own end: .* stacked backend is wrong"):
+    with pytest.raises(Unverified, match=r"line 0 does not reproduce its own end: .* stacked engine is wrong"):
         along(objective, lines, grid(3))
 
 
@@ -297,6 +297,7 @@ def test_orders(life: Life, run: Run, presolve: Checkpoint) -> None:
     assert (lengths[0] != lengths[1]).any()
 
 
+@pytest.mark.slow
 def test_lines_on_which_one_layer_moves(landscape: Callable[..., Outcome], life: Life, run: Run) -> None:
     def walked(*more: str) -> Result:
         called = landscape("walk", "--from", "presolve", "--to", f"{run.path}/#7", "--points", "5", *more)
@@ -724,7 +725,7 @@ def test_the_network_of_a_line_stays_that_of_the_line(run: Run, small_blocks: No
         ({"b": "nowhere/"}, "nowhere does not exist"),
         ({"dtype": torch.float16}, "`dtype` is torch.float16: compute in torch.float32 or torch.float64"),
         ({"device": "cuda:99"}, "CUDA device"),
-        ({"samples": 0}, "samples is 0, it must be at least 1"),
+        ({"samples": 0}, "`samples` is 0, it must be at least 1"),
         ({"save": "THERE"}, r"there\.h5 exists: choose another"),
     ],
 )
@@ -755,8 +756,8 @@ def test_arguments_of_another_kind_are_one_line(life: Life, run: Run, monkeypatc
         ({"b": place, "problem": 3}, "`problem` is int: give what `Problem.from_model` made, or a name"),
         ({"b": place, "points": 5.0}, "`points` is a whole number of points, or a list of finite alphas"),
         ({"b": place, "points": "5"}, "`points` is a whole number"),
-        ({"b": place, "via": "presolve"}, "`via` and `only` are lists: write one place, or pattern, in brackets"),
-        ({"b": place, "only": "net.*"}, "`via` and `only` are lists"),
+        ({"b": place, "via": "presolve"}, "`via` cannot be 'presolve': it takes a list of values"),
+        ({"b": place, "only": "net.*"}, "`only` cannot be 'net.*': it takes a list"),
     ]
     for options, message in wrong:
         with pytest.raises(LandscapeError, match=re.escape(message)):

@@ -11,10 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.signal import find_peaks
 
-from landscape.core.errors import LandscapeError
 from landscape.core.intervals import FEWEST, bootstrap
 from landscape.core.provenance import Source
-from landscape.store.results import Result
+from landscape.store.results import Result, require_lines
 
 __all__ = ["DEFINITIONS", "Barriers", "Definition", "barriers", "lowest_order"]
 
@@ -140,8 +139,7 @@ def barriers(curves: Result) -> Barriers:
     >>> found.above_chord.round(3).tolist(), found.peak_alpha.tolist()
     ([0.355], [0.5])
     """
-    if not curves.done.any():
-        raise LandscapeError("none of the lines is finished: walk again to complete them")
+    require_lines(curves, "barriers")
     alpha, loss = curves.alpha[curves.inside], curves.loss[curves.done][:, curves.inside]
     finite = np.isfinite(loss).all(axis=1)
     loss = np.where(finite[:, None], loss, np.nan)

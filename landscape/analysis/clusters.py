@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from landscape.analysis.outcomes import grouped, truth_tables
+from landscape.analysis.outcomes import decisions, grouped
 from landscape.core.errors import LandscapeError, plural
+from landscape.core.fields import Field, require
 from landscape.engine.stack import Stack
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
@@ -22,15 +23,17 @@ from landscape.space.symmetry import distances as distances_of
 
 __all__ = ["Clusters", "adjusted_rand", "clusters", "clusters_of"]
 
+_CUT = Field("cut", float | None, None, above=0)
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Clusters:
     """Average-linkage `tree` (scipy's format) over L2 distances up to the order of units, cut at distance `cut`.
 
     `label` numbers the cluster of each of the `members`, which are called as their place calls them, the largest first;
-    `group` its truth table likewise. `agreement` is the adjusted Rand index between the two: 1 if they divide the
-    members alike, 0 as expected by chance. The distances are `exhaustive` if every order of units was tried, else upper
-    bounds by weight matching.
+    `group` its truth table, what it decides on all samples, likewise. `agreement` is the adjusted Rand index between
+    the two: 1 if they divide the members alike, 0 as expected by chance. The distances are `exhaustive` if every order
+    of units was tried, else upper bounds by weight matching.
     """
 
     members: tuple[str, ...]
@@ -91,15 +94,14 @@ def clusters(
 
     Raises:
         LandscapeError: There is one member, or the cut is not positive.
-        Unsupported: The problem has no finite table of samples.
 
     >>> import landscape, tempfile
     >>> run = landscape.train("life", {"batches": 2}, tempfile.mkdtemp(), seeds=range(6))
     >>> len(landscape.clusters(run).label)
     6
     """
-    _require_cut(cut)
-    device = device or device_of(a)
+    require(clusters, locals(), _CUT)
+    device = device_of(a) if device is None else device
     problem, (place,) = networks([a], Compute(device=device), problem)
     return clusters_of(problem, place.stack, cut=cut, device=device, names=[each.label for each in place.sources])
 
@@ -115,9 +117,9 @@ def clusters_of(
     """`clusters` of the members of a stack, called by `names`, else by their numbers."""
     if len(stack) < 2:
         raise LandscapeError("one member makes no clusters: give a run with at least two seeds")
-    _require_cut(cut)
+    _CUT.check(cut)
     symmetry = problem.symmetry()
-    group = grouped(truth_tables(problem, stack, device=device)[0])
+    group = grouped(decisions(problem.objective(device=device), stack))
     distances = squareform(distances_of(stack, symmetry), checks=False)
     tree = hierarchy.linkage(distances, method="average")
     if cut is None:
@@ -127,11 +129,6 @@ def clusters_of(
     label = grouped(hierarchy.fcluster(tree, cut, criterion="distance").astype(np.int64))
     members = tuple(map(str, range(len(stack)))) if names is None else tuple(names)
     return Clusters(members, tree, distances, cut, label, group, count_orders(symmetry) <= EXHAUSTIVE)
-
-
-def _require_cut(cut: float | None) -> None:
-    if cut is not None and not cut > 0:
-        raise LandscapeError(f"a cut at distance {cut} makes no clusters: choose a positive distance")
 
 
 def adjusted_rand(a: Int[np.ndarray, " member"], b: Int[np.ndarray, " member"]) -> float:

@@ -14,13 +14,13 @@ from landscape.analysis.spectrum import Eigenpairs, NegativeCount, eigenpairs, n
 from landscape.analysis.trace import Trace
 from landscape.analysis.trace import trace as trace_of
 from landscape.core.errors import LandscapeError, plural
-from landscape.core.fields import Field
+from landscape.core.fields import Field, require
 from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
-from landscape.problems.places import Place, device_of, is_landmark
+from landscape.problems.places import Place, is_landmark
 
 __all__ = ["Curvature", "curvature"]
 
@@ -198,21 +198,21 @@ def curvature(
     >>> found.eigenvalues.round(3).tolist()
     [[2.0, 1.333]]
     """
-    given = {"top": top, "count_to": count_to, "max_products": max_products, "rtol": rtol, "tolerance": tolerance}
-    for limit in _LIMITS:
-        limit.check(given[limit.name])
-    compute = Compute(
-        device=device or device_of(a),
+    require(curvature, locals(), *_LIMITS)
+    compute = Compute.chosen(
+        a,
+        device=device,
         dtype=dtype,
-        samples=samples,
-        sample_seed=seed,
         batchnorm=batchnorm,
-        backend=None if engine == "auto" else engine,
+        engine=engine,
+        autocast=None,
+        samples=samples,
+        seed=seed,
     )
     if problem is None and is_landmark(a):
         raise LandscapeError(f'{a} does not exist; if it is a landmark, name its problem, such as `problem="life"`')
     problem, (place,) = networks([a], compute, problem)
-    objective, stack = compute.objective(problem), place.stack.to(dtype)
+    objective, stack = compute.differentiable(problem), place.stack.to(dtype)
     quantities = 1 + negative + trace
 
     def told(before: int) -> Progress:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from landscape.core.errors import LandscapeError, Unsupported
-from landscape.store.results import Result
+from landscape.store.results import Result, require_lines
 
 __all__ = ["DEFINITION", "LineCurvature", "line_curvature"]
 
@@ -43,17 +43,16 @@ class LineCurvature:
 def line_curvature(curves: Result) -> LineCurvature:
     """Curvature along the finished lines of `curves`, in their order, on grids even or uneven.
 
-    The ends of the lines are among the points where the walk went beyond them (`--range`). Raises `LandscapeError` if
+    The ends of the lines are among the points where the walk went beyond them (`span`). Raises `LandscapeError` if
     no line is finished, or if a grid has fewer than three points, `Unsupported` for paths that bend: their points'
     distances are not those of alpha, and at a corner there is no curvature.
     """
+    require_lines(curves, "curvatures along a line")
     if "curve" in curves.about or "via_member" in curves.columns:
         raise Unsupported("the curvature along a path that bends cannot be read off its losses: walk straight lines")
-    if not curves.done.any():
-        raise LandscapeError("none of the lines is finished: walk again to complete them")
     alpha = curves.alpha
     if len(alpha) < 3:
-        raise LandscapeError(f"{len(alpha)} points a line show no curvature: walk again with at least 3 --points")
+        raise LandscapeError(f"{len(alpha)} points a line show no curvature: walk again with `points=3` or more")
     loss, length = curves.loss[curves.done], curves["l2"][curves.done]
     loss = np.where(np.isfinite(loss), loss, np.nan)
     # From alpha to distance: the second derivative scales with the squared length.

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from landscape.analysis.hessian import Extremes, extremes
 from landscape.core.errors import Unsupported
@@ -13,7 +13,7 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.problems.base import Problem
 
-__all__ = ["KINDS", "Group", "Outcomes", "dead_units", "grouped", "outcomes", "truth_tables"]
+__all__ = ["KINDS", "Group", "Outcomes", "dead_units", "decisions", "grouped", "outcomes", "truth_tables"]
 
 #: Kinds of outcome; a constant answers the same to every sample.
 KINDS = ("solved", "partly right", "constant")
@@ -88,9 +88,13 @@ def truth_tables(
     objective = problem.objective(device=device)
     if objective.sampled:
         raise Unsupported(f"{problem.title()} has no finite table of samples, which truth tables need")
-    tables = objective.predictions(stack).flatten(1).cpu().numpy()
     values = objective(stack)
-    return tables, values["right"].cpu().numpy().astype(np.int64), values["loss"].cpu().numpy()
+    return decisions(objective, stack), values["right"].cpu().numpy().astype(np.int64), values["loss"].cpu().numpy()
+
+
+def decisions(objective: Objective, stack: Stack) -> Shaped[np.ndarray, "member decision"]:
+    """What each member decides on all samples of an objective: the class, the side, or the output itself."""
+    return objective.predictions(stack).flatten(1).cpu().numpy()
 
 
 def dead_units(objective: Objective, stack: Stack) -> Int[np.ndarray, " member"]:
@@ -106,7 +110,7 @@ def dead_units(objective: Objective, stack: Stack) -> Int[np.ndarray, " member"]
 
 
 def grouped(
-    rows: Bool[np.ndarray, "member sample"] | Int[np.ndarray, " member"],
+    rows: Shaped[np.ndarray, "member decision"] | Int[np.ndarray, " member"],
 ) -> Int[np.ndarray, " member"]:
     """Equal rows have the same number, from 0, the most frequent first (that of the earliest member among equals)."""
     _, first, inverse, counts = np.unique(rows, axis=0, return_index=True, return_inverse=True, return_counts=True)

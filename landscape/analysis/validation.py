@@ -18,7 +18,7 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, template_of
 from landscape.evaluation.routes import along, connect
 from landscape.problems.base import Problem
-from landscape.problems.compute import Compute
+from landscape.problems.compute import BACKENDS, Compute
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.problems.model import from_model
@@ -184,7 +184,7 @@ def _regression_gradient(setting: Compute) -> Numbers:
     x = _with_ones(_INPUTS)
     residual = x @ _rows(stack).swapaxes(1, 2) - _TARGETS
     expected = 2 / _TARGETS.size * residual.swapaxes(1, 2) @ x
-    return _flat(expected), _array(setting.objective(problem).gradient(stack)[1].flatten())
+    return _flat(expected), _array(setting.differentiable(problem).gradient(stack)[1].flatten())
 
 
 def _regression_hessian(setting: Compute) -> Numbers:
@@ -197,7 +197,7 @@ def _regression_hessian(setting: Compute) -> Numbers:
     expected = np.zeros((count, count))
     for own in places:
         expected[np.ix_(own, own)] = 2 / _TARGETS.size * x.T @ x
-    found = hessians(setting.objective(problem), stack)
+    found = hessians(setting.differentiable(problem), stack)
     return np.broadcast_to(expected, found.shape), found
 
 
@@ -211,7 +211,7 @@ def _logistic(setting: Compute) -> tuple[Objective, Stack, np.ndarray, np.ndarra
     problem = from_model(nn.Linear(5, 1), (_INPUTS, _LABELS), "bce")
     stack, x = _members(problem, 5), _with_ones(_INPUTS)
     probability = 1 / (1 + np.exp(-x @ _rows(stack).swapaxes(1, 2)))
-    return setting.objective(problem), stack, x, probability
+    return setting.differentiable(problem), stack, x, probability
 
 
 def _logistic_gradient(setting: Compute) -> Numbers:
@@ -362,7 +362,7 @@ def _solution(setting: Compute) -> Numbers:
     solution = problem.landmark("presolve")
     curves = _walk(setting, problem, solution, _members(problem, 19))
     found = [curves.values[name][:, curves.alpha == 0] for name in ("loss", "right")]
-    live = float(setting.objective(problem).predictions(solution).sum())
+    live = float(setting.differentiable(problem).predictions(solution).sum())
     # Born of 3 neighbours in 8, and surviving with 2 or 3.
     patterns = 2 * math.comb(8, 3) + math.comb(8, 2)
     expected = np.array([*[0] * _LINES, *[2**9] * _LINES, patterns], dtype=float)
@@ -415,7 +415,7 @@ def _companions(setting: Compute) -> Numbers:
 def _descended(setting: Compute, problem: Problem, data: str, members: Stack, seeds: Sequence[int]) -> np.ndarray:
     """[member, number]: loss and gradient at each of a few steps down the gradient, in chunks as training has them."""
     objective = problem.training_objective(data, device=setting.device, dtype=setting.dtype)
-    objective = objective.with_backend(setting.backend)
+    objective = objective.with_backend(BACKENDS[setting.engine])
     stack, found = members.to(setting.device, setting.dtype), list[Tensor]()
     for step in range(_STEPS):
         batch: Data = objective.memory

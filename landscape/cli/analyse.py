@@ -9,7 +9,7 @@ import numpy as np
 
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.curvature import curvature
-from landscape.cli.flags import Group
+from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.options import (
     Report,
     computing,
@@ -215,7 +215,7 @@ def _success(
         rows, tested = [Row({}, success(found, stack, **test))], [found]
     for warning in dict.fromkeys(each.test_remark(**given) for each in tested):
         if warning:
-            remark(warning)
+            remark(in_flags(warning, running(click.get_current_context())))
     document = {
         "place": place,
         "title": tested[0].title() if len(tested) == 1 else None,

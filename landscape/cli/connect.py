@@ -8,12 +8,13 @@ import click
 import numpy as np
 
 from landscape.analysis.barriers import barriers
-from landscape.cli.options import asked, evaluating, points_of_lines
+from landscape.cli.options import asked, evaluating
 from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
 from landscape.cli.types import options_of, taken
 from landscape.core.errors import plural
 from landscape.evaluation.connect import Bending, bend_files, connect
 from landscape.evaluation.routes import Route
+from landscape.space.family import MOST_POINTS
 from landscape.store.results import Result
 
 __all__ = ["command"]
@@ -31,7 +32,7 @@ __all__ = ["command"]
 @options_of(Route, "a", a="Where the curves begin.")
 @click.option("--to", "b", required=True, metavar="PLACE", help="Where the curves end.")
 @options_of(Bending)
-@points_of_lines("Points at which a curve is evaluated.")
+@click.option("--points", type=click.IntRange(2, MOST_POINTS), default=51, help="Points at which a curve is evaluated.")
 @options_of(Route, "pairs")
 @click.option(
     "--filter-order",

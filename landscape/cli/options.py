@@ -19,7 +19,7 @@ __all__ = [
     "ProblemGroup",
     "Report",
     "asked",
-    "backend_option",
+    "engine_option",
     "chosen_fields",
     "chosen_problem",
     "computing",
@@ -32,7 +32,6 @@ __all__ = [
     "members_of",
     "of_run",
     "output",
-    "points_of_lines",
     "problem_choice",
     "problem_fields",
     "reporting",
@@ -61,14 +60,13 @@ def dtype_option(default: str = "float32", *more: str) -> Callable[[Command], Co
 computing = together(device_option, dtype_option())
 
 
-def backend_option(auto: str) -> Callable[[Command], Command]:
-    """`--backend`, the `engine` of the library, of which `auto` says what auto stands for."""
+def engine_option(auto: str) -> Callable[[Command], Command]:
+    """`--engine`, of which `auto` says what auto stands for."""
     return click.option(
-        "--backend",
-        "engine",
-        type=click.Choice(["auto", "stacked", "vmap", "loop"]),
+        "--engine",
+        type=click.Choice(["auto", "plain", "stacked", "vmap"]),
         default="auto",
-        help=f"All networks at once, layer by layer; by torch.vmap; or one by one. {auto}",
+        help=f"One network after another by its own forward; many at once, layer by layer; or by torch.vmap. {auto}",
     )
 
 
@@ -86,11 +84,6 @@ sampling = together(
     ),
     click.option("--sample-seed", type=SEED, default=0, help="Seed of the sample."),
 )
-
-
-def points_of_lines(help: str) -> Callable[[Command], Command]:
-    """`--points`."""
-    return click.option("--points", type=click.IntRange(2, 1_000_001), default=51, help=help)
 
 
 cut_option = click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as truth tables]")
@@ -119,7 +112,7 @@ def evaluating(text: str) -> Callable[[Command], Command]:
             help="What BatchNorm normalises by at a point: statistics estimated there anew on training data, those of "
             "the ends interpolated, or those of the first place everywhere. [default: recalibrate]",
         ),
-        backend_option("auto is what the problem finds fastest."),
+        engine_option("auto is plain but for small networks, which are faster stacked."),
         click.option(
             "--autocast",
             type=click.Choice(["bfloat16", "float16"]),

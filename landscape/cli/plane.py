@@ -11,6 +11,7 @@ from landscape.cli.report import Progress, interruptible, remark_unfinished
 from landscape.cli.types import RANGE, Written, options_of
 from landscape.evaluation.plane import Directions, plane, plane_name
 from landscape.evaluation.routes import Route
+from landscape.space.planes import MOST_POINTS
 
 __all__ = ["command"]
 
@@ -21,9 +22,16 @@ def _points(written: str) -> tuple[int, int]:
     numbers = [int(piece) for piece in pieces if piece.strip().isdecimal()]
     if not 1 <= len(numbers) == len(pieces) <= 2:
         raise ValueError(f"'{written}' is no grid: write 31, or 41x21 for 41 points along x and 21 along y")
-    if not 2 <= min(numbers) <= max(numbers) <= 100_001:
-        raise ValueError(f"'{written}' has an axis of fewer than 2 points, or of more than 100001")
+    if not 2 <= min(numbers) <= max(numbers) <= MOST_POINTS:
+        raise ValueError(f"'{written}' has an axis of fewer than 2 points, or of more than {MOST_POINTS}")
     return numbers[0], numbers[-1]
+
+
+def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str, ...] | None) -> Any:
+    """Three places, and no option that stands where one is missing."""
+    if option := next((place for place in places or () if place.startswith("-")), None):
+        raise click.BadParameter(f"it takes three places, A B C: write them before {option}", ctx, param)
+    return places
 
 
 @click.command(
@@ -36,7 +44,13 @@ def _points(written: str) -> tuple[int, int]:
           landscape plane --trajectory 'checkpoints/first#3' --points 61x41
           landscape plot plane analyses/plane-first-3--random-0.h5""",
 )
-@click.option("--through", nargs=3, metavar="A B C", help="The plane through three places; axes are L2 distances.")
+@click.option(
+    "--through",
+    nargs=3,
+    metavar="A B C",
+    callback=_three_places,
+    help="The plane through three places; axes are L2 distances.",
+)
 @click.option(
     "--at", "a", metavar="PLACE", help="The plane of two random directions at a place, as long as its weights."
 )

@@ -47,8 +47,8 @@ class Canvas:
             click.echo(written)
 
     def _require_free(self, path: Path) -> None:
-        for suffix in (".png", ".svg"):
-            refuse_existing(path.with_suffix(suffix), force=self.force, argument="output")
+        for target in figures.targets(path):
+            refuse_existing(target, force=self.force, argument="output")
 
 
 _definition = click.option(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from landscape.cli.config import config_file
-from landscape.cli.options import ProblemGroup, backend_option, device_option, output
+from landscape.cli.options import ProblemGroup, device_option, engine_option, output
 from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
 from landscape.cli.types import SEEDS, Command, options_of, taken, together
 from landscape.core.intervals import Proportion
@@ -34,7 +34,7 @@ def training_options(**helps: str) -> Callable[[Command], Command]:
 
 @click.command()
 @training_options()
-@backend_option("auto is the first that can train the network.")
+@engine_option("auto is stacked where that can train the network.")
 @click.option(
     "--log",
     "logs",

@@ -8,12 +8,12 @@ import torch
 
 from landscape.analysis.validation import CHECKS, Check, Finding, validate
 from landscape.cli.config import config_file
-from landscape.cli.options import backend_option, device_option, dtype_option, json_flag
+from landscape.cli.options import device_option, dtype_option, engine_option, json_flag
 from landscape.cli.report import table
 from landscape.core.errors import LandscapeError
 from landscape.core.fields import did_you_mean
 from landscape.core.files import json_text
-from landscape.problems.compute import Compute
+from landscape.problems.compute import Compute, Engine
 
 __all__ = ["command"]
 
@@ -25,33 +25,33 @@ _DTYPES = {"float32": (torch.float32,), "float64": (torch.float64,), "both": (to
     epilog="""\b
         Examples:
           landscape validate
-          landscape validate --device cuda --backend vmap
+          landscape validate --device cuda --engine vmap
           landscape validate --only linear-hessian --only stream --json""",
 )
 @device_option
 @dtype_option("both", "both")
-@backend_option("auto is what each problem finds fastest.")
+@engine_option("auto is what suits each network.")
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Only this check; repeatable.")
 @json_flag
 @config_file
-def command(device: str, dtype: str, engine: Any, names: tuple[str, ...], print_json: bool) -> None:
+def command(device: str, dtype: str, engine: Engine, names: tuple[str, ...], print_json: bool) -> None:
     """Is my plot right?
 
     Walks, gradients and Hessians of networks whose losses are known in closed form, computed as every walk is, on this
     machine. Errors are relative to the largest number expected; what is shown is the place of the largest error. Exit
     status 1 if a check fails.
     """
-    chosen, backend = _chosen(names), None if engine == "auto" else engine
-    logging.getLogger("landscape").setLevel(logging.WARNING)  # which backend serves each small network is no news here
+    chosen = _chosen(names)
+    logging.getLogger("landscape").setLevel(logging.WARNING)  # which engine serves each small network is no news here
     findings = [
         finding
         for each in _DTYPES[dtype]
-        for finding in validate(Compute(device=device, dtype=each, backend=backend), chosen)
+        for finding in validate(Compute(device=device, dtype=each, engine=engine), chosen)
     ]
     if print_json:
         click.echo(json_text([_as_json(finding) for finding in findings]))
     else:
-        click.echo(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, backend {engine}")
+        click.echo(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, engine {engine}")
         header = ["check", "type", "expected", "measured", "error", "tolerance", "", "what is known"]
         click.echo(table(header, [_row(finding) for finding in findings]))
     if wrong := [finding for finding in findings if not finding.ok]:
@@ -59,7 +59,7 @@ def command(device: str, dtype: str, engine: Any, names: tuple[str, ...], print_
         raise LandscapeError(
             f"{len(wrong)} of {len(findings)} checks fail ({', '.join(dict.fromkeys(one.check.name for one in wrong))})"
             f"{': ' if reasons else ''}{'; '.join(sorted(reasons))}. Do not trust walks in this setting: "
-            "try another --backend or --device, and please report it"
+            "try another --engine or --device, and please report it"
         )
 
 
@@ -84,6 +84,6 @@ def _row(finding: Finding) -> list[Any]:
 
 def _as_json(finding: Finding) -> dict[str, Any]:
     numbers = {name: getattr(finding, name) for name in ("expected", "measured", "error", "tolerance")}
-    setting = {"device": finding.setting.device, "dtype": _type(finding), "backend": finding.setting.backend or "auto"}
+    setting = {"device": finding.setting.device, "dtype": _type(finding), "engine": finding.setting.engine}
     names = {"name": finding.check.name, "claim": finding.check.claim}
     return {**names, **setting, **numbers, "ok": finding.ok, "reason": finding.reason}

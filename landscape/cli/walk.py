@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
-from landscape.cli.options import asked, evaluating, points_of_lines
+from landscape.cli.options import asked, evaluating
 from landscape.cli.report import Progress, interruptible, remark_unfinished
 from landscape.cli.types import RANGE, options_of
 from landscape.core.fields import fields_of
 from landscape.evaluation.routes import Route
 from landscape.evaluation.walk import walk
+from landscape.space.family import MOST_POINTS
 
 __all__ = ["command"]
 
@@ -29,7 +30,7 @@ __all__ = ["command"]
           landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",
 )
 @options_of(Route)
-@points_of_lines("Points of a line.")
+@click.option("--points", type=click.IntRange(2, MOST_POINTS), default=51, help="Points of a line.")
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
 @evaluating("HDF5 file. [default: in analyses/, named for the places, such as FROM--TO.h5, and for what moves]")
 def command(output: Path | None, **values: Any) -> None:

@@ -13,12 +13,14 @@ def chosen_device(device: str | torch.device | None) -> torch.device:
     Raises `LandscapeError` for a device that is not there, before anything is computed.
     """
     there = torch.cuda.is_available()
-    if device is None or device == "auto":
+    if device is None or str(device) == "auto":
         return torch.device("cuda" if there and device else "cpu")
     try:
-        found = torch.device(device)
+        found = torch.device(device if isinstance(device, torch.device | int) else str(device))
     except RuntimeError as error:
         raise LandscapeError(f"there is no device '{device}': `device` is auto, cpu or cuda") from error
+    if found.type == "meta":
+        raise LandscapeError('on the `device` meta there are no numbers: use `device="cpu"`, or auto')
     if found.type == "cuda" and not there:
         raise LandscapeError('there is no CUDA device here: use `device="cpu"`, or auto')
     return found

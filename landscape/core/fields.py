@@ -14,14 +14,18 @@ Traceback (most recent call last):
 landscape.core.errors.LandscapeError: there is no option 'minuts' of Cooking: did you mean minutes?
 """
 
+import collections.abc
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import operator
+import os
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -32,6 +36,7 @@ __all__ = [
     "LAST_SEED",
     "Field",
     "as_json",
+    "as_path",
     "axis",
     "check",
     "converted",
@@ -39,6 +44,7 @@ __all__ = [
     "fields_of",
     "make",
     "option",
+    "require",
     "require_known",
     "require_seeds",
     "text",
@@ -98,28 +104,26 @@ class Field:
         Raises `LandscapeError` for a value of another kind.
         """
         try:
-            if self.choices is not None and value not in self.choices:
-                raise TypeError(f"one of {', '.join(self.choices)}")
-            return _as(self.hint, value.item() if isinstance(value, np.generic) else value)
+            return _as(self.hint, value) if self.choices is None else _one_of(self.choices, value)
         except TypeError as error:
-            raise LandscapeError(f"{self.name} cannot be {value!r}: it takes {error}") from error
+            raise LandscapeError(f"`{self.name}` cannot be {_brief(value)}: it takes {error}") from error
 
-    def check(self, value: Any) -> None:
-        """Raise `LandscapeError` for a value of another kind, or outside the field's limits."""
-        self.convert(value)
+    def check(self, value: Any) -> Any:
+        """The value as the field holds it; raises `LandscapeError` for one of another kind, or outside its limits."""
+        value = self.convert(value)
         if self.syntax == "seed":
-            require_seeds(value)
+            require_seeds(value, name=self.name)
         limits = {name: limit for name in _HOLDS if (limit := getattr(self, name)) is not None}
         if not limits or value is None:
-            return
+            return value
         # NaN keeps to no limit, and infinity is outside where no end is named.
         if math.isfinite(value) and all(_HOLDS[name](value, limit) for name, limit in limits.items()):
-            return
-        words = [f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits.items()]
+            return value
+        words = [f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits.items() if math.isfinite(limit)]
         words = ["positive" if each == "above 0" else each for each in words]
         if isinstance(value, float) and self.at_most is None and self.below is None:
             words.append("finite")
-        raise LandscapeError(f"{self.name} is {value}, it must be {' and '.join(words)}")
+        raise LandscapeError(f"`{self.name}` is {value}, it must be {' and '.join(words)}")
 
 
 def option(default: Any, text: str, **described: Any) -> Any:
@@ -146,9 +150,33 @@ def fields_of(configuration: type) -> dict[str, Field]:
 
 
 def check(configuration: Any) -> None:
-    """Raise `LandscapeError` for a field of a configuration that holds what it cannot hold."""
+    """Let the fields of a frozen configuration hold what they are given in their types; raises `LandscapeError` for
+    what they cannot hold.
+    """
     for name, field in fields_of(type(configuration)).items():
-        field.check(getattr(configuration, name))
+        object.__setattr__(configuration, name, field.check(getattr(configuration, name)))
+
+
+def require(verb: Callable[..., Any], given: Mapping[str, Any], *described: Field) -> None:
+    """Raise `LandscapeError` for an argument of a function that is not of the kind that it is annotated with, or not
+    what the field of its name says; `given` are its `locals()`.
+    """
+    for name, field in {**_arguments(verb), **{each.name: each for each in described}}.items():
+        field.check(given[name])
+
+
+@functools.cache
+def _arguments(verb: Callable[..., Any]) -> dict[str, Field]:
+    """The arguments of a function, by its annotations; what is called a seed is one."""
+    hints = {name: hint for name, hint in typing.get_type_hints(verb).items() if name != "return"}
+    return {
+        name: Field(name, hint, None, syntax="seed" if name.endswith("seed") else None) for name, hint in hints.items()
+    }
+
+
+def as_path(path: Any, name: str) -> Path:
+    """The argument of this name as a path; raises `LandscapeError` for what is none."""
+    return Path(Field(name, str | os.PathLike[str], None).convert(path))
 
 
 def make(configuration: type[C], values: Mapping[str, Any]) -> C:
@@ -217,34 +245,72 @@ def require_known(keys: Iterable[str], known: Iterable[str], what: str) -> None:
     known = list(known)
     for key in keys:
         if key not in known:
-            raise LandscapeError(f"there is no option '{key}' {what}: {did_you_mean(key, known)}")
+            raise LandscapeError(f"there is no option '{key}' {what}: {did_you_mean(str(key), known)}")
 
 
-def require_seeds(*seeds: int) -> None:
-    """Raise `LandscapeError` for a number that is no seed."""
+def require_seeds(*seeds: int, name: str = "seeds") -> None:
+    """Raise `LandscapeError` for a number that is no seed, in the argument of this name."""
     for seed in seeds:
         if not 0 <= seed <= LAST_SEED:
-            raise LandscapeError(f"{seed} is no seed: seeds go from 0 to 2^63 - 1")
+            raise LandscapeError(f"{seed} is no seed: `{name}` goes from 0 to 2^63 - 1")
 
 
 def _as(hint: Any, value: Any) -> Any:
-    """The value in a type; raises `TypeError` with the words for what that type holds. An unknown type holds all."""
+    """The value in a type, a number of NumPy's or PyTorch's as one of Python's; raises `TypeError` with the words for
+    what that type holds. An unknown type holds all.
+    """
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
     if origin in (typing.Union, types.UnionType):
-        if value is None and types.NoneType in choices:
-            return None
-        return _as(next(choice for choice in choices if choice is not types.NoneType), value)
+        return _as_one_of(choices, value)
     if origin is Literal:
-        if value not in choices:
-            raise TypeError(f"one of {', '.join(map(str, choices))}")
-        return value
-    if origin is tuple and choices[1:] == (...,):
-        if not isinstance(value, list | tuple):
-            raise TypeError("a list of values")
-        return tuple(_as(choices[0], item) for item in value)
+        return _one_of(choices, value)
+    if origin in (tuple, collections.abc.Sequence):
+        return _as_list(choices, value)
+    if origin is collections.abc.Callable and not callable(value):
+        raise TypeError("a function")
+    if origin is os.PathLike and not isinstance(value, str | os.PathLike):
+        raise TypeError("a path")
     if hint not in _KINDS:
         return value
     fits = isinstance(value, int | float) if hint is float else isinstance(value, hint)
     if not fits or (isinstance(value, bool) and hint is not bool):
         raise TypeError(_KINDS[hint])
     return float(value) if hint is float else value
+
+
+def _one_of(choices: Collection[Any], value: Any) -> Any:
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise TypeError(f"one of {', '.join(map(str, choices))}")
+    return value
+
+
+def _as_one_of(hints: Sequence[Any], value: Any) -> Any:
+    """The value in the first of some types that holds it."""
+    words = []
+    for hint in hints:
+        if value is None and hint is types.NoneType:
+            return None
+        try:
+            if hint is not types.NoneType:
+                return _as(hint, value)
+        except TypeError as error:
+            words.append(str(error))
+    raise TypeError(" or ".join(words))
+
+
+def _as_list(hints: Sequence[Any], value: Any) -> tuple[Any, ...]:
+    """The value as a tuple whose items are in their types: as many as there are of these, or any number."""
+    if not isinstance(value, list | tuple | range | np.ndarray):
+        raise TypeError("a list of values" if len(hints) != 2 or hints[1] is ... else "a pair of values")
+    if len(hints) == 2 and hints[1] is not ... and len(value) != 2:
+        raise TypeError("a pair of values")
+    items = value.tolist() if isinstance(value, np.ndarray) else value
+    return tuple(items if isinstance(value, range) else (_as(hints[0], item) for item in items))
+
+
+def _brief(value: Any) -> str:
+    """A value in a few words, on one line."""
+    written = repr(value)
+    return written if len(written) <= 60 and "\n" not in written else f"of type {type(value).__name__}"

@@ -1,7 +1,6 @@
 """Data that an objective is evaluated on: weighted samples in memory, or a stream of batches read anew at each pass."""
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,10 +9,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
+from landscape.core.errors import Mismatch, Unsupported
+from landscape.engine.batches import Reread, loader_name
 from landscape.engine.stacked import features_first
 
-__all__ = ["SAMPLE_MULTIPLE", "Batch", "Data", "Stream"]
+__all__ = ["SAMPLE_MULTIPLE", "Batch", "Data", "Stream", "labelled"]
 
 #: Sample axes are padded to a multiple of this with weight zero: vector units then never treat a member's numbers
 #: differently for its place.
@@ -107,25 +107,12 @@ class Stream:
 
     def __init__(self, loader: Iterable[Any], *, device: str | torch.device, dtype: torch.dtype) -> None:
         self.loader, self.device, self.dtype = loader, torch.device(device), dtype
-        if isinstance(loader, Iterator):
-            raise Unsupported(f"{_name(loader)} can be read only once: give what makes it, such as a DataLoader")
-        #: Of the batches read so far: number of samples, checksum; are they all?
-        self._seen, self._complete = list[tuple[int, int]](), False
+        self._raw = Reread(loader)
         self._first: Batch | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        number = -1
-        for number, raw in enumerate(self.loader):
-            inputs, targets, weights = _parts(raw, self.loader, number)
-            self._compare(number, (len(inputs), _checksum(inputs, targets)))
-            yield self._batch(inputs, targets, weights)
-        if number < 0:
-            raise LandscapeError(f"{_name(self.loader)} gives no batches: its dataset is empty, or was read already")
-        if number + 1 < len(self._seen):
-            raise Unverified(
-                f"{_name(self.loader)} gives other data at each pass: {number + 1} batches after {len(self._seen)}"
-            )
-        self._complete = True
+        for number, raw in enumerate(self._raw):
+            yield self._batch(*labelled(raw, self.loader, number))
 
     @property
     def first(self) -> Batch:
@@ -143,43 +130,18 @@ class Stream:
             weights = torch.ones(inputs.shape[-1])
         return Batch.padded(inputs, targets, weights.to(self.device, torch.float64)[None])
 
-    def _compare(self, number: int, batch: tuple[int, int]) -> None:
-        """Raise `Unverified` unless the batch is what it was in the first pass."""
-        if number == len(self._seen) and not self._complete:
-            self._seen.append(batch)
-        if number < len(self._seen) and self._seen[number] == batch:
-            return
-        shuffles = isinstance(getattr(self.loader, "sampler", None), torch.utils.data.RandomSampler)
-        remedy = "give DataLoader(..., shuffle=False)" if shuffles else "look for random augmentation, or shuffling"
-        raise Unverified(
-            f"{_name(self.loader)} gives other data at each pass (batch {number}), but all points must see the "
-            f"same: {remedy}"
-        )
 
-
-def _name(loader: object) -> str:
-    """A loader as messages name it."""
-    dataset = getattr(loader, "dataset", None)
-    return f"the {type(loader).__name__}" + (f" over {type(dataset).__name__}" if dataset is not None else "")
-
-
-def _parts(raw: Any, loader: object, number: int) -> tuple[Tensor, Tensor, Tensor | None]:
+def labelled(raw: Any, loader: object, number: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """Inputs, targets and weights of one batch of a loader."""
     good = isinstance(raw, tuple | list) and len(raw) in (2, 3)
     tensors = [torch.as_tensor(each) if isinstance(each, np.ndarray) else each for each in raw] if good else []
     if not good or not all(isinstance(each, Tensor) for each in tensors):
         what = f"{len(raw)} entries" if isinstance(raw, tuple | list) and not good else type(raw).__name__
         raise Unsupported(
-            f"batch {number} of {_name(loader)} is {what}, not (inputs, targets) tensors: wrap the loader so that it is"
+            f"batch {number} of {loader_name(loader)} is {what}, not (inputs, targets) tensors: give `batch_loss` "
+            "in place of `loss`, which reads batches of any kind"
         )
     lengths = [each.shape[0] if each.ndim else 0 for each in tensors]
     if len(set(lengths)) > 1 or not lengths[0]:
-        raise Mismatch(f"batch {number} of {_name(loader)} has {' and '.join(map(str, lengths))} samples")
+        raise Mismatch(f"batch {number} of {loader_name(loader)} has {' and '.join(map(str, lengths))} samples")
     return tensors[0], tensors[1], tensors[2] if len(tensors) == 3 else None
-
-
-def _checksum(*tensors: Tensor) -> int:
-    value = 0
-    for tensor in tensors:
-        value = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data, value)
-    return value

@@ -11,11 +11,22 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.engine.objective import Metric, PerSample
+from landscape.engine.readings import (
+    Reading,
+    accuracy,
+    added,
+    entirely,
+    hits_of,
+    known_loss,
+    reading_of,
+    sums_of,
+    whole,
+)
 
 __all__ = ["Criterion", "Loss", "Measure"]
 
@@ -49,16 +60,30 @@ TAKEN = frozenset(
 )
 
 #: Relative difference up to which a loss counts as the mean of its samples' losses.
-_MEAN = 1e-3
+_MEAN = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Criterion:
-    """What is measured of a network's outputs: a loss and metrics, decisions, and the unit of the loss."""
+    """What is measured of a network's outputs.
+
+    Args:
+        metrics: The loss and metrics for stacks; empty where `refusal` says why there are none.
+        predict: From outputs to decisions.
+        unit: Unit of the loss.
+        readings: The same for whole batches in PyTorch's layout.
+        own: The loss as it was given, which is the referee.
+        parts: Whether batches may be parted without changing the loss.
+        refusal: Why stacks of networks cannot be evaluated.
+    """
 
     metrics: Mapping[str, Metric]
     predict: Callable[[Tensor], Tensor]
     unit: str = ""
+    readings: Mapping[str, Reading] = dataclasses.field(default_factory=dict)
+    own: Callable[[Any, Any], Tensor] | None = None
+    parts: bool = True
+    refusal: str = ""
 
     @classmethod
     def of(
@@ -66,31 +91,115 @@ class Criterion:
         loss: Loss | str,
         metrics: Mapping[str, Measure] | None = None,
         *,
-        outputs: Shaped[Tensor, "sample *out"],
-        targets: Shaped[Tensor, "sample *target"],
+        outputs: Any,
+        targets: Any,
         unit: str | None = None,
     ) -> "Criterion":
         """The criterion of a loss, tried out on some outputs and targets in PyTorch's layout.
 
-        Cross-entropy of class numbers, and binary cross-entropy of logits, have accuracy and counts of right samples
-        beside them. Raises `Unsupported` for a loss that is no mean over samples, `Mismatch` for targets that do not
-        fit.
+        Losses of classes, and binary cross-entropy of logits, have accuracy and counts of right samples beside them.
+        Raises `Unsupported` for what is no loss, `Mismatch` for targets that do not fit.
         """
         if isinstance(loss, type):
             raise Unsupported(f"{loss.__name__} is a class: give a loss made of it, {loss.__name__}()")
-        name = loss if isinstance(loss, str) else _known(loss)
-        if name is not None and name not in _NAMED:
-            raise Unsupported(f"there is no loss '{name}': choose {', '.join(_NAMED)}, or give a function")
-        if name is not None:
-            own = _NAMED[name][0](targets)
-        else:
-            assert not isinstance(loss, str)
-            own = cls({"loss": _metric(loss, outputs, targets, "the loss")}, _as_is)
-        _try(own.metrics["loss"], loss, outputs, targets)
-        further = {key: _metric(each, outputs, targets, f"metric {key}") for key, each in (metrics or {}).items()}
+        known = known_loss(loss)
+        function: Any = known if known is not None else loss
+        further = {name: _read(each, f"metric {name}") for name, each in (metrics or {}).items()}
         if wrong := [key for key in further if key in TAKEN or key.endswith("_se") or not key.isidentifier()]:
             raise LandscapeError(f"'{wrong[0]}' cannot name a metric: it is taken, or no plain word")
-        return dataclasses.replace(own, metrics={**own.metrics, **further}, unit=own.unit if unit is None else unit)
+        if known is not None and not isinstance(outputs, Tensor):
+            raise Unsupported(
+                f"the model gives {type(outputs).__name__}, not a tensor that {type(known).__name__} could read: give "
+                'a function of outputs and targets, such as lambda out, y: F.cross_entropy(out["logits"], y)'
+            )
+        readings = {"loss": _read(loss, "the loss"), **accuracy(known, targets), **further}
+        tried = {name: reading(outputs, targets).value() for name, reading in readings.items()}
+        if tried["loss"].isnan():
+            raise LandscapeError("the loss of the model as it is is NaN on its first samples")
+        predict, own_unit = _decisions(known, targets)
+        try:
+            stacked, refusal = _for_stacks(known, loss, metrics or {}, outputs, targets), ""
+        except (Unsupported, Mismatch) as error:
+            stacked, refusal = {}, str(error)
+        parts = known is not None and all(known_loss(each) is not None for each in (metrics or {}).values())
+        unit = own_unit if unit is None else unit
+        return cls(stacked, predict, unit, readings, function, parts, refusal)
+
+
+def _read(loss: Any, what: str) -> Reading:
+    known = known_loss(loss)
+    return reading_of(known) if known is not None else whole(loss, what)
+
+
+def _decisions(known: nn.Module | None, targets: Any) -> tuple[Callable[[Tensor], Tensor], str]:
+    """What outputs decide, and the unit of a loss."""
+    if isinstance(known, nn.CrossEntropyLoss | nn.NLLLoss):
+        indexed = not targets.is_floating_point()
+        return (_classes if indexed or isinstance(known, nn.CrossEntropyLoss) else _as_is), "nats per sample"
+    if isinstance(known, nn.BCEWithLogitsLoss):
+        return lambda outputs: outputs > 0, "nats per output"
+    return _as_is, "squared error" if isinstance(known, nn.MSELoss) else ""
+
+
+def _for_stacks(
+    known: nn.Module | None, loss: Any, metrics: Mapping[str, Measure], outputs: Any, targets: Any
+) -> dict[str, Metric]:
+    """Metrics of many networks at once; raises `Unsupported` where a loss is no mean over samples."""
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        raise Unsupported("outputs or targets are no tensors, and networks can be evaluated one after another alone")
+    usual = known is not None and type(known) in _DEFAULTS and repr(vars(known)) == repr(vars(type(known)()))
+    if known is not None and usual and _plain_targets(known, targets):
+        found = dict(_DEFAULTS[type(known)](targets).metrics)
+    elif known is not None:
+        found = _summed(known, targets)
+    else:
+        found = {"loss": _metric(loss, outputs, targets, "the loss")}
+    return found | {name: _metric(each, outputs, targets, f"metric {name}") for name, each in metrics.items()}
+
+
+def _plain_targets(known: nn.Module, targets: Tensor) -> bool:
+    """Whether no target is ignored."""
+    return not isinstance(known, nn.CrossEntropyLoss) or not bool((targets == known.ignore_index).any())
+
+
+def _summed(known: nn.Module, targets: Tensor) -> dict[str, Metric]:
+    """One of PyTorch's own losses in another setting than the usual one, with accuracy over the targets that count."""
+    if known.reduction == "sum":
+        raise Unsupported(f"{type(known).__name__}(reduction='sum') is no mean over samples, which stacks need")
+    numerators, counts = sums_of(known)
+    hits = hits_of(known, targets)
+    if hits is None or isinstance(known, nn.BCEWithLogitsLoss):  # as many count in each sample
+        found = {"loss": Metric(_of_members(lambda o, t: numerators(o, t) / counts(o, t)))}
+    else:
+        found = {"loss": Metric(_of_members(numerators), counts=_of_targets(lambda t: counts(t, t)))}
+    if hits is not None:
+        shared = _of_targets(lambda t: added(hits(t[:, None], t)[1]))
+        found |= {
+            "accuracy": Metric(_of_members(lambda o, t: added(hits(o, t)[0])), counts=shared),
+            "right": Metric(_of_members(lambda o, t: entirely(*hits(o, t)).double()), "count"),
+        }
+    return found
+
+
+def _of_targets(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A function of targets in PyTorch's layout for those of a stack, one row for all members or one for each."""
+
+    def of_targets(targets: Tensor) -> Tensor:
+        return function(targets.movedim(-1, 1).flatten(0, 1)).view(targets.shape[0], targets.shape[-1])
+
+    return of_targets
+
+
+def _of_members(function: PerSample) -> PerSample:
+    """A function of samples in PyTorch's layout for all members of a stack."""
+
+    def per_sample(outputs: Tensor, targets: Tensor) -> Tensor:
+        members, samples = outputs.shape[0], outputs.shape[-1]
+        targets = targets.expand(members, *targets.shape[1:])
+        flat = (each.movedim(-1, 1).flatten(0, 1) for each in (outputs, targets))
+        return function(*flat).view(members, samples)
+
+    return per_sample
 
 
 def _as_is(outputs: Tensor) -> Tensor:
@@ -181,21 +290,12 @@ def _counts(hits: PerSample, *, places: bool) -> dict[str, Metric]:
     return {"accuracy": Metric(share if places else right), "right": Metric(right, "count")}
 
 
-#: What makes the criterion of each loss, and what else PyTorch calls it.
-_NAMED: dict[str, tuple[Callable[[Tensor], Criterion], Callable[..., Tensor], type[nn.Module]]] = {
-    "cross_entropy": (_cross_entropy, F.cross_entropy, nn.CrossEntropyLoss),
-    "mse": (_squared_error, F.mse_loss, nn.MSELoss),
-    "bce": (_binary, F.binary_cross_entropy_with_logits, nn.BCEWithLogitsLoss),
+#: What makes the metrics of each loss in its usual setting.
+_DEFAULTS: Mapping[type[nn.Module], Callable[[Tensor], Criterion]] = {
+    nn.CrossEntropyLoss: _cross_entropy,
+    nn.MSELoss: _squared_error,
+    nn.BCEWithLogitsLoss: _binary,
 }
-
-
-def _known(loss: Callable[..., Tensor]) -> str | None:
-    """The name of a loss that is one of the named ones in its default setting."""
-    kind: Any = type(loss)
-    for name, (_, function, module) in _NAMED.items():
-        if loss is function or (kind is module and repr(vars(loss)) == repr(vars(kind()))):
-            return name
-    return None
 
 
 def _mean(values: Float[Tensor, "member *target sample"]) -> Float[Tensor, "member sample"]:
@@ -213,16 +313,18 @@ def _require_like(outputs: Tensor, targets: Tensor) -> None:
 
 
 def _metric(measure: Measure, outputs: Tensor, targets: Tensor, what: str) -> Metric:
-    """A function in PyTorch's layout as a metric of a stack."""
-    by_sample = _by_sample(measure, outputs, targets, what)
-
-    def per_sample(outputs: Tensor, targets: Tensor) -> Tensor:
-        members, samples = outputs.shape[0], outputs.shape[-1]
-        targets = targets.expand(members, *targets.shape[1:])
-        flat = (each.movedim(-1, 1).flatten(0, 1) for each in (outputs, targets))
-        return by_sample(*flat).view(members, samples)
-
-    return Metric(per_sample)
+    """A function in PyTorch's layout as a metric of a stack: one that is the mean of what samples give alone."""
+    metric = Metric(_of_members(_by_sample(measure, outputs, targets, what)))
+    last = (each.movedim(0, -1)[None] for each in (outputs, targets))
+    values = metric.per_sample(*last)[0].double()
+    for part in (slice(None), slice(0, len(outputs) // 3 + 1), slice(len(outputs) // 2, None)):
+        whole = float(measure(outputs[part], targets[part]).double().mean())
+        if not math.isclose(float(values[part].mean()), whole, rel_tol=_MEAN, abs_tol=1e-6) and math.isfinite(whole):
+            raise Unsupported(
+                f"{what} of {len(values[part])} samples is {whole:.6g}, the mean of what it gives each "
+                f"{float(values[part].mean()):.6g}: networks can be evaluated one after another alone"
+            )
+    return metric
 
 
 def _by_sample(
@@ -288,21 +390,3 @@ def _reduces(measure: Measure) -> bool:
         return "reduction" in inspect.signature(measure).parameters
     except (TypeError, ValueError):
         return False
-
-
-def _try(metric: Metric, loss: Loss | str, outputs: Tensor, targets: Tensor) -> None:
-    """Raise an error unless the metric can read the data, and its mean is what the loss says of all samples."""
-    last = (each.movedim(0, -1)[None] for each in (outputs, targets))
-    with _reading("the loss", outputs, targets):
-        values = metric.per_sample(*last)
-    if values.isnan().all():
-        raise LandscapeError(f"the loss of the model as it is is NaN on all of the first {len(outputs)} samples")
-    if isinstance(loss, str):
-        return
-    whole = loss(outputs, targets)
-    mean = float(whole.double().mean())
-    if not math.isclose(float(values.double().mean()), mean, rel_tol=_MEAN, abs_tol=1e-6) and math.isfinite(mean):
-        raise Unsupported(
-            f"the loss of {len(outputs)} samples is {mean:.6g}, the mean of their losses {float(values.mean()):.6g}: "
-            "give a loss that is the mean of its samples' losses (weights of samples go with the data)"
-        )

@@ -7,12 +7,13 @@ import functools
 import math
 
 import torch
+from torch import nn
 
 from landscape.engine.data import SAMPLE_MULTIPLE, Data, Stream
 from landscape.engine.program.products import ceil_div
 from landscape.engine.stacked import Stacked
 
-__all__ = ["AUTOMATIC", "Chunk", "choose_chunk", "keep_freed_memory"]
+__all__ = ["AUTOMATIC", "Chunk", "choose_chunk", "fitting_batch", "keep_freed_memory"]
 
 #: Bytes of the widest activation of a chunk: about a core's cache on a CPU, a small share of the memory on a GPU.
 ACTIVATION_BYTES = {"cpu": 2**20, "cuda": 2**28}
@@ -120,6 +121,28 @@ def _own_chunk(width: int, samples: int, multiple: int, device: str, all_members
         chunks = ceil_div(all_members, members)
         members = _filled(ceil_div(all_members, chunks), multiple)
     return Chunk(members, min(samples, max(SAMPLE_MULTIPLE, fitting)))
+
+
+@torch.no_grad()
+def fitting_batch(module: nn.Module, inputs: torch.Tensor) -> int:
+    """Samples of a batch whose widest activation is about a core's cache on a CPU, and a small share of the memory on a
+    GPU; found on two of them.
+    """
+    few = inputs[:2]
+    widths = [few.numel()]
+    handles = [
+        each.register_forward_hook(
+            lambda layer, given, made: widths.append(made.numel() if isinstance(made, torch.Tensor) else 0)
+        )
+        for each in module.modules()
+    ]
+    try:
+        module(few)
+    finally:
+        for handle in handles:
+            handle.remove()
+    budget = 16 * ACTIVATION_BYTES.get(inputs.device.type, ACTIVATION_BYTES["cuda"])
+    return max(SAMPLE_MULTIPLE, budget * len(few) // (4 * max(widths)) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE)
 
 
 @functools.cache

@@ -11,11 +11,11 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import zip_longest
-from typing import Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
 from landscape.engine.chain import Chain
@@ -38,7 +38,7 @@ CALIBRATION_BATCH = 512
 _MANY, _ENTERED_BYTES = 4, 2**27
 
 #: From outputs and targets, samples last.
-PerSample = Callable[[Tensor, Tensor], Tensor]
+PerSample = Callable[..., Tensor]
 
 _log = logging.getLogger("landscape")
 T = TypeVar("T")
@@ -72,13 +72,15 @@ class Metric:
 
     `per_sample(outputs, targets)` gives [member, sample]. `mean` weighs the samples; `count` adds them up, each
     real sample once; `all`, for samples that are 0 or 1, is 1 where every real one is. Metrics with one `per_sample`
-    compute it once. `slope(outputs, targets)`, where it is given, is the derivative of each sample's number
+    compute it once. With `counts(targets)`, [1 or member, sample], a mean is the ratio of both sums.
+    `slope(outputs, targets)`, where it is given, is the derivative of each sample's number
     in the outputs, in their shape; training then needs no autograd for it.
     """
 
     per_sample: PerSample
     reduction: Literal["mean", "count", "all"] = "mean"
     slope: PerSample | None = None
+    counts: Callable[[Tensor], Tensor] | None = None
 
 
 class _Sums(NamedTuple):
@@ -168,6 +170,31 @@ class Objective:
         return dtype if dtype.is_floating_point else torch.float32
 
     @property
+    def module(self) -> nn.Module:
+        """The plain module; it is never changed."""
+        return self.network.module
+
+    @property
+    def template(self) -> Stack:
+        """The module's own parameters and buffers."""
+        return self.network.template
+
+    @property
+    def backend(self) -> str:
+        """How it is computed."""
+        return self.network.backend
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the data is read anew at each pass."""
+        return isinstance(self.data, Stream)
+
+    @property
+    def shares_first_layer(self) -> bool:
+        """Whether members between others may take their first layer's sums from those of these."""
+        return self.network.entrance is not None
+
+    @property
     def memory(self) -> Data:
         """The data, if it is in memory; raises `Unsupported` for a stream."""
         if isinstance(self.data, Stream):
@@ -178,6 +205,11 @@ class Objective:
     def samples(self) -> int:
         """Number of real samples; of streamed data known after reading it once."""
         return sum(int((data.weights > 0).any(0).sum()) for data in self._parts())
+
+    @property
+    def calibration_samples(self) -> int:
+        """Number of samples on which statistics of BatchNorm are estimated."""
+        return int(self.calibration.real.sum()) if self.calibration is not None else 0
 
     def with_backend(self, backend: Backend | None, chunk: Chunk = AUTOMATIC) -> "Objective":
         """The same objective, computed otherwise; itself where nothing else is asked for."""
@@ -230,11 +262,12 @@ class Objective:
         for index, part in self._chunks(stack, self.network):
             source, collected = noise(index) if noise else None, dict[str, Tensor]()
             if batch is None:
-                part, batches = self._calibrated(part, self.network), self.batches()
+                part, batches, counts = self._calibrated(part, self.network), self.batches(), self._all_counts
             else:
-                batches = self._sample_chunks(batch.members(index))
+                own = batch.members(index)
+                batches, counts = self._sample_chunks(own), self._loss_counts([own.samples(0, len(own))])
             training = collected if statistics is not None else None
-            loss, gradient = self._gradient(part, batches, source, with_loss, training)
+            loss, gradient = self._gradient(part, batches, counts, source, with_loss, training)
             losses.append(loss)
             gradients.append(gradient)
             found.append(collected)
@@ -254,7 +287,7 @@ class Objective:
         Statistics of BatchNorm are those of the stack's buffers, held fixed.
         """
         batch = self.memory.samples(0, len(self.memory)) if batch is None else batch
-        return self._weighed_loss(batch, self._forward(stack, batch.inputs, noise, statistics))
+        return self._weighed_loss(batch, self._forward(stack, batch.inputs, noise, statistics), self._all_counts)
 
     def batches(self) -> Iterator[Batch]:
         """All data in batches of the size of a chunk, whose weights sum to 1 over all batches."""
@@ -272,18 +305,26 @@ class Objective:
         """
         part = stack.to(self.device, self.dtype)
         few = [data for data, _ in zip(self._parts(), range(2), strict=False)]
+        network = self._plain_network
+        run = functools.partial(network, part.select([0]))
         first, second = (self._values(stack, self.network, parts=few) for _ in range(2))
         if isinstance(self.data, Stream):
             for _ in zip(self._parts(), few, strict=False):
                 pass
         for name, values in first.items():
             if not torch.equal(values.nan_to_num(), second[name].nan_to_num()):
-                inputs = few[0].samples(0, SAMPLE_MULTIPLE).inputs
-                cause = culprit(self._plain_network, part.select([0]), inputs)
+                cause = culprit(network.module, lambda: run(few[0].samples(0, SAMPLE_MULTIPLE).inputs[:1]))
                 raise Unverified(f"the objective is not deterministic: two calls differ in {name}. {cause}")
         alone = few[0].samples(0, SAMPLE_MULTIPLE).real_alone().inputs[:1]
-        if reason := mixes_samples(self._plain_network, part.select([0]), alone):
+        if reason := mixes_samples(network.module, run, alone, samples=-1):
             raise Unverified(reason)
+
+    def statistics(self, stack: Stack) -> dict[str, Tensor]:
+        """By name what BatchNorm normalises by at a single member, where that is not what its buffers say."""
+        if self.batchnorm != "recalibrate":
+            return {}
+        single = dataclasses.replace(self, chunk=Chunk(1, self.chunk.samples))
+        return {name: each[0] for _, part in single.chunks(stack) for name, each in part.buffers.items()}
 
     def chunks(self, members: Members) -> Iterator[tuple[Tensor, Stack]]:
         """Chunks of the members on the objective's device, each with the places of its members; with `recalibrate`
@@ -360,7 +401,7 @@ class Objective:
     def _values(self, members: Members, network: Stacked, parts: Iterable[Data] | None = None) -> dict[str, Tensor]:
         """Values of all members: parts of the data outermost, so that what is streamed is read once."""
         # Metrics that reduce the same numbers share them.
-        functions = {metric.per_sample for metric in self.metrics.values()}
+        functions = set(self._reductions)
         totals: list[dict[PerSample, _Sums]] = []
         buffers: list[Mapping[str, Tensor]] = []
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of weights, and of their squares
@@ -400,7 +441,10 @@ class Objective:
             weights = batch.weights[0].double()
             exists, square = (weights > 0).double(), weights.square()
             for per_sample, total in totals.items():
-                values = per_sample(outputs, batch.targets).double()
+                if per_sample in self._counting:
+                    values = per_sample(batch.targets).double().expand(len(outputs), -1)
+                else:
+                    values = per_sample(outputs, batch.targets).double()
                 reductions = self._reductions[per_sample]
                 if reductions != {"mean"}:
                     total.real.add_(values @ exists)
@@ -437,6 +481,9 @@ class Objective:
         result = {}
         for name, metric in self.metrics.items():
             total = totals[metric.per_sample]
+            if metric.counts is not None:
+                result[name] = total.weighed / totals[metric.counts].weighed
+                continue
             mean = total.weighed / weight
             result[name] = {"mean": mean, "count": total.real, "all": (total.real == real).double()}[metric.reduction]
             if self.sampled and metric.reduction == "mean":
@@ -448,6 +495,7 @@ class Objective:
         self,
         stack: Stack,
         batches: Iterator[Batch],
+        counts: Tensor | None,
         noise: Noise | None,
         with_loss: bool,
         statistics: dict[str, Tensor] | None,
@@ -459,8 +507,8 @@ class Objective:
             def slope(part: Batch, outputs: Tensor) -> Tensor:
                 nonlocal loss
                 if with_loss:
-                    loss = loss + self._weighed_loss(part, outputs)
-                return self._pull(part, outputs)
+                    loss = loss + self._weighed_loss(part, outputs, counts)
+                return self._pull(part, outputs, counts)
 
             gradient = self._chain.gradient(stack, batches, slope)
             return loss, gradient
@@ -471,7 +519,8 @@ class Objective:
             source = _own_streams(noise, number) if noise else None
             collector = Statistics(batch.real) if statistics is not None else None
             leaves = {name: tensor.detach().requires_grad_() for name, tensor in stack.tensors.items()}
-            part_loss = self.loss(Stack(leaves, stack.buffers), batch, source, collector)
+            outputs = self._forward(Stack(leaves, stack.buffers), batch.inputs, source, collector)
+            part_loss = self._weighed_loss(batch, outputs, counts)
             pieces = torch.autograd.grad(part_loss.sum(), list(leaves.values()), materialize_grads=True)
             gradient = gradient + torch.cat([piece.flatten(1) for piece in pieces], dim=1)
             loss = loss + part_loss.detach()
@@ -488,8 +537,27 @@ class Objective:
         """What is asked of the numbers of each function."""
         asked: dict[PerSample, set[str]] = {}
         for metric in self.metrics.values():
-            asked.setdefault(metric.per_sample, set()).add(metric.reduction)
+            for function in (metric.per_sample, metric.counts):
+                if function is not None:
+                    asked.setdefault(function, set()).add(metric.reduction)
         return asked
+
+    @functools.cached_property
+    def _counting(self) -> frozenset[Any]:
+        """The functions that count."""
+        return frozenset(metric.counts for metric in self.metrics.values()) - {None}
+
+    def _loss_counts(self, data: Iterable[Batch]) -> Tensor | None:
+        """What the loss over some data divides by, [1 or member, 1]; None where that is 1."""
+        counts = self.metrics["loss"].counts
+        if counts is None:
+            return None
+        sums = [(counts(each.targets).double() * each.weights).sum(1, keepdim=True) for each in data]
+        return torch.stack(sums).sum(0)
+
+    @functools.cached_property
+    def _all_counts(self) -> Tensor | None:
+        return self._loss_counts(self.batches())
 
     @functools.cached_property
     def _chain(self) -> Chain | None:
@@ -499,12 +567,15 @@ class Objective:
     def _plain_network(self) -> Stacked:
         return Stacked(self.network.module, backend="loop", table=self.network.table)
 
-    def _weighed_loss(self, batch: Batch, outputs: Float[Tensor, "member *out sample"]) -> Tensor:
-        losses = self.metrics["loss"].per_sample(outputs, batch.targets)
+    def _weighed_loss(
+        self, batch: Batch, outputs: Float[Tensor, "member *out sample"], counts: Tensor | None
+    ) -> Tensor:
+        losses, weights = self.metrics["loss"].per_sample(outputs, batch.targets), batch.weights
+        weights = weights if counts is None else weights / counts
         # Not `losses @ weights[0]`, which sums a few members otherwise than many.
-        return (losses * batch.weights.to(losses.dtype)).sum(1)
+        return (losses * weights.to(losses.dtype)).sum(1)
 
-    def _pull(self, batch: Batch, outputs: Float[Tensor, "member *out sample"]) -> Tensor:
+    def _pull(self, batch: Batch, outputs: Float[Tensor, "member *out sample"], counts: Tensor | None) -> Tensor:
         """Derivative of the weighed loss in the outputs."""
         slope = self.metrics["loss"].slope
         if slope is not None:
@@ -512,7 +583,7 @@ class Objective:
             return slope(outputs, batch.targets) * weights.view(len(weights), *[1] * (outputs.ndim - 2), -1)
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
-            (pull,) = torch.autograd.grad(self._weighed_loss(batch, leaf).sum(), leaf)
+            (pull,) = torch.autograd.grad(self._weighed_loss(batch, leaf, counts).sum(), leaf)
         return pull
 
 

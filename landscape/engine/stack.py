@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from landscape.core.errors import Mismatch, few
 from landscape.core.files import digest
+from landscape.engine.live import Point
 
 __all__ = [
     "Stack",
@@ -107,6 +108,10 @@ class Stack:
     def state_dict(self, member: int) -> dict[str, Tensor]:
         """State dict of one member, its buffers last; a negative number counts from the end."""
         return {name: tensor[member] for name, tensor in {**self.tensors, **self.buffers}.items()}
+
+    def mixtures(self) -> Iterator[Point]:
+        """Each member as a point."""
+        return (Point((1.0,), (self.state_dict(member),)) for member in range(len(self)))
 
     def chunks(self, size: int) -> Iterator["Stack"]:
         """Stacks of exactly `size` members; the last is filled up with its own last member.

@@ -179,7 +179,9 @@ class Stacked:
             if hidden := self._program.hidden_normalisation:
                 if self._chosen:
                     return "loop"
-                raise Unsupported(f"the stacked backend finds no statistics inside {hidden}: use backend vmap or loop")
+                raise Unsupported(
+                    f'the stacked backend finds no statistics inside {hidden}: use `engine="vmap"`, or loop'
+                )
         if noise is None or not self.stochastic:
             return self.backend
         if self.backend == "stacked":
@@ -189,9 +191,11 @@ class Stacked:
                 return "stacked"
             if self._chosen:
                 return "loop"
-            raise Unsupported(f"the stacked backend cannot draw the random numbers of {reason}: use backend loop")
+            raise Unsupported(f'the stacked backend cannot draw the random numbers of {reason}: use `engine="loop"`')
         if self.backend == "vmap" and not self._chosen:
-            raise Unsupported("backend vmap cannot draw random numbers for training: use stacked or loop")
+            raise Unsupported(
+                'the vmap backend cannot draw random numbers for training: use `engine="stacked"`, or loop'
+            )
         return "loop"
 
     def trace(
@@ -315,7 +319,7 @@ class Stacked:
             self._restless = not torch.equal(first.nan_to_num(), second.nan_to_num())
         while self.backend != "loop" and (reason := self._failure(stack, few, wanted)):
             if not self._chosen:
-                raise Unsupported(f"{reason}: use backend vmap or loop")
+                raise Unsupported(f'{reason}: use `engine="vmap"`, or loop')
             after: Backend = "vmap" if self.backend == "stacked" else "loop"
             logger.warning("%s: falling back to backend %s", reason, after)
             self.backend = after
@@ -390,7 +394,7 @@ class Stacked:
         try:
             results: _Results = batched(state, inputs[0] if shared else inputs)
         except RuntimeError as error:
-            raise Unsupported(f"torch.func.vmap cannot run this module ({error}): use backend loop") from error
+            raise Unsupported(f'torch.func.vmap cannot run this module ({error}): use `engine="loop"`') from error
         return results
 
     @staticmethod

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch
-from landscape.core.fields import check, option
+from landscape.core.fields import Field, check, option, require
 from landscape.core.files import differences, refuse_existing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress
@@ -30,7 +30,7 @@ from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, held
 from landscape.space.family import Family, bezier, grid, polyline
 from landscape.store.checkpoints import read_tensors, write_stack, write_tensors
-from landscape.store.results import Result
+from landscape.store.results import Result, target
 from landscape.training.optimizers import OPTIMIZERS
 
 __all__ = ["Bending", "bend", "bend_files", "connect"]
@@ -60,7 +60,9 @@ class Bending:
     bends: int = option(1, "Points that are trained.", at_least=1, at_most=100)
     steps: int = option(1000, "Steps of Adam.", at_least=0)
     lr: float = option(1e-2, "Learning rate.", above=0)
-    samples_per_step: int = option(8, "Points of the curve at which the gradient is taken in a step.", at_least=1)
+    samples_per_step: int = option(
+        8, "Points of the curve at which the gradient is taken in a step.", at_least=1, at_most=1_000_000
+    )
     seed: int = option(0, "Seed of these points.", syntax="seed")
 
     def __post_init__(self) -> None:
@@ -152,17 +154,18 @@ def connect(
         Mismatch: What was left beside `save` belongs to other curves, and `overwrite` is not given.
         LandscapeError: In one line, what is wrong and what to write instead.
     """
+    require(connect, locals(), Field("keep_seconds", float, 30.0, at_least=0))
     bending = Bending(kind=kind, bends=bends, steps=steps, lr=lr, samples_per_step=samples_per_step, seed=training_seed)
     if order == "all":
         raise LandscapeError("curves are bent with the `order` stored or matched, not with all")
     route = Route(a=held(a, "a"), b=held(b, "b"), pairs=pairs, order=order)
-    vertices = bends + 1 if kind == "polyline" else 1
+    vertices = bending.bends + 1 if kind == "polyline" else 1
     alphas = grid(points, knots=[i / vertices for i in range(vertices + 1)])
-    path = None if save is None else Path(save)
+    path = None if save is None else target(save, overwrite=overwrite)
     resume = None if path is None else path.with_name(f"{path.name}.resume.safetensors")
     files = [] if path is None else bend_files(path, bending)
-    if path is not None and resume is not None:
-        for file in [path] if resume.exists() else [path, *files]:
+    if resume is not None and not resume.exists():
+        for file in files:
             refuse_existing(file, force=overwrite)
     compute = Compute.chosen(
         a,
@@ -204,7 +207,7 @@ def _trained(
     the file `resume`.
     """
     lines = prepared.lines.family.to(prepared.objective.device, prepared.objective.dtype)
-    objective = _for_training(prepared.objective, lines, bending)
+    objective = _for_training(prepared.compute.differentiable(prepared.problem), lines, bending)
     if resume is None:
         state = _begin(lines, bending)
         try:

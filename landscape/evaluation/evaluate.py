@@ -16,9 +16,8 @@ from landscape.core.errors import Mismatch, Unverified
 from landscape.core.files import digest, refuse_existing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress, Shards
-from landscape.engine.data import Stream
 from landscape.engine.memory import Chunk, keep_freed_memory
-from landscape.engine.objective import Objective
+from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import fingerprint, in_order, stack_state_dicts
 from landscape.space.family import Family, Known
 from landscape.store.results import Mark, Result, join, unfinished
@@ -43,7 +42,7 @@ _log = logging.getLogger("landscape")
 
 
 def evaluate(
-    objective: Objective,
+    objective: AnyObjective,
     family: Family,
     axes: Mapping[str, np.ndarray],
     *,
@@ -129,7 +128,8 @@ def _in_memory(blocks: Iterator[Result], places: np.ndarray, on_progress: Progre
         if not parts:
             raise
         done = sum(map(len, parts))
-        _log.warning("interrupted: %d of %d are finished, the rest of the result is not done", done, len(places))
+        if done < len(places):
+            _log.warning("interrupted: %d of %d are finished, the rest of the result is not done", done, len(places))
         return unfinished(parts, places)
     return join(parts)
 
@@ -138,7 +138,7 @@ def _in_memory(blocks: Iterator[Result], places: np.ndarray, on_progress: Progre
 class _Work:
     """What is evaluated, and what the result says of it."""
 
-    objective: Objective
+    objective: AnyObjective
     family: Family
     axes: Mapping[str, np.ndarray]
     columns: Mapping[str, np.ndarray]
@@ -165,8 +165,8 @@ class _Work:
             **provenance.stamp(),
         }
         bytes_of_one = here.vertices[0].parameters * here.dtype.itemsize
-        streamed = isinstance(objective.data, Stream)  # read once for all points
-        points, entrance = _BLOCK_CHUNKS * objective.chunk.members, objective.network.entrance
+        streamed = objective.streamed  # read once for all points
+        points = _BLOCK_CHUNKS * objective.chunk.members
         while begin < len(places):
             started = time.monotonic()
             most = max(1, min(points, _BLOCK_BYTES // bytes_of_one) // len(along))
@@ -174,10 +174,13 @@ class _Work:
             grid = np.meshgrid(places[index], along, indexing="ij")
             coordinates = self._tensors(*(each.ravel() for each in grid))
             # Points of large networks are made a chunk at a time, in the cache.
-            lazy = streamed or entrance is not None or bytes_of_one * grid[0].size > _LAZY_BYTES
+            lazy = streamed or objective.backend == "plain" or objective.shares_first_layer
+            lazy = lazy or bytes_of_one * grid[0].size > _LAZY_BYTES
             flat = objective(here.points(*coordinates) if lazy else here.at(*coordinates))
             values = {name: value.view(grid[0].shape).cpu().numpy() for name, value in flat.items()}
             self._check(known, places[index], along, values["loss"])
+            if not begin:
+                self._require_dependence(here, values["loss"], coordinates)
             yield Result(
                 self.family.kind,
                 {first: places[index], second: along},
@@ -190,7 +193,34 @@ class _Work:
             )
             begin += most if not streamed else len(places)
             # Whether a first layer is shared may depend on the size of a block: then it must not depend on time.
-            points *= 2 if entrance is None and time.monotonic() - started < _BLOCK_SECONDS else 1
+            points *= 2 if not objective.shares_first_layer and time.monotonic() - started < _BLOCK_SECONDS else 1
+
+    def _require_dependence(self, family: Family, loss: np.ndarray, places: Any) -> None:
+        """Raise `Unverified` if the loss is the same at all points, and at one that is elsewhere: then it is that of
+        another network, such as the one that a function holds on to.
+        """
+        if loss.size < 2 or (loss != loss.flat[0]).any() or not np.isfinite(loss.flat[0]):
+            return
+        points = family.at(*(each[[0, -1]] for each in places))
+        if all(bool((tensor[0] == tensor[1]).all()) for tensor in points.tensors.values()):
+            return
+        generator = torch.Generator().manual_seed(0)
+        moved = points.select([0]).map(
+            lambda each: (
+                each + (1 + each.abs()) * torch.randn(each.shape, generator=generator).to(each) * 0.1
+                if each.is_floating_point()
+                else each
+            )
+        )
+        if (
+            float(self.objective(dataclasses.replace(moved, buffers=points.select([0]).buffers))["loss"])
+            == loss.flat[0]
+        ):
+            raise Unverified(
+                f"the loss is {loss.flat[0]:.9g} at each point, whatever the parameters: it is computed from another "
+                "network than the one that is given, or from none. Look for a forward that was patched on an instance, "
+                "hooks or closures that hold on to the original; `batch_loss` gets the model as an argument"
+            )
 
     def _tensors(self, first: np.ndarray, second: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         device = self.objective.device
@@ -203,10 +233,8 @@ class _Work:
             torch.as_tensor(np.array([first], dtype=kind)), torch.tensor([second], dtype=torch.float64)
         )
         state = point.state_dict(0)
-        if self.objective.batchnorm == "recalibrate":
-            single = dataclasses.replace(self.objective, chunk=Chunk(1, self.objective.chunk.samples))
-            state |= {name: each[0] for _, part in single.chunks(point) for name, each in part.buffers.items()}
-        module = copy.deepcopy(self.objective.network.module)
+        state |= self.objective.statistics(point)
+        module = copy.deepcopy(self.objective.module)
         module.load_state_dict(state, strict=False)  # what is tied is there once
         return module.requires_grad_()
 
@@ -219,7 +247,7 @@ class _Work:
         if not here:
             return
         states = stack_state_dicts([each.network for each, _, _ in here])
-        plain = self.objective.plain(in_order(states, self.objective.network.template))["loss"].tolist()
+        plain = self.objective.plain(in_order(states, self.objective.template))["loss"].tolist()
         for (each, row, column), wanted in zip(here, plain, strict=True):
             if self.marks:
                 self._require_same(float(loss[row, column]), wanted, self.marks[each.number].name, each.coordinates)
@@ -252,38 +280,42 @@ class _Work:
         _require_same(self.objective, loss, plain, what, f"at x {place[1]:g}, y {place[0]:g}")
 
 
-def computation(objective: Objective) -> dict[str, Any]:
+def computation(objective: AnyObjective) -> dict[str, Any]:
     """How the numbers were computed: all that can change their rounding."""
     return {
         "device": objective.device.type,
         "dtype": str(objective.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "autocast": str(objective.autocast).removeprefix("torch.") if objective.autocast else None,
-        "backend": objective.network.backend,
+        "backend": objective.backend,
         "chunk": dataclasses.asdict(objective.chunk),
     }
 
 
-def _as_before(objective: Objective, recorded: Mapping[str, Any] | None) -> Objective:
+def _as_before(objective: AnyObjective, recorded: Mapping[str, Any] | None) -> AnyObjective:
     """The objective with backend and chunk of a computation that is to go on: both may depend on a measurement."""
     if not recorded:
         return objective
     chunk = Chunk(**recorded["chunk"])
-    if objective.network.backend == recorded["backend"]:
+    if isinstance(objective, PlainObjective):  # whose batches no measurement decides
+        return objective
+    if objective.backend == recorded["backend"]:
         return dataclasses.replace(objective, chunk=chunk)
-    return objective.with_backend(recorded["backend"], chunk)
+    return objective
 
 
-def _tolerance(objective: Objective) -> float:
+def _tolerance(objective: AnyObjective) -> float:
     """Relative difference up to which the engine agrees with the plain module."""
     return _AUTOCAST_TOLERANCE if objective.autocast else _TOLERANCE[objective.dtype]
 
 
-def _require_same(objective: Objective, found: float, plain: float, what: str, where: str) -> None:
+def _require_same(objective: AnyObjective, found: float, plain: float, what: str, where: str) -> None:
     """Raise `Unverified`, naming `what` and `where`, unless the engine's loss is the plain module's own."""
     near = _tolerance(objective)
+    remedy = (
+        "its forward or its loss reads something beside the tensors of its state dict"
+        if objective.backend == "plain"
+        else f'the {objective.backend} engine is wrong for this model: try `engine="plain"`, and please report it'
+    )
     if not np.isclose(found, plain, rtol=near, atol=near * 1e-2, equal_nan=True):
-        raise Unverified(
-            f"{what}: the walk gives loss {found:.9g} {where}, the plain module {plain:.9g}. The "
-            f'{objective.network.backend} backend is wrong for this model: try `engine="loop"`, and please report it'
-        )
+        raise Unverified(f"{what}: the walk gives loss {found:.9g} {where}, the plain module {plain:.9g}: {remedy}")

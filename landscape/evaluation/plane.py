@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 
 from landscape.core.errors import LandscapeError, Mismatch
-from landscape.core.files import refuse_existing
+from landscape.core.fields import require
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
@@ -25,7 +25,7 @@ from landscape.space import planes
 from landscape.space.directions import Normalise
 from landscape.space.family import Family, Marked
 from landscape.store.checkpoints import Checkpoint, Run, load
-from landscape.store.results import Mark, Result
+from landscape.store.results import Mark, Result, target
 
 __all__ = ["Directions", "plane", "plane_name"]
 
@@ -90,15 +90,14 @@ def plane(
     >>> result["loss"].round(3).tolist()
     [[2.419, 1.0], [1.419, 0.0]]
     """
+    require(plane, locals())
     several = isinstance(a, Sequence) and not isinstance(a, str)  # a path or a network is none
     kind = directions or ("trajectory" if several else "random" if b is None else "through")
     _check(kind, a, b, c, several=several, random=normalise != "filter" or direction_seed != 0)
-    path = None if save is None else Path(save)
-    if path is not None:
-        refuse_existing(path, force=overwrite)
-    counts = (points, points) if isinstance(points, int) else points
+    path = None if save is None else target(save, overwrite=overwrite)
+    counts = int(np.broadcast_to(points, 2)[0]), int(np.broadcast_to(points, 2)[1])
     for count, span in zip(counts, (x, y), strict=True):  # before anything is computed
-        planes.grid(count, *(span or (-1.0, 1.0)))
+        planes.grid(count, *((-1.0, 1.0) if span is None else span))
     places: list[Place] = list(a) if isinstance(a, Sequence) and not isinstance(a, str) else [a]
     compute = Compute.chosen(
         places[0],
@@ -214,7 +213,7 @@ def _grid(
     on_plane = (marked.off_plane == 0).cpu().numpy()
     axes = zip(counts, ranges, planes.span(marked), (marked.x, marked.y), strict=True)
     x, y = (
-        planes.grid(count, *(given or default), places=place.cpu().numpy()[on_plane])
+        planes.grid(count, *(default if given is None else given), places=place.cpu().numpy()[on_plane])
         for count, given, default, place in axes
     )
     return x, y

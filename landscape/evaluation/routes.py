@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Int
 
 from landscape.core.errors import LandscapeError, Mismatch
-from landscape.core.fields import fields_of, option
+from landscape.core.fields import check, option, require_seeds
 from landscape.core.provenance import Source
-from landscape.engine.objective import Objective
+from landscape.engine.plain import AnyObjective
 from landscape.engine.stack import Stack, aliases, concatenate, fingerprint
 from landscape.evaluation.evaluate import evaluate
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute
 from landscape.problems.places import Place, checkpoint_at, fitting, is_landmark, label_of, landmark, problem_of, short
-from landscape.problems.registry import create
+from landscape.problems.registry import chosen
 from landscape.space.directions import Normalise, random_directions
 from landscape.space.family import Family, Hold, line, partial, polyline, ray
 from landscape.space.groups import Per, matching, split
@@ -71,9 +71,8 @@ class Route:
     hold: Hold = option("start", "Where the rest is held with `only` and `per`.")
 
     def __post_init__(self) -> None:
-        described = fields_of(type(self))
-        for name in ("rays", "normalise", "pairs", "order", "per", "hold"):
-            described[name].check(getattr(self, name))
+        check(self)
+        require_seeds(*self.rays, name="rays")
         one_way = self.via or self.only or self.per or self.order != "stored" or self.pairs != "matched"
         checks = {
             "lines need an end: name it with `b`, or random directions with `rays`": self.b is None and not self.rays,
@@ -139,7 +138,8 @@ class Prepared:
     """What a route leads to: its problem's objective, its lines, and what the curves along them say of both."""
 
     problem: Problem
-    objective: Objective
+    compute: Compute
+    objective: AnyObjective
     lines: Lines
     about: Mapping[str, Any]
 
@@ -159,7 +159,9 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = N
         )
     lines = _lines(route, places, symmetry, aliases(problem.network()), keep=compute.batchnorm == "keep")
     objective = compute.objective(problem)
-    return Prepared(problem, objective, lines, {**compute.describe(problem, objective), **_named(problem, route)})
+    return Prepared(
+        problem, compute, objective, lines, {**compute.describe(problem, objective), **_named(problem, route)}
+    )
 
 
 def networks(
@@ -168,12 +170,7 @@ def networks(
     """The problem, that of the checkpoints unless given (also by its name), and the members at each place, in its
     network's order.
     """
-    problem = create(problem) if isinstance(problem, str) else problem
-    if not isinstance(problem, Problem | None):
-        raise LandscapeError(
-            f"`problem` is {type(problem).__name__}: give what `Problem.from_model` made, or a name such as "
-            '"my_module:NAME"'
-        )
+    problem = None if problem is None else chosen(problem)
     loaded = [checkpoint_at(place) for place in places]
     named = {label_of(place): found for place, found in zip(places, loaded, strict=True) if found is not None}
     trained_on = (place.trained_on for place in places if isinstance(place, Run))
@@ -184,7 +181,7 @@ def networks(
     ]
 
 
-def along(objective: Objective, lines: Lines, alphas: np.ndarray, **options: Any) -> Result:
+def along(objective: AnyObjective, lines: Lines, alphas: np.ndarray, **options: Any) -> Result:
     """`evaluate` on lines: at each of the `alphas` of each."""
     axes = {"line": np.arange(len(lines)), "alpha": alphas}
     return evaluate(objective, lines.family, axes, columns=lines.columns, sources=lines.sources, **options)

@@ -1,15 +1,12 @@
 """`landscape.walk`: an objective along lines through parameter space."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
-from landscape.core.errors import LandscapeError
-from landscape.core.files import refuse_existing
+from landscape.core.fields import require
 from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
 from landscape.evaluation.routes import Order, Pairs, Route, along, prepare
@@ -19,7 +16,7 @@ from landscape.problems.places import Place, held
 from landscape.space.directions import Normalise
 from landscape.space.family import Hold, grid
 from landscape.space.groups import Per
-from landscape.store.results import Result
+from landscape.store.results import Result, target
 
 __all__ = ["walk"]
 
@@ -70,7 +67,8 @@ def walk(
         dtype: Element type of the computation.
         batchnorm: What BatchNorm normalises by at a point: `recalibrate` estimates statistics there anew on training
             data, `interpolate` mixes those of the ends, `keep` leaves the first ones.
-        engine: How it is computed; `auto` is what is found to be fastest.
+        engine: How it is computed; one network after another by its own forward (`plain`), many at once, layer by layer
+            (`stacked`), or by `vmap`; `auto` is plain but for small networks, which are faster stacked.
         autocast: Run the network, but not the loss, in bfloat16 or float16 where PyTorch deems it safe.
         samples: Samples that are drawn where there is no exact loss; None: all, or what the problem draws usually.
         seed: Seed of that sample.
@@ -99,8 +97,7 @@ def walk(
     >>> result["loss"].round(3).tolist()
     [[2.419, 0.605, 0.0]]
     """
-    if isinstance(via, str | PathLike | nn.Module | Mapping) or isinstance(only, str):
-        raise LandscapeError("`via` and `only` are lists: write one place, or pattern, in brackets")
+    require(walk, locals())
     route = Route(
         a=held(a, "a"),
         b=None if b is None else held(b, "b"),
@@ -113,13 +110,9 @@ def walk(
         per=per,
         hold=hold,
     )
-    if span != (0.0, 1.0) and not isinstance(points, int):
-        raise LandscapeError("`span` is for a number of `points`: alphas that are given themselves need none")
     knots = [i / (len(via) + 1) for i in range(len(via) + 2)]
     alphas = grid(points, *span, knots=knots)
-    path = None if save is None else Path(save)
-    if path is not None:
-        refuse_existing(path, force=overwrite)
+    path = None if save is None else target(save, overwrite=overwrite)
     compute = Compute.chosen(
         a,
         device=device,

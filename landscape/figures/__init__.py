@@ -4,7 +4,7 @@ A function draws into `ax` and returns it; `page`, `walk_figure`, `plane_figure`
 `series_figure` make figures, `save` writes them.
 """
 
-from landscape.figures.pages import COLORS, page, save
+from landscape.figures.pages import COLORS, page, save, targets
 from landscape.figures.planes import contours, plane_figure
 from landscape.figures.runs import dendrogram, outcomes, rule_examples, shares
 from landscape.figures.series import Series, series, series_figure
@@ -27,6 +27,7 @@ __all__ = [
     "series_figure",
     "shares",
     "surface_figure",
+    "targets",
     "walk_curves",
     "walk_figure",
 ]

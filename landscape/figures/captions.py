@@ -205,7 +205,7 @@ def _course(panels: Sequence[Result]) -> str:
         curve = told["curve"]
         bezier, few = curve["kind"] == "bezier", single and curve["bends"] == 1
         marks = "" if bezier else " (diamond)" if few else " (diamonds)"
-        kind = ("Bézier curve" if bezier else "chain") + ("" if single else "s")
+        kind = ("Bézier curve" if bezier else "polyline") + ("" if single else "s")
         return (
             f"on {a}{kind} with {plural(curve['bends'], 'bend')}{marks} from {starts}{star} to {ends} (dot), trained "
             f"to a low mean loss in {curve['steps']} steps of Adam, and on the straight {line} (grey)"

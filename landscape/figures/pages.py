@@ -29,6 +29,7 @@ __all__ = [
     "points",
     "save",
     "sheet",
+    "targets",
     "with_unit",
 ]
 
@@ -51,9 +52,7 @@ def page(draw: Callable[[Axes], object], *, size: tuple[float, float] = (WIDTH, 
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write PNG (200 dpi) and SVG side by side, whichever `path` names; the same bytes for the same figure."""
-    if path.suffix.lower() in (".pdf", ".eps", ".ps", ".jpg", ".jpeg"):
-        raise Unsupported(f"figures are written as PNG and SVG, not {path.suffix}: end the name in .png or .svg")
-    base = path.with_suffix("") if path.suffix.lower() in (".png", ".svg") else path
+    written = targets(path)
     drawn = [each for ax in figure.axes for each in ax.collections]
     count = sum(len(path) for each in drawn if isinstance(each, LineCollection) for path in each.get_paths())
     for each in drawn:
@@ -67,11 +66,21 @@ def save(figure: Figure, path: Path) -> list[Path]:
         figure.savefig(svg, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
     # Coordinates to a hundredth of a point: half the size.
     shorter = re.sub(r' (d|x|y)="[^"]*"', lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place[0]), svg.getvalue())
-    written = [base.with_name(f"{base.name}.{suffix}") for suffix in ("png", "svg")]
     for target, content in zip(written, (png.getvalue(), shorter.encode()), strict=True):
         with replacing(target) as temporary:
             temporary.write_bytes(content)
     return written
+
+
+def targets(path: Path) -> list[Path]:
+    """The files of a figure that is saved at `path`, PNG and SVG; raises `Unsupported` for a name of another kind."""
+    ours = path.suffix.lower() in (".png", ".svg")
+    if not path.name or (not ours and path.suffix[1:2].isalpha()):  # what follows a point may be decimals
+        raise Unsupported(
+            f"figures are written as PNG and SVG, not {path.suffix or path}: end the name in .png or .svg"
+        )
+    base = path.with_suffix("") if ours else path
+    return [base.with_name(base.name + suffix) for suffix in (".png", ".svg")]
 
 
 def sheet(

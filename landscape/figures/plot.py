@@ -1,10 +1,14 @@
 """`landscape.plot`: the figure of a result."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from landscape.core.errors import LandscapeError
+from landscape.core.fields import require_known
 from landscape.figures.planes import contours, plane_figure
 from landscape.figures.walks import walk_curves, walk_figure
 from landscape.store.results import Result
@@ -26,6 +30,14 @@ def plot(result: Result, ax: Axes | None = None, **options: Any) -> Figure | Axe
     Raises:
         LandscapeError: No loss is finite.
     """
-    if result.kind == "plane":
-        return plane_figure(result, **options) if ax is None else contours(ax, result, **options)
-    return walk_figure([result], **options) if ax is None else walk_curves(ax, result, **options)
+    if not isinstance(result, Result):
+        raise LandscapeError(f"`result` is {type(result).__name__}: give what `landscape.walk` or `Result.read` gave")
+    if not isinstance(ax, Axes | None):
+        raise LandscapeError(f"`ax` is {type(ax).__name__}: give matplotlib axes, or leave it out")
+    draw: Callable[..., Figure | Axes] = plane_figure if result.kind == "plane" else walk_figure
+    if ax is not None:
+        draw = contours if result.kind == "plane" else walk_curves
+    require_known(options, inspect.signature(draw).parameters, f"of the figure of a {result.kind}")
+    if ax is not None:
+        return draw(ax, result, **options)
+    return draw(result if result.kind == "plane" else [result], **options)

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from landscape.core.errors import Unsupported, Unverified
 from landscape.core.fields import option
 from landscape.core.intervals import Proportion
+from landscape.engine.backends import many_at_once
 from landscape.engine.data import Data
-from landscape.engine.objective import Metric, Objective
+from landscape.engine.objective import BatchNorm, Metric, Objective
+from landscape.engine.plain import PlainObjective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend
 from landscape.space.symmetry import Symmetry
@@ -76,6 +78,25 @@ class Problem(abc.ABC):
         Its metrics are `loss` and, where they make sense, `accuracy` (mean), `right` (count of samples) and `solved`.
         Where the data has to be sampled, `samples` of them are drawn from `seed`; all calls see the same.
         """
+
+    def plain(
+        self,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        samples: int | None = None,
+        seed: int = 0,
+        batchnorm: BatchNorm | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> PlainObjective:
+        """The same height by the network's own forward, one point after another."""
+        objective = self.objective(device=device, dtype=dtype, samples=samples, seed=seed, backend="loop")
+        batchnorm = objective.batchnorm if batchnorm is None else batchnorm
+        return PlainObjective.of(dataclasses.replace(objective, batchnorm=batchnorm, autocast=autocast))
+
+    def prefers_stacks(self, device: torch.device) -> bool:
+        """Whether many networks at once are faster than one after another."""
+        return many_at_once(self.network(), device)
 
     def home(self) -> str:
         """Where the problem's class is defined, as `pkg.module:NAME`; the registry knows names that were given."""

@@ -2,23 +2,29 @@
 
 import dataclasses
 import logging
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 
 from landscape.core.devices import chosen_device
 from landscape.core.errors import Unsupported
-from landscape.core.fields import fields_of, option
+from landscape.core.fields import check, option
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
+from landscape.engine.plain import AnyObjective, has_statistics
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
 from landscape.problems.places import Place, device_of
 from landscape.problems.registry import record
 
-__all__ = ["Compute", "Engine"]
+__all__ = ["BACKENDS", "Compute", "Engine"]
 
-#: How a network is computed: all at once, layer by layer; by torch.vmap; one by one; or what is fastest of these.
-Engine = Literal["auto", "stacked", "vmap", "loop"]
+#: How networks are computed: one after another by their own forward; many at once, layer by layer; by torch.vmap; or as
+#: suits the network.
+Engine = Literal["auto", "plain", "stacked", "vmap"]
+
+#: What serves stacks with each.
+BACKENDS: Mapping[Engine, Backend | None] = {"auto": None, "plain": "loop", "stacked": "stacked", "vmap": "vmap"}
 
 _log = logging.getLogger("landscape")
 
@@ -28,7 +34,7 @@ class Compute:
     """What a user may choose of how an objective is computed; None leaves the choice to the problem.
 
     Where there is no exact loss, `samples` of `sample_seed` are drawn. With `autocast` the network, but not the loss,
-    runs in bfloat16 or float16 where PyTorch deems it safe. `batchnorm` and `backend` are those of `Objective`.
+    runs in bfloat16 or float16 where PyTorch deems it safe. `batchnorm` is that of `Objective`.
     """
 
     device: str | torch.device = "cpu"
@@ -36,13 +42,11 @@ class Compute:
     samples: int | None = option(None, "Samples that are drawn.", at_least=1)
     sample_seed: int = option(0, "Seed of the sample.", syntax="seed")
     batchnorm: BatchNorm | None = None
-    backend: Backend | None = None
+    engine: Engine = "auto"
     autocast: torch.dtype | None = None
 
     def __post_init__(self) -> None:
-        described = fields_of(type(self))
-        for name in ("samples", "sample_seed", "batchnorm", "backend"):
-            described[name].check(getattr(self, name))
+        check(self)
         if self.dtype not in (torch.float32, torch.float64):
             raise Unsupported(f"`dtype` is {self.dtype}: compute in torch.float32 or torch.float64")
         if self.autocast not in (None, torch.bfloat16, torch.float16):
@@ -63,15 +67,13 @@ class Compute:
         seed: int,
     ) -> "Compute":
         """What the arguments of a verb choose; without a `device` the one where the network `a` is, else the CPU."""
-        if engine not in get_args(Engine):
-            raise Unsupported(f"there is no engine {engine!r}: choose {', '.join(get_args(Engine))}")
         return cls(
             device=chosen_device(device_of(a) if device is None else device),
             dtype=dtype,
             samples=samples,
             sample_seed=seed,
             batchnorm=batchnorm,
-            backend=None if engine == "auto" else engine,
+            engine=engine,
             autocast=autocast,
         )
 
@@ -80,23 +82,36 @@ class Compute:
         """What problems are asked for, and landmarks verified with."""
         return {"device": self.device, "dtype": self.dtype, "samples": self.samples, "seed": self.sample_seed}
 
-    def objective(self, problem: Problem) -> Objective:
+    def objective(self, problem: Problem) -> AnyObjective:
         """The problem's objective, computed in this way; raises `Unsupported` for a policy without BatchNorm."""
-        objective = problem.objective(**self.drawn, backend=self.backend)
+        chosen = self.engine
+        if chosen == "auto":
+            chosen = "stacked" if problem.prefers_stacks(torch.device(self.device)) else "plain"
+        if chosen != "plain":
+            return self.differentiable(problem)
+        self._require_batchnorm(problem)
+        return problem.plain(**self.drawn, batchnorm=self.batchnorm, autocast=self.autocast)
+
+    def differentiable(self, problem: Problem) -> Objective:
+        """The same for stacks, with derivatives."""
+        objective = problem.objective(**self.drawn, backend=BACKENDS[self.engine])
         if self.batchnorm is not None:
-            if not objective.network.normalises:
-                raise Unsupported(f"{problem.title()} has no BatchNorm with running statistics: leave `batchnorm` out")
+            self._require_batchnorm(problem)
             objective = dataclasses.replace(objective, batchnorm=self.batchnorm)
-            if self.batchnorm == "keep":
-                _log.warning(
-                    "statistics of BatchNorm are kept as they are at the first place: everywhere else, at the other "
-                    "ends too, the loss is not that of the network as it was trained"
-                )
         if self.autocast is not None:
             objective = dataclasses.replace(objective, autocast=self.autocast)
         return objective
 
-    def describe(self, problem: Problem, objective: Objective) -> dict[str, Any]:
+    def _require_batchnorm(self, problem: Problem) -> None:
+        if self.batchnorm is not None and not any(map(has_statistics, problem.network().modules())):
+            raise Unsupported(f"{problem.title()} has no BatchNorm with running statistics: leave `batchnorm` out")
+        if self.batchnorm == "keep":
+            _log.warning(
+                "statistics of BatchNorm are kept as they are at the first place: everywhere else, at the other "
+                "ends too, the loss is not that of the network as it was trained"
+            )
+
+    def describe(self, problem: Problem, objective: AnyObjective) -> dict[str, Any]:
         """What a file says of the numbers in it: problem, samples, unit, and what BatchNorm normalises by."""
         about = {
             **record(problem),
@@ -106,14 +121,14 @@ class Compute:
             "sample_seed": self.sample_seed if objective.sampled else None,
             "loss_unit": objective.unit,
         }
-        about["backend_asked"] = self.backend or "auto"
+        about["engine_asked"] = self.engine
         if objective.batchnorm is not None:
             about["batchnorm"] = {"policy": objective.batchnorm, **_estimated(objective)}
         return about
 
 
-def _estimated(objective: Objective) -> dict[str, int]:
+def _estimated(objective: AnyObjective) -> dict[str, int]:
     """On how many samples statistics are estimated, and on how many at once."""
-    if objective.batchnorm != "recalibrate" or objective.calibration is None:
+    if objective.batchnorm != "recalibrate":
         return {}
-    return {"samples": int(objective.calibration.real.sum()), "batch": CALIBRATION_BATCH}
+    return {"samples": objective.calibration_samples, "batch": CALIBRATION_BATCH}

@@ -76,9 +76,11 @@ class Digits(Supervised):
     def __post_init__(self) -> None:
         check(self)
         if self.architecture != "mlp" and self.depth != 2:
-            raise LandscapeError(f"depth is {self.depth}, but a {self.architecture} has 2 hidden layers: leave it out")
+            raise LandscapeError(
+                f"`depth` is {self.depth}, but a {self.architecture} has 2 hidden layers: leave it out"
+            )
         if self.label_seed and self.labels != "random":
-            raise LandscapeError("label_seed goes with labels=random: true labels are not drawn")
+            raise LandscapeError('`label_seed` goes with `labels="random"`: true labels are not drawn')
 
     @classmethod
     def infer(cls, shapes: Mapping[str, tuple[int, ...]], /, **given: Any) -> dict[str, Any]:

@@ -151,10 +151,11 @@ class Functions(Supervised):
         kind, spare = _landmark_parts(name)
         if kind == "teacher":
             if self.function != "teacher":
-                raise Unsupported(f"{self.function} has no teacher: there is one with function=teacher")
+                raise Unsupported(f'{self.function} has no teacher: there is one with `function="teacher"`')
             if self.teacher_width > self.width:
                 raise Unsupported(
-                    f"a teacher of width {self.teacher_width} does not fit a student of width {self.width}: raise width"
+                    f"a teacher of width {self.teacher_width} does not fit a student of width {self.width}: "
+                    "raise `width`"
                 )
             narrow = self._teacher
         else:
@@ -203,7 +204,7 @@ class Functions(Supervised):
         pass these units on, which ReLU does, since none is negative.
         """
         if self.activation != "relu":
-            raise Unsupported(f"presolve is made of corners, which {self.activation} has not: use activation relu")
+            raise Unsupported(f'presolve is made of corners, which {self.activation} has not: use `activation="relu"`')
         knots = self._knots()
         y = self.values(torch.tensor(knots)).numpy()
         slopes = np.diff(y) / np.diff(knots)
@@ -212,7 +213,7 @@ class Functions(Supervised):
         if len(corners) > self.width:
             raise Unsupported(
                 f"presolve of {self.function} needs a unit at each of {len(corners)} corners, the network has "
-                f"{self.width}: raise width"
+                f"{self.width}: raise `width`"
             )
         count = len(corners)
         layers: dict[str, tuple[np.ndarray, np.ndarray]] = {"hidden1": (np.ones((count, 1)), -knots[:-1][corners])}

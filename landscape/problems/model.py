@@ -3,8 +3,9 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,15 +14,24 @@ from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.files import digest
-from landscape.engine.data import Stream
+from landscape.engine.batches import Reread, common_length, mapped, moved, parted
+from landscape.engine.data import Stream, labelled
 from landscape.engine.losses import Criterion, Loss, Measure
+from landscape.engine.memory import Chunk, fitting_batch
+from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm
+from landscape.engine.plain import PlainObjective, calibrate, fresh, has_statistics
+from landscape.engine.readings import Tally
 from landscape.engine.stack import Stack, concatenate, template_of
-from landscape.problems.supervised import Samples, Source, Supervised
+from landscape.problems.batched import BatchLoss, Held, raw_source
+from landscape.problems.supervised import CALIBRATION_SAMPLES, Samples, Source, Supervised, part_of
 
 __all__ = ["Model", "from_model"]
 
 #: Samples on which a model and a loss are tried out.
 _TRIED = 8
+
+#: What can be done about a problem that stacks do not serve.
+_ALONE = "walks and planes evaluate one network after another, other verbs cannot yet"
 
 #: Samples a batch of a dataset that is not in memory.
 _BATCH = 256
@@ -32,10 +42,12 @@ class Model(Supervised):
     """A model of one's own; `from_model` makes and checks it. `build` gives it anew, with fresh initial parameters."""
 
     build: Callable[[], nn.Module]
-    source: Source
-    training_source: Source
-    test_source: Source | None
-    chosen: Criterion
+    source: Any
+    training_source: Any
+    test_source: Any
+    chosen: Criterion | None
+    batch_loss: BatchLoss | None = None
+    batch_size: int | None = None
     label: str
     name: str | None = None
 
@@ -52,23 +64,78 @@ class Model(Supervised):
 
     def initial(self, seeds: Sequence[int]) -> Stack:
         """The model as it begins with each seed, by its own initialisation."""
-        return concatenate([template_of(_seeded(lambda: fresh(self.build), seed)) for seed in seeds])
+        return concatenate([template_of(_seeded(lambda: started(self.build), seed)) for seed in seeds])
 
     def criterion(self) -> Criterion:
-        """Loss and metrics."""
+        """Loss and metrics; raises `Unsupported` where stacks of networks cannot be evaluated."""
+        if self.chosen is None:
+            raise Unsupported(f"{self.label} is given with `batch_loss`, which reads one network: {_ALONE}")
+        if self.chosen.refusal:
+            raise Unsupported(f"{self.chosen.refusal}: {_ALONE}")
         return self.chosen
+
+    def prefers_stacks(self, device: torch.device) -> bool:
+        """Whether the network is small, its loss known, and no further data is looked at."""
+        known = self.chosen is not None and self.chosen.parts and not self.chosen.refusal
+        return known and self.test_source is None and super().prefers_stacks(device)
+
+    def plain(
+        self,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        samples: int | None = None,
+        seed: int = 0,
+        batchnorm: BatchNorm | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> PlainObjective:
+        """The height by the network's own forward and the loss as it was given, on the data and, under names that begin
+        with `test_`, on the test data.
+        """
+        device, module = torch.device(device), self.network()
+        reader = _Reader(self.chosen, self.batch_loss, autocast, device, dtype)
+        normalises = any(map(has_statistics, module.modules()))
+        policy = (batchnorm or "recalibrate") if normalises else None
+        running = fresh(module, {}, device=device, dtype=dtype)
+        source = _drawn(self.source, samples, seed)
+        parts = [_Part(each, self, reader, running) for each in (source, self.test_source) if each is not None]
+        few = _Part(_few_of(self.training_source), self, reader, running) if policy == "recalibrate" else ()
+        held = [("", each) for each in few]
+        return PlainObjective(
+            module=module,
+            measure=reader.measure,
+            batches=_Both(parts),
+            forward=reader.forward,
+            referee=functools.partial(_referee, module, reader, parts[0], held),
+            size=lambda batch: reader.size(batch[1]),
+            device=device,
+            dtype=dtype,
+            samples=parts[0].samples(),
+            chunk=Chunk(1, parts[0].batch_size),
+            streamed=any(part.streamed for part in parts),
+            sampled=True,
+            ours=(lambda batch: batch[1][0]) if parts[0].ours else None,
+            unit=self.chosen.unit if self.chosen is not None else "",
+            autocast=autocast,
+            differentiates=self.batch_loss is not None and self.batch_loss.differentiates,
+            batchnorm=policy,
+            calibration=held,
+        )
 
     def data(self) -> Source:
         """What the height of the landscape is measured on."""
-        return self.source
+        source: Source = self.source
+        return source
 
     def training_data(self) -> Source:
         """What training sees, and what statistics of BatchNorm are estimated on."""
-        return self.training_source
+        source: Source = self.training_source
+        return source
 
     def test_data(self) -> Source | None:
         """What neither has seen, if there is any."""
-        return self.test_source
+        source: Source | None = self.test_source
+        return source
 
     def config(self) -> dict[str, Any]:
         """What tells this problem from another: the model's tensors, and the data as far as it is in memory."""
@@ -78,6 +145,8 @@ class Model(Supervised):
     def _identity(self) -> dict[str, Any]:
         template = template_of(self.network())
         identity: dict[str, Any] = {"title": self.label, "parameters": template.parameters}
+        if self.batch_loss is not None:
+            identity["loss"] = self.batch_loss.name
         if isinstance(self.source, Samples):
             arrays = {"inputs": self.source.inputs.numpy(), "targets": self.source.targets.numpy()}
             identity |= {"samples": len(self.source), "data": digest(arrays)[:16]}
@@ -87,9 +156,13 @@ class Model(Supervised):
 def from_model(
     model: Any,
     data: Any,
-    loss: Loss | str,
+    loss: Loss | str | None = None,
     metrics: Mapping[str, Measure] | None = None,
     *,
+    batch_loss: Callable[[nn.Module, Any], Any] | Literal["own"] | None = None,
+    batch_weight: Callable[[Any], float] | None = None,
+    batch_size: int | None = None,
+    weights: bool = False,
     train: Any = None,
     test: Any = None,
     title: str | None = None,
@@ -98,18 +171,48 @@ def from_model(
 ) -> Model:
     """A problem of one's own: a model, the data on which its loss is measured, and the loss.
 
-    `model` is a module, which is copied and never changed, or the class or function that makes it (then each training
-    seed gets a model of its own). `data` is (inputs, targets) or (inputs, targets, weights), arrays or tensors with
-    samples first, which stay on the device; or a `Dataset`, a `DataLoader` or whatever else gives (inputs, targets)
-    batches at each pass, which is streamed. `loss` is `cross_entropy`, `mse` or `bce` (of logits), a module such as
-    `nn.CrossEntropyLoss()`, or a function of outputs and targets that gives one number a sample, or their mean;
-    `metrics` are further such functions by name. `train`, by default `data`, is what training sees and what statistics
-    of BatchNorm are estimated on; `test` is for `test_objective`. `name`, as `pkg.module:NAME`, is where the problem
-    can be found again; the command line knows it by itself.
+    The value over the data is a ratio of sums over batches. It is that of PyTorch on all data at once for its own
+    losses, with weights of classes, ignored targets and every reduction. Other functions are called on whole batches
+    and never parted: data in memory is one batch unless there is a `batch_size`.
 
-    Raises `LandscapeError` or one of its children, before anything is computed, for a model that does not run on the
-    data, parameters that are NaN, a loss that is no mean over samples, or a loader without batches.
+    Args:
+        model: A module, which is copied and never changed, or the class or function that makes it (then each training
+            seed gets a model of its own).
+        data: With `loss`, (inputs, targets) or (inputs, targets, weights), arrays or tensors with samples first; or a
+            `Dataset`, a `DataLoader` or whatever else gives (inputs, targets) batches at each pass. With `batch_loss`,
+            batches of any structure, or tensors in a tuple or dict, which are a batch in memory.
+        loss: `cross_entropy`, `mse` or `bce` (of logits), a module such as `nn.CrossEntropyLoss()`, or a function of
+            outputs and targets that gives one number a sample, or one for the batch.
+        metrics: Further such functions by name.
+        batch_loss: In place of `loss`, a function of a model and a batch that gives the loss, or a dict with `loss` and
+            further metrics; each is a scalar, or a pair of a sum and its count. `own`: the loss that the model returns.
+        batch_weight: What a scalar of a batch weighs; None: the number of its samples.
+        batch_size: Samples of a batch of data in memory, and of a `Dataset`.
+        weights: Whether a third tensor of a `Dataset` or loader weighs the samples.
+        train: What training sees and what statistics of BatchNorm are estimated on; None: `data`.
+        test: Further data, whose loss and metrics are found along with those of `data`, as `test_loss` and so on.
+        title: What figures call it; None: the name of the model's class.
+        unit: Unit of the loss.
+        name: Where the problem can be found again, as `pkg.module:NAME`; the command line knows it by itself.
+
+    Returns:
+        A `Problem`.
+
+    Raises:
+        LandscapeError: Or one of its children, before anything is computed: a model that does not run on the data,
+            parameters that are NaN, what is no loss, a loader without batches.
+
+    >>> import landscape, torch
+    >>> x = torch.linspace(-1, 1, 8)[:, None]
+    >>> def loss(model, batch):
+    ...     return (model(batch["x"]) - batch["y"]).abs().mean()
+    >>> problem = landscape.Problem.from_model(torch.nn.Linear(1, 1), {"x": x, "y": 2 * x}, batch_loss=loss)
+    >>> ends = ({"weight": torch.tensor([[w]]), "bias": torch.zeros(1)} for w in (0.0, 2.0))
+    >>> landscape.walk(*ends, problem=problem, points=3)["loss"].round(3).tolist()
+    [[1.143, 0.571, 0.0]]
     """
+    if (loss is None) == (batch_loss is None):
+        raise LandscapeError("give `loss`, a function of outputs and targets, or `batch_loss`, of a model and a batch")
     if isinstance(model, nn.Module):
         kept = copy.deepcopy(model).cpu()
         build: Callable[[], nn.Module] = functools.partial(copy.deepcopy, kept)
@@ -119,21 +222,42 @@ def from_model(
         raise Unsupported(f"{type(model).__name__} is no model: give an nn.Module, or what makes one")
     made = _seeded(build, 0)
     _check_parameters(made)
-    source = _source(data, "data")
+    common: dict[str, Any] = {
+        "build": build,
+        "batch_size": batch_size,
+        "label": title or type(made).__name__,
+        "name": name,
+    }
+    if batch_loss is not None:
+        if metrics or weights:
+            raise LandscapeError("metrics and weights are what `batch_loss` gives: leave `metrics` and `weights` out")
+        sources = [None if each is None else raw_source(each, batch_size) for each in (data, train, test)]
+        reading = BatchLoss.of(made, batch_loss, batch_weight, sources[0])
+        source, training, test = sources
+        return Model(
+            source=source,
+            training_source=source if training is None else training,
+            test_source=test,
+            chosen=None,
+            batch_loss=reading,
+            **common,
+        )
+    if batch_weight is not None:
+        raise LandscapeError("`batch_weight` is for `batch_loss`: here a third tensor of the data weighs samples")
+    assert loss is not None
+    source = _source(data, "data", weights=weights, batch_size=batch_size)
     few = _first(source)
     outputs = _outputs(made, few.inputs)
     return Model(
-        build=build,
         source=source,
-        training_source=source if train is None else _source(train, "train"),
-        test_source=None if test is None else _source(test, "test"),
+        training_source=source if train is None else _source(train, "train", weights=weights, batch_size=batch_size),
+        test_source=None if test is None else _source(test, "test", weights=weights, batch_size=batch_size),
         chosen=Criterion.of(loss, metrics, outputs=outputs, targets=few.targets, unit=unit),
-        label=title or type(made).__name__,
-        name=name,
+        **common,
     )
 
 
-def fresh(build: Callable[[], nn.Module]) -> nn.Module:
+def started(build: Callable[[], nn.Module]) -> nn.Module:
     """A model with new random parameters: what makes models does so, of a copy every layer is reset.
 
     Raises `Unsupported` for a layer that cannot be reset.
@@ -179,23 +303,42 @@ def _check_parameters(module: nn.Module) -> None:
         raise LandscapeError(f"parameters {', '.join(bad)} of the model are NaN or infinite: load other ones")
 
 
-def _source(data: Any, what: str) -> Source:
+def _source(data: Any, what: str, *, weights: bool, batch_size: int | None) -> Source:
     """Data in memory as `Samples`, everything else as what gives batches."""
     if isinstance(data, Samples):
         return data
     if isinstance(data, torch.utils.data.TensorDataset):
         data = data.tensors
+        if len(data) == 3 and not weights:
+            raise Unsupported(
+                f"{what} is a TensorDataset of 3: say `weights=True` if the third weighs the samples, or give "
+                "`batch_loss` if it is another input or target"
+            )
     if isinstance(data, tuple | list) and len(data) in (2, 3) and all(_is_array(each) for each in data):
         return Samples(*(torch.as_tensor(each).detach().cpu() for each in data))
     if isinstance(data, tuple | list) and data and all(_is_array(each) for each in data):
-        raise Unsupported(f"{what} is a {type(data).__name__} of {len(data)}: give (inputs, targets)")
+        raise Unsupported(f"{what} is a {type(data).__name__} of {len(data)}: give (inputs, targets), or `batch_loss`")
     if isinstance(data, torch.utils.data.Dataset) and not isinstance(data, torch.utils.data.IterableDataset):
-        return torch.utils.data.DataLoader(data, batch_size=_BATCH, shuffle=False)
+        data = torch.utils.data.DataLoader(data, batch_size=batch_size or _BATCH, shuffle=False)
     if not isinstance(data, Iterable) or isinstance(data, str | bytes | Tensor | np.ndarray | Mapping):
         raise Unsupported(
-            f"{what} is {type(data).__name__}: give (inputs, targets), a Dataset, or a DataLoader of such batches"
+            f"{what} is {type(data).__name__}: give (inputs, targets), a Dataset, or a DataLoader of such batches; or "
+            "`batch_loss`, which reads batches of any kind"
+        )
+    if not weights and (found := _third(data)):
+        raise Unsupported(
+            f"{what} gives batches of 3: say `weights=True` if the third weighs the samples, or give `batch_loss` if "
+            f"it is another input or target ({found})"
         )
     return data
+
+
+def _third(loader: Iterable[Any]) -> str:
+    """What the third entry of a loader's batches is, if there is one."""
+    if isinstance(loader, Iterator):
+        return ""
+    batch = next(iter(loader), None)
+    return type(batch[2]).__name__ if isinstance(batch, tuple | list) and len(batch) == 3 else ""
 
 
 def _is_array(value: object) -> bool:
@@ -212,7 +355,7 @@ def _first(source: Source) -> Samples:
 
 
 @torch.no_grad()
-def _outputs(module: nn.Module, inputs: Shaped[Tensor, "sample *feature"]) -> Tensor:
+def _outputs(module: nn.Module, inputs: Shaped[Tensor, "sample *feature"]) -> Any:
     """What the model answers; raises an error that says why it does not."""
     name = type(module).__name__
     inputs = inputs.to(next(module.parameters()).dtype) if inputs.is_floating_point() else inputs
@@ -223,11 +366,154 @@ def _outputs(module: nn.Module, inputs: Shaped[Tensor, "sample *feature"]) -> Te
             f"{name} does not run on inputs of shape {list(inputs.shape)} ({inputs.dtype}): "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         ) from error
-    if not isinstance(outputs, Tensor):
-        raise Unsupported(
-            f"{name} gives {type(outputs).__name__}, not a tensor: wrap it in a module whose forward returns the "
-            "tensor that the loss reads"
-        )
-    if not outputs.ndim or len(outputs) != len(inputs):
+    if isinstance(outputs, Tensor) and (not outputs.ndim or len(outputs) != len(inputs)):
         raise Mismatch(f"{name} gives outputs of shape {list(outputs.shape)} for {len(inputs)} samples, not one each")
     return outputs
+
+
+# The plain engine's view of it ----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Reader:
+    """How a network and a batch are read; batches come with a prefix for the names of what is measured on them."""
+
+    criterion: Criterion | None
+    batch_loss: BatchLoss | None
+    autocast: torch.dtype | None
+    device: torch.device
+    dtype: torch.dtype
+
+    def forward(self, module: nn.Module, batch: tuple[str, Any]) -> Any:
+        """The outputs, or the loss where nobody else sees outputs."""
+        if self.batch_loss is not None:
+            return self.batch_loss.measure(module, batch[1])
+        return module(batch[1][0])
+
+    def measure(self, module: nn.Module, batch: tuple[str, Any]) -> dict[str, Tally]:
+        """What the batch adds to each metric of a network."""
+        prefix, given = batch
+        if self.batch_loss is not None:
+            found = self.batch_loss.measure(module, given)
+        else:
+            assert self.criterion is not None
+            inputs, targets, weights = given
+            outputs = module(inputs)
+            with torch.autocast(self.device.type, enabled=False):
+                if self.autocast is not None:
+                    outputs = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
+                readings = self.criterion.readings.items()
+                found = {name: reading(outputs, targets, weights, spread=True) for name, reading in readings}
+        return {prefix + name: tally for name, tally in found.items()} if prefix else found
+
+    def size(self, batch: Any) -> int:
+        """Number of samples."""
+        return common_length(batch) or 1
+
+
+class _Part:
+    """The batches of one source, as a network reads them."""
+
+    def __init__(self, source: Any, problem: Model, reader: _Reader, module: nn.Module) -> None:
+        self._source, self._reader = source, reader
+        self.streamed = not isinstance(source, Samples | Held)
+        self.ours = isinstance(source, Samples) and problem.chosen is not None and problem.chosen.parts
+        self.batch_size = 0
+        self._kept: list[Any] = []
+        self._stream = Reread(source) if self.streamed else None
+        if isinstance(source, Held):
+            self._kept = [moved(each, reader.device, reader.dtype) for each in source.batches]
+        elif isinstance(source, Samples):
+            every = (source.inputs, source.targets, None if source.weights is None else source.weights.double())
+            whole = moved(every[:2], reader.device, reader.dtype)
+            whole = (*whole, None if every[2] is None else every[2].to(reader.device))
+            self.batch_size = problem.batch_size or len(source)
+            if self.ours and problem.batch_size is None:
+                self.batch_size = min(len(source), fitting_batch(module, whole[0]))
+            self._kept = list(parted(whole, self.batch_size))
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._stream is None:
+            return iter(self._kept)
+        return (self._labelled(number, raw) for number, raw in enumerate(self._stream))
+
+    def _labelled(self, number: int, raw: Any) -> Any:
+        if self._reader.batch_loss is None:
+            inputs, targets, weights = labelled(raw, self._source, number)
+            raw = (inputs, targets, None if weights is None else weights.double())
+            given = moved(raw[:2], self._reader.device, self._reader.dtype)
+            return (*given, None if raw[2] is None else raw[2].to(self._reader.device))
+        return moved(raw, self._reader.device, self._reader.dtype)
+
+    def samples(self) -> int:
+        """Number of samples, of streamed data by reading it once where its dataset does not say."""
+        dataset = getattr(self._source, "dataset", None)
+        whole = isinstance(self._source, torch.utils.data.DataLoader) and not self._source.drop_last
+        usual = isinstance(getattr(self._source, "sampler", None), torch.utils.data.SequentialSampler)
+        if whole and usual and hasattr(dataset, "__len__"):
+            return len(dataset)  # type: ignore[arg-type]
+        return sum(self._reader.size(batch) for batch in self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Both:
+    """The batches of the data and of further data, each with its prefix."""
+
+    parts: Sequence[_Part]
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        for prefix, part in zip(("", "test_"), self.parts, strict=False):
+            for batch in part:
+                yield prefix, batch
+
+
+def _drawn(source: Any, samples: int | None, seed: int) -> Any:
+    if samples is None:
+        return source
+    if not isinstance(source, Samples):
+        raise Unsupported("a part of these data cannot be drawn: leave `samples` out")
+    return part_of(source, samples, seed)
+
+
+def _few_of(source: Any) -> Any:
+    """What statistics of BatchNorm are estimated on: samples in random order, or the first batches."""
+    if isinstance(source, Samples):
+        few = part_of(source, min(CALIBRATION_SAMPLES, len(source)), 0)
+        return Held(tuple(parted((few.inputs, few.targets, None), CALIBRATION_BATCH)))
+    if isinstance(source, Held):
+        return source
+    found, count = [], 0
+    for batch in source:
+        found.append(batch)
+        count += common_length(batch) or 1
+        if count >= CALIBRATION_SAMPLES:
+            break
+    return Held(tuple(found))
+
+
+def _referee(
+    module: nn.Module, reader: _Reader, part: _Part, calibration: Sequence[tuple[str, Any]], stack: Stack
+) -> dict[str, Tensor]:
+    """The loss of each member as its user would find it: a fresh module that has loaded its parameters, and the loss as
+    it was given, on all data at once where it is in memory. Statistics are estimated anew where there is `calibration`.
+    """
+    losses = []
+    for member in range(len(stack)):
+        network = fresh(module, stack.state_dict(member), device=reader.device, dtype=reader.dtype)
+        if calibration:
+            calibrate(network, calibration, reader.forward, lambda batch: reader.size(batch[1]))
+        if reader.batch_loss is not None or part.streamed or not part.ours:
+            tallies = [reader.measure(network, ("", batch))["loss"] for batch in part]
+            losses.append(functools.reduce(operator.add, tallies).value())
+            continue
+        assert reader.criterion is not None
+        with torch.no_grad():
+            outputs = torch.cat([network(inputs) for inputs, _, _ in part])
+            targets = torch.cat([targets for _, targets, _ in part])
+            weights = [each for _, _, each in part if each is not None]
+            if weights:
+                losses.append(reader.criterion.readings["loss"](outputs, targets, torch.cat(weights)).value())
+            else:
+                assert reader.criterion.own is not None
+                losses.append(reader.criterion.own(outputs, targets).double().mean())
+    return {"loss": torch.stack(losses).double()}

@@ -23,6 +23,7 @@ from landscape.problems.model import Model
 __all__ = [
     "BUILT_IN",
     "Found",
+    "chosen",
     "code_of",
     "create",
     "find",
@@ -78,6 +79,18 @@ def create(name: str, config: Mapping[str, Any] | None = None) -> Problem:
     Raises `LandscapeError` for a field that it does not have.
     """
     return made(name, find(name), config or {})
+
+
+def chosen(problem: Problem | str) -> Problem:
+    """A problem, given itself or by its name; raises `LandscapeError` for what is neither."""
+    if isinstance(problem, str):
+        return create(problem)
+    if not isinstance(problem, Problem):
+        raise LandscapeError(
+            f"`problem` is {type(problem).__name__}: give what `Problem.from_model` made, or a name such as "
+            '"my_module:NAME"'
+        )
+    return problem
 
 
 def made(name: str, found: Found, config: Mapping[str, Any]) -> Problem:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
-from landscape.engine.backends import fastest
 from landscape.engine.data import Batch, Data, Stream
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Metric, Objective
@@ -22,7 +21,7 @@ from landscape.engine.stacked import Backend, Stacked, features_first
 from landscape.problems.base import Problem
 from landscape.space.symmetry import Symmetry
 
-__all__ = ["Samples", "Source", "Supervised"]
+__all__ = ["CALIBRATION_SAMPLES", "Samples", "Source", "Supervised", "part_of"]
 
 #: Samples on which statistics of BatchNorm are estimated, at most.
 CALIBRATION_SAMPLES = 4096
@@ -113,14 +112,11 @@ class Supervised(Problem):
         seed: int = 0,
         backend: Backend | None = None,
     ) -> Objective:
-        """Loss and metrics on `data`, or on so many `samples` drawn from it; by the fastest backend unless told."""
-        objective = self._objective(self.data(), device, dtype, samples=samples, seed=seed)
-        return self._fastest(objective) if backend is None else objective.with_backend(backend)
+        """Loss and metrics on `data`, or on so many `samples` drawn from it; by a backend that serves unless told."""
+        return self._objective(self.data(), device, dtype, samples=samples, seed=seed).with_backend(backend)
 
     def training_objective(self, data: str, *, device: str | torch.device, dtype: torch.dtype) -> Objective:
-        """Loss and metrics on the training data; the backend is not measured, since the random numbers of layers depend
-        on it: a training must come out the same on a busy machine.
-        """
+        """Loss and metrics on the training data."""
         return self._objective(self.training_data(), device, dtype)
 
     def test_objective(
@@ -130,7 +126,7 @@ class Supervised(Problem):
         self.refuse_conditions(conditions)
         if (source := self.test_data()) is None:
             raise Unsupported(f"{self.title()} has no test data: give it some with `test`")
-        return self._fastest(self._objective(source, device, torch.float32, samples=samples, seed=seed))
+        return self._objective(source, device, torch.float32, samples=samples, seed=seed)
 
     def training_batch(
         self, seeds: Int[Tensor, " member"], step: int, size: int, *, device: str | torch.device, dtype: torch.dtype
@@ -189,7 +185,7 @@ class Supervised(Problem):
     ) -> Objective:
         network = Stacked(self.network().to(device))
         if isinstance(source, Samples):
-            data: Data | Stream = _part(source, samples, seed).batch(device, dtype)
+            data: Data | Stream = part_of(source, samples, seed).batch(device, dtype)
         elif samples is not None:
             raise Unsupported("a part of data that is streamed cannot be drawn: leave the number of samples out")
         else:
@@ -206,17 +202,6 @@ class Supervised(Problem):
             precision=dtype,
             calibration=calibration,
         )
-
-    def _fastest(self, objective: Objective) -> Objective:
-        """The objective by its fastest backend, which is measured once for each device and type."""
-        key = f"{objective.device} {objective.dtype} {isinstance(objective.data, Stream)}"
-        if key not in self._backends:
-            self._backends[key] = fastest(objective)
-        return objective.with_backend(self._backends[key])
-
-    @functools.cached_property
-    def _backends(self) -> dict[str, Backend]:
-        return {}
 
     @functools.cached_property
     def _kept(self) -> dict[Any, Any]:
@@ -246,7 +231,7 @@ class Supervised(Problem):
         """Training samples in random order, since data sorted by class makes batches of one class."""
         source = self.training_data()
         if isinstance(source, Samples):
-            chosen = dataclasses.replace(_part(source, min(CALIBRATION_SAMPLES, len(source)), 0), weights=None)
+            chosen = dataclasses.replace(part_of(source, min(CALIBRATION_SAMPLES, len(source)), 0), weights=None)
             return chosen.batch(device, dtype)
         if (dataset := getattr(source, "dataset", None)) is not None and hasattr(dataset, "__getitem__"):
             return self._calibration_by_number(source, len(dataset), device, dtype)
@@ -280,7 +265,7 @@ class Supervised(Problem):
         return dataclasses.replace(_collated(loader, index), weights=None).batch(device, dtype)
 
 
-def _part(source: Samples, samples: int | None, seed: int) -> Samples:
+def part_of(source: Samples, samples: int | None, seed: int) -> Samples:
     """So many samples in an order of the seed; all as they stand if no number is asked for."""
     if samples is None:
         return source

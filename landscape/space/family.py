@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,10 +17,12 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from landscape.core.errors import LandscapeError, Mismatch
+from landscape.engine.live import Point
 from landscape.engine.stack import Stack, concatenate, require_same_shapes
 from landscape.store.results import Kind
 
 __all__ = [
+    "MOST_POINTS",
     "Family",
     "Hold",
     "Known",
@@ -45,6 +47,9 @@ _FLAT_BYTES, _LENGTH_BYTES = 2**26, 2**28
 
 #: Points of a line for each of its vertices from which on what is linear is taken between these.
 _DENSE = 4
+
+#: Points of a line, at most.
+MOST_POINTS = 1_000_001
 
 #: The end at which the tensors that do not move are held.
 Hold = Literal["start", "end"]
@@ -146,7 +151,7 @@ class Family:
         # Where all weight is on one vertex.
         alone = (share == 1) & ((share != 0).sum(1, keepdim=True) == 1)
         exact = [each.nonzero()[:, 0] for each in alone.T] if alone.any() else []
-        pinned, marks = self._on_marks(first, second)
+        pinned, marks = self.on_marks(first, second)
         mixed = {}
         for name in self._sheets[0]:
             columns = [self._column(name, pick, len(share)) for pick in picks]
@@ -282,7 +287,18 @@ class Family:
         each = difference.tensors.items()
         return Stack({name: torch.where(self._moves(name, group, step), step, 0) for name, step in each})
 
-    def _on_marks(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def network(self, vertex: int, line: int) -> Mapping[str, Tensor]:
+        """Tensors and buffers of a vertex of a line by name: the same object while no other line is asked for."""
+        row = int(self.rows[vertex, line])
+        if self._last.get(vertex, (-1,))[0] != row:
+            self._last[vertex] = row, self.vertices[vertex].state_dict(row)
+        return self._last[vertex][1]
+
+    @functools.cached_property
+    def _last(self) -> dict[int, tuple[int, Mapping[str, Tensor]]]:
+        return {}
+
+    def on_marks(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Points that are marked networks on the plane, and which."""
         if self.marked is None:
             return y[:0], y[:0]
@@ -307,6 +323,25 @@ class Points:
         for start in range(0, len(self), size):
             index = torch.arange(start, start + size, device=self.first.device).clamp_(max=len(self) - 1)
             yield self.family.at(self.first[index], self.second[index])
+
+    def mixtures(self) -> Iterator[Point]:
+        """Each point in turn, as a weighted sum of networks."""
+        family, weights = self.family, self._weights
+        share, lines = weights.share.tolist(), weights.line.tolist()
+        group = None if weights.group is None else weights.group.tolist()
+        vertex = torch.as_tensor(weights.vertex).expand(weights.share.shape).tolist()
+        pinned = dict(zip(*(each.tolist() for each in family.on_marks(self.first, self.second)), strict=True))
+        for point, line in enumerate(lines):
+            if point in pinned:
+                assert family.marked is not None
+                yield Point((1.0,), (family.marked.stack.state_dict(pinned[point]),))
+                continue
+            networks = tuple(family.network(each, line) for each in vertex[point])
+            if group is None:
+                yield Point(tuple(share[point]), networks, affine=family.affine)
+            else:
+                held, moving = family.network(family.held, line), family.moving[group[point]]
+                yield Point(tuple(share[point]), networks, held, moving, family.affine)
 
     @functools.cached_property
     def ends(self) -> Stack | None:
@@ -512,15 +547,20 @@ def grid(
     [-0.5, 0.0, 0.167, 0.833, 1.0, 1.5]
     """
     if not isinstance(points, int | np.integer):
-        given = np.asarray(np.nan if isinstance(points, str) else points, dtype=np.float64)
+        try:
+            given = np.asarray(np.nan if isinstance(points, str | bytes) else points, dtype=np.float64)
+        except (TypeError, ValueError):
+            given = np.array(np.nan)
         if given.ndim != 1 or not np.isfinite(given).all():
             raise LandscapeError("`points` is a whole number of points, or a list of finite alphas")
+        if (low, high) != (0, 1):
+            raise LandscapeError("`span` is for a number of `points`: alphas that are given themselves need none")
         return np.union1d(given, knots)
-    if points < 2:
-        raise LandscapeError(f"a line needs at least 2 points, got {points}")
+    if not 2 <= points <= MOST_POINTS:
+        raise LandscapeError(f"a line needs at least 2 points, got {points}: `points` goes up to {MOST_POINTS}")
     if not (low <= 0 and high >= 1 and np.isfinite([low, high]).all()):
-        raise LandscapeError(f"the range {low}:{high} must contain both ends of the line, 0 and 1")
-    alphas = torch.linspace(low, high, points, dtype=torch.float64).numpy()
+        raise LandscapeError(f"the range {low}:{high} must contain both ends of the line, 0 and 1: widen `span`")
+    alphas = torch.linspace(low, high, int(points), dtype=torch.float64).numpy()
     # An alpha that misses a knot by rounding is that knot.
     for knot in knots:
         alphas[np.abs(alphas - knot) < 1e-12 * (high - low)] = knot

@@ -13,10 +13,13 @@ from landscape.engine.stack import Stack, concatenate, require_same_shapes
 from landscape.space.directions import Normalise, random_directions
 from landscape.space.family import Family, Marked, plane
 
-__all__ = ["grid", "random", "span", "spanned", "through", "trajectory"]
+__all__ = ["MOST_POINTS", "grid", "random", "span", "spanned", "through", "trajectory"]
 
 #: Three points are on one line if the third is less than this from it, relative to its distance from the first.
 _COLLINEAR = 1e-6
+
+#: Points along an axis, at most.
+MOST_POINTS = 100_001
 
 #: Margin around what is marked, as a share of the larger extent.
 _MARGIN = 0.2
@@ -36,7 +39,7 @@ def random(point: Stack, seed: int, *, normalise: Normalise = "filter") -> Famil
     the seeds `2 seed` and `2 seed + 1`, so that planes of different seeds share none.
     """
     if not 0 <= seed < 2**62:
-        raise LandscapeError(f"the seed of a plane lies between 0 and 2^62 - 1, got {seed}")
+        raise LandscapeError(f"`direction_seed` lies between 0 and 2^62 - 1, got {seed}")
     directions = random_directions(point, [2 * seed, 2 * seed + 1], normalise=normalise)
     return spanned(point, directions.select([0]), directions.select([1]))
 
@@ -136,10 +139,12 @@ def grid(
     >>> grid(3, -1, 1, [0.25, 7]).tolist()
     [-1.0, 0.0, 0.25, 1.0]
     """
-    if points < 2:
-        raise LandscapeError(f"a plane needs at least 2 points along each axis, got {points}")
+    if not 2 <= points <= MOST_POINTS:
+        raise LandscapeError(
+            f"a plane needs at least 2 points along each axis, got {points}: `points` goes up to {MOST_POINTS}"
+        )
     if not (np.isfinite([low, high]).all() and low < high):
-        raise LandscapeError(f"the range {low:g}:{high:g} is empty: write the lower end first, such as -1:1")
+        raise LandscapeError(f"the range {low:g}:{high:g} is empty: write the lower end first, such as `x=(-1, 1)`")
     even = torch.linspace(low, high, points, dtype=torch.float64).numpy()
     inside = np.array([place for place in places if low <= place <= high], dtype=np.float64)
     # A coordinate that misses a place by rounding is that place.

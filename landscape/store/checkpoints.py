@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from landscape.core import provenance
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
+from landscape.core.fields import as_path
 from landscape.core.files import differences, is_there, read_document, replacing, write_json
 from landscape.core.provenance import Source
 from landscape.engine.stack import (
@@ -180,8 +182,9 @@ class Run:
         return there
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
+    def open(cls, path: str | PathLike[str]) -> "Run":
         """An existing run; raises `DamagedFile` if its `run.json` is not one."""
+        path = as_path(path, "path")
         return cls(path, read_document(path / "run.json", SCHEMA, _RUN, "its problem or its seeds"))
 
     @property
@@ -236,13 +239,15 @@ class Run:
         return _stacked(path, *read_tensors(path))
 
 
-def load(place: str) -> Checkpoint:
+def load(place: str | PathLike[str]) -> Checkpoint:
     """Members named by a path: a run (last step, all seeds), RUN/@step, RUN/#seed, RUN/@step#seed, or a checkpoint
     file.
 
     A directory in the Hugging Face layout is one member; one of plain state dicts gives one a file, in the order of
     names. What was done to foreign files in reading them is logged, and kept as the checkpoint's remarks.
     """
+    as_path(place, "place")
+    place = fspath(place)  # with the signs at its end that a path drops
     match = re.fullmatch(r"(?P<path>.*?)/*(?:/@(?P<step>\d+))?(?:/?#(?P<seed>-?\d+))?", place)
     path = Path(match["path"] if match else place)
     if match is None or is_there(Path(place)):  # what is there as it is written comes first

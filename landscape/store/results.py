@@ -16,10 +16,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.core.fields import Field, as_path
 from landscape.core.files import refuse_existing, replacing
 from landscape.core.provenance import Source
 
-__all__ = ["Kind", "Mark", "Result", "join"]
+__all__ = ["Kind", "Mark", "Result", "join", "require_lines", "target", "unfinished"]
 
 SCHEMA = 2
 
@@ -41,6 +42,9 @@ _TABLES = ("source_", "mark_")
 
 #: Columns that name members, as rows of the table of sources.
 _MEMBERS = ("from_member", "to_member", "via_member")
+
+#: How files end that no result is written to.
+_PICTURES = {".png", ".svg", ".pdf", ".jpg", ".jpeg", ".eps", ".ps", ".gif", ".tif", ".tiff", ".webp", ".bmp"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +126,7 @@ class Result:
 
     def __getitem__(self, name: str) -> np.ndarray:
         for arrays in (self.values, self.axes, self.columns):
-            if name in arrays:
+            if isinstance(name, str) and name in arrays:
                 return arrays[name]
         there = ", ".join([*self.values, *self.axes, *self.columns])
         raise LandscapeError(f"the result has no '{name}': there are {there}")
@@ -196,11 +200,20 @@ class Result:
         """The network at a point: `model_at(alpha)` of a line, `model_at(x, y)` of a plane, as an `nn.Module`.
 
         Raises:
-            LandscapeError: The result was read from a file, which holds no parameters.
+            LandscapeError: There is no such point, or the result was read from a file, which holds no parameters.
         """
         if self.models is None:
             raise LandscapeError("the networks are not in the file: evaluate again, and ask the result of that")
-        return self.models(*(coordinates[::-1] if self.kind == "plane" else (line, *coordinates)))
+        plane = self.kind == "plane"
+        if len(coordinates) != 1 + plane or (plane and line):
+            how = "a plane: write model_at(x, y)" if plane else "lines: write model_at(alpha), or with `line=3` too"
+            raise LandscapeError(f"the points of this result are on {how}")
+        names = ("x", "y") if plane else ("alpha",)
+        place = [
+            Field(name, float, None, above=-np.inf).check(each) for name, each in zip(names, coordinates, strict=True)
+        ]
+        number = Field("line", int, 0, at_least=0, at_most=len(self) - 1).check(line)
+        return self.models(*(place[::-1] if plane else (number, *place)))
 
     def plot(self, ax: Any = None, **options: Any) -> Any:
         """Draw it: a figure, or into the matplotlib axes `ax`, with the options of `landscape.plot`."""
@@ -227,8 +240,7 @@ class Result:
 
         The file is made in memory: on a full disk the HDF5 library crashes the program.
         """
-        path = Path(path)
-        refuse_existing(path, force=overwrite)
+        path = target(path, overwrite=overwrite)
         made = io.BytesIO()
         with h5py.File(made, "w", userblock_size=_SEAL_BYTES) as file:
             self._fill(file)
@@ -266,7 +278,7 @@ class Result:
             DamagedFile: Its bytes are not those that were written.
             Unsupported: It is something else, of another kind or of a later schema.
         """
-        path = Path(path)
+        path = as_path(path, "path")
         _check_seal(path)
         try:
             with h5py.File(path, "r") as file:
@@ -280,6 +292,24 @@ class Result:
             content, writer = ("lines", "landscape walk") if result.kind == "plane" else ("a plane", "landscape plane")
             raise Unsupported(f"{path} is of the kind '{result.kind}', not {content}: give a file written by {writer}")
         return result
+
+
+def target(save: str | PathLike[str], *, overwrite: bool) -> Path:
+    """The file that a result is written to; raises `LandscapeError` if that cannot be, or is not meant."""
+    path = as_path(save, "save")
+    if path.suffix.lower() in _PICTURES:
+        raise LandscapeError(f"{path} is called like a picture, and a result is HDF5: end `save` in .h5, then plot it")
+    refuse_existing(path, force=overwrite)
+    return path
+
+
+def require_lines(curves: Result, what: str) -> None:
+    """Raise `LandscapeError` unless these are lines, `what` is read off them, and some of them are finished."""
+    if not isinstance(curves, Result) or curves.kind == "plane":
+        given = "a plane" if isinstance(curves, Result) else type(curves).__name__
+        raise Unsupported(f"{what} are read off lines, not {given}: give what `landscape.walk` or `connect` gave")
+    if not curves.done.any():
+        raise LandscapeError("none of the lines is finished: walk again to complete them")
 
 
 def _of_line(models: Callable[..., Any], lines: Int[np.ndarray, " line"], line: int, *coordinates: float) -> Any:

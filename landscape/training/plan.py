@@ -1,7 +1,6 @@
 """What is to be trained: options, seeds and the place where members begin, checked before any work."""
 
 import dataclasses
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,12 +9,12 @@ from torch import nn
 
 from landscape.core.devices import chosen_device
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
-from landscape.core.fields import as_json, check, make, option, require_seeds
+from landscape.core.fields import Field, as_json, check, make, option, require_seeds
 from landscape.engine.stack import Stack, aliases, fingerprint, in_order, template_of
 from landscape.problems.base import Problem
 from landscape.problems.initialisation import Scheme, initialise
 from landscape.problems.places import place_of, verified_landmark
-from landscape.problems.registry import create, record
+from landscape.problems.registry import chosen, record
 from landscape.training.optimizers import OPTIMIZERS
 
 __all__ = ["Plan", "Training", "planned", "presolved_names", "save_steps"]
@@ -68,7 +67,7 @@ class Training:
     def __post_init__(self) -> None:
         check(self)
         if self.momentum and self.optimizer != "sgd":
-            raise LandscapeError(f"momentum goes with optimizer sgd, not {self.optimizer}")
+            raise LandscapeError(f'`momentum` goes with `optimizer="sgd"`, not {self.optimizer}')
         if self.start is not None and (self.init != "default" or self.init_scale != 1):
             raise LandscapeError(
                 f'`start="{self.start}"` leaves nothing to `init` and `init_scale`: leave one of them out'
@@ -78,7 +77,7 @@ class Training:
         if self.save_at is None:
             object.__setattr__(self, "save_at", save_steps(self.batches))
         elif outside := [step for step in self.save_at if not 0 <= step <= self.batches]:
-            raise LandscapeError(f"cannot save at step {outside[0]}: the run has steps 0 to {self.batches}")
+            raise LandscapeError(f"`save_at` names step {outside[0]}: the run has steps 0 to {self.batches}")
 
 
 def save_steps(last: int) -> tuple[int, ...]:
@@ -128,10 +127,16 @@ def planned(
 ) -> Plan:
     """The arguments of `train`, checked; raises `LandscapeError` for what makes no sense."""
     device = chosen_device(device)
-    problem = create(problem) if isinstance(problem, str) else problem
+    problem = chosen(problem)
+    if not isinstance(training, Training | Mapping | None):
+        raise LandscapeError(f"`training` is a Training, or its options by name, not {type(training).__name__}")
+    if not isinstance(start, Stack | None):
+        raise LandscapeError(
+            f"`start` is a Stack, not {type(start).__name__}: a place by its name is the option `start` of Training"
+        )
     training = training if isinstance(training, Training) else make(Training, training or {})
-    seeds = _numbers(seeds)
-    own = seeds if data_seeds is None else _numbers(data_seeds)
+    seeds = _numbers(seeds, "seeds")
+    own = seeds if data_seeds is None else _numbers(data_seeds, "data_seeds")
     own = own * len(seeds) if len(own) == 1 else own
     training = _with_data(problem, training)
     _check_seeds(seeds, own, exact=training.data == "exact")
@@ -151,12 +156,11 @@ def planned(
     return Plan(problem, training, seeds, own, device, start, initial)
 
 
-def _numbers(seeds: Sequence[int]) -> list[int]:
-    """Seeds as Python's whole numbers; raises `LandscapeError` for what is none."""
-    try:
-        return [operator.index(seed) for seed in seeds]
-    except TypeError as error:
-        raise LandscapeError(f"seeds are a list of whole numbers, such as range(20): {error}") from error
+def _numbers(seeds: Sequence[int], name: str) -> list[int]:
+    """The seeds of this argument as Python's whole numbers; raises `LandscapeError` for what is none."""
+    numbers = list(Field(name, Sequence[int], ()).convert(seeds))
+    require_seeds(*numbers, name=name)
+    return numbers
 
 
 def _with_data(problem: Problem, training: Training) -> Training:
@@ -216,7 +220,6 @@ def presolved_names(problem: Problem, training: Training) -> set[str]:
 def _check_seeds(seeds: Sequence[int], data_seeds: Sequence[int], *, exact: bool) -> None:
     if not seeds:
         raise LandscapeError("there are no seeds to train: give at least one with `seeds`")
-    require_seeds(*seeds, *data_seeds)
     if len(data_seeds) != len(seeds):
         raise LandscapeError(f"{len(seeds)} seeds but {len(data_seeds)} data seeds: give as many, or one for all")
     pairs = list(zip(seeds, [0] * len(seeds) if exact else data_seeds, strict=True))

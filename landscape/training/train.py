@@ -5,12 +5,12 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch
-from landscape.core.fields import fields_of
+from landscape.core.fields import Field, fields_of, require
 from landscape.core.files import differences, require_vacant
 from landscape.core.unfinished import Progress
 from landscape.engine.data import Data
@@ -19,6 +19,7 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
+from landscape.problems.compute import BACKENDS, Engine
 from landscape.problems.registry import code_of, name_of
 from landscape.store.checkpoints import Run, read_tensors, write_tensors
 from landscape.training.logs import open_logs, require_logs
@@ -40,7 +41,7 @@ def train(
     data_seeds: Sequence[int] | None = None,
     start: Stack | None = None,
     device: str | torch.device | None = None,
-    engine: Backend | Literal["auto"] = "auto",
+    engine: Engine = "auto",
     resume_every: float = 30.0,
     overwrite: bool = False,
     keep: bool = False,
@@ -61,7 +62,7 @@ def train(
         data_seeds: Seeds of the data: as many, or one for all; without them the seeds.
         start: A stack of one member for all or of one each, where they begin, as with `Training.start` by name.
         device: Where to compute: auto, cpu or cuda; the CPU if none is given.
-        engine: The backend; auto is the first that can train the network.
+        engine: As in `landscape.walk`; auto is stacked where that can train the network.
         resume_every: Seconds between resume states, which an interruption loses at most.
         overwrite: Begin anew in the place of the run that is there.
         keep: Give a run that is there, finished, as it is, instead of an error.
@@ -81,10 +82,7 @@ def train(
         >>> run.steps(), len(run.checkpoint().stack)
         ([0, 1, 2], 3)
     """
-    if not resume_every >= 0:
-        raise LandscapeError(f"resume states every {resume_every} seconds make no sense: give 0 or more")
-    if engine not in ("auto", *get_args(Backend)):
-        raise LandscapeError(f"there is no engine {engine!r}: choose auto, {', '.join(get_args(Backend))}")
+    require(train, locals(), Field("resume_every", float, 30.0, at_least=0))
     require_logs(logs)
     plan = planned(problem, training, seeds, data_seeds, device=device, start=start)
     path = default_output(plan.problem) if output is None else Path(output)
@@ -97,7 +95,7 @@ def train(
         )
     keep_freed_memory()
     begun = {} if run is None else run.document["computation"]
-    objective = _prepare(plan, begun.get("backend") if engine == "auto" else engine, begun.get("chunk"))
+    objective = _prepare(plan, begun.get("backend") if engine == "auto" else BACKENDS[engine], begun.get("chunk"))
     if run is None:
         Run.remove(path)
         run = Run.create(path, {**plan.document(), **code_of(plan.problem), "computation": _computation(objective)})

@@ -4,6 +4,7 @@ Pattern q has cell (i, j) live where bit 3 i + j of q is set, so bit 4 is the ce
 depends on its patch alone; the mean over boards of a one-step loss is therefore a weighted sum over patterns.
 """
 
+import functools
 from fractions import Fraction
 
 import numpy as np
@@ -69,6 +70,11 @@ def probabilities(height: int, width: int, density: float = 0.5) -> Float[np.nda
     """
     if not 0 <= density <= 1:
         raise LandscapeError(f"a density of {density} is no probability: choose one from 0 to 1")
+    return np.array(_probabilities(height, width, density))
+
+
+@functools.lru_cache(32)
+def _probabilities(height: int, width: int, density: float) -> list[float]:
     live, dead = Fraction(density), 1 - Fraction(density)
     counts = PATTERNS.sum(axis=(1, 2))
     total = [Fraction(0)] * 512
@@ -77,4 +83,4 @@ def probabilities(height: int, width: int, density: float = 0.5) -> Float[np.nda
         weights = [cells * live**k * dead ** (size - k) / (height * width) for k in range(size + 1)]
         for q in np.flatnonzero(~(PATTERNS.astype(bool) & ~exists).any(axis=(1, 2))):
             total[q] += weights[counts[q]]
-    return np.array([float(weight) for weight in total])
+    return [float(weight) for weight in total]

@@ -122,6 +122,10 @@ class Life(Problem):
         """Side of the square of cells on which a cell's answer and the network's depend."""
         return 2 * max(self.steps, self.blocks) + 1
 
+    def prefers_stacks(self, device: torch.device) -> bool:
+        """Always: what a first layer sees around a cell are few things."""
+        return True
+
     def title(self) -> str:
         """Rule, steps, width and activation."""
         steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
@@ -168,7 +172,9 @@ class Life(Problem):
     ) -> Objective:
         """Random boards that no training has seen, of 5 x 5 fair cells as in the study unless told."""
         if conditions:
-            raise Unsupported(f"life is tested under board and density, not {', '.join(conditions)}: leave that out")
+            raise Unsupported(
+                f"life is tested under `board` and `density`, not {', '.join(conditions)}: leave that out"
+            )
         keys = torch.tensor([seed], device=device)
         test = dataclasses.replace(self, board=board, density=density)
         return self._objective(test.boards(keys, _TEST_STEP, samples, torch.float32), torch.float32)
@@ -180,7 +186,7 @@ class Life(Problem):
             return ""
         return (
             f"boards of {board} are smaller than the {side}x{side} cells on which a cell's answer depends: success on "
-            f"them does not say that larger boards are right; try --board {2 * side}x{2 * side}"
+            f'them does not say that larger boards are right; try `board="{2 * side}x{2 * side}"`'
         )
 
     def baselines(self, objective: Objective) -> dict[str, tuple[float, float]]:

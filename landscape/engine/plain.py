@@ -1,0 +1,320 @@
+"""The plain engine: a network's own forward at one point after another, batch by batch.
+
+It does what its user's own loop does, and little else: what is faster has to prove itself against it.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from landscape.core.errors import Mismatch, Unsupported, Unverified
+from landscape.engine.data import SAMPLE_MULTIPLE, Stream
+from landscape.engine.determinism import culprit, mixes_samples
+from landscape.engine.live import Live, Mixtures
+from landscape.engine.memory import Chunk
+from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
+from landscape.engine.readings import Measure, Tally
+from landscape.engine.stack import Stack, template_of
+
+__all__ = ["AnyObjective", "PlainObjective", "calibrate", "fresh", "has_statistics"]
+
+#: Bytes of streamed batches that are kept while all points see them.
+_GROUP_BYTES = 2**28
+
+
+def has_statistics(module: nn.Module) -> bool:
+    """Whether it is a BatchNorm layer with running statistics."""
+    return isinstance(module, _BatchNorm) and module.running_mean is not None
+
+
+def fresh(module: nn.Module, state: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A copy of a module that has loaded a state dict, as its user would do it."""
+    copied = copy.deepcopy(module).to(device=device, dtype=dtype).eval()
+    copied.load_state_dict(state, strict=False)  # what is tied is there once
+    return copied.requires_grad_(False)
+
+
+@torch.no_grad()
+def calibrate(
+    module: nn.Module, batches: Iterable[Any], forward: Callable[[nn.Module, Any], Any], count: Callable[[Any], int]
+) -> dict[str, Tensor]:
+    """Estimate a module's BatchNorm statistics anew and leave them in it: means over batches, which weigh by their
+    `count`, of each batch's mean and unbiased variance, with nothing else in training.
+    """
+    layers = {name: layer for name, layer in module.named_modules() if has_statistics(layer)}
+    before = {name: layer.momentum for name, layer in layers.items()}
+    sums: dict[str, Tensor] = {}
+    total = 0
+    with contextlib.ExitStack() as restored:
+        for name, layer in layers.items():
+            restored.callback(setattr, layer, "momentum", before[name])
+            restored.callback(layer.train, layer.training)
+            layer.train().momentum = 1.0
+        for batch in batches:
+            if (number := count(batch)) < 2:  # one sample has no variance
+                continue
+            forward(module, batch)
+            for name, key in itertools.product(layers, ("running_mean", "running_var")):
+                found = getattr(layers[name], key).double() * number
+                full = f"{name}.{key}" if name else key
+                sums[full] = sums[full] + found if full in sums else found
+            total += number
+    for name, key in itertools.product(layers, ("running_mean", "running_var")):
+        full = f"{name}.{key}" if name else key
+        getattr(layers[name], key).copy_(sums[full] / total)
+    return {full: (value / total) for full, value in sums.items()}
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class PlainObjective:
+    """Loss and metrics of a network at one point after another, by its own forward: `objective(points)` gives a dict of
+    float64 tensors, one a point.
+
+    Args:
+        module: The network, of which one live copy is written over; it is never changed itself.
+        measure: What a batch adds to each metric, `loss` among them, of a network.
+        batches: The batches, the same at each pass.
+        forward: What a network makes of a batch.
+        referee: Loss and metrics of the members of a stack in a way that shares nothing with this one.
+        size: Number of samples of a batch.
+        streamed: Whether batches are read anew at each pass, once for all points.
+        sampled: Whether the data is a part of what is meant: means then have standard errors.
+        ours: The inputs of a batch where batches were parted here, and no answer may depend on how.
+        autocast: Type in which the network runs where PyTorch deems it safe.
+        differentiates: Whether the loss takes derivatives itself, such as those in the inputs.
+        calibration: Batches on which statistics of BatchNorm are estimated at each point.
+    """
+
+    module: nn.Module
+    measure: Measure
+    batches: Iterable[Any]
+    forward: Callable[[nn.Module, Any], Any]
+    referee: Callable[[Stack], dict[str, Tensor]]
+    size: Callable[[Any], int]
+    device: torch.device
+    dtype: torch.dtype
+    samples: int
+    chunk: Chunk
+    streamed: bool = False
+    sampled: bool = False
+    ours: Callable[[Any], Tensor] | None = None
+    unit: str = ""
+    autocast: torch.dtype | None = None
+    differentiates: bool = False
+    batchnorm: BatchNorm | None = None
+    calibration: Iterable[Any] = ()
+
+    backend = "plain"
+    shares_first_layer = False
+
+    @functools.cached_property
+    def template(self) -> Stack:
+        """The module's own parameters and buffers."""
+        return template_of(self.module)
+
+    @property
+    def calibration_samples(self) -> int:
+        """Number of samples on which statistics of BatchNorm are estimated."""
+        return sum(map(self.size, self.calibration))
+
+    @functools.cached_property
+    def _live(self) -> Live:
+        return Live(self.module, device=self.device, dtype=self.dtype)
+
+    def __call__(self, members: Mixtures) -> dict[str, Float[Tensor, " member"]]:
+        """Loss and metrics of each member."""
+        if not len(members):
+            raise Mismatch("no points have no values")
+        totals: list[dict[str, Tally]] = [{} for _ in range(len(members))]
+        statistics: list[dict[str, Tensor]] = [{} for _ in range(len(members))]
+        for number, group in enumerate(self._groups()):
+            for place, point in enumerate(members.mixtures()):
+                self._live.write(point)
+                if number == 0:
+                    statistics[place] = self._calibrated()
+                for name, tensor in statistics[place].items():
+                    self._live.tensors[name].copy_(tensor)
+                for batch in group:
+                    for name, tally in self._measured(batch).items():
+                        there = totals[place].get(name)
+                        totals[place][name] = tally if there is None else there + tally
+        return self._values(totals)
+
+    def plain(self, members: Stack) -> dict[str, Float[Tensor, " member"]]:
+        """The same numbers by the referee."""
+        return self.referee(members)
+
+    def statistics(self, stack: Stack) -> dict[str, Tensor]:
+        """By name what BatchNorm normalises by at a single member, where that is not what its buffers say."""
+        self._live.write(next(stack.mixtures()))
+        return self._calibrated()
+
+    def check_deterministic(self, stack: Stack) -> None:
+        """Raise `Unverified`, naming the cause, if the same call does not give the same numbers twice, or changes what
+        the network keeps, or if the answer to a sample depends on the samples beside it.
+        """
+        live = self._live
+        live.write(next(stack.mixtures()))
+        few = list(itertools.islice(self.batches, 2))
+        before = live.state()
+        first, second = ([self._measured(batch) for batch in few] for _ in range(2))
+        for one, other in zip(first, second, strict=True):
+            for name, tally in one.items():
+                if not torch.equal(tally.total.nan_to_num(), other[name].total.nan_to_num()):
+                    cause = culprit(live.module, lambda: self.forward(live.module, few[0]))
+                    raise Unverified(f"the objective is not deterministic: two calls differ in {name}. {cause}")
+        for name, tensor in live.state().items():
+            if not torch.equal(tensor.nan_to_num(), before[name].nan_to_num()):
+                raise Unverified(
+                    f"the network's forward changes {name} in evaluation, so that a number depends on those before it: "
+                    "let it change nothing when it is not in training"
+                )
+        if self.ours is not None:
+            inputs = self.ours(few[0])[: 2 * SAMPLE_MULTIPLE]
+            if reason := mixes_samples(live.module, lambda x: _tensor(self._run(live.module, x)), inputs):
+                raise Unverified(reason)
+
+    def _measured(self, batch: Any) -> Mapping[str, Tally]:
+        with torch.set_grad_enabled(self.differentiates), self._casting():
+            return self.measure(self._live.module, batch)
+
+    def _run(self, module: nn.Module, inputs: Tensor) -> Any:
+        with self._casting():
+            return module(inputs)
+
+    def _casting(self) -> contextlib.AbstractContextManager[Any]:
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        # Points are written over weights whose casts would be kept.
+        return torch.autocast(self.device.type, dtype=self.autocast, cache_enabled=False)
+
+    def _groups(self) -> Iterator[list[Any]]:
+        """All batches in memory at once; of streamed ones as many as fit a budget."""
+        if not self.streamed:
+            yield list(self.batches)
+            return
+        group: list[Any] = []
+        size = 0
+        for batch in self.batches:
+            group.append(batch)
+            size += sum(each.nbytes for each in torch.utils._pytree.tree_leaves(batch) if isinstance(each, Tensor))
+            if size >= _GROUP_BYTES:
+                yield group
+                group, size = [], 0
+        if group:
+            yield group
+
+    def _calibrated(self) -> dict[str, Tensor]:
+        """Statistics of BatchNorm estimated at the point that is written now; nothing under another policy."""
+        if self.batchnorm != "recalibrate":
+            return {}
+        return calibrate(self._live.module, self.calibration, self.forward, self.size)
+
+    def _values(self, totals: list[dict[str, Tally]]) -> dict[str, Tensor]:
+        result: dict[str, Tensor] = {}
+        for name in totals[0]:
+            tallies = [each[name] for each in totals]
+            result[name] = torch.stack([tally.value() for tally in tallies]).double()
+            errors = [tally.standard_error() for tally in tallies]
+            if self.sampled and all(error is not None for error in errors):
+                result[f"{name}_se"] = torch.stack([error for error in errors if error is not None]).double()
+        return result
+
+    @classmethod
+    def of(cls, objective: Objective) -> "PlainObjective":
+        """The same numbers as another objective's, by the plain engine."""
+        objective = objective.with_backend("loop")
+        data, network = objective.data, objective.network
+        functions = {metric.per_sample: metric for metric in objective.metrics.values()}
+
+        def run(module: nn.Module, batch: _Labelled) -> Tensor:
+            return _tensor(module(batch.inputs))
+
+        def measure(module: nn.Module, batch: _Labelled) -> dict[str, Tally]:
+            outputs = run(module, batch)
+            with torch.autocast(objective.device.type, enabled=False):
+                last = (outputs if objective.autocast is None else outputs.to(objective.dtype)).movedim(0, -1)[None]
+                numbers = {each: each(last, batch.targets)[0].double() for each in functions}
+            found = {}
+            for name, metric in objective.metrics.items():
+                values = numbers[metric.per_sample]
+                if metric.reduction == "mean":
+                    found[name] = Tally.of_samples(values * batch.weights, batch.weights, spread=objective.sampled)
+                else:  # all of them where the smallest is 1
+                    whole = values.sum() if metric.reduction == "count" else values.min()
+                    found[name] = Tally(whole, None)
+            return found
+
+        def parts() -> Iterator[_Labelled]:
+            for batch in objective.batches():
+                real = batch.real_alone()
+                inputs = network.plain_data(real.inputs, objective.dtype)[0].movedim(-1, 0).contiguous()
+                yield _Labelled(inputs, real.targets, real.weights[0].double())
+
+        def calibration() -> Iterator[_Labelled]:
+            assert objective.calibration is not None
+            for start in range(0, len(objective.calibration), CALIBRATION_BATCH):
+                stop = min(start + CALIBRATION_BATCH, len(objective.calibration))
+                real = objective.calibration.samples(start, stop).real_alone()
+                yield _Labelled(real.inputs[0].movedim(-1, 0).contiguous(), real.targets, real.weights[0])
+
+        streamed = isinstance(data, Stream)
+        return cls(
+            module=network.module,
+            measure=measure,
+            batches=_Again(parts) if streamed else list(parts()),
+            forward=run,
+            referee=objective.plain,
+            size=lambda batch: len(batch.inputs),
+            device=objective.device,
+            dtype=objective.dtype,
+            samples=objective.samples,
+            chunk=Chunk(1, objective.chunk.samples),
+            streamed=streamed,
+            sampled=objective.sampled,
+            ours=lambda batch: batch.inputs,
+            unit=objective.unit,
+            autocast=objective.autocast,
+            batchnorm=objective.batchnorm,
+            calibration=list(calibration()) if objective.batchnorm == "recalibrate" else (),
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Labelled:
+    """Inputs, samples first, with the targets as metrics of stacks read them, samples last, and weights."""
+
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class _Again:
+    """What a function makes anew at each pass."""
+
+    make: Callable[[], Iterator[Any]]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.make()
+
+
+def _tensor(outputs: Any) -> Tensor:
+    if not isinstance(outputs, Tensor):
+        raise Unsupported(
+            f"the network's forward returns a {type(outputs).__name__}, not one tensor that its loss could read"
+        )
+    return outputs
+
+
+#: By stacks of many points, or one point after another.
+AnyObjective = Objective | PlainObjective

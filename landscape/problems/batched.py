@@ -1,0 +1,200 @@
+"""Losses that read a model and a batch of any structure: what `from_model(..., batch_loss=...)` is given."""
+
+import copy
+import dataclasses
+import functools
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.engine.batches import common_length, loader_name, mapped, moved, parted, tensors_of
+from landscape.engine.losses import TAKEN
+from landscape.engine.readings import Tally
+
+__all__ = ["BatchLoss", "Held", "raw_source"]
+
+#: Samples a batch of a dataset.
+_BATCH = 256
+
+#: Relative difference up to which the parts of a batch give the loss of the whole.
+_SAME = 1e-5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Held:
+    """Batches in memory."""
+
+    batches: tuple[Any, ...]
+
+
+def raw_source(data: Any, batch_size: int | None) -> Any:
+    """Tensors in a tuple, a mapping or a dataclass as a batch in memory, or several of `batch_size`; else what gives
+    batches.
+    """
+    if isinstance(data, torch.utils.data.TensorDataset):
+        data = data.tensors
+    if isinstance(data, torch.utils.data.Dataset) and not isinstance(data, torch.utils.data.IterableDataset):
+        return torch.utils.data.DataLoader(data, batch_size=batch_size or _BATCH, shuffle=False)
+    if _is_batch(data):
+        batch = mapped(data, lambda tensor: tensor.detach())
+        return Held(tuple(parted(batch, batch_size)) if batch_size else (batch,))
+    if isinstance(data, list | tuple) and data:
+        if batch_size:
+            raise LandscapeError("`batch_size` parts data in memory, and these are batches already: leave it out")
+        return Held(tuple(data))
+    if not isinstance(data, Iterable) or isinstance(data, str | bytes):
+        raise Unsupported(f"the data is {type(data).__name__}: give a batch, a list of them, a Dataset or a DataLoader")
+    if batch_size:
+        raise LandscapeError(f"{loader_name(data)} has batches of its own: leave `batch_size` out")
+    return data
+
+
+def _is_batch(data: Any) -> bool:
+    """Whether it is tensors, and not a list of batches."""
+    if isinstance(data, Tensor | np.ndarray | Mapping) or dataclasses.is_dataclass(data):
+        return True
+    if isinstance(data, tuple | list):
+        return bool(data) and all(isinstance(each, Tensor | np.ndarray) for each in data)
+    return hasattr(data, "to") and bool(tensors_of(data))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchLoss:
+    """A function of a model and a batch, and what a scalar that it gives weighs.
+
+    `differentiates` says whether it takes derivatives itself, `name` what it is called.
+    """
+
+    function: Callable[[nn.Module, Any], Any]
+    weight: Callable[[Any], float] | None
+    differentiates: bool
+    name: str
+
+    def measure(self, module: nn.Module, batch: Any) -> dict[str, Tally]:
+        """What a batch adds to each metric."""
+        found = self.function(module, batch)
+        every = found if isinstance(found, Mapping) else {"loss": found}
+        return {name: self._tally(name, each, batch) for name, each in every.items()}
+
+    def _tally(self, name: str, found: Any, batch: Any) -> Tally:
+        if isinstance(found, tuple | list) and len(found) == 2:
+            total, count = (torch.as_tensor(each).detach().double() for each in found)
+            return Tally(total.sum(), count.sum())
+        value = torch.as_tensor(found).detach().double()
+        if value.ndim:
+            raise Unsupported(
+                f"`batch_loss` gives {name} of shape {list(value.shape)}: let it give a scalar, or a pair of a sum and "
+                "its count"
+            )
+        weight = self.weigh(batch)
+        return Tally(value * weight, weight)
+
+    def weigh(self, batch: Any) -> float:
+        """What a scalar of the batch weighs."""
+        if self.weight is not None:
+            return float(self.weight(batch))
+        return float(common_length(batch) or 1)
+
+    @classmethod
+    def of(
+        cls,
+        module: nn.Module,
+        function: Callable[[nn.Module, Any], Any] | Literal["own"],
+        weight: Callable[[Any], float] | None,
+        source: Any,
+    ) -> "BatchLoss":
+        """One that has been tried on the first batches of some data; raises an error that says why it cannot serve."""
+        if function != "own" and not callable(function):
+            raise LandscapeError('`batch_loss` is a function of a model and a batch, or "own"')
+        called = _own_loss if function == "own" else function
+        name = "own" if function == "own" else getattr(function, "__qualname__", type(function).__name__)
+        few = _few(source)
+        several = len(few) > 1
+        if several and weight is None and any(common_length(batch) is None for batch in few):
+            raise LandscapeError(
+                "the tensors of a batch differ in the length of their first axis, so its number of samples is not "
+                "known: give `batch_weight`, or let `batch_loss` give pairs of a sum and its count"
+            )
+        dtype = next(module.parameters()).dtype
+        batch = moved(few[0], torch.device("cpu"), dtype if dtype.is_floating_point else None)
+        found, differentiates = _tried(copy.deepcopy(module).eval(), called, batch)
+        made = cls(called, weight, differentiates, name)
+        names = list(found) if isinstance(found, Mapping) else ["loss"]
+        if "loss" not in names:
+            raise LandscapeError(f"`batch_loss` gives {', '.join(map(str, names))}, but no `loss`")
+        if wrong := [each for each in names if each != "loss" and (each in TAKEN or each.endswith("_se"))]:
+            raise LandscapeError(f"'{wrong[0]}' cannot name a metric: it is taken")
+        every = found if isinstance(found, Mapping) else {"loss": found}
+        tallies = {key: made._tally(key, each, batch) for key, each in every.items()}
+        if tallies["loss"].value().isnan():
+            raise LandscapeError("the loss of the model as it is is NaN on the first batch")
+        if function == "own" and several:
+            made._require_a_mean(copy.deepcopy(module).eval(), batch)
+        return made
+
+    def _require_a_mean(self, module: nn.Module, batch: Any) -> None:
+        """Raise `LandscapeError` unless parts of unequal size give the loss of the whole."""
+        length = common_length(batch) or 1
+        if length < 2:
+            return
+        with torch.set_grad_enabled(self.differentiates):
+            whole = self.measure(module, batch)["loss"].value()
+            parts = parted(batch, 2 * length // 3 + 1)
+            joined = functools.reduce(operator.add, [self.measure(module, part)["loss"] for part in parts]).value()
+        if not math.isclose(float(whole), float(joined), rel_tol=_SAME, abs_tol=1e-12):
+            raise LandscapeError(
+                f"the model's own loss of a batch is {float(whole):.7g}, that of its parts together "
+                f"{float(joined):.7g}: it is no mean over samples. Give `batch_weight`, such as the number of tokens "
+                'that count: lambda batch: (batch["labels"][:, 1:] != -100).sum()'
+            )
+
+
+def _few(source: Any) -> list[Any]:
+    """The first two batches."""
+    batches = source.batches if isinstance(source, Held) else source
+    found = [batch for batch, _ in zip(batches, range(2), strict=False)]
+    if not found:
+        raise LandscapeError(f"{loader_name(batches)} gives no batches: its dataset is empty, or was read already")
+    return found
+
+
+def _tried(module: nn.Module, function: Callable[[nn.Module, Any], Any], batch: Any) -> tuple[Any, bool]:
+    """What the loss gives, and whether it needs derivatives for that."""
+    module.requires_grad_(False)
+    try:
+        with torch.no_grad():
+            return function(module, batch), False
+    except RuntimeError as error:
+        if "require" not in str(error) or "grad" not in str(error):
+            raise Mismatch(_does_not_run(error)) from error
+    except Exception as error:  # whatever a loss of the user's may raise
+        raise Mismatch(_does_not_run(error)) from error
+    try:
+        with torch.enable_grad():
+            return function(module, batch), True
+    except Exception as error:
+        raise Mismatch(_does_not_run(error)) from error
+
+
+def _does_not_run(error: Exception) -> str:
+    line = (str(error).splitlines() or ["no message"])[0]
+    return f"`batch_loss` does not run on the first batch: {type(error).__name__}: {line}"
+
+
+def _own_loss(module: nn.Module, batch: Any) -> Tensor:
+    """The loss that a model returns itself: `outputs.loss`, `outputs["loss"]`, or the scalar of a pair."""
+    outputs: Any = module(**batch) if isinstance(batch, Mapping) else module(*batch)
+    found = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+    if found is None and isinstance(outputs, tuple | list):
+        found = next((each for each in outputs if isinstance(each, Tensor) and not each.ndim), None)
+    if found is None and isinstance(outputs, Tensor) and not outputs.ndim:
+        found = outputs
+    if not isinstance(found, Tensor):
+        raise Unsupported(f"the model returns {type(outputs).__name__} without a loss: does the batch have labels?")
+    return found
