@@ -42,6 +42,7 @@ def nearest(one: Stack, other: Stack, m: int) -> float:
     return min(float((one.flatten() - candidate).norm()) for candidate in candidates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", PROBLEMS)
 @given(seed=st.integers(0, 10**6))
 def test_another_order_is_the_same_function(m: int, seed: int) -> None:

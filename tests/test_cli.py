@@ -137,6 +137,7 @@ def test_from_training_to_figures(landscape: Program) -> None:
     assert json.loads(landscape("info", file, "--json").stdout)["parameters"] == 25
 
 
+@pytest.mark.slow
 def test_places_of_a_walk(landscape: Program, here: Path) -> None:
     for place, lines in (
         (f"{here}/@20", 24),

@@ -199,6 +199,7 @@ def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_interrupted_training_goes_on_where_it_was(tmp_path: Path) -> None:
     curve: dict[str, Any] = {"bends": 2, "steps": 12, "points": 5}
     connect(*ENDS, **curve, save=tmp_path / "whole.h5")
@@ -267,6 +268,7 @@ def test_interrupted_while_it_is_evaluated(tmp_path: Path, monkeypatch: pytest.M
     assert again.loss.tobytes() == whole.loss.tobytes()
 
 
+@pytest.mark.slow
 def test_places_of_every_sort_give_the_same_curves(life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     members = [load(end) for end in ENDS]

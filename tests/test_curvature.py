@@ -350,6 +350,7 @@ def test_the_trace_of_a_few_directions_is_exact() -> None:
     np.testing.assert_allclose([found.low, found.values, found.high], 11, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_trace_that_stays_uncertain_says_so() -> None:
     objective, stack = with_spectrum(np.linspace(-1, 1, 80))
     found = trace(objective, stack, whole=0, most_products=300)

@@ -442,6 +442,7 @@ def test_captions_tell_what_batchnorm_normalised_by(policy: dict[str, Any], said
     assert f" {said} Grey" in flat(figures.part_figure(parts).get_supxlabel())
 
 
+@pytest.mark.slow
 def test_exact_and_sampled_panels_are_told_apart() -> None:
     sampled = arcs(loss_se=0.1 * arcs().loss)
     sampled = dataclasses.replace(sampled, about={"samples": 1500})
@@ -681,6 +682,7 @@ def vertices(ax: Axes) -> list[np.ndarray]:
     return [line.get_xydata() for line in ax.lines if line.get_gid() == "vertex"]
 
 
+@pytest.mark.slow
 def test_trained_curves_before_straight_lines() -> None:
     polyline, bezier = (figures.walk_figure([bent(kind, 2)]) for kind in ("polyline", "bezier"))
     for figure in (polyline, bezier):

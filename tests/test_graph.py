@@ -201,7 +201,7 @@ def test_statistics_that_the_stacked_engine_cannot_reach_come_from_the_loop() ->
     wanted = Statistics()
     torch.testing.assert_close(got, Stacked(module, backend="loop")(stack, inputs, None, wanted))
     assert collector.found.keys() == {"1.norm.running_mean", "1.norm.running_var"}
-    with pytest.raises(Unsupported, match='finds no statistics inside 1: use `engine="vmap"`, or loop'):
+    with pytest.raises(Unsupported, match='finds no statistics inside 1: use `engine="plain"`'):
         Stacked(module, backend="stacked")(stack, inputs, None, collector)
 
 
@@ -343,7 +343,7 @@ def test_control_flow_by_data_falls_back_to_the_loop(caplog: pytest.LogCaptureFi
     assert len(caplog.records) == 1
     assert "torch.func.vmap cannot run this module" in caplog.text
     assert caplog.text.rstrip().endswith("falling back to backend loop")
-    with pytest.raises(Unsupported, match=r'cannot trace Branch.forward \(TraceError: .* use `engine="vmap"`, or loop'):
+    with pytest.raises(Unsupported, match=r'cannot trace Branch.forward \(TraceError: .* use `engine="plain"`'):
         Stacked(module, backend="stacked")
 
 
@@ -376,7 +376,7 @@ def test_a_program_that_is_wrong_is_found_out(caplog: pytest.LogCaptureFixture) 
     torch.testing.assert_close(network(stack, inputs), referee(module, stack, inputs))
     assert network.backend == "vmap"
     assert "stacked backend differs from the plain module by" in caplog.text
-    with pytest.raises(Unsupported, match=r'differs from the plain module by .*: use `engine="vmap"`, or loop'):
+    with pytest.raises(Unsupported, match=r'differs from the plain module by .*: use `engine="plain"`'):
         Stacked(module, backend="stacked")(stack, inputs)
 
 

@@ -130,6 +130,7 @@ def test_training_is_that_of_pytorch(tmp_path: Path) -> None:
     assert log[-1]["loss"][0] < log[0]["loss"][0]
 
 
+@pytest.mark.slow
 def test_a_strangers_model_on_the_command_line(landscape: Callable[..., Outcome]) -> None:
     Path("strange_model.py").write_text(
         "import torch\nfrom torch import nn\nfrom landscape import Problem\n"

@@ -25,7 +25,9 @@ from landscape.problems.life import Life
 from landscape.problems.life.boards import random_boards
 from landscape.problems.life.rules import Rule
 
-MEMBERS = 40
+MEMBERS = 24
+#: One thread is left to test-quick.
+THREADS = [1, *(pytest.param(more, marks=pytest.mark.slow) for more in (2, 3))]
 PLACES = st.lists(st.integers(0, MEMBERS - 1), min_size=1, max_size=150)
 
 PROBLEMS = {
@@ -71,7 +73,7 @@ def alone(name: str, threads: int) -> tuple[Objective, Stack, Data, dict[str, Te
 
 
 @pytest.mark.bitwise
-@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow), 3], indirect=True)
+@pytest.mark.parametrize("threads", THREADS, indirect=True)
 @pytest.mark.parametrize("name", PROBLEMS)
 @given(places=PLACES)
 def test_a_member_is_bitwise_the_same_in_any_company(name: str, threads: int, places: list[int]) -> None:
@@ -115,7 +117,7 @@ def gradient_of(objective: Objective, stack: Stack, boards: Data, index: Tensor)
 
 
 @pytest.mark.bitwise
-@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow), 3], indirect=True)
+@pytest.mark.parametrize("threads", THREADS, indirect=True)
 @pytest.mark.parametrize("name", BOARDS_OF_THEIR_OWN)
 @settings(max_examples=4)
 @given(places=st.lists(st.integers(0, 11), min_size=2, max_size=30))
@@ -127,7 +129,7 @@ def test_so_is_one_with_boards_of_its_own(name: str, threads: int, places: list[
     assert torch.equal(bits(gradient_of(objective, stack, boards, index)), bits(reference[index]))
 
 
-@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow), 3], indirect=True)
+@pytest.mark.parametrize("threads", THREADS, indirect=True)
 @pytest.mark.parametrize("activation", [nn.Sigmoid, nn.Softplus, nn.Tanh, nn.SiLU])
 @given(order=st.permutations(range(40)), split=st.integers(1, 39))
 def test_nor_do_shuffling_and_splitting_change_an_mlp(

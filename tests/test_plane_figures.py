@@ -128,6 +128,7 @@ def test_zeros_have_a_floor_of_their_own() -> None:
     assert "linear scale" in caption(everywhere)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [np.nan, np.inf])
 def test_what_is_not_finite_is_hatched(missing: float) -> None:
     loss = VALLEY.copy()

@@ -293,6 +293,7 @@ def test_the_landmarks_of_the_papers_network() -> None:
     assert Life(architecture="paper", activation="elu").landmarks() == ()
 
 
+@pytest.mark.slow
 def test_leaky_hat_holds_for_any_number_of_steps_where_it_is_the_wide_default() -> None:
     """Interval argument: live cells are exactly 1; from dead ones in [-d, 0] come dead ones in [-d, 0].
 

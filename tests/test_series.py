@@ -335,6 +335,7 @@ def test_what_is_no_share_is_refused(rows: Any, words: str) -> None:
         shares(axes(), rows)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_for_the_same_figure(tmp_path: Path) -> None:
     seeds = np.random.default_rng(0).uniform(size=(9, 4))
 

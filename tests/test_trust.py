@@ -284,6 +284,7 @@ def test_the_digest_covers_every_local_import(tmp_path: Path, monkeypatch: pytes
     assert "canary_pkg" not in sys.modules
 
 
+@pytest.mark.slow
 def test_an_installed_module_is_told_apart_from_what_lies_beside_it() -> None:
     code = Code.locate("click.core")
     assert {name.partition(".")[0] for name in code.files()} == {"click"}

@@ -29,6 +29,8 @@ from landscape.space.family import Family
 
 ROOT = Path(__file__).parent.parent
 DTYPES = (torch.float32, torch.float64)
+#: One thread is left to test-quick.
+THREADS = [1, *(pytest.param(more, marks=pytest.mark.slow) for more in (2, 3))]
 Spoil = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -36,18 +38,23 @@ def by_name(check: Check) -> str:
     return check.name
 
 
+# Companions are longest, and have a test below.
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("engine", ["plain", "stacked", "vmap"])
-@pytest.mark.parametrize("check", CHECKS, ids=by_name)
+@pytest.mark.parametrize("engine", ["stacked", "vmap", "loop"])
+@pytest.mark.parametrize(
+    "check",
+    [pytest.param(each, marks=[pytest.mark.slow] if each.name == "companions" else []) for each in CHECKS],
+    ids=by_name,
+)
 def test_it_holds(check: Check, engine: Engine, dtype: torch.dtype) -> None:
-    (finding,) = validate(Compute(dtype=dtype, engine=engine), [check])
+    (finding,) = validate(Compute(dtype=dtype, backend=backend), [check])
     assert finding.ok, finding
     # Far below the tolerance: another machine's rounding has room.
     assert finding.error <= finding.tolerance / 8
 
 
 @pytest.mark.bitwise
-@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow), 3], indirect=True)
+@pytest.mark.parametrize("threads", THREADS, indirect=True)
 @pytest.mark.parametrize("engine", ["stacked", "vmap"])
 def test_companions_change_nothing_whatever_the_number_of_threads(threads: int, engine: Engine) -> None:
     (check,) = (check for check in CHECKS if check.name == "companions")

@@ -534,6 +534,7 @@ def blocks(objective: Objective, lines: Lines, alphas: np.ndarray) -> list[int]:
     return told
 
 
+@pytest.mark.slow
 def test_blocks_grow_until_they_take_long(life: Life, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     objective = dataclasses.replace(life.objective(), chunk=Chunk(12, 512))
     monkeypatch.setattr(evaluating, "_BLOCK_CHUNKS", 1)

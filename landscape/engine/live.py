@@ -64,7 +64,7 @@ def mix_into(
         out.copy_(first)
         return
     if not (out.is_floating_point() or out.is_complex()):
-        out.copy_(max(terms, key=lambda term: term[0])[1])
+        out.copy_(max(reversed(terms), key=lambda term: term[0])[1])  # of equally heavy ones the last
         return
     widest = functools.reduce(torch.promote_types, [tensor.dtype for _, tensor in terms])
     total = out if widest == out.dtype and first.device == out.device else torch.empty_like(out, dtype=widest)
@@ -88,6 +88,13 @@ class Live:
     ):
         self.module = copy.deepcopy(module).to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        #: Where buffers are kept, since a forward may put others in their place.
+        self._kept = [
+            (layer, key, buffer)
+            for layer in self.module.modules()
+            for key, buffer in layer._buffers.items()
+            if buffer is not None
+        ]
         stated = self.module.state_dict(keep_vars=True).keys()
         self._unstated = {name: tensor.clone() for name, tensor in self.module.named_buffers() if name not in stated}
         self._written: tuple[Mapping[str, Tensor], ...] = ()
@@ -98,6 +105,8 @@ class Live:
         """Make the module the network at a point."""
         if not (len(point.networks) == len(self._written) and all(map(_is, point.networks, self._written))):
             self._written, self._same = point.networks, {}
+        for layer, key, buffer in self._kept:
+            layer._buffers[key] = buffer
         for name, tensor in self.tensors.items():
             if name in self._unstated:
                 tensor.copy_(self._unstated[name])

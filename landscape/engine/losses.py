@@ -84,6 +84,14 @@ class Criterion:
     own: Callable[[Any, Any], Tensor] | None = None
     parts: bool = True
     refusal: str = ""
+    again: Callable[..., dict[str, Metric]] | None = None
+
+    def looked_at_again(self, outputs: Any, targets: Any, *, complete: bool) -> "Criterion":
+        """The same with the metrics for stacks made for more outputs and targets; where they are not `complete`, later
+        ones may be ignored. Raises `Unsupported` where these show that the loss is no mean over samples.
+        """
+        assert self.again is not None
+        return dataclasses.replace(self, metrics=self.again(outputs, targets, complete=complete))
 
     @classmethod
     def of(
@@ -117,13 +125,14 @@ class Criterion:
         if tried["loss"].isnan():
             raise LandscapeError("the loss of the model as it is is NaN on its first samples")
         predict, own_unit = _decisions(known, targets)
+        again = functools.partial(_for_stacks, known, loss, metrics or {})
         try:
-            stacked, refusal = _for_stacks(known, loss, metrics or {}, outputs, targets), ""
+            stacked, refusal = again(outputs, targets), ""
         except (Unsupported, Mismatch) as error:
             stacked, refusal = {}, str(error)
         parts = known is not None and all(known_loss(each) is not None for each in (metrics or {}).values())
         unit = own_unit if unit is None else unit
-        return cls(stacked, predict, unit, readings, function, parts, refusal)
+        return cls(stacked, predict, unit, readings, function, parts, refusal, again)
 
 
 def _read(loss: Any, what: str) -> Reading:
@@ -142,24 +151,32 @@ def _decisions(known: nn.Module | None, targets: Any) -> tuple[Callable[[Tensor]
 
 
 def _for_stacks(
-    known: nn.Module | None, loss: Any, metrics: Mapping[str, Measure], outputs: Any, targets: Any
+    known: nn.Module | None,
+    loss: Any,
+    metrics: Mapping[str, Measure],
+    outputs: Any,
+    targets: Any,
+    *,
+    complete: bool = True,
 ) -> dict[str, Metric]:
     """Metrics of many networks at once; raises `Unsupported` where a loss is no mean over samples."""
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         raise Unsupported("outputs or targets are no tensors, and networks can be evaluated one after another alone")
     usual = known is not None and type(known) in _DEFAULTS and repr(vars(known)) == repr(vars(type(known)()))
-    if known is not None and usual and _plain_targets(known, targets):
+    if known is not None and usual and (not isinstance(known, nn.CrossEntropyLoss) or (complete and _count(targets))):
         found = dict(_DEFAULTS[type(known)](targets).metrics)
     elif known is not None:
         found = _summed(known, targets)
     else:
+        if not complete and not loss(outputs, targets).ndim:
+            raise Unsupported("a loss that gives one number for a batch cannot be parted where data is streamed")
         found = {"loss": _metric(loss, outputs, targets, "the loss")}
     return found | {name: _metric(each, outputs, targets, f"metric {name}") for name, each in metrics.items()}
 
 
-def _plain_targets(known: nn.Module, targets: Tensor) -> bool:
-    """Whether no target is ignored."""
-    return not isinstance(known, nn.CrossEntropyLoss) or not bool((targets == known.ignore_index).any())
+def _count(targets: Tensor) -> bool:
+    """Whether no target is one that cross-entropy ignores."""
+    return targets.is_floating_point() or bool((targets >= 0).all())
 
 
 def _summed(known: nn.Module, targets: Tensor) -> dict[str, Metric]:

@@ -450,7 +450,7 @@ class Objective:
                     total.real.add_(values @ exists)
                 if "mean" in reductions:
                     total.weighed.add_(values @ weights)
-                if "mean" in reductions and self.sampled:
+                if "mean" in reductions and self.sampled and per_sample not in self._counting:
                     total.first.add_(values @ square)
                     total.second.add_(values.square_() @ square)
 

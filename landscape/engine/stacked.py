@@ -179,9 +179,7 @@ class Stacked:
             if hidden := self._program.hidden_normalisation:
                 if self._chosen:
                     return "loop"
-                raise Unsupported(
-                    f'the stacked backend finds no statistics inside {hidden}: use `engine="vmap"`, or loop'
-                )
+                raise Unsupported(f'the stacked backend finds no statistics inside {hidden}: use `engine="plain"`')
         if noise is None or not self.stochastic:
             return self.backend
         if self.backend == "stacked":
@@ -319,7 +317,7 @@ class Stacked:
             self._restless = not torch.equal(first.nan_to_num(), second.nan_to_num())
         while self.backend != "loop" and (reason := self._failure(stack, few, wanted)):
             if not self._chosen:
-                raise Unsupported(f'{reason}: use `engine="vmap"`, or loop')
+                raise Unsupported(f'{reason}: use `engine="plain"`')
             after: Backend = "vmap" if self.backend == "stacked" else "loop"
             logger.warning("%s: falling back to backend %s", reason, after)
             self.backend = after

@@ -6,7 +6,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,14 +105,14 @@ class BatchLoss:
     def of(
         cls,
         module: nn.Module,
-        function: Callable[[nn.Module, Any], Any] | Literal["own"],
+        function: Callable[[nn.Module, Any], Any] | str,
         weight: Callable[[Any], float] | None,
         source: Any,
     ) -> "BatchLoss":
         """One that has been tried on the first batches of some data; raises an error that says why it cannot serve."""
-        if function != "own" and not callable(function):
+        if isinstance(function, str) and function != "own":
             raise LandscapeError('`batch_loss` is a function of a model and a batch, or "own"')
-        called = _own_loss if function == "own" else function
+        called = _own_loss if isinstance(function, str) else function
         name = "own" if function == "own" else getattr(function, "__qualname__", type(function).__name__)
         few = _few(source)
         several = len(few) > 1

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ from landscape.problems.supervised import CALIBRATION_SAMPLES, Samples, Source, 
 
 __all__ = ["Model", "from_model"]
 
-#: Samples on which a model and a loss are tried out.
-_TRIED = 8
+#: Samples on which a model and a loss are tried out, and those that tell whether a loss is a mean over samples.
+_TRIED, _LOOKED_AT = 8, 2048
 
 #: What can be done about a problem that stacks do not serve.
 _ALONE = "walks and planes evaluate one network after another, other verbs cannot yet"
@@ -72,7 +72,19 @@ class Model(Supervised):
             raise Unsupported(f"{self.label} is given with `batch_loss`, which reads one network: {_ALONE}")
         if self.chosen.refusal:
             raise Unsupported(f"{self.chosen.refusal}: {_ALONE}")
-        return self.chosen
+        return self._criterion
+
+    @functools.cached_property
+    def _criterion(self) -> Criterion:
+        """What stacks need, from all targets, and as many outputs as it takes to tell whether the loss is a mean."""
+        assert self.chosen is not None
+        few = _first(self.source, 8 if self.chosen.parts else _LOOKED_AT)
+        outputs = _outputs(self.network(), few.inputs)
+        targets = self.source.targets if self.chosen.parts and isinstance(self.source, Samples) else few.targets
+        try:
+            return self.chosen.looked_at_again(outputs, targets, complete=isinstance(self.source, Samples))
+        except Unsupported as error:
+            raise Unsupported(f"{error}: {_ALONE}") from error
 
     def prefers_stacks(self, device: torch.device) -> bool:
         """Whether the network is small, its loss known, and no further data is looked at."""
@@ -99,7 +111,7 @@ class Model(Supervised):
         running = fresh(module, {}, device=device, dtype=dtype)
         source = _drawn(self.source, samples, seed)
         parts = [_Part(each, self, reader, running) for each in (source, self.test_source) if each is not None]
-        few = _Part(_few_of(self.training_source), self, reader, running) if policy == "recalibrate" else ()
+        few = _Part(self._few(device, dtype), self, reader, running) if policy == "recalibrate" else ()
         held = [("", each) for each in few]
         return PlainObjective(
             module=module,
@@ -137,6 +149,22 @@ class Model(Supervised):
         source: Source | None = self.test_source
         return source
 
+    def _few(self, device: torch.device, dtype: torch.dtype) -> Held:
+        """What statistics of BatchNorm are estimated on: training samples in random order, or the first batches."""
+        if self.batch_loss is None:
+            batch = self._calibration(device, dtype).real_alone()
+            inputs, targets = (each[0].movedim(-1, 0).contiguous() for each in (batch.inputs, batch.targets))
+            return Held(tuple(parted((inputs, targets, None), CALIBRATION_BATCH)))
+        if isinstance(self.training_source, Held):
+            return self.training_source
+        found, count = [], 0
+        for each in self.training_source:
+            found.append(each)
+            count += common_length(each) or 1
+            if count >= CALIBRATION_SAMPLES:
+                break
+        return Held(tuple(found))
+
     def config(self) -> dict[str, Any]:
         """What tells this problem from another: the model's tensors, and the data as far as it is in memory."""
         return dict(self._identity)
@@ -159,7 +187,7 @@ def from_model(
     loss: Loss | str | None = None,
     metrics: Mapping[str, Measure] | None = None,
     *,
-    batch_loss: Callable[[nn.Module, Any], Any] | Literal["own"] | None = None,
+    batch_loss: Callable[[nn.Module, Any], Any] | str | None = None,
     batch_weight: Callable[[Any], float] | None = None,
     batch_size: int | None = None,
     weights: bool = False,
@@ -345,12 +373,12 @@ def _is_array(value: object) -> bool:
     return isinstance(value, Tensor | np.ndarray)
 
 
-def _first(source: Source) -> Samples:
-    """The first samples, to try things out."""
+def _first(source: Source, count: int = _TRIED) -> Samples:
+    """Some samples of data in memory, or the first ones, to try things out."""
     if isinstance(source, Samples):
-        return source.select(torch.arange(min(_TRIED, len(source))))
+        return source.select(torch.linspace(0, len(source) - 1, min(count, len(source))).round().long())
     batch = Stream(source, device="cpu", dtype=torch.float32).first
-    few = batch.real.nonzero()[:_TRIED, 0]
+    few = batch.real.nonzero()[:count, 0]
     return Samples(*(each[0][..., few].movedim(-1, 0) for each in (batch.inputs, batch.targets)))
 
 
@@ -473,22 +501,6 @@ def _drawn(source: Any, samples: int | None, seed: int) -> Any:
     if not isinstance(source, Samples):
         raise Unsupported("a part of these data cannot be drawn: leave `samples` out")
     return part_of(source, samples, seed)
-
-
-def _few_of(source: Any) -> Any:
-    """What statistics of BatchNorm are estimated on: samples in random order, or the first batches."""
-    if isinstance(source, Samples):
-        few = part_of(source, min(CALIBRATION_SAMPLES, len(source)), 0)
-        return Held(tuple(parted((few.inputs, few.targets, None), CALIBRATION_BATCH)))
-    if isinstance(source, Held):
-        return source
-    found, count = [], 0
-    for batch in source:
-        found.append(batch)
-        count += common_length(batch) or 1
-        if count >= CALIBRATION_SAMPLES:
-            break
-    return Held(tuple(found))
 
 
 def _referee(

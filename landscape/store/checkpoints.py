@@ -92,19 +92,24 @@ class Checkpoint:
         return f"Checkpoint({self.sources[0].path!r}: {self.stack!r})"
 
     def require_finite(self) -> None:
-        """Raise `LandscapeError`, naming members and tensors, if a parameter or a buffer is NaN or infinite."""
-        finite = {
-            name: tensor.isfinite().reshape(len(tensor), math.prod(tensor.shape[1:])).all(1)
-            for name, tensor in {**self.stack.tensors, **self.stack.buffers}.items()
-        }
+        """Raise `LandscapeError`, naming members and tensors, if a parameter or a statistic is NaN or infinite, a
+        variance negative, or another buffer NaN: masks may well be infinite.
+        """
+        usable = {name: tensor.isfinite() for name, tensor in self.stack.tensors.items()}
+        for name, tensor in self.stack.buffers.items():
+            statistic = name.endswith(("running_mean", "running_var"))
+            usable[name] = tensor.isfinite() if statistic else ~tensor.isnan()
+            if name.endswith("running_var"):
+                usable[name] &= tensor >= 0
+        finite = {name: ok.reshape(len(ok), math.prod(ok.shape[1:])).all(1) for name, ok in usable.items()}
         bad = [i for i in range(len(self.stack)) if not all(ok[i] for ok in finite.values())]
         if bad:
             names = [name for name, ok in finite.items() if not ok[bad[0]]]
             first = self.sources[bad[0]]
             remedy = "leave that file out" if first.seed is None else "choose others with RUN/#seed"
             raise LandscapeError(
-                f"{len(bad)} of {len(self.stack)} members of {first.path} have parameters that are NaN or infinite, "
-                f"first {first.label} in {few(names)}: {remedy}"
+                f"{len(bad)} of {len(self.stack)} members of {first.path} have parameters that are NaN or infinite, or "
+                f"a negative variance, first {first.label} in {few(names)}: {remedy}"
             )
 
 

@@ -438,7 +438,7 @@ def _traced(module: nn.Module, names: _Names) -> Program:
         line = str(error).strip().partition("\n")[0]
         raise Unsupported(
             f"the stacked backend cannot trace {type(module).__name__}.forward ({type(error).__name__}: {line}): use "
-            '`engine="vmap"`, or loop'
+            '`engine="plain"`'
         ) from error
     places: dict[fx.Node, _Place] = {}
     steps: list[Step] = []
@@ -457,7 +457,7 @@ def _traced(module: nn.Module, names: _Names) -> Program:
         places[node] = _Place(len(steps))
         steps.append(_step(len(steps), node, arguments, keywords, root, names))
     if len(steps) == 1 and steps[0].module is module and steps[0].function is _unknown:
-        raise Unsupported(f'the stacked backend does not know {type(module).__name__}: use `engine="vmap"`, or loop')
+        raise Unsupported(f'the stacked backend does not know {type(module).__name__}: use `engine="plain"`')
     return Program(steps, output, sequence=False)
 
 

@@ -1,0 +1,198 @@
+"""One live network: what is written into it is the point, bit for bit, and its own forward is what counts."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import landscape
+from landscape import Problem
+from landscape.core.errors import Unverified
+from landscape.engine.live import Live, Point, mix_into
+from landscape.engine.stack import Stack, stack_state_dicts, template_of
+from landscape.space import family
+from landscape.space.family import Family, Marked
+
+
+class Net(nn.Module):
+    """Convolution with BatchNorm, a buffer of whole numbers, and a layer that is tied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(1, 4, 3, padding=1), nn.BatchNorm1d(4)
+        self.head, self.again = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.again.weight = self.head.weight
+        self.out = nn.Linear(32, 3)
+        self.register_buffer("steps", torch.randint(0, 9, (2,)))
+        self.register_buffer("mask", torch.tensor([[0.0, -math.inf], [0.0, 0.0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.conv(x[:, None])))
+        return self.out(self.again(torch.relu(self.head(x))).flatten(1))
+
+
+def network(seed: int) -> Net:
+    torch.manual_seed(seed)
+    net = Net()
+    with torch.no_grad():
+        net.norm.running_mean.normal_()
+        net.norm.running_var.uniform_(0.5, 2)
+        net.out.bias.copy_(torch.tensor([0.3, -0.7, 0.1]))  # all networks share it
+        net.conv.weight[0] = 1.7
+    return net
+
+
+def stack(*seeds: int) -> Stack:
+    stacks = [template_of(network(seed)) for seed in seeds]
+    return Stack(
+        {name: torch.cat([each.tensors[name] for each in stacks]) for name in stacks[0].tensors},
+        {name: torch.cat([each.buffers[name] for each in stacks]) for name in stacks[0].buffers},
+    )
+
+
+def directions(*seeds: int) -> Stack:
+    return Stack(dict(stack(*seeds).tensors))
+
+
+def on_a_plane() -> Family:
+    marked = Marked(stack(0, 5), torch.tensor([0.0, 0.5]), torch.tensor([0.0, 0.25]), torch.tensor([0.0, 0.0]))
+    return family.plane(stack(0), directions(1), directions(2), marked)
+
+
+FAMILIES: dict[str, Callable[[], Family]] = {
+    "line": lambda: family.line(stack(0, 1), stack(2, 3)),
+    "polyline": lambda: family.polyline([stack(0, 1), stack(2, 3), stack(4, 5)]),
+    "bezier": lambda: family.bezier([stack(0, 1), stack(2, 3), stack(4, 5)]),
+    "ray": lambda: family.ray(stack(0, 1), directions(2, 3)),
+    "partial": lambda: family.partial(family.line(stack(0, 1), stack(2, 3)), [frozenset(["out.weight", "steps"])]),
+    "plane": on_a_plane,
+}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_what_is_written_is_the_point_bit_for_bit(kind: str) -> None:
+    points = FAMILIES[kind]()
+    alphas = torch.tensor([0.0, 0.25, 0.5, 0.7, 1.0, -0.25, 1.25, 0.5], dtype=torch.float64)
+    if kind == "plane":
+        first, second = alphas.flip(0), alphas
+    else:
+        first, second = torch.arange(len(alphas)) % 2, alphas
+    wanted, live = points.at(first, second), Live(network(7))
+    for number, point in enumerate(points.points(first, second).mixtures()):
+        live.write(point)
+        expected = wanted.state_dict(number)
+        written = live.state()
+        assert expected.keys() <= written.keys()
+        for name, tensor in expected.items():
+            assert torch.equal(written[name], tensor), name
+        assert live.module.again.weight is live.module.head.weight
+
+
+def test_types_and_weights_of_all_kinds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    half, single, double = (
+        torch.randn(50, generator=generator).to(each) for each in (torch.float16, torch.float32, torch.float64)
+    )
+    for out in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        target = torch.empty(50, dtype=out)
+        mix_into(target, [(0.3, half), (0.5, single), (0.2, double)])
+        assert torch.equal(target, (0.3 * half.double() + 0.5 * single.double() + 0.2 * double).to(out))
+    complex_ = torch.complex(single, double.float())
+    target = torch.empty(50, dtype=torch.complex64)
+    mix_into(target, [(0.25, complex_), (0.75, complex_.conj())])
+    torch.testing.assert_close(target, torch.complex(single, -0.5 * double.float()))
+    whole = torch.empty(3, dtype=torch.int64)
+    mix_into(whole, [(0.4, torch.tensor([1, 2, 3])), (0.6, torch.tensor([4, 5, 6]))])
+    assert whole.tolist() == [4, 5, 6]
+
+
+def test_an_infinite_end_does_not_spoil_the_other() -> None:
+    live = Live(nn.Linear(1, 1, bias=False))
+    ends = {"weight": torch.tensor([[2.0]])}, {"weight": torch.tensor([[math.inf]])}
+    live.write(Point((1.0, 0.0), ends))
+    assert live.module.weight.item() == 2
+    live.write(Point((0.0, 1.0), ends))
+    assert live.module.weight.item() == math.inf
+
+
+def test_the_module_that_is_given_is_never_changed() -> None:
+    net = network(0)
+    before = copy.deepcopy(net.state_dict())
+    x, y = torch.randn(40, 8), torch.arange(40) % 3
+    problem = Problem.from_model(net, (x, y), "cross_entropy")
+    landscape.walk(network(1), network(2), problem=problem, points=5, engine="plain")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert net.training
+    assert net.norm.momentum == 0.1
+
+
+@pytest.mark.parametrize("batchnorm", ["recalibrate", "interpolate"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_it_agrees_with_the_stacked_engine(batchnorm: Any, streamed: bool) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(90, 8), torch.arange(90) % 3
+    data: Any = DataLoader(TensorDataset(x, y), batch_size=32) if streamed else (x, y)
+    problem = Problem.from_model(Net, data, nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5])))
+    lines = [
+        landscape.walk(network(1), network(2), problem=problem, points=7, engine=engine, batchnorm=batchnorm)
+        for engine in ("plain", "stacked")
+    ]
+    for name in lines[1].values:
+        np.testing.assert_allclose(lines[0][name], lines[1][name], rtol=2e-5)
+    point = lines[0].model_at(0.5)
+    with torch.no_grad():
+        loss = F.cross_entropy(point.eval()(x), y, weight=torch.tensor([1.0, 2.0, 0.5]))
+    assert lines[0]["loss"][0, 3] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_a_line_has_the_same_numbers_in_any_company() -> None:
+    x, y = torch.randn(40, 8), torch.arange(40) % 3
+    problem = Problem.from_model(Net, (x, y), "cross_entropy")
+    places = [network(seed).state_dict() for seed in range(4)]
+    together = problem.plain()(stack_state_dicts(places))["loss"]
+    for number in (2, 0, 3):
+        assert torch.equal(problem.plain()(stack_state_dicts([places[number]]))["loss"], together[number : number + 1])
+
+
+class Remembering(nn.Linear):
+    """One whose answers depend on those before."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 3)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        return super().forward(x) * (1 + self.seen)
+
+
+def test_a_forward_that_remembers_is_named() -> None:
+    problem = Problem.from_model(Remembering, (torch.randn(9, 8), torch.arange(9) % 3), "cross_entropy")
+    with pytest.raises(Unverified, match=r"not deterministic|changes seen"):
+        landscape.walk(Remembering(), Remembering(), problem=problem, points=3, engine="plain")
+
+
+def test_a_forward_that_replaces_a_buffer_still_gets_each_points() -> None:
+    class Counting(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(8, 3)
+            self.register_buffer("scale", torch.ones(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = super().forward(x) * self.scale
+            self.scale = self.scale * 1.0
+            return found
+
+    x, y = torch.randn(9, 8), torch.arange(9) % 3
+    a, b = Counting(), Counting()
+    b.scale.fill_(3.0)
+    problem = Problem.from_model(Counting, (x, y), "cross_entropy")
+    found = landscape.walk(a, b, problem=problem, points=3, engine="plain")["loss"][0]
+    assert found[2] == pytest.approx(F.cross_entropy(b(x), y).item(), rel=1e-6)
