@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
@@ -22,7 +23,8 @@ from matplotlib.image import imread
 from scipy.cluster import hierarchy
 
 from landscape import figures
-from landscape.analysis.barriers import barriers
+from landscape.analysis.barriers import DEFINITIONS, Definition, barriers
+from landscape.cli import main
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.intervals import Proportion
 from landscape.core.provenance import Source
@@ -729,3 +731,20 @@ def test_a_long_name_of_the_start_is_cut() -> None:
     long = {"from": "/a/long/way/to/the/checkpoints/of/first/#3", "landmarks": {}}
     figure = figures.walk_figure([dataclasses.replace(arcs(), about=long)])
     assert "first/#3" in [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_a_definition_of_a_barrier_is_added_in_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    above_start = Definition("barrier above the start", "max over alpha of L(alpha) - L0", lambda _, loss: loss[:, :1])
+    monkeypatch.setitem(DEFINITIONS, "above_start", above_start)
+    curves, file = arcs(1), tmp_path / "walk.h5"
+    found = barriers(curves)
+    np.testing.assert_array_equal(found.above_start, curves.loss.max(axis=1) - curves.loss[:, 0])
+    assert found.summary()["above_start"]["max"] == found.above_start[0]
+    curves.save(file)
+    told = CliRunner().invoke(main, ["analyse", "barriers", str(file)]).output
+    assert re.search(rf"^above_start +{found.above_start[0]:.4g}", told, re.MULTILINE)
+    assert "above_start: max over alpha of L(alpha) - L0" in told
+    figure = figures.walk_figure([curves], definition="above_start")
+    assert f"barrier above the start: {found.above_start[0]:.3g} nats" in texts(figure)
+    drawn = figures.barrier_distribution(axes(), found, definition="above_start")
+    assert drawn.get_ylabel() == "barrier above the start"

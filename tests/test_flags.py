@@ -1,5 +1,6 @@
 """Errors name arguments, and the command line the flags of the command that runs."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from landscape.cli import main
 from landscape.cli.flags import Group, in_flags
 from landscape.cli.types import RANGE, options_of
 from landscape.core.errors import LandscapeError
+from landscape.core.fields import fields_of
+from landscape.evaluation.routes import Route
+from landscape.evaluation.walk import walk
 from landscape.training.train import Training
 
 Program = Callable[..., Result]
@@ -48,6 +52,12 @@ def options(*names: str) -> list[click.Parameter]:
 )
 def test_arguments_are_told_as_flags(names: tuple[str, ...], text: str, told: str) -> None:
     assert in_flags(text, options(*names)) == told
+
+
+def test_what_says_a_route_is_an_option_of_walk_and_an_argument_of_the_library() -> None:
+    """So a kind of path is written down once for the command line: as a field of `Route`."""
+    arguments = set(inspect.signature(walk).parameters)
+    assert set(fields_of(Route)) <= {option.name for option in options("walk")} & arguments
 
 
 def test_without_a_command_only_the_backticks_go() -> None:

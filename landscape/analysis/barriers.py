@@ -4,6 +4,7 @@ All of it is read off the points from alpha 0 to alpha 1, so a peak narrower tha
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,46 @@ from landscape.core.intervals import FEWEST, bootstrap
 from landscape.core.provenance import Source
 from landscape.store.results import Result, require_lines
 
-__all__ = ["DEFINITIONS", "Barriers", "barriers", "lowest_order"]
+__all__ = ["DEFINITIONS", "Barriers", "Definition", "barriers", "lowest_order"]
 
-#: Barrier definitions by name; L0 and L1 are the losses at the ends.
+#: Values over the points of lines.
+Points = Float[np.ndarray, "line point"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Definition:
+    """A barrier: how far the loss of a line rises above a `base`, of losses [line, point] and the alphas of points.
+
+    The height is the largest rise, and stands where that is. `label` and `formula`, in which L0 and L1 are the losses
+    at the ends, say so in figures and tables.
+    """
+
+    label: str
+    formula: str
+    base: Callable[[Float[np.ndarray, " point"], Points], Points]
+
+    def rises(self, alpha: Float[np.ndarray, " point"], loss: Points) -> Points:
+        """How far each point lies above the base."""
+        return np.asarray(loss - self.base(alpha, loss))
+
+
+#: Barriers by name; a new one is an entry here.
 DEFINITIONS = {
-    "above_chord": "max over alpha of L(alpha) - ((1 - alpha) L0 + alpha L1)",
-    "above_mean": "max over alpha of L(alpha) - (L0 + L1) / 2",
-    "above_higher_end": "max over alpha of L(alpha) - max(L0, L1)",
+    "above_chord": Definition(
+        "barrier above the chord",
+        "max over alpha of L(alpha) - ((1 - alpha) L0 + alpha L1)",
+        lambda alpha, loss: (1 - alpha) * loss[:, :1] + alpha * loss[:, -1:],
+    ),
+    "above_mean": Definition(
+        "barrier above the mean of the ends",
+        "max over alpha of L(alpha) - (L0 + L1) / 2",
+        lambda alpha, loss: (loss[:, :1] + loss[:, -1:]) / 2,
+    ),
+    "above_higher_end": Definition(
+        "barrier above the higher end",
+        "max over alpha of L(alpha) - max(L0, L1)",
+        lambda alpha, loss: np.maximum(loss[:, :1], loss[:, -1:]),
+    ),
 }
 
 #: A peak counts if it stands out by this share of its line's range of losses.
@@ -31,19 +65,17 @@ PROMINENCE = 0.01
 class Barriers:
     """One number a line, NaN where a loss on the line is not finite.
 
-    `above_chord`, `above_mean` and `above_higher_end` are the barrier in the units of the loss (see `DEFINITIONS`;
-    the first is Frankle et al.'s, ICML 2020, without their averaging of the ends); `peak_alpha` and `peak_loss` the
-    place of the highest point above the chord; `peaks` the number of local maxima that stand out by 1 % of the line's
-    range, ends excluded, a plateau counted once. `delta` is the smallest Delta for which the line falls
-    Delta-monotonically from start to end, the largest rise between any point and a later one (J. Lucas et al., ICML
-    2021). `start_width` and `end_width` say how far from an end, as a share of the line's length, the loss first
-    climbs half of the barrier above the chord: NaN without a barrier. Lines are `independent` if no two of them lead to
-    the same member.
+    `heights` are the barriers in the units of the loss by their name in `DEFINITIONS`, and attributes of that name:
+    `above_chord` (Frankle et al., ICML 2020, without their averaging of the ends), `above_mean`, `above_higher_end`.
+    `peak_alpha` and `peak_loss` are the place of the highest point above the chord; `peaks` the number of local maxima
+    that stand out by 1 % of the line's range, ends excluded, a plateau counted once. `delta` is the smallest Delta for
+    which the line falls Delta-monotonically from start to end, the largest rise between any point and a later one
+    (J. Lucas et al., ICML 2021). `start_width` and `end_width` say how far from an end, as a share of the line's
+    length, the loss first climbs half of the barrier above the chord: NaN without a barrier. Lines are `independent` if
+    no two of them lead to the same member.
     """
 
-    above_chord: Float[np.ndarray, " line"]
-    above_mean: Float[np.ndarray, " line"]
-    above_higher_end: Float[np.ndarray, " line"]
+    heights: Mapping[str, Float[np.ndarray, " line"]]
     peak_alpha: Float[np.ndarray, " line"]
     peak_loss: Float[np.ndarray, " line"]
     peaks: Float[np.ndarray, " line"]
@@ -53,16 +85,26 @@ class Barriers:
     independent: bool
 
     def __len__(self) -> int:
-        return len(self.above_chord)
+        return len(self.peaks)
+
+    def __getattr__(self, name: str) -> Float[np.ndarray, " line"]:
+        heights: Mapping[str, Float[np.ndarray, " line"]] = vars(self).get("heights", {})
+        if name in heights:
+            return heights[name]
+        raise AttributeError(f"there is no '{name}' of barriers")
+
+    @property
+    def quantities(self) -> dict[str, Float[np.ndarray, " line"]]:
+        """All that is known of each line, by name, the heights first."""
+        beside = {name: value for name, value in vars(self).items() if name not in ("heights", "independent")}
+        return {**self.heights, **beside}
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Of each quantity: median, quartiles and extremes, NaN left out; the median's bootstrap interval over lines,
         NaN where they are not `independent` or fewer than 5.
         """
         result = {}
-        quantities = [field.name for field in dataclasses.fields(self) if field.name != "independent"]
-        for name in quantities:
-            values = getattr(self, name)
+        for name, values in self.quantities.items():
             finite = values[np.isfinite(values)]
             quartiles = np.quantile(finite, [0, 0.25, 0.5, 0.75, 1]) if len(finite) else np.full(5, np.nan)
             told = self.independent and len(finite) >= FEWEST
@@ -81,7 +123,7 @@ def barriers(curves: Result) -> Barriers:
         curves: What `landscape.walk` or `connect` gave; points beyond alpha 0 and 1 do not count.
 
     Returns:
-        A `Barriers`: one number a finished line, in the order of the lines, in three definitions (`DEFINITIONS`).
+        A `Barriers`: one number a finished line, in the order of the lines, for each of the `DEFINITIONS`.
 
     Raises:
         LandscapeError: None of the lines is finished, or what is given has none.
@@ -101,19 +143,14 @@ def barriers(curves: Result) -> Barriers:
     alpha, loss = curves.alpha[curves.inside], curves.loss[curves.done][:, curves.inside]
     finite = np.isfinite(loss).all(axis=1)
     loss = np.where(finite[:, None], loss, np.nan)
-    first, last = loss[:, :1], loss[:, -1:]
-    excess = loss - ((1 - alpha) * first + alpha * last)
+    excess = DEFINITIONS["above_chord"].rises(alpha, loss)
     top = np.argmax(np.where(np.isfinite(excess), excess, -np.inf), axis=1)
-    lines = np.arange(len(loss))
     # What rounding makes of a straight line is no barrier.
     noticeable = excess.max(axis=1) > 1e-12 * np.abs(loss).max(axis=1)
     widths = np.array([_half_widths(alpha, row) for row in np.where(noticeable[:, None], excess, 0)]).reshape(-1, 2)
     results = {
-        "above_chord": excess.max(axis=1),
-        "above_mean": (loss - (first + last) / 2).max(axis=1),
-        "above_higher_end": (loss - np.maximum(first, last)).max(axis=1),
         "peak_alpha": alpha[top],
-        "peak_loss": loss[lines, top],
+        "peak_loss": loss[np.arange(len(loss)), top],
         "peaks": np.array([_count_peaks(row) for row in loss], dtype=float),
         "delta": (loss - np.minimum.accumulate(loss, axis=1)).max(axis=1),
         "start_width": widths[:, 0],
@@ -121,6 +158,7 @@ def barriers(curves: Result) -> Barriers:
     }
     ends = curves["to_member"][curves.done]
     return Barriers(
+        heights={name: definition.rises(alpha, loss).max(axis=1) for name, definition in DEFINITIONS.items()},
         **{name: np.where(finite, values, np.nan) for name, values in results.items()},
         independent=len(np.unique(ends)) == len(ends),
     )

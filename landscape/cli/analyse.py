@@ -1,6 +1,6 @@
 """`landscape analyse`: barriers of a walk, outcomes and clusters of a run, success of a run or a sweep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,19 @@ from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.curvature import curvature
 from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.options import (
-    SEED,
-    Members,
     Report,
-    chosen_problem,
     computing,
+    cut_option,
     device_option,
-    members,
+    finished_cells,
+    members_of,
+    of_run,
     problem_choice,
     reporting,
+    samples_option,
 )
-from landscape.cli.report import remark, remark_unfinished, table
+from landscape.cli.report import remark, table
+from landscape.cli.types import SEED, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import refuse_existing
 from landscape.store.results import Result
@@ -44,11 +46,12 @@ command.add_command(curvature)
 
 
 @command.command("barriers")
-@reporting()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--every-order", is_flag=True, help="Keep all lines, not only the lowest of the filter orders of an end.")
-def _barriers(file: Path, every_order: bool, report: Report) -> None:
-    """How high, where and how wide: barriers along the lines of FILE, in three definitions."""
+@reporting()
+def _barriers(file: Path, every_order: bool, **where: Any) -> None:
+    """How high, where and how wide: barriers along the lines of FILE, in every definition."""
+    report = Report(**where)
     curves = Result.read(file, plane=False)
     kept = curves.select(curves.done if every_order else lowest_order(curves))
     found = barriers(kept)
@@ -56,7 +59,7 @@ def _barriers(file: Path, every_order: bool, report: Report) -> None:
     document = {
         "file": str(file),
         "title": curves.about.get("title"),
-        "definitions": DEFINITIONS,
+        "definitions": {name: definition.formula for name, definition in DEFINITIONS.items()},
         "loss_unit": curves.about.get("loss_unit"),
         "lines": [
             {"from": kept.sources[i].label, "to": kept.sources[j].label, "l1": l1, "l2": l2} | moves
@@ -64,7 +67,7 @@ def _barriers(file: Path, every_order: bool, report: Report) -> None:
                 *(kept[key] for key in ("from_member", "to_member", "l1", "l2")), parts, strict=True
             )
         ],
-        "barriers": found,
+        "barriers": {**found.quantities, "independent": found.independent},
         "summary": found.summary(),
     }
     lines = plural(len(kept), "line") + (
@@ -84,7 +87,7 @@ def _barriers(file: Path, every_order: bool, report: Report) -> None:
     text.append(table(["quantity", "min", "q1", "median", "95 % interval", "q3", "max", "lines"], rows))
     if "moves" in kept.columns:
         text.append(_by_part(kept))
-    text += [f"{name}: {definition}" for name, definition in DEFINITIONS.items()]
+    text += [f"{name}: {definition.formula}" for name, definition in DEFINITIONS.items()]
     report.show(text, document)
 
 
@@ -100,16 +103,18 @@ def _by_part(curves: Result) -> str:
 
 
 @command.command("outcomes")
-@reporting()
-@members
+@of_run
 @computing
-def _outcomes(members: Members, report: Report) -> None:
+@reporting()
+def _outcomes(device: str, **given: Any) -> None:
     """What each member of RUN computes: truth tables, dead units, loss, and whether it sits in a minimum."""
     from landscape.analysis.outcomes import KINDS, outcomes
 
-    title = members.problem.title()
-    found = outcomes(members.problem, members.stack, device=members.device)
-    text = [f"{title}: {len(members.stack)} members, solved by {found.solved}"]
+    report = taken(Report, given)
+    problem, stack = members_of(**given)
+    title = problem.title()
+    found = outcomes(problem, stack, device=device)
+    text = [f"{title}: {len(stack)} members, solved by {found.solved}"]
     shown = found.groups[:_MOST_ROWS]
     rows = [
         [g.kind, f"{g.right} of {found.total}", g.share.count, "{:.3f} to {:.3f}".format(*g.share.interval), g.loss]
@@ -127,7 +132,7 @@ def _outcomes(members: Members, report: Report) -> None:
         rows.append(["presolve", 1, None, None, *(float(q[0]) for q in _columns(found.landmark))])
     header = ["medians of", "members", "loss", "dead units", "|gradient|"]
     text.append(table([*header, "smallest eigenvalue", "largest", "negative", "near zero"], rows))
-    report.show(text, {"run": members.run, "title": title, "kinds": KINDS, "solved": found.solved, "outcomes": found})
+    report.show(text, {"run": given["run"], "title": title, "kinds": KINDS, "solved": found.solved, "outcomes": found})
 
 
 def _columns(bend: Any) -> tuple[np.ndarray, ...]:
@@ -135,16 +140,18 @@ def _columns(bend: Any) -> tuple[np.ndarray, ...]:
 
 
 @command.command("clusters")
-@reporting()
-@click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as truth tables]")
-@members
+@of_run
+@cut_option
 @computing
-def _clusters(members: Members, cut: float | None, report: Report) -> None:
+@reporting()
+def _clusters(cut: float | None, device: str, **given: Any) -> None:
     """Do the members of RUN fall into few places? Clusters of parameters up to the order of filters."""
     from landscape.analysis.clusters import clusters_of
 
-    title = members.problem.title()
-    found = clusters_of(members.problem, members.stack, cut=cut, device=members.device)
+    report = taken(Report, given)
+    problem, stack = members_of(**given)
+    title = problem.title()
+    found = clusters_of(problem, stack, cut=cut, device=device)
     how = "over every order" if found.exhaustive else "by weight matching, an upper bound"
     tables = [np.bincount(found.group[found.label == number]) for number in range(len(found.sizes))]
     rows = [
@@ -152,31 +159,27 @@ def _clusters(members: Members, cut: float | None, report: Report) -> None:
         for number, (size, counts) in enumerate(zip(found.sizes[:_MOST_ROWS], tables, strict=False))
     ]
     text = [
-        f"{title}: {len(members.stack)} members, L2 distances up to the order of filters ({how})",
+        f"{title}: {len(stack)} members, L2 distances up to the order of filters ({how})",
         f"{len(found.sizes)} clusters at distance {found.cut:.4g}, {found.group.max() + 1} truth tables; "
         f"agreement (adjusted Rand index) {found.agreement:.3f}",
         table(["cluster", "members", "truth tables", "members of its commonest"], rows),
     ]
     if rest := found.sizes[len(rows) :].tolist():
         text.append(f"and {len(rest)} more clusters with {sum(rest)} members")
-    report.show(text, {"run": members.run, "title": title, "clusters": found, "agreement": found.agreement})
+    report.show(text, {"run": given["run"], "title": title, "clusters": found, "agreement": found.agreement})
 
 
 @command.command("success")
-@reporting("JSON file for the whole result; a CSV table goes beside it.")
 @click.argument("place", metavar="RUN|SWEEP")
-@click.option(
-    "--samples",
-    "--boards",
-    "samples",
-    type=click.IntRange(min=1),
-    help="Test boards, or other samples, the same for all. [default: 1000, or all that the problem keeps for tests]",
+@samples_option(
+    "Test boards, or other samples, the same for all. [default: 1000, or all that the problem keeps for tests]"
 )
 @click.option("--board", help="HEIGHTxWIDTH of the test boards. [default: 5x5]")
 @click.option("--density", type=click.FloatRange(0, 1), help="Probability that a cell of them is live. [default: 0.5]")
 @click.option("--sample-seed", type=SEED, default=0, help="Seed of the test boards.")
 @device_option
 @problem_choice
+@reporting("JSON file for the whole result; a CSV table goes beside it.")
 def _success(
     place: str,
     samples: int | None,
@@ -184,7 +187,6 @@ def _success(
     device: str,
     problem: str | None,
     options: tuple[str, ...],
-    report: Report,
     **conditions: Any,
 ) -> None:
     """How many members of RUN, or of each finished cell of SWEEP, get random test boards right.
@@ -192,9 +194,10 @@ def _success(
     Whole boards and cells are counted apart, and what answering that all is dead would get stands beside them: with
     several steps most of a board dies out by itself. Where all there is can be enumerated, the exact answer stands too.
     """
-    from landscape.analysis.success import as_csv, as_document, definitions
+    from landscape.analysis.success import Row, as_csv, as_document, definitions, success
     from landscape.core.files import replacing
 
+    report = taken(Report, conditions)
     beside = report.output and report.output.with_suffix(".csv")
     if beside is not None:
         if report.output == beside:
@@ -205,9 +208,11 @@ def _success(
     if (Path(place) / "sweep.json").exists():
         if options:
             raise LandscapeError(f"{place} says the options of its problem itself: leave -O out")
-        rows, tested = _of_sweep(Path(place), problem, test)
+        rows, cells = finished_cells(Path(place), problem, test)
+        tested = [cell.problem for cell in cells]
     else:
-        rows, tested = _of_run(place, chosen_problem(problem, options), test)
+        found, stack = members_of(place, problem, options, finite=False)
+        rows, tested = [Row({}, success(found, stack, **test))], [found]
     for warning in dict.fromkeys(each.test_remark(**given) for each in tested):
         if warning:
             remark(in_flags(warning, running(click.get_current_context())))
@@ -222,30 +227,6 @@ def _success(
     if beside is not None:
         with replacing(beside) as temporary:
             temporary.write_text(as_csv(rows))
-
-
-def _of_sweep(path: Path, problem: str | None, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Success of the finished cells, and the problems of all."""
-    from landscape.analysis.success import of_sweep
-    from landscape.training.sweep import Sweep
-
-    sweep = Sweep.open(path, problem=problem)
-    rows, cells = of_sweep(sweep, **test), sweep.cells()
-    if not rows:
-        raise LandscapeError(f"{path} has no finished cell yet: repeat the command that began it")
-    if len(rows) < len(cells):
-        remark(f"{len(cells) - len(rows)} of {len(cells)} cells are not finished and left out")
-    return rows, [cell.problem for cell in cells]
-
-
-def _of_run(place: str, problem: Any, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Success of the members at a place, and their problem."""
-    from landscape.analysis.success import Row, success
-    from landscape.problems.places import run_members
-
-    remark_unfinished(place)
-    problem, stack = run_members(place, problem, finite=False)
-    return [Row({}, success(problem, stack, **test))], [problem]
 
 
 def _success_table(rows: Sequence[Any], nouns: Any) -> str:

@@ -1,7 +1,9 @@
 """The program `landscape` and its verbs, each loaded when it is called, so that `--help` answers at once."""
 
 import contextlib
+import functools
 import importlib
+import keyword
 import logging
 import os
 from collections.abc import Iterator
@@ -20,37 +22,31 @@ __all__ = ["main"]
 # several times what they compute; a short spin is as fast as a long one on a quiet machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-#: Verb -> (where its command is, what it does).
+#: What each verb does; its command is in the module of its name.
 _VERBS = {
-    "train": ("landscape.cli.train:command", "Train and checkpoint many seeds of a problem at once."),
-    "sweep": ("landscape.cli.sweep:command", "Train a grid over options: a run for every combination."),
-    "import": ("landscape.cli.import_:command", "Make a run of other people's checkpoints."),
-    "walk": (
-        "landscape.cli.walk:command",
-        "Evaluate the loss along lines: straight, through places, layer by layer, random.",
-    ),
-    "connect": ("landscape.cli.connect:command", "Find curves of low loss between two points."),
-    "plane": ("landscape.cli.plane:command", "Evaluate the loss on a plane through points, or of random directions."),
-    "verify": ("landscape.cli.verify:command", "Is every landmark of a problem what it says it is?"),
-    "validate": ("landscape.cli.validate:command", "Does this installation reproduce what is known in closed form?"),
-    "analyse": ("landscape.cli.analyse:command", "Barriers of a walk; outcomes, clusters, success and curvature."),
-    "plot": ("landscape.cli.plot:command", "Draw walks, planes, barriers, outcomes, clusters, success and rules."),
-    "info": ("landscape.cli.info:command", "What is this file, who made it, and how?"),
+    "train": "Train and checkpoint many seeds of a problem at once.",
+    "sweep": "Train a grid over options: a run for every combination.",
+    "import": "Make a run of other people's checkpoints.",
+    "walk": "Evaluate the loss along lines: straight, through places, layer by layer, random.",
+    "connect": "Find curves of low loss between two points.",
+    "plane": "Evaluate the loss on a plane through points, or of random directions.",
+    "verify": "Is every landmark of a problem what it says it is?",
+    "validate": "Does this installation reproduce what is known in closed form?",
+    "analyse": "Barriers of a walk; outcomes, clusters, success and curvature.",
+    "plot": "Draw walks, planes, barriers, outcomes, clusters, success and rules.",
+    "info": "What is this file, who made it, and how?",
 }
 
 
 class _Remarks(logging.Handler):
-    """What the library logs for the reader, such as how a foreign file was read: each line once, on stderr."""
+    """Tells what the library logs, such as how a foreign file was read: each line once, on stderr."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.said: set[str] = set()
+        self.tell_once = functools.cache(remark)
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if text not in self.said:
-            self.said.add(text)
-            remark(text)
+        self.tell_once(record.getMessage())
 
 
 @contextlib.contextmanager
@@ -76,13 +72,13 @@ class _Verbs(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
             return None
-        module, _, attribute = _VERBS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = importlib.import_module(f"landscape.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs, in the order of use"):
-            formatter.write_dl([(verb, text) for verb, (_, text) in _VERBS.items()])
+            formatter.write_dl(list(_VERBS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -8,21 +8,12 @@ import click
 import numpy as np
 
 from landscape.analysis.barriers import barriers
-from landscape.cli.options import (
-    asked,
-    chosen_problem,
-    config_file,
-    evaluating,
-    options_of,
-    output,
-    pairs,
-    problem_choice,
-)
+from landscape.cli.options import asked, evaluating
 from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
+from landscape.cli.types import options_of, taken
 from landscape.core.errors import plural
-from landscape.core.fields import fields_of
 from landscape.evaluation.connect import Bending, bend_files, connect
-from landscape.evaluation.routes import Order, Pairs, Route
+from landscape.evaluation.routes import Route
 from landscape.space.family import MOST_POINTS
 from landscape.store.results import Result
 
@@ -38,11 +29,11 @@ __all__ = ["command"]
           landscape plot walk analyses/bent.h5
           landscape walk --from presolve --via analyses/bent.bend-2.safetensors --to checkpoints/first/""",
 )
-@click.option("--from", "a", required=True, metavar="PLACE", help="Where the curves begin.")
+@options_of(Route, "a", a="Where the curves begin.")
 @click.option("--to", "b", required=True, metavar="PLACE", help="Where the curves end.")
 @options_of(Bending)
 @click.option("--points", type=click.IntRange(2, MOST_POINTS), default=51, help="Points at which a curve is evaluated.")
-@pairs
+@options_of(Route, "pairs")
 @click.option(
     "--filter-order",
     "order",
@@ -50,48 +41,22 @@ __all__ = ["command"]
     default="stored",
     help="Order of the start's filters: as stored, or the one closest to the end.",
 )
-@problem_choice
-@evaluating
-@output("HDF5 file; FILE.bend-1.safetensors go beside it. [default: analyses/FROM--TO-KIND-BENDS.h5]")
-@config_file
-def command(
-    a: str,
-    b: str,
-    points: int,
-    pairs: Pairs,
-    order: Order,
-    problem: str | None,
-    options: tuple[str, ...],
-    output: Path | None,
-    force: bool,
-    **computed: Any,
-) -> None:
+@evaluating("HDF5 file; FILE.bend-1.safetensors go beside it. [default: analyses/FROM--TO-KIND-BENDS.h5]")
+def command(output: Path | None, **values: Any) -> None:
     """Find curves between two places along which the loss is low: bends in a path are trained while its ends stay.
 
     Places are those of `landscape walk`. Prints the file with the loss along the curves, which is read as that of a
     walk, and the checkpoints that hold the bends, to be walked via. An interrupted training goes on when the same
     command is given again.
     """
-    bending = Bending(**{field: computed.pop(field) for field in fields_of(Bending)})
+    bending = taken(Bending, values)
     bent = dataclasses.asdict(bending)  # all of them: one that the verb does not know is an error
     bent["training_seed"] = bent.pop("seed")
-    route = Route(a=a, b=b, pairs=pairs, order=order)
+    route = Route(**{name: values[name] for name in ("a", "b", "pairs", "order")})
     path = output or Path("analyses") / f"{route.name}-{bending.kind}-{bending.bends}.h5"
-    remark_unfinished(a, b)
+    remark_unfinished(*map(str, route.places))
     with interruptible("repeat the same command to go on with the training"):
-        result = connect(
-            a,
-            b,
-            problem=chosen_problem(problem, options),
-            points=points,
-            pairs=pairs,
-            order=order,
-            save=path,
-            overwrite=force,
-            progress=Progress("connect", "steps"),
-            **bent,
-            **asked(computed),
-        )
+        result = connect(**bent, **asked(values), save=path, progress=Progress("connect", "steps"))
     remark(_barriers(result))
     for written in (path, *bend_files(path, bending)):
         click.echo(written)

@@ -8,7 +8,6 @@ import numpy as np
 
 from landscape.cli.flags import in_flags, running
 from landscape.cli.options import (
-    SEED,
     Report,
     chosen_problem,
     device_option,
@@ -18,6 +17,7 @@ from landscape.cli.options import (
     sampling,
 )
 from landscape.cli.report import Progress, remark, remark_unfinished, table
+from landscape.cli.types import SEED, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.store.results import Result
 
@@ -36,7 +36,6 @@ _STATISTICS = {
 
 
 @click.command("curvature")
-@reporting()
 @click.argument("place", metavar="PLACE|FILE")
 @click.option("--top", type=click.IntRange(min=1), default=5, help="Eigenvalues of the largest magnitude to find.")
 @click.option("--trace", is_flag=True, help="The trace too, with a 95 % interval.")
@@ -52,21 +51,24 @@ _STATISTICS = {
 )
 @click.option(
     "--tol",
+    "tolerance",
     type=click.FloatRange(0, min_open=True),
     help="Residuals of eigenpairs, relative to the largest. [default: 1e-6, in float32 1e-3]",
 )
 @click.option(
     "--products",
+    "max_products",
     type=click.IntRange(min=1),
     default=1000,
     help="Hessian-vector products at most, for each member and quantity (a trace takes 72 at least).",
 )
-@click.option("--seed", type=SEED, default=0, help="Seed of start vectors and probes.")
+@click.option("--seed", "probe_seed", type=SEED, default=0, help="Seed of start vectors and probes.")
 @sampling
 @problem_choice
 @device_option
 @dtype_option("float64")
-def curvature(place: str, problem: str | None, options: tuple[str, ...], report: Report, **settings: Any) -> None:
+@reporting()
+def curvature(place: str, problem: str | None, options: tuple[str, ...], **settings: Any) -> None:
     """How is the loss bent at the members of PLACE, or along the lines of FILE?
 
     PLACE is a run, RUN/@step, RUN/#seed, a checkpoint or a landmark (presolve, with --problem): eigenvalues of the
@@ -76,6 +78,7 @@ def curvature(place: str, problem: str | None, options: tuple[str, ...], report:
     FILE.h5 holds curves of a walk: the second derivative of the loss by the distance along each line, read off its
     points. The options of places have no meaning there.
     """
+    report = taken(Report, settings)
     if Path(place).suffix in (".h5", ".hdf5"):
         if problem or options or settings["trace"] or settings["negative"]:
             raise LandscapeError(f"{place} holds curves: leave out --trace, --negative, --problem and -O")
@@ -133,7 +136,7 @@ def _largest(values: np.ndarray) -> float | None:
 
 
 def _at_places(
-    place: str, problem: Any, *, tol: float | None, products: int, sample_seed: int, dtype: str, seed: int, **asked: Any
+    place: str, problem: Any, *, sample_seed: int, dtype: str, **asked: Any
 ) -> tuple[list[str], dict[str, Any]]:
     import torch
 
@@ -143,9 +146,6 @@ def _at_places(
     found = curvature_at(
         place,
         problem=problem,
-        tolerance=tol,
-        max_products=products,
-        probe_seed=seed,
         dtype=getattr(torch, dtype),
         seed=sample_seed,
         progress=Progress("curvature", "steps at most"),

@@ -12,25 +12,13 @@ import click
 
 __all__ = ["Group", "in_flags", "running"]
 
-#: Options by the name that an argument has in Python, where these differ; the first that the command has.
+#: Options by the name that an argument has in Python, where the parameter of the command is called otherwise.
 _ALIASES = {
-    "a": ("--from", "--at"),
-    "b": ("--to",),
-    "span": ("--range",),
-    "order": ("--filter-order",),
-    "seed": ("--sample-seed",),
-    "training_seed": ("--seed",),
-    "direction_seed": ("--random",),
-    "save": ("--output",),
-    "overwrite": ("--force",),
-    "probe_seed": ("--seed",),
-    "tolerance": ("--tol",),
-    "max_products": ("--products",),
-    "options": ("-O",),
+    "seed": "--sample-seed",
+    "training_seed": "--seed",
+    "save": "--output",
+    "overwrite": "--force",
 }
-
-#: How an option is called that has several names.
-_SHORT = {"--output": "-o"}
 
 _NAMED = re.compile(r"`([A-Za-z_]\w*)(?:=([^`]*))?`")
 
@@ -63,24 +51,24 @@ def in_flags(text: str, params: Sequence[click.Parameter]) -> str:
     '--filter-order all goes with no via'
     """
     options = {name: param for param in params for name in (*param.opts, *param.secondary_opts)}
+    options |= {param.name: param for param in params if isinstance(param, click.Option) and param.name}
     return _NAMED.sub(lambda match: _flag(match[1], match[2], options) or match[0].strip("`"), text)
 
 
 def _flag(name: str, value: str | None, options: dict[str, click.Parameter]) -> str | None:
     """An argument as an option, None where the command has none of that name."""
-    own = f"--{name.replace('_', '-')}"
-    flag = next((flag for flag in (*_ALIASES.get(name, ()), own) if flag in options), None)
+    own = _ALIASES.get(name, name), name, f"--{name.replace('_', '-')}"
+    flag = next((options[each].opts[0] for each in own if each in options), None)
     if flag is None:
         chosen = f"--{_plain(value or '')}"  # whose choices are options of their own
         return chosen if name == "directions" and chosen in options else None
-    shown = _SHORT.get(flag, flag)
     if value is None:
-        return f"{flag} KEY=VALUE" if flag == "-O" else shown
+        return f"{flag} KEY=VALUE" if flag == "-O" else flag
     if value in ("True", "False"):
-        return shown if value == "True" else next(iter(options[flag].secondary_opts), shown)
+        return flag if value == "True" else next(iter(options[flag].secondary_opts), flag)
     if flag == "-O":
         return _pairs(value)
-    return f"{shown} {_plain(value, getattr(options[flag].type, 'between', '') or ',')}"
+    return f"{flag} {_plain(value, getattr(options[flag].type, 'between', '') or ',')}"
 
 
 def _plain(value: str, between: str = ",") -> str:

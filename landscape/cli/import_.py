@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from landscape.cli.options import SEEDS, chosen_fields, output, problem_fields
+from landscape.cli.options import chosen_fields, output, problem_fields
 from landscape.cli.report import remark
+from landscape.cli.types import SEEDS
 from landscape.core.errors import plural
 from landscape.problems.importing import import_run
 from landscape.problems.registry import find

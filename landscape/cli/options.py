@@ -1,7 +1,6 @@
 """Options that verbs share: where to compute, samples, problems, and where results go."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,38 +10,33 @@ from click.core import ParameterSource
 
 from landscape.cli.config import config_file
 from landscape.cli.flags import Group
-from landscape.cli.types import BLOCKS, GRID, RANGE, SEED, SEEDS, Command, field_options, options_of, together
+from landscape.cli.report import remark, remark_unfinished
+from landscape.cli.types import SEED, Command, field_options, together
+from landscape.core.errors import LandscapeError
 from landscape.core.files import json_text, refuse_existing, write_json
 
 __all__ = [
-    "BLOCKS",
-    "GRID",
-    "RANGE",
-    "SEED",
-    "SEEDS",
-    "Members",
     "ProblemGroup",
     "Report",
     "asked",
-    "at_the_end",
     "engine_option",
     "chosen_fields",
     "chosen_problem",
     "computing",
-    "config_file",
+    "cut_option",
     "device_option",
     "dtype_option",
     "evaluating",
-    "members",
-    "options_of",
+    "finished_cells",
+    "json_flag",
+    "members_of",
+    "of_run",
     "output",
-    "pairs",
     "problem_choice",
     "problem_fields",
     "reporting",
+    "samples_option",
     "sampling",
-    "setting_of",
-    "together",
 ]
 
 
@@ -76,62 +70,23 @@ def engine_option(auto: str) -> Callable[[Command], Command]:
     )
 
 
-sample_seed = click.option("--sample-seed", type=SEED, default=0, help="Seed of the sample.")
+def samples_option(help: str, default: int | None = None) -> Callable[[Command], Command]:
+    """`--samples`, which are boards often."""
+    kind = click.IntRange(min=1)
+    return click.option("--samples", "--boards", "samples", type=kind, default=default, help=help)
+
 
 #: `--samples` and `--sample-seed`.
 sampling = together(
-    click.option(
-        "--samples",
-        "--boards",
-        "samples",
-        type=click.IntRange(min=1),
-        help="Samples, such as boards, drawn where there is no exact loss; the same for all members and points. "
-        "[default: 1000 boards; of other data all]",
+    samples_option(
+        "Samples, such as boards, drawn where there is no exact loss; the same for all members and points. "
+        "[default: 1000 boards; of other data all]"
     ),
-    sample_seed,
-)
-
-#: What a `Compute` is made of, for `setting_of`: samples, device and precision, BatchNorm's policy, engine.
-evaluating = together(
-    click.option(
-        "--batchnorm",
-        type=click.Choice(["recalibrate", "interpolate", "keep"]),
-        help="What BatchNorm normalises by at a point: statistics estimated there anew on training data, those of "
-        "the ends interpolated, or those of the first place everywhere. [default: recalibrate]",
-    ),
-    engine_option("auto is plain but for small networks, which are faster stacked."),
-    click.option(
-        "--autocast",
-        type=click.Choice(["bfloat16", "float16"]),
-        help="Run the network, but not the loss, in this precision where PyTorch deems it safe.",
-    ),
-    sampling,
-    computing,
+    click.option("--sample-seed", type=SEED, default=0, help="Seed of the sample."),
 )
 
 
-def setting_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `Compute` that the options of `evaluating` gave."""
-    import torch
-
-    types = {key: values[key] and getattr(torch, values[key]) for key in ("dtype", "autocast")}
-    return {**{key: values[key] for key in ("device", "samples", "sample_seed", "batchnorm", "engine")}, **types}
-
-
-def asked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the options of `evaluating` gave, as keyword arguments of `landscape.walk` and its kind."""
-    fields = setting_of(values)
-    renamed = {"seed": fields.pop("sample_seed")}
-    return fields | renamed
-
-
-pairs = click.option(
-    "--pairs",
-    "pairs",
-    type=click.Choice(["matched", "all"]),
-    default="matched",
-    help="Member by member (a single one goes with all), or each with each.",
-)
+cut_option = click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as truth tables]")
 
 #: `-O`.
 problem_fields = click.option(
@@ -143,6 +98,42 @@ problem_choice = together(
     click.option("--problem", help="Problem of the checkpoints, if they do not say: life, or pkg.module:NAME."),
     problem_fields,
 )
+
+
+def evaluating(text: str) -> Callable[[Command], Command]:
+    """What `walk` and its kind share: the problem, how its loss is computed, where the result goes, whose help is
+    `text`, and the file of options. `asked` makes arguments of the library of them.
+    """
+    return together(
+        problem_choice,
+        click.option(
+            "--batchnorm",
+            type=click.Choice(["recalibrate", "interpolate", "keep"]),
+            help="What BatchNorm normalises by at a point: statistics estimated there anew on training data, those of "
+            "the ends interpolated, or those of the first place everywhere. [default: recalibrate]",
+        ),
+        engine_option("auto is plain but for small networks, which are faster stacked."),
+        click.option(
+            "--autocast",
+            type=click.Choice(["bfloat16", "float16"]),
+            help="Run the network, but not the loss, in this precision where PyTorch deems it safe.",
+        ),
+        sampling,
+        computing,
+        output(text),
+        config_file,
+    )
+
+
+def asked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a verb's options as keyword arguments of `landscape.walk` and its kind, as far as they differ."""
+    import torch
+
+    rest = dict(values)
+    problem = chosen_problem(rest.pop("problem"), rest.pop("options"))
+    types = {key: rest[key] and getattr(torch, rest[key]) for key in ("dtype", "autocast")}
+    renamed = {"problem": problem, "seed": rest.pop("sample_seed"), "overwrite": rest.pop("force")}
+    return rest | types | renamed
 
 
 def chosen_problem(name: str | None, options: Sequence[str]) -> Any:
@@ -190,24 +181,25 @@ def output(text: str) -> Callable[[Command], Command]:
 json_flag = click.option("--json", "print_json", is_flag=True, help="Print the whole result as JSON.")
 
 
-def at_the_end(*options: Callable[[Any], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Options that are the last in the help although they are added last, so that their check comes first."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        before = command.__dict__.pop("__click_params__", [])
-        together(*options)(command).__dict__["__click_params__"].extend(before)
-        return command
-
-    return add
+def reporting(text: str = "JSON file for the whole result.") -> Callable[[Command], Command]:
+    """`-o`, `--force` and `--json`, which make a `Report`."""
+    return together(output(text), json_flag)
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Where a result goes: a summary to stdout, or with `print_json` all of it, and all of it to a file too."""
+    """Where a result goes: a summary to stdout, or with `print_json` all of it, and all of it to a file too.
+
+    Make it before any work: it raises `LandscapeError` if a file is in the way.
+    """
 
     output: Path | None
     force: bool
     print_json: bool
+
+    def __post_init__(self) -> None:
+        if self.output is not None:
+            refuse_existing(self.output, force=self.force, argument="output")
 
     def show(self, text: Sequence[str], document: Mapping[str, Any]) -> None:
         """Print the summary or the document, and keep the document if a path is given."""
@@ -216,59 +208,38 @@ class Report:
         click.echo(json_text(document) if self.print_json else "\n".join(text))
 
 
-def reporting(text: str = "JSON file for the whole result.") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`-o`, `--force` and `--json`, of which the command gets a `report`; a file in the way is told before any work."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(command)
-        def call(*, output: Path | None, force: bool, print_json: bool, **options: Any) -> Any:
-            if output is not None:
-                refuse_existing(output, force=force, argument="output")
-            return command(report=Report(output, force, print_json), **options)
-
-        return at_the_end(output(text), json_flag)(call)
-
-    return add
+#: RUN and what says its problem, for `members_of`.
+of_run = together(click.argument("run", metavar="RUN"), problem_choice)
 
 
-@dataclasses.dataclass(frozen=True)
-class Members:
-    """The members of RUN with their problem, and where to compute."""
+def members_of(
+    run: str, problem: str | None, options: Sequence[str], *, dtype: str | None = None, finite: bool = True
+) -> tuple[Any, Any]:
+    """The problem of RUN and its members, in this precision or their own; they must be `finite`, or need not."""
+    import torch
 
-    run: str
-    problem: Any
-    stack: Any
-    device: str = "cpu"
+    from landscape.problems.places import run_members
+
+    remark_unfinished(run)
+    chosen, stack = run_members(run, chosen_problem(problem, options), finite=finite)
+    return chosen, stack if dtype is None else stack.to(getattr(torch, dtype))
 
 
-def members(command: Callable[..., Any]) -> Callable[..., Any]:
-    """RUN and what says its problem, of which the command gets `members`, on the device and in the precision of its own
-    options, if it has them.
+def finished_cells(path: Path, problem: str | None, test: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Success of the finished cells of a sweep, tested so, and all its cells; a remark says how many are not finished.
+
+    Raises `LandscapeError` if none is.
     """
+    from landscape.analysis.success import of_sweep
+    from landscape.training.sweep import Sweep
 
-    @click.argument("run", metavar="RUN")
-    @problem_choice
-    @functools.wraps(command)
-    def call(
-        *,
-        run: str,
-        problem: str | None,
-        options: tuple[str, ...],
-        device: str = "cpu",
-        dtype: str | None = None,
-        **rest: Any,
-    ) -> Any:
-        import torch
-
-        from landscape.cli.report import remark_unfinished
-        from landscape.problems.places import run_members
-
-        remark_unfinished(run)
-        chosen, stack = run_members(run, chosen_problem(problem, options))
-        stack = stack if dtype is None else stack.to(getattr(torch, dtype))
-        return command(members=Members(run, chosen, stack, device), **rest)
-
-    return call
+    sweep = Sweep.open(path, problem=problem)
+    rows, cells = of_sweep(sweep, **test), sweep.cells()
+    if not rows:
+        raise LandscapeError(f"{path} has no finished cell yet: repeat the command that began it")
+    if len(rows) < len(cells):
+        remark(f"{len(cells) - len(rows)} of {len(cells)} cells are not finished and left out")
+    return rows, cells
 
 
 class ProblemGroup(Group):

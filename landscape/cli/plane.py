@@ -6,29 +6,25 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from landscape.cli.options import RANGE, asked, chosen_problem, config_file, evaluating, output, problem_choice
+from landscape.cli.options import asked, evaluating
 from landscape.cli.report import Progress, interruptible, remark_unfinished
+from landscape.cli.types import RANGE, Written, options_of
 from landscape.evaluation.plane import Directions, plane, plane_name
+from landscape.evaluation.routes import Route
 from landscape.space.planes import MOST_POINTS
 
 __all__ = ["command"]
 
 
-class _Points(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
+def _points(written: str) -> tuple[int, int]:
     """`31`, or `41x21`: points along x and along y."""
-
-    name = "N or NXxNY"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        pieces = str(value).split("x")
-        numbers = [int(piece) for piece in pieces if piece.strip().isdecimal()]
-        if not 1 <= len(numbers) == len(pieces) <= 2:
-            self.fail(f"'{value}' is no grid: write 31, or 41x21 for 41 points along x and 21 along y", param, ctx)
-        if not 2 <= min(numbers) <= max(numbers) <= MOST_POINTS:
-            self.fail(f"'{value}' has an axis of fewer than 2 points, or of more than {MOST_POINTS}", param, ctx)
-        return numbers[0], numbers[-1]
+    pieces = written.split("x")
+    numbers = [int(piece) for piece in pieces if piece.strip().isdecimal()]
+    if not 1 <= len(numbers) == len(pieces) <= 2:
+        raise ValueError(f"'{written}' is no grid: write 31, or 41x21 for 41 points along x and 21 along y")
+    if not 2 <= min(numbers) <= max(numbers) <= MOST_POINTS:
+        raise ValueError(f"'{written}' has an axis of fewer than 2 points, or of more than {MOST_POINTS}")
+    return numbers[0], numbers[-1]
 
 
 def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str, ...] | None) -> Any:
@@ -55,73 +51,56 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
     callback=_three_places,
     help="The plane through three places; axes are L2 distances.",
 )
-@click.option("--at", metavar="PLACE", help="The plane of two random directions at a place, as long as its weights.")
 @click.option(
-    "--random", "seed", type=click.IntRange(min=0), metavar="SEED", help="Seed of those directions. [default: 0]"
+    "--at", "a", metavar="PLACE", help="The plane of two random directions at a place, as long as its weights."
+)
+@click.option(
+    "--random",
+    "direction_seed",
+    type=click.IntRange(min=0),
+    metavar="SEED",
+    help="Seed of those directions. [default: 0]",
 )
 @click.option("--trajectory", metavar="RUN#SEED", help="The plane closest to all steps of a run's member (PCA).")
-@click.option("--x", "x_range", type=RANGE, help="Range of x. [default: around the places; -1:1 with --at]")
-@click.option("--y", "y_range", type=RANGE, help="Range of y. [default: likewise]")
+@click.option("--x", type=RANGE, help="Range of x. [default: around the places; -1:1 with --at]")
+@click.option("--y", type=RANGE, help="Range of y. [default: likewise]")
 @click.option(
     "--points",
-    type=_Points(),
+    type=Written("N or NXxNY", _points),
     metavar="N|NXxNY",
     default="31x31",
     help="Points along x and y; the coordinates of places are added to them.",
 )
-@click.option(
-    "--normalise",
-    type=click.Choice(["filter", "layer", "none"]),
-    default="filter",
-    help="Random directions have the norms of the weights filter by filter, layer by layer, or are standard normal.",
+@options_of(
+    Route,
+    "normalise",
+    normalise="Random directions have the norms of weights filter by filter, layer by layer, or are standard normal.",
 )
-@problem_choice
-@evaluating
-@output("HDF5 file. [default: analyses/plane-PLACES.h5]")
-@config_file
+@evaluating("HDF5 file. [default: analyses/plane-PLACES.h5]")
 def command(
     through: tuple[str, str, str] | None,
-    at: str | None,
-    seed: int | None,
+    a: str | None,
+    direction_seed: int | None,
     trajectory: str | None,
-    x_range: tuple[float, float] | None,
-    y_range: tuple[float, float] | None,
-    points: tuple[int, int],
-    normalise: Any,
-    problem: str | None,
-    options: tuple[str, ...],
     output: Path | None,
-    force: bool,
-    **computed: Any,
+    **values: Any,
 ) -> None:
     """Evaluate the loss on a plane: through three places, of two random directions, or along a training.
 
     A place is a landmark of the problem (presolve), RUN/#seed, RUN/@step#seed, or a checkpoint file. Prints the file
     with the surface. An interrupted evaluation goes on when the same command is given again.
     """
-    if sum(place is not None for place in (through, at, trajectory)) != 1:
+    if sum(place is not None for place in (through, a, trajectory)) != 1:
         raise click.UsageError("choose one plane: --through A B C, --at PLACE --random SEED, or --trajectory RUN#SEED")
-    if at is None and click.get_current_context().get_parameter_source("normalise") == ParameterSource.COMMANDLINE:
+    if a is None and click.get_current_context().get_parameter_source("normalise") == ParameterSource.COMMANDLINE:
         raise click.UsageError("--normalise goes with --at PLACE, whose directions are random")
-    if seed is not None and at is None:
+    if a is None and direction_seed is not None:
         raise click.UsageError("--random goes with --at PLACE")
-    places = through or ((at or trajectory or ""),)
-    directions: Directions = "through" if through else "random" if at else "trajectory"
-    path = output or Path("analyses") / f"{plane_name(places, directions, seed or 0)}.h5"
+    places = through or ((a or trajectory or ""),)
+    directions: Directions = "through" if through else "random" if a else "trajectory"
+    values |= {"directions": directions, "direction_seed": direction_seed or 0}
+    path = output or Path("analyses") / f"{plane_name(places, directions, direction_seed or 0)}.h5"
     remark_unfinished(*places)
     with interruptible("repeat the same command to go on with the finished rows"):
-        plane(
-            *places,
-            problem=chosen_problem(problem, options),
-            directions=directions,
-            direction_seed=seed or 0,
-            normalise=normalise,
-            points=points,
-            x=x_range,
-            y=y_range,
-            save=path,
-            overwrite=force,
-            progress=Progress("plane", "rows"),
-            **asked(computed),
-        )
+        plane(*places, **asked(values), save=path, progress=Progress("plane", "rows"))
     click.echo(path)

@@ -1,7 +1,6 @@
 """`landscape plot`: figures as PNG and SVG."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from matplotlib.figure import Figure
 from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.flags import Group
-from landscape.cli.options import Members, at_the_end, members, output
-from landscape.cli.report import remark
+from landscape.cli.options import cut_option, finished_cells, members_of, of_run, output, samples_option
+from landscape.cli.types import Command, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import refuse_existing
 from landscape.store.results import Result
@@ -21,40 +20,35 @@ from landscape.store.results import Result
 __all__ = ["command"]
 
 
+def drawing(name: str) -> Callable[[Command], Command]:
+    """`-o` and `--force`, which make a `Canvas`."""
+    return output(f"PNG or SVG file. [default: {name}]")
+
+
 @dataclasses.dataclass(frozen=True)
 class Canvas:
-    """Where a figure goes: to a file of its own name unless another is asked for."""
+    """Where a figure goes: to a file of its own name unless another is asked for.
+
+    Make it before any work: it raises `LandscapeError` if the file that is asked for is in the way.
+    """
 
     output: Path | None
     force: bool
 
+    def __post_init__(self) -> None:
+        if self.output is not None:
+            self._require_free(self.output)
+
     def save(self, figure: Figure, name: str) -> None:
         """Write the figure, and print its files."""
         path = self.output or Path("plots") / f"{name}.png"
-        self.require_free(path)
+        self._require_free(path)
         for written in figures.save(figure, path):
             click.echo(written)
 
-    def require_free(self, path: Path) -> None:
-        """Raise `LandscapeError` if a file is in the way."""
+    def _require_free(self, path: Path) -> None:
         for target in figures.targets(path):
             refuse_existing(target, force=self.force, argument="output")
-
-
-def drawing(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`-o` and `--force`, of which the command gets its `canvas`; a file in the way is told before any work."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(command)
-        def call(*, output: Path | None, force: bool, **options: Any) -> Any:
-            canvas = Canvas(output, force)
-            if output is not None:
-                canvas.require_free(output)
-            return command(canvas=canvas, **options)
-
-        return at_the_end(output(f"PNG or SVG file. [default: {name}]"))(call)
-
-    return add
 
 
 _definition = click.option(
@@ -77,9 +71,10 @@ def command() -> None:
 @click.option("--caption", help="Text below the figure. [default: composed from the files]")
 @drawing("plots/FILE.png, plots/FILE-parts.png")
 def _walk(
-    files: tuple[Path, ...], x: Any, definition: str, small_multiples: bool, caption: str | None, canvas: Canvas
+    files: tuple[Path, ...], x: Any, definition: str, small_multiples: bool, caption: str | None, **where: Any
 ) -> None:
     """Loss along the lines of each FILE (one panel each), with the barriers beside."""
+    canvas = Canvas(**where)
     if small_multiples and len(files) > 1:
         raise click.UsageError("--small-multiples draws one FILE")
     curves = [Result.read(file, plane=False) for file in files]
@@ -95,8 +90,9 @@ def _walk(
 @click.option("--surface", "solid", is_flag=True, help="The loss as a height, in three dimensions.")
 @click.option("--caption", help="Text below the figure. [default: composed from the file]")
 @drawing("plots/FILE.png or plots/FILE-surface.png")
-def _plane(file: Path, solid: bool, caption: str | None, canvas: Canvas) -> None:
+def _plane(file: Path, solid: bool, caption: str | None, **where: Any) -> None:
     """Contours of the loss on the plane of FILE, with the networks marked on it."""
+    canvas = Canvas(**where)
     draw, name = (figures.surface_figure, f"{file.stem}-surface") if solid else (figures.plane_figure, file.stem)
     canvas.save(draw(Result.read(file, plane=True), caption=caption), name)
 
@@ -105,12 +101,13 @@ def _plane(file: Path, solid: bool, caption: str | None, canvas: Canvas) -> None
 @click.argument("file", type=click.Path(path_type=Path))
 @_definition
 @drawing("plots/FILE-barriers.png")
-def _barriers(file: Path, definition: str, canvas: Canvas) -> None:
+def _barriers(file: Path, definition: str, **where: Any) -> None:
     """Distribution of the barriers along the lines of FILE."""
+    canvas = Canvas(**where)
     curves = Result.read(file, plane=False)
     kept = curves.select(lowest_order(curves))
     title, lines = curves.about.get("title", file.stem), plural(len(kept), "line")
-    caption = f"{title}, {lines}. Barrier: {DEFINITIONS[definition]}."
+    caption = f"{title}, {lines}. Barrier: {DEFINITIONS[definition].formula}."
     unit = curves.about.get("loss_unit")
     found = barriers(kept)
     figure = figures.page(
@@ -122,40 +119,44 @@ def _barriers(file: Path, definition: str, canvas: Canvas) -> None:
 
 
 @command.command("outcomes")
+@of_run
 @drawing("plots/RUN-outcomes.png")
-@members
-def _outcomes(members: Members, canvas: Canvas) -> None:
+def _outcomes(**given: Any) -> None:
     """How many members of RUN ended at which truth table."""
     from landscape.analysis.outcomes import outcomes
 
-    found = outcomes(members.problem, members.stack)
-    seeds = f"{members.problem.title()}, {len(members.stack)} seeds"
+    canvas = taken(Canvas, given)
+    problem, stack = members_of(**given)
+    found = outcomes(problem, stack)
+    seeds = f"{problem.title()}, {len(stack)} seeds"
     caption = f"{seeds}; solved: {found.solved}. A bar is a truth table."
-    figure = figures.page(lambda ax: figures.outcomes(ax, found, samples=members.problem.nouns.all), caption=caption)
-    canvas.save(figure, f"{Path(members.run).name}-outcomes")
+    figure = figures.page(lambda ax: figures.outcomes(ax, found, samples=problem.nouns.all), caption=caption)
+    canvas.save(figure, f"{Path(given['run']).name}-outcomes")
 
 
 @command.command("clusters")
+@of_run
+@cut_option
 @drawing("plots/RUN-clusters.png")
-@click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as truth tables]")
-@members
-def _clusters(members: Members, cut: float | None, canvas: Canvas) -> None:
+def _clusters(cut: float | None, **given: Any) -> None:
     """Dendrogram of the members of RUN, with their truth tables below."""
     from landscape.analysis.clusters import clusters_of
     from landscape.analysis.outcomes import outcomes
 
-    found = clusters_of(members.problem, members.stack, cut=cut)
-    groups = outcomes(members.problem, members.stack).groups
+    canvas = taken(Canvas, given)
+    problem, stack = members_of(**given)
+    found = clusters_of(problem, stack, cut=cut)
+    groups = outcomes(problem, stack).groups
     names = [f"{group.kind}, {group.right} right" for group in groups]
     solved = next((number for number, group in enumerate(groups) if group.kind == "solved"), None)
     caption = (
-        f"{members.problem.title()}, {len(members.stack)} seeds. Average linkage of L2 distances up to the order of "
+        f"{problem.title()}, {len(stack)} seeds. Average linkage of L2 distances up to the order of "
         f"filters; agreement of clusters and truth tables (adjusted Rand index): {found.agreement:.2f}."
     )
     figure = figures.page(
         lambda ax: figures.dendrogram(ax, found, names=names, solved=solved), caption=caption, size=(7.2, 4.2)
     )
-    canvas.save(figure, f"{Path(members.run).name}-clusters")
+    canvas.save(figure, f"{Path(given['run']).name}-clusters")
 
 
 @command.command("success")
@@ -169,14 +170,7 @@ def _clusters(members: Members, cut: float | None, canvas: Canvas) -> None:
     default="solved",
     help="Networks right on all test boards, or on all patterns; share of test boards entirely right, or of cells.",
 )
-@click.option(
-    "--samples",
-    "--boards",
-    "samples",
-    type=click.IntRange(min=1),
-    default=1000,
-    help="Random test boards, the same for all.",
-)
+@samples_option("Random test boards, the same for all.", default=1000)
 @click.option("--problem", help="Problem of the sweep, if its code is not known yet, or lies elsewhere now.")
 @drawing("plots/SWEEP-RATE.png")
 def _success(
@@ -187,21 +181,15 @@ def _success(
     rate: Any,
     samples: int,
     problem: str | None,
-    canvas: Canvas,
+    **where: Any,
 ) -> None:
     """Success of the finished cells of SWEEP over what it varied, with intervals and the score of dead boards."""
-    from landscape.analysis.success import definitions, of_sweep
+    from landscape.analysis.success import definitions
     from landscape.figures.success import BANDS, NAMES, is_number, rate_labels, success_series, text_of
-    from landscape.training.sweep import Sweep
 
-    sweep = Sweep.open(place, problem=problem)
-    rows = of_sweep(sweep, samples=samples)
-    cells = sweep.cells()
-    if not rows:
-        raise LandscapeError(f"{place} has no finished cell yet: repeat the command that began it")
+    canvas = Canvas(**where)
+    rows, cells = finished_cells(place, problem, {"samples": samples})
     missing = f" {len(cells) - len(rows)} of {len(cells)} cells are not finished." if len(rows) < len(cells) else ""
-    if missing:
-        remark(missing.strip())
     swept = cells[0].problem
     everything = swept.objective() if rate == "exact" else None
     ylabel = rate_labels(swept.nouns, everything.samples if everything else None)[rate]
@@ -257,11 +245,12 @@ _DEFINED = {"solved": "solved", "exact": "exact", "samples": "sample_rate", "cel
 @command.command("rule")
 @click.argument("rule")
 @drawing("plots/rule-RULE.png")
-def _rule(rule: str, canvas: Canvas) -> None:
+def _rule(rule: str, **where: Any) -> None:
     """Patterns whose centre is live in the next generation, and such whose centre is dead."""
     from landscape.problems.life.patterns import PATTERNS, answers
     from landscape.problems.life.rules import Rule
 
+    canvas = Canvas(**where)
     parsed = Rule.parse(rule)
     live = answers(parsed)
     caption = (

@@ -7,9 +7,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from landscape.cli.options import GRID, SEEDS, ProblemGroup, config_file, output
+from landscape.cli.config import config_file
+from landscape.cli.options import ProblemGroup, output
 from landscape.cli.report import Progress, interruptible, remark
 from landscape.cli.train import training_options
+from landscape.cli.types import GRID
 from landscape.core.fields import fields_of
 from landscape.training.sweep import Cell, default_output, sweep
 from landscape.training.train import Training
@@ -54,17 +56,14 @@ def _verb(
     problem: tuple[str, Mapping[str, Any]],
     *,
     grid: tuple[tuple[str, tuple[str, ...]], ...],
-    seeds: tuple[int, ...],
-    data_seeds: tuple[int, ...] | None,
-    resume_every: float,
-    device: str,
     output: Path | None,
     force: bool,
     **settings: Any,
 ) -> None:
     name, options = problem
     texts = _merged(click.get_current_context(), grid)
-    known = {*options, *fields_of(Training)}
+    training = {key: settings.pop(key) for key in fields_of(Training)}
+    known = {*options, *training}
     values = {key: _values(key, of) if key in known else of for key, of in texts.items()}
     path = output or default_output(name, texts)
     progress = Progress("sweep", "batches")
@@ -80,11 +79,8 @@ def _verb(
             path,
             grid=values,
             options={key: value for key, value in options.items() if key not in texts},
-            training={key: value for key, value in settings.items() if key not in texts},
-            seeds=seeds,
-            data_seeds=data_seeds,
-            device=device,
-            resume_every=resume_every,
+            training={key: value for key, value in training.items() if key not in texts},
+            **settings,
             overwrite=force,
             progress=progress,
             on_cell=begin,
@@ -123,13 +119,11 @@ def _once(ctx: click.Context, grid: tuple[tuple[str, tuple[str, ...]], ...]) -> 
 
 
 def _values(key: str, texts: tuple[str, ...]) -> list[Any]:
-    """Values as the option of that name would read them, a + standing for the comma within one of them."""
+    """Values as the option of that name would read them."""
     ctx = click.get_current_context()
     option = next(param for param in ctx.command.params if param.name == key)
     try:
-        return [
-            option.type.convert(text.replace("+", ",") if option.type is SEEDS else text, option, ctx) for text in texts
-        ]
+        return [option.type.convert(text, option, ctx) for text in texts]
     except click.BadParameter as error:
         raise click.BadParameter(error.message, ctx, param_hint=f"'--grid {key}'") from error
 

@@ -6,21 +6,12 @@ from typing import Any
 
 import click
 
-from landscape.cli.options import (
-    SEEDS,
-    ProblemGroup,
-    config_file,
-    device_option,
-    engine_option,
-    options_of,
-    output,
-    together,
-)
+from landscape.cli.config import config_file
+from landscape.cli.options import ProblemGroup, device_option, engine_option, output
 from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
-from landscape.cli.types import Command
+from landscape.cli.types import SEEDS, Command, options_of, taken, together
 from landscape.core.intervals import Proportion
 from landscape.problems.base import Problem
-from landscape.problems.compute import Engine
 from landscape.training.train import Training, default_output, train
 
 __all__ = ["command", "training_options"]
@@ -53,46 +44,22 @@ def training_options(**helps: str) -> Callable[[Command], Command]:
 )
 @output("Run directory. [default: checkpoints/PROBLEM-...]")
 @config_file
-def _verb(
-    problem: Problem,
-    *,
-    seeds: tuple[int, ...],
-    data_seeds: tuple[int, ...] | None,
-    resume_every: float,
-    logs: tuple[str, ...],
-    engine: Engine,
-    device: str,
-    output: Path | None,
-    force: bool,
-    **settings: Any,
-) -> None:
-    training = Training(**settings)
+def _verb(problem: Problem, *, output: Path | None, force: bool, **values: Any) -> None:
+    training = taken(Training, values)
     path = output or default_output(problem)
     with interruptible(f"repeat the same command to go on with {path}"):
         if training.start:
             remark_unfinished(training.start)
-        run = train(
-            problem,
-            training,
-            path,
-            seeds=seeds,
-            data_seeds=data_seeds,
-            device=device,
-            resume_every=resume_every,
-            logs=logs,
-            engine=engine,
-            overwrite=force,
-            progress=Progress("train", "steps"),
-        )
+        run = train(problem, training, path, **values, overwrite=force, progress=Progress("train", "steps"))
     stack = run.checkpoint().stack
-    values = problem.objective(device=device)(stack)
+    found = problem.objective(device=values["device"])(stack)
     if diverged := sum(not row.isfinite().all() for row in stack.flatten()):
-        remark(f"{diverged} of {len(seeds)} members diverged: their parameters are NaN or infinite. Lower --lr")
-    rate = f", accuracy {float(values['accuracy'].median()):.1%}" if "accuracy" in values else ""
-    if "solved" not in values:
-        remark(f"{problem.title()}: median loss {float(values['loss'].median()):.4g}{rate} over {len(seeds)} members")
+        remark(f"{diverged} of {len(stack)} members diverged: their parameters are NaN or infinite. Lower --lr")
+    rate = f", accuracy {float(found['accuracy'].median()):.1%}" if "accuracy" in found else ""
+    if "solved" not in found:
+        remark(f"{problem.title()}: median loss {float(found['loss'].median()):.4g}{rate} over {len(stack)} members")
     else:
-        remark(f"{problem.title()}: solved by {Proportion(int(values['solved'].sum()), len(seeds))}")
+        remark(f"{problem.title()}: solved by {Proportion(int(found['solved'].sum()), len(stack))}")
     click.echo(run.path)
 
 

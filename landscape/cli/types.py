@@ -10,8 +10,20 @@ import click
 from landscape.cli.flags import in_flags
 from landscape.core.fields import LAST_SEED, Field, fields_of, text
 
-__all__ = ["BLOCKS", "GRID", "RANGE", "SEED", "SEEDS", "Command", "Written", "field_options", "options_of", "together"]
+__all__ = [
+    "GRID",
+    "RANGE",
+    "SEED",
+    "SEEDS",
+    "Command",
+    "Written",
+    "field_options",
+    "options_of",
+    "taken",
+    "together",
+]
 
+C = TypeVar("C")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _MOST_SEEDS = 10_000_000
@@ -34,9 +46,9 @@ class Written(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
 
 
 def _seeds(written: str) -> tuple[int, ...]:
-    """`0:20`, `3`, `0:5,10,20:30`: half-open ranges and single seeds."""
+    """`0:20`, `3`, `0:5,10,20:30`: half-open ranges and single seeds, in a grid with + between them."""
     seeds: list[int] = []
-    for piece in written.split(","):
+    for piece in re.split("[,+]", written):
         first, colon, last = piece.partition(":")
         if not (first.strip().isdecimal() and (last.strip().isdecimal() or not colon)):
             raise ValueError(f"'{piece}' is no seed: write numbers and half-open ranges, such as 0:20 or 0:5,9")
@@ -76,11 +88,11 @@ def _grid(written: str) -> tuple[str, tuple[str, ...]]:
     return key.strip().lstrip("-").replace("-", "_"), pieces
 
 
-SEEDS, BLOCKS = Written("seeds", _seeds, ","), Written("blocks", _blocks, ",")
+SEEDS = Written("seeds", _seeds, ",")
 RANGE, GRID = Written("low:high", _range, ":"), Written("key=values", _grid)
 SEED = click.IntRange(0, LAST_SEED)
 
-_SYNTAX = {"seed": SEED, "seeds": SEEDS, "blocks": BLOCKS}
+_SYNTAX = {"seed": SEED, "seeds": SEEDS, "blocks": Written("blocks", _blocks, ",")}
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -94,17 +106,23 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return add
 
 
-def field_options(configuration: type, **helps: str) -> list[click.Option]:
-    """One option a field of a configuration; `helps` says another help of some."""
-    options = [_option(field, helps.get(name, field.help)) for name, field in fields_of(configuration).items()]
+def field_options(configuration: type, *names: str, **helps: str) -> list[click.Option]:
+    """One option a field of a configuration, or of its fields of these names; `helps` says another help of some."""
+    fields = {name: field for name, field in fields_of(configuration).items() if name in names or not names}
+    options = [_option(field, helps.get(name, field.help)) for name, field in fields.items()]
     for option in options:
         option.help = in_flags(option.help or "", options)
     return options
 
 
-def options_of(configuration: type, **helps: str) -> Callable[[Command], Command]:
+def options_of(configuration: type, *names: str, **helps: str) -> Callable[[Command], Command]:
     """`field_options` as a decorator."""
-    return together(*(_decorator(option) for option in field_options(configuration, **helps)))
+    return together(*(_decorator(option) for option in field_options(configuration, *names, **helps)))
+
+
+def taken(configuration: type[C], values: dict[str, Any]) -> C:
+    """A configuration of the values that its options gave, which are taken out."""
+    return configuration(**{name: values.pop(name) for name in fields_of(configuration)})
 
 
 def _decorator(option: click.Option) -> Callable[[Any], Any]:
@@ -116,13 +134,16 @@ def _decorator(option: click.Option) -> Callable[[Any], Any]:
 
 
 def _option(field: Field, help: str) -> click.Option:
-    name = field.name.replace("_", "-")
+    name = field.flag or field.name.replace("_", "-")
     how: dict[str, Any] = {"help": help or None, "show_default": True, "metavar": field.metavar}
     how |= {"required": True} if field.required else {"default": field.default}
     if field.hint is bool:
         return click.Option([f"--{name}/--no-{name}", field.name], type=bool, **how)
     if isinstance(field.default, tuple):
-        how["default"] = text(field.default)
+        if not field.syntax:
+            how["multiple"] = True
+        elif field.default or field.syntax == "blocks":
+            how["default"] = text(field.default)
     return click.Option([f"--{name}", field.name], type=_type(field), **how)
 
 
@@ -132,10 +153,12 @@ def _type(field: Field) -> Any:
         return _SYNTAX[field.syntax]
     if field.choices is not None:
         return click.Choice(list(field.choices))
-    choices = [each for each in typing.get_args(field.hint) if each is not type(None)]
-    if typing.get_origin(field.hint) is Literal:
-        return click.Choice(choices)
-    hint = choices[0] if choices else field.hint  # an optional value is written as that value
+    hint, of = field.hint, typing.get_args(field.hint)
+    if type(None) in of or typing.get_origin(hint) is tuple:
+        # An optional value is written as that value, a list as its items.
+        hint = next(each for each in of if each is not type(None))
+    if typing.get_origin(hint) is Literal:
+        return click.Choice(typing.get_args(hint))
     if hint is int and (field.at_least is not None or field.at_most is not None):
         low, high = (None if limit is None else int(limit) for limit in (field.at_least, field.at_most))
         return click.IntRange(low, high)

@@ -7,7 +7,8 @@ import click
 import torch
 
 from landscape.analysis.validation import CHECKS, Check, Finding, validate
-from landscape.cli.options import config_file, device_option, dtype_option, engine_option, json_flag
+from landscape.cli.config import config_file
+from landscape.cli.options import device_option, dtype_option, engine_option, json_flag
 from landscape.cli.report import table
 from landscape.core.errors import LandscapeError
 from landscape.core.fields import did_you_mean

@@ -5,7 +5,8 @@ from typing import Any
 import click
 import torch
 
-from landscape.cli.options import ProblemGroup, computing, config_file, json_flag, sampling
+from landscape.cli.config import config_file
+from landscape.cli.options import ProblemGroup, computing, json_flag, sampling
 from landscape.cli.report import table
 from landscape.core.errors import LandscapeError
 from landscape.core.files import json_text

@@ -20,6 +20,7 @@ import difflib
 import functools
 import json
 import math
+import operator
 import os
 import types
 import typing
@@ -54,14 +55,29 @@ C = TypeVar("C")
 #: Seeds are keys of Philox, which are kept as signed integers of 64 bits.
 LAST_SEED = 2**63 - 1
 
+#: Where a field of a dataclass keeps what `option` says of it.
+_DESCRIBED = "landscape"
+
+#: Whether a number keeps to a limit, by the name of the limit.
+_HOLDS = {"at_least": operator.ge, "at_most": operator.le, "above": operator.gt, "below": operator.lt}
+
 #: How the types of options are called in errors.
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A field of a configuration. `syntax` says what its numbers are, and so how a command line writes them: a `seed`,
-    `seeds` or `blocks`.
+    """A field of a configuration.
+
+    Args:
+        name, hint, default: What it is called, its type, and its value unless it is given.
+        help: What it is for.
+        at_least, at_most, above, below: Limits of a number, which `check` holds it to.
+        choices: What a text may be, where its type does not say that: the keys of a table.
+        syntax: What numbers are, and so how a command line writes them: a `seed`; `seeds`, written `0:20,30`;
+            `blocks`, written `none` or `0,2`.
+        metavar: What stands for its value in the help, such as PLACE.
+        flag: How the option is called, if not as the field is.
     """
 
     name: str
@@ -75,6 +91,7 @@ class Field:
     choices: Collection[str] | None = None
     syntax: str | None = None
     metavar: str | None = None
+    flag: str | None = None
 
     @property
     def required(self) -> bool:
@@ -96,55 +113,39 @@ class Field:
         value = self.convert(value)
         if self.syntax == "seed":
             require_seeds(value, name=self.name)
-        limits = {"at least": self.at_least, "at most": self.at_most, "above": self.above, "below": self.below}
-        given = {how: limit for how, limit in limits.items() if limit is not None}
-        if not given or value is None or all(_within(how, value, limit) for how, limit in given.items()):
+        limits = {name: limit for name in _HOLDS if (limit := getattr(self, name)) is not None}
+        if not limits or value is None:
             return value
-        ends = {how: limit for how, limit in given.items() if math.isfinite(limit)}
-        words = ["positive" if (how, limit) == ("above", 0) else f"{how} {limit:g}" for how, limit in ends.items()]
+        # NaN keeps to no limit, and infinity is outside where no end is named.
+        if math.isfinite(value) and all(_HOLDS[name](value, limit) for name, limit in limits.items()):
+            return value
+        words = [f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits.items() if math.isfinite(limit)]
+        words = ["positive" if each == "above 0" else each for each in words]
         if isinstance(value, float) and self.at_most is None and self.below is None:
             words.append("finite")
         raise LandscapeError(f"`{self.name}` is {value}, it must be {' and '.join(words)}")
 
 
-def option(
-    default: Any,
-    text: str,
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: Collection[str] | None = None,
-    syntax: Literal["seed", "seeds", "blocks"] | None = None,
-    metavar: str | None = None,
-) -> Any:
+def option(default: Any, text: str, **described: Any) -> Any:
     """A field of a configuration that the command line offers as an option.
 
     Args:
-        default: Its value unless it is given.
+        default: Its value unless it is given; `dataclasses.MISSING` if it must be.
         text: What it is for, the help of the option.
-        at_least, at_most, above, below: Limits of a number, which `check` holds it to.
-        choices: What a text may be, where its type does not say that: the keys of a table.
-        syntax: What numbers are: a `seed`; `seeds`, written `0:20,30`; `blocks`, written `none` or `0,2`.
-        metavar: What stands for its value in the help, such as PLACE.
+        described: What else a `Field` says: limits, choices, syntax, metavar, flag.
     """
-    limits = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
-    more = {"help": text, "choices": choices, "syntax": syntax, "metavar": metavar}
-    return dataclasses.field(default=default, metadata=limits | more)
+    return dataclasses.field(default=default, metadata={_DESCRIBED: {"help": text, **described}})
 
 
 def fields_of(configuration: type) -> dict[str, Field]:
     """The fields of a dataclass by name."""
     hints = typing.get_type_hints(configuration)
-    known = {each.name for each in dataclasses.fields(Field)}
     found = {}
     for field in dataclasses.fields(configuration):
         if not field.init:
             continue
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        described = {key: value for key, value in field.metadata.items() if key in known}
-        found[field.name] = Field(field.name, hints[field.name], default, **described)
+        found[field.name] = Field(field.name, hints[field.name], default, **field.metadata.get(_DESCRIBED, {}))
     return found
 
 
@@ -252,12 +253,6 @@ def require_seeds(*seeds: int, name: str = "seeds") -> None:
     for seed in seeds:
         if not 0 <= seed <= LAST_SEED:
             raise LandscapeError(f"{seed} is no seed: `{name}` goes from 0 to 2^63 - 1")
-
-
-def _within(how: str, value: float, limit: float) -> bool:
-    """Whether a number keeps to a limit; NaN keeps to none, and infinity is outside where no end is named."""
-    holds = {"at least": value >= limit, "at most": value <= limit, "above": value > limit, "below": value < limit}
-    return holds[how] and math.isfinite(value)
 
 
 def _as(hint: Any, value: Any) -> Any:

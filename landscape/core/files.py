@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from landscape.core.errors import DamagedFile, LandscapeError
+from landscape.core.errors import DamagedFile, LandscapeError, Unsupported
 
 __all__ = [
     "differences",
     "digest",
     "is_there",
     "json_text",
+    "read_document",
     "read_json",
     "refuse_existing",
     "replacing",
@@ -159,6 +160,31 @@ def read_json(path: Path) -> Any:
         raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise DamagedFile(f"{path} is damaged: it is no JSON ({error})") from error
+
+
+def read_document(path: Path, schema: int, kinds: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Read a JSON object of a schema whose entries are of these `kinds`; `what` they are is told of those that are not.
+
+    A kind is a type, an object with entries of certain kinds, or, in brackets, that of the items of a list. Raises as
+    `read_json`, `DamagedFile` for another content, `Unsupported` for another schema.
+    """
+    document = read_json(path)
+    needed = {"schema", *kinds}
+    if lacks := needed - document.keys() if isinstance(document, dict) else needed:
+        raise DamagedFile(f"{path} is damaged: it lacks {', '.join(sorted(lacks))}")
+    if document["schema"] != schema:
+        raise Unsupported(f"{path} has schema {document['schema']}, this version reads {schema}: update landscape")
+    if not _is_of(kinds, document):
+        raise DamagedFile(f"{path} is damaged: {what} are not what they should be")
+    return dict(document)
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    if isinstance(kind, Mapping):
+        return isinstance(value, dict) and all(key in value and _is_of(kind[key], value[key]) for key in kind)
+    if isinstance(kind, list):
+        return isinstance(value, list) and bool(value) and all(_is_of(kind[0], item) for item in value)
+    return isinstance(value, kind)
 
 
 def _plain(value: Any) -> Any:

@@ -32,7 +32,7 @@ from landscape.problems.places import Place, held
 from landscape.space.family import Family, bezier, grid, polyline
 from landscape.store.checkpoints import read_tensors, write_stack, write_tensors
 from landscape.store.results import Result, target
-from landscape.training.optimizers import adam, adam_moments
+from landscape.training.optimizers import OPTIMIZERS
 
 __all__ = ["Bending", "bend", "bend_files", "connect"]
 
@@ -255,7 +255,7 @@ def _begin(lines: Family, bending: Bending) -> _State:
         on_line = lines.at(numbers, _alphas(lines, bending, number)).flatten()
         rows.append(on_line + (aside * length * (_OFF_LINE / parameters**0.5)).to(on_line.dtype))
     flat = torch.cat(rows)
-    return _State(flat, adam_moments(flat))
+    return _State(flat, OPTIMIZERS["adam"].begin(flat))
 
 
 def _alphas(lines: Family, bending: Bending, number: int) -> Float[Tensor, " line"]:
@@ -289,7 +289,7 @@ def _train(objective: AnyObjective, lines: Family, bending: Bending, state: _Sta
     while state.step < bending.steps:
         gradient = _gradient(objective, lines, bending, state)
         moments = dict(state.moments)
-        rows = adam(state.rows, gradient, moments, lr=bending.lr, step=state.step)
+        rows = OPTIMIZERS["adam"].step(state.rows, gradient, moments, bending, state.step)
         state.rows, state.moments, state.step = rows, moments, state.step + 1
         on_progress(state.step, bending.steps)
 

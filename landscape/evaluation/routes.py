@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 
 from landscape.core.errors import LandscapeError, Mismatch
-from landscape.core.fields import check, require_seeds
+from landscape.core.fields import check, option, require_seeds
 from landscape.core.provenance import Source
 from landscape.engine.plain import AnyObjective
 from landscape.engine.stack import Stack, aliases, concatenate, fingerprint
@@ -44,16 +44,31 @@ class Route:
     (`normalise`) to no other place. Raises `LandscapeError` for options that do not go together.
     """
 
-    a: Place
-    b: Place | None = None
-    via: tuple[Place, ...] = ()
-    rays: tuple[int, ...] = ()
-    normalise: Normalise = "filter"
-    pairs: Pairs = "matched"
-    order: Order = "stored"
-    only: tuple[str, ...] = ()
-    per: Per | None = None
-    hold: Hold = "start"
+    a: Place = option(dataclasses.MISSING, "Where the lines begin.", flag="from", metavar="PLACE")
+    b: Place | None = option(None, "Where the lines end.", flag="to", metavar="PLACE")
+    via: tuple[Place, ...] = option((), "Lead the lines straight through this place, too. Repeatable.", metavar="PLACE")
+    rays: tuple[int, ...] = option(
+        (), "In place of `b`: random directions, such as 0:10, a line a seed.", syntax="seeds", metavar="SEEDS"
+    )
+    normalise: Normalise = option(
+        "filter", "Length of random directions: that of each filter of the start, of each layer, or as drawn."
+    )
+    pairs: Pairs = option("matched", "Member by member (a single one goes with all), or each with each.")
+    order: Order = option(
+        "stored",
+        "Order of the start's filters: as stored, a line from every equivalent one, or the one closest to the end.",
+        flag="filter-order",
+    )
+    only: tuple[str, ...] = option(
+        (),
+        "Let only these tensors move, such as 'layer4.*'; with the BatchNorm statistics of their modules. Repeatable.",
+        metavar="PATTERN",
+    )
+    per: Per | None = option(
+        None,
+        "Beside the full line one for each layer, or each module at the top, on which only that one moves.",
+    )
+    hold: Hold = option("start", "Where the rest is held with `only` and `per`.")
 
     def __post_init__(self) -> None:
         check(self)

@@ -6,8 +6,8 @@ A function draws into `ax` and returns it; `page`, `walk_figure`, `plane_figure`
 
 from landscape.figures.pages import COLORS, page, save, targets
 from landscape.figures.planes import contours, plane_figure
-from landscape.figures.runs import dendrogram, outcomes, rule_examples
-from landscape.figures.series import Series, series, series_figure, shares
+from landscape.figures.runs import dendrogram, outcomes, rule_examples, shares
+from landscape.figures.series import Series, series, series_figure
 from landscape.figures.solids import surface_figure
 from landscape.figures.walks import barrier_distribution, part_figure, walk_curves, walk_figure
 

@@ -76,7 +76,7 @@ def walk_caption(
     """
     count = " and ".join(dict.fromkeys(str(len(curves.alpha)) for curves in panels))
     each = "" if all(len(curves) == 1 for curves in panels) else " a line"
-    formula = DEFINITIONS[definition].replace(" - ", "\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}")
+    formula = DEFINITIONS[definition].formula.replace(" - ", "\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}")
     solved = any("solved" in curves.values and "normalise" not in curves.about for curves in panels)
     matched = any(curves.about.get("orders") == "matched" for curves in panels)
     told = f"Dotted: the barrier, {formula}." if barrier else f"The barrier is {formula}."
@@ -112,8 +112,8 @@ def part_caption(curves: Result, parts: Sequence[str], definition: str, *, full:
         _computed([told]),
         f"Grey: the full {line}, on which everything moves." if full else "",
         "Blue: the end gets every sample right; orange: not." if "solved" in curves.values else "",
-        f"Above the panels{'' if count == 1 else ', medians over lines'}: the barrier, {DEFINITIONS[definition]}, and "
-        f"the loss at the {mixed}, where the network is mixed.",
+        f"Above the panels{'' if count == 1 else ', medians over lines'}: the barrier, "
+        f"{DEFINITIONS[definition].formula}, and the loss at the {mixed}, where the network is mixed.",
     )
 
 

@@ -22,7 +22,6 @@ __all__ = [
     "INK",
     "STYLE",
     "WIDTH",
-    "bars",
     "figure_of",
     "group_color",
     "group_opacity",
@@ -125,27 +124,3 @@ def figure_of(ax: Axes) -> Figure:
 def points(ax: Axes, pixels: float) -> float:
     """Pixels of an axes' figure in points."""
     return float(72 * pixels / figure_of(ax).dpi)
-
-
-def bars(
-    ax: Axes,
-    rows: Sequence[tuple[str, float, float, float]],
-    colors: Sequence[str],
-    texts: Sequence[str],
-    *,
-    height: float = 0.7,
-) -> None:
-    """Horizontal bars (%), the first on top: name, value, low and high end of each, shares of 1, with a text behind.
-
-    An interval of NaN is not drawn.
-    """
-    for y, ((_, *share), color, text) in enumerate(zip(rows, colors, texts, strict=True)):
-        value, low, high = (100 * each for each in share)
-        ax.barh(y, value, height=height, color=color, alpha=0.85)
-        if np.isfinite(high - low):
-            ax.errorbar((low + high) / 2, y, xerr=(high - low) / 2, color=INK, lw=1.2, capsize=2.5)
-        end = (np.nanmax([value, low, high, 0]), y)
-        ax.annotate(text, end, (6, 0), textcoords="offset points", va="center", size="small")
-    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    ax.tick_params(axis="y", length=0)
-    ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)

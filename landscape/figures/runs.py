@@ -1,4 +1,4 @@
-"""Where the members of a run ended, how they cluster, and what a rule asks of them."""
+"""Where the members of a run ended, how they cluster, what explains it, and what a rule asks of them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Patch, Rectangle
 from scipy.cluster import hierarchy
 
+from landscape.core.errors import LandscapeError
 from landscape.core.intervals import Proportion
-from landscape.figures.pages import COLORS, FAINT, GREY, INK, bars
+from landscape.figures.pages import COLORS, FAINT, GREY, INK
 
 if TYPE_CHECKING:
     from landscape.analysis.clusters import Clusters
@@ -20,7 +21,7 @@ else:
     # Their modules import torch, which a figure does not need.
     Clusters = Outcomes = Any
 
-__all__ = ["dendrogram", "outcomes", "rule_examples"]
+__all__ = ["dendrogram", "outcomes", "rule_examples", "shares"]
 
 #: Colours by kind of outcome; the same kinds of ends have the same colours in every figure.
 _KINDS = dict(zip(("solved", "partly right", "constant"), COLORS, strict=False))
@@ -42,10 +43,46 @@ def outcomes(ax: Axes, results: Outcomes, *, most: int = 8, samples: str = "samp
         named.append((f"{len(rest)} more table{'s' if len(rest) > 1 else ''}", share, FAINT))
     labels, shares, colors = zip(*named, strict=True)
     rows = [(label, share.value, *share.interval) for label, share in zip(labels, shares, strict=True)]
-    bars(ax, rows, colors, [f"n = {share.count}" for share in shares])
+    _bars(ax, rows, colors, [f"n = {share.count}" for share in shares])
     ax.set_xlim(0, 112 * max(high for *_, high in rows))
     ax.set_xlabel(f"share of {len(results.kind)} networks (%), with 95 % interval")
     ax.set_ylabel(f"truth table: {samples} right")
+    return ax
+
+
+def shares(
+    ax: Axes,
+    rows: Sequence[tuple[str, float, float, float]],
+    *,
+    xlabel: str = "share of the outcome explained (%), with 95 % interval",
+    title: str = "",
+) -> Axes:
+    """Shares as bars (%), a row each: its name, value, low and high end, from 0 to 1, the first on top.
+
+    An estimate may lie below zero; an interval of NaN is not drawn. Raises `LandscapeError` if there are no rows or a
+    value is no share.
+    """
+    if not rows:
+        raise LandscapeError("there are no shares to draw: give at least one row")
+    for name, value, low, high in rows:
+        if not abs(value) <= 1 or max(abs(low), abs(high)) > 1 or not (low <= high or np.isnan([low, high]).any()):
+            raise LandscapeError(
+                f"the share '{name}' is {value:g} with an interval from {low:g} to {high:g}: give shares of at most 1"
+            )
+    colors = [COLORS[0]] * len(rows)
+    texts = [
+        f"{100 * value:z.{0 if abs(value) >= 0.0995 or value == 0 else 1}f} %".replace("-", "\N{MINUS SIGN}")
+        for _, value, *_ in rows
+    ]
+    _bars(ax, rows, colors, texts, height=0.62)
+    numbers = 100 * np.array([row[1:] for row in rows], dtype=float)
+    top, bottom = max(np.nanmax(numbers), 1.0), min(np.nanmin(numbers), 0.0)
+    ax.set_xlim(bottom and bottom - 0.02 * (top - bottom), top + 0.12 * (top - bottom))
+    if bottom < 0:
+        ax.spines["left"].set_visible(False)
+        ax.axvline(0, color=INK, lw=0.7, zorder=1)
+    ax.set_xlabel(xlabel)
+    ax.set_title(title)
     return ax
 
 
@@ -115,6 +152,30 @@ def rule_examples(
     ax.set_aspect("equal")
     ax.set_axis_off()
     return ax
+
+
+def _bars(
+    ax: Axes,
+    rows: Sequence[tuple[str, float, float, float]],
+    colors: Sequence[str],
+    texts: Sequence[str],
+    *,
+    height: float = 0.7,
+) -> None:
+    """Horizontal bars (%), the first on top: name, value, low and high end of each, shares of 1, with a text behind.
+
+    An interval of NaN is not drawn.
+    """
+    for y, ((_, *share), color, text) in enumerate(zip(rows, colors, texts, strict=True)):
+        value, low, high = (100 * each for each in share)
+        ax.barh(y, value, height=height, color=color, alpha=0.85)
+        if np.isfinite(high - low):
+            ax.errorbar((low + high) / 2, y, xerr=(high - low) / 2, color=INK, lw=1.2, capsize=2.5)
+        end = (np.nanmax([value, low, high, 0]), y)
+        ax.annotate(text, end, (6, 0), textcoords="offset points", va="center", size="small")
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)
 
 
 def _table_columns(ax: Axes, tree: Clusters, leaves: Sequence[int], colors: Sequence[str], top: float) -> None:

@@ -1,4 +1,4 @@
-"""Values over what was varied: curves with their intervals, seeds and published values, and bars of shares."""
+"""Values over what was varied: curves with their intervals, seeds and published values."""
 
 import dataclasses
 import itertools
@@ -18,10 +18,10 @@ from matplotlib.transforms import ScaledTranslation, Transform
 
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.intervals import FEWEST, Proportion, bootstrap
-from landscape.figures.pages import COLORS, GREY, INK, STYLE, WIDTH, bars, figure_of, group_opacity, points, sheet
+from landscape.figures.pages import COLORS, GREY, INK, STYLE, WIDTH, figure_of, group_opacity, points, sheet
 from landscape.figures.scales import floor_below, log_axis, on_axis
 
-__all__ = ["Series", "series", "series_figure", "shares"]
+__all__ = ["Series", "series", "series_figure"]
 
 XScale = Literal["linear", "log", "category"]
 YScale = Literal["linear", "log"]
@@ -118,11 +118,9 @@ class Series:
     @property
     def _drawn(self) -> Float[np.ndarray, " number"]:
         """All finite heights in the picture."""
-        parts: list[Any] = [self.value, self.low, self.high]
-        parts += [] if self.seeds is None else [self.seeds.ravel()]
-        parts += [] if self.original is None else [self.original[1]]
-        parts += [] if self.baseline is None else [np.array([self.baseline], dtype=float)]
-        return np.concatenate([part[np.isfinite(part)] for part in parts])
+        parts = (self.value, self.low, self.high, self.seeds, self.original and self.original[1], self.baseline)
+        heights = np.concatenate([np.ravel(part).astype(float) for part in parts if part is not None])
+        return np.asarray(heights[np.isfinite(heights)])
 
     @property
     def _places(self) -> Float[np.ndarray, " number"]:
@@ -151,11 +149,11 @@ def series(
     `baseline` is what the dotted lines are called. On a log y axis, zeros lie on a dotted line at `floor`. Marks that
     would coincide stand a few points beside their x. Raises `LandscapeError` for curves that cannot be drawn so.
     """
-    frame = _Frame([curves], percent, xscale, yscale, categories, floor)
+    frame = _Frame([curves], percent, xscale, yscale, categories, baseline, floor)
     _draw(ax, curves, frame)
-    _draw_baselines(ax, curves, frame, baseline)
+    _draw_baselines(ax, curves, frame)
     ax.set_xlabel(xlabel)
-    ax.set_ylabel(_wrapped(ylabel, ax.get_window_extent().height, ax))
+    _label_y(ax, ylabel)
     _finish(ax, title, frame.handles(curves))
     return ax
 
@@ -168,85 +166,44 @@ def series_figure(
     caption: str,
     columns: int | None = None,
     height: float = 2.5,
-    percent: bool = True,
-    xscale: XScale = "linear",
-    yscale: YScale = "linear",
-    categories: Sequence[str] = (),
-    baseline: str = "baseline",
-    floor: float | None = None,
+    **options: Any,
 ) -> Figure:
     """Panels of `series`, each with its title, on one y axis, up to 3 in a row, with a caption below.
 
     A label has one look in all panels. One legend stands on top if some panel has all the labels, else each panel has
-    its own. `height` is that of a row, in inches; other options are those of `series`. Raises as `series` does.
+    its own. `height` is that of a row, in inches; other `options` are those of `series`. Raises as `series` does.
     """
     if not panels:
         raise LandscapeError("a figure of series needs panels: give at least one")
-    frame = _Frame([curves for _, curves in panels], percent, xscale, yscale, categories, floor)
+    frame = _Frame([curves for _, curves in panels], **options)
     across = min(len(panels), columns or 3)
     rows = -(-len(panels) // across)
     shared = any({curve.label for curve in curves} == set(frame.labels) for curves in frame.panels)
-    if caption and xscale != "category" and frame.dodges:
+    if caption and frame.xscale != "category" and frame.crowded:
         caption += " Marks of several curves at one place stand side by side."
     with matplotlib.style.context(STYLE):
         figure, axes = sheet((WIDTH, height * rows + 0.25), caption, len(panels), ratios=(1,) * across)
         for number, (ax, (title, curves)) in enumerate(zip(axes, panels, strict=True)):
+            row, column = divmod(number, across)
             _draw(ax, curves, frame)
             # The dotted lines of a row look the same: the last one names them all.
-            rest = [curve for each in frame.panels[number + 1 : number + across - number % across] for curve in each]
-            named = all(curve.baseline is None for curve in rest)
-            _draw_baselines(ax, curves, frame, baseline if named else "")
-            ax.tick_params(axis="y", labelleft=number % across == 0)
-            if number % across == 0:
-                ax.set_ylabel(_wrapped(ylabel, ax.get_window_extent().height, ax))
+            rest = frame.panels[number + 1 : (row + 1) * across]
+            _draw_baselines(ax, curves, frame, named=all(one.baseline is None for each in rest for one in each))
+            ax.tick_params(axis="y", labelleft=column == 0)
+            if column == 0:
+                _label_y(ax, ylabel)
             label = _wrapped(xlabel, ax.get_window_extent().width, ax)
-            if number // across == rows - 1:
+            if row == rows - 1:
                 ax.set_xlabel(label)
             elif number + across >= len(panels):
                 # Into the empty place below, without moving the rows apart.
-                place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center"}
-                ax.annotate(label, (0.5, 0), (0, -20), va="top", size=9, **place).set_in_layout(False)
+                place = (0.5, 0), (0, -20), "axes fraction", "offset points"
+                ax.annotate(label, *place, ha="center", va="top", size=9).set_in_layout(False)
             _finish(ax, title, () if shared else frame.handles(curves))
         if shared:
-            handles = frame.handles([curve for curves in frame.panels for curve in curves])
-            _legend(figure, handles, 0.97 * figure.bbox.width, loc="outside upper left", borderaxespad=0.7)
+            width = 0.97 * figure.bbox.width
+            _legend(figure, frame.handles(frame.curves), width, loc="outside upper left", borderaxespad=0.7)
     return figure
-
-
-def shares(
-    ax: Axes,
-    rows: Sequence[tuple[str, float, float, float]],
-    *,
-    xlabel: str = "share of the outcome explained (%), with 95 % interval",
-    title: str = "",
-) -> Axes:
-    """Shares as bars (%), a row each: its name, value, low and high end, from 0 to 1, the first on top.
-
-    An estimate may lie below zero; an interval of NaN is not drawn. Raises `LandscapeError` if there are no rows or a
-    value is no share.
-    """
-    if not rows:
-        raise LandscapeError("there are no shares to draw: give at least one row")
-    for name, value, low, high in rows:
-        if not abs(value) <= 1 or max(abs(low), abs(high)) > 1 or not (low <= high or np.isnan([low, high]).any()):
-            raise LandscapeError(
-                f"the share '{name}' is {value:g} with an interval from {low:g} to {high:g}: give shares of at most 1"
-            )
-    colors = [COLORS[0]] * len(rows)
-    texts = [
-        f"{100 * value:z.{0 if abs(value) >= 0.0995 or value == 0 else 1}f} %".replace("-", "\N{MINUS SIGN}")
-        for _, value, *_ in rows
-    ]
-    bars(ax, rows, colors, texts, height=0.62)
-    numbers = 100 * np.array([row[1:] for row in rows], dtype=float)
-    top, bottom = max(np.nanmax(numbers), 1.0), min(np.nanmin(numbers), 0.0)
-    ax.set_xlim(bottom and bottom - 0.02 * (top - bottom), top + 0.12 * (top - bottom))
-    if bottom < 0:
-        ax.spines["left"].set_visible(False)
-        ax.axvline(0, color=INK, lw=0.7, zorder=1)
-    ax.set_xlabel(xlabel)
-    ax.set_title(title)
-    return ax
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -254,11 +211,12 @@ class _Frame:
     """What the panels of one figure share: scales, the range of y, and how each label looks."""
 
     panels: Sequence[Sequence[Series]]
-    percent: bool
-    xscale: XScale
-    yscale: YScale
-    categories: Sequence[str]
-    floor: float | None
+    percent: bool = True
+    xscale: XScale = "linear"
+    yscale: YScale = "linear"
+    categories: Sequence[str] = ()
+    baseline: str = "baseline"
+    floor: float | None = None
 
     def __post_init__(self) -> None:
         if self.percent and self.yscale == "log":
@@ -271,8 +229,8 @@ class _Frame:
             names = [curve.label for curve in curves]
             if twice := [name for name in names if names.count(name) > 1]:
                 raise LandscapeError(f"two curves are called '{twice[0]}': give each a label of its own")
-            for curve in curves:
-                self._check(curve)
+        for curve in self.curves:
+            self._check(curve)
 
     def _check(self, curve: Series) -> None:
         heights, places = curve._drawn, curve._places
@@ -288,19 +246,19 @@ class _Frame:
             raise LandscapeError(f"the curve '{curve.label}' has an x that is none of the {count} categories")
 
     @property
-    def labels(self) -> list[str]:
-        """Each label once, in the order of the panels."""
-        return list(dict.fromkeys(curve.label for curves in self.panels for curve in curves))
+    def curves(self) -> list[Series]:
+        """Those of all panels."""
+        return [curve for curves in self.panels for curve in curves]
 
     @property
-    def unit(self) -> float:
-        """How high a value of 1 is drawn."""
-        return 100.0 if self.percent else 1.0
+    def labels(self) -> list[str]:
+        """Each label once, in the order of the panels."""
+        return list(dict.fromkeys(curve.label for curve in self.curves))
 
     @property
     def heights(self) -> Float[np.ndarray, " number"]:
-        """All heights of all panels, as drawn."""
-        return self.unit * np.concatenate([curve._drawn for curves in self.panels for curve in curves])
+        """All heights of all panels, as drawn on a linear axis."""
+        return (100.0 if self.percent else 1.0) * np.concatenate([curve._drawn for curve in self.curves])
 
     @property
     def ylim(self) -> tuple[float, float]:
@@ -309,21 +267,26 @@ class _Frame:
         margin = 0.045 * (high - low) or 0.5
         return low - margin, high + margin
 
+    def height(self, values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+        """Values as drawn: in %, or with zeros on the floor of a log axis."""
+        if self.yscale == "linear":
+            return (100.0 if self.percent else 1.0) * values
+        return on_axis(values, floor_below([self.heights]) if self.floor is None else self.floor)
+
     @property
-    def dodges(self) -> bool:
-        """Whether marks of two curves would coincide."""
-        pairs = (pair for curves in self.panels for pair in itertools.combinations(curves, 2))
-        return any(len(one.x) <= _MARKED and self._coincide(one, other) for other, one in pairs)
+    def crowded(self) -> bool:
+        """Whether marks of two curves of a panel would coincide."""
+        return any(self._coincide(*pair) for curves in self.panels for pair in itertools.combinations(curves, 2))
 
     def _coincide(self, one: Series, other: Series) -> bool:
         """Whether marks at the same x are closer in height than a share of the axis."""
+        if len(other.x) > _MARKED:
+            return False
         _, at, its = np.intersect1d(one.x, other.x, return_indices=True)
-        span = np.ptp(self._even(self.heights) if self.yscale == "log" else self.ylim)
-        return bool((abs(self._even(one.value[at]) - self._even(other.value[its])) <= _NEAR * span).any())
-
-    def _even(self, values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-        """Heights of values, in a measure of which the axis has equal steps."""
-        return np.log10(self.height(values)) if self.yscale == "log" else self.height(values)
+        heights, ends = self.height(np.stack([one.value[at], other.value[its]])), np.array(self.ylim)
+        if self.yscale == "log":
+            heights, ends = np.log10(heights), np.log10(self.height(self.heights))
+        return bool((abs(heights[0] - heights[1]) <= _NEAR * np.ptp(ends)).any())
 
     def pointwise(self, curves: Iterable[Series]) -> bool:
         """Whether places stand apart, so that no line connects them."""
@@ -336,18 +299,13 @@ class _Frame:
         line = "-" if rank < len(_COLORS) else (0, (4, 1.5))
         return {"color": _COLORS[rank % len(_COLORS)], "marker": _MARKERS[turn], "ms": _SIZES[turn], "ls": line}
 
-    def height(self, values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-        """Values as drawn: in %, or with zeros on the floor of a log axis."""
-        if self.yscale == "linear":
-            return self.unit * values
-        return on_axis(values, floor_below([self.heights]) if self.floor is None else self.floor)
-
     def handles(self, curves: Sequence[Series]) -> list[Line2D]:
         """The legend's entries: each label once, then the open marks."""
-        named = [label for label in self.labels if label and label in {curve.label for curve in curves}]
-        bare = {"ls": ""} if self.pointwise(curves) else {}
+        drawn, bare = {curve.label for curve in curves}, {"ls": ""} if self.pointwise(curves) else {}
         found = [
-            Line2D([], [], lw=1.6, mec="white", mew=0.5, **(self.look(label) | bare), label=label) for label in named
+            Line2D([], [], lw=1.6, mec="white", mew=0.5, **(self.look(label) | bare), label=label)
+            for label in self.labels
+            if label and label in drawn
         ]
         if any(curve.original for curve in curves):
             found.append(Line2D([], [], ls="", marker="o", ms=6.2, mfc="white", mec=GREY, mew=1.1, label=_ORIGINAL))
@@ -360,8 +318,8 @@ def _draw(ax: Axes, curves: Sequence[Series], frame: _Frame) -> None:
     if frame.xscale == "category" and not names:
         names = {float(place): _plain(place) for place in np.unique(np.concatenate([each._places for each in curves]))}
     _x_axis(ax, curves, frame, names)
-    own = frame.unit * np.concatenate([curve._drawn for curve in curves])
     if frame.yscale == "log":
+        own = np.concatenate([curve._drawn for curve in curves])
         log_axis(ax, own, float(frame.height(np.zeros(1))[0]), [frame.heights])
     else:
         ax.set_ylim(frame.ylim)
@@ -370,36 +328,35 @@ def _draw(ax: Axes, curves: Sequence[Series], frame: _Frame) -> None:
         ax.spines["left"].set_bounds(0, 100)
     ax.grid(axis="y", color="#EEEEEE", lw=0.7)
     alone, step = frame.pointwise(curves), 0.0
-    if len(curves) > 1 and (alone or frame.dodges):
+    if len(curves) > 1 and (alone or frame.crowded):
         room = 0.6 * points(ax, ax.get_window_extent().width) / max(len(names), 1) if alone else 9.0
         step = min(13.0 if alone else 4.0, room / (len(curves) - 1))
     for rank, curve in enumerate(curves):
-        aside = step * (rank - (len(curves) - 1) / 2)
-        _draw_curve(ax, curve, frame, list(names), ax.transData + _aside(ax, aside), alone=alone)
+        # Some points to the right, whatever the scale: the data of an artist stay what they are.
+        right = step * (rank - (len(curves) - 1) / 2)
+        aside = ax.transData + ScaledTranslation(right / 72, 0, figure_of(ax).dpi_scale_trans)
+        _draw_curve(ax, curve, frame, list(names), aside, alone=alone)
 
 
 def _draw_curve(
-    ax: Axes, curve: Series, frame: _Frame, names: Sequence[float], transform: Transform, *, alone: bool
+    ax: Axes, curve: Series, frame: _Frame, names: Sequence[float], aside: Transform, *, alone: bool
 ) -> None:
     order = np.argsort(curve.x, kind="stable")
-    look = frame.look(curve.label)
-    shared: dict[str, Any] = {"color": look["color"], "transform": transform}
-    x = _position(curve.x[order], names)
-    value = frame.height(curve.value[order])
+    x, value = _position(curve.x[order], names), frame.height(curve.value[order])
     low, high = (np.where(np.isfinite(value), frame.height(each[order]), np.nan) for each in (curve.low, curve.high))
+    look = frame.look(curve.label) | ({"ls": ""} if alone else {})
+    shared: dict[str, Any] = {"color": look["color"], "transform": aside}
     if curve.seeds is not None:
         seeds = frame.height(curve.seeds[:, order])
-        opacity = group_opacity(len(seeds), 0.25)
+        faint = shared | {"alpha": group_opacity(len(seeds), 0.25), "zorder": _SEEDS, "gid": "seed"}
         if alone:
-            ax.plot(x, seeds.T, ls="", marker="_", ms=9, mew=0.8, alpha=opacity, zorder=_SEEDS, gid="seed", **shared)
+            ax.plot(x, seeds.T, ls="", marker="_", ms=9, mew=0.8, **faint)
         else:
             lines = [np.stack([x, seed], axis=1) for seed in seeds]
-            ax.add_collection(
-                LineCollection(lines, linewidths=0.5, alpha=opacity, zorder=_SEEDS, gid="seed", **shared), autolim=False
-            )
+            ax.add_collection(LineCollection(lines, linewidths=0.5, **faint), autolim=False)
     # A band has no width where its neighbours are missing.
     there = np.isfinite(low) & np.isfinite(high)
-    beside = np.concatenate([[False], there[:-1]]) | np.concatenate([there[1:], [False]])
+    beside = np.append(False, there[:-1]) | np.append(there[1:], False)
     bars = there & (alone | ~beside)
     if not alone:
         ax.fill_between(x, low, high, alpha=0.16, lw=0, zorder=_BAND, **shared)
@@ -407,14 +364,12 @@ def _draw_curve(
         middle, half = (high + low)[bars] / 2, (high - low)[bars] / 2
         ax.errorbar(x[bars], middle, yerr=half, fmt="none", elinewidth=1.3, capsize=2.5, zorder=_LINE - 0.1, **shared)
     if curve.original is not None:
-        mark = {"marker": look["marker"], "ms": look["ms"] + 2.2, "mfc": "white", "mec": look["color"], "mew": 1.1}
         at, height = _position(curve.original[0], names), frame.height(curve.original[1])
-        ax.plot(at, height, ls="", transform=transform, zorder=_OPEN, gid="original", **mark)
-    line = look | {"ls": ""} if alone else look
+        ring = look | {"ls": "", "ms": look["ms"] + 2.2, "mfc": "white", "mec": look["color"], "mew": 1.1}
+        ax.plot(at, height, **ring, transform=aside, zorder=_OPEN, gid="original")
     every = -(-len(x) // (_MARKED // 3)) if len(x) > _MARKED else None
-    ax.plot(
-        x, value, lw=1.6, mec="white", mew=0.5, markevery=every, zorder=_LINE, transform=transform, gid="value", **line
-    )
+    line = look | {"lw": 1.6, "mec": "white", "mew": 0.5, "markevery": every}
+    ax.plot(x, value, **line, transform=aside, zorder=_LINE, gid="value")
 
 
 def _x_axis(ax: Axes, curves: Sequence[Series], frame: _Frame, names: Mapping[float, str]) -> None:
@@ -450,7 +405,7 @@ def _position(x: Float[np.ndarray, " place"], names: Sequence[float]) -> Float[n
     return np.searchsorted(np.array(names), x).astype(float) if names else x
 
 
-def _draw_baselines(ax: Axes, curves: Sequence[Series], frame: _Frame, name: str) -> None:
+def _draw_baselines(ax: Axes, curves: Sequence[Series], frame: _Frame, *, named: bool = True) -> None:
     """Dotted lines, and their name at their right end, outside the axes; once where several lie together."""
     levels = {curve.label: curve.baseline for curve in curves if curve.baseline is not None}
     last = -np.inf
@@ -459,9 +414,9 @@ def _draw_baselines(ax: Axes, curves: Sequence[Series], frame: _Frame, name: str
         color = INK if len(set(levels.values())) == 1 else frame.look(label)["color"]
         ax.axhline(y, color=color, lw=1, ls=":", zorder=_BAND + 0.1, gid="baseline")
         up = ax.transAxes.inverted().transform(ax.transData.transform((ax.get_xlim()[0], y)))[1]
-        if name and up - last > 0.09:
-            place: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
-            ax.annotate(textwrap.fill(name, 14), (1.0, y), (4, 0), va="center", size="small", linespacing=1.1, **place)
+        if named and frame.baseline and up - last > 0.09:
+            place = (1.0, y), (4, 0), ax.get_yaxis_transform(), "offset points"
+            ax.annotate(textwrap.fill(frame.baseline, 14), *place, va="center", size="small", linespacing=1.1)
             last = up
 
 
@@ -490,9 +445,8 @@ def _wrapped(text: str, length: float, ax: Axes) -> str:
     return textwrap.fill(text, max(12, int(points(ax, length) / 4.8)))
 
 
-def _aside(ax: Axes, points: float) -> ScaledTranslation:
-    """Some points to the right, whatever the scale: the data of an artist stay what they are."""
-    return ScaledTranslation(points / 72, 0, figure_of(ax).dpi_scale_trans)
+def _label_y(ax: Axes, text: str) -> None:
+    ax.set_ylabel(_wrapped(text, ax.get_window_extent().height, ax))
 
 
 def _plain(number: float | Int[np.ndarray, ""] | Float[np.ndarray, ""]) -> str:

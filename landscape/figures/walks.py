@@ -28,12 +28,6 @@ Distance = Literal["l2", "l1", "alpha"]
 Groups = tuple[Int[np.ndarray, " line"], Sequence[str]]
 #: Values over the points of lines.
 Points = Float[np.ndarray, "line point"]
-#: Definitions of barriers as axis labels.
-_BARRIERS = {
-    "above_chord": "barrier above the chord",
-    "above_mean": "barrier above the mean of the ends",
-    "above_higher_end": "barrier above the higher end",
-}
 _DISTANCES = {
     "l2": "distance from the start in parameter space (L2 norm)",
     "l1": "distance from the start in parameter space (L1 norm)",
@@ -91,25 +85,31 @@ def barrier_distribution(
     unknown definition, `LandscapeError` if no barrier is finite.
     """
     values = _noticeable(heights, definition)
+    groups = (np.zeros(len(values), dtype=int) if color_by is None else color_by, names)
+    _draw_heights(ax, values, groups, floor, interval=heights.independent)
+    ax.set_ylabel(with_unit(DEFINITIONS[definition].label, unit))
+    return ax
+
+
+def _draw_heights(
+    ax: Axes, values: Float[np.ndarray, " line"], groups: Groups, floor: float | None, *, interval: bool
+) -> None:
     if not np.isfinite(values).any():
         raise LandscapeError("no line has a finite barrier: walk again between points with finite losses")
-    group = np.zeros(len(values), dtype=int) if color_by is None else color_by
+    (group, names), labels = groups, []
     floor = floor_below([values]) if floor is None else floor
-    labels = []
     for strip, index in enumerate(np.unique(group)):
         sample = np.sort(values[(group == index) & np.isfinite(values)])
         # Multiples of the golden ratio keep neighbours in height apart, the same way each time.
         jitter = 0.44 * ((np.arange(len(sample)) * 0.6180339887) % 1 - 0.5)
         place, opacity = strip + jitter, group_opacity(len(sample), 0.6)
         ax.scatter(place, on_axis(sample, floor), s=9, color=group_color(index), alpha=opacity, lw=0, zorder=_DOTS)
-        _mark_median(ax, strip, sample, floor, interval=heights.independent)
+        _mark_median(ax, strip, sample, floor, interval=interval)
         labels.append(f"{names[index]}\nn = {len(sample)}" if len(names) else f"n = {len(sample)}")
     ax.set_xticks(range(len(labels)), labels)
     ax.tick_params(axis="x", length=0)
     ax.set_xlim(-0.5, len(labels) - 0.3)
     log_axis(ax, values, floor, [values])
-    ax.set_ylabel(with_unit(_BARRIERS[definition], unit))
-    return ax
 
 
 def walk_figure(
@@ -160,16 +160,13 @@ def walk_figure(
             if alone:
                 _mark_barrier(left, curves, heights[row], definition, floor, x=x, unit=unit)
                 continue
-            height, *straight = heights[row]
             group, names = groups[row]
-            for other in straight:
-                # The grey of the third group.
-                height, group = _beside(height, other), np.append(group, np.full(len(other), 2))
-                names = (*(names or ("curves", "")), "straight")
-            barrier_distribution(right[0], height, definition=definition, color_by=group, names=names, floor=floor)
-            right[0].set_ylabel("")
-            log_axis(right[0], _noticeable(height, definition), floor, shared)
-            label = with_unit(_BARRIERS[definition], unit or curves.about.get("loss_unit"))
+            values = [_noticeable(each, definition) for each in heights[row]]
+            if len(values) > 1:  # the straight lines in the grey of the third group
+                group, names = np.append(group, np.full(len(group), 2)), (*(names or ("curves", "")), "straight")
+            _draw_heights(right[0], np.concatenate(values), (group, names), floor, interval=heights[row][0].independent)
+            log_axis(right[0], np.concatenate(values), floor, shared)
+            label = with_unit(DEFINITIONS[definition].label, unit or curves.about.get("loss_unit"))
             right[0].set_title(label.replace(" (", "\n("), weight="normal", pad=5)
         for left, ends in named:
             name_points(left, ends, _drawn_lines(left))
@@ -295,18 +292,11 @@ def _places(curves: Result, x: Distance) -> Points:
     return np.asarray(curves.alpha * lengths[:, None])
 
 
-def _beside(one: Barriers, other: Barriers) -> Barriers:
-    """Barriers of one set of lines, then those of the other, which has the same ends."""
-    names = [field.name for field in dataclasses.fields(Barriers) if field.name != "independent"]
-    both = {name: np.append(getattr(one, name), getattr(other, name)) for name in names}
-    return Barriers(**both, independent=one.independent)
-
-
 def _noticeable(heights: Barriers, definition: str) -> Float[np.ndarray, " line"]:
     """Heights of barriers; what rounding makes of a line without one is 0, or a log axis would reach down to it."""
     if definition not in DEFINITIONS:
         raise Unsupported(f"there is no barrier '{definition}': choose {', '.join(DEFINITIONS)}")
-    values = getattr(heights, definition)
+    values = heights.heights[definition]
     return np.where(np.abs(values) <= _ROUNDING * np.abs(heights.peak_loss), 0.0, values)
 
 
@@ -368,18 +358,14 @@ def _mark_barrier(
     height, *straight = (float(_noticeable(each, definition)[0]) for each in heights)
     alpha, loss = curves.alpha[curves.inside], curves.loss[0, curves.inside]
     unit = unit or curves.about.get("loss_unit") or ""
-    text = f"no {_BARRIERS[definition]}"
+    text = f"no {DEFINITIONS[definition].label}"
     if height > 0:
-        base = {
-            "above_chord": (1 - alpha) * loss[0] + alpha * loss[-1],
-            "above_mean": np.full_like(loss, (loss[0] + loss[-1]) / 2),
-            "above_higher_end": np.full_like(loss, max(loss[0], loss[-1])),
-        }[definition]
-        top = int(np.argmax(loss - base))
+        rises = DEFINITIONS[definition].rises(alpha, loss[None])[0]
+        top = int(np.argmax(rises))
         at = _places(curves, _distance(curves, x))[0, curves.inside][top]
-        segment = on_axis(np.array([base[top], loss[top]]), floor)
+        segment = on_axis(np.array([loss[top] - rises[top], loss[top]]), floor)
         ax.plot([at, at], segment, color=INK, lw=0.9, ls=(0, (1, 1.5)), zorder=_BEHIND, gid="barrier")
-        text = f"{_BARRIERS[definition]}: {f'{height:.3g} {unit}'.rstrip()} at alpha {alpha[top]:.3g}"
+        text = f"{DEFINITIONS[definition].label}: {f'{height:.3g} {unit}'.rstrip()} at alpha {alpha[top]:.3g}"
     elif np.isnan(height):
         text += ": not every loss on the line is finite"
     if straight:

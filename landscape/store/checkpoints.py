@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from landscape.core import provenance
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
 from landscape.core.fields import as_path
-from landscape.core.files import differences, is_there, read_json, replacing, write_json
+from landscape.core.files import differences, is_there, read_document, replacing, write_json
 from landscape.core.provenance import Source
 from landscape.engine.stack import (
     Stack,
@@ -61,6 +61,15 @@ __all__ = [
 ]
 
 SCHEMA = 1
+
+#: What stands in a `run.json`.
+_RUN = {
+    "problem": {"name": object, "config": object},
+    "training": object,
+    "seeds": [int],
+    "data_seeds": [int],
+    "computation": object,
+}
 
 _LOG = logging.getLogger(__name__)
 
@@ -172,32 +181,16 @@ class Run:
         """Delete the files of a run, if there is one at `path`, and nothing else that lies there; was there one?"""
         there = (path / "run.json").exists()
         if there:
-            for file in [
-                *path.glob("step-*.safetensors"),
-                path / "resume.safetensors",
-                path / "log.jsonl",
-                path / "run.json",
-            ]:
-                file.unlink(missing_ok=True)
+            for name in ("step-*.safetensors", "resume.safetensors", "log.jsonl", "run.json"):
+                for file in path.glob(name):
+                    file.unlink()
         return there
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> "Run":
         """An existing run; raises `DamagedFile` if its `run.json` is not one."""
         path = as_path(path, "path")
-        document = read_json(path / "run.json")
-        needed = {"schema", "problem", "training", "seeds", "data_seeds", "computation"}
-        lacks = needed - document.keys() if isinstance(document, dict) else needed
-        if lacks:
-            raise DamagedFile(f"{path / 'run.json'} is damaged: it lacks {', '.join(sorted(lacks))}")
-        if document["schema"] != SCHEMA:
-            raise Unsupported(f"{path} has schema {document['schema']}, this version reads {SCHEMA}: update landscape")
-        problem, lists = document["problem"], [document["seeds"], document["data_seeds"]]
-        if not (isinstance(problem, dict) and {"name", "config"} <= problem.keys()) or not all(
-            isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds) for seeds in lists
-        ):
-            raise DamagedFile(f"{path / 'run.json'} is damaged: its problem or its seeds are not what they should be")
-        return cls(path, document)
+        return cls(path, read_document(path / "run.json", SCHEMA, _RUN, "its problem or its seeds"))
 
     @property
     def problem(self) -> tuple[str, dict[str, Any]]:

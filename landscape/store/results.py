@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import h5py
 import numpy as np
@@ -45,9 +45,6 @@ _MEMBERS = ("from_member", "to_member", "via_member")
 
 #: How files end that no result is written to.
 _PICTURES = {".png", ".svg", ".pdf", ".jpg", ".jpeg", ".eps", ".ps", ".gif", ".tif", ".tiff", ".webp", ".bmp"}
-
-#: Columns of the table of marks that are numbers, by the fields of a mark.
-_NUMBERS = ("x", "y", "loss", "plane_loss", "off_plane")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,10 +262,9 @@ class Result:
             _create(file, name, array, tuple(self.axes))
         for name, array in self.columns.items():
             _create(file, name, array, (first, "via")[: array.ndim])
-        for name, array in _sources_table(self.sources, "source").items():
-            _create(file, name, array, ("source",))
-        for name, array in _marks_table(self.marks).items():
-            _create(file, name, array, ("mark",))
+        for axis, rows in (("source", self.sources), ("mark", self.marks)):
+            for name, array in _table(rows, axis).items():
+                _create(file, name, array, (axis,))
 
     @classmethod
     def read(cls, path: str | PathLike[str], *, plane: bool | None = None) -> "Result":
@@ -380,50 +376,44 @@ def _create(file: h5py.File, name: str, array: np.ndarray, axes: tuple[str, ...]
         data.dims[place].attach_scale(file[axis])
 
 
-def _sources_table(sources: Sequence[Source], prefix: str) -> dict[str, np.ndarray]:
-    """Sources as columns, called `source_path` and so on; none where there are none."""
+Row = TypeVar("Row", Source, Mark)
+
+
+def _table(rows: Sequence[Source | Mark], prefix: str) -> dict[str, np.ndarray]:
+    """Dataclasses as columns, called `source_path` and so on, those of their sources among them; none without rows."""
     columns: dict[str, np.ndarray] = {}
-    for field in dataclasses.fields(Source) if sources else ():
-        column = [getattr(source, field.name) for source in sources]
-        numbers = field.name in ("step", "seed")
-        column = [_NONE if value is None else value for value in column] if numbers else column
-        columns[f"{prefix}_{field.name}"] = np.array(column, dtype=np.int64 if numbers else object)
+    for field in dataclasses.fields(rows[0]) if rows else ():
+        name, column = f"{prefix}_{field.name}", [getattr(row, field.name) for row in rows]
+        if field.type is Source:
+            columns |= _table(column, name)
+        elif field.type in (str, float):
+            columns[name] = np.array(column, dtype=object if field.type is str else np.float64)
+        else:
+            columns[name] = np.array([_NONE if value is None else value for value in column], dtype=np.int64)
     return columns
 
 
-def _marks_table(marks: Sequence[Mark]) -> dict[str, np.ndarray]:
-    """Marks as columns, those of their sources among them; none where there are none."""
-    if not marks:
-        return {}
-    order = [_NONE if mark.trajectory is None else mark.trajectory for mark in marks]
-    return {
-        "mark_name": np.array([mark.name for mark in marks], dtype=object),
-        "mark_trajectory": np.array(order, dtype=np.int64),
-        **{f"mark_{name}": np.array([getattr(mark, name) for mark in marks], np.float64) for name in _NUMBERS},
-        **_sources_table([mark.source for mark in marks], "mark_source"),
-    }
-
-
-def _rows(file: h5py.File, prefix: str, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of a table by the names of its columns; empty where it has none."""
-    if f"{prefix}_{names[0]}" not in file:
+def _rows(file: h5py.File, kind: type[Row], prefix: str, **given: Sequence[Any]) -> list[Row]:
+    """Dataclasses of their columns, and of fields that are `given`; none where there are no columns."""
+    fields = {field.name: field.type for field in dataclasses.fields(kind) if field.name not in given}
+    if f"{prefix}_{next(iter(fields))}" not in file:
         return []
-    columns = [file[f"{prefix}_{name}"][()].tolist() for name in names]
-    return [dict(zip(names, map(_value, names, row), strict=True)) for row in zip(*columns, strict=True)]
+    columns: dict[str, list[Any]] = {
+        name: [_value(of, value) for value in file[f"{prefix}_{name}"][()]] for name, of in fields.items()
+    }
+    rows = zip(*columns.values(), *given.values(), strict=True)
+    return [kind(**dict(zip((*columns, *given), row, strict=True))) for row in rows]
 
 
-def _value(name: str, value: Any) -> Any:
-    missing = name in ("step", "seed", "trajectory") and value == _NONE
-    return None if missing else value.decode() if isinstance(value, bytes) else value
+def _value(kind: Any, value: Any) -> Any:
+    """A number or a text of a column as a field of this type holds it."""
+    if kind in (str, float):
+        return value.decode() if kind is str else float(value)
+    return None if value == _NONE else int(value)
 
 
-def _sources_of(file: h5py.File, prefix: str) -> list[Source]:
-    return [Source(**row) for row in _rows(file, prefix, [field.name for field in dataclasses.fields(Source)])]
-
-
-def _marks_of(file: h5py.File, prefix: str) -> list[Mark]:
-    rows = _rows(file, "mark", ("name", "trajectory", *_NUMBERS))
-    return [Mark(**row, source=source) for row, source in zip(rows, _sources_of(file, prefix), strict=True)]
+def _marks_of(file: h5py.File, sources: str) -> list[Mark]:
+    return _rows(file, Mark, "mark", source=_rows(file, Source, sources))
 
 
 def _array(data: h5py.Dataset) -> np.ndarray:
@@ -442,7 +432,7 @@ def _read(file: h5py.File) -> Result:
         {name: _array(arrays[name]) for name in arrays if name in values},
         {name: _array(data) for name, data in arrays.items() if name not in values},
         json.loads(str(file.attrs["about"])),
-        _sources_of(file, "source"),
+        _rows(file, Source, "source"),
         _marks_of(file, "mark_source"),
     )
 
@@ -464,7 +454,7 @@ def _read_first(file: h5py.File) -> Result:
     names = ("done", "l1", "l2", *_MEMBERS, "moves")
     columns = {name: arrays.pop(name) for name in names if name in arrays}
     axes = {"line": np.arange(len(columns["done"])), "alpha": arrays.pop("alpha")}
-    return Result(kind, axes, arrays, columns, about, _sources_of(file, "source"))
+    return Result(kind, axes, arrays, columns, about, _rows(file, Source, "source"))
 
 
 _READERS: dict[int, Callable[[h5py.File], Result]] = {1: _read_first, SCHEMA: _read}

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from landscape.core.errors import Unsupported
 from landscape.core.files import replacing
 from landscape.store.checkpoints import Run
 
-__all__ = ["JsonLines", "Log", "TensorBoard", "WandB", "open_log", "open_logs", "require_logs"]
+__all__ = ["JsonLines", "Scalars", "open_log", "open_logs", "require_logs"]
 
 #: Members whose losses are drawn one by one in TensorBoard and W&B; of more only quartiles.
 _ONE_BY_ONE = 20
@@ -25,15 +25,6 @@ _ONE_BY_ONE = 20
 _Losses = Float[np.ndarray, " member"]
 
 _LIBRARIES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
-
-
-@runtime_checkable
-class Log(Protocol):
-    """Something that is told of training: `write` gets the loss of each member on its batch before that step."""
-
-    def write(self, step: int, loss: _Losses) -> None: ...  # noqa: D102
-
-    def close(self) -> None: ...  # noqa: D102
 
 
 @dataclasses.dataclass
@@ -65,49 +56,33 @@ class JsonLines:
         self._file.close()
 
 
-class TensorBoard:
-    """Event files of TensorBoard in the run's directory (extra `tensorboard`)."""
+@dataclasses.dataclass(frozen=True)
+class Scalars:
+    """A log that is told scalars: quartiles over members, and the losses of few members one by one."""
 
-    def __init__(self, path: Path, seeds: Sequence[int]) -> None:
-        self._writer: Any = _imported("tensorboard").SummaryWriter(str(path / "tensorboard"))
-        self._seeds = list(seeds)
-
-    def write(self, step: int, loss: _Losses) -> None:
-        """Add scalars."""
-        for name, value in _scalars(loss, self._seeds).items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
-
-
-class WandB:
-    """A run of Weights & Biases (extra `wandb`); its settings are those of the environment, such as WANDB_MODE."""
-
-    def __init__(self, path: Path, seeds: Sequence[int], config: Mapping[str, Any]) -> None:
-        self._run: Any = _imported("wandb").init(
-            project="landscape", name=path.name, dir=str(path), config=dict(config)
-        )
-        self._seeds = list(seeds)
+    seeds: Sequence[int]
+    tell: Callable[[dict[str, float], int], object]
+    close: Callable[[], object]
 
     def write(self, step: int, loss: _Losses) -> None:
-        """Log scalars."""
-        self._run.log(_scalars(loss, self._seeds), step=step)
-
-    def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
+        """Tell the scalars of a step."""
+        finite = loss[np.isfinite(loss)]
+        levels = {"min": 0, "q1": 0.25, "median": 0.5, "q3": 0.75, "max": 1}
+        scalars = {f"loss/{name}": float(np.quantile(finite, level)) for name, level in levels.items() if len(finite)}
+        if len(self.seeds) <= _ONE_BY_ONE:
+            scalars |= {f"loss of seed/{seed}": float(value) for seed, value in zip(self.seeds, loss, strict=True)}
+        self.tell(scalars, step)
 
 
 @contextlib.contextmanager
 def open_logs(run: Run, first: int, names: Sequence[str]) -> Iterator[Callable[[int, _Losses], None]]:
     """`log.jsonl` of a run and the logs of these names, from step `first` on, as one function that tells them all."""
     with contextlib.ExitStack() as closing:
-        logs: list[Log] = [closing.enter_context(contextlib.closing(JsonLines(run.path / "log.jsonl", first)))]
+        logs: list[JsonLines | Scalars] = [JsonLines(run.path / "log.jsonl", first)]
+        closing.callback(logs[0].close)
         for name in names:
-            log = open_log(name, run.path, run.seeds, run.document)
-            logs.append(closing.enter_context(contextlib.closing(log)))
+            logs.append(open_log(name, run.path, run.seeds, run.document))
+            closing.callback(logs[-1].close)
 
         def write(step: int, loss: _Losses) -> None:
             for log in logs:
@@ -116,10 +91,22 @@ def open_logs(run: Run, first: int, names: Sequence[str]) -> Iterator[Callable[[
         yield write
 
 
-def open_log(name: str, path: Path, seeds: Sequence[int], config: Mapping[str, Any]) -> Log:
-    """The log `tensorboard` or `wandb` of a run; raises `Unsupported` where it is not installed, or not known."""
-    _imported(name)
-    return TensorBoard(path, seeds) if name == "tensorboard" else WandB(path, seeds, config)
+def open_log(name: str, path: Path, seeds: Sequence[int], config: Mapping[str, Any]) -> Scalars:
+    """The log `tensorboard` of a run, event files in its directory, or `wandb`, whose settings are the environment's.
+
+    Raises `Unsupported` where it is not installed, or not known.
+    """
+    library = _imported(name)
+    if name == "tensorboard":
+        writer = library.SummaryWriter(str(path / "tensorboard"))
+
+        def tell(scalars: dict[str, float], step: int) -> None:
+            for key, value in scalars.items():
+                writer.add_scalar(key, value, step)
+
+        return Scalars(seeds, tell, writer.close)
+    run = library.init(project="landscape", name=path.name, dir=str(path), config=dict(config))
+    return Scalars(seeds, lambda scalars, step: run.log(scalars, step=step), run.finish)
 
 
 def require_logs(names: Sequence[str]) -> None:
@@ -136,16 +123,6 @@ def _imported(name: str) -> Any:
         return importlib.import_module(_LIBRARIES[name])
     except ImportError as error:
         raise Unsupported(f"{name} is not installed: pip install '.[{name}]' in the clone") from error
-
-
-def _scalars(loss: _Losses, seeds: Sequence[int]) -> dict[str, float]:
-    """Quartiles over members, and few members one by one."""
-    finite = loss[np.isfinite(loss)]
-    levels = {"min": 0, "q1": 0.25, "median": 0.5, "q3": 0.75, "max": 1}
-    scalars = {f"loss/{name}": float(np.quantile(finite, level)) for name, level in levels.items() if len(finite)}
-    if len(seeds) <= _ONE_BY_ONE:
-        scalars |= {f"loss of seed/{seed}": float(value) for seed, value in zip(seeds, loss, strict=True)}
-    return scalars
 
 
 def _step(line: str) -> float:

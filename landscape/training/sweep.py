@@ -18,7 +18,7 @@ from landscape.core import provenance
 from landscape.core.devices import chosen_device
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import Field, as_json, axis, converted, fields_of, make, require_known, text
-from landscape.core.files import differences, is_there, read_json, require_vacant, write_json
+from landscape.core.files import differences, is_there, read_document, require_vacant, write_json
 from landscape.core.unfinished import Progress
 from landscape.engine.stack import Stack
 from landscape.problems.base import Problem
@@ -30,8 +30,17 @@ from landscape.training.train import train, unusual
 
 __all__ = ["Cell", "Sweep", "default_output", "sweep"]
 
-#: The file that makes a directory a sweep.
-_FILE = "sweep.json"
+#: The files that make a directory a sweep, and a run.
+_FILE, _RUN = "sweep.json", "run.json"
+
+#: What stands in it.
+_DOCUMENT = {
+    "problem": {"name": str, "config": dict},
+    "training": dict,
+    "grid": [{"key": str, "values": [object]}],
+    "seeds": [int],
+    "data_seeds": [int],
+}
 
 #: Longest text of a value, and of a cell, in the name of a directory; file systems allow 255 bytes.
 _LONGEST_VALUE, _LONGEST_NAME = 40, 200
@@ -95,16 +104,9 @@ class Sweep:
         if not is_there(file):
             raise LandscapeError(f"{path} is no sweep, it has no {_FILE}: give the directory of a sweep")
         try:
-            document = read_json(file)
+            document = read_document(file, SCHEMA, _DOCUMENT, "its options, its grid or its seeds")
         except DamagedFile as error:
             raise DamagedFile(f"{error}: restore it, or begin the sweep in another directory with `output`") from error
-        needed = {"schema", "problem", "training", "grid", "seeds", "data_seeds"}
-        if lacks := needed - document.keys() if isinstance(document, dict) else needed:
-            raise DamagedFile(f"{file} is damaged: it lacks {', '.join(sorted(lacks))}")
-        if document["schema"] != SCHEMA:
-            raise Unsupported(f"{file} has schema {document['schema']}, this version reads {SCHEMA}: update landscape")
-        if not _is_sound(document):
-            raise DamagedFile(f"{file} is damaged: its options, its grid or its seeds are not what they should be")
         return cls(path, document, problem)
 
     def cells(self) -> list[Cell]:
@@ -239,7 +241,7 @@ def _opened(new: Sweep, *, device: torch.device, overwrite: bool) -> tuple[Sweep
             f"{new.path} holds another sweep: {different}. Choose another directory with `output`, or replace it with "
             "`overwrite=True`"
         )
-    replaced = [place for place, _ in old.places() if _run_is_there(place)] if old and overwrite else []
+    replaced = [place for place, _ in old.places() if is_there(place / _RUN)] if old and overwrite else []
     todo = _checked(cells, new.document, device=device, replaced=replaced)
     for place in replaced:
         Run.remove(place)
@@ -363,12 +365,8 @@ def _there_already(path: Path) -> Sweep | None:
     return None
 
 
-def _run_is_there(path: Path) -> bool:
-    return is_there(path / "run.json")
-
-
 def _run_at(path: Path) -> Run | None:
-    return Run.open(path) if _run_is_there(path) else None
+    return Run.open(path) if is_there(path / _RUN) else None
 
 
 def _is_bare(path: Path) -> bool:
@@ -385,18 +383,16 @@ def _checked(
     Cells in `replaced` have runs that are going to be removed.
     """
     seeds, data_seeds = document["seeds"], document["data_seeds"]
-    runs = [None if cell.path in replaced else _run_at(cell.path) for cell in cells]
+    runs = [(cell, None if cell.path in replaced else _run_at(cell.path)) for cell in cells]
     elsewhere = "ove it elsewhere, or choose another directory with `output`"
-    for cell, run in zip(cells, runs, strict=True):
+    for cell, run in runs:
         if run is not None and (different := cell._differs(run, seeds=seeds, data_seeds=data_seeds)):
             raise Mismatch(f"{cell.path} holds another run: {different}. M{elsewhere}")
         if run is None and cell.path not in replaced:
             require_vacant(cell.path, "run", f"m{elsewhere}")
-    todo = [
-        cell for cell, run in zip(cells, runs, strict=True) if run is None or cell.training.batches not in run.steps()
-    ]
+    todo = [cell for cell, run in runs if run is None or cell.training.batches not in run.steps()]
     # A place where cells began may be gone once all are finished; before that it must be the same for all.
-    for cell, run in zip(cells, runs, strict=True) if todo else ():
+    for cell, run in runs if todo else ():
         with _naming(cell.path):
             start = planned(cell.problem, cell.training, seeds, data_seeds, device=device).document()["start"]
             if run is not None and run.steps() and run.document.get("start") != start:
@@ -404,25 +400,6 @@ def _checked(
                     f"{cell.training.start} has changed since this cell began there: begin anew with `overwrite=True`"
                 )
     return todo
-
-
-def _is_sound(document: Mapping[str, Any]) -> bool:
-    """Whether the parts of a `sweep.json` are of the kinds they should be."""
-    problem, training, grid = document["problem"], document["training"], document["grid"]
-    lists = [document["seeds"], document["data_seeds"]]
-    if not (isinstance(problem, dict) and isinstance(problem.get("name"), str) and isinstance(training, dict)):
-        return False
-    if not isinstance(problem.get("config"), dict) or not isinstance(grid, list) or not grid:
-        return False
-    if not all(isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds) for seeds in lists):
-        return False
-    return all(
-        isinstance(axis, dict)
-        and isinstance(axis.get("key"), str)
-        and isinstance(axis.get("values"), list)
-        and bool(axis["values"])
-        for axis in grid
-    )
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from landscape.core import philox
@@ -43,7 +42,7 @@ class Trainer:
     def begin(self, initial: Stack) -> int:
         """Start at the first step, which is returned."""
         self.flat = initial.flatten().to(self.objective.device, self.objective.dtype)
-        self.moments = {name: torch.zeros_like(self.flat) for name in self.optimizer.moments}
+        self.moments = self.optimizer.begin(self.flat)
         self.buffers = dict(initial.to(self.objective.device, self.objective.dtype).buffers)
         return 0
 
@@ -74,14 +73,10 @@ class Trainer:
         gradient, self.loss = torch.cat(gradients), torch.cat(losses)
         if statistics[0]:
             self._follow({name: torch.cat([each[name] for each in statistics]) for name in statistics[0]})
-        flat = self._stepped(gradient, step)
-        self.flat = flat if self.frozen is None else torch.where(self.frozen, self.flat, flat)
-
-    def _stepped(self, gradient: Float[Tensor, "member parameter"], step: int) -> Float[Tensor, "member parameter"]:
-        """The parameters after a step of the optimizer, weight decay added to the gradient; operations round once."""
-        if self.training.weight_decay:
+        if self.training.weight_decay:  # as all else in single operations, each rounded once
             gradient = gradient + self.flat * self.training.weight_decay
-        return self.optimizer.step(self.flat, gradient, self.moments, self.training, step)
+        flat = self.optimizer.step(self.flat, gradient, self.moments, self.training, step)
+        self.flat = flat if self.frozen is None else torch.where(self.frozen, self.flat, flat)
 
     def _gradient(self, group: slice, step: int, with_loss: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Loss and gradient of a group of members on its data, and the statistics of BatchNorm there."""
