@@ -222,4 +222,4 @@ def test_all_verbs(landscape: Callable[..., Outcome]) -> None:
     run("sweep", "functions", "--grid", "function=abs,hat", "--seeds", "0:2", "--batches", "3", "-o", "grid")
     assert "0 of 2" in run("analyse", "success", "grid")
     refused = landscape("verify", "functions", "--function", "sine").stderr.splitlines()[-1]
-    assert refused == "Error: presolve of sine needs a unit at each of 63 corners, the network has 32: raise width"
+    assert refused == "Error: presolve of sine needs a unit at each of 63 corners, the network has 32: raise --width"

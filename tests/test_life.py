@@ -391,7 +391,7 @@ def test_right_and_solved_count_patterns() -> None:
     ("options", "message"),
     [
         ({"steps": 0}, "`steps` is 0, it must be at least 1"),
-        ({"m_factor": 0}, "m_factor is 0"),
+        ({"m_factor": 0}, "`m_factor` is 0"),
         ({"d_factor": 0.5}, "leaves no block: raise `d_factor` to 1 or more"),
         ({"activation": "tanh"}, "`activation` cannot be 'tanh': it takes one of"),
         ({"loss": "hinge"}, "`loss` cannot be 'hinge': it takes one of"),
@@ -400,7 +400,7 @@ def test_right_and_solved_count_patterns() -> None:
         ({"density": 2.0}, "is no probability"),
         ({"rule": "life"}, "is no rule"),
         ({"dropout": 1.0}, "`dropout` is 1.0, it must be at least 0 and below 1"),
-        ({"dropout": -0.1}, "dropout is -0.1"),
+        ({"dropout": -0.1}, "`dropout` is -0.1"),
         ({"architecture": "resnet"}, "`architecture` cannot be 'resnet': it takes one of"),
     ],
 )

@@ -40,7 +40,7 @@ def by_name(check: Check) -> str:
 
 # Companions are longest, and have a test below.
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("engine", ["stacked", "vmap", "loop"])
+@pytest.mark.parametrize("engine", ["plain", "stacked", "vmap"])
 @pytest.mark.parametrize(
     "check",
     [pytest.param(each, marks=[pytest.mark.slow] if each.name == "companions" else []) for each in CHECKS],

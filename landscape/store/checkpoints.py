@@ -107,9 +107,11 @@ class Checkpoint:
             names = [name for name, ok in finite.items() if not ok[bad[0]]]
             first = self.sources[bad[0]]
             remedy = "leave that file out" if first.seed is None else "choose others with RUN/#seed"
+            every = {**self.stack.tensors, **self.stack.buffers}
+            what = "negative variances" if every[names[0]][bad[0]].isfinite().all() else "NaN or infinite"
             raise LandscapeError(
-                f"{len(bad)} of {len(self.stack)} members of {first.path} have parameters that are NaN or infinite, or "
-                f"a negative variance, first {first.label} in {few(names)}: {remedy}"
+                f"{len(bad)} of {len(self.stack)} members of {first.path} have parameters that are {what}, "
+                f"first {first.label} in {few(names)}: {remedy}"
             )
 
 
