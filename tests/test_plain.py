@@ -296,3 +296,39 @@ def test_curves_and_planes_of_a_loss_that_reads_a_model_and_a_batch() -> None:
     np.testing.assert_allclose(
         plane["loss"], landscape.plane(a, b, c, problem=named, points=5, engine="stacked")["loss"], rtol=1e-5
     )
+
+
+def test_the_hessian_of_some_parameters_is_a_block_of_the_whole() -> None:
+    torch.manual_seed(0)
+    net, (x, y) = Small(), labelled()
+    matrix = hessian_by_hand(net, lambda model: F.cross_entropy(model(x.double()), y))
+    problem = Problem.from_model(net, (x, y), "cross_entropy")
+    block = torch.linalg.eigvalsh(matrix[16:, 16:])  # second.weight and second.bias
+    wanted = block[block.abs().argsort(descending=True)][:2]
+    for engine in ("plain", "stacked"):
+        found = landscape.curvature(net, problem=problem, only=["second.*"], top=2, engine=engine)
+        np.testing.assert_allclose(found.eigenvalues[0], wanted, rtol=1e-9)
+        assert "of 10 of 26 (second.*) parameters" in repr(found)
+        assert "on 30 samples" in found.caption()
+
+
+def test_frozen_parameters_stay_unless_they_are_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    net, (x, y) = Small(), labelled()
+    net.first.requires_grad_(False)
+    problem = Problem.from_model(net, (x, y), "cross_entropy")
+    few, every = (landscape.curvature(net, problem=problem, all_parameters=each) for each in (False, True))
+    assert (few.parameters, every.parameters) == (10, 26)
+    assert "16 of 26 parameters are frozen" in caplog.text
+    for moves in (False, True):
+        line = landscape.walk(net, problem=problem, rays=[3], points=3, normalise="none", all_parameters=moves)
+        state = line.model_at(1.0).state_dict()
+        assert torch.equal(state["first.weight"], net.first.weight) == (not moves)
+        assert not torch.equal(state["second.weight"], net.second.weight)
+        plane = landscape.plane(net, problem=problem, points=3, all_parameters=moves)
+        assert torch.equal(plane.model_at(1.0, 1.0).state_dict()["first.weight"], net.first.weight) == (not moves)
+    other = Small()
+    half = landscape.walk(net, other, problem=problem, points=3).model_at(0.5).state_dict()["first.weight"]
+    torch.testing.assert_close(half, (net.first.weight + other.first.weight) / 2)
+    net.requires_grad_(False)
+    assert landscape.curvature(net, problem=Problem.from_model(net, (x, y), "cross_entropy")).parameters == 26

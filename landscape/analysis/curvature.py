@@ -2,7 +2,7 @@
 
 import dataclasses
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,12 @@ from landscape.core.errors import LandscapeError, plural
 from landscape.core.fields import Field, require
 from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
+from landscape.engine.stack import aliases
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, is_landmark
+from landscape.space.groups import frozen, matching
 
 __all__ = ["Curvature", "curvature"]
 
@@ -91,7 +93,13 @@ class Curvature:
 
     @property
     def _size(self) -> str:
-        return f"{plural(len(self), 'member')} of {self.parameters} parameters"
+        whole = self.about["parameters"]["of"]
+        part = "" if self.parameters == whole else f" of {whole} ({', '.join(self._only) or 'those that learn'})"
+        return f"{plural(len(self), 'member')} of {self.parameters}{part} parameters"
+
+    @property
+    def _only(self) -> list[str]:
+        return list(self.about["parameters"].get("only", ()))
 
     @property
     def _how(self) -> str:
@@ -101,7 +109,8 @@ class Curvature:
     def caption(self) -> str:
         """What the numbers are of, in which unit, and how they were found."""
         unit = self.about["loss_unit"]
-        return f"{self.about['title']}: {self._size}, loss{f' in {unit}' if unit else ''}; {self._how}"
+        on = f" on {self.about['samples']} samples" if self.about["sampled"] else ""
+        return f"{self.about['title']}: {self._size}, loss{f' in {unit}' if unit else ''}{on}; {self._how}"
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
         """Header and a row a member; None stands for what was not found."""
@@ -145,6 +154,8 @@ def curvature(
     *,
     problem: Problem | str | None = None,
     top: int = 1,
+    only: Sequence[str] = (),
+    all_parameters: bool = False,
     trace: bool = False,
     negative: bool = False,
     rtol: float = 0.05,
@@ -170,6 +181,8 @@ def curvature(
         a: A place, as in `landscape.walk`, of one or several members.
         problem: Model, data and loss. None: that of the run or checkpoint.
         top: How many eigenvalues to find.
+        only: Glob patterns of names of the parameters of which the Hessian is taken; the rest is held.
+        all_parameters: Take frozen parameters (`requires_grad=False`) into it too.
         trace: Find the trace too, with a 95 % interval.
         negative: Count negative eigenvalues too.
         rtol: Half width of that interval, relative to the trace.
@@ -213,6 +226,10 @@ def curvature(
         raise LandscapeError(f'{a} does not exist; if it is a landmark, name its problem, such as `problem="life"`')
     problem, (place,) = networks([a], compute, problem)
     objective, stack = compute.objective(problem), place.stack.to(dtype)
+    network = problem.network()
+    moving = matching(stack, only, aliases=aliases(network)) if only else frozenset(stack.tensors)
+    moving -= frozen(network, taken=all_parameters or bool(only))
+    whole, stack = stack.parameters, stack.moving(moving)
     quantities = 1 + negative + trace
 
     def told(before: int) -> Progress:
@@ -237,6 +254,7 @@ def curvature(
         trace=total,
         about={
             **compute.describe(problem, objective),
+            "parameters": {"of": whole, "only": list(only)} if stack.parameters < whole else {"of": whole},
             "computation": {**where, "seed": probe_seed, "products": max_products, "rtol": rtol},
         },
     )

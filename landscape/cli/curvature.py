@@ -38,6 +38,13 @@ _STATISTICS = {
 @click.command("curvature")
 @click.argument("place", metavar="PLACE|FILE")
 @click.option("--top", type=click.IntRange(min=1), default=5, help="Eigenvalues of the largest magnitude to find.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="The Hessian of these parameters alone, such as 'head.*'. Repeatable.",
+)
+@click.option("--all-parameters", is_flag=True, help="Take frozen parameters (requires_grad=False) into it too.")
 @click.option("--trace", is_flag=True, help="The trace too, with a 95 % interval.")
 @click.option(
     "--rtol", type=click.FloatRange(0, min_open=True), default=0.05, help="Half width of that interval, relative."

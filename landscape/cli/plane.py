@@ -74,6 +74,7 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
 @options_of(
     Route,
     "normalise",
+    "all_parameters",
     normalise="Random directions have the norms of weights filter by filter, layer by layer, or are standard normal.",
 )
 @evaluating("HDF5 file. [default: analyses/plane-PLACES.h5]")

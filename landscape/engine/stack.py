@@ -69,6 +69,11 @@ class Stack:
             *({name: change(tensor) for name, tensor in part.items()} for part in (self.tensors, self.buffers))
         )
 
+    def moving(self, names: Collection[str]) -> "Stack":
+        """The stack with these parameters alone as coordinates; the others are among the buffers."""
+        still = {name: tensor for name, tensor in self.tensors.items() if name not in names}
+        return Stack({name: self.tensors[name] for name in self.tensors if name in names}, {**still, **self.buffers})
+
     def rename(self, change: Callable[[str], str]) -> "Stack":
         """The stack with its tensors, buffers included, under other names."""
         return Stack(

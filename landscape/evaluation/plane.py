@@ -24,6 +24,7 @@ from landscape.problems.places import Place, held, is_landmark, label_of, short
 from landscape.space import planes
 from landscape.space.directions import Normalise
 from landscape.space.family import Family, Marked
+from landscape.space.groups import frozen
 from landscape.store.checkpoints import Checkpoint, Run, load
 from landscape.store.results import Mark, Result, target
 
@@ -42,6 +43,7 @@ def plane(
     directions: Directions | None = None,
     direction_seed: int = 0,
     normalise: Normalise = "filter",
+    all_parameters: bool = False,
     points: int | tuple[int, int] = 31,
     x: tuple[float, float] | None = None,
     y: tuple[float, float] | None = None,
@@ -67,6 +69,7 @@ def plane(
         directions: What spans the plane; None: what the places that are given say.
         direction_seed: Seed of random directions.
         normalise: Length of random directions: that of each filter of the network, of each layer, or as drawn.
+        all_parameters: Let random directions move frozen parameters (`requires_grad=False`) too.
         points: Points along x and y; the coordinates of places are added to them.
         x, y: Ranges; None: around the places, or -1 to 1 for random directions.
         device, dtype, batchnorm, engine, autocast, samples, seed, save, overwrite: As in `landscape.walk`.
@@ -93,7 +96,7 @@ def plane(
     require(plane, locals())
     several = isinstance(a, Sequence) and not isinstance(a, str)  # a path or a network is none
     kind = directions or ("trajectory" if several else "random" if b is None else "through")
-    _check(kind, a, b, c, several=several, random=normalise != "filter" or direction_seed != 0)
+    _check(kind, a, b, c, several=several, random=normalise != "filter" or direction_seed != 0 or all_parameters)
     path = None if save is None else target(save, overwrite=overwrite)
     counts = int(np.broadcast_to(points, 2)[0]), int(np.broadcast_to(points, 2)[1])
     for count, span in zip(counts, (x, y), strict=True):  # before anything is computed
@@ -130,7 +133,8 @@ def plane(
     if compute.batchnorm == "keep":
         kept = stacks[-1 if kind == "trajectory" else 0].buffers
         stacks = [dataclasses.replace(stack, buffers=kept) for stack in stacks]
-    family, marks = _family(kind, found, at, stacks, direction_seed, normalise)
+    still = frozen(problem.network(), taken=all_parameters) if kind == "random" else frozenset[str]()
+    family, marks = _family(kind, found, at, stacks, direction_seed, normalise, still)
     assert family.marked is not None
     if family.marked.explained is not None:
         about["explained"] = family.marked.explained
@@ -168,7 +172,7 @@ def _check(
     if several and kind != "trajectory":
         raise LandscapeError('several places in `a` are a trajectory: leave `directions="..."` out, or give one place')
     if random and kind != "random":
-        raise LandscapeError("`direction_seed` and `normalise` are for random directions")
+        raise LandscapeError("`direction_seed`, `normalise` and `all_parameters` are for random directions")
 
 
 def _family(
@@ -178,6 +182,7 @@ def _family(
     stacks: Sequence[Stack],
     seed: int,
     normalise: Normalise,
+    still: frozenset[str],
 ) -> tuple[Family, list[Mark]]:
     """The plane, and the names of what is marked on it."""
     sources = [one.sources[0] for one in at]
@@ -187,7 +192,7 @@ def _family(
         return planes.trajectory(concatenate(stacks)), marks
     marks = [Mark(name, source) for name, source in zip(_names(places, sources), sources, strict=True)]
     if kind == "random":
-        return planes.random(stacks[0], seed, normalise=normalise), marks
+        return planes.random(stacks[0], seed, normalise=normalise, still=still), marks
     a, b, c = stacks
     return planes.through(a, b, c), marks
 

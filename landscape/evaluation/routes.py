@@ -1,12 +1,13 @@
 """Routes: which lines, by the places that they connect, and the lines with the members at their ends."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int
+from torch import nn
 
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.fields import check, option, require_seeds
@@ -20,7 +21,7 @@ from landscape.problems.places import Place, checkpoint_at, fitting, is_landmark
 from landscape.problems.registry import chosen
 from landscape.space.directions import Normalise, random_directions
 from landscape.space.family import Family, Hold, line, partial, polyline, ray
-from landscape.space.groups import Per, matching, split
+from landscape.space.groups import Per, frozen, matching, split
 from landscape.space.symmetry import Symmetry, every_order, match, reorder
 from landscape.store.checkpoints import Checkpoint, Run
 from landscape.store.results import Result
@@ -53,6 +54,7 @@ class Route:
     normalise: Normalise = option(
         "filter", "Length of random directions: that of each filter of the start, of each layer, or as drawn."
     )
+    all_parameters: bool = option(False, "Random directions move frozen parameters (requires_grad=False) too.")
     pairs: Pairs = option("matched", "Member by member (a single one goes with all), or each with each.")
     order: Order = option(
         "stored",
@@ -80,6 +82,7 @@ class Route:
             "`rays` go straight from each start: leave `via`, `only`, `per`, `pairs` and `order` out": self.rays
             and one_way,
             "`normalise` is for random directions: give them with `rays`": self.normalise != "filter" and not self.rays,
+            "`all_parameters` is for random directions: give them with `rays`": self.all_parameters and not self.rays,
             "`only` and `per` both say what moves: leave one of them out": self.only and self.per,
             "`hold` says where the rest is held: name what moves with `only` or `per`": self.hold != "start"
             and not (self.only or self.per),
@@ -157,7 +160,7 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = N
         raise LandscapeError(
             f"no symmetry of {problem.title()} is known, so its units have no other order: leave `order` out"
         )
-    lines = _lines(route, places, symmetry, aliases(problem.network()), keep=compute.batchnorm == "keep")
+    lines = _lines(route, places, symmetry, problem.network(), keep=compute.batchnorm == "keep")
     objective = compute.objective(problem)
     return Prepared(
         problem, compute, objective, lines, {**compute.describe(problem, objective), **_named(problem, route)}
@@ -192,16 +195,15 @@ def _named(problem: Problem, route: Route) -> dict[str, Any]:
     return {**route.about(), "landmarks": {name: problem.describe_landmark(name) for name in names}}
 
 
-def _lines(
-    route: Route, places: Sequence[Checkpoint], symmetry: Symmetry, aliases: Mapping[str, str], *, keep: bool
-) -> Lines:
+def _lines(route: Route, places: Sequence[Checkpoint], symmetry: Symmetry, network: nn.Module, *, keep: bool) -> Lines:
     """The lines of a route through its places; with `keep` they have their starts' buffers."""
     if route.rays:
-        return rays(places[0], route.rays, normalise=route.normalise)
+        still = frozen(network, taken=route.all_parameters)
+        return rays(places[0], route.rays, normalise=route.normalise, still=still)
     start, *via, end = places
     lines = connect(start, end, via=via, pairs=route.pairs, order=route.order, symmetry=symmetry, keep_buffers=keep)
     if route.only:
-        names = matching(start.stack, route.only, aliases=aliases)
+        names = matching(start.stack, route.only, aliases=aliases(network))
         return parts(lines, {", ".join(route.only): names}, hold=route.hold)
     if route.per:
         everything = frozenset([*start.stack.tensors, *start.stack.buffers])
@@ -296,13 +298,17 @@ def parts(lines: Lines, moving: Mapping[str, frozenset[str]], *, hold: Hold = "s
     return Lines(partial(lines.family, tuple(moving.values()), hold), columns, lines.sources)
 
 
-def rays(start: Checkpoint, seeds: Sequence[int], *, normalise: Normalise = "filter") -> Lines:
+def rays(
+    start: Checkpoint, seeds: Sequence[int], *, normalise: Normalise = "filter", still: Collection[str] = ()
+) -> Lines:
     """Lines from each member of a checkpoint in a random direction for each seed, to alpha 1 as long as that is.
 
     Lines follow each other seed by seed, then member by member; what they lead to is a source for each seed.
     """
     members = len(start.stack)
-    towards = [random_directions(start.stack.select([i]), seeds, normalise=normalise) for i in range(members)]
+    towards = [
+        random_directions(start.stack.select([i]), seeds, normalise=normalise, still=still) for i in range(members)
+    ]
     sources = list(start.sources)
     for number, seed in enumerate(seeds):
         sha = fingerprint(concatenate([each.select([number]) for each in towards]).tensors)

@@ -34,6 +34,7 @@ def walk(
     only: Sequence[str] = (),
     per: Per | None = None,
     hold: Hold = "start",
+    all_parameters: bool = False,
     pairs: Pairs = "matched",
     order: Order = "stored",
     device: str | torch.device | None = None,
@@ -61,6 +62,7 @@ def walk(
         only: Glob patterns of names of the tensors that alone move; the rest is held.
         per: Beside the full line one for each `layer`, or `module` at the top, on which only that one moves.
         hold: Where what does not move is held: at the `start` or the `end`.
+        all_parameters: Let random directions move frozen parameters (`requires_grad=False`) too.
         pairs: `matched` pairs member with member (a single one with all), `all` each with each.
         order: Order of the start's units: as `stored`, `matched` to the end, or a line from `all` equivalent ones.
         device: Where to compute; None: where the module `a` is, else the CPU.
@@ -104,6 +106,7 @@ def walk(
         via=tuple(held(place, f"via {number}") for number, place in enumerate(via, start=1)),
         rays=tuple(rays),
         normalise=normalise,
+        all_parameters=all_parameters,
         pairs=pairs,
         order=order,
         only=tuple(only),

@@ -1,7 +1,7 @@
 """Random directions in parameter space, at the scale of the network that they start from."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -19,7 +19,9 @@ Normalise = Literal["filter", "layer", "none"]
 _STREAM = 0x44495245  # "DIRE": apart from the streams of other uses of a seed
 
 
-def random_directions(stack: Stack, seeds: Sequence[int], *, normalise: Normalise = "filter") -> Stack:
+def random_directions(
+    stack: Stack, seeds: Sequence[int], *, normalise: Normalise = "filter", still: Collection[str] = ()
+) -> Stack:
     """One Gaussian direction for each seed at the single member of `stack`, in its element type and without buffers.
 
     `filter` scales each filter of a direction, an entry along dimension 0 of a tensor of two or more (a row of a
@@ -27,7 +29,8 @@ def random_directions(stack: Stack, seeds: Sequence[int], *, normalise: Normalis
     *Visualizing the Loss Landscape of Neural Nets*, NeurIPS 2018, section 4. `layer` scales each such tensor to the
     norm of the network's. Both leave out biases and the parameters of BatchNorm, tensors of one dimension at most, as
     the paper's code does with its option `biasbn`: their directions are zero. `none` is standard normal in every
-    parameter. What is zero in the network, as a whole filter or tensor, has the direction zero.
+    parameter. What is zero in the network, as a whole filter or tensor, has the direction zero, and so have those that
+    are to be `still`.
 
     The numbers are a pure function of seed, tensor and place in it. Raises `Mismatch` unless there is one member,
     `LandscapeError` without a seed, `Unsupported` for another `normalise`.
@@ -47,7 +50,7 @@ def random_directions(stack: Stack, seeds: Sequence[int], *, normalise: Normalis
     directions = {}
     for number, (name, weights) in enumerate(stack.tensors.items()):
         shape = (len(keys), *weights.shape[1:])
-        if normalise != "none" and weights.ndim <= 2:
+        if name in still or (normalise != "none" and weights.ndim <= 2):
             directions[name] = weights.new_zeros(shape)
             continue
         # A step for each tensor: no more is drawn at once, and a tensor's numbers do not depend on the others' sizes.

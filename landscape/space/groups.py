@@ -1,16 +1,21 @@
 """Parts of a network by the names of its tensors: what a pattern matches, layer by layer, module by module."""
 
 import fnmatch
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Literal
+
+from torch import nn
 
 from landscape.core.errors import Mismatch
 from landscape.engine.stack import Stack
 
-__all__ = ["Per", "matching", "split"]
+__all__ = ["Per", "frozen", "matching", "split"]
 
 #: The parts of a network: modules that have parameters of their own, or those at the top.
 Per = Literal["layer", "module"]
+
+_log = logging.getLogger("landscape")
 
 #: As many names are listed in an error.
 _LISTED = 24
@@ -32,6 +37,21 @@ def matching(stack: Stack, patterns: Sequence[str], *, aliases: Mapping[str, str
             raise Mismatch(f"'{pattern}' matches no parameter: there are {there}")
         found |= {known[name] for name in names} | set(fnmatch.filter(stack.buffers, pattern))
     return _with_buffers(stack, found)
+
+
+def frozen(module: nn.Module, *, taken: bool = False) -> frozenset[str]:
+    """Names of the parameters that do not learn (`requires_grad=False`); none if they are `taken` all the same, or if
+    nothing learns. What there is, is said.
+    """
+    tensors = dict(module.named_parameters())
+    still = {name: each for name, each in tensors.items() if not each.requires_grad}
+    if taken or not still or len(still) == len(tensors):
+        return frozenset()
+    count, total = (sum(each.numel() for each in part.values()) for part in (still, tensors))
+    _log.warning(
+        "%d of %d parameters are frozen (requires_grad=False) and stay: `all_parameters` takes them too", count, total
+    )
+    return frozenset(still)
 
 
 def split(stack: Stack, per: Per) -> dict[str, frozenset[str]]:

@@ -1,7 +1,7 @@
 """Planes through parameter space: where their axes lie, and the networks marked on them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -31,16 +31,16 @@ def spanned(origin: Stack, x_direction: Stack, y_direction: Stack) -> Family:
     return plane(origin, x_direction, y_direction, Marked(origin, zero, zero, zero))
 
 
-def random(point: Stack, seed: int, *, normalise: Normalise = "filter") -> Family:
+def random(point: Stack, seed: int, *, normalise: Normalise = "filter", still: Collection[str] = ()) -> Family:
     """The plane of two random directions at a network; its units are the directions, each as long as the weights.
 
     H. Li, Z. Xu, G. Taylor, C. Studer, T. Goldstein, *Visualizing the Loss Landscape of Neural Nets*, NeurIPS 2018,
     section 4. As there, the directions are not made orthogonal: in many dimensions they nearly are. They are those of
-    the seeds `2 seed` and `2 seed + 1`, so that planes of different seeds share none.
+    the seeds `2 seed` and `2 seed + 1`, so that planes of different seeds share none. What is `still` does not move.
     """
     if not 0 <= seed < 2**62:
         raise LandscapeError(f"`direction_seed` lies between 0 and 2^62 - 1, got {seed}")
-    directions = random_directions(point, [2 * seed, 2 * seed + 1], normalise=normalise)
+    directions = random_directions(point, [2 * seed, 2 * seed + 1], normalise=normalise, still=still)
     return spanned(point, directions.select([0]), directions.select([1]))
 
 
