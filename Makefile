@@ -85,6 +85,7 @@ smoke: $(VENV)/.smoke
 	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m smoke --numprocesses auto tests/test_docs.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plain_protocol.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/layers.py --smoke
 
 # The environment is new and gets the wheel and its dependencies alone; then the extra that the README's Python wants.
 # Modules are compiled when they are first imported, which few of torch's are. It stays, to try more in (make clean).
@@ -103,6 +104,7 @@ dist: $(VENV)/.lint
 benchmark: $(VENV)/.benchmark
 	$(BIN)/python benchmarks/plain_protocol.py
 	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/layers.py
 
 reference: $(VENV)/.demo
 	$(BIN)/python analyses/one_step_m1.py --force
