@@ -148,4 +148,4 @@ def test_losses_that_are_no_means_over_samples_are_read_whole(loss: Any, data: A
     assert not criterion.metrics
     assert re.search(message, criterion.refusal)
     expected = loss(outputs, targets).double().mean()
-    torch.testing.assert_close(criterion.readings["loss"](outputs, targets).value(), expected)
+    torch.testing.assert_close(criterion.tallies(outputs, targets)["loss"].value(), expected)

@@ -3,25 +3,24 @@
 import torch
 from torch import nn
 
+from landscape.engine.memory import widest_output
 from landscape.engine.plain import has_statistics
 from landscape.engine.program.layers import LAYERS
 from landscape.engine.stacked import leaves
 
 __all__ = ["many_at_once"]
 
-#: Outputs of the widest layer up to which products of many networks at once are faster than each network's own, on a
-#: CPU (see `benchmarks/`); on a GPU, bytes of a network up to which its own would leave the device idle.
-_NARROW, _SMALL_BYTES = 32, 2**20
+#: Numbers in the widest activation of a whole evaluation up to which a network's own forward spends its time between
+#: operations, on a CPU and on a GPU; more are evaluated as fast one after another (see `benchmarks/layers.py`).
+_BETWEEN = {"cpu": 2**15, "cuda": 2**22}
 
 
-def many_at_once(module: nn.Module, device: torch.device) -> bool:
-    """Whether stacks of a network are evaluated faster than its own forward, by the network and the device alone: a
-    member's numbers may depend neither on its companions nor on a busy moment.
+def many_at_once(module: nn.Module, few: torch.Tensor, samples: int) -> bool:
+    """Whether stacks of a network are evaluated faster than its own forward on so many samples, of which `few` are
+    given; by the network, the data and the device alone: a member's numbers may depend neither on its companions nor on
+    a busy moment.
     """
     layers = [layer for _, layer in leaves(module)]
     if any(type(layer) not in LAYERS or has_statistics(layer) for layer in layers):
         return False
-    tensors = list(module.parameters())
-    if device.type != "cpu":
-        return sum(tensor.nbytes for tensor in tensors) <= _SMALL_BYTES
-    return max((len(tensor) for tensor in tensors if tensor.ndim > 1), default=0) <= _NARROW
+    return samples * widest_output(module, few) <= _BETWEEN.get(few.device.type, _BETWEEN["cuda"])

@@ -3,13 +3,17 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 __all__ = ["Live", "Mixtures", "Point", "mix_into"]
+
+
+#: Bytes of a network up to which its tensors are written together.
+_TOGETHER_BYTES = 2**24
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,23 +103,60 @@ class Live:
         self._unstated = {name: tensor.clone() for name, tensor in self.module.named_buffers() if name not in stated}
         self._written: tuple[Mapping[str, Tensor], ...] = ()
         self._same: dict[str, Tensor | bool] = {}
+        self._together: tuple[Collection[str], list[Tensor], list[list[Tensor]]] | None = None
 
     @torch.no_grad()
     def write(self, point: Point) -> None:
         """Make the module the network at a point."""
         if not (len(point.networks) == len(self._written) and all(map(_is, point.networks, self._written))):
-            self._written, self._same = point.networks, {}
+            self._written, self._same, self._together = point.networks, {}, None
         for layer, key, buffer in self._kept:
             layer._buffers[key] = buffer
+        quick = self._write_together(point)
         for name, tensor in self.tensors.items():
             if name in self._unstated:
                 tensor.copy_(self._unstated[name])
+                continue
+            if name in quick:
                 continue
             terms = point.terms(name)
             same = self._agree(name, point) if len(terms) > 1 else None
             if same is True:
                 terms, same = [(1.0, terms[0][1])], None
             mix_into(tensor, terms, same=same if isinstance(same, Tensor) else None)
+
+    def _write_together(self, point: Point) -> Collection[str]:
+        """Write the tensors of a small network that are plain sums, all at once, and give their names: a call for each
+        would take longer than its arithmetic. Products and sums are those of `mix_into`.
+        """
+        if point.moving is not None or sum(map(bool, point.weights)) < 2:
+            return ()
+        if self._together is None:
+            self._together = self._plain_sums(point)
+        names, targets, columns = self._together
+        if names:
+            torch._foreach_copy_(targets, columns[0])
+            torch._foreach_mul_(targets, point.weights[0])
+            for weight, column in zip(point.weights[1:], columns[1:], strict=True):
+                torch._foreach_add_(targets, torch._foreach_mul(column, weight))
+        return names
+
+    def _plain_sums(self, point: Point) -> tuple[Collection[str], list[Tensor], list[list[Tensor]]]:
+        """Names of tensors that all networks hold in the live one's type, and that agree nowhere, with the tensors."""
+        if sum(tensor.nbytes for tensor in self.tensors.values()) > _TOGETHER_BYTES:
+            return (), [], []
+
+        def plain(name: str, tensor: Tensor) -> bool:
+            same = all(
+                name in network and (network[name].dtype, network[name].device) == (tensor.dtype, tensor.device)
+                for network in point.networks
+            )
+            return (
+                same and tensor.is_floating_point() and name not in self._unstated and self._agree(name, point) is False
+            )
+
+        chosen = {name: tensor for name, tensor in self.tensors.items() if plain(name, tensor)}
+        return chosen.keys(), list(chosen.values()), [[network[name] for name in chosen] for network in point.networks]
 
     def _agree(self, name: str, point: Point) -> Tensor | bool:
         """Whether a tensor is the same in all networks of an affine point, or where it is (False: nowhere)."""

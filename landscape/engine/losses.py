@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,7 @@ from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.engine.objective import Metric, PerSample
 from landscape.engine.readings import (
     Reading,
+    Tally,
     accuracy,
     added,
     entirely,
@@ -80,11 +81,18 @@ class Criterion:
     metrics: Mapping[str, Metric]
     predict: Callable[[Tensor], Tensor]
     unit: str = ""
-    readings: Mapping[str, Reading] = dataclasses.field(default_factory=dict)
+    readings: Sequence[Reading] = ()
     own: Callable[[Any, Any], Tensor] | None = None
     parts: bool = True
     refusal: str = ""
     again: Callable[..., dict[str, Metric]] | None = None
+
+    def tallies(self, outputs: Any, targets: Any, weights: Tensor | None = None) -> dict[str, Tally]:
+        """What a batch adds to the loss and each metric."""
+        found: dict[str, Tally] = {}
+        for reading in self.readings:
+            found |= reading(outputs, targets, weights, spread=True)
+        return found
 
     def looked_at_again(self, outputs: Any, targets: Any, *, complete: bool) -> "Criterion":
         """The same with the metrics for stacks made for more outputs and targets; where they are not `complete`, later
@@ -112,7 +120,7 @@ class Criterion:
             raise Unsupported(f"{loss.__name__} is a class: give a loss made of it, {loss.__name__}()")
         known = known_loss(loss)
         function: Any = known if known is not None else loss
-        further = {name: _read(each, f"metric {name}") for name, each in (metrics or {}).items()}
+        further = {name: _read(each, f"metric {name}", name) for name, each in (metrics or {}).items()}
         if wrong := [key for key in further if key in TAKEN or key.endswith("_se") or not key.isidentifier()]:
             raise LandscapeError(f"'{wrong[0]}' cannot name a metric: it is taken, or no plain word")
         if known is not None and not isinstance(outputs, Tensor):
@@ -120,9 +128,9 @@ class Criterion:
                 f"the model gives {type(outputs).__name__}, not a tensor that {type(known).__name__} could read: give "
                 'a function of outputs and targets, such as lambda out, y: F.cross_entropy(out["logits"], y)'
             )
-        readings = {"loss": _read(loss, "the loss"), **accuracy(known, targets), **further}
-        tried = {name: reading(outputs, targets).value() for name, reading in readings.items()}
-        if tried["loss"].isnan():
+        readings = [_read(loss, "the loss", "loss"), *accuracy(known, targets), *further.values()]
+        tried = [reading(outputs, targets) for reading in readings]
+        if tried[0]["loss"].value().isnan():
             raise LandscapeError("the loss of the model as it is is NaN on its first samples")
         predict, own_unit = _decisions(known, targets)
         again = functools.partial(_for_stacks, known, loss, metrics or {})
@@ -135,9 +143,9 @@ class Criterion:
         return cls(stacked, predict, unit, readings, function, parts, refusal, again)
 
 
-def _read(loss: Any, what: str) -> Reading:
+def _read(loss: Any, what: str, name: str) -> Reading:
     known = known_loss(loss)
-    return reading_of(known) if known is not None else whole(loss, what)
+    return reading_of(known, name) if known is not None else whole(loss, what, name)
 
 
 def _decisions(known: nn.Module | None, targets: Any) -> tuple[Callable[[Tensor], Tensor], str]:

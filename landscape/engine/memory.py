@@ -13,7 +13,7 @@ from landscape.engine.data import SAMPLE_MULTIPLE, Data, Stream
 from landscape.engine.program.products import ceil_div
 from landscape.engine.stacked import Stacked
 
-__all__ = ["AUTOMATIC", "Chunk", "choose_chunk", "fitting_batch", "keep_freed_memory"]
+__all__ = ["AUTOMATIC", "Chunk", "choose_chunk", "fitting_batch", "keep_freed_memory", "widest_output"]
 
 #: Bytes of the widest activation of a chunk: about a core's cache on a CPU, a small share of the memory on a GPU.
 ACTIVATION_BYTES = {"cpu": 2**20, "cuda": 2**28}
@@ -124,12 +124,9 @@ def _own_chunk(width: int, samples: int, multiple: int, device: str, all_members
 
 
 @torch.no_grad()
-def fitting_batch(module: nn.Module, inputs: torch.Tensor) -> int:
-    """Samples of a batch whose widest activation is about a core's cache on a CPU, and a small share of the memory on a
-    GPU; found on two of them.
-    """
-    few = inputs[:2]
-    widths = [few.numel()]
+def widest_output(module: nn.Module, inputs: torch.Tensor) -> int:
+    """Numbers for each sample in what the widest layer of a module makes of some inputs, or in these."""
+    widths = [inputs.numel()]
     handles = [
         each.register_forward_hook(
             lambda layer, given, made: widths.append(made.numel() if isinstance(made, torch.Tensor) else 0)
@@ -137,12 +134,19 @@ def fitting_batch(module: nn.Module, inputs: torch.Tensor) -> int:
         for each in module.modules()
     ]
     try:
-        module(few)
+        module(inputs)
     finally:
         for handle in handles:
             handle.remove()
+    return max(widths) // len(inputs)
+
+
+def fitting_batch(module: nn.Module, inputs: torch.Tensor) -> int:
+    """Samples of a batch whose widest activation is about a core's cache on a CPU, and a small share of the memory on a
+    GPU.
+    """
     budget = 16 * ACTIVATION_BYTES.get(inputs.device.type, ACTIVATION_BYTES["cuda"])
-    return max(SAMPLE_MULTIPLE, budget * len(few) // (4 * max(widths)) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE)
+    return max(SAMPLE_MULTIPLE, budget // (4 * widest_output(module, inputs[:2])) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE)
 
 
 @functools.cache

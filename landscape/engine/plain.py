@@ -286,13 +286,12 @@ class PlainObjective:
     def _values(self, totals: list[dict[str, Tally]]) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}
         for name in totals[0]:
-            tallies = [each[name] for each in totals]
-            result[name] = torch.stack([tally.value() for tally in tallies]).double()
+            tally = Tally.stacked([each[name] for each in totals])
+            result[name] = tally.value().double()
             if name in self.entire:
                 result[name] = (result[name] == 0).double()
-            errors = [tally.standard_error() for tally in tallies]
-            if self.sampled and all(error is not None for error in errors):
-                result[f"{name}_se"] = torch.stack([error for error in errors if error is not None]).double()
+            if self.sampled and (error := tally.standard_error()) is not None:
+                result[f"{name}_se"] = error.double()
         return result
 
     @classmethod

@@ -427,11 +427,12 @@ class _Reader:
             assert self.criterion is not None
             inputs, targets, weights = given
             outputs = module(inputs)
-            with torch.autocast(self.device.type, enabled=False):
-                if self.autocast is not None:
-                    outputs = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
-                readings = self.criterion.readings.items()
-                found = {name: reading(outputs, targets, weights, spread=True) for name, reading in readings}
+            if self.autocast is None:
+                found = self.criterion.tallies(outputs, targets, weights)
+            else:
+                with torch.autocast(self.device.type, enabled=False):
+                    wide = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
+                    found = self.criterion.tallies(wide, targets, weights)
         return {prefix + name: tally for name, tally in found.items()} if prefix else found
 
     def size(self, batch: Any) -> int:
@@ -524,7 +525,7 @@ def _referee(
             targets = torch.cat([targets for _, targets, _ in part])
             weights = [each for _, _, each in part if each is not None]
             if weights:
-                losses.append(reader.criterion.readings["loss"](outputs, targets, torch.cat(weights)).value())
+                losses.append(reader.criterion.tallies(outputs, targets, torch.cat(weights))["loss"].value())
             else:
                 assert reader.criterion.own is not None
                 losses.append(reader.criterion.own(outputs, targets).double().mean())

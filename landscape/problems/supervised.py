@@ -13,6 +13,7 @@ from torch import Tensor
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
+from landscape.engine.backends import many_at_once
 from landscape.engine.data import Batch, Data, Stream
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Metric, Objective
@@ -114,6 +115,18 @@ class Supervised(Problem):
     ) -> Objective:
         """Loss and metrics on `data`, or on so many `samples` drawn from it; by a backend that serves unless told."""
         return self._objective(self.data(), device, dtype, samples=samples, seed=seed).with_backend(backend)
+
+    def prefers_stacks(self, device: torch.device) -> bool:
+        """Whether the network and the data are small."""
+        source = self.data()
+        if isinstance(source, Samples):
+            few, samples = source.inputs[:2], len(source)
+        else:
+            batch = Stream(source, device="cpu", dtype=torch.float32).first.real_alone()
+            few, samples = batch.inputs[0].movedim(-1, 0)[:2], len(batch)
+        module = self.network().to(device).eval()
+        few = few.to(device, next(module.parameters()).dtype if few.is_floating_point() else None)
+        return many_at_once(module, few, samples)
 
     def training_objective(self, data: str, *, device: str | torch.device, dtype: torch.dtype) -> Objective:
         """Loss and metrics on the training data."""

@@ -122,10 +122,6 @@ class Life(Problem):
         """Side of the square of cells on which a cell's answer and the network's depend."""
         return 2 * max(self.steps, self.blocks) + 1
 
-    def prefers_stacks(self, device: torch.device) -> bool:
-        """Always: what a first layer sees around a cell are few things."""
-        return True
-
     def title(self) -> str:
         """Rule, steps, width and activation."""
         steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
