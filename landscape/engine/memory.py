@@ -142,10 +142,10 @@ def widest_output(module: nn.Module, inputs: torch.Tensor) -> int:
 
 
 def fitting_batch(module: nn.Module, inputs: torch.Tensor) -> int:
-    """Samples of a batch whose widest activation is about a core's cache on a CPU, and a small share of the memory on a
-    GPU.
+    """Samples of a batch whose widest activation fits a core's cache on a CPU, where more are slower, and takes a small
+    share of the memory on a GPU.
     """
-    budget = 16 * ACTIVATION_BYTES.get(inputs.device.type, ACTIVATION_BYTES["cuda"])
+    budget = 2 * ACTIVATION_BYTES.get(inputs.device.type, ACTIVATION_BYTES["cuda"])
     return max(SAMPLE_MULTIPLE, budget // (4 * widest_output(module, inputs[:2])) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE)
 
 
