@@ -332,3 +332,62 @@ def test_frozen_parameters_stay_unless_they_are_asked_for(caplog: pytest.LogCapt
     torch.testing.assert_close(half, (net.first.weight + other.first.weight) / 2)
     net.requires_grad_(False)
     assert landscape.curvature(net, problem=Problem.from_model(net, (x, y), "cross_entropy")).parameters == 26
+
+
+# Randomness on purpose ------------------------------------------------------------------------------------------------
+
+
+def noisy(model: nn.Module, batch: Tensor) -> Tensor:
+    """A loss that is quadratic in the weights for each draw."""
+    extra = np.random.rand() + torch.rand(()).item()  # noqa: NPY002
+    return (model(batch) * torch.randn(len(batch), 1) - extra).square().mean()
+
+
+def test_each_point_sees_the_same_random_numbers() -> None:
+    x = labelled()[0]
+    problem = Problem.from_model(nn.Linear(3, 1), x, batch_loss=noisy)
+    torch.manual_seed(0)
+    a, b = nn.Linear(3, 1), nn.Linear(3, 1)
+    with pytest.raises(Unverified, match="`draws` gives each point the same random numbers"):
+        landscape.walk(a, b, problem=problem, points=5)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    lines = [landscape.walk(a, b, problem=problem, points=9, draws=count, seed=4) for count in (1, 6)]
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+    for line in lines:
+        second = np.diff(line["loss"][0], 2)
+        np.testing.assert_allclose(second, second[0], rtol=1e-3)
+    assert "loss_draw_se" not in lines[0].values
+    assert (lines[1]["loss_draw_se"] > 0).all()
+    assert lines[1].about["draws"] == {"count": 6, "seed": 4}
+    again = landscape.walk(a, b, problem=problem, points=9, draws=6, seed=4)
+    assert np.array_equal(again["loss"], lines[1]["loss"])
+    assert not np.allclose(landscape.walk(a, b, problem=problem, points=9, draws=6, seed=5)["loss"], again["loss"])
+
+
+def test_the_error_of_draws_is_their_spread() -> None:
+    x = labelled()[0]
+    problem = Problem.from_model(nn.Linear(3, 1), x, batch_loss=noisy)
+    a = nn.Linear(3, 1)
+    found = [landscape.walk(a, a, problem=problem, points=2, draws=40, seed=seed) for seed in range(30)]
+    means = np.array([line["loss"][0, 0] for line in found])
+    errors = np.array([line["loss_draw_se"][0, 0] for line in found])
+    assert means.std(ddof=1) == pytest.approx(errors.mean(), rel=0.4)
+
+
+def test_dropout_that_is_left_on() -> None:
+    torch.manual_seed(0)
+    x, y = labelled()
+    net = nn.Sequential(nn.Linear(3, 40), nn.ReLU(), nn.Dropout(0.5), nn.Linear(40, 2)).train()
+    left = Problem.from_model(net, (x, y), "cross_entropy", mode="as_is")
+    usual = Problem.from_model(net, (x, y), "cross_entropy")
+    with pytest.raises(Unverified, match=r"Layer 2 \(Dropout\) draws random numbers"):
+        landscape.walk(net, net, problem=left, points=2)
+    found = landscape.walk(net, net, problem=left, points=2, draws=200)
+    calm = landscape.walk(net, net, problem=usual, points=2)["loss"][0, 0]
+    assert found["loss"][0, 0] > calm
+    net.train()
+    with torch.no_grad():
+        drawn = np.array([F.cross_entropy(net(x), y).item() for _ in range(400)])
+    assert found["loss"][0, 0] == pytest.approx(drawn.mean(), abs=5 * drawn.std() / 200**0.5)
+    assert landscape.curvature(net, problem=left, draws=20, only=["3.*"]).eigenvalues[0, 0] > 0

@@ -169,6 +169,7 @@ def curvature(
     engine: Engine = "auto",
     samples: int | None = None,
     seed: int = 0,
+    draws: int | None = None,
     progress: Progress | None = None,
 ) -> Curvature:
     """Eigenvalues of the largest magnitude of the Hessian of the loss, because a flat place need not be a minimum.
@@ -190,7 +191,7 @@ def curvature(
         tolerance: Residuals of eigenpairs, relative to the largest magnitude; None: 1e-6, in float32 1e-3.
         max_products: Hessian-vector products at most, for each member and quantity; a trace takes 72 at least.
         probe_seed: Seed of start vectors and probes.
-        device, dtype, batchnorm, engine, samples, seed: As in `landscape.walk`.
+        device, dtype, batchnorm, engine, samples, seed, draws: As in `landscape.walk`.
         progress: Called with (done, at most in all), members of small networks and products of larger ones.
 
     Returns:
@@ -221,6 +222,7 @@ def curvature(
         autocast=None,
         samples=samples,
         seed=seed,
+        draws=draws,
     )
     if problem is None and is_landmark(a):
         raise LandscapeError(f'{a} does not exist; if it is a landmark, name its problem, such as `problem="life"`')

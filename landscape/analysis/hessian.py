@@ -221,7 +221,7 @@ def _gradients(objective: AnyObjective, index: Tensor, part: Stack) -> Iterator[
         flat = part.flatten().detach().requires_grad_()
         leaves = dataclasses.replace(part.unflatten(flat), buffers=part.buffers)
         with torch.enable_grad():
-            loss = objective.loss(leaves, batch).sum()
+            loss = objective.loss(leaves, batch).sum()  # type: ignore[arg-type]
         yield flat, torch.autograd.grad(loss, flat, create_graph=True, materialize_grads=True)[0]
 
 

@@ -11,6 +11,7 @@ from landscape.cli.options import (
     Report,
     chosen_problem,
     device_option,
+    draws_option,
     dtype_option,
     problem_choice,
     reporting,
@@ -71,6 +72,7 @@ _STATISTICS = {
 )
 @click.option("--seed", "probe_seed", type=SEED, default=0, help="Seed of start vectors and probes.")
 @sampling
+@draws_option
 @problem_choice
 @device_option
 @dtype_option("float64")

@@ -24,6 +24,7 @@ __all__ = [
     "chosen_problem",
     "computing",
     "cut_option",
+    "draws_option",
     "device_option",
     "dtype_option",
     "evaluating",
@@ -86,6 +87,12 @@ sampling = together(
 )
 
 
+draws_option = click.option(
+    "--draws",
+    type=click.IntRange(min=1),
+    help="Average a loss that draws random numbers over so many draws, the same at each point, of --sample-seed.",
+)
+
 cut_option = click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as truth tables]")
 
 #: `-O`.
@@ -119,6 +126,7 @@ def evaluating(text: str) -> Callable[[Command], Command]:
             help="Run the network, but not the loss, in this precision where PyTorch deems it safe.",
         ),
         sampling,
+        draws_option,
         computing,
         output(text),
         config_file,

@@ -1,16 +1,38 @@
-"""Why does the same call give other numbers? Names the layer that is to blame."""
+"""Randomness: given on purpose, or else the layer that is to blame."""
 
-from collections.abc import Callable
+import contextlib
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["culprit", "mixes_samples"]
+__all__ = ["culprit", "mixes_samples", "seeded"]
 
 
 #: Relative difference up to which answers are the same: products are summed in another order.
 _SAME = 1e-3
+
+
+@contextlib.contextmanager
+def seeded(*seed: int) -> Iterator[None]:
+    """Every generator (PyTorch's on each device, NumPy's, Python's) at a state that these numbers decide; afterwards at
+    that of before.
+    """
+    state = np.random.SeedSequence([each % 2**32 for each in seed]).generate_state(2, np.uint64)
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(int(state[0] % 2**63))
+        random.seed(int(state[1]))
+        np.random.seed(int(state[1] % 2**32))  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
 
 
 @torch.no_grad()

@@ -88,9 +88,16 @@ class Live:
     """
 
     def __init__(
-        self, module: nn.Module, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-    ):
-        self.module = copy.deepcopy(module).to(device=device, dtype=dtype).eval().requires_grad_(False)
+        self,
+        module: nn.Module,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        evaluation: bool = True,
+    ) -> None:
+        self.module = copy.deepcopy(module).to(device=device, dtype=dtype).requires_grad_(False)
+        if evaluation:
+            self.module.eval()
         self.tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
         #: Where buffers are kept, since a forward may put others in their place.
         self._kept = [

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from landscape.core.errors import Mismatch, Unsupported, Unverified
 from landscape.engine.batches import parted, tensors_of
 from landscape.engine.data import SAMPLE_MULTIPLE, Stream
-from landscape.engine.determinism import culprit, mixes_samples
+from landscape.engine.determinism import culprit, mixes_samples, seeded
 from landscape.engine.live import Live, Mixtures
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
@@ -27,7 +27,10 @@ from landscape.engine.program.attention import plain_attention
 from landscape.engine.readings import Measure, Tally
 from landscape.engine.stack import Stack, concatenate, template_of
 
-__all__ = ["AnyObjective", "PlainObjective", "calibrate", "fresh", "has_statistics"]
+__all__ = ["AnyObjective", "PlainObjective", "Seeded", "calibrate", "fresh", "has_statistics"]
+
+#: From the number of a batch to a state of all random generators that lasts while it is read.
+Seeded = Callable[[int], contextlib.AbstractContextManager[None]]
 
 #: Bytes of streamed batches that are kept while all points see them.
 _GROUP_BYTES = 2**28
@@ -38,9 +41,17 @@ def has_statistics(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and module.running_mean is not None
 
 
-def fresh(module: nn.Module, state: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def fresh(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    evaluation: bool = True,
+) -> nn.Module:
     """A copy of a module that has loaded a state dict, as its user would do it."""
-    copied = copy.deepcopy(module).to(device=device, dtype=dtype).eval()
+    copied = copy.deepcopy(module).to(device=device, dtype=dtype)
+    copied = copied.eval() if evaluation else copied
     copied.load_state_dict(state, strict=False)  # what is tied is there once
     return copied.requires_grad_(False)
 
@@ -86,7 +97,8 @@ class PlainObjective:
         measure: What a batch adds to each metric, `loss` among them, of a network.
         data: The batches, the same at each pass.
         forward: What a network makes of a batch.
-        referee: Loss and metrics of the members of a stack in a way that shares nothing with this one.
+        referee: Loss and metrics of the members of a stack in a way that shares nothing with this one; randomness of
+            each batch, by its number, is given.
         size: Number of samples of a batch.
         streamed: Whether batches are read anew at each pass, once for all points.
         sampled: Whether the data is a part of what is meant: means then have standard errors.
@@ -94,6 +106,10 @@ class PlainObjective:
         autocast: Type in which the network runs where PyTorch deems it safe.
         differentiates: Whether the loss takes derivatives itself, such as those in the inputs.
         entire: Metrics that are 1 where what is counted is 0.
+        evaluation: Whether the network is in evaluation; else as it was given.
+        draws: On how many states of all random generators the loss is averaged, the same at each point; 0: the loss
+            draws nothing.
+        draw_seed: Seed of these states.
         calibration: Batches on which statistics of BatchNorm are estimated at each point.
     """
 
@@ -101,7 +117,7 @@ class PlainObjective:
     measure: Measure
     data: Iterable[Any]
     forward: Callable[[nn.Module, Any], Any]
-    referee: Callable[[Stack], dict[str, Tensor]]
+    referee: Callable[[Stack, "Seeded"], dict[str, Tensor]]
     size: Callable[[Any], int]
     device: torch.device
     dtype: torch.dtype
@@ -114,6 +130,9 @@ class PlainObjective:
     autocast: torch.dtype | None = None
     differentiates: bool = False
     entire: frozenset[str] = frozenset()
+    evaluation: bool = True
+    draws: int = 0
+    draw_seed: int = 0
     batchnorm: BatchNorm | None = None
     calibration: Iterable[Any] = ()
 
@@ -132,13 +151,13 @@ class PlainObjective:
 
     @functools.cached_property
     def _live(self) -> Live:
-        return Live(self.module, device=self.device, dtype=self.dtype)
+        return Live(self.module, device=self.device, dtype=self.dtype, evaluation=self.evaluation)
 
     def __call__(self, members: Mixtures) -> dict[str, Float[Tensor, " member"]]:
         """Loss and metrics of each member."""
         if not len(members):
             raise Mismatch("no points have no values")
-        totals: list[dict[str, Tally]] = [{} for _ in range(len(members))]
+        totals: list[list[dict[str, Tally]]] = [[{} for _ in range(len(members))] for _ in range(max(1, self.draws))]
         statistics: list[dict[str, Tensor]] = [{} for _ in range(len(members))]
         for number, group in enumerate(self._groups()):
             for place, point in enumerate(members.mixtures()):
@@ -147,23 +166,31 @@ class PlainObjective:
                     statistics[place] = self._calibrated()
                 for name, tensor in statistics[place].items():
                     self._live.tensors[name].copy_(tensor)
-                for batch in group:
-                    for name, tally in self._measured(batch).items():
+                for piece in group:
+                    there = totals[piece.draw][place]
+                    for name, tally in self._measured(piece).items():
                         tally = tally.detach() if self.differentiates else tally
-                        there = totals[place].get(name)
-                        totals[place][name] = tally if there is None else there + tally
-        return self._values(totals)
+                        there[name] = there[name] + tally if name in there else tally
+        found = [self._values(each) for each in totals]
+        if len(found) == 1:
+            return found[0]
+        every = {name: torch.stack([each[name] for each in found]) for name in found[0]}
+        means = {name: values.mean(0) for name, values in every.items()}
+        spread = {name: values.std(0) / len(found) ** 0.5 for name, values in every.items() if not name.endswith("_se")}
+        return means | {f"{name}_draw_se": values for name, values in spread.items()}
 
     # Derivatives ------------------------------------------------------------------------------------------------------
 
     @property
     def one_chunk(self) -> bool:
         """Whether all data is one batch in memory."""
-        return not self.streamed and len(list(self.data)) == 1
+        return not self.streamed and len(list(self.batches())) == 1
 
-    def batches(self) -> Iterator[Any]:
-        """All data in batches."""
-        return iter(self.data)
+    def batches(self) -> Iterator["_Piece"]:
+        """All data in batches, once for each draw."""
+        for number, batch in enumerate(self.data):
+            for draw in range(max(1, self.draws)):
+                yield _Piece(batch, number, draw)
 
     def chunks(self, members: Stack) -> Iterator[tuple[Tensor, Stack]]:
         """Each member by itself on the objective's device, with its place; with `recalibrate` its buffers hold
@@ -176,13 +203,13 @@ class PlainObjective:
                 here = dataclasses.replace(here, buffers={**here.buffers, **found})
             yield torch.tensor([place], device=self.device), here
 
-    def loss(self, stack: Stack, batch: Any) -> Float[Tensor, " member"]:
+    def loss(self, stack: Stack, batch: "_Piece") -> Float[Tensor, " member"]:
         """What a batch adds to the loss of a single member, differentiable any number of times."""
         read = _Read(self._live.module, self.measure)
         state = {f"module.{name}": tensor[0] for name, tensor in {**stack.tensors, **stack.buffers}.items()}
-        with torch.enable_grad(), plain_attention(), self._casting():
-            tally: Tally = torch.func.functional_call(read, state, (batch,), tie_weights=True)["loss"]
-        return (tally.total / self._count)[None]
+        with torch.enable_grad(), plain_attention(), self._casting(), self._seeded(batch.draw, batch.number):
+            tally: Tally = torch.func.functional_call(read, state, (batch.batch,), tie_weights=True)["loss"]
+        return (tally.total / (self._count * max(1, self.draws)))[None]
 
     def gradient(
         self, stack: Stack, batch: Any = None, noise: Any = None, *, with_loss: bool = True
@@ -194,7 +221,7 @@ class PlainObjective:
         for _, single in self.chunks(stack):
             leaves = {name: tensor.detach().requires_grad_() for name, tensor in single.tensors.items()}
             total, sums = torch.zeros(1, dtype=torch.float64, device=self.device), dict[str, Tensor]()
-            for each in self.data:
+            for each in self.batches():
                 part = self.loss(Stack(leaves, single.buffers), each)
                 pieces = torch.autograd.grad(part.sum(), list(leaves.values()), materialize_grads=True)
                 for name, piece in zip(leaves, pieces, strict=True):
@@ -208,14 +235,15 @@ class PlainObjective:
     def _count(self) -> Tensor | float:
         """What the loss over all data divides by."""
         self._live.write(next(self.template.mixtures()))
-        counts = [self._measured(batch)["loss"].count for batch in self.data]
+        counts = [self._measured(piece)["loss"].count for piece in self.batches() if not piece.draw]
         return 1.0 if any(count is None for count in counts) else sum(count for count in counts if count is not None)
 
     # Trust ------------------------------------------------------------------------------------------------------------
 
     def plain(self, members: Stack) -> dict[str, Float[Tensor, " member"]]:
         """The same numbers by the referee."""
-        return self.referee(members)
+        found = [self.referee(members, functools.partial(self._seeded, draw)) for draw in range(max(1, self.draws))]
+        return {name: torch.stack([each[name] for each in found]).mean(0) for name in found[0]}
 
     def statistics(self, stack: Stack) -> dict[str, Tensor]:
         """By name what BatchNorm normalises by at a single member, where that is not what its buffers say."""
@@ -232,12 +260,16 @@ class PlainObjective:
         if self.ours is not None:  # a part says as much
             few = [next(parted(few[0], 2 * SAMPLE_MULTIPLE))]
         before = live.state()
-        first, second = ([self._measured(batch) for batch in few] for _ in range(2))
+        pieces = [_Piece(batch, number, 0) for number, batch in enumerate(few)]
+        first, second = ([self._measured(piece) for piece in pieces] for _ in range(2))
         for one, other in zip(first, second, strict=True):
             for name, tally in one.items():
                 if not torch.equal(tally.total.nan_to_num(), other[name].total.nan_to_num()):
                     cause = culprit(live.module, lambda: self.forward(live.module, few[0]))
-                    raise Unverified(f"the objective is not deterministic: two calls differ in {name}. {cause}")
+                    raise Unverified(
+                        f"the objective is not deterministic: two calls differ in {name}. {cause}. If that "
+                        "is meant, `draws` gives each point the same random numbers"
+                    )
         for name, tensor in live.state().items():
             if not torch.equal(tensor.nan_to_num(), before[name].nan_to_num()):
                 raise Unverified(
@@ -249,9 +281,12 @@ class PlainObjective:
             if reason := mixes_samples(live.module, lambda x: _tensor(self._run(live.module, x)), inputs):
                 raise Unverified(reason)
 
-    def _measured(self, batch: Any) -> Mapping[str, Tally]:
-        with torch.set_grad_enabled(self.differentiates), self._casting():
-            return self.measure(self._live.module, batch)
+    def _measured(self, piece: "_Piece") -> Mapping[str, Tally]:
+        with torch.set_grad_enabled(self.differentiates), self._casting(), self._seeded(piece.draw, piece.number):
+            return self.measure(self._live.module, piece.batch)
+
+    def _seeded(self, draw: int, number: int) -> contextlib.AbstractContextManager[None]:
+        return seeded(self.draw_seed, draw, number) if self.draws else contextlib.nullcontext()
 
     def _run(self, module: nn.Module, inputs: Tensor) -> Any:
         with self._casting():
@@ -263,16 +298,16 @@ class PlainObjective:
         # Points are written over weights whose casts would be kept.
         return torch.autocast(self.device.type, dtype=self.autocast, cache_enabled=False)
 
-    def _groups(self) -> Iterator[list[Any]]:
+    def _groups(self) -> Iterator[list["_Piece"]]:
         """All batches in memory at once; of streamed ones as many as fit a budget."""
         if not self.streamed:
-            yield list(self.data)
+            yield list(self.batches())
             return
-        group: list[Any] = []
+        group: list[_Piece] = []
         size = 0
-        for batch in self.data:
-            group.append(batch)
-            size += sum(each.nbytes for each in tensors_of(batch))
+        for piece in self.batches():
+            group.append(piece)
+            size += sum(each.nbytes for each in tensors_of(piece.batch)) if not piece.draw else 0
             if size >= _GROUP_BYTES:
                 yield group
                 group, size = [], 0
@@ -283,7 +318,8 @@ class PlainObjective:
         """Statistics of BatchNorm estimated at the point that is written now; nothing under another policy."""
         if self.batchnorm != "recalibrate":
             return {}
-        return calibrate(self._live.module, self.calibration, self.forward, self.size)
+        with self._seeded(0, -1):
+            return calibrate(self._live.module, self.calibration, self.forward, self.size)
 
     def _values(self, totals: list[dict[str, Tally]]) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}
@@ -340,7 +376,7 @@ class PlainObjective:
             measure=measure,
             data=_Again(parts) if streamed else list(parts()),
             forward=run,
-            referee=objective.plain,
+            referee=lambda stack, seeded: objective.plain(stack),
             size=lambda batch: len(batch.inputs),
             device=objective.device,
             dtype=objective.dtype,
@@ -355,6 +391,14 @@ class PlainObjective:
             batchnorm=objective.batchnorm,
             calibration=list(calibration()) if objective.batchnorm == "recalibrate" else (),
         )
+
+
+class _Piece(NamedTuple):
+    """A batch with its number, and which draw of random numbers it is read with."""
+
+    batch: Any
+    number: int
+    draw: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

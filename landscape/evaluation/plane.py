@@ -54,6 +54,7 @@ def plane(
     autocast: torch.dtype | None = None,
     samples: int | None = None,
     seed: int = 0,
+    draws: int | None = None,
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -72,7 +73,7 @@ def plane(
         all_parameters: Let random directions move frozen parameters (`requires_grad=False`) too.
         points: Points along x and y; the coordinates of places are added to them.
         x, y: Ranges; None: around the places, or -1 to 1 for random directions.
-        device, dtype, batchnorm, engine, autocast, samples, seed, save, overwrite: As in `landscape.walk`.
+        device, dtype, batchnorm, engine, autocast, samples, seed, draws, save, overwrite: As in `landscape.walk`.
         progress: Called with (rows done, rows in all).
 
     Returns:
@@ -111,6 +112,7 @@ def plane(
         autocast=autocast,
         samples=samples,
         seed=seed,
+        draws=draws,
     )
     about: dict[str, Any] = {"kind": kind}
     if kind == "through":

@@ -44,6 +44,7 @@ def walk(
     autocast: torch.dtype | None = None,
     samples: int | None = None,
     seed: int = 0,
+    draws: int | None = None,
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -73,7 +74,9 @@ def walk(
             (`stacked`), or by `vmap`; `auto` is plain but for small networks, which are faster stacked.
         autocast: Run the network, but not the loss, in bfloat16 or float16 where PyTorch deems it safe.
         samples: Samples that are drawn where there is no exact loss; None: all, or what the problem draws usually.
-        seed: Seed of that sample.
+        seed: Seed of that sample, and of draws.
+        draws: Average a loss that draws random numbers over so many draws, the same at each point; `loss_draw_se` is
+            the standard error. None: a random loss is an error.
         save: HDF5 file to write, beside which unfinished work is kept, so that calling again goes on.
         overwrite: Replace what is at `save`.
         progress: Called with (lines done, lines in all).
@@ -125,6 +128,7 @@ def walk(
         autocast=autocast,
         samples=samples,
         seed=seed,
+        draws=draws,
     )
     prepared = prepare(route, compute, problem=problem)
     return along(

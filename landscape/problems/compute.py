@@ -34,7 +34,8 @@ class Compute:
     """What a user may choose of how an objective is computed; None leaves the choice to the problem.
 
     Where there is no exact loss, `samples` of `sample_seed` are drawn. With `autocast` the network, but not the loss,
-    runs in bfloat16 or float16 where PyTorch deems it safe. `batchnorm` is that of `Objective`.
+    runs in bfloat16 or float16 where PyTorch deems it safe. `batchnorm` is that of `Objective`. A loss that draws
+    random numbers is averaged over `draws` states of all generators, which `sample_seed` decides.
     """
 
     device: str | torch.device = "cpu"
@@ -44,6 +45,7 @@ class Compute:
     batchnorm: BatchNorm | None = None
     engine: Engine = "auto"
     autocast: torch.dtype | None = None
+    draws: int | None = option(None, "Average a random loss over so many draws, the same at each point.", at_least=1)
 
     def __post_init__(self) -> None:
         check(self)
@@ -65,6 +67,7 @@ class Compute:
         autocast: torch.dtype | None,
         samples: int | None,
         seed: int,
+        draws: int | None = None,
     ) -> "Compute":
         """What the arguments of a verb choose; without a `device` the one where the network `a` is, else the CPU."""
         return cls(
@@ -75,6 +78,7 @@ class Compute:
             batchnorm=batchnorm,
             engine=engine,
             autocast=autocast,
+            draws=draws,
         )
 
     @property
@@ -85,12 +89,19 @@ class Compute:
     def objective(self, problem: Problem) -> AnyObjective:
         """The problem's objective, computed in this way; raises `Unsupported` for a policy without BatchNorm."""
         chosen = self.engine
+        if self.draws and chosen in ("stacked", "vmap"):
+            raise Unsupported(f'`draws` are made by the plain engine: leave `engine="{chosen}"` out')
+        if chosen == "auto" and self.draws:
+            chosen = "plain"
         if chosen == "auto":
             chosen = "stacked" if problem.prefers_stacks(torch.device(self.device)) else "plain"
         if chosen != "plain":
             return self.stacks(problem)
         self._require_batchnorm(problem)
-        return problem.plain(**self.drawn, batchnorm=self.batchnorm, autocast=self.autocast)
+        objective = problem.plain(**self.drawn, batchnorm=self.batchnorm, autocast=self.autocast)
+        if self.draws:
+            objective = dataclasses.replace(objective, draws=self.draws, draw_seed=self.sample_seed)
+        return objective
 
     def stacks(self, problem: Problem) -> Objective:
         """The same for stacks of many networks; raises `Unsupported` where a loss reads one network at a time."""
@@ -122,6 +133,8 @@ class Compute:
             "loss_unit": objective.unit,
         }
         about["engine_asked"] = self.engine
+        if self.draws:
+            about["draws"] = {"count": self.draws, "seed": self.sample_seed}
         if objective.batchnorm is not None:
             about["batchnorm"] = {"policy": objective.batchnorm, **_estimated(objective)}
         return about

@@ -3,9 +3,10 @@
 import copy
 import dataclasses
 import functools
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from landscape.engine.data import Stream, labelled
 from landscape.engine.losses import Criterion, Loss, Measure
 from landscape.engine.memory import Chunk, fitting_batch
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm
-from landscape.engine.plain import PlainObjective, calibrate, fresh, has_statistics
+from landscape.engine.plain import PlainObjective, Seeded, calibrate, fresh, has_statistics
 from landscape.engine.readings import Tally
 from landscape.engine.stack import Stack, concatenate, template_of
 from landscape.problems.batched import BatchLoss, Held, raw_source
@@ -48,6 +49,7 @@ class Model(Supervised):
     chosen: Criterion | None
     batch_loss: BatchLoss | None = None
     batch_size: int | None = None
+    evaluation: bool = True
     label: str
     name: str | None = None
 
@@ -72,6 +74,8 @@ class Model(Supervised):
             raise Unsupported(f"{self.label} is given with `batch_loss`, which reads one network: {_ALONE}")
         if self.chosen.refusal:
             raise Unsupported(f"{self.chosen.refusal}: {_ALONE}")
+        if not self.evaluation:
+            raise Unsupported(f"{self.label} is left as it is, not in evaluation: {_ALONE}")
         return self._criterion
 
     @functools.cached_property
@@ -88,7 +92,7 @@ class Model(Supervised):
 
     def prefers_stacks(self, device: torch.device) -> bool:
         """Whether the network is small, its loss known, and no further data is looked at."""
-        known = self.chosen is not None and self.chosen.parts and not self.chosen.refusal
+        known = self.chosen is not None and self.chosen.parts and not self.chosen.refusal and self.evaluation
         return known and self.test_source is None and super().prefers_stacks(device)
 
     def plain(
@@ -105,10 +109,10 @@ class Model(Supervised):
         with `test_`, on the test data.
         """
         device, module = torch.device(device), self.network()
-        reader = _Reader(self.chosen, self.batch_loss, autocast, device, dtype)
+        reader = _Reader(self.chosen, self.batch_loss, autocast, device, dtype, self.evaluation)
         normalises = any(map(has_statistics, module.modules()))
-        policy = (batchnorm or "recalibrate") if normalises else None
-        running = fresh(module, {}, device=device, dtype=dtype)
+        policy = (batchnorm or "recalibrate") if normalises and self.evaluation else None
+        running = reader.fresh(module, {})
         source = _drawn(self.source, samples, seed)
         parts = [_Part(each, self, reader, running) for each in (source, self.test_source) if each is not None]
         few = _Part(self._few(device, dtype), self, reader, running) if policy == "recalibrate" else ()
@@ -130,6 +134,7 @@ class Model(Supervised):
             unit=self.chosen.unit if self.chosen is not None else "",
             autocast=autocast,
             differentiates=self.batch_loss is not None and self.batch_loss.differentiates,
+            evaluation=self.evaluation,
             batchnorm=policy,
             calibration=held,
         )
@@ -191,6 +196,7 @@ def from_model(
     batch_weight: Callable[[Any], float] | None = None,
     batch_size: int | None = None,
     weights: bool = False,
+    mode: Literal["eval", "as_is"] = "eval",
     train: Any = None,
     test: Any = None,
     title: str | None = None,
@@ -217,6 +223,8 @@ def from_model(
         batch_weight: What a scalar of a batch weighs; None: the number of its samples.
         batch_size: Samples of a batch of data in memory, and of a `Dataset`.
         weights: Whether a third tensor of a `Dataset` or loader weighs the samples.
+        mode: Whether the network is put in evaluation, or left `as_is`, with dropout on if it is (see `draws` of
+            `landscape.walk`).
         train: What training sees and what statistics of BatchNorm are estimated on; None: `data`.
         test: Further data, whose loss and metrics are found along with those of `data`, as `test_loss` and so on.
         title: What figures call it; None: the name of the model's class.
@@ -253,6 +261,7 @@ def from_model(
     common: dict[str, Any] = {
         "build": build,
         "batch_size": batch_size,
+        "evaluation": mode == "eval",
         "label": title or type(made).__name__,
         "name": name,
     }
@@ -411,6 +420,11 @@ class _Reader:
     autocast: torch.dtype | None
     device: torch.device
     dtype: torch.dtype
+    evaluation: bool
+
+    def fresh(self, module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+        """A copy of the module with other tensors."""
+        return fresh(module, state, device=self.device, dtype=self.dtype, evaluation=self.evaluation)
 
     def forward(self, module: nn.Module, batch: tuple[str, Any]) -> Any:
         """The outputs, or the loss where nobody else sees outputs."""
@@ -446,7 +460,8 @@ class _Part:
     def __init__(self, source: Any, problem: Model, reader: _Reader, module: nn.Module) -> None:
         self._source, self._reader = source, reader
         self.streamed = not isinstance(source, Samples | Held)
-        self.ours = isinstance(source, Samples) and problem.chosen is not None and problem.chosen.parts
+        known = problem.chosen is not None and problem.chosen.parts and problem.evaluation
+        self.ours = isinstance(source, Samples) and known
         self.batch_size = 0
         self._kept: list[Any] = []
         self._stream = Reread(source) if self.streamed else None
@@ -505,23 +520,34 @@ def _drawn(source: Any, samples: int | None, seed: int) -> Any:
 
 
 def _referee(
-    module: nn.Module, reader: _Reader, part: _Part, calibration: Sequence[tuple[str, Any]], stack: Stack
+    module: nn.Module,
+    reader: _Reader,
+    part: _Part,
+    calibration: Sequence[tuple[str, Any]],
+    stack: Stack,
+    seeded: Seeded,
 ) -> dict[str, Tensor]:
     """The loss of each member as its user would find it: a fresh module that has loaded its parameters, and the loss as
     it was given, on all data at once where it is in memory. Statistics are estimated anew where there is `calibration`.
     """
     losses = []
+    whole = reader.batch_loss is not None or part.streamed or not part.ours
     for member in range(len(stack)):
-        network = fresh(module, stack.state_dict(member), device=reader.device, dtype=reader.dtype)
+        network = reader.fresh(module, stack.state_dict(member))
         if calibration:
-            calibrate(network, calibration, reader.forward, lambda batch: reader.size(batch[1]))
-        if reader.batch_loss is not None or part.streamed or not part.ours:
-            tallies = [reader.measure(network, ("", batch))["loss"] for batch in part]
-            losses.append(functools.reduce(operator.add, tallies).value())
+            with seeded(-1):
+                calibrate(network, calibration, reader.forward, lambda batch: reader.size(batch[1]))
+
+        def read(number: int, batch: Any, network: nn.Module = network) -> Any:
+            with seeded(number):
+                return reader.measure(network, ("", batch))["loss"] if whole else network(batch[0])
+
+        if whole:
+            losses.append(functools.reduce(operator.add, itertools.starmap(read, enumerate(part))).value())
             continue
         assert reader.criterion is not None
         with torch.no_grad():
-            outputs = torch.cat([network(inputs) for inputs, _, _ in part])
+            outputs = torch.cat(list(itertools.starmap(read, enumerate(part))))
             targets = torch.cat([targets for _, targets, _ in part])
             weights = [each for _, _, each in part if each is not None]
             if weights:
