@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -391,3 +392,44 @@ def test_dropout_that_is_left_on() -> None:
         drawn = np.array([F.cross_entropy(net(x), y).item() for _ in range(400)])
     assert found["loss"][0, 0] == pytest.approx(drawn.mean(), abs=5 * drawn.std() / 200**0.5)
     assert landscape.curvature(net, problem=left, draws=20, only=["3.*"]).eigenvalues[0, 0] > 0
+
+
+# Long lines -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_goes_on_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("landscape.evaluation.evaluate._BLOCK_SECONDS", 0)  # a point at a time
+    x, y = labelled()
+    torch.manual_seed(0)
+    a, b = Small(), Small()
+    calls: list[int] = []
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        calls.append(1)
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    problem = Problem.from_model(Small, (x, y), batch_loss=loss)
+    whole = landscape.walk(a, b, problem=problem, points=11)
+
+    def stop(done: int, total: int) -> None:
+        assert total == 11
+        if done == 4:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "line.h5"
+    with pytest.raises(KeyboardInterrupt):
+        landscape.walk(a, b, problem=problem, points=11, save=path, progress=stop)
+    assert sorted(item.name for item in (tmp_path / "line.h5.parts").iterdir()) == ["plan.json", "points-00000000.npz"]
+    told: list[int] = []
+    calls.clear()
+    again = landscape.walk(a, b, problem=problem, points=11, save=path, progress=lambda done, _: told.append(done))
+    assert told == [*range(5, 12)]
+    assert np.array_equal(again["loss"], whole["loss"])
+    assert [item.name for item in tmp_path.iterdir()] == ["line.h5"]
+    part = landscape.walk(a, b, problem=problem, points=11, progress=stop)
+    assert np.array_equal(part["loss"][0, :4], whole["loss"][0, :4])
+    assert np.isnan(part["loss"][0, 4:]).all()
+    assert not part.done.any()
+    plane = landscape.plane(a, b, Small(), problem=problem, points=(3, 4), progress=lambda *now: told.append(now[1]))
+    assert plane["done"].all()
+    assert told[-1] == plane["loss"].size

@@ -250,7 +250,7 @@ def test_a_surface_is_not_transposed(
     for j, i in np.ndindex(surface.loss.shape):
         w, b = 1 + x[i], -1 + y[j] / 2
         np.testing.assert_allclose(surface.loss[j, i], (b**2 + (2 * w + b - 6) ** 2) / 2, rtol=1e-12, atol=1e-12)
-    assert told[-1] == (len(y), len(y))
+    assert told[-1] == (len(y) * len(x), len(y) * len(x))
     assert len(told) == -(-len(y) // max(1, 16 // len(x)))
     assert (surface.marks[0].loss, surface.marks[0].plane_loss) == (surface.loss[y == 0, x == 0][0],) * 2
 
@@ -350,7 +350,7 @@ def same_numbers(one: Result, other: Result) -> bool:
 
 def interrupted(path: Path, after: int, *arguments: Any, **options: Any) -> None:
     def on_progress(done: int, total: int) -> None:
-        if done >= after:
+        if done >= after * len(arguments[2]):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -373,7 +373,7 @@ def test_an_interrupted_surface_goes_on_where_it_was(
     for after in (3, 10, 12):
         interrupted(path, after, *asked, about=about, keep_seconds=keep_seconds)
     told: list[int] = []
-    got = over(*asked, about=about, save=path, on_progress=lambda done, total: told.append(done))
+    got = over(*asked, about=about, save=path, on_progress=lambda done, total: told.append(done // len(x)))
     assert told == [18, 21]
     assert same_numbers(got, whole)
     assert same_numbers(Result.read(path, plane=True), whole)
@@ -518,7 +518,7 @@ def test_an_interrupted_plane_without_a_file_gives_what_is_done(run: Run, monkey
     monkeypatch.setattr(evaluating, "_BLOCK_BYTES", 1)  # a row a block
 
     def stop(done: int, total: int) -> None:
-        if done == 3:
+        if 3 * done == total:
             raise KeyboardInterrupt
 
     part = plane_of(f"{run.path}#0", points=(5, 8), progress=stop)
@@ -656,7 +656,7 @@ def test_an_interrupted_program_goes_on(landscape: Program, run: Run, monkeypatc
         """Ctrl-C after the fourth block."""
 
         def __init__(self, what: str, unit: str) -> None:
-            assert unit == "rows"
+            assert unit == "points"
 
         def __call__(self, done: int, total: int) -> None:
             told.append(done)
@@ -666,7 +666,7 @@ def test_an_interrupted_program_goes_on(landscape: Program, run: Run, monkeypatc
     monkeypatch.setattr("landscape.cli.plane.Progress", Pressed)
     result = landscape(*command, "p.h5")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "Error: interrupted: repeat the same command to go on with the finished rows\n"
+    assert result.stderr == "Error: interrupted: repeat the same command to go on with the finished points\n"
     assert runs_well(landscape(*command, "p.h5")) == ["p.h5"]
     assert told == sorted(set(told)), "no row is evaluated twice"
     assert runs_well(landscape(*command, "whole.h5")) == ["whole.h5"]

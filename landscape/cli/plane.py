@@ -102,6 +102,6 @@ def command(
     values |= {"directions": directions, "direction_seed": direction_seed or 0}
     path = output or Path("analyses") / f"{plane_name(places, directions, direction_seed or 0)}.h5"
     remark_unfinished(*places)
-    with interruptible("repeat the same command to go on with the finished rows"):
-        plane(*places, **asked(values), save=path, progress=Progress("plane", "rows"))
+    with interruptible("repeat the same command to go on with the finished points"):
+        plane(*places, **asked(values), save=path, progress=Progress("plane", "points"))
     click.echo(path)

@@ -45,6 +45,6 @@ def command(output: Path | None, **values: Any) -> None:
     route = Route(**{name: values[name] for name in fields_of(Route)})
     path = output or Path("analyses") / f"{route.name}.h5"
     remark_unfinished(*map(str, route.places))
-    with interruptible("repeat the same command to go on with the finished lines"):
-        walk(**asked(values), save=path, progress=Progress("walk", "lines"))
+    with interruptible("repeat the same command to go on with the finished points"):
+        walk(**asked(values), save=path, progress=Progress("walk", "points"))
     click.echo(path)

@@ -70,6 +70,11 @@ class Shards(Generic[P]):
             raise
         return self.join(finished + fresh)
 
+    def begin(self, plan: Mapping[str, Any]) -> None:
+        """Make the directory for a plan if it is not there."""
+        if not (self.path / "plan.json").exists():
+            write_json(self.path / "plan.json", plan)
+
     def recorded(self) -> Mapping[str, Any] | None:
         """How what is kept was computed, the plan's `computation`; None if nothing is kept."""
         plan = self.path / "plan.json"
@@ -100,8 +105,7 @@ class Shards(Generic[P]):
 
     def _keep(self, plan: Mapping[str, Any], first: int, parts: Sequence[P]) -> P:
         """Write items that begin with item `first`."""
-        if not (self.path / "plan.json").exists():
-            write_json(self.path / "plan.json", plan)
+        self.begin(plan)
         shard = self.join(parts)
         shard.save(self._file(first), overwrite=True)
         return shard

@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
+import functools
 import logging
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 
 from landscape.core import provenance
 from landscape.core.errors import Mismatch, Unverified
-from landscape.core.files import digest, refuse_existing
+from landscape.core.files import digest, refuse_existing, replacing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress, Shards
 from landscape.engine.memory import Chunk, keep_freed_memory
@@ -70,10 +72,11 @@ def evaluate(
         save: HDF5 file for the result. Long work keeps what is finished beside it, in `FILE.parts/`, every
             `keep_seconds` and when it is interrupted; evaluating again goes on from there with the same chunks.
         overwrite: Replace what is at `save`.
-        on_progress: Called with how many lines, or rows, are done.
+        on_progress: Called with how many points are done, and how many there are.
 
     Returns:
-        The result. Interrupted (Ctrl-C) without `save`, what is finished by then, if anything is.
+        The result. Interrupted (Ctrl-C) without `save`, what is finished by then, if anything is: the points of a line
+        that is not `done` too, the rest of it being NaN.
 
     Raises:
         Unverified: The objective is not deterministic, or does not reproduce a known network.
@@ -90,9 +93,10 @@ def evaluate(
         shards = Shards(save.with_name(save.name + ".parts"), unit=unit, read=Result.read, join=join)
         objective = _as_before(objective, shards.recorded())
 
-    work = _Work(objective, family, axes, columns or {}, sources, marks, about or {})
+    each = math.prod(len(axis) for axis in axes.values()) // max(1, len(places))
+    work = _Work(objective, family, axes, columns or {}, sources, marks, about or {}, on_progress)
     if shards is None:
-        return _in_memory(work.blocks(0), places, on_progress)
+        return _in_memory(work, places, each)
     stacks = {f"vertex {k}": vertex for k, vertex in enumerate(family.vertices)}
     stacks |= {"marked": family.marked.stack} if family.marked is not None else {}
     plan = {
@@ -104,13 +108,14 @@ def evaluate(
         "objective": dict(about or {}),
         "computation": computation(objective),
     }
+    points = _Kept(shards.path, functools.partial(shards.begin, plan), keep_seconds)
     result = shards.gather(
         plan,
-        lambda finished: work.blocks(sum(map(len, finished))),
+        lambda finished: work.blocks(sum(map(len, finished)), points),
         total=len(places),
         force=overwrite,
         seconds=keep_seconds,
-        on_progress=on_progress,
+        on_progress=lambda done, total: on_progress(done * each, total * each),
     )
     assert save is not None
     result.save(save, overwrite=overwrite)
@@ -118,20 +123,60 @@ def evaluate(
     return dataclasses.replace(result, models=work.model)  # files of finished parts hold none
 
 
-def _in_memory(blocks: Iterator[Result], places: np.ndarray, on_progress: Progress) -> Result:
+def _in_memory(work: "_Work", places: np.ndarray, each: int) -> Result:
     parts: list[Result] = []
+    points = _Kept(None, lambda: None, math.inf)
     try:
-        for part in blocks:
+        for part in work.blocks(0, points):
             parts.append(part)
-            on_progress(sum(map(len, parts)), len(places))
+            work.on_progress(sum(map(len, parts)) * each, len(places) * each)
     except KeyboardInterrupt:
+        if points.part is not None:
+            parts.append(points.part)
         if not parts:
             raise
-        done = sum(map(len, parts))
+        done = sum(int(part["done"].sum()) for part in parts)
         if done < len(places):
             _log.warning("interrupted: %d of %d are finished, the rest of the result is not done", done, len(places))
         return unfinished(parts, places)
     return join(parts)
+
+
+@dataclasses.dataclass(eq=False)
+class _Kept:
+    """The finished points of a block that is not finished: in a `folder`, which `make` makes, written every `seconds`,
+    and as an unfinished `part` of the result.
+    """
+
+    folder: Path | None
+    make: Callable[[], Any]
+    seconds: float
+    part: Result | None = None
+    last: float = dataclasses.field(default_factory=time.monotonic)
+
+    def read(self, begin: int) -> dict[str, np.ndarray]:
+        """What is kept of the block that begins at a line, by name, a number a point."""
+        if (path := self._path(begin)) is None or not path.exists():
+            return {}
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+    def write(self, begin: int, values: Mapping[str, np.ndarray], *, now: bool = False) -> None:
+        """Keep the first points of the block, if it is time."""
+        if (target := self._path(begin)) is not None and (now or time.monotonic() - self.last >= self.seconds):
+            self.make()
+            with replacing(target) as path, path.open("wb") as file:
+                np.savez(file, **values)  # type: ignore[arg-type]
+            self.last = time.monotonic()
+
+    def forget(self, begin: int) -> None:
+        """The block is finished."""
+        self.part = None
+        if (path := self._path(begin)) is not None:
+            path.unlink(missing_ok=True)
+
+    def _path(self, begin: int) -> Path | None:
+        return None if self.folder is None else self.folder / f"points-{begin:08d}.npz"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,8 +190,9 @@ class _Work:
     sources: Sequence[Source]
     marks: Sequence[Mark]
     about: Mapping[str, Any]
+    on_progress: Progress
 
-    def blocks(self, begin: int) -> Iterator[Result]:
+    def blocks(self, begin: int, kept: _Kept) -> Iterator[Result]:
         """The result on consecutive lines, or rows, from number `begin` on, a block at a time."""
         keep_freed_memory()
         objective, here = self.objective, self.family.to(self.objective.device, self.objective.dtype)
@@ -174,26 +220,65 @@ class _Work:
             grid = np.meshgrid(places[index], along, indexing="ij")
             coordinates = self._tensors(*(each.ravel() for each in grid))
             # Points of large networks are made a chunk at a time, in the cache.
-            lazy = streamed or objective.backend == "plain" or objective.shares_first_layer
+            lazy = streamed or objective.shares_first_layer
             lazy = lazy or bytes_of_one * grid[0].size > _LAZY_BYTES
-            flat = objective(here.points(*coordinates) if lazy else here.at(*coordinates))
-            values = {name: value.view(grid[0].shape).cpu().numpy() for name, value in flat.items()}
+            result = functools.partial(
+                Result,
+                self.family.kind,
+                {first: places[index], second: along},
+                columns={name: column[index] for name, column in columns.items()},
+                about=about,
+                sources=self.sources,
+                marks=marks,
+                models=self.model,
+            )
+            if objective.backend == "plain" and not streamed:
+                values = self._point_by_point(here, coordinates, result, kept, begin)
+            else:
+                flat = objective(here.points(*coordinates) if lazy else here.at(*coordinates))
+                values = {name: value.view(grid[0].shape).cpu().numpy() for name, value in flat.items()}
             self._check(known, places[index], along, values["loss"])
             if not begin:
                 self._require_dependence(here, values["loss"], coordinates)
-            yield Result(
-                self.family.kind,
-                {first: places[index], second: along},
-                values,
-                {name: column[index] for name, column in columns.items()},
-                about,
-                self.sources,
-                marks,
-                self.model,
-            )
+            yield result(values)
+            kept.forget(begin)
             begin += most if not streamed else len(places)
             # Whether a first layer is shared may depend on the size of a block: then it must not depend on time.
             points *= 2 if not objective.shares_first_layer and time.monotonic() - started < _BLOCK_SECONDS else 1
+
+    def _point_by_point(
+        self,
+        family: Family,
+        coordinates: tuple[torch.Tensor, torch.Tensor],
+        result: Callable[..., Result],
+        kept: _Kept,
+        begin: int,
+    ) -> dict[str, np.ndarray]:
+        """The values of a block whose points take long: what is finished of them is kept."""
+        total, along = len(coordinates[0]), len(list(self.axes.values())[1])
+        values, step = {name: each[:total] for name, each in kept.read(begin).items()}, 1
+        done = len(next(iter(values.values()))) if values else 0
+        try:
+            while done < total:
+                started = time.monotonic()
+                few = slice(done, done + step)
+                found = self.objective(family.points(*(each[few] for each in coordinates)))
+                parts = {name: value.cpu().numpy() for name, value in found.items()}
+                values = {name: np.append(values.get(name, part[:0]), part) for name, part in parts.items()}
+                done = min(done + step, total)
+                if done < total:
+                    kept.write(begin, values)
+                    self.on_progress(begin * along + done, len(next(iter(self.axes.values()))) * along)
+                step *= 2 if time.monotonic() - started < _BLOCK_SECONDS else 1
+        except BaseException:
+            if done:
+                kept.write(begin, values, now=True)
+                rest = np.full(total - done, np.nan)
+                part = result({name: np.append(each, rest).reshape(-1, along) for name, each in values.items()})
+                finished = np.arange(len(part)) < done // along
+                kept.part = dataclasses.replace(part, columns={**part.columns, "done": finished})
+            raise
+        return {name: each.reshape(-1, along) for name, each in values.items()}
 
     def _require_dependence(self, family: Family, loss: np.ndarray, places: Any) -> None:
         """Raise `Unverified` if the loss is the same at all points, and at one that is elsewhere: then it is that of

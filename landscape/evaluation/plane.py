@@ -74,7 +74,7 @@ def plane(
         points: Points along x and y; the coordinates of places are added to them.
         x, y: Ranges; None: around the places, or -1 to 1 for random directions.
         device, dtype, batchnorm, engine, autocast, samples, seed, draws, save, overwrite: As in `landscape.walk`.
-        progress: Called with (rows done, rows in all).
+        progress: Called with (points done, points in all).
 
     Returns:
         A result over `y` and `x`, with `marks` at the places.

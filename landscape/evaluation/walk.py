@@ -79,7 +79,7 @@ def walk(
             the standard error. None: a random loss is an error.
         save: HDF5 file to write, beside which unfinished work is kept, so that calling again goes on.
         overwrite: Replace what is at `save`.
-        progress: Called with (lines done, lines in all).
+        progress: Called with (points done, points in all).
 
     Returns:
         A result over `line` and `alpha`: `result["loss"]`, `result["l2"]` (lengths of the lines), ... Interrupted
