@@ -433,3 +433,12 @@ def test_a_line_goes_on_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     plane = landscape.plane(a, b, Small(), problem=problem, points=(3, 4), progress=lambda *now: told.append(now[1]))
     assert plane["done"].all()
     assert told[-1] == plane["loss"].size
+
+
+@pytest.mark.parametrize("kind", [name for name in FAMILIES if name != "plane"])
+def test_lengths_of_large_networks_are_those_of_small_ones(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = FAMILIES[kind]()
+    wanted = lines.lengths()
+    monkeypatch.setattr("landscape.space.family._LARGE", 7)
+    for got, expected in zip(lines.lengths(), wanted, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-12 if kind != "bezier" else 1e-6, atol=0)

@@ -178,6 +178,10 @@ class Live:
                     self._same[name] = agree
         return self._same[name]
 
+    def buffers(self) -> dict[str, Tensor]:
+        """A copy of what its buffers hold now, by name."""
+        return {name: tensor.clone() for name, tensor in self.module.named_buffers()}
+
     def state(self) -> dict[str, Tensor]:
         """A copy of what is written now, by name."""
         return {name: tensor.clone() for name, tensor in self.tensors.items() if name not in self._unstated}

@@ -259,7 +259,7 @@ class PlainObjective:
         few = list(itertools.islice(self.data, 2))
         if self.ours is not None:  # a part says as much
             few = [next(parted(few[0], 2 * SAMPLE_MULTIPLE))]
-        before = live.state()
+        before = live.buffers()
         pieces = [_Piece(batch, number, 0) for number, batch in enumerate(few)]
         first, second = ([self._measured(piece) for piece in pieces] for _ in range(2))
         for one, other in zip(first, second, strict=True):
@@ -270,7 +270,7 @@ class PlainObjective:
                         f"the objective is not deterministic: two calls differ in {name}. {cause}. If that "
                         "is meant, `draws` gives each point the same random numbers"
                     )
-        for name, tensor in live.state().items():
+        for name, tensor in live.buffers().items():
             if not torch.equal(tensor.nan_to_num(), before[name].nan_to_num()):
                 raise Unverified(
                     f"the network's forward changes {name} in evaluation, so that a number depends on those before it: "

@@ -257,7 +257,9 @@ def stack_state_dicts(state_dicts: Iterable[Mapping[str, Tensor]]) -> Stack:
 
 
 def concatenate(stacks: Sequence[Stack]) -> Stack:
-    """The members of several stacks of one architecture, one after another."""
+    """The members of several stacks of one architecture, one after another; a single stack as it is."""
+    if len(stacks) == 1:
+        return stacks[0]
     for other in stacks[1:]:
         require_same_shapes(stacks[0], other)
     return Stack(

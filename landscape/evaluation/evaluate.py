@@ -331,8 +331,11 @@ class _Work:
         here = [(each, row[0], column[0]) for each, row, column in found if row and column]
         if not here:
             return
-        states = stack_state_dicts([each.network for each, _, _ in here])
-        plain = self.objective.plain(in_order(states, self.objective.template))["loss"].tolist()
+        states = [each.network for each, _, _ in here]
+        # Of large networks no copy is made.
+        groups = [[state] for state in states] if self.objective.backend == "plain" else [states]
+        stacks = (in_order(stack_state_dicts(group), self.objective.template) for group in groups)
+        plain = [loss for stack in stacks for loss in self.objective.plain(stack)["loss"].tolist()]
         for (each, row, column), wanted in zip(here, plain, strict=True):
             if self.marks:
                 self._require_same(float(loss[row, column]), wanted, self.marks[each.number].name, each.coordinates)

@@ -45,6 +45,9 @@ _CHORDS = 100
 #: the points of which lengths are measured at once.
 _FLAT_BYTES, _LENGTH_BYTES = 2**26, 2**28
 
+#: Parameters of a network from which on lengths are measured tensor by tensor.
+_LARGE = 2**20
+
 #: Points of a line for each of its vertices from which on what is linear is taken between these.
 _DENSE = 4
 
@@ -183,11 +186,15 @@ class Family:
 
     def lengths(self) -> tuple[Float[Tensor, " line"], Float[Tensor, " line"]]:
         """L1 and L2 length of each line from alpha 0 to 1, in float64, along chords between its points."""
-        precise = dataclasses.replace(self, vertices=tuple(stack.to(torch.float64) for stack in self.vertices))
         each = self.chords
         alphas = [
             a + (b - a) * step / each for (a, _), (b, _) in itertools.pairwise(self.knots) for step in range(each)
         ]
+        if self.vertices[0].parameters > _LARGE:
+            places = torch.tensor([*alphas, 1.0], dtype=torch.float64)
+            measured = torch.stack([self._length(number, places) for number in range(len(self))])
+            return measured[:, 0], measured[:, 1]
+        precise = dataclasses.replace(self, vertices=tuple(stack.to(torch.float64) for stack in self.vertices))
         size = max(1, _LENGTH_BYTES // (8 * self.vertices[0].parameters))
         found = []
         for lines in torch.split(torch.arange(len(self), device=self.rows.device), size):
@@ -197,6 +204,24 @@ class Family:
             found.append(torch.stack(pieces).sum(0))
         l1, l2 = torch.cat(found, 1)
         return l1, l2
+
+    def _length(self, number: int, alphas: Float[Tensor, " point"]) -> Float[Tensor, " two"]:
+        """Lengths of one line of large networks, a piece of a tensor at a time: no point is ever made."""
+        group, line = divmod(number, self.rows.shape[1])
+        steps = self.shares(alphas).diff(dim=0)
+        l1, squares = torch.zeros(2, len(steps), dtype=torch.float64, device=self.rows.device)
+        for name in self.vertices[0].tensors:
+            if self.moving and name not in self.moving[group]:
+                continue
+            columns = [self.network(k, line).get(name) for k in range(len(self.vertices))]
+            split = [() if each is None else torch.split(each.flatten(), _LARGE) for each in columns]
+            for pieces in itertools.zip_longest(*split):
+                there = [(k, piece.double()) for k, piece in enumerate(pieces) if piece is not None]
+                for i, step in enumerate(steps):
+                    moved = torch.stack([step[k] * piece for k, piece in there]).sum(0)
+                    l1[i] += moved.abs().sum()
+                    squares[i] += moved.square().sum()
+        return torch.stack([l1.sum(), squares.sqrt().sum()])
 
     def shares(self, alphas: Float[Tensor, " point"]) -> Float[Tensor, "point vertex"]:
         """How much each vertex adds to the points at these alphas, in float64."""
