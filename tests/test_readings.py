@@ -4,6 +4,7 @@ import functools
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -350,3 +351,17 @@ def test_batches_keep_their_structure() -> None:
     assert torch.equal(torch.cat([part["b"]["c"] for part in parts]), X.double())
     assert mapped(structure, lambda each: None)["b"]["d"] == 3
     assert list(itertools.chain(*(part["a"][1][1] for part in parts))) == list("name") * 3
+
+
+def test_a_penalty_of_the_parameters_is_that_of_weight_decay() -> None:
+    a, b = ends(flat)
+    a.bias.requires_grad_(False)
+    plain = landscape.walk(a, b, problem=Problem.from_model(a, (X, Y), "cross_entropy"), points=3, engine="plain")
+    data = {"train": (X, Y), "test": (X[:9], Y[:9])}
+    found = landscape.walk(a, b, problem=Problem.from_model(a, data, "cross_entropy", l2=0.3), points=3)
+    penalty = 0.15 * float(b.weight.detach().double().square().sum())
+    assert found["loss"][0, 2] == pytest.approx(plain["loss"][0, 2] + penalty, rel=1e-6)
+    np.testing.assert_allclose(found["loss_se"], plain["loss_se"], rtol=1e-6)
+    assert found["test_loss"][0, 2] == pytest.approx(number(F.cross_entropy(b(X[:9]), Y[:9])), rel=2e-6)
+    with pytest.raises(LandscapeError, match="`l2` is -1: give a number of at least 0"):
+        Problem.from_model(a, (X, Y), "cross_entropy", l2=-1)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -50,6 +51,7 @@ class Model(Supervised):
     batch_loss: BatchLoss | None = None
     batch_size: int | None = None
     evaluation: bool = True
+    l2: float = 0.0
     label: str
     name: str | None = None
 
@@ -76,6 +78,8 @@ class Model(Supervised):
             raise Unsupported(f"{self.chosen.refusal}: {_ALONE}")
         if not self.evaluation:
             raise Unsupported(f"{self.label} is left as it is, not in evaluation: {_ALONE}")
+        if self.l2:
+            raise Unsupported(f"the loss of {self.label} has a penalty of its parameters: {_ALONE}")
         return self._criterion
 
     @functools.cached_property
@@ -92,7 +96,13 @@ class Model(Supervised):
 
     def prefers_stacks(self, device: torch.device) -> bool:
         """Whether the network is small, its loss known, and no further data is looked at."""
-        known = self.chosen is not None and self.chosen.parts and not self.chosen.refusal and self.evaluation
+        known = (
+            self.chosen is not None
+            and self.chosen.parts
+            and not self.chosen.refusal
+            and self.evaluation
+            and not self.l2
+        )
         return known and self.test_source is None and super().prefers_stacks(device)
 
     def plain(
@@ -109,7 +119,9 @@ class Model(Supervised):
         with `test_`, on the test data.
         """
         device, module = torch.device(device), self.network()
-        reader = _Reader(self.chosen, self.batch_loss, autocast, device, dtype, self.evaluation)
+        reader = _Reader(
+            self.chosen, self.batch_loss, autocast, device, dtype, self.evaluation, self.l2, learning(module)
+        )
         normalises = any(map(has_statistics, module.modules()))
         policy = (batchnorm or "recalibrate") if normalises and self.evaluation else None
         running = reader.fresh(module, {})
@@ -178,6 +190,7 @@ class Model(Supervised):
     def _identity(self) -> dict[str, Any]:
         template = template_of(self.network())
         identity: dict[str, Any] = {"title": self.label, "parameters": template.parameters}
+        identity |= {"l2": self.l2} if self.l2 else {}
         if self.batch_loss is not None:
             identity["loss"] = self.batch_loss.name
         if isinstance(self.source, Samples):
@@ -197,6 +210,7 @@ def from_model(
     batch_size: int | None = None,
     weights: bool = False,
     mode: Literal["eval", "as_is"] = "eval",
+    l2: float = 0.0,
     train: Any = None,
     test: Any = None,
     title: str | None = None,
@@ -214,7 +228,8 @@ def from_model(
             seed gets a model of its own).
         data: With `loss`, (inputs, targets) or (inputs, targets, weights), arrays or tensors with samples first; or a
             `Dataset`, a `DataLoader` or whatever else gives (inputs, targets) batches at each pass. With `batch_loss`,
-            batches of any structure, or tensors in a tuple or dict, which are a batch in memory.
+            batches of any structure, or tensors in a tuple or dict, which are a batch in memory. A dict of `train` and
+            `test` is both.
         loss: `cross_entropy`, `mse` or `bce` (of logits), a module such as `nn.CrossEntropyLoss()`, or a function of
             outputs and targets that gives one number a sample, or one for the batch.
         metrics: Further such functions by name.
@@ -225,6 +240,7 @@ def from_model(
         weights: Whether a third tensor of a `Dataset` or loader weighs the samples.
         mode: Whether the network is put in evaluation, or left `as_is`, with dropout on if it is (see `draws` of
             `landscape.walk`).
+        l2: Adds `l2 / 2` times the sum of squares of the parameters that learn to the loss, as weight decay does.
         train: What training sees and what statistics of BatchNorm are estimated on; None: `data`.
         test: Further data, whose loss and metrics are found along with those of `data`, as `test_loss` and so on.
         title: What figures call it; None: the name of the model's class.
@@ -247,6 +263,10 @@ def from_model(
     >>> landscape.walk(*ends, problem=problem, points=3)["loss"].round(3).tolist()
     [[1.143, 0.571, 0.0]]
     """
+    if isinstance(data, Mapping) and data.keys() == {"train", "test"} and test is None:
+        data, test = data["train"], data["test"]
+    if not 0 <= l2 < math.inf:
+        raise LandscapeError(f"`l2` is {l2}: give a number of at least 0")
     if (loss is None) == (batch_loss is None):
         raise LandscapeError("give `loss`, a function of outputs and targets, or `batch_loss`, of a model and a batch")
     if isinstance(model, nn.Module):
@@ -262,6 +282,7 @@ def from_model(
         "build": build,
         "batch_size": batch_size,
         "evaluation": mode == "eval",
+        "l2": l2,
         "label": title or type(made).__name__,
         "name": name,
     }
@@ -322,6 +343,12 @@ def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise Unsupported(f"what should make the model gives {type(made).__name__}, not an nn.Module")
     return made
+
+
+def learning(module: nn.Module) -> frozenset[str]:
+    """Names of the parameters that learn; all if none does."""
+    every = dict(module.named_parameters())
+    return frozenset(name for name, each in every.items() if each.requires_grad) or frozenset(every)
 
 
 def _check_parameters(module: nn.Module) -> None:
@@ -421,6 +448,8 @@ class _Reader:
     device: torch.device
     dtype: torch.dtype
     evaluation: bool
+    l2: float
+    learning: frozenset[str]
 
     def fresh(self, module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         """A copy of the module with other tensors."""
@@ -447,7 +476,15 @@ class _Reader:
                 with torch.autocast(self.device.type, enabled=False):
                     wide = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
                     found = self.criterion.tallies(wide, targets, weights)
+        if self.l2 and not prefix:
+            found = {**found, "loss": found["loss"].shifted(self.penalty(module))}
         return {prefix + name: tally for name, tally in found.items()} if prefix else found
+
+    def penalty(self, module: nn.Module) -> Tensor:
+        """What the parameters add to the loss."""
+        named = module.named_parameters()
+        squares = [each.double().square().sum() for name, each in named if name in self.learning]
+        return torch.stack(squares).sum() * (self.l2 / 2)
 
     def size(self, batch: Any) -> int:
         """Number of samples."""
@@ -551,8 +588,10 @@ def _referee(
             targets = torch.cat([targets for _, targets, _ in part])
             weights = [each for _, _, each in part if each is not None]
             if weights:
-                losses.append(reader.criterion.tallies(outputs, targets, torch.cat(weights))["loss"].value())
+                loss = reader.criterion.tallies(outputs, targets, torch.cat(weights))["loss"].value()
+                losses.append(loss + reader.penalty(network) if reader.l2 else loss)
             else:
                 assert reader.criterion.own is not None
-                losses.append(reader.criterion.own(outputs, targets).double().mean())
+                loss = reader.criterion.own(outputs, targets).double().mean()
+                losses.append(loss + reader.penalty(network) if reader.l2 else loss)
     return {"loss": torch.stack(losses).double()}
