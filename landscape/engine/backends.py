@@ -18,9 +18,10 @@ def many_at_once(module: nn.Module, device: torch.device) -> bool:
     """Whether stacks of a network are evaluated faster than its own forward, by the network and the device alone: a
     member's numbers may depend neither on its companions nor on a busy moment.
     """
-    layers = [layer for _, layer in leaves(module)]
-    if any(type(layer) not in LAYERS or has_statistics(layer) for layer in layers):
-        return False
+    for _, layer in leaves(module):
+        build = LAYERS.get(type(layer))
+        if build is None or build(layer) is None or has_statistics(layer):
+            return False
     tensors = list(module.parameters())
     if device.type != "cpu":
         return sum(tensor.nbytes for tensor in tensors) <= _SMALL_BYTES

@@ -56,7 +56,7 @@ class Chain:
             # An activation may write over its inputs only where a product has made them.
             after_product = number > 0 and weighs[number - 1]
             if not (
-                (weighs[number] and layer.bias is not None and _plain(layer))
+                (weighs[number] and layer.bias is not None)
                 or (isinstance(layer, nn.ConstantPad2d) and min(layer.padding) >= 0)
                 or (type(layer) in _ACTIVATIONS and after_product and getattr(layer, "alpha", 0) >= 0)
             ):
@@ -163,13 +163,6 @@ def _weigh(
 
     values = values.view(*values.shape[:2], *read.shape[2:])
     return values.movedim(1, -2) if sequence else values, back
-
-
-def _plain(layer: nn.Module) -> bool:
-    """Whether a layer is a linear one, or a convolution that `windows` knows."""
-    if not isinstance(layer, nn.Conv2d):
-        return True
-    return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 def _act(layer: nn.Module, x: Tensor) -> tuple[Tensor, Pull]:

@@ -20,10 +20,10 @@ from landscape.core.errors import Mismatch, Unsupported, Unverified
 from landscape.engine.batches import tensors_of
 from landscape.engine.data import SAMPLE_MULTIPLE, Stream
 from landscape.engine.determinism import culprit, mixes_samples
+from landscape.engine.kernels import plain_attention
 from landscape.engine.live import Live, Mixtures
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
-from landscape.engine.program.attention import plain_attention
 from landscape.engine.readings import Measure, Tally
 from landscape.engine.stack import Stack, concatenate, template_of
 

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from landscape.core.errors import Mismatch, Unsupported
-from landscape.engine.program.attention import plain_attention
+from landscape.engine.kernels import plain_attention
 from landscape.engine.program.graph import Noise, Pass, Program, Step, draws, leaves, not_one_tensor
 from landscape.engine.program.layers import Statistics
-from landscape.engine.program.layout import Value
 from landscape.engine.stack import Stack, template_of
 
 __all__ = ["Backend", "Noise", "Stacked", "Statistics", "Table", "features_first", "leaves", "look_up"]
@@ -150,7 +149,7 @@ class Stacked:
         if any(draws(module) for module in self.module.modules()):
             return True
         program = self._training_program
-        return bool(program.random) if program else self._restless
+        return self._restless or bool(program and program.random)
 
     @functools.cached_property
     def normalises(self) -> tuple[str, ...]:
@@ -184,7 +183,9 @@ class Stacked:
             return self.backend
         if self.backend == "stacked":
             program = self._training_program
-            reason = "cannot be traced in training" if program is None else program.undrawable
+            reason = "code that cannot be traced" if program is None else program.undrawable
+            if program is not None and self._restless:
+                reason = reason or program.opaque
             if reason is None:
                 return "stacked"
             if self._chosen:
@@ -217,16 +218,16 @@ class Stacked:
         looked_up = self.table if not inputs.is_floating_point() and noise is None and program.sequence else None
         if looked_up:
             x = looked_up.rows.to(inputs.device, stack.dtype)
-            steps = program.run(each, Value(x, last=True), change=functools.partial(_through_table, looked_up, inputs))
+            steps = program.run(each, x, change=functools.partial(_through_table, looked_up, inputs))
         else:
             change = None if entered is None else functools.partial(_given, self.entrance, entered)
-            steps = program.run(each, Value(self.plain_data(inputs, stack.dtype), last=True), change=change)
+            steps = program.run(each, self.plain_data(inputs, stack.dtype), change=change)
         for step, result in steps:
             if looked_up and step.number < looked_up.layers and isinstance(step.module, nn.ConstantPad2d):
                 continue
-            if isinstance(result, Value) and result.rank:
-                yield step.name, result.samples_last()
-            if step.number == program.output and not (isinstance(result, Value) and result.rank):
+            if isinstance(result, Tensor) and result.ndim > 1:
+                yield step.name, result
+            elif step.number == program.output:
                 raise Unsupported(not_one_tensor(result))
 
     @functools.cached_property
@@ -237,8 +238,9 @@ class Stacked:
         if self._program is None or self.backend != "stacked" or self.table is not None:
             return None
         first = next((step for step in self._program.steps if step.tensors), None)
-        known = first is not None and isinstance(first.module, nn.Linear | nn.Conv1d | nn.Conv2d)
-        if first is None or not known or first.normalised_by is not None:
+        if first is None or not isinstance(first.module, nn.Linear | nn.Conv2d):
+            return None
+        if first.normalised_by is not None or first in self._program.by_member:
             return None
         weight = next(iter(first.tensors.values())).of(self.template)
         # Rows of the product in multiples of 8 for each end: its numbers then do not depend on the ends beside it.
@@ -249,15 +251,15 @@ class Stacked:
         """What the first layer makes of the inputs: [member, out, *space, sample]."""
         assert self._program is not None
         assert self.entrance is not None
-        for step, result in self._program.run(Pass(stack), Value(self.plain_data(inputs, stack.dtype), last=True)):
+        for step, result in self._program.run(Pass(stack), self.plain_data(inputs, stack.dtype)):
             if step is self.entrance:
-                entered: Tensor = result.samples_last()
+                entered: Tensor = result
                 return entered
         raise AssertionError("the first layer is one of the program's")
 
     def widest(self, inputs: Tensor, *, data: bool = True) -> int:
-        """Numbers per sample in the widest activation of one member, what a convolution or attention makes on its way
-        included, which decides how many members fit a cache; unless `data` is left out, the data too.
+        """Numbers per sample in the widest activation of one member, what a convolution reads included, which decides
+        how many members fit a cache; unless `data` is left out, the data too.
         """
         self._settle(inputs, torch.float32)
         few = self.plain_data(inputs[:1, ..., :1], torch.float32)
@@ -269,14 +271,13 @@ class Stacked:
 
         def measure(step: Step, arguments: list[Any], compute: Callable[[], Any]) -> Any:
             result = compute()
-            made = result[0] if isinstance(result, tuple) and result else result
-            if isinstance(made, Value):
+            if isinstance(result, Tensor):
                 # What the first layer reads is there once for all members.
-                widths.extend((made.data.numel(), step.reads(arguments, made) if len(widths) > 1 else 0))
+                widths.extend((result.numel(), step.reads(result) if len(widths) > 1 else 0))
             return result
 
         with torch.no_grad():
-            for _ in self._program.run(Pass(stack), Value(few, last=True), change=measure):
+            for _ in self._program.run(Pass(stack), few, change=measure):
                 pass
         return max(widths)
 
@@ -312,7 +313,7 @@ class Stacked:
         stack = _near(self.template, 3).to(inputs.device, dtype)
         wanted = self._by_module("loop", stack, self.plain_data(few, dtype))
         self._settled = True
-        if self._training_program is None:
+        if self._training_program is None or self._training_program.opaque:
             first, second = (self._by_module("loop", stack, self.plain_data(few, dtype), _some(n)) for n in (0, 1))
             self._restless = not torch.equal(first.nan_to_num(), second.nan_to_num())
         while self.backend != "loop" and (reason := self._failure(stack, few, wanted)):
@@ -431,7 +432,7 @@ _RUNNING = ("running_mean", "running_var")
 
 def _given(entrance: Step | None, entered: Tensor, step: Step, arguments: list[Any], compute: Callable[[], Any]) -> Any:
     """A step, or what is known already of the first layer."""
-    return Value(entered, last=True) if step is entrance else compute()
+    return entered if step is entrance else compute()
 
 
 def _through_table(table: Table, codes: Tensor, step: Step, arguments: list[Any], compute: Callable[[], Any]) -> Any:
@@ -439,7 +440,7 @@ def _through_table(table: Table, codes: Tensor, step: Step, arguments: list[Any]
     if step.number >= table.layers:
         return compute()
     result = arguments[0] if isinstance(step.module, nn.ConstantPad2d) else compute()
-    return Value(look_up(result.samples_last(), codes), last=True) if step.number == table.layers - 1 else result
+    return look_up(result, codes) if step.number == table.layers - 1 else result
 
 
 def look_up(
