@@ -416,6 +416,32 @@ def test_what_is_changed_in_place_and_read_later_is_left_to_vmap(caplog: pytest.
         Stacked(module, backend="stacked")
 
 
+class PadsTokens(nn.Module):
+    """An embedding with padding in code that cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(4, 3, padding_idx=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table(x) if x.shape[-1] < 9 else x
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_padding_of_embeddings_is_not_left_to_vmap(alone: bool) -> None:
+    """Whose derivatives of all members but the first ignore it where they read other tokens."""
+    module = (PadsTokens() if alone else nn.Sequential(PadsTokens(), nn.Tanh())).double()
+    network, stack = Stacked(module), stack_of(module)
+    inputs = torch.tensor([[0, 1, 1], [1, 2, 1], [3, 1, 0]])[:, None]
+    got = derivatives(lambda moved: network(moved, inputs), stack)
+    wanted = derivatives(lambda moved: referee(module, moved, inputs), stack)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+    assert network.backend == ("loop" if alone else "stacked")
+    with pytest.raises(Unsupported, match='vmap forgets the `padding_idx` of embeddings: use `engine="loop"`'):
+        Stacked(module, backend="vmap")(stack, inputs)
+
+
 def test_a_program_that_is_wrong_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
     module = Alias().double()
     network, stack, inputs = Stacked(module), stack_of(module), numbers(1, 4, SAMPLES)

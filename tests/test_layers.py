@@ -224,9 +224,10 @@ def test_layers_without_a_fast_path(module: nn.Module, shape: tuple[int, ...]) -
     assert_same(module, *shape)
 
 
+@pytest.mark.parametrize("padding", [None, 2])
 @pytest.mark.parametrize("shared", [True, False], ids=["shared tokens", "tokens a member"])
-def test_embeddings(shared: bool) -> None:
-    module = nn.Sequential(nn.Embedding(7, 3, padding_idx=2), nn.Linear(3, 2)).double()
+def test_embeddings(shared: bool, padding: int | None) -> None:
+    module = nn.Sequential(nn.Embedding(7, 3, padding_idx=padding), nn.Linear(3, 2)).double()
     stack = stack_of(module)
     codes = torch.randint(7, (1 if shared else MEMBERS, 5, 4), generator=torch.Generator().manual_seed(0))
     got = derivatives(lambda moved: Stacked(module)(moved, codes), stack)

@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from landscape.engine.plain import has_statistics
-from landscape.engine.program.layers import LAYERS
+from landscape.engine.program.layers import LAYERS, has_statistics
 from landscape.engine.stacked import leaves
 
 __all__ = ["many_at_once"]

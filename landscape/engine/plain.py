@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.core.errors import Mismatch, Unsupported, Unverified
 from landscape.engine.batches import tensors_of
@@ -24,18 +23,14 @@ from landscape.engine.kernels import plain_attention
 from landscape.engine.live import Live, Mixtures
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
+from landscape.engine.program.layers import has_statistics
 from landscape.engine.readings import Measure, Tally
 from landscape.engine.stack import Stack, concatenate, template_of
 
-__all__ = ["AnyObjective", "PlainObjective", "calibrate", "fresh", "has_statistics"]
+__all__ = ["AnyObjective", "PlainObjective", "calibrate", "fresh"]
 
 #: Bytes of streamed batches that are kept while all points see them.
 _GROUP_BYTES = 2**28
-
-
-def has_statistics(module: nn.Module) -> bool:
-    """Whether it is a BatchNorm layer with running statistics."""
-    return isinstance(module, _BatchNorm) and module.running_mean is not None
 
 
 def fresh(module: nn.Module, state: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -17,12 +17,12 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _NormBase
 
 from landscape.core.errors import Mismatch, Unsupported
 from landscape.engine.kernels import plain_attention
-from landscape.engine.program.graph import Noise, Pass, Program, Step, draws, leaves, not_one_tensor
-from landscape.engine.program.layers import Statistics
+from landscape.engine.program.graph import Noise, Pass, Program, Step, draws, leaves, not_one_tensor, pads
+from landscape.engine.program.layers import Statistics, has_statistics
 from landscape.engine.stack import Stack, template_of
 
 __all__ = ["Backend", "Noise", "Stacked", "Statistics", "Table", "features_first", "leaves", "look_up"]
@@ -154,7 +154,7 @@ class Stacked:
     @functools.cached_property
     def normalises(self) -> tuple[str, ...]:
         """Names of the BatchNorm layers with running statistics."""
-        return tuple(name for name, module in self.module.named_modules() if _has_statistics(module))
+        return tuple(name for name, module in self.module.named_modules() if has_statistics(module))
 
     @functools.cached_property
     def momentum(self) -> dict[str, float | None]:
@@ -171,31 +171,30 @@ class Stacked:
         except Unsupported:
             return None
 
-    def _backend_for(self, noise: Noise | None, statistics: Statistics | None = None) -> Backend:
+    def _backend_for(self, noise: Noise | None, statistics: Statistics | None) -> Backend:
         """The backend that serves a pass with this noise, and with these statistics."""
-        if self.backend == "stacked" and statistics is not None:
-            assert self._program is not None
-            if hidden := self._program.hidden_normalisation:
-                if self._chosen:
-                    return "loop"
-                raise Unsupported(f'the stacked backend finds no statistics inside {hidden}: use `engine="plain"`')
-        if noise is None or not self.stochastic:
-            return self.backend
-        if self.backend == "stacked":
-            program = self._training_program
-            reason = "code that cannot be traced" if program is None else program.undrawable
-            if program is not None and self._restless:
-                reason = reason or program.opaque
-            if reason is None:
+        drawn = noise is not None and self.stochastic
+        if self._program is not None and self.backend == "stacked":
+            if statistics is not None and (hidden := self._program.hidden_normalisation):
+                failure = f'finds no statistics inside {hidden}: use `engine="plain"`'
+            elif drawn and (reason := self._undrawable):
+                failure = f'cannot draw the random numbers of {reason}: use `engine="loop"`'
+            else:
                 return "stacked"
-            if self._chosen:
-                return "loop"
-            raise Unsupported(f'the stacked backend cannot draw the random numbers of {reason}: use `engine="loop"`')
-        if self.backend == "vmap" and not self._chosen:
-            raise Unsupported(
-                'the vmap backend cannot draw random numbers for training: use `engine="stacked"`, or loop'
-            )
-        return "loop"
+        elif self.backend == "vmap" and drawn:
+            failure = 'cannot draw random numbers for training: use `engine="stacked"`, or loop'
+        else:
+            return self.backend
+        if self._chosen:
+            return "loop"
+        raise Unsupported(f"the {self.backend} backend {failure}")
+
+    @property
+    def _undrawable(self) -> str | None:
+        """Whose random numbers cannot be drawn from a given source."""
+        if self._training_program is None:
+            return "code that cannot be traced"
+        return self._training_program.undrawable or (self._training_program.opaque if self._restless else None)
 
     def trace(
         self,
@@ -351,7 +350,10 @@ class Stacked:
         statistics: Statistics | None = None,
     ) -> Tensor:
         """The module's own forward for each member: by `vmap`, or one by one."""
-        module = self._module_for(noise is not None, statistics is not None)
+        training = noise is not None, statistics is not None
+        if training not in self._copies:
+            self._copies[training] = _in_training(self.module, draws=training[0], statistics=training[1])
+        module = self._copies[training] if any(training) else self.module
         real = statistics.index if statistics else None
         shown = inputs if real is None else inputs.index_select(-1, real.to(inputs.device))
         running = [f"{name}.{key}" if name else key for name in self.normalises for key in _RUNNING]
@@ -365,6 +367,8 @@ class Stacked:
                 raise Unsupported(not_one_tensor(outputs))
             return outputs.movedim(0, -1), {name: tensors[name] for name in running if statistics}
 
+        if backend == "vmap" and len(inputs) > 1 and pads(module):
+            raise Unsupported('torch.func.vmap forgets the `padding_idx` of embeddings: use `engine="loop"`')
         with plain_attention():
             run = self._by_vmap if backend == "vmap" else self._one_by_one
             results, found = run(forward, state, shown, noise)
@@ -418,14 +422,6 @@ class Stacked:
         found = {name: torch.stack([each[name] for _, each in results]) for name in results[0][1]}
         return torch.stack([outputs for outputs, _ in results]), found
 
-    def _module_for(self, draws: bool, statistics: bool) -> nn.Module:
-        """The module in evaluation, or a copy of which these parts are in training."""
-        if not draws and not statistics:
-            return self.module
-        if (draws, statistics) not in self._copies:
-            self._copies[draws, statistics] = _in_training(self.module, draws=draws, statistics=statistics)
-        return self._copies[draws, statistics]
-
 
 _RUNNING = ("running_mean", "running_var")
 
@@ -465,10 +461,6 @@ def _require_one_input(module: nn.Module) -> None:
         )
 
 
-def _has_statistics(module: nn.Module) -> bool:
-    return isinstance(module, _BatchNorm) and module.running_mean is not None
-
-
 def _in_training(module: nn.Module, *, draws: bool, statistics: bool) -> nn.Module:
     """A copy in training, but for normalisations, which are if `statistics` are asked for; these keep nothing of what
     they have seen before.
@@ -476,7 +468,7 @@ def _in_training(module: nn.Module, *, draws: bool, statistics: bool) -> nn.Modu
     module = copy.deepcopy(module).train(draws)
     for each in module.modules():
         if isinstance(each, _NormBase):
-            each.train(statistics and _has_statistics(each))
+            each.train(statistics and has_statistics(each))
             each.momentum = 1.0
     return module
 

@@ -4,6 +4,7 @@ A function here takes its part of a pass and then what the original takes. It an
 not know; the original then runs member by member.
 """
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -141,16 +142,6 @@ def _dropout_twin(module: type[nn.Module]) -> Function:
     return apply
 
 
-def _module(function: Function, **options: str) -> Callable[[Any], Function]:
-    """A module that is a function; its attributes of these names are the function's options."""
-
-    def build(layer: Any) -> Function:
-        given = {option: getattr(layer, name) for option, name in options.items()}
-        return lambda own, x: function(own, x, **given)
-
-    return build
-
-
 _NAMES_EACH = (
     "abs", "neg", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "square", "sin", "cos", "tanh", "atan", "sigmoid",
     "relu", "erf", "sign", "reciprocal", "clamp", "add", "sub", "mul", "div", "pow", "maximum", "minimum",
@@ -211,11 +202,12 @@ METHODS: dict[str, Function] = {
 
 #: Modules that are functions of the table above.
 MODULES: dict[type[nn.Module], Callable[[Any], Function | None]] = {
-    nn.Softmax: _module(_along(torch.softmax), dim="dim"),
-    nn.LogSoftmax: _module(_along(torch.log_softmax), dim="dim"),
-    nn.Flatten: _module(_flatten, start_dim="start_dim", end_dim="end_dim"),
+    nn.Softmax: lambda layer: functools.partial(_along(torch.softmax), dim=layer.dim),
+    nn.LogSoftmax: lambda layer: functools.partial(_along(torch.log_softmax), dim=layer.dim),
+    nn.Flatten: lambda layer: functools.partial(_flatten, start_dim=layer.start_dim, end_dim=layer.end_dim),
     **dict.fromkeys(
-        (nn.ConstantPad1d, nn.ConstantPad2d, nn.ZeroPad1d, nn.ZeroPad2d), _module(_pad, pad="padding", value="value")
+        (nn.ConstantPad1d, nn.ConstantPad2d, nn.ZeroPad1d, nn.ZeroPad2d),
+        lambda layer: functools.partial(_pad, pad=layer.padding, value=layer.value),
     ),
 }
 

@@ -11,7 +11,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,14 +25,11 @@ from landscape.engine.program.layers import ELEMENTWISE, FRESH, LAYERS, NORMALIS
 from landscape.engine.program.layout import by_member, samples_last
 from landscape.engine.stack import Stack, aliases
 
-__all__ = ["Noise", "Pass", "Program", "Step", "StepFailed", "draws", "leaves", "not_one_tensor"]
+__all__ = ["Noise", "Pass", "Program", "Step", "draws", "leaves", "not_one_tensor", "pads"]
 
 
-@runtime_checkable
-class Noise(Protocol):
-    """Source of a training pass's randomness: uniform numbers in [0, 1), [member, *shape], a stream a layer."""
-
-    def __call__(self, layer: int, shape: tuple[int, ...]) -> Tensor: ...  # noqa: D102
+#: Source of a training pass's randomness: uniform numbers in [0, 1), [member, *shape], from a stream a layer.
+Noise = Callable[[int, tuple[int, ...]], Tensor]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,13 +61,10 @@ class _Tensor:
 
     def of(self, stack: Stack) -> Tensor:
         """[member or 1, *shape]."""
-        found = stack.tensors.get(self.name)
-        if found is None:
-            found = stack.buffers.get(self.name)
-        if found is None:
-            dtype = stack.dtype if self.own.is_floating_point() else self.own.dtype
-            found = self.own.detach().to(stack.device, dtype)[None]
-        return found
+        found = stack.tensors.get(self.name, stack.buffers.get(self.name))
+        if found is not None:
+            return found
+        return self.own.detach().to(stack.device, stack.dtype if self.own.is_floating_point() else self.own.dtype)[None]
 
 
 @dataclasses.dataclass(eq=False)
@@ -117,7 +111,8 @@ class Step:
             folded.discard(self.number)
             tensors = {short: samples_last(tensor) for short, tensor in own.tensors.items()}
             with plain_attention():
-                return by_member(self._original, (tensors, tuple(arguments), dict(keywords)))
+                given = tensors, tuple(arguments), dict(keywords)
+                return by_member(self._original, given, apart=self.module is not None and pads(self.module))
         return result
 
     def _original(self, tensors: dict[str, Tensor], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -158,10 +153,9 @@ class Program:
         """
         names, steps = _Names(module), list[Step]()
         for number, (name, layer) in enumerate(leaves(module)):
-            function = _build(layer)
-            if function is None:
+            steps.append(names.step(number, name, layer, (_Place(number - 1),), {}))
+            if steps[-1].function is _unknown:
                 return _traced(module, names)
-            steps.append(names.step(number, name, layer, function, (_Place(number - 1),), {}))
         return cls(steps, len(steps) - 1, sequence=True)
 
     @functools.cached_property
@@ -203,30 +197,20 @@ class Program:
         for step in self.steps:
             arguments = [_filled(argument, results) for argument in step.arguments]
             keywords = {key: _filled(argument, results) for key, argument in step.keywords.items()}
-            compute = functools.partial(self._compute, step, each, arguments, keywords, folded)
-            result = compute() if change is None else change(step, arguments, compute)
+            compute = functools.partial(step, each, arguments, keywords, folded)
+            try:
+                result = compute() if change is None else change(step, arguments, compute)
+            except LandscapeError:
+                raise
+            except Exception as error:  # whatever a layer may raise: who asked falls back, or names the step
+                what = f"{type(error).__name__}: {error}"
+                raise Unsupported(f"{step.name or 'module'} fails in the stacked backend ({what})") from error
             results[step.number] = result
             yield step, result
             for number in step.dead:
                 results.pop(number, None)
         if self.steps and self.steps[-1].number != self.output >= 0:
             yield self.steps[self.output], results[self.output]
-
-    @staticmethod
-    def _compute(step: Step, each: Pass, arguments: list[Any], keywords: dict[str, Any], folded: set[int]) -> Any:
-        try:
-            return step(each, arguments, keywords, folded)
-        except LandscapeError:
-            raise
-        except Exception as error:  # whatever a layer may raise: who asked falls back, or names the step
-            raise StepFailed(step.name, error) from error
-
-
-class StepFailed(Unsupported):
-    """A step of a program raised an error; the message names it."""
-
-    def __init__(self, name: str, error: Exception) -> None:
-        super().__init__(f"{name or 'module'} fails in the stacked backend ({type(error).__name__}: {error})")
 
 
 def _map(argument: Any, change: Callable[[Any], Any]) -> Any:
@@ -273,12 +257,6 @@ def _follow(steps: list[Step], output: int) -> None:
             step.normalises, before.normalised_by = before, step
 
 
-def _build(layer: nn.Module) -> Callable[..., Any] | None:
-    build = LAYERS.get(type(layer)) or MODULES.get(type(layer))
-    hooks = layer._forward_hooks or layer._forward_pre_hooks
-    return build(layer) if build and not hooks else None
-
-
 def _draws(step: Step) -> bool:
     if step.module is not None:
         return any(draws(module) for module in step.module.modules())
@@ -293,6 +271,11 @@ def draws(module: nn.Module) -> bool:
     return isinstance(module, STOCHASTIC) and getattr(module, "p", 1) > 0
 
 
+def pads(module: nn.Module) -> bool:
+    """Whether it holds an embedding with padding, which `vmap` derives wrongly where members read other tokens."""
+    return any(isinstance(each, nn.Embedding) and each.padding_idx is not None for each in module.modules())
+
+
 def leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers of nested `nn.Sequential`s in order, with their names in the state dict."""
     if type(module).forward is nn.Sequential.forward:
@@ -302,6 +285,9 @@ def leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module
             yield from leaves(child, f"{prefix}.{name}" if prefix else name)
     else:
         yield prefix, module
+
+
+_KNOWN: dict[type[nn.Module], Callable[[Any], Callable[..., Any] | None]] = {**LAYERS, **MODULES}
 
 
 class _Names:
@@ -314,26 +300,17 @@ class _Names:
     def tensor(self, name: str, own: Tensor) -> _Tensor:
         return _Tensor(self._aliases.get(name, name), own)
 
-    def step(
-        self,
-        number: int,
-        name: str,
-        module: nn.Module,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-    ) -> Step:
+    def step(self, number: int, name: str, module: nn.Module, arguments: Any, keywords: Any) -> Step:
         """The step of a layer."""
+        build = None if module._forward_hooks or module._forward_pre_hooks else _KNOWN.get(type(module))
+        function = (build(module) if build else None) or _unknown
         first = self._first[id(module)]
         prefix = f"{first}." if first else ""
         own = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-        tensors = {short: self.tensor(prefix + short, tensor) for short, tensor in own if not _counts(short)}
+        # No forward of ours reads how many batches there were.
+        read = ((short, tensor) for short, tensor in own if not short.endswith("num_batches_tracked"))
+        tensors = {short: self.tensor(prefix + short, tensor) for short, tensor in read}
         return Step(number, name, function, arguments, keywords, module, first, tensors)
-
-
-def _counts(buffer: str) -> bool:
-    """Whether a buffer counts batches, which no forward of ours reads."""
-    return buffer.endswith("num_batches_tracked")
 
 
 # Tracing --------------------------------------------------------------------------------------------------------------
@@ -429,7 +406,7 @@ def _step(number: int, node: fx.Node, arguments: Any, keywords: Any, root: nn.Mo
     if node.op == "call_module":
         layer = root.get_submodule(target)
         name = target.removeprefix("module").removeprefix(".")
-        return names.step(number, name, layer, _build(layer) or _unknown, arguments, keywords)
+        return names.step(number, name, layer, arguments, keywords)
     if node.op == "get_attr":
         name = target.removeprefix("module.")
         return Step(number, name, _read, (), tensors={"tensor": names.tensor(name, operator.attrgetter(target)(root))})

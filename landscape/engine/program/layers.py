@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.core.errors import Mismatch
 from landscape.engine.program.layout import samples_first, samples_last, shape_of
 from landscape.engine.program.products import product, reach, windows
 
-__all__ = ["ELEMENTWISE", "FRESH", "LAYERS", "NORMALISED", "STOCHASTIC", "Draw", "Layer", "Own", "Statistics"]
+__all__ = ["ELEMENTWISE", "FRESH", "LAYERS", "NORMALISED", "STOCHASTIC", "Own", "Statistics", "has_statistics"]
 
 #: Uniform numbers in [0, 1), [member, *shape].
 Draw = Callable[[tuple[int, ...]], Tensor]
@@ -51,6 +52,11 @@ class Statistics:
         """Keep the mean and the unbiased variance, [1 or member, feature], that the layer of this name has seen."""
         for key, value in (("running_mean", mean), ("running_var", variance)):
             self.found[f"{name}.{key}" if name else key] = value.detach().expand(members, -1)
+
+
+def has_statistics(module: nn.Module) -> bool:
+    """Whether it is a BatchNorm layer with running statistics."""
+    return isinstance(module, _BatchNorm) and module.running_mean is not None
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -130,7 +136,7 @@ def _embedding(layer: nn.Embedding) -> Layer | None:
         if codes.is_floating_point():
             raise Mismatch(f"embedding {own.name or 'module'} reads whole numbers, got {codes.dtype}")
         weight, places = own.tensors["weight"], samples_first(codes)
-        if layer.padding_idx is not None and weight.requires_grad:
+        if layer.padding_idx is not None:
             kept = torch.arange(weight.shape[1], device=weight.device) != layer.padding_idx
             weight = torch.where(kept[:, None], weight, weight.detach())
         if len(places) == 1:
@@ -252,21 +258,11 @@ def _avg_pool(layer: nn.AvgPool2d) -> Layer | None:
     return _pool(layer, 0.0, lambda places: functools.reduce(torch.add, places) / len(places))
 
 
-def _adaptive_avg_pool(layer: nn.AdaptiveAvgPool2d) -> Layer:
-    """To sizes that divide the data's."""
-    size: Any = layer.output_size
-    outs = size if isinstance(size, tuple) else (size, size)
-
-    def apply(own: Own, x: Tensor) -> Any:
-        if x.ndim != 5 or any(out and there % out for out, there in zip(outs, x.shape[2:4], strict=True)):
-            return NotImplemented
-        if outs == (1, 1):
-            return x.mean((2, 3), keepdim=True)
-        for axis, out in enumerate(outs, start=2):
-            x = x if out in (None, x.shape[axis]) else torch.unflatten(x, axis, (out, -1)).mean(axis + 1)
-        return x
-
-    return apply
+def _adaptive_avg_pool(layer: nn.AdaptiveAvgPool2d) -> Layer | None:
+    """To a single place."""
+    if layer.output_size not in (1, (1, 1)):
+        return None
+    return lambda own, x: x.mean((2, 3), keepdim=True) if x.ndim == 5 else NotImplemented
 
 
 # Elementwise ----------------------------------------------------------------------------------------------------------

@@ -48,9 +48,9 @@ def expand(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.expand(members, *tensor.shape[1:]) for tensor in tensors]
 
 
-def by_member(function: Callable[..., Any], arguments: Any) -> Any:
+def by_member(function: Callable[..., Any], arguments: Any, *, apart: bool = False) -> Any:
     """A function of nested PyTorch tensors, samples first, applied to those of each member: by `torch.func.vmap`, or
-    one by one where that cannot run it.
+    one by one where that cannot run it, and where they are to be kept `apart`.
     """
     leaves, spec = pytree.tree_flatten(arguments)
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
@@ -67,6 +67,8 @@ def by_member(function: Callable[..., Any], arguments: Any) -> Any:
     ways = tuple(None if len(tensor) == 1 else 0 for tensor in tensors)
     numbers = [tensor[0] if way is None else tensor for tensor, way in zip(tensors, ways, strict=True)]
     try:
+        if apart:
+            raise NotImplementedError
         results = torch.func.vmap(call, in_dims=ways)(*numbers)
     except (RuntimeError, ValueError, TypeError, NotImplementedError):
         every = [pytree.tree_flatten(call(*each)) for each in zip(*expand(tensors), strict=True)]
