@@ -250,11 +250,9 @@ class Stacked:
         """What the first layer makes of the inputs: [member, out, *space, sample]."""
         assert self._program is not None
         assert self.entrance is not None
-        for step, result in self._program.run(Pass(stack), self.plain_data(inputs, stack.dtype)):
-            if step is self.entrance:
-                entered: Tensor = result
-                return entered
-        raise AssertionError("the first layer is one of the program's")
+        steps = self._program.run(Pass(stack), self.plain_data(inputs, stack.dtype))
+        entered: Tensor = next(result for step, result in steps if step is self.entrance)
+        return entered
 
     def widest(self, inputs: Tensor, *, data: bool = True) -> int:
         """Numbers per sample in the widest activation of one member, what a convolution reads included, which decides

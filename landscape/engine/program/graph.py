@@ -1,8 +1,9 @@
 """The program of a network: its layers and functions in turn, for all members of a stack at once.
 
 Nested `nn.Sequential`s of known layers are read off directly, other networks traced by `torch.fx`. A module whose own
-code cannot be traced, and a function that no table knows, run member by member (`torch.func.vmap`) while the rest of
-the network does not.
+code cannot be traced, and what no table knows, run member by member (`torch.func.vmap`) while the rest of the network
+does not. The tables hold what many small networks are faster with: layers of perceptrons, small convolutions, and the
+functions between them.
 """
 
 import copy

@@ -305,32 +305,18 @@ def _rrelu(layer: nn.RReLU) -> Layer:
     return apply
 
 
-def _dropped(x: Tensor, uniform: Tensor, p: float) -> Tensor:
-    """Dropout by uniform numbers: zero with probability p, else scaled by 1 / (1 - p)."""
-    kept = uniform >= p
-    return x * kept / (1 - p) if p < 1 else x * 0.0
+def _dropout(layer: Any) -> Layer:
+    """In training zero with probability p, else scaled by 1 / (1 - p): each number, or whole channels of a sample."""
+    channels = not isinstance(layer, nn.Dropout)
 
+    def apply(own: Own, x: Tensor) -> Tensor:
+        if own.draw is None or layer.p == 0:
+            return x
+        drawn = (x.shape[1], *(1 for _ in x.shape[2:-1]), x.shape[-1]) if channels else tuple(x.shape[1:])
+        kept = own.draw(drawn) >= layer.p
+        return x * kept / (1 - layer.p) if layer.p < 1 else x * 0.0
 
-def _alpha_dropped(x: Tensor, uniform: Tensor, p: float) -> Tensor:
-    """Dropout to the value that SELU saturates at, rescaled to keep mean and variance (G. Klambauer, NIPS 2017)."""
-    saturation = -1.7580993408473766
-    scale: float = ((1 - p) * (1 + p * saturation**2)) ** -0.5
-    return scale * (torch.where(uniform >= p, x, saturation) - p * saturation)
-
-
-def _dropping(drop: Callable[[Tensor, Tensor, float], Tensor], *, channels: bool = False) -> Callable[[Any], Layer]:
-    """Dropout in training, of single numbers or of whole channels of a sample; nothing in evaluation."""
-
-    def build(layer: Any) -> Layer:
-        def apply(own: Own, x: Tensor) -> Tensor:
-            if own.draw is None or layer.p == 0:
-                return x
-            drawn = (x.shape[1], *(1 for _ in x.shape[2:-1]), x.shape[-1]) if channels else tuple(x.shape[1:])
-            return drop(x, own.draw(drawn), layer.p)
-
-        return apply
-
-    return build
+    return apply
 
 
 #: Activations that treat each number alone, as PyTorch's modules.
@@ -364,9 +350,7 @@ LAYERS: dict[type[nn.Module], Callable[[Any], Layer | None]] = {
     nn.AdaptiveAvgPool2d: _adaptive_avg_pool,
     nn.PReLU: _prelu,
     nn.RReLU: _rrelu,
-    nn.Dropout: _dropping(_dropped),
-    nn.AlphaDropout: _dropping(_alpha_dropped),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
-    **dict.fromkeys((nn.Dropout1d, nn.Dropout2d), _dropping(_dropped, channels=True)),
+    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d), _dropout),
     **dict.fromkeys(ELEMENTWISE, _elementwise),
 }
