@@ -1,7 +1,8 @@
 """Where do stacks of networks pay? Values and gradients of 64 members, stacked beside each network's own forward.
 
 A row a kind of layer or forward, in small networks as they are trained by the hundred. A kind that is nowhere 1.3 times
-as fast has no place in the stacked engine.
+as fast has no place in the stacked engine: rows with a star have layers that are not in its tables, and run member by
+member at their place.
 
     python benchmarks/layers.py [--smoke]
 """
@@ -109,13 +110,13 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "Conv2d 8": (lambda: convolutional(8, nothing), IMAGES),
     "Conv2d 32": (lambda: convolutional(32, nothing), IMAGES),
     "BatchNorm2d 8": (lambda: convolutional(8, lambda: [nn.BatchNorm2d(8)]), IMAGES),
-    "GroupNorm 8": (lambda: convolutional(8, lambda: [nn.GroupNorm(2, 8)]), IMAGES),
+    "GroupNorm 8 *": (lambda: convolutional(8, lambda: [nn.GroupNorm(2, 8)]), IMAGES),
     "MaxPool2d 8": (lambda: convolutional(8, lambda: [nn.MaxPool2d(2)]), IMAGES),
     "AvgPool2d 8": (lambda: convolutional(8, lambda: [nn.AvgPool2d(2)]), IMAGES),
-    "Upsample 8": (lambda: convolutional(8, lambda: [nn.MaxPool2d(2), nn.Upsample(scale_factor=2)]), IMAGES),
+    "Upsample 8 *": (lambda: convolutional(8, lambda: [nn.MaxPool2d(2), nn.Upsample(scale_factor=2)]), IMAGES),
     "residual 8": (lambda: Residual(8, lambda _: nn.Identity()), IMAGES),
     "residual BatchNorm 8": (lambda: Residual(8, nn.BatchNorm2d), IMAGES),
-    "Conv1d 8": (
+    "Conv1d 8 *": (
         lambda: nn.Sequential(
             nn.Unflatten(1, (1, 64)),
             nn.Conv1d(1, 8, 5),
@@ -130,8 +131,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         lambda: nn.Sequential(nn.Embedding(20, 16), nn.Flatten(), nn.Linear(128, 16), nn.ReLU(), nn.Linear(16, 10)),
         TOKENS,
     ),
-    "attention 16": (lambda: Attention(16), TOKENS),
-    "attention 64": (lambda: Attention(64), TOKENS),
+    "attention 16 *": (lambda: Attention(16), TOKENS),
+    "attention 64 *": (lambda: Attention(64), TOKENS),
 }
 
 

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import landscape
 from landscape import Problem
 from landscape.core.errors import Unverified
+from landscape.engine.kernels import plain_attention
 from landscape.engine.live import Live, Point, mix_into
-from landscape.engine.program.attention import plain_attention
 from landscape.engine.stack import Stack, stack_state_dicts, template_of
 from landscape.space import family
 from landscape.space.family import Family, Marked

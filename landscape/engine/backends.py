@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from landscape.engine.memory import widest_output
-from landscape.engine.plain import has_statistics
-from landscape.engine.program.layers import LAYERS
+from landscape.engine.program.layers import LAYERS, has_statistics
 from landscape.engine.stacked import leaves
 
 __all__ = ["many_at_once"]
@@ -20,7 +19,8 @@ def many_at_once(module: nn.Module, few: torch.Tensor, samples: int) -> bool:
     given; by the network, the data and the device alone: a member's numbers may depend neither on its companions nor on
     a busy moment.
     """
-    layers = [layer for _, layer in leaves(module)]
-    if any(type(layer) not in LAYERS or has_statistics(layer) for layer in layers):
-        return False
+    for _, layer in leaves(module):
+        build = LAYERS.get(type(layer))
+        if build is None or build(layer) is None or has_statistics(layer):
+            return False
     return samples * widest_output(module, few) <= _BETWEEN.get(few.device.type, _BETWEEN["cuda"])

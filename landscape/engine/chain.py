@@ -56,7 +56,7 @@ class Chain:
             # An activation may write over its inputs only where a product has made them.
             after_product = number > 0 and weighs[number - 1]
             if not (
-                (weighs[number] and layer.bias is not None and _plain(layer))
+                (weighs[number] and layer.bias is not None)
                 or (isinstance(layer, nn.ConstantPad2d) and min(layer.padding) >= 0)
                 or (type(layer) in _ACTIVATIONS and after_product and getattr(layer, "alpha", 0) >= 0)
             ):
@@ -85,7 +85,9 @@ class Chain:
                 x = self._forward(self._layers, stack, inputs, pulls, tape, shared=True)
             else:
                 if rows is None:
-                    rows = self._forward(self._head, stack, self._rows(stack), pulls, head, shared=True)
+                    assert self._table is not None
+                    rows = self._table.rows.to(stack.device, stack.dtype)
+                    rows = self._forward(self._head, stack, rows, pulls, head, shared=True)
                     row_pull = torch.zeros_like(rows)
                 codes = inputs if len(inputs) == 1 else inputs.long()
                 x = look_up(rows, codes)
@@ -100,10 +102,6 @@ class Chain:
             assert row_pull is not None
             row_pull = head.pop()(row_pull)
         return torch.cat([pulls[key].reshape(len(stack), -1) for key in stack.tensors], dim=1)
-
-    def _rows(self, stack: Stack) -> Tensor:
-        assert self._table is not None
-        return self._table.rows.to(stack.device, stack.dtype)
 
     @staticmethod
     def _forward(
@@ -140,13 +138,12 @@ def _weigh(
     prefix = f"{name}." if name else ""
     weight, bias = stack[f"{prefix}weight"].flatten(2), stack[f"{prefix}bias"]
     # Of sequences, the features are PyTorch's last axis.
-    sequence = isinstance(layer, nn.Linear) and x.ndim > 3
-    read = windows(layer, x) if isinstance(layer, nn.Conv2d) else x.movedim(-2, 1) if sequence else x
+    read = windows(layer, x) if isinstance(layer, nn.Conv2d) else x.movedim(-2, 1)
     flat = read.flatten(2)
     values = product(weight, bias, flat)
 
     def back(pull: Tensor) -> Tensor:
-        pull = (pull.movedim(-2, 1) if sequence else pull).flatten(2)
+        pull = (pull if isinstance(layer, nn.Conv2d) else pull.movedim(-2, 1)).flatten(2)
         if flat.shape[0] == 1:  # shared by all members: a further row of ones is for the bias
             both = shared_product(pull, torch.cat([flat[0], torch.ones_like(flat[0, :1])]).T)
             in_weight, in_bias = both[..., :-1], both[..., -1]
@@ -157,19 +154,10 @@ def _weigh(
         if not asked:
             return pull
         pulled = (weight.mT @ pull).view(len(stack), *read.shape[1:])
-        if isinstance(layer, nn.Conv2d):
-            return fold(layer, pulled, x.shape)
-        return pulled.movedim(1, -2) if sequence else pulled
+        return fold(layer, pulled, x.shape) if isinstance(layer, nn.Conv2d) else pulled.movedim(1, -2)
 
     values = values.view(*values.shape[:2], *read.shape[2:])
-    return values.movedim(1, -2) if sequence else values, back
-
-
-def _plain(layer: nn.Module) -> bool:
-    """Whether a layer is a linear one, or a convolution that `windows` knows."""
-    if not isinstance(layer, nn.Conv2d):
-        return True
-    return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return values if isinstance(layer, nn.Conv2d) else values.movedim(1, -2), back
 
 
 def _act(layer: nn.Module, x: Tensor) -> tuple[Tensor, Pull]:

@@ -14,31 +14,26 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.core.errors import Mismatch, Unsupported, Unverified
 from landscape.engine.batches import parted, tensors_of
 from landscape.engine.data import SAMPLE_MULTIPLE, Stream
 from landscape.engine.determinism import culprit, mixes_samples, seeded
+from landscape.engine.kernels import plain_attention
 from landscape.engine.live import Live, Mixtures
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
-from landscape.engine.program.attention import plain_attention
+from landscape.engine.program.layers import has_statistics
 from landscape.engine.readings import Measure, Tally
 from landscape.engine.stack import Stack, concatenate, template_of
 
-__all__ = ["AnyObjective", "PlainObjective", "Seeded", "calibrate", "fresh", "has_statistics"]
+__all__ = ["AnyObjective", "PlainObjective", "Seeded", "calibrate", "fresh"]
 
 #: From the number of a batch to a state of all random generators that lasts while it is read.
 Seeded = Callable[[int], contextlib.AbstractContextManager[None]]
 
 #: Bytes of streamed batches that are kept while all points see them.
 _GROUP_BYTES = 2**28
-
-
-def has_statistics(module: nn.Module) -> bool:
-    """Whether it is a BatchNorm layer with running statistics."""
-    return isinstance(module, _BatchNorm) and module.running_mean is not None
 
 
 def fresh(

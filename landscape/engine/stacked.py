@@ -17,13 +17,12 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _NormBase
 
 from landscape.core.errors import Mismatch, Unsupported
-from landscape.engine.program.attention import plain_attention
-from landscape.engine.program.graph import Noise, Pass, Program, Step, draws, leaves, not_one_tensor
-from landscape.engine.program.layers import Statistics
-from landscape.engine.program.layout import Value
+from landscape.engine.kernels import plain_attention
+from landscape.engine.program.graph import Noise, Pass, Program, Step, draws, leaves, not_one_tensor, pads
+from landscape.engine.program.layers import Statistics, has_statistics
 from landscape.engine.stack import Stack, template_of
 
 __all__ = ["Backend", "Noise", "Stacked", "Statistics", "Table", "features_first", "leaves", "look_up"]
@@ -150,12 +149,12 @@ class Stacked:
         if any(draws(module) for module in self.module.modules()):
             return True
         program = self._training_program
-        return bool(program.random) if program else self._restless
+        return self._restless or bool(program and program.random)
 
     @functools.cached_property
     def normalises(self) -> tuple[str, ...]:
         """Names of the BatchNorm layers with running statistics."""
-        return tuple(name for name, module in self.module.named_modules() if _has_statistics(module))
+        return tuple(name for name, module in self.module.named_modules() if has_statistics(module))
 
     @functools.cached_property
     def momentum(self) -> dict[str, float | None]:
@@ -172,29 +171,30 @@ class Stacked:
         except Unsupported:
             return None
 
-    def _backend_for(self, noise: Noise | None, statistics: Statistics | None = None) -> Backend:
+    def _backend_for(self, noise: Noise | None, statistics: Statistics | None) -> Backend:
         """The backend that serves a pass with this noise, and with these statistics."""
-        if self.backend == "stacked" and statistics is not None:
-            assert self._program is not None
-            if hidden := self._program.hidden_normalisation:
-                if self._chosen:
-                    return "loop"
-                raise Unsupported(f'the stacked backend finds no statistics inside {hidden}: use `engine="plain"`')
-        if noise is None or not self.stochastic:
-            return self.backend
-        if self.backend == "stacked":
-            program = self._training_program
-            reason = "cannot be traced in training" if program is None else program.undrawable
-            if reason is None:
+        drawn = noise is not None and self.stochastic
+        if self._program is not None and self.backend == "stacked":
+            if statistics is not None and (hidden := self._program.hidden_normalisation):
+                failure = f'finds no statistics inside {hidden}: use `engine="plain"`'
+            elif drawn and (reason := self._undrawable):
+                failure = f'cannot draw the random numbers of {reason}: use `engine="loop"`'
+            else:
                 return "stacked"
-            if self._chosen:
-                return "loop"
-            raise Unsupported(f'the stacked backend cannot draw the random numbers of {reason}: use `engine="loop"`')
-        if self.backend == "vmap" and not self._chosen:
-            raise Unsupported(
-                'the vmap backend cannot draw random numbers for training: use `engine="stacked"`, or loop'
-            )
-        return "loop"
+        elif self.backend == "vmap" and drawn:
+            failure = 'cannot draw random numbers for training: use `engine="stacked"`, or loop'
+        else:
+            return self.backend
+        if self._chosen:
+            return "loop"
+        raise Unsupported(f"the {self.backend} backend {failure}")
+
+    @property
+    def _undrawable(self) -> str | None:
+        """Whose random numbers cannot be drawn from a given source."""
+        if self._training_program is None:
+            return "code that cannot be traced"
+        return self._training_program.undrawable or (self._training_program.opaque if self._restless else None)
 
     def trace(
         self,
@@ -217,16 +217,16 @@ class Stacked:
         looked_up = self.table if not inputs.is_floating_point() and noise is None and program.sequence else None
         if looked_up:
             x = looked_up.rows.to(inputs.device, stack.dtype)
-            steps = program.run(each, Value(x, last=True), change=functools.partial(_through_table, looked_up, inputs))
+            steps = program.run(each, x, change=functools.partial(_through_table, looked_up, inputs))
         else:
             change = None if entered is None else functools.partial(_given, self.entrance, entered)
-            steps = program.run(each, Value(self.plain_data(inputs, stack.dtype), last=True), change=change)
+            steps = program.run(each, self.plain_data(inputs, stack.dtype), change=change)
         for step, result in steps:
             if looked_up and step.number < looked_up.layers and isinstance(step.module, nn.ConstantPad2d):
                 continue
-            if isinstance(result, Value) and result.rank:
-                yield step.name, result.samples_last()
-            if step.number == program.output and not (isinstance(result, Value) and result.rank):
+            if isinstance(result, Tensor) and result.ndim > 1:
+                yield step.name, result
+            elif step.number == program.output:
                 raise Unsupported(not_one_tensor(result))
 
     @functools.cached_property
@@ -237,8 +237,9 @@ class Stacked:
         if self._program is None or self.backend != "stacked" or self.table is not None:
             return None
         first = next((step for step in self._program.steps if step.tensors), None)
-        known = first is not None and isinstance(first.module, nn.Linear | nn.Conv1d | nn.Conv2d)
-        if first is None or not known or first.normalised_by is not None:
+        if first is None or not isinstance(first.module, nn.Linear | nn.Conv2d):
+            return None
+        if first.normalised_by is not None or first in self._program.by_member:
             return None
         weight = next(iter(first.tensors.values())).of(self.template)
         # Rows of the product in multiples of 8 for each end: its numbers then do not depend on the ends beside it.
@@ -249,15 +250,13 @@ class Stacked:
         """What the first layer makes of the inputs: [member, out, *space, sample]."""
         assert self._program is not None
         assert self.entrance is not None
-        for step, result in self._program.run(Pass(stack), Value(self.plain_data(inputs, stack.dtype), last=True)):
-            if step is self.entrance:
-                entered: Tensor = result.samples_last()
-                return entered
-        raise AssertionError("the first layer is one of the program's")
+        steps = self._program.run(Pass(stack), self.plain_data(inputs, stack.dtype))
+        entered: Tensor = next(result for step, result in steps if step is self.entrance)
+        return entered
 
     def widest(self, inputs: Tensor, *, data: bool = True) -> int:
-        """Numbers per sample in the widest activation of one member, what a convolution or attention makes on its way
-        included, which decides how many members fit a cache; unless `data` is left out, the data too.
+        """Numbers per sample in the widest activation of one member, what a convolution reads included, which decides
+        how many members fit a cache; unless `data` is left out, the data too.
         """
         self._settle(inputs, torch.float32)
         few = self.plain_data(inputs[:1, ..., :1], torch.float32)
@@ -269,14 +268,13 @@ class Stacked:
 
         def measure(step: Step, arguments: list[Any], compute: Callable[[], Any]) -> Any:
             result = compute()
-            made = result[0] if isinstance(result, tuple) and result else result
-            if isinstance(made, Value):
+            if isinstance(result, Tensor):
                 # What the first layer reads is there once for all members.
-                widths.extend((made.data.numel(), step.reads(arguments, made) if len(widths) > 1 else 0))
+                widths.extend((result.numel(), step.reads(result) if len(widths) > 1 else 0))
             return result
 
         with torch.no_grad():
-            for _ in self._program.run(Pass(stack), Value(few, last=True), change=measure):
+            for _ in self._program.run(Pass(stack), few, change=measure):
                 pass
         return max(widths)
 
@@ -312,7 +310,7 @@ class Stacked:
         stack = _near(self.template, 3).to(inputs.device, dtype)
         wanted = self._by_module("loop", stack, self.plain_data(few, dtype))
         self._settled = True
-        if self._training_program is None:
+        if self._training_program is None or self._training_program.opaque:
             first, second = (self._by_module("loop", stack, self.plain_data(few, dtype), _some(n)) for n in (0, 1))
             self._restless = not torch.equal(first.nan_to_num(), second.nan_to_num())
         while self.backend != "loop" and (reason := self._failure(stack, few, wanted)):
@@ -350,7 +348,10 @@ class Stacked:
         statistics: Statistics | None = None,
     ) -> Tensor:
         """The module's own forward for each member: by `vmap`, or one by one."""
-        module = self._module_for(noise is not None, statistics is not None)
+        training = noise is not None, statistics is not None
+        if training not in self._copies:
+            self._copies[training] = _in_training(self.module, draws=training[0], statistics=training[1])
+        module = self._copies[training] if any(training) else self.module
         real = statistics.index if statistics else None
         shown = inputs if real is None else inputs.index_select(-1, real.to(inputs.device))
         running = [f"{name}.{key}" if name else key for name in self.normalises for key in _RUNNING]
@@ -364,6 +365,8 @@ class Stacked:
                 raise Unsupported(not_one_tensor(outputs))
             return outputs.movedim(0, -1), {name: tensors[name] for name in running if statistics}
 
+        if backend == "vmap" and len(inputs) > 1 and pads(module):
+            raise Unsupported('torch.func.vmap forgets the `padding_idx` of embeddings: use `engine="loop"`')
         with plain_attention():
             run = self._by_vmap if backend == "vmap" else self._one_by_one
             results, found = run(forward, state, shown, noise)
@@ -417,21 +420,13 @@ class Stacked:
         found = {name: torch.stack([each[name] for _, each in results]) for name in results[0][1]}
         return torch.stack([outputs for outputs, _ in results]), found
 
-    def _module_for(self, draws: bool, statistics: bool) -> nn.Module:
-        """The module in evaluation, or a copy of which these parts are in training."""
-        if not draws and not statistics:
-            return self.module
-        if (draws, statistics) not in self._copies:
-            self._copies[draws, statistics] = _in_training(self.module, draws=draws, statistics=statistics)
-        return self._copies[draws, statistics]
-
 
 _RUNNING = ("running_mean", "running_var")
 
 
 def _given(entrance: Step | None, entered: Tensor, step: Step, arguments: list[Any], compute: Callable[[], Any]) -> Any:
     """A step, or what is known already of the first layer."""
-    return Value(entered, last=True) if step is entrance else compute()
+    return entered if step is entrance else compute()
 
 
 def _through_table(table: Table, codes: Tensor, step: Step, arguments: list[Any], compute: Callable[[], Any]) -> Any:
@@ -439,7 +434,7 @@ def _through_table(table: Table, codes: Tensor, step: Step, arguments: list[Any]
     if step.number >= table.layers:
         return compute()
     result = arguments[0] if isinstance(step.module, nn.ConstantPad2d) else compute()
-    return Value(look_up(result.samples_last(), codes), last=True) if step.number == table.layers - 1 else result
+    return look_up(result, codes) if step.number == table.layers - 1 else result
 
 
 def look_up(
@@ -464,10 +459,6 @@ def _require_one_input(module: nn.Module) -> None:
         )
 
 
-def _has_statistics(module: nn.Module) -> bool:
-    return isinstance(module, _BatchNorm) and module.running_mean is not None
-
-
 def _in_training(module: nn.Module, *, draws: bool, statistics: bool) -> nn.Module:
     """A copy in training, but for normalisations, which are if `statistics` are asked for; these keep nothing of what
     they have seen before.
@@ -475,7 +466,7 @@ def _in_training(module: nn.Module, *, draws: bool, statistics: bool) -> nn.Modu
     module = copy.deepcopy(module).train(draws)
     for each in module.modules():
         if isinstance(each, _NormBase):
-            each.train(statistics and _has_statistics(each))
+            each.train(statistics and has_statistics(each))
             each.momentum = 1.0
     return module
 

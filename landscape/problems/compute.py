@@ -11,7 +11,8 @@ from landscape.core.devices import chosen_device
 from landscape.core.errors import Unsupported
 from landscape.core.fields import check, option
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
-from landscape.engine.plain import AnyObjective, has_statistics
+from landscape.engine.plain import AnyObjective
+from landscape.engine.program.layers import has_statistics
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
 from landscape.problems.places import Place, device_of

@@ -21,7 +21,8 @@ from landscape.engine.data import Stream, labelled
 from landscape.engine.losses import Criterion, Loss, Measure
 from landscape.engine.memory import Chunk, fitting_batch
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm
-from landscape.engine.plain import PlainObjective, Seeded, calibrate, fresh, has_statistics
+from landscape.engine.plain import PlainObjective, Seeded, calibrate, fresh
+from landscape.engine.program.layers import has_statistics
 from landscape.engine.readings import Tally
 from landscape.engine.stack import Stack, concatenate, template_of
 from landscape.problems.batched import BatchLoss, Held, raw_source

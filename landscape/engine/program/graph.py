@@ -1,41 +1,36 @@
 """The program of a network: its layers and functions in turn, for all members of a stack at once.
 
 Nested `nn.Sequential`s of known layers are read off directly, other networks traced by `torch.fx`. A module whose own
-code cannot be traced, and a function that no table knows, run member by member (`torch.func.vmap`) while the rest of
-the network does not.
+code cannot be traced, and what no table knows, run member by member (`torch.func.vmap`) while the rest of the network
+does not. The tables hold what many small networks are faster with: layers of perceptrons, small convolutions, and the
+functions between them.
 """
 
-import contextlib
 import copy
 import dataclasses
 import functools
 import math
 import operator
-import unittest.mock
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils import _pytree as pytree
 
 from landscape.core.errors import LandscapeError, Unsupported
-from landscape.engine.program.attention import FORWARDS, attend, plain_attention
-from landscape.engine.program.functions import FUNCTIONS, METHODS, MODULES, RANDOM, without_in_place
+from landscape.engine.kernels import plain_attention
+from landscape.engine.program.functions import FUNCTIONS, METHODS, MODULES, RANDOM
 from landscape.engine.program.layers import ELEMENTWISE, FRESH, LAYERS, NORMALISED, STOCHASTIC, Own, Statistics, affine
-from landscape.engine.program.layout import Value, by_member
+from landscape.engine.program.layout import by_member, samples_last
 from landscape.engine.stack import Stack, aliases
 
-__all__ = ["Noise", "Pass", "Program", "Step", "StepFailed", "draws", "leaves", "not_one_tensor"]
+__all__ = ["Noise", "Pass", "Program", "Step", "draws", "leaves", "not_one_tensor", "pads"]
 
 
-@runtime_checkable
-class Noise(Protocol):
-    """Source of a training pass's randomness: uniform numbers in [0, 1), [member, *shape], a stream a layer."""
-
-    def __call__(self, layer: int, shape: tuple[int, ...]) -> Tensor: ...  # noqa: D102
+#: Source of a training pass's randomness: uniform numbers in [0, 1), [member, *shape], from a stream a layer.
+Noise = Callable[[int, tuple[int, ...]], Tensor]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,13 +62,10 @@ class _Tensor:
 
     def of(self, stack: Stack) -> Tensor:
         """[member or 1, *shape]."""
-        found = stack.tensors.get(self.name)
-        if found is None:
-            found = stack.buffers.get(self.name)
-        if found is None:
-            dtype = stack.dtype if self.own.is_floating_point() else self.own.dtype
-            found = self.own.detach().to(stack.device, dtype)[None]
-        return found
+        found = stack.tensors.get(self.name, stack.buffers.get(self.name))
+        if found is not None:
+            return found
+        return self.own.detach().to(stack.device, stack.dtype if self.own.is_floating_point() else self.own.dtype)[None]
 
 
 @dataclasses.dataclass(eq=False)
@@ -88,16 +80,14 @@ class Step:
     module: nn.Module | None = None
     own_name: str = ""
     tensors: dict[str, _Tensor] = dataclasses.field(default_factory=dict)
-    original: Callable[..., Any] | None = None
+    #: PyTorch's function, or the name of a tensor's method, where it is no module.
+    called: Callable[..., Any] | str = ""
     #: The BatchNorm layer that follows at once and can be done along with this one, and the layer it is itself done by.
     normalised_by: "Step | None" = None
     normalises: "Step | None" = None
-    #: Whether the data may be written over, whether PyTorch changes the first argument, and what nobody reads later.
+    #: Whether the data may be written over, and what nobody reads later.
     overwrites: bool = False
-    in_place: bool = False
     dead: tuple[int, ...] = ()
-    #: What a step in place changes beside its own result: earlier results in the same memory.
-    renews: tuple[int, ...] = ()
 
     def __call__(self, each: Pass, arguments: Sequence[Any], keywords: Mapping[str, Any], folded: set[int]) -> Any:
         """The result, by the fast path if it knows the data."""
@@ -113,35 +103,34 @@ class Step:
             overwrite=self.overwrites and each.overwrite and not torch.is_grad_enabled(),
         )
         after = self.normalised_by
-        linear = isinstance(self.module, nn.Linear)
-        if after is not None and each.statistics is None and (arguments[0].rank == 2 or not linear):
+        vectors = not isinstance(self.module, nn.Linear) or arguments[0].ndim == 3
+        if after is not None and each.statistics is None and vectors:
             own.affine = affine(after.module, {short: tensor.of(each.stack) for short, tensor in after.tensors.items()})
             folded.add(self.number)
         result = self.function(own, *arguments, **keywords)
         if result is NotImplemented:
             folded.discard(self.number)
-            return self._by_member(own, arguments, keywords)
+            tensors = {short: samples_last(tensor) for short, tensor in own.tensors.items()}
+            with plain_attention():
+                given = tensors, tuple(arguments), dict(keywords)
+                return by_member(self._original, given, apart=self.module is not None and pads(self.module))
         return result
 
-    def reads(self, arguments: Sequence[Any], made: Value) -> int:
-        """Numbers of one member that the step makes on its way: what a product reads, the weights of attention."""
-        if isinstance(self.module, nn.Linear) and made.rank == 2:
-            return self.module.in_features
-        if isinstance(self.module, nn.Conv1d | nn.Conv2d):
-            return self.module.weight[0].numel() * self.module.groups * math.prod(made.shape[2:])
-        if isinstance(self.module, nn.MultiheadAttention):
-            return math.prod((self.module.num_heads, *arguments[0].shape[:2], arguments[1].shape[1]))
-        if self.function is attend:
-            return math.prod((*arguments[0].shape[:-1], arguments[1].shape[-2]))
-        return 0
+    def _original(self, tensors: dict[str, Tensor], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """What PyTorch computes for one member."""
+        if self.module is not None:
+            return torch.func.functional_call(self.module, tensors, arguments, keywords)
+        if isinstance(self.called, str):
+            return getattr(arguments[0], self.called)(*arguments[1:], **keywords)
+        return self.called(*arguments, **keywords)
 
-    def _by_member(self, own: Own, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-        assert self.original is not None
-        with plain_attention():
-            if self.module is None:
-                return by_member(self.original, tuple(arguments), dict(keywords))
-            tensors = {short: Value(tensor, last=False) for short, tensor in own.tensors.items()}
-            return by_member(self.original, (tensors, *arguments), dict(keywords))
+    def reads(self, made: Tensor) -> int:
+        """Numbers of one member that a product reads, of which it makes these."""
+        if isinstance(self.module, nn.Linear) and made.ndim == 3:
+            return self.module.in_features
+        if isinstance(self.module, nn.Conv2d):
+            return self.module.weight[0].numel() * math.prod(made.shape[2:])
+        return 0
 
 
 def _unknown(own: Own, *arguments: Any, **keywords: Any) -> Any:
@@ -155,9 +144,7 @@ class Program:
         self.steps = steps
         self.output = output
         self.sequence = sequence
-        _find_last_uses(steps, output)
-        _find_what_is_renewed(steps)
-        _fuse(steps, output)
+        _follow(steps, output)
 
     @classmethod
     def of(cls, module: nn.Module) -> "Program":
@@ -167,16 +154,15 @@ class Program:
         """
         names, steps = _Names(module), list[Step]()
         for number, (name, layer) in enumerate(leaves(module)):
-            function = _build(layer)
-            if function is None or isinstance(layer, nn.MultiheadAttention):
+            steps.append(names.step(number, name, layer, (_Place(number - 1),), {}))
+            if steps[-1].function is _unknown:
                 return _traced(module, names)
-            steps.append(names.step(number, name, layer, function, (_Place(number - 1),), {}))
         return cls(steps, len(steps) - 1, sequence=True)
 
     @functools.cached_property
-    def by_member(self) -> tuple[str, ...]:
+    def by_member(self) -> tuple[Step, ...]:
         """Steps that no table knows, which run member by member."""
-        return tuple(step.name for step in self.steps if step.function is _unknown)
+        return tuple(step for step in self.steps if step.function is _unknown)
 
     @functools.cached_property
     def random(self) -> tuple[Step, ...]:
@@ -186,17 +172,22 @@ class Program:
     @functools.cached_property
     def hidden_normalisation(self) -> str | None:
         """A step that runs member by member and holds a BatchNorm layer, if there is one."""
-        unknown = [(step.name, step.module) for step in self.steps if step.function is _unknown and step.module]
-        hidden = (name for name, module in unknown if any(isinstance(each, _BatchNorm) for each in module.modules()))
-        return next(hidden, None)
+        inside = ((step.name, each) for step in self.by_member if step.module for each in step.module.modules())
+        return next((name for name, each in inside if isinstance(each, _BatchNorm)), None)
 
     @property
     def undrawable(self) -> str | None:
         """A step whose random numbers cannot be drawn from a given source, if there is one."""
         return next((step.name for step in self.random if step.function is _unknown), None)
 
+    @property
+    def opaque(self) -> str | None:
+        """A step whose own code cannot be traced, so that it may draw random numbers, if there is one."""
+        own = (step for step in self.by_member if not type(step.module).__module__.startswith("torch."))
+        return next((step.name for step in own if step.module), None)
+
     def run(
-        self, each: Pass, inputs: Value, *, change: Callable[[Step, list[Any], Callable[[], Any]], Any] | None = None
+        self, each: Pass, inputs: Tensor, *, change: Callable[[Step, list[Any], Callable[[], Any]], Any] | None = None
     ) -> Iterator[tuple[Step, Any]]:
         """Each step with its result, which is let go when nobody reads it any more; the program's own result is last.
 
@@ -207,33 +198,20 @@ class Program:
         for step in self.steps:
             arguments = [_filled(argument, results) for argument in step.arguments]
             keywords = {key: _filled(argument, results) for key, argument in step.keywords.items()}
-            compute = functools.partial(self._compute, step, each, arguments, keywords, folded)
-            result = compute() if change is None else change(step, arguments, compute)
+            compute = functools.partial(step, each, arguments, keywords, folded)
+            try:
+                result = compute() if change is None else change(step, arguments, compute)
+            except LandscapeError:
+                raise
+            except Exception as error:  # whatever a layer may raise: who asked falls back, or names the step
+                what = f"{type(error).__name__}: {error}"
+                raise Unsupported(f"{step.name or 'module'} fails in the stacked backend ({what})") from error
             results[step.number] = result
-            for number in step.renews:
-                if number in results:
-                    results[number] = result
             yield step, result
             for number in step.dead:
                 results.pop(number, None)
         if self.steps and self.steps[-1].number != self.output >= 0:
             yield self.steps[self.output], results[self.output]
-
-    @staticmethod
-    def _compute(step: Step, each: Pass, arguments: list[Any], keywords: dict[str, Any], folded: set[int]) -> Any:
-        try:
-            return step(each, arguments, keywords, folded)
-        except LandscapeError:
-            raise
-        except Exception as error:  # whatever a layer may raise: who asked falls back, or names the step
-            raise StepFailed(step.name, error) from error
-
-
-class StepFailed(Unsupported):
-    """A step of a program raised an error; the message names it."""
-
-    def __init__(self, name: str, error: Exception) -> None:
-        super().__init__(f"{name or 'module'} fails in the stacked backend ({type(error).__name__}: {error})")
 
 
 def _map(argument: Any, change: Callable[[Any], Any]) -> Any:
@@ -253,36 +231,26 @@ def _places(step: Step) -> list[int]:
     return found
 
 
-def _find_last_uses(steps: list[Step], output: int) -> None:
-    last = {number: step for step in steps for number in (step.number, *_places(step))}
-    for step in steps:
-        step.dead = tuple(number for number, user in last.items() if user is step and number != output)
-
-
-def _find_what_is_renewed(steps: list[Step]) -> None:
-    together: dict[int, list[int]] = {}
-    for step in steps:
-        if step.in_place and step.arguments and isinstance(step.arguments[0], _Place):
-            memory = together.setdefault(step.arguments[0].number, [step.arguments[0].number])
-            step.renews = tuple(memory)
-            memory.append(step.number)
-            together[step.number] = memory
-
-
-def _fuse(steps: list[Step], output: int) -> None:
-    """Find what may be written over, and the normalisations that products can do along."""
-    users: dict[int, list[Step]] = {}
+def _follow(steps: list[Step], output: int) -> None:
+    """Find who reads each result last, what may be written over, and the normalisations that products can do along."""
+    users: dict[int, list[Step]] = {step.number: [] for step in steps}
     for step in steps:
         for number in set(_places(step)):
             users.setdefault(number, []).append(step)
-    by_number = {step.number: step for step in steps}
+    for number, readers in users.items():
+        if number != output:
+            last = readers[-1] if readers else steps[number]
+            last.dead = (*last.dead, number)
     for step in steps:
         if not step.arguments or not isinstance(step.arguments[0], _Place):
             continue
-        before = by_number.get(step.arguments[0].number)
-        if before is None or users[before.number] != [step] or before.number == output:
+        number = step.arguments[0].number
+        if (getattr(step.module, "inplace", False) or step.keywords.get("inplace")) and users[number][-1] is not step:
+            raise Unsupported(f'{step.name} changes in place what is read later: use `engine="plain"`')
+        if number < 0 or users[number] != [step] or number == output:
             continue
-        fresh = type(before.module) in FRESH or before.original in (operator.add, torch.add)
+        before = steps[number]
+        fresh = type(before.module) in FRESH or before.called in (operator.add, torch.add)
         step.overwrites = fresh and type(step.module) in ELEMENTWISE
         known = step.function is not _unknown and before.function is not _unknown
         product = type(before.module) in NORMALISED
@@ -290,16 +258,10 @@ def _fuse(steps: list[Step], output: int) -> None:
             step.normalises, before.normalised_by = before, step
 
 
-def _build(layer: nn.Module) -> Callable[..., Any] | None:
-    build = LAYERS.get(type(layer)) or MODULES.get(type(layer))
-    hooks = layer._forward_hooks or layer._forward_pre_hooks
-    return build(layer) if build and not hooks else None
-
-
 def _draws(step: Step) -> bool:
     if step.module is not None:
         return any(draws(module) for module in step.module.modules())
-    name = getattr(step.original, "__name__", "")
+    name = step.called if isinstance(step.called, str) else getattr(step.called, "__name__", "")
     return name in RANDOM and bool(step.keywords.get("training", True)) and step.keywords.get("p", 0.5) != 0
 
 
@@ -308,6 +270,11 @@ def draws(module: nn.Module) -> bool:
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
         return module.dropout > 0
     return isinstance(module, STOCHASTIC) and getattr(module, "p", 1) > 0
+
+
+def pads(module: nn.Module) -> bool:
+    """Whether it holds an embedding with padding, which `vmap` derives wrongly where members read other tokens."""
+    return any(isinstance(each, nn.Embedding) and each.padding_idx is not None for each in module.modules())
 
 
 def leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -321,6 +288,9 @@ def leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module
         yield prefix, module
 
 
+_KNOWN: dict[type[nn.Module], Callable[[Any], Callable[..., Any] | None]] = {**LAYERS, **MODULES}
+
+
 class _Names:
     """The names under which a stack holds a module's tensors."""
 
@@ -331,33 +301,17 @@ class _Names:
     def tensor(self, name: str, own: Tensor) -> _Tensor:
         return _Tensor(self._aliases.get(name, name), own)
 
-    def step(
-        self,
-        number: int,
-        name: str,
-        module: nn.Module,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-    ) -> Step:
+    def step(self, number: int, name: str, module: nn.Module, arguments: Any, keywords: Any) -> Step:
         """The step of a layer."""
+        build = None if module._forward_hooks or module._forward_pre_hooks else _KNOWN.get(type(module))
+        function = (build(module) if build else None) or _unknown
         first = self._first[id(module)]
         prefix = f"{first}." if first else ""
         own = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-        tensors = {short: self.tensor(prefix + short, tensor) for short, tensor in own if not _counts(short)}
-        original, in_place = functools.partial(_call, module), bool(getattr(module, "inplace", False))
-        return Step(
-            number, name, function, arguments, keywords, module, first, tensors, original=original, in_place=in_place
-        )
-
-
-def _counts(buffer: str) -> bool:
-    """Whether a buffer counts batches, which no forward of ours reads."""
-    return buffer.endswith("num_batches_tracked")
-
-
-def _call(module: nn.Module, tensors: dict[str, Tensor], *arguments: Any, **keywords: Any) -> Any:
-    return torch.func.functional_call(module, tensors, arguments, keywords)
+        # No forward of ours reads how many batches there were.
+        read = ((short, tensor) for short, tensor in own if not short.endswith("num_batches_tracked"))
+        tensors = {short: self.tensor(prefix + short, tensor) for short, tensor in read}
+        return Step(number, name, function, arguments, keywords, module, first, tensors)
 
 
 # Tracing --------------------------------------------------------------------------------------------------------------
@@ -380,15 +334,17 @@ class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
 
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        if type(module) in FORWARDS:
-            return False
         return type(module) in LAYERS or super().is_leaf_module(module, qualified_name)
+
+    def create_proxy(self, kind: str, target: Any, *others: Any, **options: Any) -> fx.Proxy:
+        name = target if kind == "call_method" else getattr(target, "__name__", "")
+        if kind.startswith("call") and kind != "call_module" and name.endswith("_") and not name.endswith("__"):
+            raise Unsupported(f"{name} changes a tensor in place")
+        return super().create_proxy(kind, target, *others, **options)
 
     def call_module(
         self, module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if type(module) in FORWARDS:
-            forward = functools.partial(FORWARDS[type(module)], module)
         before, stack, scope = len(self.graph.nodes), self.module_stack.copy(), self.scope
         try:
             return super().call_module(module, forward, args, kwargs)
@@ -402,35 +358,13 @@ class _Tracer(fx.Tracer):
             return self.create_proxy("call_module", name, args, kwargs)
 
 
-#: Functions that take sizes but no tensors, which tracing overlooks.
-_FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "rand", "randn", "randint", "randperm")
-
-
-@contextlib.contextmanager
-def _factories_traced(tracer: fx.Tracer) -> Iterator[None]:
-    def traced(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if any(isinstance(each, fx.Proxy) for each in pytree.tree_leaves((args, kwargs))):
-                return tracer.create_proxy("call_function", function, args, kwargs)
-            return function(*args, **kwargs)
-
-        return call
-
-    with contextlib.ExitStack() as patches:
-        for name in _FACTORIES:
-            patches.enter_context(unittest.mock.patch.object(torch, name, traced(getattr(torch, name))))
-        yield
-
-
 def _traced(module: nn.Module, names: _Names) -> Program:
     root, tracer = _Root(module), _Tracer()
     root.training = module.training
     try:
-        with _factories_traced(tracer):
-            # A copy: a forward that changes a buffer leaves what stands for a tensor in it. Constants are kept there.
-            traced = copy.deepcopy(root)
-            graph = tracer.trace(traced)
+        # A copy: a forward that keeps something leaves what stands for a tensor in it. Constants are kept there.
+        traced = copy.deepcopy(root)
+        graph = tracer.trace(traced)
         for name, value in vars(traced).items():
             if name.startswith("_tensor_constant"):
                 setattr(root, name, value)
@@ -464,7 +398,7 @@ def _traced(module: nn.Module, names: _Names) -> Program:
 def not_one_tensor(outputs: Any) -> str:
     """What to do about a forward that returns something else."""
     kind = type(outputs).__name__.removeprefix("immutable_")  # of torch.fx
-    what = "a number" if isinstance(outputs, Tensor | Value) else f"a {kind}"
+    what = "a number" if isinstance(outputs, Tensor) else f"a {kind}"
     return f"the network's forward returns {what}: wrap the module in one that returns one tensor, samples first"
 
 
@@ -473,32 +407,13 @@ def _step(number: int, node: fx.Node, arguments: Any, keywords: Any, root: nn.Mo
     if node.op == "call_module":
         layer = root.get_submodule(target)
         name = target.removeprefix("module").removeprefix(".")
-        return names.step(number, name, layer, _build(layer) or _unknown, arguments, keywords)
+        return names.step(number, name, layer, arguments, keywords)
     if node.op == "get_attr":
         name = target.removeprefix("module.")
         return Step(number, name, _read, (), tensors={"tensor": names.tensor(name, operator.attrgetter(target)(root))})
-    called = target if node.op == "call_method" else getattr(target, "__name__", "")
-    plain = without_in_place(called)
-    in_place = plain != called
-    if node.op == "call_method":
-        target, function = _Method(plain), METHODS.get(plain)
-    else:
-        if in_place := in_place and hasattr(torch, plain):
-            target = getattr(torch, plain)
-        function = FUNCTIONS.get(target)
-    in_place = in_place or bool(keywords.get("inplace"))
-    return Step(number, node.name, function or _unknown, arguments, keywords, original=target, in_place=in_place)
+    function = (METHODS if node.op == "call_method" else FUNCTIONS).get(target, _unknown)
+    return Step(number, node.name, function, arguments, keywords, called=target)
 
 
-class _Method:
-    """A tensor's method by name."""
-
-    def __init__(self, name: str) -> None:
-        self.__name__ = name
-
-    def __call__(self, tensor: Any, *arguments: Any, **keywords: Any) -> Any:
-        return getattr(tensor, self.__name__)(*arguments, **keywords)
-
-
-def _read(own: Own) -> Value:
-    return Value(own.tensors["tensor"], last=False)
+def _read(own: Own) -> Tensor:
+    return samples_last(own.tensors["tensor"])

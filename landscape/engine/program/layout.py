@@ -1,13 +1,10 @@
-"""What flows through a network of many members: tensors with a member axis in front, in one of two layouts.
+"""What flows through a network of many members: tensors with a member axis in front, and samples last.
 
-A value has the shape that PyTorch gives it, [sample, *rest] as a rule. Its numbers are laid out either with the first
-axis last, [member, *rest, sample], so that a layer of a perceptron or a convolution is one product over a long
-contiguous axis, or plainly, [member, sample, *rest], as attention likes it. The layout does not change what a value is:
-each operation asks for the one that suits it.
+Each stands for the tensor [sample, *rest] that PyTorch's own forward has, as [member, *rest, sample]: a layer of a
+perceptron or a convolution is then one product over a long contiguous axis. Parameters that a forward reads are no
+exception: PyTorch's first axis is the last. A leading axis of 1 is shared by all members.
 """
 
-import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,55 +12,34 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-__all__ = ["Value", "align", "by_member", "expand"]
+__all__ = ["align", "by_member", "expand", "samples_first", "samples_last", "shape_of"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False, slots=True)
-class Value:
-    """A tensor of each member; a leading axis of 1 is shared by all. With `last`, PyTorch's axis 0 is stored last."""
-
-    data: Tensor
-    last: bool
-
-    @property
-    def rank(self) -> int:
-        """Number of axes that PyTorch knows."""
-        return self.data.ndim - 1
-
-    @property
-    def shape(self) -> torch.Size:
-        """The shape that PyTorch knows, without members."""
-        shape = self.data.shape
-        return torch.Size((shape[-1], *shape[1:-1])) if self.last else shape[1:]
-
-    def samples_last(self) -> Tensor:
-        """[member, *rest, sample]."""
-        return self.data if self.last else self.data.movedim(1, -1)
-
-    def samples_first(self) -> Tensor:
-        """[member, sample, *rest]."""
-        return self.data.movedim(-1, 1) if self.last else self.data
-
-    def axis(self, dim: int) -> int:
-        """PyTorch's axis, which may count from the end, with negative ones resolved."""
-        return dim + self.rank if dim < 0 else dim
+def samples_first(tensor: Tensor) -> Tensor:
+    """[member, sample, *rest]."""
+    return tensor.movedim(-1, 1) if tensor.ndim > 2 else tensor
 
 
-def align(values: Sequence[Value]) -> tuple[list[Tensor], bool]:
-    """The values' numbers in one layout, with axes of 1 put where PyTorch's broadcasting would, and whether samples are
-    last: as in the largest of them.
-    """
-    rank = max(value.rank for value in values)
-    last = max((value for value in values if value.rank == rank), key=lambda value: value.data.numel()).last
-    return [_padded(value, rank, last) for value in values], last
+def samples_last(tensor: Tensor) -> Tensor:
+    """[member, *rest, sample]."""
+    return tensor.movedim(1, -1) if tensor.ndim > 2 else tensor
 
 
-def _padded(value: Value, rank: int, last: bool) -> Tensor:
-    if value.rank == rank:
-        return value.samples_last() if last else value.samples_first()
-    plain = value.samples_first()
-    plain = plain.reshape(len(plain), *itertools.repeat(1, rank - value.rank), *plain.shape[1:])
-    return plain.movedim(1, -1) if last else plain
+def shape_of(tensor: Tensor) -> torch.Size:
+    """The shape that PyTorch's own forward sees."""
+    return samples_first(tensor).shape[1:]
+
+
+def align(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors with axes of 1 put where PyTorch's broadcasting would."""
+    most = max(tensor.ndim for tensor in tensors)
+    aligned = []
+    for tensor in tensors:
+        if missing := most - tensor.ndim:
+            plain = samples_first(tensor)
+            tensor = samples_last(plain.reshape(len(plain), *(1,) * missing, *plain.shape[1:]))
+        aligned.append(tensor)
+    return aligned
 
 
 def expand(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -72,43 +48,37 @@ def expand(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.expand(members, *tensor.shape[1:]) for tensor in tensors]
 
 
-def by_member(function: Callable[..., Any], arguments: Any, keywords: Any) -> Any:
-    """A function of PyTorch's own tensors, applied to the values of each member: by `torch.func.vmap`, or one by one
-    where that cannot run it. Tensors in its results become values.
+def by_member(function: Callable[..., Any], arguments: Any, *, apart: bool = False) -> Any:
+    """A function of nested PyTorch tensors, samples first, applied to those of each member: by `torch.func.vmap`, or
+    one by one where that cannot run it, and where they are to be kept `apart`.
     """
-    leaves, spec = pytree.tree_flatten((arguments, keywords))
-    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Value)]
-    tensors = [leaves[place].samples_first() for place in places]
-    members = max((len(tensor) for tensor in tensors), default=1)
+    leaves, spec = pytree.tree_flatten(arguments)
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    tensors = [samples_first(leaves[place]) for place in places]
 
     def call(*numbers: Tensor) -> Any:
         filled = list(leaves)
         for place, number in zip(places, numbers, strict=True):
             filled[place] = number
-        args, kwargs = pytree.tree_unflatten(filled, spec)
-        return function(*args, **kwargs)
+        return function(*pytree.tree_unflatten(filled, spec))
 
-    if members == 1:
-        return _values(call(*(tensor[0] for tensor in tensors)), lambda result: result[None])
-    shared = [len(tensor) == 1 for tensor in tensors]
-    numbers = [tensor[0] if each else tensor for tensor, each in zip(tensors, shared, strict=True)]
+    if all(len(tensor) == 1 for tensor in tensors):
+        return _each_tensor(call(*(tensor[0] for tensor in tensors)), lambda result: samples_last(result[None]))
+    ways = tuple(None if len(tensor) == 1 else 0 for tensor in tensors)
+    numbers = [tensor[0] if way is None else tensor for tensor, way in zip(tensors, ways, strict=True)]
     try:
-        results = torch.func.vmap(call, in_dims=tuple(None if each else 0 for each in shared))(*numbers)
+        if apart:
+            raise NotImplementedError
+        results = torch.func.vmap(call, in_dims=ways)(*numbers)
     except (RuntimeError, ValueError, TypeError, NotImplementedError):
-        return _one_by_one(call, expand(tensors))
-    return _values(results, lambda result: result)
+        every = [pytree.tree_flatten(call(*each)) for each in zip(*expand(tensors), strict=True)]
+        stacked = [
+            torch.stack(each) if isinstance(each[0], Tensor) else each[0]
+            for each in zip(*(found for found, _ in every), strict=True)
+        ]
+        results = pytree.tree_unflatten(stacked, every[0][1])
+    return _each_tensor(results, samples_last)
 
 
-def _one_by_one(call: Callable[..., Any], tensors: list[Tensor]) -> Any:
-    results = [pytree.tree_flatten(call(*(tensor[i] for tensor in tensors))) for i in range(len(tensors[0]))]
-    stacked = [
-        Value(torch.stack(each), last=False) if isinstance(each[0], Tensor) else each[0]
-        for each in zip(*(leaves for leaves, _ in results), strict=True)
-    ]
-    return pytree.tree_unflatten(stacked, results[0][1])
-
-
-def _values(results: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    return pytree.tree_map(
-        lambda result: Value(change(result), last=False) if isinstance(result, Tensor) else result, results
-    )
+def _each_tensor(results: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return pytree.tree_map(lambda result: change(result) if isinstance(result, Tensor) else result, results)

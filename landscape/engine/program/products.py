@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["ceil_div", "fold", "product", "reach", "shared_product", "unfold", "windows"]
+__all__ = ["ceil_div", "fold", "product", "reach", "shared_product", "windows"]
 
 #: Rows of a block of `shared_product`: whole groups of the 4, 6 or 8 that matrix libraries take at once, since what is
 #: left over they sum otherwise.
@@ -56,14 +56,7 @@ def windows(
     layer: nn.Conv2d, x: Float[Tensor, "members channel height width sample"]
 ) -> Float[Tensor, "members in out_height out_width sample"]:
     """What each place of a convolution's output reads: its channels, and the places of its kernel, as one axis."""
-    return unfold(x, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
-
-
-def unfold(
-    x: Float[Tensor, "members channel height width sample"], kernel: Any, stride: Any, dilation: Any, padding: Any
-) -> Float[Tensor, "members in out_height out_width sample"]:
-    """`windows` of a convolution of these sizes, each for height and width."""
-    where = kernel, stride, dilation, padding
+    where = layer.kernel_size, layer.stride, layer.dilation, layer.padding
     if where == _POINTWISE:
         return x
     read: Tensor = _Unfold.apply(x, *where) if x.requires_grad else _unfold(x, *where)  # type: ignore[no-untyped-call]
