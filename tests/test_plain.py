@@ -442,3 +442,19 @@ def test_lengths_of_large_networks_are_those_of_small_ones(kind: str, monkeypatc
     monkeypatch.setattr("landscape.space.family._LARGE", 7)
     for got, expected in zip(lines.lengths(), wanted, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-12 if kind != "bezier" else 1e-6, atol=0)
+
+
+@pytest.mark.parametrize("engine", ["plain", "stacked"])
+def test_the_ends_keep_the_number_that_their_owner_knows(engine: Any, caplog: pytest.LogCaptureFixture) -> None:
+    x, y = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
+    a, b = network(1), network(2)
+    problem = Problem.from_model(Net, (x, y), "cross_entropy")
+    found = landscape.walk(a, b, problem=problem, points=3, engine=engine)
+    with torch.no_grad():
+        wanted = [F.cross_entropy(each.eval()(x), y).item() for each in (a, b)]
+    assert [found["start_stored"][0], found["end_stored"][0]] == pytest.approx(wanted, rel=1e-5)
+    assert abs(found["loss"][0, 0] - wanted[0]) > 0.01 * wanted[0]
+    assert "with the statistics of the checkpoint" in caplog.text
+    other = landscape.walk(a, b, problem=problem, points=3, engine=engine, batchnorm="interpolate")
+    assert [other["loss"][0, 0], other["loss"][0, 2]] == pytest.approx(wanted, rel=1e-5)
+    assert "start_stored" not in other.columns

@@ -93,11 +93,12 @@ class PlainObjective:
         data: The batches, the same at each pass.
         forward: What a network makes of a batch.
         referee: Loss and metrics of the members of a stack in a way that shares nothing with this one; randomness of
-            each batch, by its number, is given.
+            each batch, by its number, is given, and whether statistics of BatchNorm are estimated anew.
         size: Number of samples of a batch.
         streamed: Whether batches are read anew at each pass, once for all points.
         sampled: Whether the data is a part of what is meant: means then have standard errors.
         ours: The inputs of a batch where batches were parted here, and no answer may depend on how.
+        few: Some samples of such a batch.
         autocast: Type in which the network runs where PyTorch deems it safe.
         differentiates: Whether the loss takes derivatives itself, such as those in the inputs.
         entire: Metrics that are 1 where what is counted is 0.
@@ -112,7 +113,7 @@ class PlainObjective:
     measure: Measure
     data: Iterable[Any]
     forward: Callable[[nn.Module, Any], Any]
-    referee: Callable[[Stack, "Seeded"], dict[str, Tensor]]
+    referee: Callable[[Stack, "Seeded", bool], dict[str, Tensor]]
     size: Callable[[Any], int]
     device: torch.device
     dtype: torch.dtype
@@ -121,6 +122,7 @@ class PlainObjective:
     streamed: bool = False
     sampled: bool = False
     ours: Callable[[Any], Tensor] | None = None
+    few: Callable[[Any], Any] = lambda batch: next(parted(batch, 2 * SAMPLE_MULTIPLE))
     unit: str = ""
     autocast: torch.dtype | None = None
     differentiates: bool = False
@@ -237,7 +239,8 @@ class PlainObjective:
 
     def plain(self, members: Stack) -> dict[str, Float[Tensor, " member"]]:
         """The same numbers by the referee."""
-        found = [self.referee(members, functools.partial(self._seeded, draw)) for draw in range(max(1, self.draws))]
+        seeds = [functools.partial(self._seeded, draw) for draw in range(max(1, self.draws))]
+        found = [self.referee(members, seeded, self.batchnorm == "recalibrate") for seeded in seeds]
         return {name: torch.stack([each[name] for each in found]).mean(0) for name in found[0]}
 
     def statistics(self, stack: Stack) -> dict[str, Tensor]:
@@ -253,7 +256,7 @@ class PlainObjective:
         live.write(next(stack.mixtures()))
         few = list(itertools.islice(self.data, 2))
         if self.ours is not None:  # a part says as much
-            few = [next(parted(few[0], 2 * SAMPLE_MULTIPLE))]
+            few = [self.few(few[0])]
         before = live.buffers()
         pieces = [_Piece(batch, number, 0) for number, batch in enumerate(few)]
         first, second = ([self._measured(piece) for piece in pieces] for _ in range(2))
@@ -371,7 +374,9 @@ class PlainObjective:
             measure=measure,
             data=_Again(parts) if streamed else list(parts()),
             forward=run,
-            referee=lambda stack, seeded: objective.plain(stack),
+            referee=lambda stack, seeded, anew: dataclasses.replace(
+                objective, batchnorm=objective.batchnorm if anew or not objective.batchnorm else "interpolate"
+            ).plain(stack),
             size=lambda batch: len(batch.inputs),
             device=objective.device,
             dtype=objective.dtype,
@@ -380,6 +385,7 @@ class PlainObjective:
             streamed=streamed,
             sampled=objective.sampled,
             ours=lambda batch: batch.inputs,
+            few=lambda batch: batch.few(),
             unit=objective.unit,
             entire=frozenset(name for name, metric in objective.metrics.items() if metric.reduction == "all"),
             autocast=objective.autocast,
@@ -403,6 +409,10 @@ class _Labelled:
     inputs: Tensor
     targets: Tensor
     weights: Tensor
+
+    def few(self) -> "_Labelled":
+        some = slice(0, 2 * SAMPLE_MULTIPLE)
+        return _Labelled(self.inputs[some], self.targets[..., some], self.weights[some])
 
 
 class _Read(nn.Module):

@@ -40,6 +40,9 @@ _CHECKED = 256
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 _AUTOCAST_TOLERANCE = 5e-2
 
+#: Relative difference that recalibrated statistics make at an end, from which on it is said.
+_NOTICEABLE = 0.01
+
 _log = logging.getLogger("landscape")
 
 
@@ -210,6 +213,8 @@ class _Work:
             "mark_check" if marks else "end_check": {**checked, "relative_tolerance": _tolerance(objective)},
             **provenance.stamp(),
         }
+        if first == "line" and objective.batchnorm == "recalibrate":
+            columns |= self._with_stored_statistics(known, len(places))
         bytes_of_one = here.vertices[0].parameters * here.dtype.itemsize
         streamed = objective.streamed  # read once for all points
         points = _BLOCK_CHUNKS * objective.chunk.members
@@ -238,6 +243,8 @@ class _Work:
                 flat = objective(here.points(*coordinates) if lazy else here.at(*coordinates))
                 values = {name: value.view(grid[0].shape).cpu().numpy() for name, value in flat.items()}
             self._check(known, places[index], along, values["loss"])
+            if not begin and "start_stored" in columns:
+                _say_what_recalibrating_changes(columns, places[index], along, values["loss"])
             if not begin:
                 self._require_dependence(here, values["loss"], coordinates)
             yield result(values)
@@ -323,6 +330,23 @@ class _Work:
         module.load_state_dict(state, strict=False)  # what is tied is there once
         return module.requires_grad_()
 
+    def _with_stored_statistics(self, known: Sequence[Known], lines: int) -> dict[str, np.ndarray]:
+        """The losses that the ends of lines have with the statistics of BatchNorm that they bring along, which are the
+        numbers that their owner knows; compared with the plain module's own, and NaN where that was not done.
+        """
+        stored = dataclasses.replace(self.objective, batchnorm="interpolate")
+        found = {name: np.full(lines, np.nan) for name in ("start_stored", "end_stored")}
+        for each in known:
+            number, alpha = each.coordinates
+            if alpha not in (0.0, 1.0):
+                continue
+            stack = in_order(stack_state_dicts([each.network]), self.objective.template)
+            loss, plain = (float(value["loss"][0]) for value in (stored(stack), stored.plain(stack)))
+            what = f"with its stored statistics line {each.number} does not reproduce its own end"
+            _require_same(self.objective, loss, plain, what, f"at alpha {alpha:g}")
+            found["end_stored" if alpha else "start_stored"][int(number)] = loss
+        return found
+
     def _check(self, known: Sequence[Known], places: np.ndarray, along: np.ndarray, loss: np.ndarray) -> None:
         """Raise `Unverified` unless the losses at known networks are the plain module's own."""
         rows = [np.flatnonzero(places == each.coordinates[0]).tolist() for each in known]
@@ -366,6 +390,31 @@ class _Work:
     def _require_same(self, loss: float, plain: float, mark: str, place: tuple[float, float]) -> None:
         what = f"the plane does not reproduce the network marked {mark}"
         _require_same(self.objective, loss, plain, what, f"at x {place[1]:g}, y {place[0]:g}")
+
+
+def _say_what_recalibrating_changes(
+    columns: Mapping[str, np.ndarray], lines: np.ndarray, along: np.ndarray, loss: np.ndarray
+) -> None:
+    """The two numbers of an end, where they differ most; its owner knows the first of them."""
+    pairs = [
+        (columns[name][lines], loss[:, np.flatnonzero(along == alpha)[0]], alpha)
+        for name, alpha in (("start_stored", 0.0), ("end_stored", 1.0))
+        if (along == alpha).any()
+    ]
+    differences = [np.abs(anew - stored) / np.maximum(np.abs(stored), 1e-12) for stored, anew, _ in pairs]
+    largest = [float(np.nanmax(each, initial=0.0)) for each in differences]
+    if max(largest, default=0.0) < _NOTICEABLE:
+        return
+    stored, anew, alpha = pairs[int(np.argmax(largest))]
+    line = int(np.nanargmax(differences[int(np.argmax(largest))]))
+    _log.warning(
+        "BatchNorm: at alpha %g of line %d the loss is %.6g with the statistics of the checkpoint, %.6g with those that "
+        "are estimated anew at each point (`batchnorm`); both are in the result",
+        alpha,
+        lines[line],
+        stored[line],
+        anew[line],
+    )
 
 
 def computation(objective: AnyObjective) -> dict[str, Any]:

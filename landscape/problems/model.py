@@ -564,15 +564,16 @@ def _referee(
     calibration: Sequence[tuple[str, Any]],
     stack: Stack,
     seeded: Seeded,
+    anew: bool,
 ) -> dict[str, Tensor]:
     """The loss of each member as its user would find it: a fresh module that has loaded its parameters, and the loss as
-    it was given, on all data at once where it is in memory. Statistics are estimated anew where there is `calibration`.
+    it was given, on all data at once where it is in memory. Statistics of BatchNorm are its own, or estimated `anew`.
     """
     losses = []
     whole = reader.batch_loss is not None or part.streamed or not part.ours
     for member in range(len(stack)):
         network = reader.fresh(module, stack.state_dict(member))
-        if calibration:
+        if anew:
             with seeded(-1):
                 calibrate(network, calibration, reader.forward, lambda batch: reader.size(batch[1]))
 
