@@ -408,8 +408,8 @@ def _say_what_recalibrating_changes(
     stored, anew, alpha = pairs[int(np.argmax(largest))]
     line = int(np.nanargmax(differences[int(np.argmax(largest))]))
     _log.warning(
-        "BatchNorm: at alpha %g of line %d the loss is %.6g with the statistics of the checkpoint, %.6g with those that "
-        "are estimated anew at each point (`batchnorm`); both are in the result",
+        "BatchNorm: at alpha %g of line %d the loss is %.6g with the statistics of the checkpoint, %.6g with those "
+        "that are estimated anew at each point (`batchnorm`); both are in the result",
         alpha,
         lines[line],
         stored[line],
