@@ -2,21 +2,22 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported, few
 from landscape.core.files import differences
 from landscape.core.provenance import Source
-from landscape.engine.stack import Stack, fingerprint
+from landscape.engine.stack import Stack, aliases, fingerprint, template_of
 from landscape.problems.base import Problem, require_verified, verify
 from landscape.problems.registry import name_of, restore
+from landscape.space.groups import matching
 from landscape.store.checkpoints import Checkpoint, Run, fitted, load
-from landscape.store.formats import ENDINGS
+from landscape.store.formats import ENDINGS, state_dict_of, unusable
 
 __all__ = [
     "Place",
@@ -59,12 +60,18 @@ def held(place: Place, name: str) -> Place:
     if not isinstance(place, nn.Module | Mapping):
         return place
     state = place.state_dict() if isinstance(place, nn.Module) else place
-    if odd := [key for key, tensor in state.items() if not (isinstance(key, str) and isinstance(tensor, Tensor))]:
-        raise LandscapeError(f"{name} is no state dict: its entry {odd[0]!r} is no tensor by its name")
+    remarks: tuple[str, ...] = ()
+    if not all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in state.items()):
+        found = state_dict_of(Path(name), state)  # such as what a training script saves
+        state, remarks = found.tensors, found.remarks
+    if odd := [f"{key} ({kind})" for key, tensor in state.items() if (kind := unusable(tensor))]:
+        raise Unsupported(
+            f"{name} holds other tensors than dense ones of plain numbers: {few(odd)}; convert them first"
+        )
     # Copied: its owner may train it on while a result of it is still asked for networks.
     tensors = {key: tensor.detach().to("cpu", copy=True) for key, tensor in state.items()}
     source = Source("memory", None, None, fingerprint(tensors), name)
-    return Checkpoint(Stack({key: tensor[None] for key, tensor in tensors.items()}), (source,), None)
+    return Checkpoint(Stack({key: tensor[None] for key, tensor in tensors.items()}), (source,), None, remarks)
 
 
 def label_of(place: Place) -> str:
@@ -89,7 +96,11 @@ def is_landmark(place: Place) -> bool:
     """Whether a place is named as a landmark: no path that exists, and nothing that looks like one."""
     if not isinstance(place, str):
         return False
-    return not Path(place).exists() and not any(sign in place for sign in "/#") and not place.endswith(ENDINGS)
+    return (
+        not Path(place).exists()
+        and not any(sign in place for sign in ("/", "#", "*", "::"))
+        and not place.endswith(ENDINGS)
+    )
 
 
 def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
@@ -116,13 +127,16 @@ def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
     return problem
 
 
-def fitting(problem: Problem, checkpoint: Checkpoint, *, finite: bool = True) -> Checkpoint:
-    """The checkpoint with its tensors in the order of the problem's network.
+def fitting(problem: Problem, checkpoint: Checkpoint, *, finite: bool = True, only: Sequence[str] = ()) -> Checkpoint:
+    """The checkpoint with its tensors in the order of the problem's network; with `only`, patterns, those that none of
+    them matches may have other shapes.
 
     Raises `Mismatch`, listing the tensors that differ, and, where it has to be `finite`, `LandscapeError` if a
     parameter is NaN or infinite.
     """
-    checkpoint = fitted(checkpoint, problem.network())
+    network = problem.network()
+    moving = matching(template_of(network), only, aliases=aliases(network)) if only else None
+    checkpoint = fitted(checkpoint, network, moving=moving)
     if finite:
         checkpoint.require_finite()
     return checkpoint
