@@ -36,8 +36,9 @@ __all__ = [
 ]
 
 
-#: A network, its state dict, what `store.load` reads or the name of a landmark, a run (its last step), a checkpoint.
-Place = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str] | Run | Checkpoint
+#: A network, its state dict (or what a training script saves around it), what `store.load` reads or the name of a
+#: landmark, a run (its last step), a checkpoint.
+Place = nn.Module | Mapping[str, Any] | str | os.PathLike[str] | Run | Checkpoint
 
 
 def checkpoint_at(place: Place) -> Checkpoint | None:

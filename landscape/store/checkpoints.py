@@ -414,7 +414,11 @@ def fitted(checkpoint: Checkpoint, network: nn.Module, *, moving: Collection[str
     are missing, or of another shape, and what is unexpected then.
     """
     template, tied = template_of(network), aliases(network)
-    path, there = checkpoint.sources[0].path, {**checkpoint.stack.tensors, **checkpoint.stack.buffers}
+    source = checkpoint.sources[0]
+    path, there = (
+        source.label if source.path == "memory" else source.path,
+        {**checkpoint.stack.tensors, **checkpoint.stack.buffers},
+    )
     ours = {**template.tensors, **template.buffers}
     free = frozenset[str]() if moving is None else ours.keys() - moving
     shapes = {name: tuple(tensor.shape[1:]) for name, tensor in there.items()}

@@ -55,7 +55,7 @@ def naming(
             }
             names = {ours[own] for own in taken.values()}
             whole = len(taken) == len(found) if adapter else wanted.keys() <= names
-            if whole and (not adapter or all(name in names for name in wanted if plain(name) != name)):
+            if whole and (not adapter or all(name in names for name in wanted if "default" in name.split("."))):
                 fits[drop, add] = taken
                 if not (drop or add):
                     break
