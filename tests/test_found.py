@@ -249,7 +249,7 @@ def test_a_folder_is_a_trajectory_in_natural_order(tmp_path: Path, problem: Prob
     for places in (listed, [each.state_dict() for each in listed], [folder / f"epoch_{n}.pt" for n in (1, 2, 10)]):
         same = landscape.plane(places, directions="trajectory", problem=problem, points=3, batchnorm="keep")
         assert np.array_equal(same["loss"], result["loss"])
-    with pytest.raises(LandscapeError, match="no folder of checkpoints: a trajectory needs RUN#seed, such as"):
+    with pytest.raises(LandscapeError, match=r"a trajectory needs RUN#seed, such as .*, or a folder of checkpoints$"):
         landscape.plane(folder / "epoch_1.pt", directions="trajectory", problem=problem, points=3)
 
 
@@ -264,6 +264,26 @@ def test_the_program_draws_the_trajectory_of_a_folder(landscape: Program) -> Non
     for place in ("epochs/", "epochs/*.pt"):
         result = landscape("plane", "--trajectory", place, "--problem", "life", "--points", "2")
         assert result.exit_code == 0, result.output
+
+
+def test_a_list_in_python_is_several_members(tmp_path: Path, problem: Problem) -> None:
+    torch.save(state(3), tmp_path / "net.pt")
+    listed = [made(1), state(2), tmp_path / "net.pt"]
+    result = landscape.walk(listed, state(5), problem=problem, points=2)
+    for number, place in enumerate(listed):
+        alone = landscape.walk(place, state(5), problem=problem, points=2)
+        assert np.array_equal(result["loss"][number], alone["loss"][0])
+    assert [source.label for source in result.sources] == ["a[0]", "a[1]", "net", "b"]
+    with pytest.raises(LandscapeError, match="a is a list with nothing in it: give networks or paths"):
+        landscape.walk([], state(5), problem=problem, points=2)
+    with pytest.raises(LandscapeError, match="a is a list with a landmark in it"):
+        landscape.walk(["presolve"], state(5), problem=problem, points=2)
+
+
+def test_info_reads_a_key(landscape: Program) -> None:
+    torch.save({"generator": state(1), "critic": {"a": torch.ones(2)}}, "gan.pt")
+    assert "parameters: 2\n" in landscape("info", "gan.pt::critic").stdout
+    assert "gan.pt has no state dict under x; there are generator, critic" in landscape("info", "gan.pt::x").stderr
 
 
 # Adapters -------------------------------------------------------------------------------------------------------------

@@ -207,11 +207,11 @@ def _trajectory(place: Place) -> list[Place]:
     path, _, seed = label_of(place).partition("#")
     folder = path.rstrip("/")
     if not (Path(folder) / "run.json").exists():
-        found = checkpoint_at(place)
+        found = None if seed else checkpoint_at(place)
         if found is None or len(found.stack) == 1:
             raise LandscapeError(
-                f"{path} is no run (no run.json) and no folder of checkpoints: a trajectory needs RUN#seed, such as "
-                "checkpoints/first#0, a folder, or a pattern, such as 'epochs/*.pt'"
+                f"{path} is no run (no run.json): a trajectory needs RUN#seed, such as checkpoints/first#0, or a folder "
+                "of checkpoints"
             )
         return [found]
     steps = Run.open(Path(folder)).steps()

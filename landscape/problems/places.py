@@ -16,7 +16,7 @@ from landscape.engine.stack import Stack, aliases, fingerprint, template_of
 from landscape.problems.base import Problem, require_verified, verify
 from landscape.problems.registry import name_of, restore
 from landscape.space.groups import matching
-from landscape.store.checkpoints import Checkpoint, Run, fitted, load
+from landscape.store.checkpoints import Checkpoint, Run, fitted, load, together
 from landscape.store.formats import ENDINGS, state_dict_of, unusable
 
 __all__ = [
@@ -38,7 +38,8 @@ __all__ = [
 
 #: A network, its state dict (or what a training script saves around it), what `store.load` reads or the name of a
 #: landmark, a run (its last step), a checkpoint.
-Place = nn.Module | Mapping[str, Any] | str | os.PathLike[str] | Run | Checkpoint
+#: Several in a list are the members of one.
+Place = nn.Module | Mapping[str, Any] | str | os.PathLike[str] | Run | Checkpoint | Sequence[Any]
 
 
 def checkpoint_at(place: Place) -> Checkpoint | None:
@@ -49,7 +50,7 @@ def checkpoint_at(place: Place) -> Checkpoint | None:
         return place.checkpoint()
     if isinstance(place, str | os.PathLike):
         return None if is_landmark(place) else load(os.fspath(place))
-    if not isinstance(place, nn.Module | Mapping):
+    if not isinstance(place, nn.Module | Mapping | Sequence):
         raise LandscapeError(
             f"{type(place).__name__} is no place: give a network, its state dict, a path, a run or a landmark's name"
         )
@@ -57,7 +58,17 @@ def checkpoint_at(place: Place) -> Checkpoint | None:
 
 
 def held(place: Place, name: str) -> Place:
-    """What is in memory, a network or its state dict, as a checkpoint of this name; any other place as it is."""
+    """What is in memory, a network or its state dict, as a checkpoint of this name, and a list of places as one
+    checkpoint; any other place as it is.
+    """
+    if isinstance(place, Sequence) and not isinstance(place, str):
+        named = [f"{name}[{number}]" for number in range(len(place))]
+        parts = [checkpoint_at(held(each, label)) for each, label in zip(place, named, strict=True)]
+        if not parts or None in parts:
+            raise LandscapeError(
+                f"{name} is a list with {'a landmark' if parts else 'nothing'} in it: give networks or paths"
+            )
+        return together(name, named, [part for part in parts if part is not None])
     if not isinstance(place, nn.Module | Mapping):
         return place
     state = place.state_dict() if isinstance(place, nn.Module) else place
@@ -83,6 +94,8 @@ def label_of(place: Place) -> str:
         return str(place.path)
     if isinstance(place, Checkpoint):
         return place.sources[0].label if len(place.sources) == 1 else place.sources[0].path
+    if isinstance(place, Sequence):
+        return "list of places"
     return type(place).__name__ if isinstance(place, nn.Module) else "state dict"
 
 
@@ -172,5 +185,5 @@ def run_members(place: str, problem: Problem | None = None, *, finite: bool = Tr
 def short(place: str) -> str:
     """A place as part of a file name: `presolve-hat`, `first`, `first@0`, `first-7`."""
     *_, above, last = ["", *place.rstrip("/").split("/")]
-    name = above + last if last.startswith(("@", "#")) else last
+    name = above + last if last.startswith(("@", "#", "*")) else last
     return re.sub(r"[^\w.+=@-]+", "-", name).strip("-.") or "here"

@@ -56,6 +56,7 @@ __all__ = [
     "merged_remarks",
     "read_file",
     "read_tensors",
+    "together",
     "unfinished",
     "write_stack",
     "write_tensors",
@@ -274,12 +275,12 @@ def load(place: str | PathLike[str]) -> Checkpoint:
     key = ""
     if not is_there(path):
         file, _, key = place.partition("::")
-        if files := sorted(map(Path, glob.glob(file)), key=natural) if glob.has_magic(file) else []:
-            return _together(place, files, [load(f"{each}::{key}" if key else str(each)) for each in files])
+        if files := sorted(map(Path, glob.glob(file, recursive=True)), key=natural) if glob.has_magic(file) else []:
+            return together(place, files, [load(f"{each}::{key}" if key else str(each)) for each in files])
         if not (key and is_there(Path(file))):
             what = "matches no file" if glob.has_magic(file) else "does not exist"
             raise LandscapeError(
-                f"{file} {what}: give a landmark, a run directory, RUN/@step, RUN/#seed, a checkpoint file or FILE::KEY"
+                f"{Path(file)} {what}: give a landmark, a run directory, RUN/@step, RUN/#seed, a checkpoint file or FILE::KEY"
             )
         path, step, seed = Path(file), None, None
     if key:
@@ -373,10 +374,10 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
         )
     if step is not None:
         raise LandscapeError(f"{path} is a folder of state dicts, no run: it has no steps to choose from")
-    return _together(path, files, [read_file(file) for file in files])
+    return together(path, files, [read_file(file) for file in files])
 
 
-def _together(place: str | Path, files: Sequence[Path], parts: Sequence[Checkpoint]) -> Checkpoint:
+def together(place: str | Path, files: Sequence[str | Path], parts: Sequence[Checkpoint]) -> Checkpoint:
     """The members of several files as those of one place, labelled so that they are told apart."""
     for file, part in zip(files[1:], parts[1:], strict=True):
         require_same_shapes(parts[0].stack, part.stack, names=(str(files[0]), str(file)))
@@ -414,11 +415,9 @@ def fitted(checkpoint: Checkpoint, network: nn.Module, *, moving: Collection[str
     are missing, or of another shape, and what is unexpected then.
     """
     template, tied = template_of(network), aliases(network)
-    source = checkpoint.sources[0]
-    path, there = (
-        source.label if source.path == "memory" else source.path,
-        {**checkpoint.stack.tensors, **checkpoint.stack.buffers},
-    )
+    there = {**checkpoint.stack.tensors, **checkpoint.stack.buffers}
+    files = list(dict.fromkeys(each.label if each.path == "memory" else each.path for each in checkpoint.sources))
+    path = files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} first"
     ours = {**template.tensors, **template.buffers}
     free = frozenset[str]() if moving is None else ours.keys() - moving
     shapes = {name: tuple(tensor.shape[1:]) for name, tensor in there.items()}

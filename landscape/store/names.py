@@ -45,20 +45,26 @@ def naming(
         mine, theirs = ({plain(name): name for name in names} for names in (ours, found))
         if len(mine) < len(ours) or len(theirs) < len(found):
             continue  # names are told apart by what would be left out
-        wanted = {name: [plain(each) for each in ours if ours[each] == name] for name in network.tensors}
+        wanted: dict[str, list[str]] = {name: [] for name in network.tensors}
+        for each, name in ours.items():
+            if name in wanted:
+                wanted[name].append(plain(each))
         fits: dict[tuple[str, str], dict[str, str]] = {}
         for drop, add in _ways(theirs, mine, next(iter(wanted.values())), adapter=adapter):
-            taken = {
+            if adapter and not all(name.startswith(drop) and add + name.removeprefix(drop) in mine for name in theirs):
+                continue
+            needed = (names for name, names in wanted.items() if not adapter or "default" in name.split("."))
+            if not all(
+                any(n.startswith(add) and drop + n.removeprefix(add) in theirs for n in names) for names in needed
+            ):
+                continue
+            fits[drop, add] = {
                 theirs[name]: mine[own]
                 for name in theirs
                 if name.startswith(drop) and (own := add + name.removeprefix(drop)) in mine
             }
-            names = {ours[own] for own in taken.values()}
-            whole = len(taken) == len(found) if adapter else wanted.keys() <= names
-            if whole and (not adapter or all(name in names for name in wanted if "default" in name.split("."))):
-                fits[drop, add] = taken
-                if not (drop or add):
-                    break
+            if not (drop or add):
+                break
         right = {
             way: taken
             for way, taken in fits.items()
