@@ -752,8 +752,8 @@ def test_arguments_of_another_kind_are_one_line(life: Life, run: Run, monkeypatc
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # these checks serve where types are not checked
     place: Any = run.path
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"b": [place]}, "list is no place: give a network, its state dict, a path, a run or a landmark's name"),
-        ({"b": {"w": 3}}, "b is no state dict: its entry 'w' is no tensor by its name"),
+        ({"b": {3}}, "set is no place: give a network, its state dict, a path, a run or a landmark's name"),
+        ({"b": {"w": 3}}, "b holds no state dict, neither at top level nor under state_dict, "),
         ({"b": place, "problem": 3}, "`problem` is int: give what `Problem.from_model` made, or a name"),
         ({"b": place, "points": 5.0}, "`points` is a whole number of points, or a list of finite alphas"),
         ({"b": place, "points": "5"}, "`points` is a whole number"),

@@ -226,7 +226,7 @@ def curvature(
     )
     if problem is None and is_landmark(a):
         raise LandscapeError(f'{a} does not exist; if it is a landmark, name its problem, such as `problem="life"`')
-    problem, (place,) = networks([a], compute, problem)
+    problem, (place,) = networks([a], compute, problem, only=only)
     objective, stack = compute.objective(problem), place.stack.to(dtype)
     network = problem.network()
     moving = matching(stack, only, aliases=aliases(network)) if only else frozenset(stack.tensors)

@@ -42,6 +42,7 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
           landscape plane --at 'checkpoints/first#3' --random 0 --points 51
           landscape plane --at presolve --random 1 --x -0.5:0.5 --y -0.5:0.5 --problem life
           landscape plane --trajectory 'checkpoints/first#3' --points 61x41
+          landscape plane --trajectory epochs/ --problem my_module:PROBLEM
           landscape plot plane analyses/plane-first-3--random-0.h5""",
 )
 @click.option(
@@ -61,7 +62,11 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
     metavar="SEED",
     help="Seed of those directions. [default: 0]",
 )
-@click.option("--trajectory", metavar="RUN#SEED", help="The plane closest to all steps of a run's member (PCA).")
+@click.option(
+    "--trajectory",
+    metavar="RUN#SEED|DIR",
+    help="The plane closest to all steps of a run's member, or to the checkpoints of a folder (PCA).",
+)
 @click.option("--x", type=RANGE, help="Range of x. [default: around the places; -1:1 with --at]")
 @click.option("--y", type=RANGE, help="Range of y. [default: likewise]")
 @click.option(
@@ -92,7 +97,9 @@ def command(
     with the surface. An interrupted evaluation goes on when the same command is given again.
     """
     if sum(place is not None for place in (through, a, trajectory)) != 1:
-        raise click.UsageError("choose one plane: --through A B C, --at PLACE --random SEED, or --trajectory RUN#SEED")
+        raise click.UsageError(
+            "choose one plane: --through A B C, --at PLACE --random SEED, or --trajectory RUN#SEED (or a folder)"
+        )
     if a is None and click.get_current_context().get_parameter_source("normalise") == ParameterSource.COMMANDLINE:
         raise click.UsageError("--normalise goes with --at PLACE, whose directions are random")
     if a is None and direction_seed is not None:

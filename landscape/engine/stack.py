@@ -92,8 +92,8 @@ class Stack:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Element type of the tensors."""
-        return next(iter(self.tensors.values())).dtype
+        """Element type of the tensors; of complex ones that of their parts."""
+        return next(iter(self.tensors.values())).dtype.to_real()
 
     def select(self, index: Int[Tensor, " index"] | slice | Sequence[int]) -> "Stack":
         """The members at `index`, in its order."""
@@ -102,9 +102,11 @@ class Stack:
         return self.map(lambda tensor: tensor[index])
 
     def to(self, *args: Any, **kwargs: Any) -> "Stack":
-        """Each tensor's `to`: another device or element type; whole numbers stay whole."""
+        """Each tensor's `to`: another device or element type; whole numbers stay whole, complex ones complex."""
 
         def move(tensor: Tensor) -> Tensor:
+            if tensor.is_complex():
+                return torch.view_as_complex(torch.view_as_real(tensor.resolve_conj()).to(*args, **kwargs))
             moved = tensor.to(*args, **kwargs)
             return moved if tensor.is_floating_point() else moved.to(tensor.dtype)
 
@@ -128,15 +130,17 @@ class Stack:
             yield self.select(slice(start, start + size)) if start + size <= len(self) else self.select(index)
 
     def flatten(self) -> Float[Tensor, "member parameter"]:
-        """One row a member, the tensors in their order."""
-        return torch.cat([tensor.reshape(len(self), -1) for tensor in self.tensors.values()], dim=1)
+        """One row a member, the tensors in their order; of complex ones the real and imaginary parts."""
+        return torch.cat([_real(tensor).reshape(len(self), -1) for tensor in self.tensors.values()], dim=1)
 
     def unflatten(self, flat: Float[Tensor, "others parameter"]) -> "Stack":
         """Rows laid out as `flatten` lays them out, as a stack without buffers (views of `flat`)."""
         tensors, start = {}, 0
-        for name, shape in self.shapes.items():
+        for name, tensor in self.tensors.items():
+            shape = (*tensor.shape[1:], 2) if tensor.is_complex() else tensor.shape[1:]
             size = math.prod(shape)
-            tensors[name] = flat[:, start : start + size].view(len(flat), *shape)
+            part = flat[:, start : start + size].view(len(flat), *shape)
+            tensors[name] = torch.view_as_complex(part.contiguous()) if tensor.is_complex() else part
             start += size
         return Stack(tensors)
 
@@ -148,7 +152,16 @@ class Stack:
     def subtract(self, other: "Stack") -> "Stack":
         """Member by member difference, in float64; a stack of one member goes with any."""
         require_same_shapes(self, other)
-        return Stack({name: tensor.double() - other[name].double() for name, tensor in self.tensors.items()})
+        return Stack({name: _double(tensor) - _double(other[name]) for name, tensor in self.tensors.items()})
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """The numbers of a tensor; of a complex one a last axis has the real and the imaginary part."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -218,9 +231,21 @@ def in_order(
     if there.keys() == ours.keys():
         there = {name: there[name] for name in ours}
     _require_fits(Stack(there), Stack(ours), name)
-    if whole := [n for n in template.tensors if not there[n].is_floating_point() and template[n].is_floating_point()]:
-        raise Mismatch(f"{name}: {few(whole)} hold whole numbers, the network's are real: convert them first")
+    real = [n for n in ours if ours[n].is_floating_point()]
+    odd = {
+        "whole": [
+            n for n in real if n in template.tensors and not (there[n].is_floating_point() or there[n].is_complex())
+        ],
+        "complex": [n for n in real if there[n].is_complex()],
+    }
+    for kind, names in odd.items():
+        if names:
+            raise Mismatch(f"{name}: {few(names)} hold {kind} numbers, the network's are real: convert them first")
     return Stack(*({name: there[name] for name in part} for part in (template.tensors, template.buffers)))
+
+
+def _kind(tensor: Tensor) -> str:
+    return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "whole"
 
 
 def _identical(a: Tensor, b: Tensor) -> bool:

@@ -20,7 +20,7 @@ from landscape.evaluation.evaluate import evaluate
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
-from landscape.problems.places import Place, held, is_landmark, label_of, short
+from landscape.problems.places import Place, checkpoint_at, held, is_landmark, label_of, short
 from landscape.space import planes
 from landscape.space.directions import Normalise
 from landscape.space.family import Family, Marked
@@ -64,8 +64,8 @@ def plane(
     Args:
         a, b, c: Places, as in `landscape.walk`, each a single network. All three: the plane through them, with
             orthonormal axes, so that coordinates are L2 distances. `a` alone: two random directions there; or, if it is
-            a member of a run (`RUN#seed`) with `directions="trajectory"`, or a sequence of places, the plane closest to
-            all its checkpoints.
+            a member of a run (`RUN#seed`), or a folder of checkpoints, with `directions="trajectory"`, or a sequence of
+            places, the plane closest to all its checkpoints.
         problem: Model, data and loss. None: that of the run or checkpoint.
         directions: What spans the plane; None: what the places that are given say.
         direction_seed: Seed of random directions.
@@ -125,8 +125,11 @@ def plane(
         places = [held(each, str(number)) for number, each in enumerate(places)]
     found = _trajectory(places[0]) if kind == "trajectory" and not several else places
     problem, at = networks(found, compute, problem)
-    for place, one in zip(found, at, strict=True):
-        _require_single(label_of(place), one)
+    if kind == "trajectory" and len(at) == 1:  # a folder, or a pattern, whose files are on its way
+        at = at[0].members()
+    else:
+        for place, one in zip(found, at, strict=True):
+            _require_single(label_of(place), one)
     about["places"] = list(map(label_of, places))
     about["landmarks"] = {
         label_of(place): problem.describe_landmark(label_of(place)) for place in places if is_landmark(place)
@@ -200,15 +203,19 @@ def _family(
 
 
 def _trajectory(place: Place) -> list[Place]:
-    """All checkpoints of one member of a run."""
+    """All checkpoints of one member of a run, or those of a folder or pattern, in natural order, as one."""
     if isinstance(place, Run):
         return [place.checkpoint(step) for step in place.steps()]
     path, _, seed = label_of(place).partition("#")
     folder = path.rstrip("/")
     if not (Path(folder) / "run.json").exists():
-        raise LandscapeError(
-            f"{path} is no run (no run.json): a trajectory needs RUN#seed, such as checkpoints/first#0"
-        )
+        found = None if seed else checkpoint_at(place)
+        if found is None or len(found.stack) == 1:
+            raise LandscapeError(
+                f"{path} is no run (no run.json): a trajectory needs RUN#seed, such as checkpoints/first#0, or a "
+                "folder of checkpoints"
+            )
+        return [found]
     steps = Run.open(Path(folder)).steps()
     return [load(f"{folder}/@{step}" + (f"#{seed}" if seed else "")) for step in steps]
 

@@ -154,7 +154,7 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = N
     not solve the problem, `Mismatch` for a checkpoint of another architecture, members that do not pair or a pattern
     that matches nothing, `LandscapeError` for parameters that are NaN.
     """
-    problem, places = networks(route.places, compute, problem)
+    problem, places = networks(route.places, compute, problem, only=route.only)
     symmetry = problem.symmetry()
     if route.order != "stored" and not symmetry:
         raise LandscapeError(
@@ -168,10 +168,10 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = N
 
 
 def networks(
-    places: Sequence[Place], compute: Compute, problem: Problem | str | None
+    places: Sequence[Place], compute: Compute, problem: Problem | str | None, *, only: Sequence[str] = ()
 ) -> tuple[Problem, list[Checkpoint]]:
     """The problem, that of the checkpoints unless given (also by its name), and the members at each place, in its
-    network's order.
+    network's order; with `only`, tensors that it leaves out may have other shapes.
     """
     problem = None if problem is None else chosen(problem)
     loaded = [checkpoint_at(place) for place in places]
@@ -179,7 +179,7 @@ def networks(
     trained_on = (place.trained_on for place in places if isinstance(place, Run))
     problem = problem or next((each for each in trained_on if each is not None), None) or problem_of(named)
     return problem, [
-        landmark(problem, str(place), **compute.drawn) if found is None else fitting(problem, found)
+        landmark(problem, str(place), **compute.drawn) if found is None else fitting(problem, found, only=only)
         for place, found in zip(places, loaded, strict=True)
     ]
 

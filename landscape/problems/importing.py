@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,7 +142,7 @@ def _expanded(places: Sequence[Path]) -> list[Path]:
         inside = checkpoint_files(place)
         if not inside:
             raise LandscapeError(f"{place} holds no checkpoints ({', '.join(ENDINGS)}): give files, or their folder")
-        files += sorted(inside, key=_natural)
+        files += inside
     if not files:
         raise LandscapeError("there are no files to import: give checkpoints, or a folder of them")
     seen: set[Path] = set()
@@ -152,11 +151,6 @@ def _expanded(places: Sequence[Path]) -> list[Path]:
             raise LandscapeError(f"{file} is given twice: leave one out")
         seen.add(file.resolve())
     return files
-
-
-def _natural(file: Path) -> tuple[list[int | str], str]:
-    pieces = re.split(r"(\d+)", file.name)
-    return [int(piece) if number % 2 else piece for number, piece in enumerate(pieces)], file.name
 
 
 def _require_seeds(seeds: Sequence[int], files: Sequence[Path]) -> None:

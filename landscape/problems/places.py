@@ -2,21 +2,22 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported, few
 from landscape.core.files import differences
 from landscape.core.provenance import Source
-from landscape.engine.stack import Stack, fingerprint
+from landscape.engine.stack import Stack, aliases, fingerprint, template_of
 from landscape.problems.base import Problem, require_verified, verify
 from landscape.problems.registry import name_of, restore
-from landscape.store.checkpoints import Checkpoint, Run, fitted, load
-from landscape.store.formats import ENDINGS
+from landscape.space.groups import matching
+from landscape.store.checkpoints import Checkpoint, Run, fitted, load, together
+from landscape.store.formats import ENDINGS, state_dict_of, unusable
 
 __all__ = [
     "Place",
@@ -35,8 +36,10 @@ __all__ = [
 ]
 
 
-#: A network, its state dict, what `store.load` reads or the name of a landmark, a run (its last step), a checkpoint.
-Place = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str] | Run | Checkpoint
+#: A network, its state dict (or what a training script saves around it), what `store.load` reads or the name of a
+#: landmark, a run (its last step), a checkpoint.
+#: Several in a list are the members of one.
+Place = nn.Module | Mapping[str, Any] | str | os.PathLike[str] | Run | Checkpoint | Sequence[Any]
 
 
 def checkpoint_at(place: Place) -> Checkpoint | None:
@@ -47,7 +50,7 @@ def checkpoint_at(place: Place) -> Checkpoint | None:
         return place.checkpoint()
     if isinstance(place, str | os.PathLike):
         return None if is_landmark(place) else load(os.fspath(place))
-    if not isinstance(place, nn.Module | Mapping):
+    if not isinstance(place, nn.Module | Mapping | Sequence):
         raise LandscapeError(
             f"{type(place).__name__} is no place: give a network, its state dict, a path, a run or a landmark's name"
         )
@@ -55,16 +58,32 @@ def checkpoint_at(place: Place) -> Checkpoint | None:
 
 
 def held(place: Place, name: str) -> Place:
-    """What is in memory, a network or its state dict, as a checkpoint of this name; any other place as it is."""
+    """What is in memory, a network or its state dict, as a checkpoint of this name, and a list of places as one
+    checkpoint; any other place as it is.
+    """
+    if isinstance(place, Sequence) and not isinstance(place, str):
+        named = [f"{name}[{number}]" for number in range(len(place))]
+        parts = [checkpoint_at(held(each, label)) for each, label in zip(place, named, strict=True)]
+        if not parts or None in parts:
+            raise LandscapeError(
+                f"{name} is a list with {'a landmark' if parts else 'nothing'} in it: give networks or paths"
+            )
+        return together(name, named, [part for part in parts if part is not None])
     if not isinstance(place, nn.Module | Mapping):
         return place
     state = place.state_dict() if isinstance(place, nn.Module) else place
-    if odd := [key for key, tensor in state.items() if not (isinstance(key, str) and isinstance(tensor, Tensor))]:
-        raise LandscapeError(f"{name} is no state dict: its entry {odd[0]!r} is no tensor by its name")
+    remarks: tuple[str, ...] = ()
+    if not all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in state.items()):
+        found = state_dict_of(Path(name), state)  # such as what a training script saves
+        state, remarks = found.tensors, found.remarks
+    if odd := [f"{key} ({kind})" for key, tensor in state.items() if (kind := unusable(tensor))]:
+        raise Unsupported(
+            f"{name} holds other tensors than dense ones of plain numbers: {few(odd)}; convert them first"
+        )
     # Copied: its owner may train it on while a result of it is still asked for networks.
     tensors = {key: tensor.detach().to("cpu", copy=True) for key, tensor in state.items()}
     source = Source("memory", None, None, fingerprint(tensors), name)
-    return Checkpoint(Stack({key: tensor[None] for key, tensor in tensors.items()}), (source,), None)
+    return Checkpoint(Stack({key: tensor[None] for key, tensor in tensors.items()}), (source,), None, remarks)
 
 
 def label_of(place: Place) -> str:
@@ -75,6 +94,8 @@ def label_of(place: Place) -> str:
         return str(place.path)
     if isinstance(place, Checkpoint):
         return place.sources[0].label if len(place.sources) == 1 else place.sources[0].path
+    if isinstance(place, Sequence):
+        return "list of places"
     return type(place).__name__ if isinstance(place, nn.Module) else "state dict"
 
 
@@ -89,7 +110,11 @@ def is_landmark(place: Place) -> bool:
     """Whether a place is named as a landmark: no path that exists, and nothing that looks like one."""
     if not isinstance(place, str):
         return False
-    return not Path(place).exists() and not any(sign in place for sign in "/#") and not place.endswith(ENDINGS)
+    return (
+        not Path(place).exists()
+        and not any(sign in place for sign in ("/", "#", "*", "::"))
+        and not place.endswith(ENDINGS)
+    )
 
 
 def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
@@ -116,13 +141,16 @@ def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
     return problem
 
 
-def fitting(problem: Problem, checkpoint: Checkpoint, *, finite: bool = True) -> Checkpoint:
-    """The checkpoint with its tensors in the order of the problem's network.
+def fitting(problem: Problem, checkpoint: Checkpoint, *, finite: bool = True, only: Sequence[str] = ()) -> Checkpoint:
+    """The checkpoint with its tensors in the order of the problem's network; with `only`, patterns, those that none of
+    them matches may have other shapes.
 
     Raises `Mismatch`, listing the tensors that differ, and, where it has to be `finite`, `LandscapeError` if a
     parameter is NaN or infinite.
     """
-    checkpoint = fitted(checkpoint, problem.network())
+    network = problem.network()
+    moving = matching(template_of(network), only, aliases=aliases(network)) if only else None
+    checkpoint = fitted(checkpoint, network, moving=moving)
     if finite:
         checkpoint.require_finite()
     return checkpoint
@@ -157,5 +185,5 @@ def run_members(place: str, problem: Problem | None = None, *, finite: bool = Tr
 def short(place: str) -> str:
     """A place as part of a file name: `presolve-hat`, `first`, `first@0`, `first-7`."""
     *_, above, last = ["", *place.rstrip("/").split("/")]
-    name = above + last if last.startswith(("@", "#")) else last
+    name = above + last if last.startswith(("@", "#", "*")) else last
     return re.sub(r"[^\w.+=@-]+", "-", name).strip("-.") or "here"

@@ -5,13 +5,14 @@ all members, `resume.safetensors` the state from which an interrupted training g
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
 import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -30,21 +31,21 @@ from landscape.engine.stack import (
     aliases,
     fingerprint,
     in_order,
-    names_fit,
     require_same_shapes,
     stack_state_dicts,
     template_of,
 )
 from landscape.store.formats import (
     ENDINGS,
-    WRAPPERS,
     checkpoint_files,
-    leading,
+    is_adapter,
     model_weights,
+    natural,
     read_safetensors,
     read_state_dict,
     state_dict_of,
 )
+from landscape.store.names import naming
 
 __all__ = [
     "Checkpoint",
@@ -55,6 +56,7 @@ __all__ = [
     "merged_remarks",
     "read_file",
     "read_tensors",
+    "together",
     "unfinished",
     "write_stack",
     "write_tensors",
@@ -79,7 +81,8 @@ class Checkpoint:
     """Members with their sources, and the problem they were trained on where that is known (name, configuration).
 
     `code` is the file of that problem's code, and its SHA-256, as far as the checkpoint says them. `remarks` say, a
-    line each, what was done to foreign files in reading them. `load` and `fitted` log them too, as information.
+    line each, what was done to foreign files in reading them. `load` logs them too, as information, and `fitted`, what
+    does not fit a network as it is, as warnings. An `adapter` is a part of a network; the rest is the network's own.
     """
 
     stack: Stack
@@ -87,9 +90,17 @@ class Checkpoint:
     problem: tuple[str, dict[str, Any]] | None
     remarks: tuple[str, ...] = ()
     code: Mapping[str, str] | None = None
+    adapter: bool = False
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.sources[0].path!r}: {self.stack!r})"
+
+    def members(self) -> list["Checkpoint"]:
+        """Each member as a checkpoint of its own."""
+        return [
+            dataclasses.replace(self, stack=self.stack.select([number]), sources=(source,))
+            for number, source in enumerate(self.sources)
+        ]
 
     def require_finite(self) -> None:
         """Raise `LandscapeError`, naming members and tensors, if a parameter or a statistic is NaN or infinite, a
@@ -247,11 +258,12 @@ class Run:
 
 
 def load(place: str | PathLike[str]) -> Checkpoint:
-    """Members named by a path: a run (last step, all seeds), RUN/@step, RUN/#seed, RUN/@step#seed, or a checkpoint
-    file.
+    """Members named by a path: a run (last step, all seeds), RUN/@step, RUN/#seed, RUN/@step#seed, a checkpoint file,
+    or FILE::KEY, what stands in it under a key, whose dots lead deeper.
 
-    A directory in the Hugging Face layout is one member; one of plain state dicts gives one a file, in the order of
-    names. What was done to foreign files in reading them is logged, and kept as the checkpoint's remarks.
+    A directory in the Hugging Face layout is one member; one of plain state dicts gives one a file, in natural order, 2
+    before 10, and so does a glob pattern of places. What was done to foreign files in reading them is logged, and kept
+    as the checkpoint's remarks.
     """
     as_path(place, "place")
     place = fspath(place)  # with the signs at its end that a path drops
@@ -260,11 +272,21 @@ def load(place: str | PathLike[str]) -> Checkpoint:
     if match is None or is_there(Path(place)):  # what is there as it is written comes first
         match, path = None, Path(place)
     step, seed = (int(match[key]) if match and match[key] else None for key in ("step", "seed"))
+    key = ""
     if not is_there(path):
-        raise LandscapeError(
-            f"{path} does not exist: give a landmark, a run directory, RUN/@step, RUN/#seed or a checkpoint file"
-        )
-    if path.is_dir():
+        file, _, key = place.partition("::")
+        if files := sorted(map(Path, glob.glob(file, recursive=True)), key=natural) if glob.has_magic(file) else []:
+            return together(place, files, [load(f"{each}::{key}" if key else str(each)) for each in files])
+        if not (key and is_there(Path(file))):
+            what = "matches no file" if glob.has_magic(file) else "does not exist"
+            raise LandscapeError(
+                f"{Path(file)} {what}: give a landmark, a run directory, RUN/@step, RUN/#seed, a checkpoint file or "
+                "FILE::KEY"
+            )
+        path, step, seed = Path(file), None, None
+    if key:
+        checkpoint = read_file(path, key)
+    elif path.is_dir():
         checkpoint = Run.open(path).checkpoint(step) if (path / "run.json").exists() else _read_folder(path, step)
     elif step is not None:
         raise LandscapeError(f"{path} is a single checkpoint file and has no steps to choose from")
@@ -283,18 +305,22 @@ def load(place: str | PathLike[str]) -> Checkpoint:
     return dataclasses.replace(checkpoint, stack=checkpoint.stack.select(places), sources=chosen)
 
 
-def read_file(path: Path) -> Checkpoint:
-    """The members of a checkpoint file, or the one of a directory in the Hugging Face layout."""
+def read_file(path: Path, key: str = "") -> Checkpoint:
+    """The members of a checkpoint file, there under a `key`, or the one of a directory in the Hugging Face layout."""
     if path.suffix == ".safetensors" and not path.is_dir():
         tensors, document = read_tensors(path)
+        if document and key:
+            raise LandscapeError(f"{path} is a checkpoint of a run, which has no keys: leave ::{key} out")
         if document:
             return _stacked(path, tensors, document)
-        found = state_dict_of(path, tensors)
+        found = dataclasses.replace(state_dict_of(path, tensors, key), adapter=is_adapter(path))
     else:
-        found = read_state_dict(path)
-    source = Source(str(path), None, None, fingerprint(found.tensors), path.name if path.is_dir() else path.stem)
+        found = read_state_dict(path, key)
+    behind = f"::{key}" if key else ""
+    label = (path.name if path.is_dir() else path.stem) + behind
+    source = Source(f"{path}{behind}", None, None, fingerprint(found.tensors), label)
     stack = Stack({name: tensor[None] for name, tensor in found.tensors.items()})  # views: large models stay once
-    return Checkpoint(stack, (source,), None, found.remarks)
+    return Checkpoint(stack, (source,), None, found.remarks, adapter=found.adapter)
 
 
 def _stacked(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Checkpoint:
@@ -341,7 +367,7 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
         if step is not None:
             raise LandscapeError(f"{path} is a single model, no run: it has no steps to choose from")
         return read_file(path)
-    files = sorted(checkpoint_files(path))
+    files = checkpoint_files(path)
     if not files:
         raise LandscapeError(
             f"{path} is no run (no run.json) and holds no checkpoints ({', '.join(ENDINGS)}): "
@@ -349,17 +375,26 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
         )
     if step is not None:
         raise LandscapeError(f"{path} is a folder of state dicts, no run: it has no steps to choose from")
-    parts = [read_file(file) for file in files]
+    return together(path, files, [read_file(file) for file in files])
+
+
+def together(place: str | Path, files: Sequence[str | Path], parts: Sequence[Checkpoint]) -> Checkpoint:
+    """The members of several files as those of one place, labelled so that they are told apart."""
     for file, part in zip(files[1:], parts[1:], strict=True):
         require_same_shapes(parts[0].stack, part.stack, names=(str(files[0]), str(file)))
     problems = [part.problem for part in parts if part.problem]
     if different := [problem for problem in problems if problem != problems[0]]:
         what = differences(*({"problem": name, **config} for name, config in (problems[0], different[0])))
-        raise Mismatch(f"{path} holds checkpoints of different problems: {what}. Put them into folders of their own")
+        raise Mismatch(f"{place} holds checkpoints of different problems: {what}. Put them into folders of their own")
     stack = stack_state_dicts([part.stack.state_dict(i) for part in parts for i in range(len(part.stack))])
     sources = tuple(source for part in parts for source in part.sources)
+    if len({source.label for source in sources}) < len({source.path for source in sources}):
+        sources = tuple(
+            dataclasses.replace(s, label=s.path if s.seed is None else f"{s.path}, {s.label}") for s in sources
+        )
     code = next((part.code for part in parts if part.code), None)
-    return Checkpoint(stack, sources, problems[0] if problems else None, merged_remarks(parts), code)
+    adapter = any(part.adapter for part in parts)
+    return Checkpoint(stack, sources, problems[0] if problems else None, merged_remarks(parts), code, adapter)
 
 
 def merged_remarks(parts: Iterable[Checkpoint]) -> tuple[str, ...]:
@@ -372,42 +407,47 @@ def merged_remarks(parts: Iterable[Checkpoint]) -> tuple[str, ...]:
     )
 
 
-def fitted(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
+def fitted(checkpoint: Checkpoint, network: nn.Module, *, moving: Collection[str] | None = None) -> Checkpoint:
     """The checkpoint with its tensors in the order of the network's, its buffers told apart.
 
-    Where its names do not fit, but do without one leading attribute common to all, as Lightning modules keep their
-    network under one, they are read without it; that is logged, and added to the remarks. Raises `Mismatch` listing
-    what is missing, unexpected or of another shape.
+    Names lead to those of the network as `naming` finds it. Tensors that the network lacks are left out; buffers that
+    are missing, whatever an adapter lacks, and tensors of another shape that are not among the `moving`, have the
+    network's own values. Each of these is logged, and added to the remarks. Raises `Mismatch` listing what parameters
+    are missing, or of another shape, and what is unexpected then.
     """
     template, tied = template_of(network), aliases(network)
-    path = checkpoint.sources[0].path
-    names = [*checkpoint.stack.tensors, *checkpoint.stack.buffers]
-
-    def fits(names: list[str]) -> bool:
-        return names_fit(names, template, tied)
-
-    drop = add = ""
-    if not fits(names):
-        drop = next((prefix for prefix in leading(names) if fits(_without(names, prefix))), "")
-        # A network that is compiled, say, has the prefix in names of its own.
-        add = next((prefix for prefix in WRAPPERS if fits([prefix + name for name in names])), "")
-    stack, remarks = checkpoint.stack, checkpoint.remarks
-    if drop:
-        remark = f"all names begin with {drop} and fit the network without it"
-        _LOG.info("%s: %s", path, remark)
-        remarks = (*remarks, remark)
-    if drop or add:
-        stack = stack.rename(lambda name: add + name.removeprefix(drop))
+    there = {**checkpoint.stack.tensors, **checkpoint.stack.buffers}
+    files = list(dict.fromkeys(each.label if each.path == "memory" else each.path for each in checkpoint.sources))
+    path = files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} first"
+    ours = {**template.tensors, **template.buffers}
+    free = frozenset[str]() if moving is None else ours.keys() - moving
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in there.items()}
+    remarks: list[str] = []
     try:
-        stack = in_order(stack, template, name="the checkpoint", aliases=tied)
+        if found := naming(shapes, template, tied, adapter=checkpoint.adapter, free=free):
+            more = [name for name in there if name not in found.own]
+            there = {own: there[name] for name, own in found.own.items()}
+            own = {tied.get(name, name): name for name in there}
+            held = [own[name] for name in free & own.keys() if there[own[name]].shape[1:] != ours[name].shape[1:]]
+            weights, buffers = (
+                [name for name in part if name not in own] for part in (template.tensors, template.buffers)
+            )
+            for name in (*held, *weights, *buffers):
+                value = ours[tied.get(name, name)]
+                there[name] = value.expand(len(checkpoint.stack), *value.shape[1:])
+            said = {
+                "of its tensors, which the network has no place for, left out": more,
+                "parameters that an adapter does not have are the network's own": weights,
+                "buffers that it lacks are the network's own": buffers,
+                "tensors of another shape, which `only` leaves out, held at the network's own values": sorted(held),
+            }
+            remarks = [found.remark] if found.remark else []
+            remarks += [f"{len(names)} {what}: {few(names)}" for what, names in said.items() if names]
+        elif checkpoint.adapter:
+            raise Mismatch(f"the problem's network has no such adapter: it has no place for all of {few(there)}")
+        stack = in_order(Stack(there), template, name="the checkpoint", aliases=tied)
     except Mismatch as error:
-        heads = () if drop else dict.fromkeys(name.partition(".")[0] + "." for name in names)
-        part = next((prefix for prefix in heads if fits(_without(names, prefix))), "")
-        hint = f"; what stands under {part} alone fits by name: save that part" if part else ""
-        raise Mismatch(f"{path}: {error}{hint}") from error
-    return dataclasses.replace(checkpoint, stack=stack, remarks=remarks)
-
-
-def _without(names: Iterable[str], prefix: str) -> list[str]:
-    """The names that begin with a prefix, without it."""
-    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        raise Mismatch(f"{path}: {error}") from error
+    for remark in remarks:
+        logging.getLogger("landscape").warning("%s: %s", path, remark)
+    return dataclasses.replace(checkpoint, stack=stack, remarks=(*checkpoint.remarks, *remarks))

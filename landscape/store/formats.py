@@ -23,11 +23,14 @@ __all__ = [
     "WRAPPERS",
     "StateDict",
     "checkpoint_files",
+    "is_adapter",
     "leading",
     "model_weights",
+    "natural",
     "read_safetensors",
     "read_state_dict",
     "state_dict_of",
+    "unusable",
 ]
 
 #: File endings that are read as checkpoints.
@@ -45,9 +48,12 @@ WRAPPERS = {"module.": "DataParallel or DistributedDataParallel", "_orig_mod.": 
 
 #: Element types that are read. Others, such as 8-bit floating point, mean nothing without scales kept elsewhere.
 _TYPES = frozenset(
-    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool}
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128, torch.bool}
     | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 )
+
+#: Weights of an adapter as peft keeps it: a part of a network.
+_ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
 
 #: Weights of a model in the Hugging Face layout, whole or as shards with an index, the preferred first.
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -62,14 +68,16 @@ _COMPANION = re.compile(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StateDict:
-    """Tensors by name, and what the reader should know of how they were read, a line each."""
+    """Tensors by name, and what the reader should know of how they were read, a line each; an `adapter` is a part."""
 
     tensors: Mapping[str, Tensor]
     remarks: tuple[str, ...] = ()
+    adapter: bool = False
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """The state dict in a file, or in a directory in the Hugging Face layout, of which each shard is read once.
+def read_state_dict(path: Path, key: str = "") -> StateDict:
+    """The state dict in a file, there under a `key`, or in a directory in the Hugging Face layout, of which each shard
+    is read once.
 
     Raises `Unsupported` for what holds no state dict of dense, real tensors or wants to run code, `DamagedFile` for
     what is damaged, `LandscapeError` for what is not there.
@@ -77,9 +85,14 @@ def read_state_dict(path: Path) -> StateDict:
     weights = model_weights(path) if path.is_dir() else path
     if weights is None:
         raise LandscapeError(f"{path} is a directory: give a checkpoint file in it")
-    if weights.name.endswith(".index.json"):
-        return state_dict_of(path, _shards(weights))
-    return state_dict_of(path, _contents(weights))
+    contents = _shards(weights) if weights.name.endswith(".index.json") else _contents(weights)
+    found = state_dict_of(path, contents, key)
+    return dataclasses.replace(found, adapter=is_adapter(weights))
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a file holds an adapter as peft writes it."""
+    return path.name in _ADAPTER
 
 
 def _contents(path: Path) -> Any:
@@ -96,25 +109,33 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise DamagedFile(f"{path} is damaged or no safetensors file ({error}): restore it or make it again") from error
 
 
-def state_dict_of(path: Path, found: Any) -> StateDict:
-    """The state dict in what was read from `path`: under the usual keys, without the prefixes of wrappers.
+def state_dict_of(path: Path, found: Any, key: str = "") -> StateDict:
+    """The state dict in what was read from `path`: under the `key` or the usual ones, without the prefixes of wrappers.
 
-    Prefixes go only where all names carry them. Raises `Unsupported` for what is no state dict of dense real tensors.
+    Prefixes go only where all names carry them. Raises `Unsupported` for what is no state dict of dense tensors, and,
+    with all of them, for one that holds several.
     """
+    if key:
+        whole, found = found, _under(found, key)
+        if not isinstance(found, Mapping):
+            held = list(_state_dicts(whole)) or (list(map(str, whole)) if isinstance(whole, Mapping) else [])
+            raise LandscapeError(f"{path} has no state dict under {key}; there are {few(held) or 'none'}")
+        path = Path(f"{path}::{key}")
     found, remarks = _unpacked(path, found)
-    tensors = {str(name): value for name, value in found.items()} if isinstance(found, Mapping) else {}
-    if not any(isinstance(value, Tensor) for value in tensors.values()):
-        keys = f"; its keys are {few(tensors)}" if tensors else ""
+    every = {str(name): value for name, value in found.items()} if isinstance(found, Mapping) else {}
+    tensors = {name: value for name, value in every.items() if isinstance(value, Tensor)}
+    if not tensors:
+        keys = f"; its keys are {few(every)}" if every else ""
         raise Unsupported(
             f"{path} holds no state dict, neither at top level nor under {', '.join(_KEYS)}{keys}; "
             "save model.state_dict()"
         )
-    if odd := [f"{name} ({type(value).__name__})" for name, value in tensors.items() if not isinstance(value, Tensor)]:
+    if others := [f"{name} ({type(value).__name__})" for name, value in every.items() if name not in tensors]:
+        remarks.append(f"{len(others)} of its entries are no tensors and left out: {few(others)}")
+    if odd := [f"{name} ({kind})" for name, tensor in tensors.items() if (kind := unusable(tensor))]:
         raise Unsupported(
-            f"{path} holds a state dict with entries that are no tensors: {few(odd)}; save it again without them"
+            f"{path} holds other tensors than dense ones of plain numbers: {few(odd)}; convert them first"
         )
-    if odd := [f"{name} ({kind})" for name, tensor in tensors.items() if (kind := _unusable(tensor))]:
-        raise Unsupported(f"{path} holds other tensors than dense ones of real numbers: {few(odd)}; convert them first")
     if "n_averaged" in tensors and len(tensors) > 1 and _all_begin(tensors.keys() - {"n_averaged"}, "module."):
         del tensors["n_averaged"]
         remarks.append("its averaged weights (AveragedModel) are read without their counter n_averaged")
@@ -125,18 +146,24 @@ def state_dict_of(path: Path, found: Any) -> StateDict:
 
 
 def _unpacked(path: Path, found: Any) -> tuple[Any, list[str]]:
-    """What stands under the usual keys, also nested, and remarks."""
+    """What stands under the usual keys, also nested, or is the only state dict; and remarks."""
     remarks: list[str] = []
     while isinstance(found, Mapping):
         plain, averaged = ([key for key in keys if _holds_tensors(found.get(key))] for keys in (_KEYS, _AVERAGED))
-        if len(plain) > 1:
+        alone = any(isinstance(value, Tensor) for value in found.values())
+        others = [] if plain or averaged or alone else list(_state_dicts(found))
+        if several := plain if len(plain) > 1 else others if len(others) > 1 else []:
             raise Unsupported(
-                f"{path} holds several state dicts, under {', '.join(plain)}: save the one to be read alone"
+                f"{path} holds several state dicts, under {few(several, 12)}: choose one, such as {path}::{several[0]}"
             )
         if plain and averaged:
-            remarks.append(f"it holds averaged weights too, under {', '.join(averaged)}, which are not read")
+            where = ", ".join(averaged)
+            remarks.append(f"it holds averaged weights too, which are not read: ::{where} behind the path chooses them")
         elif averaged:
             remarks.append(f"its weights are averaged ones, under {averaged[0]}")
+        elif others:
+            remarks.append(f"its only state dict is read, under {others[0]}")
+            return _under(found, others[0]), remarks
         if not plain + averaged:
             break
         found = found[(plain + averaged)[0]]
@@ -151,7 +178,32 @@ def _holds_tensors(found: Any) -> bool:
     )
 
 
-def _unusable(tensor: Tensor) -> str:
+def _state_dicts(found: Any, where: str = "") -> Iterator[str]:
+    """Where in a nested document state dicts stand, dots between keys; those of optimizers have numbers for keys."""
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        return
+    if where and any(isinstance(value, Tensor) and value.is_floating_point() for value in found.values()):
+        yield where
+        return
+    for key, value in found.items():
+        yield from _state_dicts(value, f"{where}.{key}" if where else key)
+
+
+def _under(found: Any, key: str) -> Any:
+    """What stands under a key, whose dots lead deeper or belong to names; None if nothing does."""
+    if not isinstance(found, Mapping):
+        return None
+    if key in found:
+        return found[key]
+    for head in (key[:place] for place, sign in enumerate(key) if sign == "."):
+        if (deeper := _under(found.get(head), key[len(head) + 1 :])) is not None:
+            return deeper
+    start = f"{key}."
+    names = [name for name in found if isinstance(name, str) and name.startswith(start)]
+    return {name.removeprefix(start): found[name] for name in names} or None
+
+
+def unusable(tensor: Tensor) -> str:
     """Why a tensor cannot be a parameter or a buffer of a walk; empty if it can."""
     if tensor.is_meta:
         return "without data, on the meta device"
@@ -159,8 +211,6 @@ def _unusable(tensor: Tensor) -> str:
         return "nested" if tensor.is_nested else "sparse"
     if tensor.is_quantized:
         return "quantized"
-    if tensor.is_complex():
-        return "complex numbers"
     return "" if tensor.dtype in _TYPES else str(tensor.dtype).removeprefix("torch.")
 
 
@@ -207,6 +257,8 @@ def model_weights(directory: Path) -> Path | None:
             f"`python -m torch.distributed.checkpoint.format_utils dcp_to_torch {directory} FILE.pt` and give FILE.pt"
         )
     there = {file.name for file in _files(directory)}
+    if adapter := [name for name in _ADAPTER if name in there and (directory / "adapter_config.json").exists()]:
+        return directory / adapter[0]
     indexes = [name for name in _MODEL if name not in _WHOLE and (directory / name).exists()]
     whole = [name for name in _WHOLE if name in there]
     others = [name for name in there if name not in _WHOLE and not _SHARD.fullmatch(name)]
@@ -222,9 +274,15 @@ def model_weights(directory: Path) -> Path | None:
 
 
 def checkpoint_files(directory: Path) -> list[Path]:
-    """The checkpoints in a plain folder, in no order; `.bin`, which data have too, only where there are no others."""
-    files = _files(directory)
+    """The checkpoints in a plain folder, in natural order; `.bin`, as data have too, only where there are no others."""
+    files = sorted(_files(directory), key=natural)
     return [file for file in files if file.suffix != ".bin"] or files
+
+
+def natural(path: Path) -> tuple[list[int | str], str]:
+    """A key to sort by: 2 before 10."""
+    pieces = re.split(r"(\d+)", str(path))
+    return [int(piece) if number % 2 else piece for number, piece in enumerate(pieces)], str(path)
 
 
 def _files(directory: Path) -> list[Path]:
