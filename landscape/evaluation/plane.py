@@ -210,8 +210,8 @@ def _trajectory(place: Place) -> list[Place]:
         found = None if seed else checkpoint_at(place)
         if found is None or len(found.stack) == 1:
             raise LandscapeError(
-                f"{path} is no run (no run.json): a trajectory needs RUN#seed, such as checkpoints/first#0, or a folder "
-                "of checkpoints"
+                f"{path} is no run (no run.json): a trajectory needs RUN#seed, such as checkpoints/first#0, or a "
+                "folder of checkpoints"
             )
         return [found]
     steps = Run.open(Path(folder)).steps()

@@ -280,7 +280,8 @@ def load(place: str | PathLike[str]) -> Checkpoint:
         if not (key and is_there(Path(file))):
             what = "matches no file" if glob.has_magic(file) else "does not exist"
             raise LandscapeError(
-                f"{Path(file)} {what}: give a landmark, a run directory, RUN/@step, RUN/#seed, a checkpoint file or FILE::KEY"
+                f"{Path(file)} {what}: give a landmark, a run directory, RUN/@step, RUN/#seed, a checkpoint file or "
+                "FILE::KEY"
             )
         path, step, seed = Path(file), None, None
     if key:
