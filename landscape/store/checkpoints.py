@@ -444,7 +444,9 @@ def fitted(checkpoint: Checkpoint, network: nn.Module, *, moving: Collection[str
             remarks = [found.remark] if found.remark else []
             remarks += [f"{len(names)} {what}: {few(names)}" for what, names in said.items() if names]
         elif checkpoint.adapter:
-            raise Mismatch(f"the problem's network has no such adapter: it has no place for all of {few(there)}")
+            raise Mismatch(
+                f"the problem's network has no such adapter: it has no place for all of {few(there)}, named default"
+            )
         stack = in_order(Stack(there), template, name="the checkpoint", aliases=tied)
     except Mismatch as error:
         raise Mismatch(f"{path}: {error}") from error

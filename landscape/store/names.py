@@ -67,8 +67,9 @@ def naming(
         fits = right or fits
         if len(fits) > 1 and ("", "") not in fits:
             under = [drop or f"{add} put before" for drop, add in fits]
+            key = under[0].partition(" ")[0].rstrip(".")
             raise Mismatch(
-                f"its tensors fit the network in several ways, under {few(under)}: choose one with PATH::KEY"
+                f"its tensors fit the network in several ways, under {few(under)}: choose one, such as PATH::{key}"
             )
         for (drop, add), taken in fits.items():
             return Naming(taken, _remark(drop, add, found, taken))
