@@ -453,7 +453,7 @@ def test_tensors_of_another_shape_that_only_leaves_out_are_held(
     fits = {name: own[name] if name.startswith("head") else tensor for name, tensor in other.items()}
     found = landscape.walk(other, state(2), problem=problem, points=3, only=["body.*"])
     assert warnings(caplog)[0].endswith(
-        "2 tensors of another shape, which `only` leaves out, held at the network's own values: head.bias, head.weight"
+        "2 tensors of another shape, which `only` leaves out, held at the network's own values: head.weight, head.bias"
     )
     wanted = landscape.walk(fits, state(2), problem=problem, points=3, only=["body.*"])
     assert np.array_equal(found["loss"], wanted["loss"])
