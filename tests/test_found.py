@@ -152,7 +152,7 @@ def test_a_prefix_is_said_and_what_lies_beside_it_is_left_out(
 
 def test_several_ways_to_fit_are_not_guessed_among(tmp_path: Path, problem: Problem) -> None:
     both = {**prefixed("online.", state(1)), **prefixed("target.", state(2))}
-    with pytest.raises(Mismatch, match=r"in several ways, under online\., target\.: choose one with PATH::KEY"):
+    with pytest.raises(Mismatch, match=r"in several ways, under online\., target\.: choose one, such as PATH::online$"):
         losses(both, state(2), problem=problem)
     torch.save(both, tmp_path / "both.pt")
     wanted = losses(state(1), state(2), problem=problem)
@@ -187,6 +187,20 @@ def test_a_module_that_is_called_like_a_wrapper_keeps_its_name() -> None:
     assert naming({"other": (2,)}, network, {}) is None
 
 
+def test_every_verb_takes_what_is_found(tmp_path: Path, problem: Problem) -> None:
+    torch.save({"ema": prefixed("net.", state(1)) | {"more": torch.ones(1)}, "other": state(2)}, tmp_path / "ckpt.pt")
+    found = f"{tmp_path}/ckpt.pt::ema"
+    rows = [
+        (
+            landscape.curvature(place, problem=problem).eigenvalues,
+            landscape.connect(place, state(2), problem=problem, steps=2, points=3)["loss"],
+            landscape.plane(place, state(2), state(3), problem=problem, points=2)["loss"],
+        )
+        for place in (found, state(1))
+    ]
+    assert all(np.array_equal(one, other) for one, other in zip(*rows, strict=True))
+
+
 # Keys in a file -------------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +225,8 @@ def test_several_candidates_without_a_key_are_listed(tmp_path: Path) -> None:
         load(f"{tmp_path}/gan.pt")
     with pytest.raises(LandscapeError, match=r"has no state dict under generater; there are generator\.net, critic$"):
         load(f"{tmp_path}/gan.pt::generater")
+    torch.save({"model": state(1), "critic": state(2), "opt": adam}, tmp_path / "model.pt")
+    assert load(tmp_path / "model.pt").remarks == ("it is read under model: ::critic behind the path chooses others",)
     torch.save({"critic": state(2), "opt": adam}, tmp_path / "one.pt")
     assert load(tmp_path / "one.pt").remarks == ("its only state dict is read, under critic",)
     with pytest.raises(LandscapeError, match=r"none\.pt does not exist"):
@@ -439,7 +455,7 @@ def test_tensors_of_another_shape_that_only_leaves_out_are_held(
     fits = {name: own[name] if name.startswith("head") else tensor for name, tensor in other.items()}
     found = landscape.walk(other, state(2), problem=problem, points=3, only=["body.*"])
     assert warnings(caplog)[0].endswith(
-        "2 tensors of another shape, which `only` leaves out, held at the network's own values: head.bias, head.weight"
+        "2 tensors of another shape, which `only` leaves out, held at the network's own values: head.weight, head.bias"
     )
     wanted = landscape.walk(fits, state(2), problem=problem, points=3, only=["body.*"])
     assert np.array_equal(found["loss"], wanted["loss"])

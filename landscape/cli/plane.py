@@ -93,8 +93,8 @@ def command(
 ) -> None:
     """Evaluate the loss on a plane: through three places, of two random directions, or along a training.
 
-    A place is a landmark of the problem (presolve), RUN/#seed, RUN/@step#seed, or a checkpoint file. Prints the file
-    with the surface. An interrupted evaluation goes on when the same command is given again.
+    A place is a landmark of the problem (presolve), RUN/#seed, RUN/@step#seed, a checkpoint file, or FILE::KEY.
+    Prints the file with the surface. An interrupted evaluation goes on when the same command is given again.
     """
     if sum(place is not None for place in (through, a, trajectory)) != 1:
         raise click.UsageError(

@@ -37,8 +37,8 @@ def command(output: Path | None, **values: Any) -> None:
     """Evaluate the loss along straight lines between two places, through several, or in random directions.
 
     A place is a landmark of the problem (presolve), a run directory (its last step, all seeds), RUN/@step, RUN/#seed,
-    or a checkpoint file. Prints the file with the curves. An interrupted walk goes on when the same command is given
-    again.
+    a checkpoint file, FILE::KEY, or a folder or pattern ('runs/*/last.pt') of several. Prints the file with the curves.
+    An interrupted walk goes on when the same command is given again.
     """
     if values["b"] is None and not values["rays"]:
         raise click.UsageError("Missing option '--to': name where the lines end, or random directions with --rays.")

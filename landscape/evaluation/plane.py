@@ -125,7 +125,8 @@ def plane(
         places = [held(each, str(number)) for number, each in enumerate(places)]
     found = _trajectory(places[0]) if kind == "trajectory" and not several else places
     problem, at = networks(found, compute, problem)
-    if kind == "trajectory" and len(at) == 1:  # a folder, or a pattern, whose files are on its way
+    files = {source.path for source in at[0].sources}
+    if kind == "trajectory" and len(at) == 1 and len(files) == len(at[0].stack):  # a folder, or a pattern
         at = at[0].members()
     else:
         for place, one in zip(found, at, strict=True):

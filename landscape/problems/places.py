@@ -65,9 +65,8 @@ def held(place: Place, name: str) -> Place:
         named = [f"{name}[{number}]" for number in range(len(place))]
         parts = [checkpoint_at(held(each, label)) for each, label in zip(place, named, strict=True)]
         if not parts or None in parts:
-            raise LandscapeError(
-                f"{name} is a list with {'a landmark' if parts else 'nothing'} in it: give networks or paths"
-            )
+            what = "a landmark" if parts else "nothing"
+            raise LandscapeError(f"{name} is a list with {what} in it: give networks or paths")
         return together(name, named, [part for part in parts if part is not None])
     if not isinstance(place, nn.Module | Mapping):
         return place

@@ -427,10 +427,11 @@ def fitted(checkpoint: Checkpoint, network: nn.Module, *, moving: Collection[str
         if found := naming(shapes, template, tied, adapter=checkpoint.adapter, free=free):
             more = [name for name in there if name not in found.own]
             there = {own: there[name] for name, own in found.own.items()}
-            own = {tied.get(name, name): name for name in there}
-            held = [own[name] for name in free & own.keys() if there[own[name]].shape[1:] != ours[name].shape[1:]]
+            own = {name: tied.get(name, name) for name in there}
+            known = set(own.values())
+            held = [n for n in own if own[n] in free and there[n].shape[1:] != ours[own[n]].shape[1:]]
             weights, buffers = (
-                [name for name in part if name not in own] for part in (template.tensors, template.buffers)
+                [name for name in part if name not in known] for part in (template.tensors, template.buffers)
             )
             for name in (*held, *weights, *buffers):
                 value = ours[tied.get(name, name)]
@@ -439,12 +440,14 @@ def fitted(checkpoint: Checkpoint, network: nn.Module, *, moving: Collection[str
                 "of its tensors, which the network has no place for, left out": more,
                 "parameters that an adapter does not have are the network's own": weights,
                 "buffers that it lacks are the network's own": buffers,
-                "tensors of another shape, which `only` leaves out, held at the network's own values": sorted(held),
+                "tensors of another shape, which `only` leaves out, held at the network's own values": held,
             }
             remarks = [found.remark] if found.remark else []
             remarks += [f"{len(names)} {what}: {few(names)}" for what, names in said.items() if names]
         elif checkpoint.adapter:
-            raise Mismatch(f"the problem's network has no such adapter: it has no place for all of {few(there)}")
+            raise Mismatch(
+                f"the problem's network has no such adapter: it has no place for all of {few(there)}, named default"
+            )
         stack = in_order(Stack(there), template, name="the checkpoint", aliases=tied)
     except Mismatch as error:
         raise Mismatch(f"{path}: {error}") from error

@@ -166,6 +166,11 @@ def _unpacked(path: Path, found: Any) -> tuple[Any, list[str]]:
             return _under(found, others[0]), remarks
         if not plain + averaged:
             break
+        beside = [key for key in found if key not in (*plain, *averaged) and key in _state_dicts(found)]
+        if beside:
+            remarks.append(
+                f"it is read under {(plain + averaged)[0]}: ::{', '.join(beside)} behind the path chooses others"
+            )
         found = found[(plain + averaged)[0]]
     return found, remarks
 

@@ -51,18 +51,12 @@ def naming(
                 wanted[name].append(plain(each))
         fits: dict[tuple[str, str], dict[str, str]] = {}
         for drop, add in _ways(theirs, mine, next(iter(wanted.values())), adapter=adapter):
-            if adapter and not all(name.startswith(drop) and add + name.removeprefix(drop) in mine for name in theirs):
+            if adapter and not all(_swapped(name, drop, add) in mine for name in theirs):
                 continue
-            needed = (names for name, names in wanted.items() if not adapter or "default" in name.split("."))
-            if not all(
-                any(n.startswith(add) and drop + n.removeprefix(add) in theirs for n in names) for names in needed
-            ):
+            needed = [names for name, names in wanted.items() if not adapter or "default" in name.split(".")]
+            if not all(any(_swapped(name, add, drop) in theirs for name in names) for names in needed):
                 continue
-            fits[drop, add] = {
-                theirs[name]: mine[own]
-                for name in theirs
-                if name.startswith(drop) and (own := add + name.removeprefix(drop)) in mine
-            }
+            fits[drop, add] = {theirs[n]: mine[own] for n in theirs if (own := _swapped(n, drop, add)) in mine}
             if not (drop or add):
                 break
         right = {
@@ -73,12 +67,18 @@ def naming(
         fits = right or fits
         if len(fits) > 1 and ("", "") not in fits:
             under = [drop or f"{add} put before" for drop, add in fits]
+            key = under[0].partition(" ")[0].rstrip(".")
             raise Mismatch(
-                f"its tensors fit the network in several ways, under {few(under)}: choose one with PATH::KEY"
+                f"its tensors fit the network in several ways, under {few(under)}: choose one, such as PATH::{key}"
             )
         for (drop, add), taken in fits.items():
             return Naming(taken, _remark(drop, add, found, taken))
     return None
+
+
+def _swapped(name: str, one: str, other: str) -> str | None:
+    """A name with one prefix in place of another; None if it does not begin with it."""
+    return other + name.removeprefix(one) if name.startswith(one) else None
 
 
 def _ways(
