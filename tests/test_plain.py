@@ -458,3 +458,22 @@ def test_the_ends_keep_the_number_that_their_owner_knows(engine: Any, caplog: py
     other = landscape.walk(a, b, problem=problem, points=3, engine=engine, batchnorm="interpolate")
     assert [other["loss"][0, 0], other["loss"][0, 2]] == pytest.approx(wanted, rel=1e-5)
     assert "start_stored" not in other.columns
+
+
+def test_complex_buffers_keep_their_imaginary_part() -> None:
+    class Turning(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(3, 4)
+            self.register_buffer("turn", torch.polar(torch.ones(2), torch.tensor([0.4, 1.1])))
+
+        def forward(self, x: Tensor) -> Tensor:
+            pairs = torch.view_as_complex(super().forward(x).view(-1, 2, 2))
+            return torch.view_as_real(pairs * self.turn).flatten(1)[:, :2]
+
+    torch.manual_seed(0)
+    x, y = labelled()
+    a, b = Turning(), Turning()
+    for dtype in (torch.float32, torch.float64):
+        problem = Problem.from_model(Turning, (x, y), "cross_entropy")
+        found = landscape.walk(a, b, problem=problem, points=3, engine="plain", dtype=dtype)
+        assert found["loss"][0, 2] == pytest.approx(F.cross_entropy(b(x), y).item(), rel=1e-5)

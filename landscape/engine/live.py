@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Live", "Mixtures", "Point", "mix_into"]
+__all__ = ["Live", "copied", "Mixtures", "Point", "mix_into"]
 
 
 #: Bytes of a network up to which its tensors are written together.
@@ -81,6 +81,22 @@ def mix_into(
         out.copy_(total)
 
 
+def copied(
+    module: nn.Module, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> nn.Module:
+    """A copy of a module elsewhere, in another type of real numbers; complex numbers stay complex, which `Module.to` would
+    not let them.
+    """
+
+    def move(tensor: Tensor) -> Tensor:
+        wanted = dtype if tensor.is_floating_point() else None
+        if dtype is not None and tensor.is_complex():
+            wanted = dtype.to_complex()
+        return tensor.to(device, wanted)
+
+    return copy.deepcopy(module)._apply(move)
+
+
 class Live:
     """A copy of a module whose parameters and buffers are written over, point by point; the module is never changed.
 
@@ -95,7 +111,7 @@ class Live:
         dtype: torch.dtype | None = None,
         evaluation: bool = True,
     ) -> None:
-        self.module = copy.deepcopy(module).to(device=device, dtype=dtype).requires_grad_(False)
+        self.module = copied(module, device=device, dtype=dtype).requires_grad_(False)
         if evaluation:
             self.module.eval()
         self.tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}

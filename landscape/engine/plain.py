@@ -4,7 +4,6 @@ It does what its user's own loop does, and little else: what is faster has to pr
 """
 
 import contextlib
-import copy
 import dataclasses
 import functools
 import itertools
@@ -20,7 +19,7 @@ from landscape.engine.batches import parted, tensors_of
 from landscape.engine.data import SAMPLE_MULTIPLE, Stream
 from landscape.engine.determinism import culprit, mixes_samples, seeded
 from landscape.engine.kernels import plain_attention
-from landscape.engine.live import Live, Mixtures
+from landscape.engine.live import Live, Mixtures, copied
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.program.layers import has_statistics
@@ -45,10 +44,11 @@ def fresh(
     evaluation: bool = True,
 ) -> nn.Module:
     """A copy of a module that has loaded a state dict, as its user would do it."""
-    copied = copy.deepcopy(module).to(device=device, dtype=dtype)
-    copied = copied.eval() if evaluation else copied
-    copied.load_state_dict(state, strict=False)  # what is tied is there once
-    return copied.requires_grad_(False)
+    made = copied(module, device=device, dtype=dtype)
+    if evaluation:
+        made.eval()
+    made.load_state_dict(state, strict=False)  # what is tied is there once
+    return made.requires_grad_(False)
 
 
 @torch.no_grad()
