@@ -84,9 +84,7 @@ def mix_into(
 def copied(
     module: nn.Module, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """A copy of a module elsewhere, in another type of real numbers; complex numbers stay complex, which `Module.to` would
-    not let them.
-    """
+    """A copy of a module elsewhere, in another type of real numbers; complex ones stay complex, unlike in `Module.to`."""
 
     def move(tensor: Tensor) -> Tensor:
         wanted = dtype if tensor.is_floating_point() else None
@@ -94,7 +92,8 @@ def copied(
             wanted = dtype.to_complex()
         return tensor.to(device, wanted)
 
-    return copy.deepcopy(module)._apply(move)
+    made: nn.Module = copy.deepcopy(module)._apply(move)  # type: ignore[no-untyped-call]
+    return made
 
 
 class Live:
