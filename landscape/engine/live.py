@@ -84,7 +84,7 @@ def mix_into(
 def copied(
     module: nn.Module, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """A copy of a module elsewhere, in another type of real numbers; complex ones stay complex, unlike in `Module.to`."""
+    """A copy of a module elsewhere, in another type; complex numbers stay complex, unlike in `Module.to`."""
 
     def move(tensor: Tensor) -> Tensor:
         wanted = dtype if tensor.is_floating_point() else None
