@@ -15,7 +15,7 @@ import argparse
 import copy
 import dataclasses
 import functools
-import importlib.util
+import importlib
 import math
 import sys
 import time
@@ -159,9 +159,7 @@ def classes(make: Callable[[], nn.Module], inputs: Tensor, **given: Any) -> Case
 
 def perceptron(width: int) -> nn.Module:
     """64-W-W-10."""
-    return nn.Sequential(
-        nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
-    )
+    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
 
 
 for _width in (16, 64, 256, 1024):
@@ -230,7 +228,7 @@ def resnet16_norm() -> Case:
 @row("ResNet 64, 32 px")
 def resnet64() -> Case:
     make = functools.partial(ResNet, 64, nn.BatchNorm2d)
-    return classes(make, drawn(24, 3, 32, 32), head="head.bias", batchnorm="interpolate", sizes=(0, 4, 8))
+    return classes(make, drawn(64, 3, 32, 32), head="head.bias", batchnorm="interpolate", sizes=(0, 8, 16))
 
 
 class Encoder(nn.Module):
@@ -306,7 +304,7 @@ def gpt2_mean(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tenso
 
 @row("GPT-2, loss of one's own", "transformers")
 def gpt2_function() -> Case:
-    given = {"batch_loss": gpt2_pair, "batch_size": 16}
+    given = {"batch_loss": gpt2_pair, "batch_size": 32}
     return Case(
         make=gpt2_model,
         data=padded(64, 32, 500),
@@ -411,7 +409,7 @@ def resnet18() -> Case:
     from torchvision.models import resnet18 as build
 
     make = functools.partial(build, num_classes=10)
-    return classes(make, drawn(32, 3, 32, 32), head="fc.bias", batchnorm="interpolate", sizes=(0, 8, 16))
+    return classes(make, drawn(96, 3, 32, 32), head="fc.bias", batchnorm="interpolate", sizes=(0, 8, 16))
 
 
 @row("ConvNeXt (timm)", "timm")
@@ -499,7 +497,7 @@ def vae() -> Case:
         make=VAE,
         data=(drawn(2048, 64),),
         theirs=lambda model, batch: (elbo(model, batch)["loss"], len(batch[0])),
-        ours={"batch_loss": elbo, "batch_size": 256},
+        ours={"batch_loss": elbo},
         head="decoder.2.bias",
     )
 
@@ -572,8 +570,8 @@ def two_inputs() -> Case:
         make=TwoInputs,
         data=((drawn(768, 1, 16, 16), drawn(768, 6)), drawn(768)),
         theirs=lambda model, batch: (two_inputs_loss(model, batch), len(batch[1])),
-        ours={"batch_loss": two_inputs_loss, "batch_size": 64},
-        sizes=(0, 32, 64, 256),
+        ours={"batch_loss": two_inputs_loss, "batch_size": 256},
+        sizes=(0, 64, 256),
         head="head.bias",
     )
 
@@ -595,7 +593,7 @@ def lora() -> Case:
     batches = split(padded(64, 32, 500), 16)
     given = {"batch_loss": "own", "batch_weight": counted}
     return Case(
-        make=make, data=batches, batches=batches, theirs=own_tokens, ours=given, sizes=(16,), head="*h.1*lora_B*"
+        make=make, data=batches, batches=batches, theirs=own_tokens, ours=given, sizes=(16,), head="*h.1*lora_A*"
     )
 
 
@@ -690,6 +688,16 @@ def autoencoder() -> Case:
 # Measurement ----------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def there(library: str) -> bool:
+    """Whether it can be imported: one that was built for another torch raises whatever it likes."""
+    try:
+        importlib.import_module(library)
+    except Exception:
+        return False
+    return True
+
+
 def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
     """How long a call takes, and what it gives."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -725,8 +733,7 @@ def measure(case: Case, points: int, runs: int) -> Measured:
     walk = functools.partial(landscape.walk, a, b, problem=problem, points=points, batchnorm=case.batchnorm)
     first, result = seconds(walk)
     plain: Any = problem.plain(batchnorm=case.batchnorm)
-    starts, ends = (template_of(each, problem.network()) if False else template_of(each) for each in (a, b))
-    family = line(starts, ends)
+    family = line(template_of(a), template_of(b))
     which, along = torch.zeros(points, dtype=torch.long), torch.linspace(0, 1, points, dtype=torch.float64)
     calls = {
         "loop": lambda: loop(size, points),
@@ -776,7 +783,9 @@ def verbs(case: Case) -> list[str]:
         try:
             verb()
         except Exception as error:  # whatever it may be, it is said
-            failed.append(f"{verb.__name__}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            failed.append(
+                f"{verb.__name__}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            )
     return failed
 
 
@@ -795,9 +804,9 @@ def main() -> int:
     for name, (needs, make) in ROWS.items():
         if (arguments.only and not any(each in name for each in arguments.only)) or (arguments.smoke and needs):
             continue
-        if lacking := [each for each in needs if importlib.util.find_spec(each) is None]:
+        if lacking := [each for each in needs if not there(each)]:
             missing.append(name)
-            print(f"{name:26} left out: {', '.join(lacking)} is not installed", flush=True)
+            print(f"{name:26} left out: {', '.join(lacking)} cannot be imported", flush=True)
             continue
         torch.manual_seed(0)
         try:

@@ -245,17 +245,17 @@ class PlainObjective:
                     "let it change nothing when it is not in training"
                 )
         if self.ours is not None:
-            inputs = self.ours(few[0])
-            if reason := mixes_samples(live.module, lambda x: _tensor(self._run(live.module, x)), inputs):
+
+            def run(inputs: Tensor) -> Tensor:
+                with self._casting():
+                    return _tensor(self.forward(live.module, next(parted(few[0], len(inputs)))))
+
+            if reason := mixes_samples(live.module, run, self.ours(few[0])):
                 raise Unverified(reason)
 
     def _measured(self, batch: Any) -> Mapping[str, Tally]:
         with torch.set_grad_enabled(self.differentiates), self._casting():
             return self.measure(self._live.module, batch)
-
-    def _run(self, module: nn.Module, inputs: Tensor) -> Any:
-        with self._casting():
-            return module(inputs)
 
     def _casting(self) -> contextlib.AbstractContextManager[Any]:
         if self.autocast is None:

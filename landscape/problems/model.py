@@ -1,5 +1,6 @@
 """A problem made of anybody's model, data and loss: what `landscape.Problem.from_model` gives."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.files import digest
 from landscape.engine.batches import Reread, common_length, mapped, moved, parted
+from landscape.engine.casting import running_in
 from landscape.engine.data import Stream, labelled
 from landscape.engine.losses import Criterion, Loss, Measure
 from landscape.engine.memory import Chunk, fitting_batch
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm
 from landscape.engine.plain import PlainObjective, calibrate, fresh, has_statistics
+from landscape.engine.program.products import ceil_div
 from landscape.engine.readings import Tally
 from landscape.engine.stack import Stack, concatenate, template_of
 from landscape.problems.batched import BatchLoss, Held, raw_source
@@ -105,7 +108,8 @@ class Model(Supervised):
         with `test_`, on the test data.
         """
         device, module = torch.device(device), self.network()
-        reader = _Reader(self.chosen, self.batch_loss, autocast, device, dtype)
+        written = {each.dtype for each in module.parameters()}
+        reader = _Reader(self.chosen, self.batch_loss, autocast, device, dtype, foreign=written != {dtype})
         normalises = any(map(has_statistics, module.modules()))
         policy = (batchnorm or "recalibrate") if normalises else None
         running = fresh(module, {}, device=device, dtype=dtype)
@@ -404,36 +408,43 @@ def _outputs(module: nn.Module, inputs: Shaped[Tensor, "sample *feature"]) -> An
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Reader:
-    """How a network and a batch are read; batches come with a prefix for the names of what is measured on them."""
+    """How a network and a batch are read; batches come with a prefix for the names of what is measured on them.
+
+    `foreign` says whether the model is of another type, for which its code and its loss were written.
+    """
 
     criterion: Criterion | None
     batch_loss: BatchLoss | None
     autocast: torch.dtype | None
     device: torch.device
     dtype: torch.dtype
+    foreign: bool
+
+    def within(self) -> contextlib.AbstractContextManager[None]:
+        """In which the model and the loss are called."""
+        return running_in(self.dtype) if self.foreign else contextlib.nullcontext()
 
     def forward(self, module: nn.Module, batch: tuple[str, Any]) -> Any:
         """The outputs, or the loss where nobody else sees outputs."""
-        if self.batch_loss is not None:
-            return self.batch_loss.measure(module, batch[1])
-        return module(batch[1][0])
+        with self.within():
+            return module(batch[1][0]) if self.batch_loss is None else self.batch_loss.measure(module, batch[1])
 
     def measure(self, module: nn.Module, batch: tuple[str, Any]) -> dict[str, Tally]:
         """What the batch adds to each metric of a network."""
         prefix, given = batch
-        if self.batch_loss is not None:
-            found = self.batch_loss.measure(module, given)
-        else:
-            assert self.criterion is not None
-            inputs, targets, weights = given
-            outputs = module(inputs)
-            if self.autocast is None:
-                found = self.criterion.tallies(outputs, targets, weights)
-            else:
-                with torch.autocast(self.device.type, enabled=False):
-                    wide = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
-                    found = self.criterion.tallies(wide, targets, weights)
+        with self.within():
+            found = self._found(module, given) if self.batch_loss is None else self.batch_loss.measure(module, given)
         return {prefix + name: tally for name, tally in found.items()} if prefix else found
+
+    def _found(self, module: nn.Module, batch: Any) -> dict[str, Tally]:
+        assert self.criterion is not None
+        inputs, targets, weights = batch
+        outputs = module(inputs)
+        if self.autocast is None:
+            return self.criterion.tallies(outputs, targets, weights)
+        with torch.autocast(self.device.type, enabled=False):
+            wide = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
+            return self.criterion.tallies(wide, targets, weights)
 
     def size(self, batch: Any) -> int:
         """Number of samples."""
@@ -458,7 +469,9 @@ class _Part:
             whole = (*whole, None if every[2] is None else every[2].to(reader.device))
             self.batch_size = problem.batch_size or len(source)
             if self.ours and problem.batch_size is None:
-                self.batch_size = min(len(source), fitting_batch(module, whole[0]))
+                with reader.within():
+                    fitting = fitting_batch(module, whole[0])
+                self.batch_size = ceil_div(len(source), ceil_div(len(source), fitting))  # a short last one is slow
             self._kept = list(parted(whole, self.batch_size))
 
     def __iter__(self) -> Iterator[Any]:
@@ -520,8 +533,8 @@ def _referee(
             losses.append(functools.reduce(operator.add, tallies).value())
             continue
         assert reader.criterion is not None
-        with torch.no_grad():
-            outputs = torch.cat([network(inputs) for inputs, _, _ in part])
+        with torch.no_grad(), reader.within():
+            outputs = torch.cat([reader.forward(network, ("", batch)) for batch in part])
             targets = torch.cat([targets for _, targets, _ in part])
             weights = [each for _, _, each in part if each is not None]
             if weights:
