@@ -1,5 +1,7 @@
 """Models as people have them: what broke in `benchmarks/zoo.py`, by torch alone."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -119,3 +121,53 @@ def test_running_in_another_type():
     assert torch.get_default_dtype() == torch.float32
     with pytest.raises(RuntimeError, match="dtype"):
         wide @ narrow
+
+
+class Seen(nn.Module):
+    """Notes of how many samples it is called; `mixing` subtracts the mean of the batch."""
+
+    counts: ClassVar[list[int]] = []
+
+    def __init__(self, mixing: bool) -> None:
+        super().__init__()
+        self.mixing, self.widened, self.end = mixing, nn.Identity(), nn.Linear(20_000, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.counts.append(len(x))
+        wide = self.widened(x.repeat(1, 5_000))
+        return self.end(wide - wide.mean(0) if self.mixing else wide)
+
+
+@pytest.mark.parametrize("mixing", [False, True])
+def test_a_loss_of_all_samples_reads_outputs_that_were_found_in_parts(mixing):
+    (x, y), weights = samples(100), WEIGHTS
+    torch.manual_seed(0)
+    a, b = Seen(mixing), Seen(mixing)
+    problem = landscape.Problem.from_model(a, (x, y), lambda o, t: F.cross_entropy(o, t, weight=weights))
+    objective = problem.plain()
+    Seen.counts.clear()
+    objective(problem.initial([0]))
+    assert sum(Seen.counts) == 100
+    assert Seen.counts == [100] if mixing else max(Seen.counts) < 50
+    found = landscape.walk(a, b, problem=problem, points=3)["loss"][0]
+    with torch.no_grad():
+        ends = [float(F.cross_entropy(each(x), y, weight=weights)) for each in (a, b)]
+    np.testing.assert_allclose(found[[0, -1]], ends, rtol=1e-6)
+
+
+def test_the_model_that_a_problem_gives_is_the_callers_own():
+    made: list[nn.Module] = []
+
+    def make() -> nn.Module:
+        made.append(perceptron())
+        return made[-1]
+
+    problem = landscape.Problem.from_model(make, samples(), "cross_entropy")
+    a, b = problem.network(), problem.network()
+    with torch.no_grad():
+        a[0].weight.zero_()
+    assert b[0].weight.any()
+    assert problem.network()[0].weight.any()
+    before = len(made)
+    landscape.walk(a, b, problem=problem, points=2)
+    assert len(made) - before <= 1

@@ -17,7 +17,8 @@ from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.files import digest
 from landscape.engine.batches import Reread, common_length, mapped, moved, parted
 from landscape.engine.casting import running_in
-from landscape.engine.data import Stream, labelled
+from landscape.engine.data import SAMPLE_MULTIPLE, Stream, labelled
+from landscape.engine.determinism import mixes_samples
 from landscape.engine.losses import Criterion, Loss, Measure
 from landscape.engine.memory import Chunk, fitting_batch
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm
@@ -63,6 +64,11 @@ class Model(Supervised):
 
     def network(self) -> nn.Module:
         """The model; where a function makes it, the one that it makes with the seed 0."""
+        return copy.deepcopy(self._made)
+
+    @functools.cached_property
+    def _made(self) -> nn.Module:
+        """The same, made once and never changed: large models take long to be initialised."""
         return _seeded(self.build, 0)
 
     def initial(self, seeds: Sequence[int]) -> Stack:
@@ -107,7 +113,7 @@ class Model(Supervised):
         """The height by the network's own forward and the loss as it was given, on the data and, under names that begin
         with `test_`, on the test data.
         """
-        device, module = torch.device(device), self.network()
+        device, module = torch.device(device), self._made
         written = {each.dtype for each in module.parameters()}
         reader = _Reader(self.chosen, self.batch_loss, autocast, device, dtype, foreign=written != {dtype})
         normalises = any(map(has_statistics, module.modules()))
@@ -117,12 +123,15 @@ class Model(Supervised):
         parts = [_Part(each, self, reader, running) for each in (source, self.test_source) if each is not None]
         few = _Part(self._few(device, dtype), self, reader, running) if policy == "recalibrate" else ()
         held = [("", each) for each in few]
+        referee = functools.partial(_referee, module, reader, parts[0], held)
+        if self.chosen is not None and not self.chosen.parts and isinstance(source, Samples) and not self.batch_size:
+            reader = dataclasses.replace(reader, rows=_rows(running, reader, next(iter(parts[0]))[0]))
         return PlainObjective(
             module=module,
             measure=reader.measure,
             data=_Both(parts),
             forward=reader.forward,
-            referee=functools.partial(_referee, module, reader, parts[0], held),
+            referee=referee,
             size=lambda batch: reader.size(batch[1]),
             device=device,
             dtype=dtype,
@@ -175,7 +184,7 @@ class Model(Supervised):
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        template = template_of(self.network())
+        template = template_of(self._made)
         identity: dict[str, Any] = {"title": self.label, "parameters": template.parameters}
         if self.batch_loss is not None:
             identity["loss"] = self.batch_loss.name
@@ -410,7 +419,8 @@ def _outputs(module: nn.Module, inputs: Shaped[Tensor, "sample *feature"]) -> An
 class _Reader:
     """How a network and a batch are read; batches come with a prefix for the names of what is measured on them.
 
-    `foreign` says whether the model is of another type, for which its code and its loss were written.
+    `foreign` says whether the model is of another type, for which its code and its loss were written; `rows`, unless it
+    is 0, of how many samples outputs are found at once for a loss that reads all.
     """
 
     criterion: Criterion | None
@@ -419,6 +429,7 @@ class _Reader:
     device: torch.device
     dtype: torch.dtype
     foreign: bool
+    rows: int = 0
 
     def within(self) -> contextlib.AbstractContextManager[None]:
         """In which the model and the loss are called."""
@@ -439,7 +450,8 @@ class _Reader:
     def _found(self, module: nn.Module, batch: Any) -> dict[str, Tally]:
         assert self.criterion is not None
         inputs, targets, weights = batch
-        outputs = module(inputs)
+        parts = inputs.split(self.rows) if self.rows else [inputs]
+        outputs = module(inputs) if len(parts) == 1 else torch.cat([module(part) for part in parts])
         if self.autocast is None:
             return self.criterion.tallies(outputs, targets, weights)
         with torch.autocast(self.device.type, enabled=False):
@@ -449,6 +461,17 @@ class _Reader:
     def size(self, batch: Any) -> int:
         """Number of samples."""
         return common_length(batch) or 1
+
+
+def _rows(module: nn.Module, reader: _Reader, inputs: Tensor) -> int:
+    """Samples of which a network's outputs are found at once where its loss reads those of all: as many as are fast; 0,
+    all, if an answer depends on the samples beside it.
+    """
+    few = inputs[: 2 * SAMPLE_MULTIPLE]
+    with torch.no_grad(), reader.within():
+        if not isinstance(module(few), Tensor) or mixes_samples(module, module, few):
+            return 0
+        return fitting_batch(module, inputs)
 
 
 class _Part:
