@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import landscape
 from landscape.engine.casting import running_in
+from landscape.engine.readings import reading_of
 
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0])
 
@@ -171,3 +172,21 @@ def test_the_model_that_a_problem_gives_is_the_callers_own():
     before = len(made)
     landscape.walk(a, b, problem=problem, points=2)
     assert len(made) - before <= 1
+
+
+@pytest.mark.parametrize(
+    "given", [{"label_smoothing": 0.1}, {"weight": WEIGHTS}, {"weight": WEIGHTS, "label_smoothing": 0.1}]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cross_entropy_of_few_classes_is_that_of_pytorch(given, dtype):
+    outputs, (_, targets) = 30 * torch.randn(24, 3, dtype=dtype), samples()
+    targets[::5] = -100
+    outputs.requires_grad_()
+    loss = nn.CrossEntropyLoss(**given)
+    read = reading_of(loss)
+    found = read(outputs, targets)["loss"].value()
+    wanted = nn.CrossEntropyLoss(**{k: v.to(dtype) if k == "weight" else v for k, v in given.items()})(outputs, targets)
+    near = {"rtol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-12}
+    np.testing.assert_allclose(found.item(), wanted.item(), **near)
+    one, other = (torch.autograd.grad(each, outputs)[0].numpy() for each in (found, wanted))
+    np.testing.assert_allclose(one, other, atol=1e-7 if dtype == torch.float32 else 1e-14)
