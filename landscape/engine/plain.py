@@ -275,8 +275,12 @@ class PlainObjective:
                     "let it change nothing when it is not in training"
                 )
         if self.ours is not None:
-            inputs = self.ours(few[0])
-            if reason := mixes_samples(live.module, lambda x: _tensor(self._run(live.module, x)), inputs):
+
+            def run(inputs: Tensor) -> Tensor:
+                with self._casting():
+                    return _tensor(self.forward(live.module, next(parted(few[0], len(inputs)))))
+
+            if reason := mixes_samples(live.module, run, self.ours(few[0])):
                 raise Unverified(reason)
 
     def _measured(self, piece: "_Piece") -> Mapping[str, Tally]:
@@ -285,10 +289,6 @@ class PlainObjective:
 
     def _seeded(self, draw: int, number: int) -> contextlib.AbstractContextManager[None]:
         return seeded(self.draw_seed, draw, number) if self.draws else contextlib.nullcontext()
-
-    def _run(self, module: nn.Module, inputs: Tensor) -> Any:
-        with self._casting():
-            return module(inputs)
 
     def _casting(self) -> contextlib.AbstractContextManager[Any]:
         if self.autocast is None:

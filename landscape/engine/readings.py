@@ -254,8 +254,7 @@ def _elements(loss: nn.Module) -> _Elements:
     """The loss without its reduction; its tensors, such as weights of classes, go where the outputs are."""
     unreduced: Any = copy.deepcopy(loss)
     unreduced.reduction = "none"
-    usual = type(loss) is nn.CrossEntropyLoss and loss.weight is None and not loss.label_smoothing
-    ignored: Any = getattr(loss, "ignore_index", None)
+    usual = type(loss) is nn.CrossEntropyLoss and (loss.weight is None or not loss.label_smoothing)
 
     def elements(outputs: Tensor, targets: Tensor) -> Tensor:
         for name, buffer in list(unreduced.named_buffers()):
@@ -264,22 +263,29 @@ def _elements(loss: nn.Module) -> _Elements:
         if targets.is_floating_point() and targets.dtype != outputs.dtype:
             targets = targets.to(outputs.dtype)
         if usual and outputs.ndim == 2 and targets.ndim == 1 and outputs.shape[1] <= _FEW_CLASSES:
-            return _few_classes(outputs, targets, ignored)
+            return _few_classes(outputs, targets, unreduced)
         found: Tensor = unreduced(outputs, targets)
         return found
 
     return elements
 
 
-def _few_classes(outputs: Tensor, targets: Tensor, ignored: int) -> Tensor:
-    """Cross-entropy of few classes by its formula: PyTorch's kernel, made for many, takes three times as long."""
+def _few_classes(outputs: Tensor, targets: Tensor, loss: Any) -> Tensor:
+    """Cross-entropy of few classes by its formula, with weights of classes or smoothed labels: PyTorch's kernel, made
+    for many, takes three times as long.
+    """
     if outputs.device.type != "cpu":
-        return F.cross_entropy(outputs, targets, ignore_index=ignored, reduction="none")
-    there = targets != ignored
-    index = torch.where(there, targets, 0)[:, None]  # `gather` refuses those that are no classes
+        return torch.as_tensor(loss(outputs, targets))
+    there = targets != loss.ignore_index
+    index = torch.where(there, targets, 0)  # `gather` refuses those that are no classes
     top = outputs.detach().amax(1, keepdim=True)
-    own = outputs.gather(1, index)
-    return ((outputs - top).exp().sum(1, keepdim=True).log() + (top - own))[:, 0] * there
+    own = outputs.gather(1, index[:, None])
+    spread = (outputs - top).exp().sum(1, keepdim=True).log()
+    each = spread + (top - own)
+    if share := loss.label_smoothing:
+        each = (1 - share) * each + share * (spread + (top - outputs.mean(1, keepdim=True)))
+    found = torch.where(there, each[:, 0], 0)
+    return found if loss.weight is None else found * loss.weight[index]
 
 
 def hits_of(loss: nn.Module | None, targets: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:

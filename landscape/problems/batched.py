@@ -60,7 +60,9 @@ def _is_batch(data: Any) -> bool:
     if isinstance(data, Tensor | np.ndarray | Mapping) or dataclasses.is_dataclass(data):
         return True
     if isinstance(data, tuple | list):
-        return bool(data) and all(isinstance(each, Tensor | np.ndarray) for each in data)
+        arrays = [isinstance(each, Tensor | np.ndarray) for each in data]
+        # Batches are alike; what has tensors beside other structures, such as ((image, numbers), target), is one batch.
+        return bool(data) and (all(arrays) or (isinstance(data, tuple) and any(arrays)))
     return hasattr(data, "to") and bool(tensors_of(data))
 
 

@@ -1,5 +1,6 @@
 """A problem made of anybody's model, data and loss: what `landscape.Problem.from_model` gives."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -17,12 +18,15 @@ from torch import Tensor, nn
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.files import digest
 from landscape.engine.batches import Reread, common_length, mapped, moved, parted
-from landscape.engine.data import Stream, labelled
+from landscape.engine.casting import running_in
+from landscape.engine.data import SAMPLE_MULTIPLE, Stream, labelled
+from landscape.engine.determinism import mixes_samples
 from landscape.engine.losses import Criterion, Loss, Measure
 from landscape.engine.memory import Chunk, fitting_batch
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm
 from landscape.engine.plain import PlainObjective, Seeded, calibrate, fresh
 from landscape.engine.program.layers import has_statistics
+from landscape.engine.program.products import ceil_div
 from landscape.engine.readings import Tally
 from landscape.engine.stack import Stack, concatenate, template_of
 from landscape.problems.batched import BatchLoss, Held, raw_source
@@ -65,6 +69,11 @@ class Model(Supervised):
 
     def network(self) -> nn.Module:
         """The model; where a function makes it, the one that it makes with the seed 0."""
+        return copy.deepcopy(self._made)
+
+    @functools.cached_property
+    def _made(self) -> nn.Module:
+        """The same, made once and never changed: large models take long to be initialised."""
         return _seeded(self.build, 0)
 
     def initial(self, seeds: Sequence[int]) -> Stack:
@@ -119,9 +128,17 @@ class Model(Supervised):
         """The height by the network's own forward and the loss as it was given, on the data and, under names that begin
         with `test_`, on the test data.
         """
-        device, module = torch.device(device), self.network()
+        device, module = torch.device(device), self._made
         reader = _Reader(
-            self.chosen, self.batch_loss, autocast, device, dtype, self.evaluation, self.l2, learning(module)
+            self.chosen,
+            self.batch_loss,
+            autocast,
+            device,
+            dtype,
+            self.evaluation,
+            self.l2,
+            learning(module),
+            foreign={each.dtype for each in module.parameters()} != {dtype},
         )
         normalises = any(map(has_statistics, module.modules()))
         policy = (batchnorm or "recalibrate") if normalises and self.evaluation else None
@@ -130,12 +147,15 @@ class Model(Supervised):
         parts = [_Part(each, self, reader, running) for each in (source, self.test_source) if each is not None]
         few = _Part(self._few(device, dtype), self, reader, running) if policy == "recalibrate" else ()
         held = [("", each) for each in few]
+        referee = functools.partial(_referee, module, reader, parts[0], held)
+        if self.chosen is not None and not self.chosen.parts and isinstance(source, Samples) and not self.batch_size:
+            reader = dataclasses.replace(reader, rows=_rows(running, reader, next(iter(parts[0]))[0]))
         return PlainObjective(
             module=module,
             measure=reader.measure,
             data=_Both(parts),
             forward=reader.forward,
-            referee=functools.partial(_referee, module, reader, parts[0], held),
+            referee=referee,
             size=lambda batch: reader.size(batch[1]),
             device=device,
             dtype=dtype,
@@ -189,7 +209,7 @@ class Model(Supervised):
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        template = template_of(self.network())
+        template = template_of(self._made)
         identity: dict[str, Any] = {"title": self.label, "parameters": template.parameters}
         identity |= {"l2": self.l2} if self.l2 else {}
         if self.batch_loss is not None:
@@ -441,7 +461,11 @@ def _outputs(module: nn.Module, inputs: Shaped[Tensor, "sample *feature"]) -> An
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Reader:
-    """How a network and a batch are read; batches come with a prefix for the names of what is measured on them."""
+    """How a network and a batch are read; batches come with a prefix for the names of what is measured on them.
+
+    `foreign` says whether the model is of another type, for which its code and its loss were written; `rows`, unless it
+    is 0, of how many samples outputs are found at once for a loss that reads all.
+    """
 
     criterion: Criterion | None
     batch_loss: BatchLoss | None
@@ -451,6 +475,12 @@ class _Reader:
     evaluation: bool
     l2: float
     learning: frozenset[str]
+    foreign: bool
+    rows: int = 0
+
+    def within(self) -> contextlib.AbstractContextManager[None]:
+        """In which the model and the loss are called."""
+        return running_in(self.dtype) if self.foreign else contextlib.nullcontext()
 
     def fresh(self, module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         """A copy of the module with other tensors."""
@@ -458,25 +488,14 @@ class _Reader:
 
     def forward(self, module: nn.Module, batch: tuple[str, Any]) -> Any:
         """The outputs, or the loss where nobody else sees outputs."""
-        if self.batch_loss is not None:
-            return self.batch_loss.measure(module, batch[1])
-        return module(batch[1][0])
+        with self.within():
+            return module(batch[1][0]) if self.batch_loss is None else self.batch_loss.measure(module, batch[1])
 
     def measure(self, module: nn.Module, batch: tuple[str, Any]) -> dict[str, Tally]:
         """What the batch adds to each metric of a network."""
         prefix, given = batch
-        if self.batch_loss is not None:
-            found = self.batch_loss.measure(module, given)
-        else:
-            assert self.criterion is not None
-            inputs, targets, weights = given
-            outputs = module(inputs)
-            if self.autocast is None:
-                found = self.criterion.tallies(outputs, targets, weights)
-            else:
-                with torch.autocast(self.device.type, enabled=False):
-                    wide = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
-                    found = self.criterion.tallies(wide, targets, weights)
+        with self.within():
+            found = self._found(module, given) if self.batch_loss is None else self.batch_loss.measure(module, given)
         if self.l2 and not prefix:
             found = {**found, "loss": found["loss"].shifted(self.penalty(module))}
         return {prefix + name: tally for name, tally in found.items()} if prefix else found
@@ -487,9 +506,31 @@ class _Reader:
         squares = [each.double().square().sum() for name, each in named if name in self.learning]
         return torch.stack(squares).sum() * (self.l2 / 2)
 
+    def _found(self, module: nn.Module, batch: Any) -> dict[str, Tally]:
+        assert self.criterion is not None
+        inputs, targets, weights = batch
+        parts = inputs.split(self.rows) if self.rows else [inputs]
+        outputs = module(inputs) if len(parts) == 1 else torch.cat([module(part) for part in parts])
+        if self.autocast is None:
+            return self.criterion.tallies(outputs, targets, weights)
+        with torch.autocast(self.device.type, enabled=False):
+            wide = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
+            return self.criterion.tallies(wide, targets, weights)
+
     def size(self, batch: Any) -> int:
         """Number of samples."""
         return common_length(batch) or 1
+
+
+def _rows(module: nn.Module, reader: _Reader, inputs: Tensor) -> int:
+    """Samples of which a network's outputs are found at once where its loss reads those of all: as many as are fast; 0,
+    all, if an answer depends on the samples beside it.
+    """
+    few = inputs[: 2 * SAMPLE_MULTIPLE]
+    with torch.no_grad(), reader.within():
+        if not isinstance(module(few), Tensor) or mixes_samples(module, module, few):
+            return 0
+        return fitting_batch(module, inputs)
 
 
 class _Part:
@@ -511,7 +552,9 @@ class _Part:
             whole = (*whole, None if every[2] is None else every[2].to(reader.device))
             self.batch_size = problem.batch_size or len(source)
             if self.ours and problem.batch_size is None:
-                self.batch_size = min(len(source), fitting_batch(module, whole[0]))
+                with reader.within():
+                    fitting = fitting_batch(module, whole[0])
+                self.batch_size = ceil_div(len(source), ceil_div(len(source), fitting))  # a short last one is slow
             self._kept = list(parted(whole, self.batch_size))
 
     def __iter__(self) -> Iterator[Any]:
@@ -579,13 +622,13 @@ def _referee(
 
         def read(number: int, batch: Any, network: nn.Module = network) -> Any:
             with seeded(number):
-                return reader.measure(network, ("", batch))["loss"] if whole else network(batch[0])
+                return reader.measure(network, ("", batch))["loss"] if whole else reader.forward(network, ("", batch))
 
         if whole:
             losses.append(functools.reduce(operator.add, itertools.starmap(read, enumerate(part))).value())
             continue
         assert reader.criterion is not None
-        with torch.no_grad():
+        with torch.no_grad(), reader.within():
             outputs = torch.cat(list(itertools.starmap(read, enumerate(part))))
             targets = torch.cat([targets for _, targets, _ in part])
             weights = [each for _, _, each in part if each is not None]

@@ -198,7 +198,7 @@ class Family:
         size = max(1, _LENGTH_BYTES // (8 * self.vertices[0].parameters))
         found = []
         for lines in torch.split(torch.arange(len(self), device=self.rows.device), size):
-            points = (precise.at(lines, torch.full_like(lines, a, dtype=torch.float64)) for a in [*alphas, 1.0])
+            points = (precise._at_one(lines, alpha) for alpha in [*alphas, 1.0])
             steps = (self._moved(end.subtract(start), lines) for start, end in itertools.pairwise(points))
             pieces = [torch.stack(step.norms()) for step in steps]
             found.append(torch.stack(pieces).sum(0))
@@ -222,6 +222,14 @@ class Family:
                     l1[i] += moved.abs().sum()
                     squares[i] += moved.square().sum()
         return torch.stack([l1.sum(), squares.sqrt().sum()])
+
+    def _at_one(self, lines: Int[Tensor, " line"], alpha: float) -> Stack:
+        """The points of some lines at one alpha: at a knot the network there, which nothing is computed for."""
+        vertex = None if self.moving else dict(self.knots).get(alpha)
+        if vertex is None:
+            return self.at(lines, torch.full_like(lines, alpha, dtype=torch.float64))
+        stack, rows = self.vertices[vertex], self.rows[vertex][lines]
+        return stack if rows.tolist() == list(range(len(stack))) else stack.select(rows)
 
     def shares(self, alphas: Float[Tensor, " point"]) -> Float[Tensor, "point vertex"]:
         """How much each vertex adds to the points at these alphas, in float64."""
