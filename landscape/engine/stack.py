@@ -92,8 +92,8 @@ class Stack:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Element type of the tensors; of complex ones that of their parts."""
-        return next(iter(self.tensors.values())).dtype.to_real()
+        """Element type of the tensors."""
+        return next(iter(self.tensors.values())).dtype
 
     def select(self, index: Int[Tensor, " index"] | slice | Sequence[int]) -> "Stack":
         """The members at `index`, in its order."""
@@ -130,17 +130,15 @@ class Stack:
             yield self.select(slice(start, start + size)) if start + size <= len(self) else self.select(index)
 
     def flatten(self) -> Float[Tensor, "member parameter"]:
-        """One row a member, the tensors in their order; of complex ones the real and imaginary parts."""
-        return torch.cat([_real(tensor).reshape(len(self), -1) for tensor in self.tensors.values()], dim=1)
+        """One row a member, the tensors in their order."""
+        return torch.cat([tensor.reshape(len(self), -1) for tensor in self.tensors.values()], dim=1)
 
     def unflatten(self, flat: Float[Tensor, "others parameter"]) -> "Stack":
         """Rows laid out as `flatten` lays them out, as a stack without buffers (views of `flat`)."""
         tensors, start = {}, 0
-        for name, tensor in self.tensors.items():
-            shape = (*tensor.shape[1:], 2) if tensor.is_complex() else tensor.shape[1:]
+        for name, shape in self.shapes.items():
             size = math.prod(shape)
-            part = flat[:, start : start + size].view(len(flat), *shape)
-            tensors[name] = torch.view_as_complex(part.contiguous()) if tensor.is_complex() else part
+            tensors[name] = flat[:, start : start + size].view(len(flat), *shape)
             start += size
         return Stack(tensors)
 
@@ -152,16 +150,7 @@ class Stack:
     def subtract(self, other: "Stack") -> "Stack":
         """Member by member difference, in float64; a stack of one member goes with any."""
         require_same_shapes(self, other)
-        return Stack({name: _double(tensor) - _double(other[name]) for name, tensor in self.tensors.items()})
-
-
-def _real(tensor: Tensor) -> Tensor:
-    """The numbers of a tensor; of a complex one a last axis has the real and the imaginary part."""
-    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-
-
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+        return Stack({name: tensor.double() - other[name].double() for name, tensor in self.tensors.items()})
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -242,10 +231,6 @@ def in_order(
         if names:
             raise Mismatch(f"{name}: {few(names)} hold {kind} numbers, the network's are real: convert them first")
     return Stack(*({name: there[name] for name in part} for part in (template.tensors, template.buffers)))
-
-
-def _kind(tensor: Tensor) -> str:
-    return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "whole"
 
 
 def _identical(a: Tensor, b: Tensor) -> bool:
