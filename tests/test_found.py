@@ -414,6 +414,19 @@ def test_half_precision_goes_with_float32(problem: Problem, kind: torch.dtype) -
     assert landscape.curvature(half, problem=problem).eigenvalues.shape == (1, 1)
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_directions_and_networks_at_points_are_those_of_the_wider_type(problem: Problem, kind: torch.dtype) -> None:
+    half = {name: t.to(kind) if t.is_floating_point() else t for name, t in state(1).items()}
+    full = {name: t.float() if t.is_floating_point() else t for name, t in half.items()}
+    rays = [landscape.walk(each, problem=problem, rays=[0, 1], points=5)["loss"] for each in (half, full)]
+    assert np.array_equal(*rays)
+    planes = [landscape.plane(each, problem=problem, points=3)["loss"] for each in (half, full)]
+    assert np.array_equal(*planes)
+    lines = (landscape.walk(each, state(2), problem=problem, points=3) for each in (half, full))
+    one, other = (line.model_at(0.5).state_dict() for line in lines)
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
 def test_complex_tensors_keep_their_imaginary_part() -> None:
     stack = Stack({"weight": torch.ones(1, 2)}, {"freqs": torch.tensor([[1 + 2j]], dtype=torch.complex64).conj()})
     moved = stack.to(torch.float64)

@@ -321,7 +321,8 @@ class _Work:
     def model(self, first: float, second: float) -> torch.nn.Module:
         """The network at a point, with the statistics that it had there: a copy of the caller's."""
         kind = np.int64 if self.family.kind != "plane" else np.float64
-        point = self.family.at(
+        wide = torch.promote_types(self.family.dtype, self.objective.dtype)  # half precision is mixed as evaluated
+        point = self.family.to(self.family.rows.device, wide).at(
             torch.as_tensor(np.array([first], dtype=kind)), torch.tensor([second], dtype=torch.float64)
         )
         state = point.state_dict(0)

@@ -22,7 +22,8 @@ _STREAM = 0x44495245  # "DIRE": apart from the streams of other uses of a seed
 def random_directions(
     stack: Stack, seeds: Sequence[int], *, normalise: Normalise = "filter", still: Collection[str] = ()
 ) -> Stack:
-    """One Gaussian direction for each seed at the single member of `stack`, in its element type and without buffers.
+    """One Gaussian direction for each seed at the single member of `stack`, in its element type, at least float32, and
+    without buffers.
 
     `filter` scales each filter of a direction, an entry along dimension 0 of a tensor of two or more (a row of a
     linear layer), to the norm of the same filter of the network: H. Li, Z. Xu, G. Taylor, C. Studer, T. Goldstein,
@@ -49,15 +50,15 @@ def random_directions(
     keys = torch.tensor(list(seeds), dtype=torch.int64, device=stack.device)
     directions = {}
     for number, (name, weights) in enumerate(stack.tensors.items()):
-        shape = (len(keys), *weights.shape[1:])
+        shape, kind = (len(keys), *weights.shape[1:]), torch.promote_types(weights.dtype, torch.float32)
         if name in still or (normalise != "none" and weights.ndim <= 2):
-            directions[name] = weights.new_zeros(shape)
+            directions[name] = weights.new_zeros(shape, dtype=kind)
             continue
         # A step for each tensor: no more is drawn at once, and a tensor's numbers do not depend on the others' sizes.
         drawn = philox.normal(keys, stream=_STREAM, step=number, count=math.prod(weights.shape[1:])).view(shape)
         if normalise != "none":
             drawn = _scaled(drawn, weights.double(), leading=2 if normalise == "filter" else 1)
-        directions[name] = drawn.to(weights.dtype)
+        directions[name] = drawn.to(kind)
     return Stack(directions)
 
 
