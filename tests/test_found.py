@@ -110,6 +110,28 @@ def test_buffers_that_are_missing_are_the_networks_own(problem: Problem, caplog:
     assert said.endswith("2 buffers that it lacks are the network's own: position_ids, norm.num_batches_tracked")
 
 
+def test_buffers_of_another_shape_are_the_networks_own(problem: Problem, caplog: pytest.LogCaptureFixture) -> None:
+    stale = {**state(1), "position_ids": torch.arange(9)}
+    assert losses(stale, state(2), problem=problem) == losses(state(1), state(2), problem=problem)
+    (said,) = warnings(caplog)
+    assert said.endswith("1 buffers that it has in another shape are the network's own: position_ids")
+
+
+@pytest.mark.parametrize("policy", ["interpolate", "keep"])
+def test_statistics_that_are_missing_are_needed_unless_they_are_estimated_anew(problem: Problem, policy: Any) -> None:
+    less = {name: tensor for name, tensor in state(1).items() if "running" not in name}
+    assert losses(less, state(2), problem=problem) == losses(state(1), state(2), problem=problem)
+    wanted = (
+        r"lacks statistics of BatchNorm: norm\.running_mean, norm\.running_var; save them too, or estimate them anew"
+    )
+    with pytest.raises(Mismatch, match=wanted):
+        losses(less, state(2), problem=problem, batchnorm=policy)
+    with pytest.raises(Mismatch, match=wanted):
+        landscape.curvature(less, problem=problem, batchnorm=policy)
+    with pytest.raises(Mismatch, match=wanted):
+        fitted(held(less, "a"), Net())  # type: ignore[arg-type]
+
+
 def test_parameters_that_are_missing_are_an_error_that_names_them(problem: Problem) -> None:
     less = {name: tensor for name, tensor in state(1).items() if not name.startswith("head")}
     with pytest.raises(Mismatch, match=r"missing: head\.weight, head\.bias; unexpected: other"):
@@ -215,6 +237,8 @@ def test_a_key_chooses_inside_a_file(tmp_path: Path, problem: Problem) -> None:
     ):
         assert losses(f"{tmp_path}/{one}", f"{tmp_path}/{other}", problem=problem) == wanted
     assert load(f"{tmp_path}/ckpt.pt::ema").sources[0].path == f"{tmp_path}/ckpt.pt::ema"
+    torch.save({"state_dict": prefixed("online.", state(1)) | prefixed("ema.", state(2))}, tmp_path / "flat.pt")
+    assert losses(f"{tmp_path}/flat.pt::online", f"{tmp_path}/flat.pt::ema", problem=problem) == wanted
 
 
 def test_several_candidates_without_a_key_are_listed(tmp_path: Path) -> None:

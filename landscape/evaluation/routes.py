@@ -171,15 +171,19 @@ def networks(
     places: Sequence[Place], compute: Compute, problem: Problem | str | None, *, only: Sequence[str] = ()
 ) -> tuple[Problem, list[Checkpoint]]:
     """The problem, that of the checkpoints unless given (also by its name), and the members at each place, in its
-    network's order; with `only`, tensors that it leaves out may have other shapes.
+    network's order; with `only`, tensors that it leaves out may have other shapes, and where statistics of BatchNorm
+    are estimated anew, checkpoints may lack them.
     """
     problem = None if problem is None else chosen(problem)
     loaded = [checkpoint_at(place) for place in places]
     named = {label_of(place): found for place, found in zip(places, loaded, strict=True) if found is not None}
     trained_on = (place.trained_on for place in places if isinstance(place, Run))
     problem = problem or next((each for each in trained_on if each is not None), None) or problem_of(named)
+    read = compute.batchnorm in ("interpolate", "keep")
     return problem, [
-        landmark(problem, str(place), **compute.drawn) if found is None else fitting(problem, found, only=only)
+        landmark(problem, str(place), **compute.drawn)
+        if found is None
+        else fitting(problem, found, only=only, statistics=read)
         for place, found in zip(places, loaded, strict=True)
     ]
 

@@ -140,16 +140,23 @@ def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
     return problem
 
 
-def fitting(problem: Problem, checkpoint: Checkpoint, *, finite: bool = True, only: Sequence[str] = ()) -> Checkpoint:
+def fitting(
+    problem: Problem,
+    checkpoint: Checkpoint,
+    *,
+    finite: bool = True,
+    only: Sequence[str] = (),
+    statistics: bool = True,
+) -> Checkpoint:
     """The checkpoint with its tensors in the order of the problem's network; with `only`, patterns, those that none of
-    them matches may have other shapes.
+    them matches may have other shapes; without `statistics`, it may lack those of BatchNorm.
 
     Raises `Mismatch`, listing the tensors that differ, and, where it has to be `finite`, `LandscapeError` if a
     parameter is NaN or infinite.
     """
     network = problem.network()
     moving = matching(template_of(network), only, aliases=aliases(network)) if only else None
-    checkpoint = fitted(checkpoint, network, moving=moving)
+    checkpoint = fitted(checkpoint, network, moving=moving, statistics=statistics)
     if finite:
         checkpoint.require_finite()
     return checkpoint

@@ -73,6 +73,9 @@ _RUN = {
     "computation": object,
 }
 
+#: Ends of names of what BatchNorm normalises by.
+_STATISTICS = ("running_mean", "running_var")
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -108,7 +111,7 @@ class Checkpoint:
         """
         usable = {name: tensor.isfinite() for name, tensor in self.stack.tensors.items()}
         for name, tensor in self.stack.buffers.items():
-            statistic = name.endswith(("running_mean", "running_var"))
+            statistic = name.endswith(_STATISTICS)
             usable[name] = tensor.isfinite() if statistic else ~tensor.isnan()
             if name.endswith("running_var"):
                 usable[name] &= tensor >= 0
@@ -407,13 +410,16 @@ def merged_remarks(parts: Iterable[Checkpoint]) -> tuple[str, ...]:
     )
 
 
-def fitted(checkpoint: Checkpoint, network: nn.Module, *, moving: Collection[str] | None = None) -> Checkpoint:
+def fitted(
+    checkpoint: Checkpoint, network: nn.Module, *, moving: Collection[str] | None = None, statistics: bool = True
+) -> Checkpoint:
     """The checkpoint with its tensors in the order of the network's, its buffers told apart.
 
     Names lead to those of the network as `naming` finds it. Tensors that the network lacks are left out; buffers that
-    are missing, whatever an adapter lacks, and tensors of another shape that are not among the `moving`, have the
-    network's own values. Each of these is logged, and added to the remarks. Raises `Mismatch` listing what parameters
-    are missing, or of another shape, and what is unexpected then.
+    are missing or of another shape, whatever an adapter lacks, and tensors of another shape that are not among the
+    `moving`, have the network's own values. Each of these is logged, and added to the remarks. Raises `Mismatch`
+    listing what parameters are missing, or of another shape, and what is unexpected then; with `statistics`, which the
+    network's own are no substitute for, also those of BatchNorm that are missing.
     """
     template, tied = template_of(network), aliases(network)
     there = {**checkpoint.stack.tensors, **checkpoint.stack.buffers}
@@ -429,17 +435,26 @@ def fitted(checkpoint: Checkpoint, network: nn.Module, *, moving: Collection[str
             there = {own: there[name] for name, own in found.own.items()}
             own = {name: tied.get(name, name) for name in there}
             known = set(own.values())
-            held = [n for n in own if own[n] in free and there[n].shape[1:] != ours[own[n]].shape[1:]]
+            needed = {name for name in template.buffers if statistics and name.endswith(_STATISTICS)}
+            if lacking := [name for name in template.buffers if name in needed - known]:
+                raise Mismatch(
+                    f"the checkpoint lacks statistics of BatchNorm: {few(lacking)}; save them too, or estimate them "
+                    'anew, `batchnorm="recalibrate"`'
+                )
+            other = [name for name in own if there[name].shape[1:] != ours[own[name]].shape[1:]]
+            held = [name for name in other if own[name] in free]
+            stale = [name for name in other if name in template.buffers and name not in free | needed]
             weights, buffers = (
                 [name for name in part if name not in known] for part in (template.tensors, template.buffers)
             )
-            for name in (*held, *weights, *buffers):
+            for name in (*held, *stale, *weights, *buffers):
                 value = ours[tied.get(name, name)]
                 there[name] = value.expand(len(checkpoint.stack), *value.shape[1:])
             said = {
                 "of its tensors, which the network has no place for, left out": more,
                 "parameters that an adapter does not have are the network's own": weights,
                 "buffers that it lacks are the network's own": buffers,
+                "buffers that it has in another shape are the network's own": stale,
                 "tensors of another shape, which `only` leaves out, held at the network's own values": held,
             }
             remarks = [found.remark] if found.remark else []

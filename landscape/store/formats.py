@@ -195,7 +195,9 @@ def _state_dicts(found: Any, where: str = "") -> Iterator[str]:
 
 
 def _under(found: Any, key: str) -> Any:
-    """What stands under a key, whose dots lead deeper or belong to names; None if nothing does."""
+    """What stands under a key, whose dots lead deeper or belong to names; usual keys before it may be left out. None if
+    nothing does.
+    """
     if not isinstance(found, Mapping):
         return None
     if key in found:
@@ -205,7 +207,9 @@ def _under(found: Any, key: str) -> Any:
             return deeper
     start = f"{key}."
     names = [name for name in found if isinstance(name, str) and name.startswith(start)]
-    return {name.removeprefix(start): found[name] for name in names} or None
+    if names:
+        return {name.removeprefix(start): found[name] for name in names}
+    return next((deeper for each in _KEYS if (deeper := _under(found.get(each), key)) is not None), None)
 
 
 def unusable(tensor: Tensor) -> str:
