@@ -17,9 +17,11 @@ import landscape
 from landscape import Problem
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.engine.stack import Stack
+from landscape.problems.importing import import_run
 from landscape.problems.places import held
-from landscape.store.checkpoints import fitted, load
+from landscape.store.checkpoints import Run, fitted, load
 from landscape.store.names import naming
+from landscape.store.results import Result
 
 Tensors = dict[str, Tensor]
 Program = Callable[..., Outcome]
@@ -257,6 +259,48 @@ def test_several_candidates_without_a_key_are_listed(tmp_path: Path) -> None:
         load(f"{tmp_path}/none.pt::generator")
 
 
+@pytest.fixture
+def ones() -> Tensors:
+    from landscape.problems.life import Life
+
+    return {name: torch.ones_like(tensor) for name, tensor in Life().network().state_dict().items()}
+
+
+def test_the_option_key_chooses_in_all_files_of_a_command(landscape: Program, ones: Tensors) -> None:
+    def at(number: float) -> Tensors:
+        return {name: number * torch.arange(1.0, t.numel() + 1).reshape(t.shape) for name, t in ones.items()}
+
+    bent = {name: tensor.square() for name, tensor in at(1).items()}
+    for name, ema in (("a", at(0.1)), ("b", at(0.2)), ("c", bent)):
+        torch.save({"model": ones, "ema": ema, "other": {"deep": ema}}, f"{name}.pt")
+    for verb in (
+        ["walk", "--from", "a.pt", "--to", "b.pt", "--via", "c.pt", "--points", "3", "-o", "walk.h5"],
+        ["walk", "--from", "presolve", "--to", "a.pt", "--points", "2", "-o", "mark.h5"],
+        ["plane", "--through", "a.pt", "b.pt", "c.pt::other.deep", "--points", "2", "-o", "plane.h5"],
+        ["connect", "--from", "a.pt", "--to", "b.pt", "--steps", "1", "--points", "2", "-o", "curve.h5"],
+        ["analyse", "curvature", "a.pt", "--top", "1", "-o", "curvature.json"],
+    ):
+        result = landscape(*verb, "--key", "ema", "--problem", "life")
+        assert result.exit_code == 0, result.output
+    walked = Result.read(Path("walk.h5"))
+    assert [source.path for source in walked.sources] == ["a.pt::ema", "c.pt::ema", "b.pt::ema"]
+    assert [mark.source.path for mark in Result.read(Path("plane.h5")).marks][2] == "c.pt::other.deep"
+    assert json.loads(Path("curvature.json").read_text())["place"] == "a.pt::ema"
+
+
+def test_the_option_key_goes_with_files(landscape: Program, ones: Tensors, run: Run) -> None:
+    for place in ("presolve", f"{run.path}/@20#3", str(run.path)):
+        result = landscape("walk", "--from", place, "--to", place, "--key", "ema", "--problem", "life")
+        assert result.exit_code == 2
+        assert "--key goes with checkpoint files: landmarks and runs have no keys" in result.output
+    with pytest.raises(LandscapeError, match="is a run, which has no keys: leave ::ema out"):
+        load(f"{run.path}::ema")
+    Path("folder").mkdir()
+    for number in (2, 10):
+        torch.save({"model": ones, "ema": ones}, f"folder/{number}.pt")
+    assert [source.path for source in load("folder::ema").sources] == ["folder/2.pt::ema", "folder/10.pt::ema"]
+
+
 # Lists of places ------------------------------------------------------------------------------------------------------
 
 
@@ -326,6 +370,38 @@ def test_info_reads_a_key(landscape: Program) -> None:
     torch.save({"generator": state(1), "critic": {"a": torch.ones(2)}}, "gan.pt")
     assert "parameters: 2\n" in landscape("info", "gan.pt::critic").stdout
     assert "gan.pt has no state dict under x; there are generator, critic" in landscape("info", "gan.pt::x").stderr
+
+
+def test_a_folder_of_epochs_becomes_a_run_with_these_as_steps(landscape: Program, ones: Tensors) -> None:
+    Path("epochs").mkdir()
+    for number in (10, 2, 1):
+        bent = {name: torch.linspace(1, 2, t.numel()).pow(number).reshape(t.shape) for name, t in ones.items()}
+        torch.save({"state_dict": prefixed("model.", bent), "epoch": number}, f"epochs/epoch_{number}.pt")
+    told = landscape("import", "epochs", "--as", "steps", "--problem", "life", "-o", "run")
+    assert told.exit_code == 0, told.output
+    assert (
+        "3 files imported as the steps 1, 2, 10 of one member (epochs/epoch_1.pt first, epochs/epoch_10.pt last)"
+        in (told.stderr)
+    )
+    run = Run.open("run")
+    assert (run.steps(), run.seeds) == ([1, 2, 10], [0])
+    assert [load(f"run/@{step}#0").sources[0].step for step in run.steps()] == [1, 2, 10]
+    first = [load(place).stack.flatten() for place in ("run/@2", "epochs/epoch_2.pt")]
+    assert torch.equal(*first)
+    drawn = landscape("plane", "--trajectory", "run#0", "--points", "2", "-o", "plane.h5")
+    assert drawn.exit_code == 0, drawn.output
+    assert [mark.name for mark in Result.read(Path("plane.h5")).marks] == ["step 1", "step 2", "step 10"]
+
+
+def test_steps_are_those_of_the_names_where_they_ascend(tmp_path: Path, ones: Tensors) -> None:
+    for name in ("best", "last", "net-7"):
+        torch.save(ones, tmp_path / f"{name}.pt")
+    run = import_run([tmp_path], tmp_path / "run", problem="life", taken_as="steps", seeds=[4])
+    assert (run.steps(), run.seeds) == ([0, 1, 2], [4])
+    assert run.imported is not None
+    assert run.imported["steps"] == [0, 1, 2]
+    with pytest.raises(LandscapeError, match="2 seeds for the steps of one member: give one, or none for 0"):
+        import_run([tmp_path / "best.pt"], tmp_path / "other", problem="life", taken_as="steps", seeds=[1, 2])
 
 
 # Adapters -------------------------------------------------------------------------------------------------------------

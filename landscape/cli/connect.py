@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from landscape.analysis.barriers import barriers
-from landscape.cli.options import asked, evaluating
+from landscape.cli.options import asked, evaluating, keyed
 from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
 from landscape.cli.types import options_of, taken
 from landscape.core.errors import plural
@@ -49,6 +49,7 @@ def command(output: Path | None, **values: Any) -> None:
     walk, and the checkpoints that hold the bends, to be walked via. An interrupted training goes on when the same
     command is given again.
     """
+    values["a"], values["b"] = keyed(values.pop("key"), values["a"], values["b"])
     bending = taken(Bending, values)
     bent = dataclasses.asdict(bending)  # all of them: one that the verb does not know is an error
     bent["training_seed"] = bent.pop("seed")

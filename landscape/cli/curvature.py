@@ -13,6 +13,8 @@ from landscape.cli.options import (
     device_option,
     draws_option,
     dtype_option,
+    key_option,
+    keyed,
     problem_choice,
     reporting,
     sampling,
@@ -74,10 +76,11 @@ _STATISTICS = {
 @sampling
 @draws_option
 @problem_choice
+@key_option
 @device_option
 @dtype_option("float64")
 @reporting()
-def curvature(place: str, problem: str | None, options: tuple[str, ...], **settings: Any) -> None:
+def curvature(place: str, problem: str | None, options: tuple[str, ...], key: str | None, **settings: Any) -> None:
     """How is the loss bent at the members of PLACE, or along the lines of FILE?
 
     PLACE is a run, RUN/@step, RUN/#seed, a checkpoint or a landmark (presolve, with --problem): eigenvalues of the
@@ -89,10 +92,11 @@ def curvature(place: str, problem: str | None, options: tuple[str, ...], **setti
     """
     report = taken(Report, settings)
     if Path(place).suffix in (".h5", ".hdf5"):
-        if problem or options or settings["trace"] or settings["negative"]:
-            raise LandscapeError(f"{place} holds curves: leave out --trace, --negative, --problem and -O")
+        if problem or options or key or settings["trace"] or settings["negative"]:
+            raise LandscapeError(f"{place} holds curves: leave out --trace, --negative, --problem, -O and --key")
         report.show(*_along_lines(Path(place)))
     else:
+        (place,) = (each or "" for each in keyed(key, place))
         report.show(*_at_places(place, chosen_problem(problem, options), **settings))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -25,18 +25,27 @@ _LISTED = 6
     epilog="""\b
         Examples:
           landscape import theirs/ --problem life -O activation=relu -O steps=2
-          landscape import net-3.pyt net-5.pyt --problem life --seeds 3,5 -o checkpoints/nets""",
+          landscape import net-3.pyt net-5.pyt --problem life --seeds 3,5 -o checkpoints/nets
+          landscape import net-3.pyt net-5.pyt --problem life --as steps -o checkpoints/epochs""",
 )
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--problem", required=True, help="Problem that they were trained on, such as life, or pkg.module:NAME.")
 @problem_fields
 @click.option("--seeds", type=SEEDS, help="Seeds of the members, one a file. [default: 0, 1, ... in the files' order]")
+@click.option(
+    "--as",
+    "taken_as",
+    type=click.Choice(["members", "steps"]),
+    default="members",
+    help="What the files are: members of a run, or, in natural order, the steps of one.",
+)
 @output("Run directory. [default: checkpoints/FOLDER, or the first file's name]")
 def command(
     files: tuple[Path, ...],
     problem: str,
     options: tuple[str, ...],
     seeds: tuple[int, ...] | None,
+    taken_as: Literal["members", "steps"],
     output: Path | None,
     force: bool,
 ) -> None:
@@ -51,7 +60,13 @@ def command(
     first = files[0].resolve()
     path = output or Path("checkpoints") / (first.name if first.is_dir() else files[0].stem)
     run = import_run(
-        files, path, problem=problem, options=chosen_fields(find(problem), options), seeds=seeds, overwrite=force
+        files,
+        path,
+        problem=problem,
+        options=chosen_fields(find(problem), options),
+        seeds=seeds,
+        taken_as=taken_as,
+        overwrite=force,
     )
     for line in _remarks(run, seeds_given=seeds is not None):
         remark(line)
@@ -67,6 +82,8 @@ def _remarks(run: Run, *, seeds_given: bool) -> list[str]:
     order = f" ({names[0]} first, {names[-1]} last)" if len(names) > 1 else ""
     by_order = not seeds_given and "seeds" not in imported["named"]
     seeds = f"; seeds 0 to {len(names) - 1} in the order of the files{order}" if by_order else ""
+    if "steps" in imported:
+        seeds = f" as the steps {_shortened(imported['steps'])} of one member{order}"
     known = [
         f"{how}: {_fields(config, imported[key])}"
         for how, key in (("inferred from the tensors", "inferred"), ("given", "given"))
@@ -86,8 +103,8 @@ def _remarks(run: Run, *, seeds_given: bool) -> list[str]:
     return lines
 
 
-def _shortened(seeds: Sequence[int]) -> str:
-    few = [str(seed) for seed in seeds]
+def _shortened(numbers: Sequence[int]) -> str:
+    few = [str(number) for number in numbers]
     return ", ".join(few if len(few) <= _LISTED else [*few[: _LISTED - 1], "...", few[-1]])
 
 

@@ -1,6 +1,7 @@
 """Options that verbs share: where to compute, samples, problems, and where results go."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ __all__ = [
     "evaluating",
     "finished_cells",
     "json_flag",
+    "key_option",
+    "keyed",
     "members_of",
     "of_run",
     "output",
@@ -107,12 +110,34 @@ problem_choice = together(
 )
 
 
+key_option = click.option(
+    "--key", metavar="KEY", help="What to read in checkpoint files that hold more: FILE is FILE::KEY, dots go deeper."
+)
+
+
+def keyed(key: str | None, *places: str | None) -> list[str | None]:
+    """Places with the `--key` behind those that are checkpoint files, or folders of them, and have none yet."""
+    from landscape.problems.places import is_landmark
+
+    def chosen(place: str | None) -> str | None:
+        if place is None or "::" in place or is_landmark(place):
+            return place
+        run = Path(re.split("#|/@", place)[0]) / "run.json"
+        return place if run.exists() else f"{place}::{key}"
+
+    found = list(places) if key is None else [chosen(place) for place in places]
+    if key is not None and found == list(places):
+        raise click.UsageError("--key goes with checkpoint files: landmarks and runs have no keys")
+    return found
+
+
 def evaluating(text: str) -> Callable[[Command], Command]:
     """What `walk` and its kind share: the problem, how its loss is computed, where the result goes, whose help is
     `text`, and the file of options. `asked` makes arguments of the library of them.
     """
     return together(
         problem_choice,
+        key_option,
         click.option(
             "--batchnorm",
             type=click.Choice(["recalibrate", "interpolate", "keep"]),

@@ -6,7 +6,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from landscape.cli.options import asked, evaluating
+from landscape.cli.options import asked, evaluating, keyed
 from landscape.cli.report import Progress, interruptible, remark_unfinished
 from landscape.cli.types import RANGE, Written, options_of
 from landscape.evaluation.plane import Directions, plane, plane_name
@@ -104,7 +104,7 @@ def command(
         raise click.UsageError("--normalise goes with --at PLACE, whose directions are random")
     if a is None and direction_seed is not None:
         raise click.UsageError("--random goes with --at PLACE")
-    places = through or ((a or trajectory or ""),)
+    places = [place or "" for place in keyed(values.pop("key"), *(through or (a or trajectory,)))]
     directions: Directions = "through" if through else "random" if a else "trajectory"
     values |= {"directions": directions, "direction_seed": direction_seed or 0}
     path = output or Path("analyses") / f"{plane_name(places, directions, direction_seed or 0)}.h5"

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from landscape.cli.options import asked, evaluating
+from landscape.cli.options import asked, evaluating, keyed
 from landscape.cli.report import Progress, interruptible, remark_unfinished
 from landscape.cli.types import RANGE, options_of
 from landscape.core.fields import fields_of
@@ -42,6 +42,8 @@ def command(output: Path | None, **values: Any) -> None:
     """
     if values["b"] is None and not values["rays"]:
         raise click.UsageError("Missing option '--to': name where the lines end, or random directions with --rays.")
+    values["a"], values["b"], *via = keyed(values.pop("key"), values["a"], values["b"], *values["via"])
+    values["via"] = tuple(via)
     route = Route(**{name: values[name] for name in fields_of(Route)})
     path = output or Path("analyses") / f"{route.name}.h5"
     remark_unfinished(*map(str, route.places))

@@ -1,10 +1,12 @@
 """Runs made of other people's checkpoints, so that what was trained elsewhere is walked and analysed like one's own."""
 
 import dataclasses
+import itertools
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import require_seeds
@@ -14,7 +16,7 @@ from landscape.problems.base import Problem, Renaming
 from landscape.problems.places import fitting
 from landscape.problems.registry import Found, find, made, record, require_fields
 from landscape.store.checkpoints import Checkpoint, Run, merged_remarks, read_file
-from landscape.store.formats import ENDINGS, checkpoint_files, leading, model_weights
+from landscape.store.formats import ENDINGS, checkpoint_files, leading, model_weights, natural
 
 __all__ = ["import_run"]
 
@@ -42,9 +44,10 @@ def import_run(
     problem: str,
     options: Mapping[str, Any] | None = None,
     seeds: Sequence[int] | None = None,
+    taken_as: Literal["members", "steps"] = "members",
     overwrite: bool = False,
 ) -> Run:
-    """Make a run of state dicts, one member a file.
+    """Make a run of state dicts, one member a file, or one step of a single member.
 
     Args:
         files: Checkpoints; a directory stands for those in it, or, in the Hugging Face layout, for one member.
@@ -53,10 +56,12 @@ def import_run(
         options: Fields of the problem. Others are what names and shapes of the tensors give away, then what all file
             names say if they are of a form that the problem knows, then defaults; `imported` in the run says which.
         seeds: Seeds of the members; without them those of the file names where they differ, else 0, 1, ... in order.
+        taken_as: With `steps` the files, in natural order, are the steps of one member: those that the last numbers in
+            their names say where these ascend, else 0, 1, ...
         overwrite: Replace a run that is there.
 
     Returns:
-        The run, with one checkpoint.
+        The run, with one checkpoint, or one a step.
 
     Raises:
         Mismatch: For files of different architectures or of another than the problem's, and for a name that its
@@ -64,8 +69,12 @@ def import_run(
         LandscapeError: For parameters that are NaN or infinite. Nothing is written unless all files fit.
     """
     _require_free(path, overwrite=overwrite)
-    files = _expanded(files)
-    if seeds is not None:
+    files, stepped = _expanded(files), taken_as == "steps"
+    if stepped:
+        files = sorted(files, key=natural)
+        if seeds is not None and len(seeds) != 1:
+            raise LandscapeError(f"{len(seeds)} seeds for the steps of one member: give one, or none for 0")
+    elif seeds is not None:
         _require_seeds(seeds, files)
     members = [_member(file) for file in files]
     remarks = merged_remarks(members)
@@ -82,15 +91,21 @@ def import_run(
         reading = _Reading(made(problem, found, options))
     else:
         reading = _read(found, options, members[0].stack, files)
-    seeds_named = seeds is None and bool(reading.seeds)
-    seeds = list((reading.seeds or range(len(files))) if seeds is None else seeds)
-    _require_seeds(seeds, files)
+    seeds_named = seeds is None and bool(reading.seeds) and not stepped
+    if stepped:
+        seeds = [0] if seeds is None else list(seeds)
+        require_seeds(*seeds)
+    else:
+        seeds = list((reading.seeds or range(len(files))) if seeds is None else seeds)
+        _require_seeds(seeds, files)
     renaming, config = reading.renaming, reading.problem.config()
     renamed = (dataclasses.replace(one, stack=Stack(renaming.apply(one.stack.tensors))) for one in members)
     stack = concatenate([fitting(reading.problem, member).stack for member in renamed])
+    steps = _steps(files) if stepped else [STEP]
     imported = {
         "files": [str(file) for file in files],
         "sha256": [member.sources[0].digest for member in members],
+        **({"steps": steps} if stepped else {}),
         "given": sorted(options),
         "named": sorted([*reading.named, *(["seeds"] if seeds_named else [])]),
         "inferred": sorted(reading.inferred),
@@ -112,10 +127,12 @@ def import_run(
     Run.remove(path)
     run = Run(path, document)
     try:
-        run.save(STEP, stack)
+        for number, step in enumerate(steps):
+            run.save(step, stack.select([number]) if stepped else stack)
         return Run.create(path, document)
     except BaseException:
-        run.checkpoint_path(STEP).unlink(missing_ok=True)
+        for step in steps:
+            run.checkpoint_path(step).unlink(missing_ok=True)
         raise
 
 
@@ -151,6 +168,13 @@ def _expanded(places: Sequence[Path]) -> list[Path]:
             raise LandscapeError(f"{file} is given twice: leave one out")
         seen.add(file.resolve())
     return files
+
+
+def _steps(files: Sequence[Path]) -> list[int]:
+    """The last numbers in the names of files, where all have one and they ascend, else 0, 1, ..."""
+    numbers = [int(found[-1]) for file in files if (found := re.findall(r"\d+", str(file.with_suffix(""))))]
+    ascend = len(numbers) == len(files) and all(a < b for a, b in itertools.pairwise(numbers))
+    return numbers if ascend else list(range(len(files)))
 
 
 def _require_seeds(seeds: Sequence[int], files: Sequence[Path]) -> None:

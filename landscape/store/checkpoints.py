@@ -238,10 +238,12 @@ class Run:
         return self.path / f"step-{step:08d}.safetensors"
 
     def save(self, step: int, stack: Stack) -> str:
-        """Write the checkpoint of a step; returns its digest. That of an imported run says that its step is unknown."""
+        """Write the checkpoint of a step; returns its digest. That of an imported run says that its step is unknown,
+        unless its files are steps.
+        """
         document = {
             "kind": "checkpoint",
-            "step": step if self.imported is None else None,
+            "step": step if self.imported is None or "steps" in self.imported else None,
             "seeds": self.seeds,
             "data_seeds": self.document["data_seeds"],
             **{key: self.document[key] for key in ("problem", "code") if key in self.document},
@@ -287,14 +289,16 @@ def load(place: str | PathLike[str]) -> Checkpoint:
                 "FILE::KEY"
             )
         path, step, seed = Path(file), None, None
-    if key:
-        checkpoint = read_file(path, key)
+    if path.is_dir() and (path / "run.json").exists():
+        if key:
+            raise LandscapeError(f"{path} is a run, which has no keys: leave ::{key} out")
+        checkpoint = Run.open(path).checkpoint(step)
     elif path.is_dir():
-        checkpoint = Run.open(path).checkpoint(step) if (path / "run.json").exists() else _read_folder(path, step)
+        checkpoint = _read_folder(path, step, key)
     elif step is not None:
         raise LandscapeError(f"{path} is a single checkpoint file and has no steps to choose from")
     else:
-        checkpoint = read_file(path)
+        checkpoint = read_file(path, key)
     for remark in checkpoint.remarks:
         _LOG.info("%s: %s", path, remark)
     if seed is None:
@@ -361,7 +365,7 @@ def unfinished(place: str) -> str:
     return f"{path} is not finished: this is its step {last} of {batches}" if last < batches else ""
 
 
-def _read_folder(path: Path, step: int | None) -> Checkpoint:
+def _read_folder(path: Path, step: int | None, key: str = "") -> Checkpoint:
     if (path / "sweep.json").exists():
         cells = sorted(str(file.parent) for file in path.glob("*/run.json"))
         example = f", such as {cells[0]}" if cells else ""
@@ -369,7 +373,7 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
     if model_weights(path):
         if step is not None:
             raise LandscapeError(f"{path} is a single model, no run: it has no steps to choose from")
-        return read_file(path)
+        return read_file(path, key)
     files = checkpoint_files(path)
     if not files:
         raise LandscapeError(
@@ -378,7 +382,7 @@ def _read_folder(path: Path, step: int | None) -> Checkpoint:
         )
     if step is not None:
         raise LandscapeError(f"{path} is a folder of state dicts, no run: it has no steps to choose from")
-    return together(path, files, [read_file(file) for file in files])
+    return together(path, files, [read_file(file, key) for file in files])
 
 
 def together(place: str | Path, files: Sequence[str | Path], parts: Sequence[Checkpoint]) -> Checkpoint:
