@@ -393,6 +393,23 @@ def test_a_folder_of_epochs_becomes_a_run_with_these_as_steps(landscape: Program
     assert [mark.name for mark in Result.read(Path("plane.h5")).marks] == ["step 1", "step 2", "step 10"]
 
 
+def test_an_import_says_once_what_was_done_to_all_files_and_writes_it_down(landscape: Program) -> None:
+    Path("net.py").write_text(
+        "import torch\nfrom torch import nn\nfrom landscape import Problem\n\n"
+        "x = torch.linspace(-1, 1, 8)[:, None]\nPROBLEM = Problem.from_model(nn.Linear(1, 1), (x, x), 'mse')\n"
+    )
+    for number in range(3):
+        torch.save({**prefixed("backbone.", nn.Linear(1, 1).state_dict()), "aux": torch.ones(1)}, f"{number}.pt")
+    told = landscape("import", "0.pt", "1.pt", "2.pt", "--problem", "net.py:PROBLEM", "-o", "run")
+    assert told.exit_code == 0, told.output
+    imported = Run.open("run").imported
+    assert imported is not None
+    first, second = imported["reading"]
+    assert first == "2 names begin with backbone. and fit the network without it"
+    assert second == "1 of its tensors, which the network has no place for, left out: aux"
+    assert [line for line in told.stderr.splitlines() if "place for" in line] == [f"3 files, 0.pt first: {second}"]
+
+
 def test_steps_are_those_of_the_names_where_they_ascend(tmp_path: Path, ones: Tensors) -> None:
     for name in ("best", "last", "net-7"):
         torch.save(ones, tmp_path / f"{name}.pt")

@@ -11,11 +11,11 @@ from typing import Any, Literal
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import require_seeds
 from landscape.core.files import refuse_existing, require_vacant
-from landscape.engine.stack import Stack, aliases, concatenate, names_fit, require_same_shapes, template_of
+from landscape.engine.stack import Stack, aliases, names_fit, require_same_shapes, template_of
 from landscape.problems.base import Problem, Renaming
 from landscape.problems.places import fitting
 from landscape.problems.registry import Found, find, made, record, require_fields
-from landscape.store.checkpoints import Checkpoint, Run, merged_remarks, read_file
+from landscape.store.checkpoints import Checkpoint, Run, merged_remarks, read_file, together
 from landscape.store.formats import ENDINGS, checkpoint_files, leading, model_weights, natural
 
 __all__ = ["import_run"]
@@ -99,8 +99,10 @@ def import_run(
         seeds = list((reading.seeds or range(len(files))) if seeds is None else seeds)
         _require_seeds(seeds, files)
     renaming, config = reading.renaming, reading.problem.config()
-    renamed = (dataclasses.replace(one, stack=Stack(renaming.apply(one.stack.tensors))) for one in members)
-    stack = concatenate([fitting(reading.problem, member).stack for member in renamed])
+    renamed = [dataclasses.replace(one, stack=Stack(renaming.apply(one.stack.tensors))) for one in members]
+    whole = dataclasses.replace(together(path, files, renamed), remarks=remarks)
+    fit = fitting(reading.problem, whole)
+    stack, said = fit.stack, fit.remarks
     steps = _steps(files) if stepped else [STEP]
     imported = {
         "files": [str(file) for file in files],
@@ -111,7 +113,7 @@ def import_run(
         "inferred": sorted(reading.inferred),
         "assumed": sorted(config.keys() - {*options, *reading.named, *reading.inferred}),
         **({"renamed": dict(renaming.names), "remark": renaming.remark} if renaming.names else {}),
-        **({"reading": list(remarks)} if remarks else {}),
+        **({"reading": list(said)} if said else {}),
     }
     document = {
         **record(reading.problem),
