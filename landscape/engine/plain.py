@@ -91,6 +91,7 @@ class PlainObjective:
         module: The network, of which one live copy is written over; it is never changed itself.
         measure: What a batch adds to each metric, `loss` among them, of a network.
         data: The batches, the same at each pass.
+        further: Batches on which other metrics alone are found.
         forward: What a network makes of a batch.
         referee: Loss and metrics of the members of a stack in a way that shares nothing with this one; randomness of
             each batch, by its number, is given, and whether statistics of BatchNorm are estimated anew.
@@ -119,6 +120,7 @@ class PlainObjective:
     dtype: torch.dtype
     samples: int
     chunk: Chunk
+    further: Iterable[Any] = ()
     streamed: bool = False
     sampled: bool = False
     ours: Callable[[Any], Tensor] | None = None
@@ -185,7 +187,10 @@ class PlainObjective:
 
     def batches(self) -> Iterator["_Piece"]:
         """All data in batches, once for each draw."""
-        for number, batch in enumerate(self.data):
+        return self._pieces(self.data)
+
+    def _pieces(self, data: Iterable[Any]) -> Iterator["_Piece"]:
+        for number, batch in enumerate(data):
             for draw in range(max(1, self.draws)):
                 yield _Piece(batch, number, draw)
 
@@ -299,11 +304,11 @@ class PlainObjective:
     def _groups(self) -> Iterator[list["_Piece"]]:
         """All batches in memory at once; of streamed ones as many as fit a budget."""
         if not self.streamed:
-            yield list(self.batches())
+            yield list(self._pieces(itertools.chain(self.data, self.further)))
             return
         group: list[_Piece] = []
         size = 0
-        for piece in self.batches():
+        for piece in self._pieces(itertools.chain(self.data, self.further)):
             group.append(piece)
             size += sum(each.nbytes for each in tensors_of(piece.batch)) if not piece.draw else 0
             if size >= _GROUP_BYTES:

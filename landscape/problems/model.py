@@ -153,7 +153,8 @@ class Model(Supervised):
         return PlainObjective(
             module=module,
             measure=reader.measure,
-            data=_Both(parts),
+            data=_Named(parts[0], ""),
+            further=_Named(parts[1], "test_") if parts[1:] else (),
             forward=reader.forward,
             referee=referee,
             size=lambda batch: reader.size(batch[1]),
@@ -581,15 +582,14 @@ class _Part:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Both:
-    """The batches of the data and of further data, each with its prefix."""
+class _Named:
+    """The batches of a part, with a prefix for what is measured on them."""
 
-    parts: Sequence[_Part]
+    part: _Part
+    prefix: str
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        for prefix, part in zip(("", "test_"), self.parts, strict=False):
-            for batch in part:
-                yield prefix, batch
+        return ((self.prefix, batch) for batch in self.part)
 
 
 def _drawn(source: Any, samples: int | None, seed: int) -> Any:
