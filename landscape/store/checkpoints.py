@@ -436,6 +436,11 @@ def fitted(
     try:
         if found := naming(shapes, template, tied, adapter=checkpoint.adapter, free=free):
             more = [name for name in there if name not in found.own]
+            if more and checkpoint.problem is not None:  # a run of ours, of another problem
+                raise Mismatch(
+                    "the checkpoint and the problem's network are of different architectures: only the checkpoint has "
+                    f"{few(more)}"
+                )
             there = {own: there[name] for name, own in found.own.items()}
             own = {name: tied.get(name, name) for name in there}
             known = set(own.values())
