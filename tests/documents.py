@@ -85,6 +85,9 @@ READER_HAS = {
 
         for name in "abc":
             torch.save(model().state_dict(), f"{name}.pt")
+        os.mkdir("epochs")
+        for number in range(3):
+            torch.save(model().state_dict(), f"epochs/epoch_{number}.pt")
         os.mkdir("their-checkpoints")
         for number in (1, 2):
             torch.save(Life().network().state_dict(), f"their-checkpoints/net-{number}.pt")
@@ -99,6 +102,22 @@ READER_HAS = {
             torch.save(Life(steps=2).network().state_dict(), file)
         for file in ("net-3.pyt", "net-5.pyt"):
             torch.save(Life().network().state_dict(), file)
+        """,
+    "landscape plane --help": """
+        import os
+        from pathlib import Path
+        import torch
+
+        Path("my_module.py").write_text('''
+        import torch
+        from landscape import Problem
+
+        x = torch.linspace(-1, 1, 30).reshape(10, 3)
+        PROBLEM = Problem.from_model(torch.nn.Linear(3, 3), (x, x.sin()), "mse")
+        '''.replace("\\n        ", "\\n"))
+        os.mkdir("epochs")
+        for number in range(3):
+            torch.save(torch.nn.Linear(3, 3).state_dict(), f"epochs/epoch_{number}.pt")
         """,
     "landscape walk --help": """
         import os

@@ -99,7 +99,7 @@ class PlainObjective:
         streamed: Whether batches are read anew at each pass, once for all points.
         sampled: Whether the data is a part of what is meant: means then have standard errors.
         ours: The inputs of a batch where batches were parted here, and no answer may depend on how.
-        few: Some samples of such a batch.
+        few: So many samples of such a batch.
         autocast: Type in which the network runs where PyTorch deems it safe.
         differentiates: Whether the loss takes derivatives itself, such as those in the inputs.
         entire: Metrics that are 1 where what is counted is 0.
@@ -124,7 +124,7 @@ class PlainObjective:
     streamed: bool = False
     sampled: bool = False
     ours: Callable[[Any], Tensor] | None = None
-    few: Callable[[Any], Any] = lambda batch: next(parted(batch, 2 * SAMPLE_MULTIPLE))
+    few: Callable[[Any, int], Any] = lambda batch, count: next(parted(batch, count))
     unit: str = ""
     autocast: torch.dtype | None = None
     differentiates: bool = False
@@ -261,7 +261,7 @@ class PlainObjective:
         live.write(next(stack.mixtures()))
         few = list(itertools.islice(self.data, 2))
         if self.ours is not None:  # a part says as much
-            few = [self.few(few[0])]
+            few = [self.few(few[0], 2 * SAMPLE_MULTIPLE)]
         before = live.buffers()
         pieces = [_Piece(batch, number, 0) for number, batch in enumerate(few)]
         first, second = ([self._measured(piece) for piece in pieces] for _ in range(2))
@@ -283,7 +283,7 @@ class PlainObjective:
 
             def run(inputs: Tensor) -> Tensor:
                 with self._casting():
-                    return _tensor(self.forward(live.module, next(parted(few[0], len(inputs)))))
+                    return _tensor(self.forward(live.module, self.few(few[0], len(inputs))))
 
             if reason := mixes_samples(live.module, run, self.ours(few[0])):
                 raise Unverified(reason)
@@ -390,7 +390,7 @@ class PlainObjective:
             streamed=streamed,
             sampled=objective.sampled,
             ours=lambda batch: batch.inputs,
-            few=lambda batch: batch.few(),
+            few=lambda batch, count: batch.few(count),
             unit=objective.unit,
             entire=frozenset(name for name, metric in objective.metrics.items() if metric.reduction == "all"),
             autocast=objective.autocast,
@@ -415,8 +415,8 @@ class _Labelled:
     targets: Tensor
     weights: Tensor
 
-    def few(self) -> "_Labelled":
-        some = slice(0, 2 * SAMPLE_MULTIPLE)
+    def few(self, count: int) -> "_Labelled":
+        some = slice(0, count)
         return _Labelled(self.inputs[some], self.targets[..., some], self.weights[some])
 
 
