@@ -95,6 +95,8 @@ class PlainObjective:
         differentiates: Whether the loss takes derivatives itself, such as those in the inputs.
         entire: Metrics that are 1 where what is counted is 0.
         calibration: Batches on which statistics of BatchNorm are estimated at each point.
+        within: In which the module is called by itself.
+        cut: From a batch and a number to as many of its first samples.
     """
 
     module: nn.Module
@@ -116,6 +118,8 @@ class PlainObjective:
     entire: frozenset[str] = frozenset()
     batchnorm: BatchNorm | None = None
     calibration: Iterable[Any] = ()
+    within: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    cut: Callable[[Any, int], Any] = lambda batch, size: next(parted(batch, size))
 
     backend = "plain"
     shares_first_layer = False
@@ -230,7 +234,7 @@ class PlainObjective:
         live.write(next(stack.mixtures()))
         few = list(itertools.islice(self.data, 2))
         if self.ours is not None:  # a part says as much
-            few = [next(parted(few[0], 2 * SAMPLE_MULTIPLE))]
+            few = [self.cut(few[0], 2 * SAMPLE_MULTIPLE)]
         before = live.state()
         first, second = ([self._measured(batch) for batch in few] for _ in range(2))
         for one, other in zip(first, second, strict=True):
@@ -245,12 +249,9 @@ class PlainObjective:
                     "let it change nothing when it is not in training"
                 )
         if self.ours is not None:
-
-            def run(inputs: Tensor) -> Tensor:
-                with self._casting():
-                    return _tensor(self.forward(live.module, next(parted(few[0], len(inputs)))))
-
-            if reason := mixes_samples(live.module, run, self.ours(few[0])):
+            with self._casting(), self.within():
+                reason = mixes_samples(live.module, lambda x: _tensor(live.module(x)), self.ours(few[0]))
+            if reason:
                 raise Unverified(reason)
 
     def _measured(self, batch: Any) -> Mapping[str, Tally]:
@@ -349,6 +350,7 @@ class PlainObjective:
             streamed=streamed,
             sampled=objective.sampled,
             ours=lambda batch: batch.inputs,
+            cut=lambda batch, size: _Labelled(batch.inputs[:size], batch.targets[..., :size], batch.weights[:size]),
             unit=objective.unit,
             entire=frozenset(name for name, metric in objective.metrics.items() if metric.reduction == "all"),
             autocast=objective.autocast,

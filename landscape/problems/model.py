@@ -145,6 +145,7 @@ class Model(Supervised):
             differentiates=self.batch_loss is not None and self.batch_loss.differentiates,
             batchnorm=policy,
             calibration=held,
+            within=reader.within,
         )
 
     def data(self) -> Source:
