@@ -279,7 +279,7 @@ def test_randomness_that_cannot_be_drawn_comes_from_the_loop() -> None:
     assert abs(float(difference.mean())) < 0.03
     assert abs(float(difference.std()) - 1) < 0.03
     assert not torch.equal(difference[0], difference[1])
-    with pytest.raises(Unsupported, match='cannot draw the random numbers of randn_like: use `engine="loop"`'):
+    with pytest.raises(Unsupported, match='cannot draw the random numbers of randn_like: use `engine="plain"`'):
         Stacked(module, backend="stacked")(stack, inputs, noise())
 
 
@@ -300,7 +300,7 @@ def test_randomness_inside_a_step_that_cannot_be_traced_comes_from_the_loop() ->
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert not torch.equal(one, plain)
-    with pytest.raises(Unsupported, match='cannot draw the random numbers of 1: use `engine="loop"`'):
+    with pytest.raises(Unsupported, match='cannot draw the random numbers of 1: use `engine="plain"`'):
         Stacked(module, backend="stacked")(stack, inputs, noise())
 
 
@@ -438,7 +438,7 @@ def test_padding_of_embeddings_is_not_left_to_vmap(alone: bool) -> None:
     for one, other in zip(got, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
     assert network.backend == ("loop" if alone else "stacked")
-    with pytest.raises(Unsupported, match='vmap forgets the `padding_idx` of embeddings: use `engine="loop"`'):
+    with pytest.raises(Unsupported, match='vmap forgets the `padding_idx` of embeddings: use `engine="plain"`'):
         Stacked(module, backend="vmap")(stack, inputs)
 
 

@@ -98,7 +98,7 @@ def test_every_backend_gives_the_modules_own_outputs_and_gradients(name: str, sh
     before = inputs.clone()
     flat = stack.flatten().requires_grad_()
     if (name, backend) == ("life rrelu", "vmap"):
-        with pytest.raises(Unsupported, match=r'cannot run this module .*rrelu.*: use `engine="loop"`'):
+        with pytest.raises(Unsupported, match=r'cannot run this module .*rrelu.*: use `engine="plain"`'):
             network(stack, inputs)
         return
     outputs = network(stack.unflatten(flat), inputs)

@@ -178,7 +178,7 @@ class Stacked:
             if statistics is not None and (hidden := self._program.hidden_normalisation):
                 failure = f'finds no statistics inside {hidden}: use `engine="plain"`'
             elif drawn and (reason := self._undrawable):
-                failure = f'cannot draw the random numbers of {reason}: use `engine="loop"`'
+                failure = f'cannot draw the random numbers of {reason}: use `engine="plain"`'
             else:
                 return "stacked"
         elif self.backend == "vmap" and drawn:
@@ -366,7 +366,7 @@ class Stacked:
             return outputs.movedim(0, -1), {name: tensors[name] for name in running if statistics}
 
         if backend == "vmap" and len(inputs) > 1 and pads(module):
-            raise Unsupported('torch.func.vmap forgets the `padding_idx` of embeddings: use `engine="loop"`')
+            raise Unsupported('torch.func.vmap forgets the `padding_idx` of embeddings: use `engine="plain"`')
         with plain_attention():
             run = self._by_vmap if backend == "vmap" else self._one_by_one
             results, found = run(forward, state, shown, noise)
@@ -395,7 +395,7 @@ class Stacked:
         try:
             results: _Results = batched(state, inputs[0] if shared else inputs)
         except RuntimeError as error:
-            raise Unsupported(f'torch.func.vmap cannot run this module ({error}): use `engine="loop"`') from error
+            raise Unsupported(f'torch.func.vmap cannot run this module ({error}): use `engine="plain"`') from error
         return results
 
     @staticmethod

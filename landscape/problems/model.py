@@ -171,6 +171,7 @@ class Model(Supervised):
             evaluation=self.evaluation,
             batchnorm=policy,
             calibration=held,
+            within=reader.within,
         )
 
     def data(self) -> Source:
