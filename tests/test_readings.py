@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import threading
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,8 @@ TRAPS: dict[str, tuple[Any, Any, Tensor]] = {
     "divergence": (flat, nn.KLDivLoss(reduction="batchmean"), torch.ones(COUNT, CLASSES) / CLASSES),
     "huber": (flat, nn.HuberLoss(delta=0.3), X.new_ones(COUNT, CLASSES)),
     "weights of positives": (flat, nn.BCEWithLogitsLoss(pos_weight=WEIGHT), F.one_hot(Y, CLASSES).float()),
+    "no reduction, with weights": (flat, nn.CrossEntropyLoss(weight=WEIGHT, reduction="none"), Y),
+    "no reduction, with ignored targets": (flat, nn.CrossEntropyLoss(ignore_index=0, reduction="none"), Y),
     "probabilities": (flat, nn.CrossEntropyLoss(), F.one_hot(Y, CLASSES).float() * 0.9 + 0.02),
     "smallest of the batch": (flat, lambda o, t: F.cross_entropy(o, t, reduction="none").max(), Y),
     "spread of the batch": (flat, lambda o, t: o.std(0).mean() + F.cross_entropy(o, t), Y),
@@ -109,7 +112,7 @@ def test_a_walk_has_the_loss_of_ones_own_loop(name: str, engine: Any) -> None:
     function = nn.CrossEntropyLoss() if isinstance(loss, str) else loss
     problem = Problem.from_model(make, (X, targets), loss)
     if engine == "stacked" and name in ALONE:
-        with pytest.raises(Unsupported, match="evaluate one network after another"):
+        with pytest.raises(Unsupported, match="is evaluated one network after another"):
             landscape.walk(a, b, problem=problem, points=4, engine=engine)
         return
     found = landscape.walk(a, b, problem=problem, points=4, engine=engine)
@@ -318,14 +321,29 @@ def test_a_forward_that_reaches_the_original_is_named() -> None:
 
 
 def test_a_loss_that_closes_over_the_callers_model_is_named() -> None:
+    own, other = ends(flat)
+
+    def penalty(outputs: Any, targets: Any) -> Tensor:
+        return F.cross_entropy(outputs, targets) + sum(each.square().sum() for each in own.parameters())
+
+    with pytest.raises(LandscapeError, match="the loss reads (weight|bias) of the model that was given"):
+        Problem.from_model(own, (X, Y), batch_loss=lambda model, batch: penalty(model(batch[0]), batch[1]))
+    with pytest.raises(LandscapeError, match="Write `batch_loss`, which gets the model as an argument"):
+        Problem.from_model(own, (X, Y), penalty)
+    teacher = flat()
+
+    def distilled(model: nn.Module, batch: Any) -> Tensor:
+        return (model(batch[0]) - teacher(batch[0])).square().mean()
+
+    found = landscape.walk(own, other, problem=Problem.from_model(own, (X, Y), batch_loss=distilled), points=3)
+    assert found["loss"][0, 2] == pytest.approx(number(distilled(other, (X, Y))), rel=2e-6)
+
+
+def test_a_loss_that_is_the_same_whatever_the_parameters_is_named() -> None:
     a, b = ends(flat)
-
-    def penalty(model: nn.Module, batch: Any) -> Tensor:
-        return sum(each.square().sum() for each in a.parameters())  # type: ignore[return-value]
-
-    problem = Problem.from_model(flat, (X, Y), batch_loss=penalty)
+    constant = Problem.from_model(flat, (X, Y), batch_loss=lambda model, batch: batch[0].square().mean())
     with pytest.raises(Unverified, match="`batch_loss` gets the model as an argument"):
-        landscape.walk(a, b, problem=problem, points=5)
+        landscape.walk(a, b, problem=constant, points=5)
 
 
 def test_dead_networks_are_no_error() -> None:
@@ -370,3 +388,77 @@ def test_a_penalty_of_the_parameters_is_that_of_weight_decay() -> None:
     assert found["test_loss"][0, 2] == pytest.approx(number(F.cross_entropy(b(X[:9]), Y[:9])), rel=2e-6)
     with pytest.raises(LandscapeError, match="`l2` is -1: give a number of at least 0"):
         Problem.from_model(a, (X, Y), "cross_entropy", l2=-1)
+
+
+def test_a_penalty_is_added_once_to_a_sum() -> None:
+    loss = nn.CrossEntropyLoss(reduction="sum")
+    a, b = ends(flat)
+    whole, parts = (Problem.from_model(flat, (X, Y), loss, l2=1.0, batch_size=size) for size in (None, 8))
+    for verb in (lambda problem: landscape.walk(a, b, problem=problem, points=3)["loss"],):
+        np.testing.assert_allclose(verb(parts), verb(whole), rtol=1e-6)
+    found = [landscape.curvature(a, problem=each, top=2) for each in (whole, parts)]
+    np.testing.assert_allclose(found[1].eigenvalues, found[0].eigenvalues, rtol=1e-9)
+    penalty = float(sum(each.detach().square().sum() for each in a.parameters())) / 2
+    assert found[0].loss[0] == pytest.approx(number(loss(a(X), Y)) + penalty, rel=1e-5)
+
+
+def test_a_loss_may_take_its_batch_apart() -> None:
+    def popping(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        targets = batch.pop("labels")
+        batch["x"] = batch["x"] * 2
+        return F.cross_entropy(model(batch["x"]), targets)
+
+    a, b = ends(flat)
+    for data in ([{"x": X, "labels": Y}], {"x": X, "labels": Y}):
+        problem = Problem.from_model(flat, data, batch_loss=popping)
+        found = landscape.walk(a, b, problem=problem, points=3)["loss"][0]
+        assert found[2] == pytest.approx(number(F.cross_entropy(b(2 * X), Y)), rel=2e-6)
+
+
+@pytest.mark.parametrize("engine", ["plain", "stacked"])
+def test_an_infinite_loss_is_infinite(engine: Any) -> None:
+    a, b = ends(flat)
+    problem = Problem.from_model(flat, (X, X.new_ones(COUNT, CLASSES) * 1e25), "mse")
+    assert np.isposinf(landscape.walk(a, b, problem=problem, points=3, engine=engine)["loss"]).all()
+
+
+class Locked(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES)
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "options", "message"),
+    [
+        (Locked(), (X, Y), {}, "Locked cannot be copied"),
+        (Locked, (X, Y), {}, "Locked cannot be copied"),
+        (nn.Linear, (X, Y), {}, "does not run without arguments"),
+        (flat, (X, Y), {"mode": "train"}, '`mode` is \'train\': choose "eval" or "as_is"'),
+        (flat, (X, Y), {"weights": True}, "inputs and targets alone, and no weights"),
+        (flat, DataLoader(TensorDataset(X, Y), batch_size=8), {"weights": True}, "and no weights"),
+        (flat, DataLoader(TensorDataset(X, Y), batch_size=8), {"batch_size": 4}, "has batches of its own"),
+        (flat, {"train": (X, Y), "test": (X, Y)}, {"test": (X, Y)}, "`data` has a `test` of its own"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_says_nothing_is_refused(model: Any, data: Any, options: Any, message: str) -> None:
+    with pytest.raises(LandscapeError, match=message) as caught:
+        landscape.problems.model.from_model(model, data, "cross_entropy", **options)  # type: ignore[attr-defined]
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_that_run_backwards_are_data() -> None:
+    problem = Problem.from_model(flat, (X.numpy()[::-1], Y.numpy()[::-1]), "cross_entropy")
+    a, b = ends(flat)
+    expected = number(F.cross_entropy(a(X), Y))
+    assert landscape.walk(a, b, problem=problem, points=2)["loss"][0, 0] == pytest.approx(expected, rel=2e-6)
+
+
+@pytest.mark.parametrize(("found", "message"), [(None, "of type NoneType"), ({"loss": {"a": 1}}, "of type dict")])
+def test_what_a_batch_loss_may_not_give(found: Any, message: str) -> None:
+    with pytest.raises(Unsupported, match=message):
+        Problem.from_model(flat, (X, Y), batch_loss=lambda model, batch: found)
+    weight: Any = {"batch_loss": lambda model, batch: model(batch[0]).sum(), "batch_weight": lambda batch: -1.0}
+    with pytest.raises(LandscapeError, match="`batch_weight` gives -1 for a batch"):
+        Problem.from_model(flat, (X, Y), **weight)

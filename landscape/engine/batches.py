@@ -22,7 +22,7 @@ def mapped(structure: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(structure, Tensor):
         return change(structure)
     if isinstance(structure, np.ndarray) and structure.dtype.kind in "biufc":
-        return change(torch.as_tensor(structure))
+        return change(torch.as_tensor(np.ascontiguousarray(structure)))
     if isinstance(structure, Mapping):
         changed = {key: mapped(each, change) for key, each in structure.items()}
         return changed if type(structure) is dict else type(structure)(changed)  # type: ignore[call-arg]

@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from landscape.core.errors import Unsupported
+
 __all__ = ["Live", "copied", "Mixtures", "Point", "mix_into"]
 
 
@@ -92,8 +94,15 @@ def copied(
             wanted = dtype.to_complex()
         return tensor.to(device, wanted)
 
-    made: nn.Module = copy.deepcopy(module)._apply(move)  # type: ignore[no-untyped-call]
-    return made
+    try:
+        made: nn.Module = copy.deepcopy(module)
+    except Exception as error:  # whatever a module holds
+        raise Unsupported(
+            f"{type(module).__name__} cannot be copied, and points are written into copies: "
+            f"{(str(error).splitlines() or ['no message'])[0][:160]}"
+        ) from error
+    moved: nn.Module = made._apply(move)  # type: ignore[no-untyped-call]
+    return moved
 
 
 class Live:

@@ -75,6 +75,7 @@ class Criterion:
         readings: The same for whole batches in PyTorch's layout.
         own: The loss as it was given, which is the referee.
         parts: Whether batches may be parted without changing the loss.
+        adds_up: Whether the loss is a sum, which nothing divides.
         refusal: Why stacks of networks cannot be evaluated.
     """
 
@@ -85,6 +86,7 @@ class Criterion:
     own: Callable[[Any, Any], Tensor] | None = None
     parts: bool = True
     refusal: str = ""
+    adds_up: bool = False
     again: Callable[..., dict[str, Metric]] | None = None
 
     def tallies(self, outputs: Any, targets: Any, weights: Tensor | None = None) -> dict[str, Tally]:
@@ -140,7 +142,8 @@ class Criterion:
             stacked, refusal = {}, str(error)
         parts = known is not None and all(known_loss(each) is not None for each in (metrics or {}).values())
         unit = own_unit if unit is None else unit
-        return cls(stacked, predict, unit, readings, function, parts, refusal, again)
+        adds_up = known is not None and known.reduction == "sum"
+        return cls(stacked, predict, unit, readings, function, parts, refusal, adds_up, again)
 
 
 def _read(loss: Any, what: str, name: str) -> Reading:
@@ -169,7 +172,7 @@ def _for_stacks(
 ) -> dict[str, Metric]:
     """Metrics of many networks at once; raises `Unsupported` where a loss is no mean over samples."""
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
-        raise Unsupported("outputs or targets are no tensors, and networks can be evaluated one after another alone")
+        raise Unsupported("outputs or targets are no tensors")
     usual = known is not None and type(known) in _DEFAULTS and repr(vars(known)) == repr(vars(type(known)()))
     if known is not None and usual and (not isinstance(known, nn.CrossEntropyLoss) or (complete and _count(targets))):
         found = dict(_DEFAULTS[type(known)](targets).metrics)
@@ -193,7 +196,7 @@ def _summed(known: nn.Module, targets: Tensor) -> dict[str, Metric]:
         raise Unsupported(f"{type(known).__name__}(reduction='sum') is no mean over samples, which stacks need")
     numerators, counts = sums_of(known)
     hits = hits_of(known, targets)
-    if hits is None or isinstance(known, nn.BCEWithLogitsLoss):  # as many count in each sample
+    if hits is None or isinstance(known, nn.BCEWithLogitsLoss) or known.reduction == "none":  # as many in each sample
         found = {"loss": Metric(_of_members(lambda o, t: numerators(o, t) / counts(o, t)))}
     else:
         found = {"loss": Metric(_of_members(numerators), counts=_of_targets(lambda t: counts(t, t)))}
@@ -347,7 +350,7 @@ def _metric(measure: Measure, outputs: Tensor, targets: Tensor, what: str) -> Me
         if not math.isclose(float(values[part].mean()), whole, rel_tol=_MEAN, abs_tol=1e-6) and math.isfinite(whole):
             raise Unsupported(
                 f"{what} of {len(values[part])} samples is {whole:.6g}, the mean of what it gives each "
-                f"{float(values[part].mean()):.6g}: networks can be evaluated one after another alone"
+                f"{float(values[part].mean()):.6g}"
             )
     return metric
 

@@ -438,6 +438,7 @@ class Objective:
         entered: Iterable[Tensor],
     ) -> None:
         """Add a chunk of members over some data to their sums. What has `entered` the network may be known."""
+        padded = isinstance(self.data, Stream) or self.samples != len(data)
         for batch, first in zip_longest(self._shown(data, network), entered):
             if first is None:
                 outputs = self._forward(part, batch.inputs, network=network)
@@ -450,6 +451,8 @@ class Objective:
                     values = per_sample(batch.targets).double().expand(len(outputs), -1)
                 else:
                     values = per_sample(outputs, batch.targets).double()
+                    if padded:  # zero times infinity would be no number
+                        values = values.where(batch.weights[0] > 0, 0.0)
                 reductions = self._reductions[per_sample]
                 if reductions != {"mean"}:
                     total.real.add_(values @ exists)

@@ -273,10 +273,12 @@ class PlainObjective:
             for name, tally in one.items():
                 if not torch.equal(tally.total.nan_to_num(), other[name].total.nan_to_num()):
                     cause = culprit(live.module, lambda: self.forward(live.module, few[0]))
-                    raise Unverified(
-                        f"the objective is not deterministic: two calls differ in {name}. {cause}. If that "
-                        "is meant, `draws` gives each point the same random numbers"
+                    remedy = (
+                        ", with a generator that no seed of ours reaches"
+                        if self.draws
+                        else ". If that is meant, `draws` gives each point the same random numbers"
                     )
+                    raise Unverified(f"the objective is not deterministic: two calls differ in {name}. {cause}{remedy}")
         for name, tensor in live.buffers().items():
             if not torch.equal(tensor.nan_to_num(), before[name].nan_to_num()):
                 raise Unverified(

@@ -212,7 +212,8 @@ def sums_of(loss: Any) -> tuple[_PerSample, _PerSample]:
     def counts(outputs: Tensor, targets: Tensor) -> Tensor:
         if loss.reduction not in ("mean", "none"):
             return torch.ones(len(outputs), dtype=torch.float64, device=outputs.device)
-        indexed = isinstance(loss, _INDEXED) and not targets.is_floating_point()
+        # Without a reduction it is the mean of what the loss gives, whatever the loss itself divides by.
+        indexed = isinstance(loss, _INDEXED) and not targets.is_floating_point() and loss.reduction != "none"
         if not indexed:
             places = outputs.shape[2:] if isinstance(loss, _INDEXED) else elements(outputs[:1], targets[:1]).shape[1:]
             return torch.full((len(outputs),), math.prod(places), dtype=torch.float64, device=outputs.device)

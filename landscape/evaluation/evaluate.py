@@ -329,7 +329,7 @@ class _Work:
         state |= self.objective.statistics(point)
         module = copy.deepcopy(self.objective.module)
         module.load_state_dict(state, strict=False)  # what is tied is there once
-        return module.requires_grad_()
+        return module.requires_grad_().eval()
 
     def _with_stored_statistics(self, known: Sequence[Known], lines: int) -> dict[str, np.ndarray]:
         """The losses that the ends of lines have with the statistics of BatchNorm that they bring along, which are the

@@ -1,6 +1,5 @@
 """Losses that read a model and a batch of any structure: what `from_model(..., batch_loss=...)` is given."""
 
-import copy
 import dataclasses
 import functools
 import math
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.engine.batches import common_length, loader_name, mapped, moved, parted, tensors_of
+from landscape.engine.live import copied
 from landscape.engine.losses import TAKEN
 from landscape.engine.readings import Tally
 
@@ -70,17 +70,19 @@ def _is_batch(data: Any) -> bool:
 class BatchLoss:
     """A function of a model and a batch, and what a scalar that it gives weighs.
 
-    `differentiates` says whether it takes derivatives itself, `name` what it is called.
+    `differentiates` says whether it takes derivatives itself, `name` what it is called, `tried` what it gave once.
     """
 
     function: Callable[[nn.Module, Any], Any]
     weight: Callable[[Any], float] | None
     differentiates: bool
     name: str
+    tried: Any = None
 
     def measure(self, module: nn.Module, batch: Any) -> dict[str, Tally]:
         """What a batch adds to each metric."""
-        found = self.function(module, batch)
+        # Containers of its own: what a loss takes out of a batch is there again at the next point.
+        found = self.function(module, mapped(batch, lambda tensor: tensor))
         every = found if isinstance(found, Mapping) else {"loss": found}
         return {name: self._tally(name, each, batch) for name, each in every.items()}
 
@@ -88,6 +90,11 @@ class BatchLoss:
         if isinstance(found, tuple | list) and len(found) == 2:
             total, count = (torch.as_tensor(each).double() for each in found)
             return Tally(total.sum(), count.detach().sum())
+        if not isinstance(found, Tensor | float | int):
+            raise Unsupported(
+                f"`batch_loss` gives {name} of type {type(found).__name__}: let it give a scalar, or a pair of a sum "
+                "and its count"
+            )
         value = torch.as_tensor(found).double()
         if value.ndim:
             raise Unsupported(
@@ -100,7 +107,12 @@ class BatchLoss:
     def weigh(self, batch: Any) -> float:
         """What a scalar of the batch weighs."""
         if self.weight is not None:
-            return float(self.weight(batch))
+            weight = float(self.weight(batch))
+            if not 0 <= weight < math.inf:
+                raise LandscapeError(
+                    f"`batch_weight` gives {weight:g} for a batch: let it give how much the batch counts"
+                )
+            return weight
         return float(common_length(batch) or 1)
 
     @classmethod
@@ -125,8 +137,10 @@ class BatchLoss:
             )
         dtype = next(module.parameters()).dtype
         batch = moved(few[0], torch.device("cpu"), dtype if dtype.is_floating_point else None)
-        found, differentiates = _tried(copy.deepcopy(module).eval(), called, batch)
-        made = cls(called, weight, differentiates, name)
+        found, differentiates = _tried(copied(module).eval(), called, batch)
+        tried = found.get("loss") if isinstance(found, Mapping) else found
+        tried = tried[0] if isinstance(tried, tuple | list) and tried else tried
+        made = cls(called, weight, differentiates, name, tried)
         names = list(found) if isinstance(found, Mapping) else ["loss"]
         if "loss" not in names:
             raise LandscapeError(f"`batch_loss` gives {', '.join(map(str, names))}, but no `loss`")
@@ -137,7 +151,7 @@ class BatchLoss:
         if tallies["loss"].value().isnan():
             raise LandscapeError("the loss of the model as it is is NaN on the first batch")
         if function == "own" and several:
-            made._require_a_mean(copy.deepcopy(module).eval(), batch)
+            made._require_a_mean(copied(module).eval(), batch)
         return made
 
     def _require_a_mean(self, module: nn.Module, batch: Any) -> None:
@@ -167,19 +181,21 @@ def _few(source: Any) -> list[Any]:
 
 
 def _tried(module: nn.Module, function: Callable[[nn.Module, Any], Any], batch: Any) -> tuple[Any, bool]:
-    """What the loss gives, and whether it needs derivatives for that."""
+    """What the loss gives, with the graph of what it was computed from, and whether it needs derivatives for that."""
     module.requires_grad_(False)
+    needs = False
     try:
         with torch.no_grad():
-            return function(module, batch), False
+            function(module, mapped(batch, lambda tensor: tensor))
     except RuntimeError as error:
         if "require" not in str(error) or "grad" not in str(error):
             raise Mismatch(_does_not_run(error)) from error
+        needs = True
     except Exception as error:  # whatever a loss of the user's may raise
         raise Mismatch(_does_not_run(error)) from error
     try:
         with torch.enable_grad():
-            return function(module, batch), True
+            return function(module, mapped(batch, lambda tensor: tensor)), needs
     except Exception as error:
         raise Mismatch(_does_not_run(error)) from error
 

@@ -8,7 +8,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +17,18 @@ from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.files import digest
-from landscape.engine.batches import Reread, common_length, mapped, moved, parted
+from landscape.engine.batches import Reread, common_length, loader_name, mapped, moved, parted
 from landscape.engine.casting import running_in
 from landscape.engine.data import SAMPLE_MULTIPLE, Stream, labelled
 from landscape.engine.determinism import mixes_samples
+from landscape.engine.live import copied
 from landscape.engine.losses import Criterion, Loss, Measure
 from landscape.engine.memory import Chunk, fitting_batch
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm
 from landscape.engine.plain import PlainObjective, Seeded, calibrate, fresh
 from landscape.engine.program.layers import has_statistics
 from landscape.engine.program.products import ceil_div
-from landscape.engine.readings import Tally
+from landscape.engine.readings import Tally, known_loss
 from landscape.engine.stack import Stack, concatenate, template_of
 from landscape.problems.batched import BatchLoss, Held, raw_source
 from landscape.problems.supervised import CALIBRATION_SAMPLES, Samples, Source, Supervised, part_of
@@ -38,7 +39,7 @@ __all__ = ["Model", "from_model"]
 _TRIED, _LOOKED_AT = 8, 2048
 
 #: What can be done about a problem that stacks do not serve.
-_ALONE = "walks and planes evaluate one network after another, other verbs cannot yet"
+_ALONE = "it is evaluated one network after another; many at once, as in training and clusters, it cannot be"
 
 #: Samples a batch of a dataset that is not in memory.
 _BATCH = 256
@@ -232,7 +233,7 @@ def from_model(
     batch_weight: Callable[[Any], float] | None = None,
     batch_size: int | None = None,
     weights: bool = False,
-    mode: Literal["eval", "as_is"] = "eval",
+    mode: str = "eval",
     l2: float = 0.0,
     train: Any = None,
     test: Any = None,
@@ -288,18 +289,25 @@ def from_model(
     """
     if isinstance(data, Mapping) and data.keys() == {"train", "test"} and test is None:
         data, test = data["train"], data["test"]
+    if mode not in ("eval", "as_is"):
+        raise LandscapeError(f'`mode` is {mode!r}: choose "eval" or "as_is"')
+    if isinstance(data, Mapping) and data.keys() == {"train", "test"}:
+        raise LandscapeError("`data` has a `test` of its own: leave `test` out")
     if not 0 <= l2 < math.inf:
         raise LandscapeError(f"`l2` is {l2}: give a number of at least 0")
     if (loss is None) == (batch_loss is None):
         raise LandscapeError("give `loss`, a function of outputs and targets, or `batch_loss`, of a model and a batch")
     if isinstance(model, nn.Module):
-        kept = copy.deepcopy(model).cpu()
+        kept = copied(model, device="cpu")
         build: Callable[[], nn.Module] = functools.partial(copy.deepcopy, kept)
     elif callable(model):
         build = model
     else:
         raise Unsupported(f"{type(model).__name__} is no model: give an nn.Module, or what makes one")
-    made = _seeded(build, 0)
+    try:
+        made = _seeded(build, 0)
+    except TypeError as error:
+        raise LandscapeError(f"what should make the model does not run without arguments: {error}") from error
     _check_parameters(made)
     common: dict[str, Any] = {
         "build": build,
@@ -314,6 +322,8 @@ def from_model(
             raise LandscapeError("metrics and weights are what `batch_loss` gives: leave `metrics` and `weights` out")
         sources = [None if each is None else raw_source(each, batch_size) for each in (data, train, test)]
         reading = BatchLoss.of(made, batch_loss, batch_weight, sources[0])
+        _require_no_closure(reading.tried, model)
+        reading = dataclasses.replace(reading, tried=None)
         source, training, test = sources
         return Model(
             source=source,
@@ -329,6 +339,10 @@ def from_model(
     source = _source(data, "data", weights=weights, batch_size=batch_size)
     few = _first(source)
     outputs = _outputs(made, few.inputs)
+    if callable(loss) and known_loss(loss) is None and not isinstance(loss, type):
+        with torch.enable_grad(), contextlib.suppress(Exception):  # what is wrong with it is said below
+            tried = loss(outputs, few.targets)
+        _require_no_closure(locals().get("tried"), model)
     return Model(
         source=source,
         training_source=source if train is None else _source(train, "train", weights=weights, batch_size=batch_size),
@@ -336,6 +350,27 @@ def from_model(
         chosen=Criterion.of(loss, metrics, outputs=outputs, targets=few.targets, unit=unit),
         **common,
     )
+
+
+def _require_no_closure(loss: Any, model: Any) -> None:
+    """Raise `LandscapeError` if a loss was computed from parameters of the very model that was given, of which copies
+    are evaluated: what comes of them would be the same at each point.
+    """
+    if not isinstance(loss, Tensor) or not isinstance(model, nn.Module):
+        return
+    names = {id(each): name for name, each in model.named_parameters()}
+    nodes, seen = [loss.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (name := names.get(id(getattr(node, "variable", None)))) is not None:
+            raise LandscapeError(
+                f"the loss reads {name} of the model that was given, of which copies are evaluated: it would be the "
+                "same at each point. Write `batch_loss`, which gets the model as an argument"
+            )
+        nodes += [each for each, _ in node.next_functions]
 
 
 def started(build: Callable[[], nn.Module]) -> nn.Module:
@@ -402,16 +437,23 @@ def _source(data: Any, what: str, *, weights: bool, batch_size: int | None) -> S
                 "`batch_loss` if it is another input or target"
             )
     if isinstance(data, tuple | list) and len(data) in (2, 3) and all(_is_array(each) for each in data):
-        return Samples(*(torch.as_tensor(each).detach().cpu() for each in data))
+        if weights and len(data) == 2:
+            raise LandscapeError(f"{what} has inputs and targets alone, and no weights: leave `weights` out")
+        return Samples(*(_tensor_of(each).detach().cpu() for each in data))
     if isinstance(data, tuple | list) and data and all(_is_array(each) for each in data):
         raise Unsupported(f"{what} is a {type(data).__name__} of {len(data)}: give (inputs, targets), or `batch_loss`")
-    if isinstance(data, torch.utils.data.Dataset) and not isinstance(data, torch.utils.data.IterableDataset):
+    made_here = isinstance(data, torch.utils.data.Dataset) and not isinstance(data, torch.utils.data.IterableDataset)
+    if made_here:
         data = torch.utils.data.DataLoader(data, batch_size=batch_size or _BATCH, shuffle=False)
     if not isinstance(data, Iterable) or isinstance(data, str | bytes | Tensor | np.ndarray | Mapping):
         raise Unsupported(
             f"{what} is {type(data).__name__}: give (inputs, targets), a Dataset, or a DataLoader of such batches; or "
             "`batch_loss`, which reads batches of any kind"
         )
+    if batch_size is not None and not made_here:
+        raise LandscapeError(f"{loader_name(data)} has batches of its own: leave `batch_size` out")
+    if weights and not _third(data):
+        raise LandscapeError(f"{what} gives batches of inputs and targets alone, and no weights: leave `weights` out")
     if not weights and (found := _third(data)):
         raise Unsupported(
             f"{what} gives batches of 3: say `weights=True` if the third weighs the samples, or give `batch_loss` if "
@@ -426,6 +468,11 @@ def _third(loader: Iterable[Any]) -> str:
         return ""
     batch = next(iter(loader), None)
     return type(batch[2]).__name__ if isinstance(batch, tuple | list) and len(batch) == 3 else ""
+
+
+def _tensor_of(value: Any) -> Tensor:
+    """An array as a tensor; those that run backwards are copied, which PyTorch cannot hold."""
+    return torch.as_tensor(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value)
 
 
 def _is_array(value: object) -> bool:
@@ -447,7 +494,9 @@ def _outputs(module: nn.Module, inputs: Shaped[Tensor, "sample *feature"]) -> An
     name = type(module).__name__
     inputs = inputs.to(next(module.parameters()).dtype) if inputs.is_floating_point() else inputs
     try:
-        outputs = copy.deepcopy(module).eval()(inputs)
+        outputs = copied(module).eval()(inputs)
+    except LandscapeError:
+        raise
     except Exception as error:
         raise Mismatch(
             f"{name} does not run on inputs of shape {list(inputs.shape)} ({inputs.dtype}): "
@@ -553,7 +602,10 @@ class _Part:
             whole = moved(every[:2], reader.device, reader.dtype)
             whole = (*whole, None if every[2] is None else every[2].to(reader.device))
             self.batch_size = problem.batch_size or len(source)
-            if self.ours and problem.batch_size is None:
+            once = problem.l2 > 0 and problem.chosen is not None and problem.chosen.adds_up  # the penalty is added once
+            if once:
+                self.batch_size = len(source)
+            elif self.ours and problem.batch_size is None:
                 with reader.within():
                     fitting = fitting_batch(module, whole[0])
                 self.batch_size = ceil_div(len(source), ceil_div(len(source), fitting))  # a short last one is slow
