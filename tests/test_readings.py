@@ -326,7 +326,7 @@ def test_a_loss_that_closes_over_the_callers_model_is_named() -> None:
     def penalty(outputs: Any, targets: Any) -> Tensor:
         return F.cross_entropy(outputs, targets) + sum(each.square().sum() for each in own.parameters())
 
-    with pytest.raises(LandscapeError, match="the loss reads (weight|bias) of the model that was given"):
+    with pytest.raises(LandscapeError, match=r"the loss reads (weight|bias) of the model that was given"):
         Problem.from_model(own, (X, Y), batch_loss=lambda model, batch: penalty(model(batch[0]), batch[1]))
     with pytest.raises(LandscapeError, match="Write `batch_loss`, which gets the model as an argument"):
         Problem.from_model(own, (X, Y), penalty)
