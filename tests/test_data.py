@@ -30,6 +30,7 @@ def stream(loader: object) -> Stream:
 
 
 @given(count=st.integers(1, 90), size=st.integers(1, 40), chunk=st.sampled_from([1, 3, 16]), samples=st.just(32))
+@pytest.mark.slow
 def test_a_stream_gives_what_memory_gives(
     squares: Callable[..., Objective], count: int, size: int, chunk: int, samples: int
 ) -> None:

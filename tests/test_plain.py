@@ -366,6 +366,7 @@ def test_each_point_sees_the_same_random_numbers() -> None:
     assert not np.allclose(landscape.walk(a, b, problem=problem, points=9, draws=6, seed=5)["loss"], again["loss"])
 
 
+@pytest.mark.slow
 def test_the_error_of_draws_is_their_spread() -> None:
     x = labelled()[0]
     problem = Problem.from_model(nn.Linear(3, 1), x, batch_loss=noisy)
@@ -376,6 +377,7 @@ def test_the_error_of_draws_is_their_spread() -> None:
     assert means.std(ddof=1) == pytest.approx(errors.mean(), rel=0.4)
 
 
+@pytest.mark.slow
 def test_dropout_that_is_left_on() -> None:
     torch.manual_seed(0)
     x, y = labelled()
