@@ -462,3 +462,12 @@ def test_what_a_batch_loss_may_not_give(found: Any, message: str) -> None:
     weight: Any = {"batch_loss": lambda model, batch: model(batch[0]).sum(), "batch_weight": lambda batch: -1.0}
     with pytest.raises(LandscapeError, match="`batch_weight` gives -1 for a batch"):
         Problem.from_model(flat, (X, Y), **weight)
+
+
+def test_targets_of_other_types_are_as_in_pytorch() -> None:
+    a, b = ends(flat)
+    problem = Problem.from_model(flat, (X, Y.to(torch.uint8)), "cross_entropy")
+    expected = number(F.cross_entropy(a(X), Y))
+    assert landscape.walk(a, b, problem=problem, points=2, engine="plain")["loss"][0, 0] == pytest.approx(expected)
+    with pytest.raises(Mismatch, match="cannot read outputs"):
+        Problem.from_model(flat, (X, Y.to(torch.int32)), "cross_entropy")

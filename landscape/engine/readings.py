@@ -263,7 +263,13 @@ def _elements(loss: nn.Module) -> _Elements:
                 setattr(unreduced, name, buffer.to(outputs.device, outputs.dtype))
         if targets.is_floating_point() and targets.dtype != outputs.dtype:
             targets = targets.to(outputs.dtype)
-        if usual and outputs.ndim == 2 and targets.ndim == 1 and outputs.shape[1] <= _FEW_CLASSES:
+        if (
+            usual
+            and outputs.ndim == 2
+            and targets.ndim == 1
+            and outputs.shape[1] <= _FEW_CLASSES
+            and targets.dtype == torch.int64
+        ):
             return _few_classes(outputs, targets, unreduced)
         found: Tensor = unreduced(outputs, targets)
         return found
