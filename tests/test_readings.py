@@ -275,6 +275,10 @@ def test_train_and_test_are_found_in_one_pass() -> None:
     assert found["loss"][0, 0] == pytest.approx(number(F.cross_entropy(a(X[:40]), Y[:40])), rel=2e-6)
     assert found["test_loss"][0, 2] == pytest.approx(number(F.cross_entropy(b(X[40:]), Y[40:])), rel=2e-6)
     assert {"test_accuracy", "test_loss_se"} <= found.values.keys()
+    figure = found.plot()
+    assert any(each.get_gid() == "test" for ax in figure.axes for each in ax.collections)
+    low, high = figure.axes[0].get_ylim()
+    assert low < found["test_loss"].min() < found["test_loss"].max() < high
     alone = Problem.from_model(flat, (X[:40], Y[:40]), "cross_entropy")
     both = [landscape.curvature(a, problem=each, top=2, engine="plain").eigenvalues for each in (problem, alone)]
     np.testing.assert_array_equal(*both)

@@ -84,6 +84,7 @@ def walk_caption(
         f"{_loss(panels)} {_lines(panels)}, {count} points{each}.",
         _computed([curves.about for curves in panels]),
         "Each start has the order of its filters that lies closest to the end." if matched else "",
+        "Dashed: on the test data." if any("test_loss" in curves.values for curves in panels) else "",
         "Solved: the end gets every sample right." if solved else "",
         f"Right: the barrier of each line, {formula}{_medians(strips)}." if each else told,
         "A barrier's height depends on which representative of a solution the line starts from and ends at.",

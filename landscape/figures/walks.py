@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib.style
 import numpy as np
@@ -231,13 +231,25 @@ def _draw_walk(
     group, curves = groups[0][curves.done], curves.select(curves.done)
     _require_finite(curves)
     losses = _losses(curves)
-    floor = floor_below(losses) if floor is None else floor
+    tests = [curves["test_loss"]] if "test_loss" in curves.values else []
+    floor = floor_below([*losses, *tests]) if floor is None else floor
     loss, *behind = (on_axis(each, floor) for each in losses)
     x = _distance(curves, x)
     place = _places(curves, x)
     for straight in behind:
         _draw_behind(ax, place, straight)
     _draw_lines(ax, curves, place, loss, group)
+    for test in tests:
+        segments, colors = list(np.stack([place, on_axis(test, floor)], axis=-1)), [group_color(each) for each in group]
+        opacity = group_opacity(len(segments))
+        look: dict[str, Any] = {
+            "alpha": opacity,
+            "linewidths": 0.9,
+            "linestyles": "--",
+            "zorder": _LINES,
+            "gid": "test",
+        }
+        ax.add_collection(LineCollection(segments, colors=colors, **look), autolim=False)
     if "loss_se" in curves.values and len(curves) <= _BANDS:
         for line, se in enumerate(curves.values["loss_se"]):
             low, high = (on_axis(curves.loss[line] + sign * se, floor) for sign in (-1, 1))
@@ -249,7 +261,7 @@ def _draw_walk(
     margin = 0.03 * np.ptp(place) or 0.5  # lines from a point to itself have no length
     ax.set_xlim(place.min() - margin, place.max() + margin)
     ax.set_xlabel(_DISTANCES[x])
-    log_axis(ax, curves.loss, floor, losses)
+    log_axis(ax, curves.loss, floor, [*losses, *tests])
     ax.set_ylabel(with_unit("loss", unit or curves.about.get("loss_unit")))
     _name_groups(ax, group, groups[1], independent=len(np.unique(curves["to_member"])) == len(curves))
     return ends
