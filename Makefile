@@ -15,7 +15,7 @@ help:
 	@echo "make demo       train, walk, analyse and draw: what separates trained solutions from the known one"
 	@echo "make test       the whole test suite"
 	@echo "make test-cpus  bit identity of a member in any company, under each instruction set that this machine has"
-	@echo "make test-quick the suite without run-time checks of shapes and without the slow tests: while one works"
+	@echo "make test-quick the suite without run-time checks of shapes, slow tests and bit identity: while one works"
 	@echo "make smoke      each example of the documents and of every --help, each benchmark in its smallest setting"
 	@echo "make lint       ruff, mypy --strict and the layers"
 	@echo "make dist       the wheel, installed into an empty environment, where the README's first example is run"
@@ -72,7 +72,7 @@ test-cpus: $(VENV)/.test
 	$(BIN)/python .ci/test_cpus.py
 
 test-quick: $(VENV)/.test
-	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'not slow and not smoke'
+	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'not slow and not smoke and not bitwise'
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
