@@ -812,6 +812,10 @@ def main() -> int:
         try:
             case = make()
             found = measure(case, points, runs)
+        except ImportError as error:  # some libraries load their parts when they are used
+            missing.append(name)
+            print(f"{name:26} left out: {', '.join(needs)} cannot be imported ({error})", flush=True)
+            continue
         except Exception as error:  # a model that cannot be walked is what this looks for
             wrong.append(name)
             print(f"{name:26} FAILS: {type(error).__name__}: {error}", flush=True)
