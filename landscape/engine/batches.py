@@ -12,7 +12,7 @@ from torch import Tensor
 
 from landscape.core.errors import LandscapeError, Unsupported, Unverified
 
-__all__ = ["Reread", "common_length", "loader_name", "mapped", "moved", "parted", "tensors_of"]
+__all__ = ["Reread", "common_length", "loader_name", "mapped", "moved", "parted", "renewed", "tensors_of"]
 
 
 def mapped(structure: Any, change: Callable[[Tensor], Any]) -> Any:
@@ -34,6 +34,11 @@ def mapped(structure: Any, change: Callable[[Tensor], Any]) -> Any:
         fields = [field.name for field in dataclasses.fields(structure) if field.init]
         return dataclasses.replace(structure, **{name: mapped(getattr(structure, name), change) for name in fields})
     return structure
+
+
+def renewed(structure: Any) -> Any:
+    """The structure in containers of its own, with the same tensors: what is taken out of it stays in the other."""
+    return mapped(structure, lambda tensor: tensor)
 
 
 def tensors_of(structure: Any) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from landscape.core.errors import Unsupported
 
-__all__ = ["Live", "copied", "Mixtures", "Point", "mix_into"]
+__all__ = ["Live", "Mixtures", "Point", "copied", "mix_into"]
 
 
 #: Bytes of a network up to which its tensors are written together.
@@ -57,9 +57,7 @@ class Mixtures(Protocol):
         """Each member in turn."""
 
 
-def mix_into(
-    out: Tensor, terms: Sequence[tuple[float, Tensor]], *, affine: bool = True, same: Tensor | None = None
-) -> None:
+def mix_into(out: Tensor, terms: Sequence[tuple[float, Tensor]], *, same: Tensor | None = None) -> None:
     """Write a weighted sum over a tensor: `sum of weight_k tensor_k` from left to right, rounded once an operation.
 
     Whole numbers are those of the heaviest term. Where all tensors agree (`same`), so does the sum: the product would

@@ -108,8 +108,6 @@ class PlainObjective:
             draws nothing.
         draw_seed: Seed of these states.
         calibration: Batches on which statistics of BatchNorm are estimated at each point.
-        within: In which the module is called by itself.
-        cut: From a batch and a number to as many of its first samples.
     """
 
     module: nn.Module
@@ -136,8 +134,6 @@ class PlainObjective:
     draw_seed: int = 0
     batchnorm: BatchNorm | None = None
     calibration: Iterable[Any] = ()
-    within: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-    cut: Callable[[Any, int], Any] = lambda batch, size: next(parted(batch, size))
 
     backend = "plain"
     shares_first_layer = False

@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from landscape.core import provenance
-from landscape.core.errors import Mismatch, Unverified
+from landscape.core.errors import LandscapeError, Mismatch, Unverified
 from landscape.core.files import digest, refuse_existing, replacing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress, Shards
@@ -161,8 +162,11 @@ class _Kept:
         """What is kept of the block that begins at a line, by name, a number a point."""
         if (path := self._path(begin)) is None or not path.exists():
             return {}
-        with np.load(path) as arrays:
-            return dict(arrays)
+        try:
+            with np.load(path) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise LandscapeError(f"{path} is damaged ({error}): delete it, its points are evaluated again") from error
 
     def write(self, begin: int, values: Mapping[str, np.ndarray], *, now: bool = False) -> None:
         """Keep the first points of the block, if it is time."""
@@ -431,15 +435,10 @@ def computation(objective: AnyObjective) -> dict[str, Any]:
 
 
 def _as_before(objective: AnyObjective, recorded: Mapping[str, Any] | None) -> AnyObjective:
-    """The objective with backend and chunk of a computation that is to go on: both may depend on a measurement."""
-    if not recorded:
+    """The objective with the chunk of a computation that is to go on, which may have been halved for want of memory."""
+    if not recorded or isinstance(objective, PlainObjective) or objective.backend != recorded["backend"]:
         return objective
-    chunk = Chunk(**recorded["chunk"])
-    if isinstance(objective, PlainObjective):  # whose batches no measurement decides
-        return objective
-    if objective.backend == recorded["backend"]:
-        return dataclasses.replace(objective, chunk=chunk)
-    return objective
+    return dataclasses.replace(objective, chunk=Chunk(**recorded["chunk"]))
 
 
 def _tolerance(objective: AnyObjective) -> float:

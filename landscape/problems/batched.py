@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
-from landscape.engine.batches import common_length, loader_name, mapped, moved, parted, tensors_of
+from landscape.engine.batches import common_length, loader_name, mapped, moved, parted, renewed, tensors_of
 from landscape.engine.live import copied
 from landscape.engine.losses import TAKEN
 from landscape.engine.readings import Tally
 
-__all__ = ["BatchLoss", "Held", "raw_source"]
+__all__ = ["BatchLoss", "Held", "dataset_loader", "raw_source", "require_no_size"]
 
 #: Samples a batch of a dataset.
 _BATCH = 256
@@ -39,8 +39,8 @@ def raw_source(data: Any, batch_size: int | None) -> Any:
     """
     if isinstance(data, torch.utils.data.TensorDataset):
         data = data.tensors
-    if isinstance(data, torch.utils.data.Dataset) and not isinstance(data, torch.utils.data.IterableDataset):
-        return torch.utils.data.DataLoader(data, batch_size=batch_size or _BATCH, shuffle=False)
+    if (loader := dataset_loader(data, batch_size)) is not None:
+        return loader
     if _is_batch(data):
         batch = mapped(data, lambda tensor: tensor.detach())
         return Held(tuple(parted(batch, batch_size)) if batch_size else (batch,))
@@ -50,9 +50,21 @@ def raw_source(data: Any, batch_size: int | None) -> Any:
         return Held(tuple(data))
     if not isinstance(data, Iterable) or isinstance(data, str | bytes):
         raise Unsupported(f"the data is {type(data).__name__}: give a batch, a list of them, a Dataset or a DataLoader")
-    if batch_size:
-        raise LandscapeError(f"{loader_name(data)} has batches of its own: leave `batch_size` out")
+    require_no_size(data, batch_size)
     return data
+
+
+def dataset_loader(data: Any, batch_size: int | None) -> Iterable[Any] | None:
+    """What reads a dataset in batches, in its order; None for anything else."""
+    if not isinstance(data, torch.utils.data.Dataset) or isinstance(data, torch.utils.data.IterableDataset):
+        return None
+    return torch.utils.data.DataLoader(data, batch_size=batch_size or _BATCH, shuffle=False)
+
+
+def require_no_size(loader: Iterable[Any], batch_size: int | None) -> None:
+    """Raise `LandscapeError` for a size of batches that are made elsewhere."""
+    if batch_size is not None:
+        raise LandscapeError(f"{loader_name(loader)} has batches of its own: leave `batch_size` out")
 
 
 def _is_batch(data: Any) -> bool:
@@ -82,7 +94,7 @@ class BatchLoss:
     def measure(self, module: nn.Module, batch: Any) -> dict[str, Tally]:
         """What a batch adds to each metric."""
         # Containers of its own: what a loss takes out of a batch is there again at the next point.
-        found = self.function(module, mapped(batch, lambda tensor: tensor))
+        found = self.function(module, renewed(batch))
         every = found if isinstance(found, Mapping) else {"loss": found}
         return {name: self._tally(name, each, batch) for name, each in every.items()}
 
@@ -186,7 +198,7 @@ def _tried(module: nn.Module, function: Callable[[nn.Module, Any], Any], batch: 
     needs = False
     try:
         with torch.no_grad():
-            function(module, mapped(batch, lambda tensor: tensor))
+            function(module, renewed(batch))
     except RuntimeError as error:
         if "require" not in str(error) or "grad" not in str(error):
             raise Mismatch(_does_not_run(error)) from error
@@ -195,7 +207,7 @@ def _tried(module: nn.Module, function: Callable[[nn.Module, Any], Any], batch: 
         raise Mismatch(_does_not_run(error)) from error
     try:
         with torch.enable_grad():
-            return function(module, mapped(batch, lambda tensor: tensor)), needs
+            return function(module, renewed(batch)), needs
     except Exception as error:
         raise Mismatch(_does_not_run(error)) from error
 

@@ -1,12 +1,9 @@
 """A problem made of anybody's model, data and loss: what `landscape.Problem.from_model` gives."""
 
-import contextlib
 import copy
 import dataclasses
 import functools
-import itertools
 import math
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,21 +14,20 @@ from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.files import digest
-from landscape.engine.batches import Reread, common_length, loader_name, mapped, moved, parted
-from landscape.engine.casting import running_in
-from landscape.engine.data import SAMPLE_MULTIPLE, Stream, labelled
-from landscape.engine.determinism import mixes_samples
+from landscape.engine.batches import common_length, parted
+from landscape.engine.data import Stream
 from landscape.engine.live import copied
 from landscape.engine.losses import Criterion, Loss, Measure
-from landscape.engine.memory import Chunk, fitting_batch
+from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm
-from landscape.engine.plain import PlainObjective, Seeded, calibrate, fresh
+from landscape.engine.plain import PlainObjective
 from landscape.engine.program.layers import has_statistics
-from landscape.engine.program.products import ceil_div
-from landscape.engine.readings import Tally, known_loss
+from landscape.engine.readings import known_loss, whole
 from landscape.engine.stack import Stack, concatenate, template_of
-from landscape.problems.batched import BatchLoss, Held, raw_source
-from landscape.problems.supervised import CALIBRATION_SAMPLES, Samples, Source, Supervised, part_of
+from landscape.problems.batched import BatchLoss, Held, dataset_loader, raw_source, require_no_size
+from landscape.problems.reader import Named, Part, Reader, drawn, referee, rows_of
+from landscape.problems.supervised import CALIBRATION_SAMPLES, Samples, Source, Supervised
+from landscape.space.groups import learning
 
 __all__ = ["Model", "from_model"]
 
@@ -40,9 +36,6 @@ _TRIED, _LOOKED_AT = 8, 2048
 
 #: What can be done about a problem that stacks do not serve.
 _ALONE = "it is evaluated one network after another; many at once, as in training and clusters, it cannot be"
-
-#: Samples a batch of a dataset that is not in memory.
-_BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,7 +90,7 @@ class Model(Supervised):
     def _criterion(self) -> Criterion:
         """What stacks need, from all targets, and as many outputs as it takes to tell whether the loss is a mean."""
         assert self.chosen is not None
-        few = _first(self.source, 8 if self.chosen.parts else _LOOKED_AT)
+        few = _first(self.source, _TRIED if self.chosen.parts else _LOOKED_AT)
         outputs = _outputs(self.network(), few.inputs)
         targets = self.source.targets if self.chosen.parts and isinstance(self.source, Samples) else few.targets
         try:
@@ -130,7 +123,7 @@ class Model(Supervised):
         with `test_`, on the test data.
         """
         device, module = torch.device(device), self._made
-        reader = _Reader(
+        reader = Reader(
             self.chosen,
             self.batch_loss,
             autocast,
@@ -144,20 +137,22 @@ class Model(Supervised):
         normalises = any(map(has_statistics, module.modules()))
         policy = (batchnorm or "recalibrate") if normalises and self.evaluation else None
         running = reader.fresh(module, {})
-        source = _drawn(self.source, samples, seed)
-        parts = [_Part(each, self, reader, running) for each in (source, self.test_source) if each is not None]
-        few = _Part(self._few(device, dtype), self, reader, running) if policy == "recalibrate" else ()
+        source = drawn(self.source, samples, seed)
+        parts = [
+            Part(each, reader, running, self.batch_size) for each in (source, self.test_source) if each is not None
+        ]
+        few = Part(self._few(device, dtype), reader, running, self.batch_size) if policy == "recalibrate" else ()
         held = [("", each) for each in few]
-        referee = functools.partial(_referee, module, reader, parts[0], held)
+        trusted = functools.partial(referee, module, reader, parts[0], held)
         if self.chosen is not None and not self.chosen.parts and isinstance(source, Samples) and not self.batch_size:
-            reader = dataclasses.replace(reader, rows=_rows(running, reader, next(iter(parts[0]))[0]))
+            reader = dataclasses.replace(reader, rows=rows_of(running, reader, next(iter(parts[0]))[0]))
         return PlainObjective(
             module=module,
             measure=reader.measure,
-            data=_Named(parts[0], ""),
-            further=_Named(parts[1], "test_") if parts[1:] else (),
+            data=Named(parts[0], ""),
+            further=Named(parts[1], "test_") if parts[1:] else (),
             forward=reader.forward,
-            referee=referee,
+            referee=trusted,
             size=lambda batch: reader.size(batch[1]),
             device=device,
             dtype=dtype,
@@ -172,7 +167,6 @@ class Model(Supervised):
             evaluation=self.evaluation,
             batchnorm=policy,
             calibration=held,
-            within=reader.within,
         )
 
     def data(self) -> Source:
@@ -339,15 +333,15 @@ def from_model(
     source = _source(data, "data", weights=weights, batch_size=batch_size)
     few = _first(source)
     outputs = _outputs(made, few.inputs)
-    if callable(loss) and known_loss(loss) is None and not isinstance(loss, type):
-        with torch.enable_grad(), contextlib.suppress(Exception):  # what is wrong with it is said below
-            tried = loss(outputs, few.targets)
-        _require_no_closure(locals().get("tried"), model)
+    if not isinstance(loss, type) and known_loss(loss) is None:
+        with torch.enable_grad():
+            _require_no_closure(whole(loss, "the loss")(outputs, few.targets)["loss"].total, model)
+    chosen = Criterion.of(loss, metrics, outputs=outputs, targets=few.targets, unit=unit)
     return Model(
         source=source,
         training_source=source if train is None else _source(train, "train", weights=weights, batch_size=batch_size),
         test_source=None if test is None else _source(test, "test", weights=weights, batch_size=batch_size),
-        chosen=Criterion.of(loss, metrics, outputs=outputs, targets=few.targets, unit=unit),
+        chosen=chosen,
         **common,
     )
 
@@ -403,12 +397,6 @@ def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     return made
 
 
-def learning(module: nn.Module) -> frozenset[str]:
-    """Names of the parameters that learn; all if none does."""
-    every = dict(module.named_parameters())
-    return frozenset(name for name, each in every.items() if each.requires_grad) or frozenset(every)
-
-
 def _check_parameters(module: nn.Module) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         raise Unsupported("TorchScript modules cannot be evaluated for many parameters: give the module it was made of")
@@ -442,16 +430,15 @@ def _source(data: Any, what: str, *, weights: bool, batch_size: int | None) -> S
         return Samples(*(_tensor_of(each).detach().cpu() for each in data))
     if isinstance(data, tuple | list) and data and all(_is_array(each) for each in data):
         raise Unsupported(f"{what} is a {type(data).__name__} of {len(data)}: give (inputs, targets), or `batch_loss`")
-    made_here = isinstance(data, torch.utils.data.Dataset) and not isinstance(data, torch.utils.data.IterableDataset)
-    if made_here:
-        data = torch.utils.data.DataLoader(data, batch_size=batch_size or _BATCH, shuffle=False)
+    made_here = dataset_loader(data, batch_size)
+    data = data if made_here is None else made_here
     if not isinstance(data, Iterable) or isinstance(data, str | bytes | Tensor | np.ndarray | Mapping):
         raise Unsupported(
             f"{what} is {type(data).__name__}: give (inputs, targets), a Dataset, or a DataLoader of such batches; or "
             "`batch_loss`, which reads batches of any kind"
         )
-    if batch_size is not None and not made_here:
-        raise LandscapeError(f"{loader_name(data)} has batches of its own: leave `batch_size` out")
+    if made_here is None:
+        require_no_size(data, batch_size)
     if weights and not _third(data):
         raise LandscapeError(f"{what} gives batches of inputs and targets alone, and no weights: leave `weights` out")
     if not weights and (found := _third(data)):
@@ -505,191 +492,3 @@ def _outputs(module: nn.Module, inputs: Shaped[Tensor, "sample *feature"]) -> An
     if isinstance(outputs, Tensor) and (not outputs.ndim or len(outputs) != len(inputs)):
         raise Mismatch(f"{name} gives outputs of shape {list(outputs.shape)} for {len(inputs)} samples, not one each")
     return outputs
-
-
-# The plain engine's view of it ----------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Reader:
-    """How a network and a batch are read; batches come with a prefix for the names of what is measured on them.
-
-    `foreign` says whether the model is of another type, for which its code and its loss were written; `rows`, unless it
-    is 0, of how many samples outputs are found at once for a loss that reads all.
-    """
-
-    criterion: Criterion | None
-    batch_loss: BatchLoss | None
-    autocast: torch.dtype | None
-    device: torch.device
-    dtype: torch.dtype
-    evaluation: bool
-    l2: float
-    learning: frozenset[str]
-    foreign: bool
-    rows: int = 0
-
-    def within(self) -> contextlib.AbstractContextManager[None]:
-        """In which the model and the loss are called."""
-        return running_in(self.dtype) if self.foreign else contextlib.nullcontext()
-
-    def fresh(self, module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-        """A copy of the module with other tensors."""
-        return fresh(module, state, device=self.device, dtype=self.dtype, evaluation=self.evaluation)
-
-    def forward(self, module: nn.Module, batch: tuple[str, Any]) -> Any:
-        """The outputs, or the loss where nobody else sees outputs."""
-        with self.within():
-            return module(batch[1][0]) if self.batch_loss is None else self.batch_loss.measure(module, batch[1])
-
-    def measure(self, module: nn.Module, batch: tuple[str, Any]) -> dict[str, Tally]:
-        """What the batch adds to each metric of a network."""
-        prefix, given = batch
-        with self.within():
-            found = self._found(module, given) if self.batch_loss is None else self.batch_loss.measure(module, given)
-        if self.l2 and not prefix:
-            found = {**found, "loss": found["loss"].shifted(self.penalty(module))}
-        return {prefix + name: tally for name, tally in found.items()} if prefix else found
-
-    def penalty(self, module: nn.Module) -> Tensor:
-        """What the parameters add to the loss."""
-        named = module.named_parameters()
-        squares = [each.double().square().sum() for name, each in named if name in self.learning]
-        return torch.stack(squares).sum() * (self.l2 / 2)
-
-    def _found(self, module: nn.Module, batch: Any) -> dict[str, Tally]:
-        assert self.criterion is not None
-        inputs, targets, weights = batch
-        parts = inputs.split(self.rows) if self.rows else [inputs]
-        outputs = module(inputs) if len(parts) == 1 else torch.cat([module(part) for part in parts])
-        if self.autocast is None:
-            return self.criterion.tallies(outputs, targets, weights)
-        with torch.autocast(self.device.type, enabled=False):
-            wide = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
-            return self.criterion.tallies(wide, targets, weights)
-
-    def size(self, batch: Any) -> int:
-        """Number of samples."""
-        return common_length(batch) or 1
-
-
-def _rows(module: nn.Module, reader: _Reader, inputs: Tensor) -> int:
-    """Samples of which a network's outputs are found at once where its loss reads those of all: as many as are fast; 0,
-    all, if an answer depends on the samples beside it.
-    """
-    few = inputs[: 2 * SAMPLE_MULTIPLE]
-    with torch.no_grad(), reader.within():
-        if not isinstance(module(few), Tensor) or mixes_samples(module, module, few):
-            return 0
-        return fitting_batch(module, inputs)
-
-
-class _Part:
-    """The batches of one source, as a network reads them."""
-
-    def __init__(self, source: Any, problem: Model, reader: _Reader, module: nn.Module) -> None:
-        self._source, self._reader = source, reader
-        self.streamed = not isinstance(source, Samples | Held)
-        known = problem.chosen is not None and problem.chosen.parts and problem.evaluation
-        self.ours = isinstance(source, Samples) and known
-        self.batch_size = 0
-        self._kept: list[Any] = []
-        self._stream = Reread(source) if self.streamed else None
-        if isinstance(source, Held):
-            self._kept = [moved(each, reader.device, reader.dtype) for each in source.batches]
-        elif isinstance(source, Samples):
-            every = (source.inputs, source.targets, None if source.weights is None else source.weights.double())
-            whole = moved(every[:2], reader.device, reader.dtype)
-            whole = (*whole, None if every[2] is None else every[2].to(reader.device))
-            self.batch_size = problem.batch_size or len(source)
-            once = problem.l2 > 0 and problem.chosen is not None and problem.chosen.adds_up  # the penalty is added once
-            if once:
-                self.batch_size = len(source)
-            elif self.ours and problem.batch_size is None:
-                with reader.within():
-                    fitting = fitting_batch(module, whole[0])
-                self.batch_size = ceil_div(len(source), ceil_div(len(source), fitting))  # a short last one is slow
-            self._kept = list(parted(whole, self.batch_size))
-
-    def __iter__(self) -> Iterator[Any]:
-        if self._stream is None:
-            return iter(self._kept)
-        return (self._labelled(number, raw) for number, raw in enumerate(self._stream))
-
-    def _labelled(self, number: int, raw: Any) -> Any:
-        if self._reader.batch_loss is None:
-            inputs, targets, weights = labelled(raw, self._source, number)
-            raw = (inputs, targets, None if weights is None else weights.double())
-            given = moved(raw[:2], self._reader.device, self._reader.dtype)
-            return (*given, None if raw[2] is None else raw[2].to(self._reader.device))
-        return moved(raw, self._reader.device, self._reader.dtype)
-
-    def samples(self) -> int:
-        """Number of samples, of streamed data by reading it once where its dataset does not say."""
-        dataset = getattr(self._source, "dataset", None)
-        whole = isinstance(self._source, torch.utils.data.DataLoader) and not self._source.drop_last
-        usual = isinstance(getattr(self._source, "sampler", None), torch.utils.data.SequentialSampler)
-        if whole and usual and hasattr(dataset, "__len__"):
-            return len(dataset)  # type: ignore[arg-type]
-        return sum(self._reader.size(batch) for batch in self)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Named:
-    """The batches of a part, with a prefix for what is measured on them."""
-
-    part: _Part
-    prefix: str
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        return ((self.prefix, batch) for batch in self.part)
-
-
-def _drawn(source: Any, samples: int | None, seed: int) -> Any:
-    if samples is None:
-        return source
-    if not isinstance(source, Samples):
-        raise Unsupported("a part of these data cannot be drawn: leave `samples` out")
-    return part_of(source, samples, seed)
-
-
-def _referee(
-    module: nn.Module,
-    reader: _Reader,
-    part: _Part,
-    calibration: Sequence[tuple[str, Any]],
-    stack: Stack,
-    seeded: Seeded,
-    anew: bool,
-) -> dict[str, Tensor]:
-    """The loss of each member as its user would find it: a fresh module that has loaded its parameters, and the loss as
-    it was given, on all data at once where it is in memory. Statistics of BatchNorm are its own, or estimated `anew`.
-    """
-    losses = []
-    whole = reader.batch_loss is not None or part.streamed or not part.ours
-    for member in range(len(stack)):
-        network = reader.fresh(module, stack.state_dict(member))
-        if anew:
-            with seeded(-1):
-                calibrate(network, calibration, reader.forward, lambda batch: reader.size(batch[1]))
-
-        def read(number: int, batch: Any, network: nn.Module = network) -> Any:
-            with seeded(number):
-                return reader.measure(network, ("", batch))["loss"] if whole else reader.forward(network, ("", batch))
-
-        if whole:
-            losses.append(functools.reduce(operator.add, itertools.starmap(read, enumerate(part))).value())
-            continue
-        assert reader.criterion is not None
-        with torch.no_grad(), reader.within():
-            outputs = torch.cat(list(itertools.starmap(read, enumerate(part))))
-            targets = torch.cat([targets for _, targets, _ in part])
-            weights = [each for _, _, each in part if each is not None]
-            if weights:
-                loss = reader.criterion.tallies(outputs, targets, torch.cat(weights))["loss"].value()
-                losses.append(loss + reader.penalty(network) if reader.l2 else loss)
-            else:
-                assert reader.criterion.own is not None
-                loss = reader.criterion.own(outputs, targets).double().mean()
-                losses.append(loss + reader.penalty(network) if reader.l2 else loss)
-    return {"loss": torch.stack(losses).double()}

@@ -10,7 +10,7 @@ from torch import nn
 from landscape.core.errors import Mismatch
 from landscape.engine.stack import Stack
 
-__all__ = ["Per", "frozen", "matching", "split"]
+__all__ = ["Per", "frozen", "learning", "matching", "split"]
 
 #: The parts of a network: modules that have parameters of their own, or those at the top.
 Per = Literal["layer", "module"]
@@ -39,13 +39,17 @@ def matching(stack: Stack, patterns: Sequence[str], *, aliases: Mapping[str, str
     return _with_buffers(stack, found)
 
 
+def learning(module: nn.Module) -> frozenset[str]:
+    """Names of the parameters that learn (`requires_grad`); all if none does."""
+    every = dict(module.named_parameters())
+    return frozenset(name for name, each in every.items() if each.requires_grad) or frozenset(every)
+
+
 def frozen(module: nn.Module, *, taken: bool = False) -> frozenset[str]:
-    """Names of the parameters that do not learn (`requires_grad=False`); none if they are `taken` all the same, or if
-    nothing learns. What there is, is said.
-    """
+    """Names of the parameters that do not learn; none if they are `taken` all the same. What there is, is said."""
     tensors = dict(module.named_parameters())
-    still = {name: each for name, each in tensors.items() if not each.requires_grad}
-    if taken or not still or len(still) == len(tensors):
+    still = {name: tensors[name] for name in tensors.keys() - learning(module)}
+    if taken or not still:
         return frozenset()
     count, total = (sum(each.numel() for each in part.values()) for part in (still, tensors))
     _log.warning(

@@ -1,0 +1,215 @@
+"""What the plain engine reads of a model of one's own: its batches, what each adds to a metric, and the referee."""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.core.errors import Unsupported
+from landscape.engine.batches import Reread, common_length, mapped, moved, parted
+from landscape.engine.casting import running_in
+from landscape.engine.data import SAMPLE_MULTIPLE, labelled
+from landscape.engine.determinism import mixes_samples
+from landscape.engine.losses import Criterion
+from landscape.engine.memory import fitting_batch
+from landscape.engine.plain import Seeded, calibrate, fresh
+from landscape.engine.program.products import ceil_div
+from landscape.engine.readings import Tally
+from landscape.engine.stack import Stack
+from landscape.problems.batched import BatchLoss, Held
+from landscape.problems.supervised import Samples, part_of
+
+__all__ = ["Named", "Part", "Reader", "drawn", "referee", "rows_of"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reader:
+    """How a network and a batch are read; batches come with a prefix for the names of what is measured on them.
+
+    `foreign` says whether the model is of another type, for which its code and its loss were written; `rows`, unless it
+    is 0, of how many samples outputs are found at once for a loss that reads all.
+    """
+
+    criterion: Criterion | None
+    batch_loss: BatchLoss | None
+    autocast: torch.dtype | None
+    device: torch.device
+    dtype: torch.dtype
+    evaluation: bool
+    l2: float
+    learning: frozenset[str]
+    foreign: bool
+    rows: int = 0
+
+    def within(self) -> contextlib.AbstractContextManager[None]:
+        """In which the model and the loss are called."""
+        return running_in(self.dtype) if self.foreign else contextlib.nullcontext()
+
+    def fresh(self, module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+        """A copy of the module with other tensors."""
+        return fresh(module, state, device=self.device, dtype=self.dtype, evaluation=self.evaluation)
+
+    def forward(self, module: nn.Module, batch: tuple[str, Any]) -> Any:
+        """The outputs, or the loss where nobody else sees outputs."""
+        with self.within():
+            return module(batch[1][0]) if self.batch_loss is None else self.batch_loss.measure(module, batch[1])
+
+    def measure(self, module: nn.Module, batch: tuple[str, Any]) -> dict[str, Tally]:
+        """What the batch adds to each metric of a network."""
+        prefix, given = batch
+        with self.within():
+            found = self._found(module, given) if self.batch_loss is None else self.batch_loss.measure(module, given)
+        if self.l2 and not prefix:
+            found = {**found, "loss": found["loss"].shifted(self.penalty(module))}
+        return {prefix + name: tally for name, tally in found.items()} if prefix else found
+
+    def penalty(self, module: nn.Module) -> Tensor:
+        """What the parameters add to the loss."""
+        named = module.named_parameters()
+        squares = [each.double().square().sum() for name, each in named if name in self.learning]
+        return torch.stack(squares).sum() * (self.l2 / 2)
+
+    def _found(self, module: nn.Module, batch: Any) -> dict[str, Tally]:
+        assert self.criterion is not None
+        inputs, targets, weights = batch
+        parts = inputs.split(self.rows) if self.rows else [inputs]
+        outputs = module(inputs) if len(parts) == 1 else torch.cat([module(part) for part in parts])
+        if self.autocast is None:
+            return self.criterion.tallies(outputs, targets, weights)
+        with torch.autocast(self.device.type, enabled=False):
+            wide = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
+            return self.criterion.tallies(wide, targets, weights)
+
+    def size(self, batch: Any) -> int:
+        """Number of samples."""
+        return common_length(batch) or 1
+
+
+def rows_of(module: nn.Module, reader: Reader, inputs: Tensor) -> int:
+    """Samples of which a network's outputs are found at once where its loss reads those of all: as many as are fast; 0,
+    all, if an answer depends on the samples beside it.
+    """
+    few = inputs[: 2 * SAMPLE_MULTIPLE]
+    with torch.no_grad(), reader.within():
+        if not isinstance(module(few), Tensor) or mixes_samples(module, module, few):
+            return 0
+        return fitting_batch(module, inputs)
+
+
+class Part:
+    """The batches of one source, as a network reads them."""
+
+    def __init__(self, source: Any, reader: Reader, module: nn.Module, batch_size: int | None) -> None:
+        self._source, self._reader = source, reader
+        self.streamed = not isinstance(source, Samples | Held)
+        criterion = reader.criterion
+        known = criterion is not None and criterion.parts and reader.evaluation
+        self.ours = isinstance(source, Samples) and known
+        self.batch_size = 0
+        self._kept: list[Any] = []
+        self._stream = Reread(source) if self.streamed else None
+        if isinstance(source, Held):
+            self._kept = [moved(each, reader.device, reader.dtype) for each in source.batches]
+        elif isinstance(source, Samples):
+            every = (source.inputs, source.targets, None if source.weights is None else source.weights.double())
+            whole = moved(every[:2], reader.device, reader.dtype)
+            whole = (*whole, None if every[2] is None else every[2].to(reader.device))
+            self.batch_size = batch_size or len(source)
+            once = reader.l2 > 0 and criterion is not None and criterion.adds_up  # the penalty is added once
+            if once:
+                self.batch_size = len(source)
+            elif self.ours and batch_size is None:
+                with reader.within():
+                    fitting = fitting_batch(module, whole[0])
+                self.batch_size = ceil_div(len(source), ceil_div(len(source), fitting))  # a short last one is slow
+            self._kept = list(parted(whole, self.batch_size))
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._stream is None:
+            return iter(self._kept)
+        return (self._labelled(number, raw) for number, raw in enumerate(self._stream))
+
+    def _labelled(self, number: int, raw: Any) -> Any:
+        if self._reader.batch_loss is None:
+            inputs, targets, weights = labelled(raw, self._source, number)
+            raw = (inputs, targets, None if weights is None else weights.double())
+            given = moved(raw[:2], self._reader.device, self._reader.dtype)
+            return (*given, None if raw[2] is None else raw[2].to(self._reader.device))
+        return moved(raw, self._reader.device, self._reader.dtype)
+
+    def samples(self) -> int:
+        """Number of samples, of streamed data by reading it once where its dataset does not say."""
+        dataset = getattr(self._source, "dataset", None)
+        whole = isinstance(self._source, torch.utils.data.DataLoader) and not self._source.drop_last
+        usual = isinstance(getattr(self._source, "sampler", None), torch.utils.data.SequentialSampler)
+        if whole and usual and hasattr(dataset, "__len__"):
+            return len(dataset)  # type: ignore[arg-type]
+        return sum(self._reader.size(batch) for batch in self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Named:
+    """The batches of a part, with a prefix for what is measured on them."""
+
+    part: Part
+    prefix: str
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return ((self.prefix, batch) for batch in self.part)
+
+
+def drawn(source: Any, samples: int | None, seed: int) -> Any:
+    """So many samples of data in memory; all if no number is asked for."""
+    if samples is None:
+        return source
+    if not isinstance(source, Samples):
+        raise Unsupported("a part of these data cannot be drawn: leave `samples` out")
+    return part_of(source, samples, seed)
+
+
+def referee(
+    module: nn.Module,
+    reader: Reader,
+    part: Part,
+    calibration: Sequence[tuple[str, Any]],
+    stack: Stack,
+    seeded: Seeded,
+    anew: bool,
+) -> dict[str, Tensor]:
+    """The loss of each member as its user would find it: a fresh module that has loaded its parameters, and the loss as
+    it was given, on all data at once where it is in memory. Statistics of BatchNorm are its own, or estimated `anew`.
+    """
+    losses = []
+    whole = reader.batch_loss is not None or part.streamed or not part.ours
+    for member in range(len(stack)):
+        network = reader.fresh(module, stack.state_dict(member))
+        if anew:
+            with seeded(-1):
+                calibrate(network, calibration, reader.forward, lambda batch: reader.size(batch[1]))
+
+        def read(number: int, batch: Any, network: nn.Module = network) -> Any:
+            with seeded(number):
+                return reader.measure(network, ("", batch))["loss"] if whole else reader.forward(network, ("", batch))
+
+        if whole:
+            losses.append(functools.reduce(operator.add, itertools.starmap(read, enumerate(part))).value())
+            continue
+        assert reader.criterion is not None
+        with torch.no_grad(), reader.within():
+            outputs = torch.cat(list(itertools.starmap(read, enumerate(part))))
+            targets = torch.cat([targets for _, targets, _ in part])
+            weights = [each for _, _, each in part if each is not None]
+            if weights:
+                loss = reader.criterion.tallies(outputs, targets, torch.cat(weights))["loss"].value()
+                losses.append(loss + reader.penalty(network) if reader.l2 else loss)
+            else:
+                assert reader.criterion.own is not None
+                loss = reader.criterion.own(outputs, targets).double().mean()
+                losses.append(loss + reader.penalty(network) if reader.l2 else loss)
+    return {"loss": torch.stack(losses).double()}
