@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import landscape
 from landscape import Problem
-from landscape.core.errors import Unverified
+from landscape.core.errors import LandscapeError, Unsupported, Unverified
 from landscape.engine.kernels import plain_attention
 from landscape.engine.live import Live, Point, mix_into
 from landscape.engine.stack import Stack, stack_state_dicts, template_of
@@ -152,6 +152,13 @@ def test_it_agrees_with_the_stacked_engine(batchnorm: Any, streamed: bool) -> No
     with torch.no_grad():
         loss = F.cross_entropy(point.eval()(x), y, weight=torch.tensor([1.0, 2.0, 0.5]))
     assert lines[0]["loss"][0, 3] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_a_policy_of_batchnorm_that_is_left_as_it_is_is_refused() -> None:
+    x, y = torch.randn(40, 8), torch.arange(40) % 3
+    problem = Problem.from_model(Net, (x, y), "cross_entropy", mode="as_is")
+    with pytest.raises(Unsupported, match="BatchNorm of Net is left as it is: leave `batchnorm` out"):
+        landscape.walk(network(1), network(2), problem=problem, points=3, batchnorm="interpolate")
 
 
 def test_a_line_has_the_same_numbers_in_any_company() -> None:
@@ -428,6 +435,12 @@ def test_a_line_goes_on_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert told == [*range(5, 12)]
     assert np.array_equal(again["loss"], whole["loss"])
     assert [item.name for item in tmp_path.iterdir()] == ["line.h5"]
+    with pytest.raises(KeyboardInterrupt):
+        landscape.walk(a, b, problem=problem, points=11, save=path, progress=stop, overwrite=True)
+    points = tmp_path / "line.h5.parts" / "points-00000000.npz"
+    points.write_bytes(points.read_bytes()[:150])
+    with pytest.raises(LandscapeError, match=r"is damaged .*: delete it, its points are evaluated again"):
+        landscape.walk(a, b, problem=problem, points=11, save=path, overwrite=True)
     part = landscape.walk(a, b, problem=problem, points=11, progress=stop)
     assert np.array_equal(part["loss"][0, :4], whole["loss"][0, :4])
     assert np.isnan(part["loss"][0, 4:]).all()

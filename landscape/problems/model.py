@@ -134,6 +134,8 @@ class Model(Supervised):
             learning(module),
             foreign={each.dtype for each in module.parameters()} != {dtype},
         )
+        if batchnorm is not None and not self.evaluation:
+            raise Unsupported(f"BatchNorm of {self.label} is left as it is: leave `batchnorm` out")
         normalises = any(map(has_statistics, module.modules()))
         policy = (batchnorm or "recalibrate") if normalises and self.evaluation else None
         running = reader.fresh(module, {})
@@ -333,7 +335,7 @@ def from_model(
     source = _source(data, "data", weights=weights, batch_size=batch_size)
     few = _first(source)
     outputs = _outputs(made, few.inputs)
-    if not isinstance(loss, type) and known_loss(loss) is None:
+    if callable(loss) and not isinstance(loss, type) and known_loss(loss) is None:
         with torch.enable_grad():
             _require_no_closure(whole(loss, "the loss")(outputs, few.targets)["loss"].total, model)
     chosen = Criterion.of(loss, metrics, outputs=outputs, targets=few.targets, unit=unit)
