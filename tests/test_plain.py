@@ -1,6 +1,7 @@
 """One live network: what is written into it is the point, bit for bit, and its own forward is what counts."""
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -374,6 +375,21 @@ def test_each_point_sees_the_same_random_numbers() -> None:
 
 
 @pytest.mark.slow
+def test_each_batch_draws_numbers_of_its_own() -> None:
+    def chance(model: nn.Module, batch: Tensor) -> Tensor:
+        return torch.rand(()) + 0 * model(batch).sum()
+
+    x = labelled()[0]
+    stack = template_of(nn.Linear(3, 1))
+    found = []
+    for batches in (1, 2):
+        problem = Problem.from_model(nn.Linear(3, 1), [x] * batches, batch_loss=chance)
+        objective = dataclasses.replace(problem.plain(), draws=1, draw_seed=3)
+        found.append(float(objective(stack)["loss"]))
+        assert found[-1] == float(objective.plain(stack)["loss"])
+    assert found[0] != found[1]
+
+
 def test_the_error_of_draws_is_their_spread() -> None:
     x = labelled()[0]
     problem = Problem.from_model(nn.Linear(3, 1), x, batch_loss=noisy)

@@ -163,7 +163,7 @@ class _Kept:
         if (path := self._path(begin)) is None or not path.exists():
             return {}
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as file, np.load(file) as arrays:
                 return dict(arrays)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise LandscapeError(f"{path} is damaged ({error}): delete it, its points are evaluated again") from error
