@@ -376,14 +376,14 @@ def test_each_point_sees_the_same_random_numbers() -> None:
 
 @pytest.mark.slow
 def test_each_batch_draws_numbers_of_its_own() -> None:
-    def chance(model: nn.Module, batch: Tensor) -> Tensor:
-        return torch.rand(()) + 0 * model(batch).sum()
+    def chance(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return torch.rand(()) + 0 * model(batch["x"]).sum()
 
     x = labelled()[0]
     stack = template_of(nn.Linear(3, 1))
     found = []
     for batches in (1, 2):
-        problem = Problem.from_model(nn.Linear(3, 1), [x] * batches, batch_loss=chance)
+        problem = Problem.from_model(nn.Linear(3, 1), [{"x": x}] * batches, batch_loss=chance)
         objective = dataclasses.replace(problem.plain(), draws=1, draw_seed=3)
         found.append(float(objective(stack)["loss"]))
         assert found[-1] == float(objective.plain(stack)["loss"])
