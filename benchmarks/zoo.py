@@ -12,15 +12,21 @@ fails. Rows whose library is missing are left out, or with `--require` make the 
 """
 
 import argparse
+import concurrent.futures
 import copy
 import dataclasses
 import functools
 import importlib
 import math
+import multiprocessing
+import os
+import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,15 +34,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import landscape
+import landscape.evaluation.walk
+import landscape.problems.registry
 from landscape.engine.stack import template_of
 from landscape.space.family import line
 
 __all__ = ["main"]
 
-POINTS, RUNS = 21, 3
+POINTS, RUNS = 21, 5
+
+LIBRARIES = ("torchvision", "timm", "transformers", "peft", "lightning")
 
 #: Relative difference of losses up to which they are the same.
 SAME = 1e-6
+
+State = dict[str, Tensor]
 
 #: A user's loss of a network on a batch, and how much it weighs.
 Theirs = Callable[[nn.Module, Any], tuple[Tensor, Any]]
@@ -73,7 +85,6 @@ class Case:
 
     def problem(self) -> landscape.Problem:
         """Ours."""
-        torch.manual_seed(0)
         return landscape.Problem.from_model(self.make(), self.data, **self.ours)
 
     def place(self, seed: int) -> nn.Module:
@@ -100,10 +111,9 @@ def split(tensors: Any, size: int) -> list[Any]:
 # The loop -------------------------------------------------------------------------------------------------------------
 
 
-def plain_walk(case: Case, network: nn.Module, a: nn.Module, b: nn.Module, size: int, points: int) -> list[float]:
+def plain_walk(case: Case, network: nn.Module, start: State, end: State, size: int, points: int) -> list[float]:
     """What a user writes: mix the state dicts, load them, add up the loss."""
-    start, end, losses = a.state_dict(), b.state_dict(), []
-    batches = case.parts(size)
+    batches, losses = case.parts(size), []
     for alpha in torch.linspace(0, 1, points, dtype=torch.float64).tolist():
         mixed = {
             name: (1 - alpha) * start[name] + alpha * end[name] if start[name].is_floating_point() else start[name]
@@ -135,12 +145,19 @@ def row(name: str, *needs: str) -> Callable[[Callable[[], Case]], Callable[[], C
     return enter
 
 
+def case_of(name: str) -> Case:
+    """The same at each call."""
+    torch.manual_seed(0)
+    _, make = ROWS[name]
+    return make()
+
+
 def drawn(*shape: int, seed: int = 0) -> Tensor:
     """Normal numbers."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def whole(most: int, *shape: int, seed: int = 1) -> Tensor:
+def whole_numbers(most: int, *shape: int, seed: int = 1) -> Tensor:
     """Whole numbers below `most`."""
     return torch.randint(0, most, shape, generator=torch.Generator().manual_seed(seed))
 
@@ -153,7 +170,7 @@ def classified(model: nn.Module, batch: Any) -> tuple[Tensor, int]:
 
 def classes(make: Callable[[], nn.Module], inputs: Tensor, **given: Any) -> Case:
     """Cross-entropy of 10 classes."""
-    data = inputs, whole(10, len(inputs))
+    data = inputs, whole_numbers(10, len(inputs))
     return Case(**{"make": make, "data": data, "theirs": classified, "ours": {"loss": "cross_entropy"}, **given})
 
 
@@ -179,6 +196,11 @@ def convolutional(channels: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(channels * 64, 10),
     )
+
+
+@row("MLP 5000, 97 MiB")
+def large() -> Case:
+    return classes(lambda: perceptron(5000), drawn(64, 64), head="4.bias", sizes=(0,))
 
 
 for _width in (8, 32):
@@ -247,18 +269,18 @@ class Encoder(nn.Module):
 
 @row("encoder 64")
 def encoder64() -> Case:
-    return classes(lambda: Encoder(64), whole(100, 256, 16), head="head.bias", sizes=(0, 32, 64))
+    return classes(lambda: Encoder(64), whole_numbers(100, 256, 16), head="head.bias", sizes=(0, 32, 64))
 
 
 @row("encoder 256")
 def encoder256() -> Case:
-    return classes(lambda: Encoder(256), whole(100, 64, 16), head="head.bias", sizes=(0, 16, 32))
+    return classes(lambda: Encoder(256), whole_numbers(100, 64, 16), head="head.bias", sizes=(0, 16, 32))
 
 
 def padded(count: int, length: int, vocabulary: int) -> dict[str, Tensor]:
     """Token sequences of several lengths as a collator makes them: padded, with labels that are -100 there."""
-    tokens = whole(vocabulary, count, length)
-    mask = (torch.arange(length) < 5 + whole(length - 4, count, 1, seed=2)).long()
+    tokens = whole_numbers(vocabulary, count, length)
+    mask = (torch.arange(length) < 5 + whole_numbers(length - 4, count, 1, seed=2)).long()
     return {"input_ids": tokens * mask, "attention_mask": mask, "labels": torch.where(mask > 0, tokens, -100)}
 
 
@@ -329,7 +351,7 @@ def bert() -> Case:
         num_labels=4,
     )
     data = padded(128, 32, 500)
-    data["labels"] = whole(4, 128)
+    data["labels"] = whole_numbers(4, 128)
     batches = split(data, 32)
     return Case(
         make=lambda: BertForSequenceClassification(config),
@@ -382,7 +404,7 @@ class NanoBlock(nn.Module):
 
 @row("nanoGPT, tied weights")
 def nano() -> Case:
-    batches = split((whole(65, 64, 64), whole(65, 64, 64, seed=2)), 16)
+    batches = split((whole_numbers(65, 64, 64), whole_numbers(65, 64, 64, seed=2)), 16)
     return Case(
         make=NanoGPT,
         data=batches,
@@ -391,6 +413,28 @@ def nano() -> Case:
         ours={"batch_loss": "own"},
         sizes=(16,),
         head="norm.bias",
+    )
+
+
+@row("Lightning module", "lightning")
+def lightning_module() -> Case:
+    import lightning
+
+    class Classifier(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = convolutional(16)
+
+        def training_step(self, batch: Any, index: int = 0) -> Tensor:
+            inputs, targets = batch
+            return F.cross_entropy(self.body(inputs), targets)
+
+    return Case(
+        make=Classifier,
+        data=(drawn(768, 1, 16, 16), whole_numbers(10, 768)),
+        theirs=lambda model, batch: (model.training_step(batch), len(batch[1])),
+        ours={"batch_loss": lambda model, batch: model.training_step(batch), "batch_size": 256},
+        head="body.6.bias",
     )
 
 
@@ -439,7 +483,7 @@ class UNet(nn.Module):
 
 @row("U-Net, ignored pixels")
 def unet() -> Case:
-    targets = whole(5, 48, 32, 32)
+    targets = whole_numbers(5, 48, 32, 32)
     targets[:, :5] = 255
     loss = nn.CrossEntropyLoss(ignore_index=255)
     return Case(
@@ -656,7 +700,7 @@ def tagger() -> Case:
 
 @row("DataLoader, streamed")
 def streamed() -> Case:
-    dataset = [(x, int(y)) for x, y in zip(drawn(768, 1, 16, 16), whole(10, 768), strict=True)]
+    dataset = [(x, int(y)) for x, y in zip(drawn(768, 1, 16, 16), whole_numbers(10, 768), strict=True)]
     loader = torch.utils.data.DataLoader(dataset, batch_size=64)
     return classes(lambda: convolutional(16), drawn(1), data=loader, batches=loader, sizes=(64,), head="6.bias")
 
@@ -688,6 +732,22 @@ def autoencoder() -> Case:
 # Measurement ----------------------------------------------------------------------------------------------------------
 
 
+def declare_operators() -> None:
+    """Declare two operators of torchvision's as far as its import asks for them, where its compiled part is of another
+    build of torch: its networks need none of them.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        for name in ("nms", "qnms"):
+            _OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    except ImportError:
+        pass
+
+
+_OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
+
+
 @functools.cache
 def there(library: str) -> bool:
     """Whether it can be imported: one that was built for another torch raises whatever it likes."""
@@ -706,52 +766,102 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
     return clock() - begun, found
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """Seconds of the loop, ours and of the evaluation alone, and the largest relative difference of losses."""
+def resident(what: str) -> int:
+    """Bytes of memory in use, `VmRSS`, or the most of them since the process began, `VmHWM`; 0 where there is no
+    /proc.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
 
-    size: int
-    loop: float
-    first: float
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A line from two files to its losses, in a process that did nothing before: its seconds and bytes at most."""
+
+    seconds: float
+    bytes: int
+    losses: list[float]
+    engine: str = ""
+
+
+def whole(name: str, folder: Path, size: int | None, points: int) -> Whole:
+    """By the plain loop with batches of a `size`; without one by `landscape.walk`."""
+    case = case_of(name)
+    paths, network = (folder / "a.pt", folder / "b.pt"), case.make().eval()
+
+    def loop() -> Any:
+        a, b = (torch.load(path) for path in paths)
+        return plain_walk(case, network, a, b, size or 0, points)
+
+    def ours() -> Any:
+        problem = landscape.Problem.from_model(network, case.data, **case.ours)
+        return landscape.walk(*paths, problem=problem, points=points, batchnorm=case.batchnorm)
+
+    before = resident("VmRSS")
+    spent, found = seconds(ours if size is None else loop)
+    most = resident("VmHWM") - before
+    if size is not None:
+        return Whole(spent, most, found)
+    return Whole(spent, most, found["loss"][0].tolist(), found.about["backend"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Again:
+    """Ratios of seconds, the loop's by ours, once everything is warm: of another whole call, and of the points alone;
+    with the largest relative difference of losses, and bytes of the parameters.
+    """
+
     second: float
     alone: float
     difference: float
-    engine: str
+    parameters: int
 
 
-def measure(case: Case, points: int, runs: int) -> Measured:
-    """One row."""
+def best_size(name: str, folder: Path, runs: int) -> int:
+    """The batch size with which the loop is fastest; on the way two checkpoints are written."""
+    case = case_of(name)
+    for seed, path in enumerate(("a.pt", "b.pt"), start=1):
+        torch.save(case.place(seed).state_dict(), folder / path)
+    a, b = (case.place(seed).state_dict() for seed in (1, 2))
+    network, tried = case.make().eval(), {}
+    for size in case.sizes:
+        loop = functools.partial(plain_walk, case, network, a, b, size)
+        loop(2)
+        tried[size] = min(seconds(lambda loop=loop: loop(3))[0] for _ in range(runs and 2))
+    return min(tried, key=tried.__getitem__)
+
+
+def again(name: str, size: int, points: int, runs: int) -> Again:
+    """The loop, a whole call and the points alone in turns."""
+    case = case_of(name)
     a, b = case.place(1), case.place(2)
     network = copy.deepcopy(a)
-    loop = functools.partial(plain_walk, case, network, a, b)
-    tried = {}
-    for size in case.sizes:
-        loop(size, 2)
-        tried[size] = min(seconds(lambda size=size: loop(size, 3))[0] for _ in range(runs and 2))
-    size = min(tried, key=tried.__getitem__)
     problem = case.problem()
     walk = functools.partial(landscape.walk, a, b, problem=problem, points=points, batchnorm=case.batchnorm)
-    first, result = seconds(walk)
     plain: Any = problem.plain(batchnorm=case.batchnorm)
     family = line(template_of(a), template_of(b))
     which, along = torch.zeros(points, dtype=torch.long), torch.linspace(0, 1, points, dtype=torch.float64)
     calls = {
-        "loop": lambda: loop(size, points),
+        "loop": lambda: plain_walk(case, network, a.state_dict(), b.state_dict(), size, points),
         "second": walk,
         "alone": lambda: plain(family.points(which, along)),
     }
     times: dict[str, list[float]] = {name: [] for name in calls}
     found: dict[str, Any] = {}
-    plain(family.points(which, along))
+    for call in (walk, calls["alone"]):
+        call()
     for _ in range(runs):
-        for name, call in calls.items():
-            spent, found[name] = seconds(call)
-            times[name].append(spent)
+        for label, call in calls.items():
+            spent, found[label] = seconds(call)
+            times[label].append(spent)
     theirs = torch.tensor(found["loop"], dtype=torch.float64)
-    ours = torch.as_tensor(result["loss"][0]), torch.as_tensor(found["second"]["loss"][0]), found["alone"]["loss"]
+    ours = torch.as_tensor(found["second"]["loss"][0]), found["alone"]["loss"]
     difference = max(float(((each - theirs) / theirs).abs().max()) for each in ours)
-    best = {name: min(each) for name, each in times.items()}
-    return Measured(size, best["loop"], first, best["second"], best["alone"], difference, result.about["backend"])
+    # Processes of their own are disturbed alike; here each may have its undisturbed moment.
+    best = {label: min(each) for label, each in times.items()}
+    parameters = sum(tensor.nbytes for tensor in a.state_dict().values())
+    return Again(best["loop"] / best["second"], best["loop"] / best["alone"], difference, parameters)
 
 
 def verbs(case: Case) -> list[str]:
@@ -761,7 +871,7 @@ def verbs(case: Case) -> list[str]:
 
     def plane() -> None:
         found = landscape.plane(a, b, c, problem=problem, points=3, batchnorm=case.batchnorm)
-        theirs = plain_walk(case, copy.deepcopy(a), a, b, case.sizes[0], 2)
+        theirs = plain_walk(case, copy.deepcopy(a), a.state_dict(), b.state_dict(), case.sizes[0], 2)
         for mark, wanted in zip(found.marks, theirs, strict=False):
             if abs(mark.loss - wanted) > SAME * abs(wanted):
                 raise ValueError(f"{mark.name} has loss {mark.loss:.9g}, the loop {wanted:.9g}")
@@ -789,6 +899,45 @@ def verbs(case: Case) -> list[str]:
     return failed
 
 
+def failures(name: str) -> list[str]:
+    """What fails of a row among the other verbs."""
+    return verbs(case_of(name))
+
+
+def fresh(call: Callable[..., Any], *given: Any) -> Any:
+    """What a call gives in a process that has imported the libraries and did nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where the server finds this file
+    context.set_forkserver_preload([Path(__file__).stem])
+    with concurrent.futures.ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
+        return pool.submit(call, *given).result()
+
+
+def measure(name: str, points: int, runs: int) -> tuple[str, bool]:
+    """A row of the table, and whether the losses are the loop's."""
+    with tempfile.TemporaryDirectory() as path:
+        folder = Path(path)
+        size = fresh(best_size, name, folder, runs)
+        wholes: list[list[Whole]] = [[], []]
+        for _ in range(runs):
+            for each, found in zip((size, None), wholes, strict=True):
+                found.append(fresh(whole, name, folder, each, points))
+    loop, ours = (
+        {key: statistics.median(getattr(each, key) for each in found) for key in ("seconds", "bytes")}
+        for found in wholes
+    )
+    theirs, first = (torch.tensor(found[-1].losses, dtype=torch.float64) for found in wholes)
+    warm = fresh(again, name, size, points, min(runs, 3))
+    difference = max(warm.difference, float(((first - theirs) / theirs).abs().max()))
+    beyond = (ours["bytes"] - loop["bytes"]) / warm.parameters
+    row = (
+        f"{name:26} {size or 'all':>5} {loop['seconds']:7.3f} {loop['seconds'] / ours['seconds']:6.2f} "
+        f"{warm.second:6.2f} {warm.alone:6.2f} {loop['bytes'] / 2**20:6.0f} {ours['bytes'] / 2**20:6.0f} {beyond:6.1f} "
+        f"{difference:8.1e}  {wholes[1][-1].engine}"
+    )
+    return row, difference <= SAME
+
+
 def main() -> int:
     """Print a row a model; exit status 1 where one differs from its loop, or fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -798,20 +947,23 @@ def main() -> int:
     parser.add_argument("--all-verbs", action="store_true", help="Planes, barriers and curvature too.")
     arguments = parser.parse_args()
     points, runs = (3, 1) if arguments.smoke else (POINTS, RUNS)
-    print(f"{points} points, {torch.get_num_threads()} threads, CPU; how many times as fast as the loop", flush=True)
-    print(f"{'model':26} {'batch':>5} {'loop s':>7} {'first':>6} {'second':>6} {'alone':>6} {'differs':>8}  engine")
+    print(f"{points} points, {torch.get_num_threads()} threads, CPU; how many times as fast as the loop, MiB at most")
+    print(
+        f"{'model':26} {'batch':>5} {'loop s':>7} {'whole':>6} {'second':>6} {'alone':>6} {'loop':>6} {'ours':>6} "
+        f"{'beyond':>6} {'differs':>8}  engine",
+        flush=True,
+    )
     wrong, missing = [], []
-    for name, (needs, make) in ROWS.items():
-        if (arguments.only and not any(each in name for each in arguments.only)) or (arguments.smoke and needs):
+    for name, (needs, _) in ROWS.items():
+        if arguments.only and not any(each in name for each in arguments.only):
             continue
         if lacking := [each for each in needs if not there(each)]:
             missing.append(name)
             print(f"{name:26} left out: {', '.join(lacking)} cannot be imported", flush=True)
             continue
-        torch.manual_seed(0)
         try:
-            case = make()
-            found = measure(case, points, runs)
+            row_, same = measure(name, points, runs)
+            failed = fresh(failures, name) if arguments.all_verbs else []
         except ImportError as error:  # some libraries load their parts when they are used
             missing.append(name)
             print(f"{name:26} left out: {', '.join(needs)} cannot be imported ({error})", flush=True)
@@ -820,14 +972,7 @@ def main() -> int:
             wrong.append(name)
             print(f"{name:26} FAILS: {type(error).__name__}: {error}", flush=True)
             continue
-        ratios = " ".join(f"{found.loop / each:6.2f}" for each in (found.first, found.second, found.alone))
-        same = found.difference <= SAME
-        print(
-            f"{name:26} {found.size or 'all':>5} {found.loop:7.3f} {ratios} {found.difference:8.1e}  {found.engine}"
-            + ("" if same else "  DIFFERS"),
-            flush=True,
-        )
-        failed = verbs(case) if arguments.all_verbs else []
+        print(row_ + ("" if same else "  DIFFERS"), flush=True)
         for line_ in failed:
             print(f"    {line_}", flush=True)
         if failed or not same:
@@ -836,6 +981,10 @@ def main() -> int:
         print(f"wrong: {', '.join(wrong)}")
     return int(bool(wrong) or (arguments.require and bool(missing)))
 
+
+declare_operators()
+for _library in LIBRARIES:
+    there(_library)  # before any process begins to measure
 
 if __name__ == "__main__":
     sys.exit(main())

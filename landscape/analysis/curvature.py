@@ -228,7 +228,7 @@ def curvature(
         raise LandscapeError(f'{a} does not exist; if it is a landmark, name its problem, such as `problem="life"`')
     problem, (place,) = networks([a], compute, problem, only=only)
     objective, stack = compute.objective(problem), place.stack.to(dtype)
-    network = problem.network()
+    network = problem.prototype
     moving = matching(stack, only, aliases=aliases(network)) if only else frozenset(stack.tensors)
     moving -= frozen(network, taken=all_parameters or bool(only))
     whole, stack = stack.parameters, stack.moving(moving)

@@ -38,7 +38,21 @@ def mapped(structure: Any, change: Callable[[Tensor], Any]) -> Any:
 
 def renewed(structure: Any) -> Any:
     """The structure in containers of its own, with the same tensors: what is taken out of it stays in the other."""
+    if _flat(structure) is not None:
+        return structure.copy() if isinstance(structure, dict | list) else structure
     return mapped(structure, lambda tensor: tensor)
+
+
+def _flat(structure: Any) -> Iterable[Tensor] | None:
+    """The tensors of a plain dict, tuple or list of tensors, as most batches are: a loss of a small network takes less
+    time than to look through all kinds of structures.
+    """
+    kind = type(structure)
+    found = structure.values() if kind is dict else structure if kind is tuple or kind is list else ()
+    for each in found:
+        if type(each) is not Tensor:
+            return None
+    return found or None
 
 
 def tensors_of(structure: Any) -> list[Tensor]:
@@ -67,7 +81,8 @@ def moved(structure: Any, device: torch.device, dtype: torch.dtype | None) -> An
 
 def common_length(structure: Any) -> int | None:
     """Number of samples of a batch: the length of the first axis, if its tensors agree on it."""
-    lengths = {len(tensor) for tensor in tensors_of(structure) if tensor.ndim}
+    tensors = _flat(structure) or tensors_of(structure)
+    lengths = {tensor.shape[0] for tensor in tensors if tensor.ndim}
     return lengths.pop() if len(lengths) == 1 else None
 
 

@@ -126,27 +126,38 @@ def _own_chunk(width: int, samples: int, multiple: int, device: str, all_members
 @torch.no_grad()
 def widest_output(module: nn.Module, inputs: torch.Tensor) -> int:
     """Numbers for each sample in what the widest layer of a module makes of some inputs, or in these."""
-    widths = [inputs.numel()]
+    return max(inputs.numel(), *_outputs(module, inputs)) // len(inputs)
+
+
+def fitting_batch(module: nn.Module, inputs: torch.Tensor) -> int:
+    """Samples of a batch whose widest activation fits a core's cache on a CPU, where more are slower, and takes a small
+    share of the memory on a GPU; or as many as have as many activations as there are parameters, which each batch reads
+    from memory.
+    """
+    few = inputs[:2]
+    outputs = _outputs(module, few)
+    room = 2 * ACTIVATION_BYTES.get(inputs.device.type, ACTIVATION_BYTES["cuda"]) // 4
+    parameters = sum(each.numel() for each in module.parameters())
+    fitting = max(room // max(few.numel(), *outputs), parameters // max(1, sum(outputs))) * len(few)
+    return max(SAMPLE_MULTIPLE, fitting // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE)
+
+
+def _outputs(module: nn.Module, inputs: torch.Tensor) -> list[int]:
+    """Numbers in what each layer without layers of its own makes of some inputs, and in the module's answer."""
+    sizes = [0]
+    layers = {each for each in module.modules() if not list(each.children())}
     handles = [
         each.register_forward_hook(
-            lambda layer, given, made: widths.append(made.numel() if isinstance(made, torch.Tensor) else 0)
+            lambda layer, given, made: sizes.append(made.numel() if isinstance(made, torch.Tensor) else 0)
         )
-        for each in module.modules()
+        for each in layers | {module}
     ]
     try:
         module(inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return max(widths) // len(inputs)
-
-
-def fitting_batch(module: nn.Module, inputs: torch.Tensor) -> int:
-    """Samples of a batch whose widest activation fits a core's cache on a CPU, where more are slower, and takes a small
-    share of the memory on a GPU.
-    """
-    budget = 2 * ACTIVATION_BYTES.get(inputs.device.type, ACTIVATION_BYTES["cuda"])
-    return max(SAMPLE_MULTIPLE, budget // (4 * widest_output(module, inputs[:2])) // SAMPLE_MULTIPLE * SAMPLE_MULTIPLE)
+    return sizes
 
 
 @functools.cache

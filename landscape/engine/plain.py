@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from landscape.core.errors import Mismatch, Unsupported, Unverified
 from landscape.engine.batches import parted, tensors_of
-from landscape.engine.data import SAMPLE_MULTIPLE, Stream
+from landscape.engine.data import Stream
 from landscape.engine.determinism import culprit, mixes_samples, seeded
 from landscape.engine.kernels import plain_attention
 from landscape.engine.live import Live, Mixtures, copied
@@ -30,6 +30,9 @@ __all__ = ["AnyObjective", "PlainObjective", "Seeded", "calibrate", "fresh"]
 
 #: From the number of a batch to a state of all random generators that lasts while it is read.
 Seeded = Callable[[int], contextlib.AbstractContextManager[None]]
+
+#: Samples that show whether a network is deterministic, and answers each of them by itself.
+_FEW = 16
 
 #: Bytes of streamed batches that are kept while all points see them.
 _GROUP_BYTES = 2**28
@@ -165,18 +168,25 @@ class PlainObjective:
                     statistics[place] = self._calibrated()
                 for name, tensor in statistics[place].items():
                     self._live.tensors[name].copy_(tensor)
-                for piece in group:
-                    there = totals[piece.draw][place]
-                    for name, tally in self._measured(piece).items():
-                        tally = tally.detach() if self.differentiates else tally
-                        there[name] = there[name] + tally if name in there else tally
-        found = [self._values(each) for each in totals]
-        if len(found) == 1:
-            return found[0]
-        every = {name: torch.stack([each[name] for each in found]) for name in found[0]}
+                for there, found in zip((each[place] for each in totals), self._read(group), strict=True):
+                    for name, tallies in found.items():
+                        there[name] = Tally.added([there[name], *tallies] if name in there else tallies)
+        drawn = [self._values(each) for each in totals]
+        if len(drawn) == 1:
+            return drawn[0]
+        every = {name: torch.stack([each[name] for each in drawn]) for name in drawn[0]}
         means = {name: values.mean(0) for name, values in every.items()}
-        spread = {name: values.std(0) / len(found) ** 0.5 for name, values in every.items() if not name.endswith("_se")}
+        spread = {name: values.std(0) / len(drawn) ** 0.5 for name, values in every.items() if not name.endswith("_se")}
         return means | {f"{name}_draw_se": values for name, values in spread.items()}
+
+    def _read(self, group: Sequence["_Piece"]) -> list[dict[str, list[Tally]]]:
+        """What the batches add to each metric of the network that is written now, by draw."""
+        found: list[dict[str, list[Tally]]] = [{} for _ in range(max(1, self.draws))]
+        for piece in group:
+            there = found[piece.draw]
+            for name, tally in self._measured(piece).items():
+                there.setdefault(name, []).append(tally.detach() if self.differentiates else tally)
+        return found
 
     # Derivatives ------------------------------------------------------------------------------------------------------
 
@@ -253,15 +263,15 @@ class PlainObjective:
         self._live.write(next(stack.mixtures()))
         return self._calibrated()
 
-    def check_deterministic(self, stack: Stack) -> None:
+    def check_deterministic(self, members: Mixtures) -> None:
         """Raise `Unverified`, naming the cause, if the same call does not give the same numbers twice, or changes what
         the network keeps, or if the answer to a sample depends on the samples beside it.
         """
         live = self._live
-        live.write(next(stack.mixtures()))
+        live.write(next(members.mixtures()))
         few = list(itertools.islice(self.data, 2))
         if self.ours is not None:  # a part says as much
-            few = [self.few(few[0], 2 * SAMPLE_MULTIPLE)]
+            few = [self.few(few[0], _FEW)]
         before = live.buffers()
         pieces = [_Piece(batch, number, 0) for number, batch in enumerate(few)]
         first, second = ([self._measured(piece) for piece in pieces] for _ in range(2))
@@ -291,8 +301,11 @@ class PlainObjective:
                 raise Unverified(reason)
 
     def _measured(self, piece: "_Piece") -> Mapping[str, Tally]:
-        with torch.set_grad_enabled(self.differentiates), self._casting(), self._seeded(piece.draw, piece.number):
-            return self.measure(self._live.module, piece.batch)
+        with torch.set_grad_enabled(self.differentiates):
+            if self.autocast is None and not self.draws:
+                return self.measure(self._live.module, piece.batch)
+            with self._casting(), self._seeded(piece.draw, piece.number):
+                return self.measure(self._live.module, piece.batch)
 
     def _seeded(self, draw: int, number: int) -> contextlib.AbstractContextManager[None]:
         return seeded(self.draw_seed, draw, number) if self.draws else contextlib.nullcontext()

@@ -29,6 +29,7 @@ __all__ = [
     "entirely",
     "hits_of",
     "known_loss",
+    "number",
     "reading_of",
     "sums_of",
     "whole",
@@ -65,13 +66,28 @@ class Tally:
             return cls(total, count, (n @ n, n @ c, c @ c), number)
         return cls(total, count, (n @ n, total * c, c * c * number), number)
 
-    def __add__(self, other: "Tally") -> "Tally":
-        count = None if self.count is None or other.count is None else self.count + other.count
-        squares = None
-        if self.squares is not None and other.squares is not None:
-            one, two, three = (a + b for a, b in zip(self.squares, other.squares, strict=True))
-            squares = (one, two, three)
-        return Tally(self.total + other.total, count, squares, self.samples + other.samples)
+    @classmethod
+    def added(cls, tallies: Sequence["Tally"]) -> "Tally":
+        """Those of several batches together: all at once, because a sum takes as long as a small network."""
+        if len(tallies) == 1:
+            return tallies[0]
+        where = tallies[0].total.device
+
+        def total(each: Sequence[Tensor | float]) -> Tensor | float:
+            return _stacked(each, where).sum() if any(isinstance(one, Tensor) for one in each) else sum(each)
+
+        counts = [each.count for each in tallies if each.count is not None]
+        squares = [each.squares for each in tallies if each.squares is not None]
+        spread = None
+        if len(squares) == len(tallies):
+            one, two, three = map(total, zip(*squares, strict=True))
+            spread = (one, two, three)
+        return cls(
+            _stacked([each.total for each in tallies], where).sum(),
+            total(counts) if len(counts) == len(tallies) else None,
+            spread,
+            sum(each.samples for each in tallies),
+        )
 
     def detach(self) -> "Tally":
         """Without what derivatives would need."""
@@ -107,11 +123,7 @@ class Tally:
         """Those of several points as one, [point]."""
         first = tallies[0]
 
-        def column(each: Sequence[Tensor | float]) -> Tensor:
-            where = first.total.device
-            if not any(isinstance(one, Tensor) for one in each):
-                return torch.tensor(each, dtype=torch.float64, device=where)
-            return torch.stack([torch.as_tensor(one, dtype=torch.float64, device=where) for one in each])
+        column = functools.partial(_stacked, device=first.total.device)
 
         count = None if first.count is None else column([one.count for one in tallies if one.count is not None])
         squares = None
@@ -119,6 +131,19 @@ class Tally:
             one, two, three = (column(each) for each in zip(*(t.squares for t in tallies if t.squares), strict=True))
             squares = (one, two, three)
         return cls(column([one.total for one in tallies]), count, squares, first.samples)
+
+
+def _stacked(each: Sequence[Tensor | float], device: torch.device) -> Tensor:
+    """Numbers as one tensor, in float64."""
+    if not any(isinstance(one, Tensor) for one in each):
+        return torch.tensor(each, dtype=torch.float64, device=device)
+    return torch.stack([torch.as_tensor(one, dtype=torch.float64, device=device) for one in each])
+
+
+@functools.lru_cache(maxsize=1024)
+def number(value: float, device: torch.device) -> Float[Tensor, ""]:
+    """A number in float64: what it is multiplied with becomes float64, in one operation."""
+    return torch.tensor(value, dtype=torch.float64, device=device)
 
 
 @runtime_checkable

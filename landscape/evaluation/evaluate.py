@@ -20,6 +20,7 @@ from landscape.core.files import digest, refuse_existing, replacing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress, Shards
 from landscape.engine.memory import Chunk, keep_freed_memory
+from landscape.engine.objective import Objective
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import fingerprint, in_order, stack_state_dicts
 from landscape.space.family import Family, Known
@@ -208,7 +209,11 @@ class _Work:
         if first == "line":
             columns |= dict(zip(("l1", "l2"), (each.cpu().numpy() for each in self.family.lengths()), strict=True))
         columns["done"] = np.ones(len(places), dtype=bool)
-        objective.check_deterministic(here.at(*self._tensors(places[:1], along[:1] * 0)))
+        begins = self._tensors(places[:1], along[:1] * 0)
+        if isinstance(objective, Objective):
+            objective.check_deterministic(here.at(*begins))
+        else:
+            objective.check_deterministic(here.points(*begins))
         marks, known = self._marked(here), here.known(_CHECKED)
         checked = {"marks": min(len(marks), _CHECKED)} if marks else {"lines": min(len(places), _CHECKED)}
         about = {

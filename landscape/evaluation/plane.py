@@ -139,7 +139,7 @@ def plane(
     if compute.batchnorm == "keep":
         kept = stacks[-1 if kind == "trajectory" else 0].buffers
         stacks = [dataclasses.replace(stack, buffers=kept) for stack in stacks]
-    still = frozen(problem.network(), taken=all_parameters) if kind == "random" else frozenset[str]()
+    still = frozen(problem.prototype, taken=all_parameters) if kind == "random" else frozenset[str]()
     family, marks = _family(kind, found, at, stacks, direction_seed, normalise, still)
     assert family.marked is not None
     if family.marked.explained is not None:

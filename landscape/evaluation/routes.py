@@ -160,7 +160,7 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = N
         raise LandscapeError(
             f"no symmetry of {problem.title()} is known, so its units have no other order: leave `order` out"
         )
-    lines = _lines(route, places, symmetry, problem.network(), keep=compute.batchnorm == "keep")
+    lines = _lines(route, places, symmetry, problem.prototype, keep=compute.batchnorm == "keep")
     objective = compute.objective(problem)
     return Prepared(
         problem, compute, objective, lines, {**compute.describe(problem, objective), **_named(problem, route)}

@@ -5,6 +5,7 @@ A problem of one's own is a frozen dataclass that derives from `Problem`; its fi
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -60,7 +61,12 @@ class Problem(abc.ABC):
 
     @abc.abstractmethod
     def network(self) -> nn.Module:
-        """The plain network, with its own initial parameters."""
+        """The plain network, with its own initial parameters; a new one at each call."""
+
+    @functools.cached_property
+    def prototype(self) -> nn.Module:
+        """The same, made once: to be looked at, never changed. To copy a large network takes as long as to run it."""
+        return self.network()
 
     @abc.abstractmethod
     def objective(

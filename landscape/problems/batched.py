@@ -1,9 +1,7 @@
 """Losses that read a model and a batch of any structure: what `from_model(..., batch_loss=...)` is given."""
 
 import dataclasses
-import functools
 import math
-import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,7 +13,7 @@ from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.engine.batches import common_length, loader_name, mapped, moved, parted, renewed, tensors_of
 from landscape.engine.live import copied
 from landscape.engine.losses import TAKEN
-from landscape.engine.readings import Tally
+from landscape.engine.readings import Tally, number
 
 __all__ = ["BatchLoss", "Held", "dataset_loader", "raw_source", "require_no_size"]
 
@@ -95,6 +93,9 @@ class BatchLoss:
         """What a batch adds to each metric."""
         # Containers of its own: what a loss takes out of a batch is there again at the next point.
         found = self.function(module, renewed(batch))
+        if type(found) is Tensor and not found.ndim:
+            weight = self.weigh(batch)
+            return {"loss": Tally(found * number(weight, found.device), weight)}
         every = found if isinstance(found, Mapping) else {"loss": found}
         return {name: self._tally(name, each, batch) for name, each in every.items()}
 
@@ -174,7 +175,7 @@ class BatchLoss:
         with torch.set_grad_enabled(self.differentiates):
             whole = self.measure(module, batch)["loss"].value()
             parts = parted(batch, 2 * length // 3 + 1)
-            joined = functools.reduce(operator.add, [self.measure(module, part)["loss"] for part in parts]).value()
+            joined = Tally.added([self.measure(module, part)["loss"] for part in parts]).value()
         if not math.isclose(float(whole), float(joined), rel_tol=_SAME, abs_tol=1e-12):
             raise LandscapeError(
                 f"the model's own loss of a batch is {float(whole):.7g}, that of its parts together "

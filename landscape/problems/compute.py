@@ -115,7 +115,7 @@ class Compute:
         return objective
 
     def _require_batchnorm(self, problem: Problem) -> None:
-        if self.batchnorm is not None and not any(map(has_statistics, problem.network().modules())):
+        if self.batchnorm is not None and not any(map(has_statistics, problem.prototype.modules())):
             raise Unsupported(f"{problem.title()} has no BatchNorm with running statistics: leave `batchnorm` out")
         if self.batchnorm == "keep":
             _log.warning(

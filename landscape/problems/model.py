@@ -23,7 +23,7 @@ from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm
 from landscape.engine.plain import PlainObjective
 from landscape.engine.program.layers import has_statistics
 from landscape.engine.readings import known_loss, whole
-from landscape.engine.stack import Stack, concatenate, template_of
+from landscape.engine.stack import Stack, concatenate, finite, template_of
 from landscape.problems.batched import BatchLoss, Held, dataset_loader, raw_source, require_no_size
 from landscape.problems.reader import Named, Part, Reader, drawn, referee, rows_of
 from landscape.problems.supervised import CALIBRATION_SAMPLES, Samples, Source, Supervised
@@ -63,12 +63,12 @@ class Model(Supervised):
 
     def network(self) -> nn.Module:
         """The model; where a function makes it, the one that it makes with the seed 0."""
-        return copy.deepcopy(self._made)
+        return copy.deepcopy(self.prototype)
 
     @functools.cached_property
-    def _made(self) -> nn.Module:
-        """The same, made once and never changed: large models take long to be initialised."""
-        return _seeded(self.build, 0)
+    def prototype(self) -> nn.Module:
+        """The same, made once and never changed."""
+        return _original(self.build)
 
     def initial(self, seeds: Sequence[int]) -> Stack:
         """The model as it begins with each seed, by its own initialisation."""
@@ -91,7 +91,7 @@ class Model(Supervised):
         """What stacks need, from all targets, and as many outputs as it takes to tell whether the loss is a mean."""
         assert self.chosen is not None
         few = _first(self.source, _TRIED if self.chosen.parts else _LOOKED_AT)
-        outputs = _outputs(self.network(), few.inputs)
+        outputs = _outputs(self.prototype, few.inputs)
         targets = self.source.targets if self.chosen.parts and isinstance(self.source, Samples) else few.targets
         try:
             return self.chosen.looked_at_again(outputs, targets, complete=isinstance(self.source, Samples))
@@ -122,7 +122,7 @@ class Model(Supervised):
         """The height by the network's own forward and the loss as it was given, on the data and, under names that begin
         with `test_`, on the test data.
         """
-        device, module = torch.device(device), self._made
+        device, module = torch.device(device), self.prototype
         reader = Reader(
             self.chosen,
             self.batch_loss,
@@ -208,7 +208,7 @@ class Model(Supervised):
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        template = template_of(self._made)
+        template = template_of(self.prototype)
         identity: dict[str, Any] = {"title": self.label, "parameters": template.parameters}
         identity |= {"l2": self.l2} if self.l2 else {}
         if self.batch_loss is not None:
@@ -301,7 +301,7 @@ def from_model(
     else:
         raise Unsupported(f"{type(model).__name__} is no model: give an nn.Module, or what makes one")
     try:
-        made = _seeded(build, 0)
+        made = _original(build)
     except TypeError as error:
         raise LandscapeError(f"what should make the model does not run without arguments: {error}") from error
     _check_parameters(made)
@@ -375,7 +375,7 @@ def started(build: Callable[[], nn.Module]) -> nn.Module:
     Raises `Unsupported` for a layer that cannot be reset.
     """
     module = build()
-    if not (isinstance(build, functools.partial) and build.func is copy.deepcopy):
+    if not _copies(build):
         return module
     for name, layer in module.named_modules():
         reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
@@ -387,6 +387,19 @@ def started(build: Callable[[], nn.Module]) -> nn.Module:
                 "the class or function that makes the model instead of the model"
             )
     return module
+
+
+def _copies(build: Callable[[], nn.Module]) -> bool:
+    """Whether it copies a model that was given."""
+    return isinstance(build, functools.partial) and build.func is copy.deepcopy
+
+
+def _original(build: Callable[[], nn.Module]) -> nn.Module:
+    """The model of which copies are made, or else the one that is made with the seed 0."""
+    if _copies(build):
+        given: nn.Module = build.args[0]  # type: ignore[attr-defined]
+        return given
+    return _seeded(build, 0)
 
 
 def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -411,7 +424,7 @@ def _check_parameters(module: nn.Module) -> None:
         raise LandscapeError(f"{type(module).__name__} has no parameters: there is no landscape")
     if odd := [name for name, tensor in parameters.items() if not tensor.is_floating_point()]:
         raise Unsupported(f"parameters {', '.join(odd)} are not real numbers: only such can be walked")
-    if bad := [name for name, tensor in parameters.items() if not tensor.isfinite().all()]:
+    if bad := [name for name, tensor in parameters.items() if not finite(tensor[None])]:
         raise LandscapeError(f"parameters {', '.join(bad)} of the model are NaN or infinite: load other ones")
 
 

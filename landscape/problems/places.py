@@ -154,7 +154,7 @@ def fitting(
     Raises `Mismatch`, listing the tensors that differ, and, where it has to be `finite`, `LandscapeError` if a
     parameter is NaN or infinite.
     """
-    network = problem.network()
+    network = problem.prototype
     moving = matching(template_of(network), only, aliases=aliases(network)) if only else None
     checkpoint = fitted(checkpoint, network, moving=moving, statistics=statistics)
     if finite:

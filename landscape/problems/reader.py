@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import functools
 import itertools
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -198,7 +196,7 @@ def referee(
                 return reader.measure(network, ("", batch))["loss"] if whole else reader.forward(network, ("", batch))
 
         if whole:
-            losses.append(functools.reduce(operator.add, itertools.starmap(read, enumerate(part))).value())
+            losses.append(Tally.added(list(itertools.starmap(read, enumerate(part)))).value())
             continue
         assert reader.criterion is not None
         with torch.no_grad(), reader.within():

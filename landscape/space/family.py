@@ -216,11 +216,13 @@ class Family:
             columns = [self.network(k, line).get(name) for k in range(len(self.vertices))]
             split = [() if each is None else torch.split(each.flatten(), _LARGE) for each in columns]
             for pieces in itertools.zip_longest(*split):
-                there = [(k, piece.double()) for k, piece in enumerate(pieces) if piece is not None]
+                (first, piece), *others = [(k, piece.double()) for k, piece in enumerate(pieces) if piece is not None]
                 for i, step in enumerate(steps):
-                    moved = torch.stack([step[k] * piece for k, piece in there]).sum(0)
-                    l1[i] += moved.abs().sum()
-                    squares[i] += moved.square().sum()
+                    moved = step[first] * piece
+                    for k, other in others:
+                        moved.add_(other * step[k])
+                    l1[i] += torch.linalg.vector_norm(moved, 1)
+                    squares[i] += moved @ moved
         return torch.stack([l1.sum(), squares.sqrt().sum()])
 
     def _at_one(self, lines: Int[Tensor, " line"], alpha: float) -> Stack:

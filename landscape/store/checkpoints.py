@@ -30,6 +30,7 @@ from landscape.engine.stack import (
     Stack,
     aliases,
     fingerprint,
+    finite,
     in_order,
     require_same_shapes,
     stack_state_dicts,
@@ -109,16 +110,15 @@ class Checkpoint:
         """Raise `LandscapeError`, naming members and tensors, if a parameter or a statistic is NaN or infinite, a
         variance negative, or another buffer NaN: masks may well be infinite.
         """
-        usable = {name: tensor.isfinite() for name, tensor in self.stack.tensors.items()}
+        usable = {name: finite(tensor) for name, tensor in self.stack.tensors.items()}
         for name, tensor in self.stack.buffers.items():
-            statistic = name.endswith(_STATISTICS)
-            usable[name] = tensor.isfinite() if statistic else ~tensor.isnan()
+            flat = tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
+            usable[name] = finite(tensor) if name.endswith(_STATISTICS) else ~flat.isnan().any(1)
             if name.endswith("running_var"):
-                usable[name] &= tensor >= 0
-        finite = {name: ok.reshape(len(ok), math.prod(ok.shape[1:])).all(1) for name, ok in usable.items()}
-        bad = [i for i in range(len(self.stack)) if not all(ok[i] for ok in finite.values())]
+                usable[name] &= (flat >= 0).all(1)
+        bad = [i for i in range(len(self.stack)) if not all(ok[i] for ok in usable.values())]
         if bad:
-            names = [name for name, ok in finite.items() if not ok[bad[0]]]
+            names = [name for name, ok in usable.items() if not ok[bad[0]]]
             first = self.sources[bad[0]]
             remedy = "leave that file out" if first.seed is None else "choose others with RUN/#seed"
             every = {**self.stack.tensors, **self.stack.buffers}

@@ -165,7 +165,7 @@ def _numbers(seeds: Sequence[int], name: str) -> list[int]:
 
 def _with_data(problem: Problem, training: Training) -> Training:
     """The training with its kind of data decided."""
-    drops = any(isinstance(layer, nn.Dropout | nn.Dropout2d) and layer.p for layer in problem.network().modules())
+    drops = any(isinstance(layer, nn.Dropout | nn.Dropout2d) and layer.p for layer in problem.prototype.modules())
     kinds = problem.training_kinds()
     if training.data == "auto":
         usual: Any = "batches" if drops else kinds[0]
