@@ -42,7 +42,7 @@ $(VENV)/.lint: $(BIN)/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.smoke: $(BIN)/python $(SOURCES)
-	$(INSTALL) --editable '.[test,benchmark]'
+	$(INSTALL) --editable '.[test,benchmark,zoo]'
 	@touch $@
 
 $(VENV)/.benchmark: $(BIN)/python $(SOURCES)
@@ -86,8 +86,7 @@ smoke: $(VENV)/.smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plain_protocol.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/layers.py --smoke
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py --smoke
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/zoo.py --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/zoo.py --smoke --all-verbs --require
 
 # The environment is new and gets the wheel and its dependencies alone; then the extra that the README's Python wants.
 # Modules are compiled when they are first imported, which few of torch's are. It stays, to try more in (make clean).
@@ -107,7 +106,6 @@ benchmark: $(VENV)/.benchmark
 	$(BIN)/python benchmarks/plain_protocol.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/layers.py
-	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/zoo.py
 
 reference: $(VENV)/.demo

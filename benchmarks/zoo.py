@@ -1,12 +1,16 @@
 """Models as people have them, each walked by the plain loop that its user would write and by `landscape.walk`.
 
-A row a model, with random weights and synthetic data. Printed side by side, measured in one run: seconds of the loop in
-the best of a few batch sizes; how many times as fast are a walk's first and second call in whole, and the evaluation of
-the points alone; and the largest relative difference of losses, which must be at most 1e-6. With one thread the times
-are the processor's, which other work on the machine changes little.
+A row a model, with random weights and synthetic data. Printed side by side, measured in one run: seconds of the loop,
+from two files to its losses, with the best of a few batch sizes; how many times as fast is `landscape.walk`, from the
+same files (`whole`; loop and walk are each in a process that has imported its modules and did nothing else, medians of
+5 in turns), in a second call (`second`), and evaluating the points alone (`alone`; both in one warm process); the most
+memory of either beside that before, in MiB, and how many times the parameters our walk needs `beyond` the loop; and the
+largest relative difference of losses, which must be at most 1e-6. With one thread the times are the processor's, which
+other work on the machine changes little.
 
-`--all-verbs` also lays a plane, finds barriers and the top eigenvalue of a small part of each model, and says what
-fails. Rows whose library is missing are left out, or with `--require` make the exit status 1.
+`--all-verbs` also goes from checkpoints to a curve, its barrier, a plane, figures and the top eigenvalue of a small
+part of each model, and says what fails. Rows whose library is missing are left out, or with `--require` make the exit
+status 1.
 
     OMP_NUM_THREADS=1 python benchmarks/zoo.py [--only NAME] [--all-verbs] [--require] [--smoke]
 """
@@ -291,9 +295,21 @@ def counted(batch: dict[str, Tensor]) -> Tensor:
 
 def gpt2_model() -> nn.Module:
     """A small GPT-2."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2Config, GPT2LMHeadModel, logging
 
-    return GPT2LMHeadModel(GPT2Config(vocab_size=500, n_positions=32, n_embd=64, n_layer=2, n_head=4, use_cache=False))
+    logging.set_verbosity_error()
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=500,
+            n_positions=32,
+            n_embd=64,
+            n_layer=2,
+            n_head=4,
+            use_cache=False,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
 
 
 def own_tokens(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -825,11 +841,11 @@ def best_size(name: str, folder: Path, runs: int) -> int:
         torch.save(case.place(seed).state_dict(), folder / path)
     a, b = (case.place(seed).state_dict() for seed in (1, 2))
     network, tried = case.make().eval(), {}
-    for size in case.sizes:
+    for size in case.sizes if runs > 1 else ():
         loop = functools.partial(plain_walk, case, network, a, b, size)
         loop(2)
-        tried[size] = min(seconds(lambda loop=loop: loop(3))[0] for _ in range(runs and 2))
-    return min(tried, key=tried.__getitem__)
+        tried[size] = min(seconds(lambda loop=loop: loop(3))[0] for _ in range(2))
+    return min(tried, key=tried.__getitem__) if tried else case.sizes[0]
 
 
 def again(name: str, size: int, points: int, runs: int) -> Again:
@@ -864,44 +880,50 @@ def again(name: str, size: int, points: int, runs: int) -> Again:
     return Again(best["loop"] / best["second"], best["loop"] / best["alone"], difference, parameters)
 
 
-def verbs(case: Case) -> list[str]:
-    """What fails among the other verbs."""
-    a, b, c = (case.place(seed) for seed in (1, 2, 3))
-    problem = case.problem()
-
-    def plane() -> None:
-        found = landscape.plane(a, b, c, problem=problem, points=3, batchnorm=case.batchnorm)
-        theirs = plain_walk(case, copy.deepcopy(a), a.state_dict(), b.state_dict(), case.sizes[0], 2)
-        for mark, wanted in zip(found.marks, theirs, strict=False):
-            if abs(mark.loss - wanted) > SAME * abs(wanted):
-                raise ValueError(f"{mark.name} has loss {mark.loss:.9g}, the loop {wanted:.9g}")
-
-    def barriers() -> None:
-        walked = landscape.walk(a, b, problem=problem, points=3, batchnorm=case.batchnorm)
-        if not math.isfinite(landscape.barriers(walked).above_chord[0]):
-            raise ValueError("the barrier is not finite")
-
-    def curvature() -> None:
-        found = landscape.curvature(
-            a, problem=problem, only=[case.head], max_products=30, tolerance=1e-3, batchnorm=case.batchnorm
-        )
-        if not math.isfinite(found.eigenvalues[0, 0]):
-            raise ValueError("the top eigenvalue is not finite")
-
+def failures(name: str) -> list[str]:
+    """What fails of a row on the way from checkpoints on disk to a curve, a barrier, a figure, a plane and a top
+    eigenvalue.
+    """
+    case = case_of(name)
+    problem, given = case.problem(), {"batchnorm": case.batchnorm}
     failed = []
-    for verb in (plane, barriers, curvature):
+
+    def tried(verb: str, call: Callable[[], Any]) -> Any:
         try:
-            verb()
+            return call()
         except Exception as error:  # whatever it may be, it is said
-            failed.append(
-                f"{verb.__name__}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            )
+            failed.append(f"{verb}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            return None
+
+    with tempfile.TemporaryDirectory() as path:
+        places = [Path(path, f"{seed}.pt") for seed in (1, 2, 3)]
+        for seed, place in enumerate(places, start=1):
+            torch.save(case.place(seed).state_dict(), place)
+        a, b, c = places
+        walked = tried("walk", lambda: landscape.walk(a, b, problem=problem, points=3, **given))
+        plane = tried("plane", lambda: landscape.plane(a, b, c, problem=problem, points=3, **given))
+        bent = tried(
+            "curvature",
+            lambda: landscape.curvature(a, problem=problem, only=[case.head], max_products=30, tolerance=1e-3, **given),
+        )
+        for result in filter(None, (walked, plane)):
+            file = Path(path, f"{result.kind}.png")
+            tried(f"figure of a {result.kind}", lambda result=result, file=file: result.plot().figure.savefig(file))
+        if plane is not None:
+            states = torch.load(a), torch.load(b)
+            theirs = plain_walk(case, case.make().eval(), *states, case.sizes[0], 2)
+            wrong = [mark.name for mark, loss in zip(plane.marks, theirs, strict=False) if not same(mark.loss, loss)]
+            failed += [f"plane: the loss of {each} is not the loop's" for each in wrong]
+        if walked is not None and not math.isfinite(landscape.barriers(walked).above_chord[0]):
+            failed.append("the barrier is not finite")
+        if bent is not None and not math.isfinite(bent.eigenvalues[0, 0]):
+            failed.append("the top eigenvalue is not finite")
     return failed
 
 
-def failures(name: str) -> list[str]:
-    """What fails of a row among the other verbs."""
-    return verbs(case_of(name))
+def same(one: float, other: float) -> bool:
+    """Whether two losses are the same."""
+    return abs(one - other) <= SAME * abs(other)
 
 
 def fresh(call: Callable[..., Any], *given: Any) -> Any:
@@ -941,7 +963,7 @@ def measure(name: str, points: int, runs: int) -> tuple[str, bool]:
 def main() -> int:
     """Print a row a model; exit status 1 where one differs from its loop, or fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="Show that it runs: rows that need torch alone, 3 points.")
+    parser.add_argument("--smoke", action="store_true", help="Show that it runs: 3 points, once.")
     parser.add_argument("--only", action="append", default=[], help="Rows whose name contains this; several times.")
     parser.add_argument("--require", action="store_true", help="Exit status 1 where a row's library is missing.")
     parser.add_argument("--all-verbs", action="store_true", help="Planes, barriers and curvature too.")
@@ -962,7 +984,7 @@ def main() -> int:
             print(f"{name:26} left out: {', '.join(lacking)} cannot be imported", flush=True)
             continue
         try:
-            row_, same = measure(name, points, runs)
+            row_, alike = measure(name, points, runs)
             failed = fresh(failures, name) if arguments.all_verbs else []
         except ImportError as error:  # some libraries load their parts when they are used
             missing.append(name)
@@ -972,10 +994,10 @@ def main() -> int:
             wrong.append(name)
             print(f"{name:26} FAILS: {type(error).__name__}: {error}", flush=True)
             continue
-        print(row_ + ("" if same else "  DIFFERS"), flush=True)
+        print(row_ + ("" if alike else "  DIFFERS"), flush=True)
         for line_ in failed:
             print(f"    {line_}", flush=True)
-        if failed or not same:
+        if failed or not alike:
             wrong.append(name)
     if wrong:
         print(f"wrong: {', '.join(wrong)}")
