@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import landscape
-from landscape.analysis.hessian import extremes, hessians, hvp
 from landscape.analysis.line_curvature import line_curvature
-from landscape.analysis.spectrum import Which, eigenpairs, negative_count
 from landscape.analysis.trace import trace
 from landscape.core.errors import LandscapeError
 from landscape.core.provenance import Source
+from landscape.engine.hessian import extremes, hessians, hvp
 from landscape.engine.objective import Batch, Chunk, Metric, Objective
+from landscape.engine.spectrum import Which, eigenpairs, negative_count
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked, features_first
 from landscape.problems.life import Life

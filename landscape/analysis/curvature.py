@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from landscape.analysis.hessian import MOST_PRODUCTS
-from landscape.analysis.spectrum import Eigenpairs, NegativeCount, eigenpairs, negative_count
 from landscape.analysis.trace import Trace
 from landscape.analysis.trace import trace as trace_of
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.fields import Field, require
 from landscape.core.unfinished import Progress
+from landscape.engine.hessian import MOST_PRODUCTS
 from landscape.engine.objective import BatchNorm
+from landscape.engine.spectrum import Eigenpairs, NegativeCount, eigenpairs, negative_count
 from landscape.engine.stack import aliases
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem

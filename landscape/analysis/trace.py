@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import stdtrit
 from torch import Tensor
 
-from landscape.analysis.hessian import MOST_PARAMETERS, MOST_PRODUCTS, Hessian, each_member
 from landscape.core import philox
 from landscape.core.intervals import CONFIDENCE
 from landscape.core.unfinished import Progress
+from landscape.engine.hessian import MOST_PARAMETERS, MOST_PRODUCTS, Hessian, each_member
 from landscape.engine.plain import AnyObjective
 from landscape.engine.stack import Stack
 

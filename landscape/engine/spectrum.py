@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Int
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from landscape.analysis.hessian import MOST_PARAMETERS, MOST_PRODUCTS, NEAR_ZERO, Hessian, each_member
 from landscape.core import philox
 from landscape.core.errors import LandscapeError
 from landscape.core.unfinished import Progress
+from landscape.engine.hessian import MOST_PARAMETERS, MOST_PRODUCTS, NEAR_ZERO, Hessian, each_member
 from landscape.engine.plain import AnyObjective
 from landscape.engine.stack import Stack
 

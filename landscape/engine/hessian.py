@@ -1,7 +1,7 @@
 """Is a place a minimum? Gradient and Hessian of the loss, because a flat place need not be a minimum.
 
 Small networks have their Hessian computed whole; of a larger one there are its products with vectors, from which
-`landscape.analysis.spectrum` finds eigenvalues and `landscape.analysis.trace` their sum. Where an activation has a
+`landscape.engine.spectrum` finds eigenvalues and `landscape.analysis.trace` their sum. Where an activation has a
 kink, as ReLU's, it is all the Hessian of the smooth piece that the member lies on: what the kinks themselves bend is
 not in it.
 """
