@@ -646,7 +646,10 @@ def test_the_program_along_lines(landscape: Program) -> None:
         (("presolve", "--problem", "life", "--top", 300), "has no 300 eigenpairs to find: ask for 1 to 25"),
         (("./none",), "none does not exist"),
         (("none.h5",), "none.h5 does not exist"),
-        (("walk.h5", "--trace"), "walk.h5 holds curves: leave out --trace, --negative, --problem, -O and --key"),
+        (
+            ("walk.h5", "--trace"),
+            "walk.h5 holds curves: leave out --trace, --trace-per, --diagonal, --negative, --density",
+        ),
     ],
 )
 def test_what_the_program_refuses(landscape: Program, arguments: tuple[Any, ...], message: str) -> None:
