@@ -23,7 +23,7 @@ PROBES, STEPS = 10, 80
 _STREAM = 0x44454E53
 
 #: The grid reaches so many widths beyond the eigenvalues, at so many points a width: sums over it are integrals.
-_MARGIN, _FINENESS = 6.0, 2.0
+_MARGIN, _FINENESS = 6.0, 4.0
 
 #: Points of the grid at most.
 _MOST_POINTS = 100_001

@@ -58,7 +58,7 @@ _definition = click.option(
 
 @click.group("plot", cls=Group)
 def command() -> None:
-    """Draw walks, planes, densities, barriers, outcomes, clusters, success, rules, as PNG and SVG; prints their paths."""
+    """Draw walks, planes, densities, barriers, outcomes, clusters, success, rules as PNG and SVG; prints paths."""
 
 
 @command.command("walk")

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.special import stdtrit
 
 from landscape.core.errors import LandscapeError, plural
+from landscape.core.intervals import CONFIDENCE
 from landscape.figures.pages import COLORS, GREY, INK, group_opacity, page
 
 __all__ = ["density_figure", "spectral_density"]
@@ -15,8 +17,8 @@ __all__ = ["density_figure", "spectral_density"]
 #: Up to so many members have a colour and a band each.
 _FEW = 4
 _COLORS = tuple(COLORS[k] for k in (0, 1, 4, 6))
-#: Widths of an interval of 95 % on either side; what lies below this share of one eigenvalue's height is not drawn.
-_ENDS, _LEAST = 1.96, 0.1
+#: What lies below this share of one eigenvalue's height is not drawn.
+_LEAST = 0.1
 #: What the matrices are called.
 _NAMES = {"hessian": "Hessian", "ggn": "generalised Gauss-Newton matrix"}
 
@@ -51,7 +53,8 @@ def spectral_density(ax: Axes, document: Mapping[str, Any]) -> Axes:
             label=label,
         )
         if few and error.any():
-            low, high = np.maximum(value - _ENDS * error, floor / 10), value + _ENDS * error
+            half = stdtrit(len(found["nodes"][number]) - 1, (1 + CONFIDENCE) / 2) * error
+            low, high = np.maximum(value - half, floor / 10), value + half
             ax.fill_between(grid, low, high, color=color, alpha=0.25, lw=0, gid="band")
         leading = np.asarray(document["eigenpairs"]["values"][number], dtype=float)
         if few:
@@ -117,7 +120,9 @@ def _caption(document: Mapping[str, Any]) -> str:
         probes = len(np.asarray(found["nodes"])[0])
         band = "; band: 95 %, from the spread over probes alone" if len(members) <= _FEW else ""
         sentences.append(f"By stochastic Lanczos quadrature, {plural(probes, 'probe')} of {count} steps{band}.")
-    sentences.append("Dotted: the height of one eigenvalue alone; below it nothing can be told.")
+    sentences.append(
+        "Dotted: the height of one eigenvalue alone; what lies lower are tails, and chances of the probes."
+    )
     if len(members) <= _FEW:
         sentences.append("Triangles: the leading eigenvalues that were searched for.")
     return " ".join(sentences)
