@@ -22,7 +22,7 @@ from landscape.analysis.density import _STREAM, density
 from landscape.analysis.trace import trace
 from landscape.core import philox
 from landscape.engine.hessian import each_whole, hessians, hvp
-from landscape.engine.objective import Objective
+from landscape.engine.objective import Chunk, Objective
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.spectrum import eigenpairs
 from landscape.figures.density import density_figure, spectral_density
@@ -174,6 +174,31 @@ def test_gauss_newton_against_dense_matrices(make: Callable[..., Objective], bac
         np.testing.assert_allclose(whole, dense, rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(got[i], vectors[i] @ dense, rtol=1e-9, atol=1e-11)
         assert not np.allclose(whole, hessians(objective, stack)[i])
+
+
+@pytest.mark.parametrize("engine", [0, 1])
+def test_products_add_up_over_chunks_of_samples_too(engine: int) -> None:
+    whole, parts = (engines(each)[engine] for each in (mlp(), mlp(chunk=Chunk(16, 32))))
+    stack = members(mlp(), 3)
+    vectors = numbers(3, 2, stack.parameters, seed=4)
+    got, wanted = (hvp(each, stack, vectors, matrix="ggn") for each in (parts, whole))
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-14)
+
+
+def test_outputs_that_are_no_tensor_have_none() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.layer(x)}
+
+    problem = Problem.from_model(
+        Pair(), (INPUTS, LABELS), lambda outputs, targets: F.cross_entropy(outputs["logits"], targets)
+    )
+    with pytest.raises(LandscapeError, match=r'the network.s forward returns a dict: leave `matrix="ggn"` out'):
+        landscape.curvature(Pair(), problem=problem, matrix="ggn")
 
 
 def test_of_a_linear_network_it_is_the_hessian() -> None:

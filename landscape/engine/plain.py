@@ -237,7 +237,12 @@ class PlainObjective:
         outputs, held = list[Tensor](), list[Tensor]()
 
         def part(module: nn.Module, arguments: Any, found: Any) -> Tensor:
-            outputs.append(_tensor(found))
+            if not isinstance(found, Tensor):
+                raise Unsupported(
+                    "the generalised Gauss-Newton matrix is of outputs that are one tensor, and the network's forward "
+                    f'returns a {type(found).__name__}: leave `matrix="ggn"` out'
+                )
+            outputs.append(found)
             held.append(outputs[-1].detach().requires_grad_())
             return held[-1]
 
