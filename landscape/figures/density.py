@@ -120,9 +120,8 @@ def _caption(document: Mapping[str, Any]) -> str:
         probes = len(np.asarray(found["nodes"])[0])
         band = "; band: 95 %, from the spread over probes alone" if len(members) <= _FEW else ""
         sentences.append(f"By stochastic Lanczos quadrature, {plural(probes, 'probe')} of {count} steps{band}.")
-    sentences.append(
-        "Dotted: the height of one eigenvalue alone; what lies lower are tails, and chances of the probes."
-    )
+    chance = "" if found["exact"] else ", or chance of the probes"
+    sentences.append(f"Dotted: the height of one eigenvalue alone; what lies lower is a tail{chance}.")
     if len(members) <= _FEW:
         sentences.append("Triangles: the leading eigenvalues that were searched for.")
     return " ".join(sentences)
