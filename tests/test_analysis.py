@@ -18,11 +18,11 @@ from torch import nn
 import landscape
 from landscape.analysis.barriers import barriers, lowest_order
 from landscape.analysis.clusters import adjusted_rand, clusters_of
-from landscape.analysis.hessian import extremes, hessians
 from landscape.analysis.outcomes import dead_units, outcomes
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.intervals import Proportion, bootstrap, bootstrap_pairs
 from landscape.core.provenance import Source
+from landscape.engine.hessian import extremes, hessians
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, stack_state_dicts
 from landscape.problems.initialisation import initialise

@@ -102,7 +102,10 @@ WRONG: dict[Callable[..., Any], dict[str, list[Any]]] = {
         "rtol": ["x", 0, NAN, None],
         "tolerance": ["x", 0, NAN],
         "trace": ["no", 3, None],
-        "negative": ["no", 3, None],
+        **{name: ["no", 3, None] for name in ("negative", "diagonal", "density")},
+        **{name: ["x", 3] for name in ("matrix", "trace_per")},
+        **{name: ["x", 1.5, None, True] for name in ("density_probes", "density_steps", "repeats")},
+        "density_width": ["x", 0, NAN],
     },
     train: {
         **EVERY,

@@ -13,85 +13,24 @@ import torch.nn.functional as F
 from click.testing import Result as Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from objectives import SPECTRA, convolutions, cross_entropy, members, mlp, numbers, objective_of, squared, with_spectrum
 from torch import Tensor, nn
 
 import landscape
-from landscape.analysis.hessian import extremes, hessians, hvp
 from landscape.analysis.line_curvature import line_curvature
-from landscape.analysis.spectrum import Which, eigenpairs, negative_count
 from landscape.analysis.trace import trace
 from landscape.core.errors import LandscapeError
 from landscape.core.provenance import Source
-from landscape.engine.objective import Batch, Chunk, Metric, Objective
+from landscape.engine.hessian import extremes, hessians, hvp
+from landscape.engine.objective import Batch, Chunk, Objective
+from landscape.engine.spectrum import Which, eigenpairs, negative_count
 from landscape.engine.stack import Stack
-from landscape.engine.stacked import Stacked, features_first
 from landscape.problems.life import Life
 from landscape.space.family import line
 from landscape.store.checkpoints import Run
 from landscape.store.results import Result
 
 Program = Callable[..., Outcome]
-
-
-def numbers(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def objective_of(
-    module: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    per_sample: Callable[[Tensor, Tensor], Tensor],
-    *,
-    backend: Any = None,
-    **options: Any,
-) -> Objective:
-    return Objective(
-        network=Stacked(module, backend=backend),
-        data=Batch.padded(features_first(inputs), targets.movedim(0, -1)[None].contiguous()),
-        metrics={"loss": Metric(per_sample)},
-        predict=lambda outputs: outputs > 0,
-        **options,
-    )
-
-
-def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(outputs, targets.expand(len(outputs), -1), reduction="none")
-
-
-def squared(outputs: Tensor, targets: Tensor) -> Tensor:
-    return (outputs - targets).square().flatten(1, -2).sum(1)
-
-
-def members(objective: Objective, count: int, seed: int = 1, scale: float = 0.7) -> Stack:
-    template = objective.network.template
-    return template.unflatten(scale * numbers(count, template.parameters, seed=seed))
-
-
-def with_spectrum(eigenvalues: Any, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[Objective, Stack]:
-    """A loss whose Hessian has these eigenvalues everywhere: mean over samples i of n lambda_i (q_i . w)^2 / 2."""
-    values = torch.as_tensor(np.array(eigenvalues, dtype=float))
-    count = len(values)
-    basis = torch.linalg.qr(numbers(count, count, seed=seed)).Q * count**0.5
-
-    def per_sample(outputs: Tensor, targets: Tensor) -> Tensor:
-        return (0.5 * targets * outputs.square()).flatten(1, -2).sum(1)
-
-    module = nn.Linear(count, 1, bias=False)
-    objective = objective_of(module, basis.to(dtype), values[:, None].to(dtype), per_sample)
-    return objective, members(objective, 2).to(dtype)
-
-
-def mlp(backend: Any = None, **options: Any) -> Objective:
-    module = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
-    return objective_of(
-        module, numbers(70, 5), torch.arange(70) % 3, cross_entropy, backend=backend, precision=torch.float64, **options
-    )
-
-
-def convolutions(backend: Any = None) -> Objective:
-    module = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.GELU(), nn.Conv2d(2, 1, 2, stride=2), nn.SiLU())
-    return objective_of(module, numbers(9, 1, 4, 6), numbers(9, 1, 2, 3, seed=2), squared, backend=backend)
 
 
 # Products -------------------------------------------------------------------------------------------------------------
@@ -201,17 +140,6 @@ def test_products_are_linear_and_symmetric(a: int, b: int, factor: float) -> Non
 
 
 # Spectra --------------------------------------------------------------------------------------------------------------
-
-SPECTRA = {
-    "even": np.linspace(-1, 5, 50),
-    "a few large": np.concatenate([[30.0, 8, -3], np.linspace(-0.1, 0.2, 47)]),
-    "falling fast": np.geomspace(1, 1e-8, 50),
-    "equal": np.full(50, 2.0),
-    "repeated": np.repeat([-1.0, 0.0, 5.0], [4, 43, 3]),
-    "rank one": np.eye(1, 50)[0] * 3,
-    "all negative": -np.linspace(1, 2, 50),
-    "nothing": np.zeros(50),
-}
 
 
 def chosen(values: np.ndarray, k: int, which: str) -> np.ndarray:
@@ -646,7 +574,10 @@ def test_the_program_along_lines(landscape: Program) -> None:
         (("presolve", "--problem", "life", "--top", 300), "has no 300 eigenpairs to find: ask for 1 to 25"),
         (("./none",), "none does not exist"),
         (("none.h5",), "none.h5 does not exist"),
-        (("walk.h5", "--trace"), "walk.h5 holds curves: leave out --trace, --negative, --problem, -O and --key"),
+        (
+            ("walk.h5", "--trace"),
+            "walk.h5 holds curves: leave out --trace, --trace-per, --diagonal, --negative, --density",
+        ),
     ],
 )
 def test_what_the_program_refuses(landscape: Program, arguments: tuple[Any, ...], message: str) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import landscape
 from landscape import plane as plane_of
 from landscape.core.errors import LandscapeError, Mismatch, Unverified
 from landscape.core.provenance import Source
@@ -528,14 +530,67 @@ def test_an_interrupted_plane_without_a_file_gives_what_is_done(run: Run, monkey
     assert part["y"].tolist() == whole["y"].tolist()
 
 
+@pytest.mark.parametrize("engine", ["plain", "stacked"])
+@pytest.mark.parametrize("width", [4, 40])  # the whole Hessian, and products of it
+def test_second_derivatives_along_eigenvectors_are_the_eigenvalues(engine: Any, width: int) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(5, width), nn.Tanh(), nn.Linear(width, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    module[0].bias.requires_grad_(False)
+    data = torch.randn(60, 5), torch.arange(60) % 3
+    problem = landscape.Problem.from_model(module, data, "cross_entropy")
+    step = 1e-3
+    near: dict[str, Any] = {"points": 3, "x": (-step, step), "y": (-step, step), "dtype": torch.float64}
+    bent = landscape.curvature(module, problem=problem, top=2)
+    parameters = [each for each in module.parameters() if each.requires_grad]
+    loss = torch.nn.functional.cross_entropy(module(data[0].double()), data[1])
+    slope = torch.cat([each.flatten() for each in torch.autograd.grad(loss, parameters)])
+
+    def derivatives(surface: Result) -> tuple[list[float], list[float]]:
+        rows = surface.loss[1], surface.loss[:, 1]
+        return [(c - a) / 2 / step for a, _, c in rows], [(a - 2 * b + c) / step**2 for a, b, c in rows]
+
+    surface = plane_of(module, problem=problem, directions="eigenvectors", engine=engine, **near)
+    first, second = derivatives(surface)
+    np.testing.assert_allclose(second, bent.eigenvalues[0], rtol=1e-5)
+    np.testing.assert_allclose(surface.about["plane"]["eigenvalues"], bent.eigenvalues[0], rtol=1e-9)
+    np.testing.assert_allclose(np.abs(first), np.abs(bent.vectors[0] @ slope.numpy()), atol=1e-6)
+    surface = plane_of(module, problem=problem, directions="gradient", engine=engine, **near)
+    first, second = derivatives(surface)
+    assert second[1] == pytest.approx(bent.eigenvalues[0, 0], rel=1e-5)
+    along = float(bent.vectors[0, 0] @ slope.numpy())
+    np.testing.assert_allclose(np.abs(first), [math.sqrt(float(slope @ slope) - along**2), abs(along)], atol=1e-6)
+    np.testing.assert_allclose(surface.about["plane"]["gradient"], first, atol=1e-6)
+    x, y = (Stack({k: v[None] for k, v in surface.model_at(*at).state_dict().items()}) for at in ((1, 0), (0, 1)))
+    origin = Stack({name: each.detach()[None] for name, each in module.state_dict().items()})
+    axes = torch.cat([x.subtract(origin).flatten(), y.subtract(origin).flatten()])
+    torch.testing.assert_close(axes @ axes.T, torch.eye(2, dtype=torch.float64), atol=1e-6, rtol=0)
+    assert not x.subtract(origin)["0.bias"].any()
+    every = plane_of(module, problem=problem, directions="eigenvectors", all_parameters=True, **near)
+    assert every.about["plane"]["eigenvalues"][0] > bent.eigenvalues[0, 0]
+
+
+def test_without_a_gradient_there_is_no_such_plane() -> None:
+    module = nn.Linear(2, 1)
+    data = torch.randn(9, 2), torch.zeros(9, 1)
+    problem = landscape.Problem.from_model(module, data, "mse")
+    still = {name: torch.zeros_like(each) for name, each in module.state_dict().items()}
+    with pytest.raises(LandscapeError, match="the gradient is zero or lies along the leading eigenvector"):
+        plane_of(still, problem=problem, directions="gradient", points=3)
+    surface = plane_of(still, problem=problem, directions="eigenvectors", points=3)
+    assert surface.marks[0].name == "a"
+    assert "along the leading eigenvectors of the Hessian" in surface.plot().get_supxlabel().replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("places", "options", "message"),
     [
         ("ab", {}, "a plane goes through three places, `a`, `b` and `c`, or through `a` alone"),
         ("abc", {"directions": "random"}, "through three places, `a`, `b` and `c`, or through `a` alone"),
         ("a", {"directions": "through"}, "a plane goes through three places"),
-        ("abc", {"normalise": "none"}, "`direction_seed`, `normalise` and `all_parameters` are for random"),
-        ("abc", {"direction_seed": 1}, "`direction_seed`, `normalise` and `all_parameters` are for random"),
+        ("a", {"directions": "gradient", "direction_seed": 1}, "`direction_seed` and `normalise` are for random"),
+        ("abc", {"all_parameters": True}, "`all_parameters` is for random directions, eigenvectors and the gradient"),
+        ("abc", {"normalise": "none"}, "`direction_seed` and `normalise` are for random"),
+        ("abc", {"direction_seed": 1}, "`direction_seed` and `normalise` are for random"),
         ("a", {"direction_seed": -1}, "-1 is no seed: `direction_seed` goes from 0"),
         ("", {}, "there is no place in `a`: a trajectory needs at least three"),
         ("[ab]", {}, "needs at least three checkpoints, not 2"),
@@ -610,6 +665,10 @@ def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
     assert runs_well(landscape("plot", "plane", "t.h5")) == ["plots/t.png", "plots/t.svg"]
     assert runs_well(landscape("plot", "plane", "--surface", "t.h5")) == ["plots/t-surface.png", "plots/t-surface.svg"]
     assert "exists" in landscape("plane", "--trajectory", f"{steps.path}#2", "-o", "t.h5").stderr
+    for kind in ("eigenvectors", "gradient"):
+        (path,) = runs_well(landscape("plane", "--at", f"{steps.path}#2", "--directions", kind, "--points", "3"))
+        assert path.endswith(f"--{kind}.h5")
+        runs_well(landscape("plot", "plane", path))
     Path("plane.toml").write_text(
         f'through = ["presolve", "{run.path}#0", "{run.path}#1"]\npoints = "4x3"\nx = [0, 1]\n'
     )
@@ -620,9 +679,16 @@ def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text", "status"),
     [
-        ((), "choose one plane: --through A B C, --at PLACE --random SEED, or --trajectory RUN#SEED", 2),
+        ((), "choose one plane: --through A B C, --at PLACE (with --random SEED or --directions), or", 2),
         (("--at", "presolve", "--trajectory", "x"), "choose one plane", 2),
         (("--trajectory", "x", "--random", "1"), "--random goes with --at PLACE", 2),
+        (("--trajectory", "x", "--directions", "gradient"), "--directions goes with --at PLACE", 2),
+        (("--at", "presolve", "--directions", "gradient", "--random", "1"), "--at PLACE, without --directions", 2),
+        (
+            ("--at", "presolve", "--directions", "gradient", "--normalise", "layer"),
+            "--normalise goes with --at PLACE, where its directions are random",
+            2,
+        ),
         (("--at", "presolve", "--points", "5x"), "'5x' is no grid: write 31, or 41x21", 2),
         (("--at", "presolve", "--points", "1x9"), "has an axis of fewer than 2 points", 2),
         (("--at", "presolve"), "a landmark alone does not say its problem: name it", 1),

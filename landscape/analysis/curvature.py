@@ -2,6 +2,8 @@
 
 import dataclasses
 import html
+import importlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,20 +11,23 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from landscape.analysis.hessian import MOST_PRODUCTS
-from landscape.analysis.spectrum import Eigenpairs, NegativeCount, eigenpairs, negative_count
+from landscape.analysis.density import PROBES, STEPS, Density
+from landscape.analysis.density import density as density_of
 from landscape.analysis.trace import Trace
 from landscape.analysis.trace import trace as trace_of
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.fields import Field, require
 from landscape.core.unfinished import Progress
+from landscape.engine.hessian import MOST_PRODUCTS, NAMES, Matrix
 from landscape.engine.objective import BatchNorm
+from landscape.engine.plain import AnyObjective
+from landscape.engine.spectrum import Eigenpairs, NegativeCount, eigenpairs, negative_count
 from landscape.engine.stack import aliases
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, is_landmark
-from landscape.space.groups import frozen, matching
+from landscape.space.groups import Per, frozen, matching, split
 
 __all__ = ["Curvature", "curvature"]
 
@@ -32,7 +37,29 @@ _LIMITS = (
     Field("max_products", int, MOST_PRODUCTS, at_least=1),
     Field("rtol", float, 0.05, above=0),
     Field("tolerance", float | None, None, above=0),
+    Field("density_probes", int, PROBES, at_least=2),
+    Field("density_steps", int, STEPS, at_least=2),
+    Field("density_width", float | None, None, above=0),
+    Field("repeats", int, 1, at_least=1),
 )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Repeats:
+    """What each of several draws of the samples gave, the first included.
+
+    The standard deviation over draws, `se`, is the standard error of what a single one shows. That the largest
+    eigenvalue of a sample lies above that of all data on average is not in it.
+    """
+
+    seeds: tuple[int, ...]
+    loss: Float[np.ndarray, "repeat member"]
+    eigenvalues: Float[np.ndarray, "repeat member top"]
+    trace: Float[np.ndarray, "repeat member"] | None
+
+    def se(self, values: Float[np.ndarray, "repeat *rest"]) -> Float[np.ndarray, "*rest"]:
+        """Of one draw."""
+        return np.asarray(values.std(axis=0, ddof=1))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -40,8 +67,10 @@ class Curvature:
     """How the loss is bent at each of the `members` of a place, which are called by their labels.
 
     `loss` and `gradient_norm` (L2) are of each member, `pairs` the leading `eigenvalues` of its Hessian, [member, top],
-    with all that is known of them; `negative` counts those below 0 and `trace` adds them up, where that was asked for.
-    `parameters` is the number of them, and `about` says how it all was computed.
+    with all that is known of them; `negative` counts those below 0, `trace` adds them up and `density` says where all
+    of them lie, where that was asked for. `repeats` are of other draws of the samples. `parameters` is the number of
+    them, `shapes` those of each tensor, in the order in which vectors are laid out, and `about` says how it all was
+    computed.
     """
 
     members: tuple[str, ...]
@@ -51,6 +80,9 @@ class Curvature:
     pairs: Eigenpairs
     negative: NegativeCount | None
     trace: Trace | None
+    density: Density | None
+    repeats: Repeats | None
+    shapes: Mapping[str, tuple[int, ...]]
     about: Mapping[str, Any]
 
     @property
@@ -73,12 +105,31 @@ class Curvature:
         """Whether that is within the tolerance."""
         return self.pairs.converged
 
+    @property
+    def diagonal(self) -> dict[str, Float[np.ndarray, "member *shape"]]:
+        """The diagonal of the Hessian as tensors of the network, with `diagonal=True`; else nothing."""
+        return self._by_tensor(self.trace.diagonal if self.trace else None)
+
+    @property
+    def diagonal_se(self) -> dict[str, Float[np.ndarray, "member *shape"]]:
+        """Its standard error; zero where it is exact."""
+        return self._by_tensor(self.trace.diagonal_se if self.trace else None)
+
+    def _by_tensor(self, flat: np.ndarray | None) -> dict[str, np.ndarray]:
+        if flat is None:
+            return {}
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes.values()])
+        pieces = np.split(flat, ends[:-1], axis=1)
+        return {
+            name: piece.reshape(-1, *shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
+        }
+
     def __len__(self) -> int:
         return len(self.members)
 
     def __repr__(self) -> str:
         found = [f"{self.eigenvalues.shape[1]} eigenvalues", *(["negative"] if self.negative else [])]
-        found += ["trace"] if self.trace else []
+        found += ["trace"] * bool(self.trace) + ["diagonal"] * bool(self.diagonal) + ["density"] * bool(self.density)
         return f"Curvature({self._size}; loss, gradient_norm, {', '.join(found)}; {self._how})"
 
     def _repr_html_(self) -> str:
@@ -103,13 +154,14 @@ class Curvature:
 
     @property
     def _how(self) -> str:
-        exact = self.pairs.exact
-        return "whole Hessian" if exact else f"Hessian-vector products, residuals to {self.pairs.tolerance:g}"
+        name = NAMES[self.about["matrix"]]
+        return f"whole {name}" if self.pairs.exact else f"{name}-vector products, residuals to {self.pairs.tolerance:g}"
 
     def caption(self) -> str:
         """What the numbers are of, in which unit, and how they were found."""
         unit = self.about["loss_unit"]
         on = f" on {self.about['samples']} samples" if self.about["sampled"] else ""
+        on += f" (se: standard deviation over {len(self.repeats.seeds)} draws of them)" if self.repeats else ""
         return f"{self.about['title']}: {self._size}, loss{f' in {unit}' if unit else ''}{on}; {self._how}"
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
@@ -118,6 +170,9 @@ class Curvature:
         top = pairs.values.shape[1]
         header = ["member", "loss", "|gradient|", *(f"eigenvalue {i + 1}" for i in range(top))]
         columns = [self.members, self.loss, self.gradient_norm, *pairs.values.T]
+        if self.repeats:
+            header += [f"se {i + 1}" for i in range(top)]
+            columns += [*self.repeats.se(self.repeats.eigenvalues).T]
         if not pairs.exact:
             header += ["residual", "converged"]
             largest = np.where(np.isnan(pairs.residuals), -np.inf, pairs.residuals).max(axis=1)
@@ -131,7 +186,37 @@ class Curvature:
             header += ["trace", *([] if trace.exact else ["95 % interval"])]
             ends = [f"{low:.4g} to {high:.4g}" for low, high in zip(trace.low, trace.high, strict=True)]
             columns += [trace.values, *([] if trace.exact else [ends])]
+            if self.repeats and self.repeats.trace is not None:
+                header, columns = [*header, "se of trace"], [*columns, self.repeats.se(self.repeats.trace)]
         return header, [list(map(_cell, row)) for row in zip(*columns, strict=True)]
+
+    def parts_table(self) -> tuple[list[str], list[list[Any]]]:
+        """Header and a row a member and part of the network: its share of the trace, with an interval of its own."""
+        if self.trace is None or not self.trace.parts:
+            raise LandscapeError("there are no parts: ask for them with `trace_per`")
+        trace, rows = self.trace, []
+        for (i, k), value in np.ndenumerate(trace.part_values):
+            row = [self.members[i], trace.parts[k], trace.part_parameters[k], value]
+            ends = f"{trace.part_low[i, k]:.4g} to {trace.part_high[i, k]:.4g}"
+            rows.append(list(map(_cell, row + ([] if trace.exact else [ends]))))
+        return ["member", "part", "parameters", "trace", *([] if trace.exact else ["95 % interval"])], rows
+
+    def document(self) -> dict[str, Any]:
+        """All of it but the eigenvectors, as a file keeps it."""
+        return {
+            "eigenpairs": {key: value for key, value in vars(self.pairs).items() if key != "vectors"},
+            **{key: self.about[key] for key in ("title", "loss_unit", "sampled", "samples", "matrix", "computation")},
+            **{key: value for key, value in vars(self).items() if key not in ("pairs", "about")},
+        }
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the density of eigenvalues: a figure with its caption, or into the matplotlib axes `ax`.
+
+        Raises `LandscapeError` where none was asked for.
+        """
+        # Figures lie above this room: what draws is asked for by its name.
+        drawn = importlib.import_module("landscape.figures.density")
+        return drawn.density_figure(self.document()) if ax is None else drawn.spectral_density(ax, self.document())
 
     def remarks(self) -> list[str]:
         """What was not reached: a reader of the table alone could miss it."""
@@ -146,6 +231,13 @@ class Curvature:
         if self.trace and (wide := int((~self.trace.reached).sum())):
             members = plural(wide, "member")
             said.append(f"the trace of {members} is less certain than {rtol:g} of it: allow more `max_products`")
+        if self.density and not self.density.exact:
+            asked, made = self.about["computation"]["density_steps"], int(self.density.steps.min())
+            if made < min(asked, self.parameters):
+                said.append(
+                    f"the density rests on {made} Lanczos steps of {asked}: more vectors do not fit the memory that is "
+                    "kept for them, or they add nothing"
+                )
         return said
 
 
@@ -156,8 +248,15 @@ def curvature(
     top: int = 1,
     only: Sequence[str] = (),
     all_parameters: bool = False,
+    matrix: Matrix = "hessian",
     trace: bool = False,
+    trace_per: Per | None = None,
+    diagonal: bool = False,
     negative: bool = False,
+    density: bool = False,
+    density_probes: int = PROBES,
+    density_steps: int = STEPS,
+    density_width: float | None = None,
     rtol: float = 0.05,
     count_to: int = 10,
     tolerance: float | None = None,
@@ -169,6 +268,7 @@ def curvature(
     engine: Engine = "auto",
     samples: int | None = None,
     seed: int = 0,
+    repeats: int = 1,
     draws: int | None = None,
     progress: Progress | None = None,
 ) -> Curvature:
@@ -184,10 +284,22 @@ def curvature(
         top: How many eigenvalues to find.
         only: Glob patterns of names of the parameters of which the Hessian is taken; the rest is held.
         all_parameters: Take frozen parameters (`requires_grad=False`) into it too.
+        matrix: The Hessian, or `ggn`, the generalised Gauss-Newton matrix J^T H J of the Jacobian J of the outputs in
+            the parameters and the Hessian H of the loss in the outputs; of cross-entropy without weights it is the
+            Fisher information.
         trace: Find the trace too, with a 95 % interval.
+        trace_per: Find it, and those of the blocks of each layer (a module with parameters of its own) or each module
+            at the top, which add up to it; each with an interval of its own.
+        diagonal: Find the trace and the diagonal, with its standard error.
         negative: Count negative eigenvalues too.
+        density: Find where all eigenvalues lie: their density, with its standard error over probes.
+        density_probes, density_steps: Random vectors, and Lanczos steps from each.
+        density_width: Standard deviation of the Gaussian that each eigenvalue is broadened to; None: the range of the
+            eigenvalues over the steps, which is about what these resolve.
         rtol: Half width of that interval, relative to the trace.
         count_to: Fewer negative eigenvalues than this are all counted; of more, in larger networks, there is a bound.
+        repeats: Find eigenvalues and trace on so many draws of `samples`, of the seeds from `seed` on, for their
+            standard error; all else is that of the first.
         tolerance: Residuals of eigenpairs, relative to the largest magnitude; None: 1e-6, in float32 1e-3.
         max_products: Hessian-vector products at most, for each member and quantity; a trace takes 72 at least.
         probe_seed: Seed of start vectors and probes.
@@ -195,13 +307,16 @@ def curvature(
         progress: Called with (done, at most in all), members of small networks and products of larger ones.
 
     Returns:
-        A `Curvature`: `eigenvalues` [member, top], `loss`, `gradient_norm`, `negative`, `trace`, ...
+        A `Curvature`: `eigenvalues` [member, top], `loss`, `gradient_norm`, `negative`, `trace`, `diagonal`, `density`,
+        ..., and `plot()` draws the density.
 
     Raises:
         LandscapeError: In one line, what is wrong and what to write instead.
 
     Source: B. A. Pearlmutter, Neural Computation 6, 1994 (products); R. B. Lehoucq, D. C. Sorensen, C. Yang, *ARPACK
-    Users' Guide*, 1998 (eigenvalues); R. A. Meyer et al., *Hutch++*, SOSA 2021 (trace).
+    Users' Guide*, 1998 (eigenvalues); R. A. Meyer et al., *Hutch++*, SOSA 2021 (trace); C. Bekas, E. Kokiopoulou, Y.
+    Saad, Appl. Numer. Math. 57, 2007 (diagonal); S. Ubaru, J. Chen, Y. Saad, SIAM J. Matrix Anal. Appl. 38, 2017, and
+    B. Ghorbani, S. Krishnan, Y. Xiao, ICML 2019 (density); N. N. Schraudolph, Neural Computation 14, 2002 (GGN).
 
     >>> import landscape, torch
     >>> x = torch.linspace(-1, 1, 3)[:, None]
@@ -213,6 +328,12 @@ def curvature(
     [[2.0, 1.333]]
     """
     require(curvature, locals(), *_LIMITS)
+    if not density and (density_probes, density_steps, density_width) != (PROBES, STEPS, None):
+        raise LandscapeError(
+            "`density_probes`, `density_steps` and `density_width` are of a density: ask for it with `density`"
+        )
+    if repeats > 1 and samples is None:
+        raise LandscapeError("`repeats` draw samples anew: say how many with `samples`")
     compute = Compute.chosen(
         a,
         device=device,
@@ -232,20 +353,45 @@ def curvature(
     moving = matching(stack, only, aliases=aliases(network)) if only else frozenset(stack.tensors)
     moving -= frozen(network, taken=all_parameters or bool(only))
     whole, stack = stack.parameters, stack.moving(moving)
-    quantities = 1 + negative + trace
+    if repeats > 1 and not objective.sampled:
+        raise LandscapeError(f"the loss of {problem.title()} is exact, not of samples: leave `repeats` out")
+    trace = trace or trace_per is not None or diagonal
+    quantities = [repeats, negative, repeats * trace, density]
+    before = 0
 
-    def told(before: int) -> Progress:
-        return lambda done, total: progress(before * total + done, quantities * total) if progress else None
+    def told() -> Progress:
+        """Of the next quantity."""
+        nonlocal before
+        before, first = before + 1, before
+        return lambda done, total: progress(first * total + done, sum(quantities) * total) if progress else None
 
-    allowed: dict[str, Any] = {"seed": probe_seed, "most_products": max_products}
+    allowed: dict[str, Any] = {"seed": probe_seed, "matrix": matrix, "most_products": max_products}
+    parts = {"parts": split(stack, trace_per) if trace_per else {}, "diagonal": diagonal}
+
+    def leading(objective: AnyObjective, **more: Any) -> tuple[Eigenpairs, Trace | None]:
+        pairs = eigenpairs(objective, stack, k=top, tol=tolerance, on_progress=told(), **allowed)
+        return pairs, trace_of(objective, stack, rtol=rtol, on_progress=told(), **allowed, **more) if trace else None
+
     loss, gradient = objective.gradient(stack)
-    pairs = eigenpairs(objective, stack, k=top, tol=tolerance, on_progress=told(0), **allowed)
-    count = total = None
+    pairs, total = leading(objective, **parts)
+    count = spread = again = None
     if negative:
-        count = negative_count(objective, stack, k=count_to, tol=tolerance, on_progress=told(1), **allowed)
-    if trace:
-        total = trace_of(objective, stack, rtol=rtol, on_progress=told(quantities - 1), **allowed)
+        count = negative_count(objective, stack, k=count_to, tol=tolerance, on_progress=told(), **allowed)
+    if density:
+        shape: dict[str, Any] = {"probes": density_probes, "steps": density_steps, "width": density_width}
+        spread = density_of(objective, stack, on_progress=told(), **shape, **allowed)
+    if repeats > 1:
+        seeds = tuple(range(seed, seed + repeats))
+        others = [dataclasses.replace(compute, sample_seed=each).objective(problem) for each in seeds[1:]]
+        found = [(loss, pairs, total), *((each(stack)["loss"], *leading(each)) for each in others)]
+        again = Repeats(
+            seeds,
+            np.stack([each.cpu().numpy() for each, _, _ in found]),
+            np.stack([each.values for _, each, _ in found]),
+            np.stack([each.values for _, _, each in found if each]) if trace else None,
+        )
     where = {"device": str(compute.device), "dtype": str(dtype).removeprefix("torch.")}
+    limits = {"seed": probe_seed, "products": max_products, "rtol": rtol}
     return Curvature(
         members=tuple(source.label for source in place.sources),
         parameters=stack.parameters,
@@ -254,10 +400,14 @@ def curvature(
         pairs=pairs,
         negative=count,
         trace=total,
+        density=spread,
+        repeats=again,
+        shapes=stack.shapes,
         about={
             **compute.describe(problem, objective),
+            "matrix": matrix,
             "parameters": {"of": whole, "only": list(only)} if stack.parameters < whole else {"of": whole},
-            "computation": {**where, "seed": probe_seed, "products": max_products, "rtol": rtol},
+            "computation": {**where, **limits, **({"density_steps": density_steps} if density else {})},
         },
     )
 

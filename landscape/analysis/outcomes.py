@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 
-from landscape.analysis.hessian import Extremes, extremes
 from landscape.core.errors import Unsupported
 from landscape.core.intervals import Proportion
+from landscape.engine.hessian import Extremes, extremes
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.problems.base import Problem

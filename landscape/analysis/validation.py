@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from landscape.analysis.hessian import hessians
 from landscape.core.provenance import Source
 from landscape.engine.data import Data
+from landscape.engine.hessian import hessians
 from landscape.engine.memory import choose_chunk
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, template_of

@@ -48,7 +48,42 @@ _STATISTICS = {
     help="The Hessian of these parameters alone, such as 'head.*'. Repeatable.",
 )
 @click.option("--all-parameters", is_flag=True, help="Take frozen parameters (requires_grad=False) into it too.")
+@click.option(
+    "--matrix",
+    type=click.Choice(["hessian", "ggn"]),
+    default="hessian",
+    help="The Hessian, or the generalised Gauss-Newton matrix: without what the network itself is bent; of "
+    "cross-entropy without weights it is the Fisher information.",
+)
 @click.option("--trace", is_flag=True, help="The trace too, with a 95 % interval.")
+@click.option(
+    "--trace-per",
+    type=click.Choice(["layer", "module"]),
+    help="The trace, and those of the blocks of each layer, or each module at the top, which add up to it.",
+)
+@click.option("--diagonal", is_flag=True, help="The trace and the diagonal, with its standard error (in the JSON).")
+@click.option(
+    "--density",
+    is_flag=True,
+    help="The density of all eigenvalues too (in the JSON, which landscape plot density draws).",
+)
+@click.option(
+    "--density-probes",
+    type=click.IntRange(min=2),
+    default=10,
+    help="Random vectors that it rests on, in larger networks; their spread is its standard error.",
+)
+@click.option(
+    "--density-steps",
+    type=click.IntRange(min=2),
+    default=80,
+    help="Lanczos steps from each; eigenvalues closer than about their range over the steps are not told apart.",
+)
+@click.option(
+    "--density-width",
+    type=click.FloatRange(0, min_open=True),
+    help="Standard deviation of the Gaussian that each eigenvalue is drawn as. [default: that range over the steps]",
+)
 @click.option(
     "--rtol", type=click.FloatRange(0, min_open=True), default=0.05, help="Half width of that interval, relative."
 )
@@ -74,6 +109,12 @@ _STATISTICS = {
 )
 @click.option("--seed", "probe_seed", type=SEED, default=0, help="Seed of start vectors and probes.")
 @sampling
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Find eigenvalues and trace on so many draws of --samples, for their standard error.",
+)
 @draws_option
 @problem_choice
 @key_option
@@ -92,8 +133,12 @@ def curvature(place: str, problem: str | None, options: tuple[str, ...], key: st
     """
     report = taken(Report, settings)
     if Path(place).suffix in (".h5", ".hdf5"):
-        if problem or options or key or settings["trace"] or settings["negative"]:
-            raise LandscapeError(f"{place} holds curves: leave out --trace, --negative, --problem, -O and --key")
+        asked = ("trace", "trace_per", "diagonal", "negative", "density")
+        if problem or options or key or any(settings[name] for name in asked) or settings["matrix"] != "hessian":
+            raise LandscapeError(
+                f"{place} holds curves: leave out --trace, --trace-per, --diagonal, --negative, --density, --matrix, "
+                "--problem, -O and --key"
+            )
         report.show(*_along_lines(Path(place)))
     else:
         (place,) = (each or "" for each in keyed(key, place))
@@ -172,16 +217,25 @@ def _at_places(
         found.caption(),
         table(header, rows[:_MOST_ROWS]),
         *_rest(len(found), "members"),
+        *_further(found),
         *([f"statistics of BatchNorm: {_STATISTICS[policy]}, held fixed"] if policy else []),
     ]
-    document = {
-        "place": place,
-        "batchnorm": policy,
-        "eigenpairs": {key: value for key, value in vars(found.pairs).items() if key != "vectors"},
-        **{key: found.about[key] for key in ("title", "loss_unit", "sampled", "computation")},
-        **{key: value for key, value in vars(found).items() if key not in ("pairs", "about")},
-    }
-    return text, document
+    return text, {"place": place, "batchnorm": policy, **found.document()}
+
+
+def _further(found: Any) -> list[str]:
+    """What does not fit a row a member."""
+    text = []
+    if found.trace and found.trace.parts:
+        header, rows = found.parts_table()
+        text += [table(header, rows[:_MOST_ROWS]), *_rest(len(rows), "rows")]
+    if found.diagonal:
+        se = float(np.median(found.trace.diagonal_se))
+        text.append("diagonal: with --json or -o; " + (f"median standard error {se:.3g}" if se else "exact"))
+    if density := found.density:
+        how = "all eigenvalues" if density.exact else f"{density.probes} probes of {density.steps.min()} steps"
+        text.append(f"density: {how}, each eigenvalue {density.width:.3g} wide; draw it with landscape plot density")
+    return text
 
 
 def _rest(count: int, what: str) -> list[str]:

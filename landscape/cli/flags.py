@@ -57,11 +57,12 @@ def in_flags(text: str, params: Sequence[click.Parameter]) -> str:
 
 def _flag(name: str, value: str | None, options: dict[str, click.Parameter]) -> str | None:
     """An argument as an option, None where the command has none of that name."""
+    if name == "directions" and (choice := f"--{_plain(value or '')}") in options:
+        return choice  # an option of its own
     own = _ALIASES.get(name, name), name, f"--{name.replace('_', '-')}"
     flag = next((options[each].opts[0] for each in own if each in options), None)
     if flag is None:
-        chosen = f"--{_plain(value or '')}"  # whose choices are options of their own
-        return chosen if name == "directions" and chosen in options else None
+        return None
     if value is None:
         return f"{flag} KEY=VALUE" if flag == "-O" else flag
     if value in ("True", "False"):

@@ -41,6 +41,7 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
           landscape plane --through presolve 'checkpoints/first#3' 'checkpoints/first#7'
           landscape plane --at 'checkpoints/first#3' --random 0 --points 51
           landscape plane --at presolve --random 1 --x -0.5:0.5 --y -0.5:0.5 --problem life
+          landscape plane --at 'checkpoints/first#3' --directions eigenvectors
           landscape plane --trajectory 'checkpoints/first#3' --points 61x41
           landscape plane --trajectory epochs/ --problem my_module:PROBLEM
           landscape plot plane analyses/plane-first-3--random-0.h5""",
@@ -53,7 +54,7 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
     help="The plane through three places; axes are L2 distances.",
 )
 @click.option(
-    "--at", "a", metavar="PLACE", help="The plane of two random directions at a place, as long as its weights."
+    "--at", "a", metavar="PLACE", help="The plane of two directions at a place: random ones, as long as its weights."
 )
 @click.option(
     "--random",
@@ -61,6 +62,13 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
     type=click.IntRange(min=0),
     metavar="SEED",
     help="Seed of those directions. [default: 0]",
+)
+@click.option(
+    "--directions",
+    "chosen",
+    type=click.Choice(["eigenvectors", "gradient"]),
+    help="With --at, in place of random ones: the two leading eigenvectors of the Hessian there, or the gradient and "
+    "the leading one; axes are L2 distances.",
 )
 @click.option(
     "--trajectory",
@@ -87,25 +95,30 @@ def command(
     through: tuple[str, str, str] | None,
     a: str | None,
     direction_seed: int | None,
+    chosen: Directions | None,
     trajectory: str | None,
     output: Path | None,
     **values: Any,
 ) -> None:
-    """Evaluate the loss on a plane: through three places, of two random directions, or along a training.
+    """Evaluate the loss on a plane: through three places, of directions at one, or along a training.
 
     A place is a landmark of the problem (presolve), RUN/#seed, RUN/@step#seed, a checkpoint file, or FILE::KEY.
     Prints the file with the surface. An interrupted evaluation goes on when the same command is given again.
     """
     if sum(place is not None for place in (through, a, trajectory)) != 1:
         raise click.UsageError(
-            "choose one plane: --through A B C, --at PLACE --random SEED, or --trajectory RUN#SEED (or a folder)"
+            "choose one plane: --through A B C, --at PLACE (with --random SEED or --directions), or --trajectory "
+            "RUN#SEED (or a folder)"
         )
-    if a is None and click.get_current_context().get_parameter_source("normalise") == ParameterSource.COMMANDLINE:
-        raise click.UsageError("--normalise goes with --at PLACE, whose directions are random")
-    if a is None and direction_seed is not None:
-        raise click.UsageError("--random goes with --at PLACE")
+    if a is None and chosen:
+        raise click.UsageError("--directions goes with --at PLACE")
+    random = a is not None and chosen is None
+    if not random and click.get_current_context().get_parameter_source("normalise") == ParameterSource.COMMANDLINE:
+        raise click.UsageError("--normalise goes with --at PLACE, where its directions are random")
+    if not random and direction_seed is not None:
+        raise click.UsageError("--random goes with --at PLACE, without --directions")
     places = [place or "" for place in keyed(values.pop("key"), *(through or (a or trajectory,)))]
-    directions: Directions = "through" if through else "random" if a else "trajectory"
+    directions: Directions = "through" if through else "trajectory" if trajectory else chosen or "random"
     values |= {"directions": directions, "direction_seed": direction_seed or 0}
     path = output or Path("analyses") / f"{plane_name(places, directions, direction_seed or 0)}.h5"
     remark_unfinished(*places)

@@ -14,7 +14,7 @@ from landscape.cli.flags import Group
 from landscape.cli.options import cut_option, finished_cells, members_of, of_run, output, samples_option
 from landscape.cli.types import Command, taken
 from landscape.core.errors import LandscapeError, plural
-from landscape.core.files import refuse_existing
+from landscape.core.files import read_json, refuse_existing
 from landscape.store.results import Result
 
 __all__ = ["command"]
@@ -58,7 +58,7 @@ _definition = click.option(
 
 @click.group("plot", cls=Group)
 def command() -> None:
-    """Draw walks, planes, barriers, outcomes, clusters, success, rules, as PNG and SVG; prints the files' paths."""
+    """Draw walks, planes, densities, barriers, outcomes, clusters, success, rules as PNG and SVG; prints paths."""
 
 
 @command.command("walk")
@@ -95,6 +95,19 @@ def _plane(file: Path, solid: bool, caption: str | None, **where: Any) -> None:
     canvas = Canvas(**where)
     draw, name = (figures.surface_figure, f"{file.stem}-surface") if solid else (figures.plane_figure, file.stem)
     canvas.save(draw(Result.read(file, plane=True), caption=caption), name)
+
+
+@command.command("density")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--caption", help="Text below the figure. [default: composed from the file]")
+@drawing("plots/FILE-density.png")
+def _density(file: Path, caption: str | None, **where: Any) -> None:
+    """Density of the Hessian's eigenvalues in FILE, which `analyse curvature --density -o FILE.json` wrote."""
+    canvas = Canvas(**where)
+    found = read_json(file)
+    if not isinstance(found, dict) or "eigenpairs" not in found:
+        raise LandscapeError(f"{file} holds no curvature: give what landscape analyse curvature --density -o wrote")
+    canvas.save(figures.density_figure(found, caption=caption), f"{file.stem}-density")
 
 
 @command.command("barriers")

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["bernoulli_words", "normal", "philox4x32", "uniform", "words"]
+__all__ = ["bernoulli_words", "normal", "philox4x32", "signs", "uniform", "words"]
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -56,6 +56,11 @@ def normal(seeds: Int[Tensor, " member"], *, stream: int, step: int, count: int)
     u = words(seeds, stream=stream, step=step, count=2 * count).double()
     radius = torch.sqrt(-2 * torch.log((u[:, :count] + 1) * 2.0**-32))
     return radius * torch.cos(2 * math.pi * 2.0**-32 * u[:, count:])
+
+
+def signs(seed: int, *, stream: int, step: int, count: int) -> Float[Tensor, " count"]:
+    """Float64 1 or -1, as likely."""
+    return words(torch.tensor([seed]), stream=stream, step=step, count=count)[0].remainder(2).mul(2).sub(1).double()
 
 
 def bernoulli_words(

@@ -294,6 +294,14 @@ class Objective:
         batch = self.memory.samples(0, len(self.memory)) if batch is None else batch
         return self._weighed_loss(batch, self._forward(stack, batch.inputs, noise, statistics), self._all_counts)
 
+    def parted_loss(self, stack: Stack, batch: Batch) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The loss of each member taken apart: outputs, as they hang on the parameters, the same held as leaves of a
+        graph of their own, and the loss of these.
+        """
+        outputs = self._forward(stack, batch.inputs)
+        held = outputs.detach().requires_grad_()
+        return [outputs], [held], self._weighed_loss(batch, held, self._all_counts)
+
     def batches(self) -> Iterator[Batch]:
         """All data in batches of the size of a chunk, whose weights sum to 1 over all batches."""
         for data in self._parts():

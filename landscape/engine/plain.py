@@ -105,6 +105,7 @@ class PlainObjective:
         few: So many samples of such a batch.
         autocast: Type in which the network runs where PyTorch deems it safe.
         differentiates: Whether the loss takes derivatives itself, such as those in the inputs.
+        reads_outputs: Whether the loss is one of the network's outputs; else it reads the network itself.
         entire: Metrics that are 1 where what is counted is 0.
         evaluation: Whether the network is in evaluation; else as it was given.
         draws: On how many states of all random generators the loss is averaged, the same at each point; 0: the loss
@@ -131,6 +132,7 @@ class PlainObjective:
     unit: str = ""
     autocast: torch.dtype | None = None
     differentiates: bool = False
+    reads_outputs: bool = True
     entire: frozenset[str] = frozenset()
     evaluation: bool = True
     draws: int = 0
@@ -222,6 +224,34 @@ class PlainObjective:
         with torch.enable_grad(), plain_attention(), self._casting(), self._seeded(batch.draw, batch.number):
             tally: Tally = torch.func.functional_call(read, state, (batch.batch,), tie_weights=True)["loss"]
         return (tally.total / (self._count * max(1, self.draws)))[None]
+
+    def parted_loss(self, stack: Stack, batch: "_Piece") -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The loss of a single member taken apart: outputs, as they hang on the parameters, the same held as leaves of
+        a graph of their own, and the loss of these; raises `Unsupported` for a loss that reads the network itself.
+        """
+        if not self.reads_outputs:
+            raise Unsupported(
+                "the generalised Gauss-Newton matrix is of a loss of outputs, and `batch_loss` reads the network "
+                'itself: give the problem a `loss`, or leave `matrix="ggn"` out'
+            )
+        outputs, held = list[Tensor](), list[Tensor]()
+
+        def part(module: nn.Module, arguments: Any, found: Any) -> Tensor:
+            if not isinstance(found, Tensor):
+                raise Unsupported(
+                    "the generalised Gauss-Newton matrix is of outputs that are one tensor, and the network's forward "
+                    f'returns a {type(found).__name__}: leave `matrix="ggn"` out'
+                )
+            outputs.append(found)
+            held.append(outputs[-1].detach().requires_grad_())
+            return held[-1]
+
+        _ = self._count  # which runs the network too
+        handle = self._live.module.register_forward_hook(part)
+        try:
+            return outputs, held, self.loss(stack, batch)
+        finally:
+            handle.remove()
 
     def gradient(
         self, stack: Stack, batch: Any = None, noise: Any = None, *, with_loss: bool = True

@@ -1,6 +1,7 @@
 """`landscape.plane`: an objective on a plane through parameter space."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,6 +16,7 @@ from landscape.core.fields import require
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
+from landscape.engine.spectrum import eigenpairs
 from landscape.engine.stack import Stack, concatenate
 from landscape.evaluation.evaluate import evaluate
 from landscape.evaluation.routes import networks
@@ -30,8 +32,17 @@ from landscape.store.results import Mark, Result, target
 
 __all__ = ["Directions", "plane", "plane_name"]
 
-#: What spans a plane: three places, two random directions, or the directions along which a training moved most.
-Directions = Literal["through", "random", "trajectory"]
+#: What spans a plane: three places; two random directions; the directions along which a training moved most; the two
+#: leading eigenvectors of the Hessian; or the gradient and the leading one.
+Directions = Literal["through", "random", "trajectory", "eigenvectors", "gradient"]
+
+#: Those that begin at a single place.
+_AT_ONE = ("random", "eigenvectors", "gradient")
+
+#: A gradient of which a smaller share lies across the eigenvector spans no plane with it.
+_PARALLEL = 1e-6
+
+_log = logging.getLogger("landscape")
 
 
 def plane(
@@ -63,14 +74,17 @@ def plane(
 
     Args:
         a, b, c: Places, as in `landscape.walk`, each a single network. All three: the plane through them, with
-            orthonormal axes, so that coordinates are L2 distances. `a` alone: two random directions there; or, if it is
-            a member of a run (`RUN#seed`), or a folder of checkpoints, with `directions="trajectory"`, or a sequence of
-            places, the plane closest to all its checkpoints.
+            orthonormal axes, so that coordinates are L2 distances. `a` alone: two random directions there, or others
+            of `directions`; or, if it is a member of a run (`RUN#seed`), or a folder of checkpoints, with
+            `directions="trajectory"`, or a sequence of places, the plane closest to all its checkpoints.
         problem: Model, data and loss. None: that of the run or checkpoint.
-        directions: What spans the plane; None: what the places that are given say.
+        directions: What spans the plane; None: what the places that are given say. `eigenvectors`: x and y are those of
+            the Hessian's two eigenvalues of the largest magnitude, which are the second derivatives along them.
+            `gradient`: y is the leading eigenvector, x the part of the gradient across it. Coordinates are L2
+            distances. The Hessian is found in float64 on the same data, with statistics of BatchNorm held fixed.
         direction_seed: Seed of random directions.
         normalise: Length of random directions: that of each filter of the network, of each layer, or as drawn.
-        all_parameters: Let random directions move frozen parameters (`requires_grad=False`) too.
+        all_parameters: Let these directions move frozen parameters (`requires_grad=False`) too.
         points: Points along x and y; the coordinates of places are added to them.
         x, y: Ranges; None: around the places, or -1 to 1 for random directions.
         device, dtype, batchnorm, engine, autocast, samples, seed, draws, save, overwrite: As in `landscape.walk`.
@@ -97,7 +111,9 @@ def plane(
     require(plane, locals())
     several = isinstance(a, Sequence) and not isinstance(a, str)  # a path or a network is none
     kind = directions or ("trajectory" if several else "random" if b is None else "through")
-    _check(kind, a, b, c, several=several, random=normalise != "filter" or direction_seed != 0 or all_parameters)
+    _check(kind, a, b, c, several=several, random=normalise != "filter" or direction_seed != 0)
+    if all_parameters and kind not in _AT_ONE:
+        raise LandscapeError("`all_parameters` is for random directions, eigenvectors and the gradient")
     path = None if save is None else target(save, overwrite=overwrite)
     counts = int(np.broadcast_to(points, 2)[0]), int(np.broadcast_to(points, 2)[1])
     for count, span in zip(counts, (x, y), strict=True):  # before anything is computed
@@ -119,8 +135,9 @@ def plane(
         assert b is not None
         assert c is not None
         places = [held(each, name) for each, name in zip([*places, b, c], "abc", strict=True)]
-    elif kind == "random":
-        places, about = [held(places[0], "a")], {**about, "seed": direction_seed, "normalise": normalise}
+    elif kind in _AT_ONE:
+        places = [held(places[0], "a")]
+        about |= {"seed": direction_seed, "normalise": normalise} if kind == "random" else {}
     elif several:
         places = [held(each, str(number)) for number, each in enumerate(places)]
     found = _trajectory(places[0]) if kind == "trajectory" and not several else places
@@ -139,8 +156,14 @@ def plane(
     if compute.batchnorm == "keep":
         kept = stacks[-1 if kind == "trajectory" else 0].buffers
         stacks = [dataclasses.replace(stack, buffers=kept) for stack in stacks]
-    still = frozen(problem.prototype, taken=all_parameters) if kind == "random" else frozenset[str]()
-    family, marks = _family(kind, found, at, stacks, direction_seed, normalise, still)
+    still = frozen(problem.prototype, taken=all_parameters) if kind in _AT_ONE else frozenset[str]()
+    if kind in ("eigenvectors", "gradient"):
+        family, told = _bent(
+            kind, dataclasses.replace(compute, dtype=torch.float64, autocast=None), problem, stacks[0], still
+        )
+        marks, about = _marks(found, at), {**about, **told}
+    else:
+        family, marks = _family(kind, found, at, stacks, direction_seed, normalise, still)
     assert family.marked is not None
     if family.marked.explained is not None:
         about["explained"] = family.marked.explained
@@ -160,7 +183,7 @@ def plane(
 
 def plane_name(places: Sequence[Place], directions: Directions, seed: int = 0) -> str:
     """The plane as a file name, without an ending."""
-    last = {"through": "", "random": f"--random-{seed}", "trajectory": "--trajectory"}[directions]
+    last = {"through": "", "random": f"--random-{seed}"}.get(directions, f"--{directions}")
     return f"plane-{'--'.join(short(label_of(place)) for place in places)}{last}"
 
 
@@ -170,15 +193,15 @@ def _check(
     """Raise `LandscapeError` for arguments that do not go together."""
     if (kind == "through") != (b is not None and c is not None) or (b is None) != (c is None):
         raise LandscapeError(
-            "a plane goes through three places, `a`, `b` and `c`, or through `a` alone with "
-            '`directions="random"` or `directions="trajectory"`'
+            "a plane goes through three places, `a`, `b` and `c`, or through `a` alone with `directions` that are "
+            "random, trajectory, eigenvectors or gradient"
         )
     if several and not a:
         raise LandscapeError("there is no place in `a`: a trajectory needs at least three")
     if several and kind != "trajectory":
         raise LandscapeError('several places in `a` are a trajectory: leave `directions="..."` out, or give one place')
     if random and kind != "random":
-        raise LandscapeError("`direction_seed`, `normalise` and `all_parameters` are for random directions")
+        raise LandscapeError("`direction_seed` and `normalise` are for random directions")
 
 
 def _family(
@@ -196,11 +219,51 @@ def _family(
         names = [f"step {s.step}" if s.step is not None else s.label for s in sources]
         marks = [Mark(name, source, trajectory=k) for k, (name, source) in enumerate(zip(names, sources, strict=True))]
         return planes.trajectory(concatenate(stacks)), marks
-    marks = [Mark(name, source) for name, source in zip(_names(places, sources), sources, strict=True)]
+    marks = _marks(places, at)
     if kind == "random":
         return planes.random(stacks[0], seed, normalise=normalise, still=still), marks
     a, b, c = stacks
     return planes.through(a, b, c), marks
+
+
+def _marks(places: Sequence[Place], at: Sequence[Checkpoint]) -> list[Mark]:
+    sources = [one.sources[0] for one in at]
+    return [Mark(name, source) for name, source in zip(_names(places, sources), sources, strict=True)]
+
+
+def _bent(
+    kind: Directions, compute: Compute, problem: Problem, stack: Stack, still: frozenset[str]
+) -> tuple[Family, dict[str, Any]]:
+    """The plane of the leading eigenvectors of the Hessian, or of gradient and the leading one; what a file says."""
+    objective, double = compute.objective(problem), stack.to(compute.device, torch.float64)
+    free = double.moving(frozenset(double.tensors) - still)
+    pairs = eigenpairs(objective, free, k=2 if kind == "eigenvectors" else 1)
+    if not np.isfinite(pairs.values).all():
+        raise LandscapeError(
+            f"the leading eigenvectors of the Hessian were not found in {pairs.products[0]} products: take fewer "
+            'samples or another plane, such as `directions="random"`'
+        )
+    if not pairs.converged.all():
+        _log.warning("an eigenvector is uncertain: its residual is %.2g", pairs.residuals.max())
+    vectors = torch.from_numpy(pairs.vectors[0]).to(double.device)
+    # The largest entry of each is positive: an eigenvector leaves the sign open.
+    axes = vectors * vectors.gather(1, vectors.abs().argmax(1, keepdim=True)).sign()
+    told: dict[str, Any] = {"eigenvalues": pairs.values[0].tolist(), "residuals": pairs.residuals[0].tolist()}
+    if kind == "gradient":
+        slope = objective.gradient(free)[1].flatten()[0].double()
+        across = slope - (axes[0] @ slope) * axes[0]
+        across = across - (axes[0] @ across) * axes[0]
+        if not across.norm() > _PARALLEL * slope.norm():
+            raise LandscapeError(
+                "the gradient is zero or lies along the leading eigenvector, so that they span no plane: take "
+                '`directions="eigenvectors"`'
+            )
+        axes = torch.stack([across / across.norm(), axes[0]])
+        told["gradient"] = (axes @ slope).tolist()
+    zero = {name: torch.zeros_like(tensor) for name, tensor in double.tensors.items() if name in still}
+    x, y = (dict(free.unflatten(axis[None]).tensors) | zero for axis in axes)
+    x, y = ({name: each[name].to(stack.device) for name in stack.tensors} for each in (x, y))
+    return planes.spanned(stack, Stack(x), Stack(y)), told
 
 
 def _trajectory(place: Place) -> list[Place]:

@@ -1,9 +1,10 @@
-"""Figures of curves, surfaces, barriers, outcomes, clusters, rules and series.
+"""Figures of curves, surfaces, densities of eigenvalues, barriers, outcomes, clusters, rules and series.
 
 A function draws into `ax` and returns it; `page`, `walk_figure`, `plane_figure`, `surface_figure` and
 `series_figure` make figures, `save` writes them.
 """
 
+from landscape.figures.density import density_figure, spectral_density
 from landscape.figures.pages import COLORS, page, save, targets
 from landscape.figures.planes import contours, plane_figure
 from landscape.figures.runs import dendrogram, outcomes, rule_examples, shares
@@ -17,6 +18,7 @@ __all__ = [
     "barrier_distribution",
     "contours",
     "dendrogram",
+    "density_figure",
     "outcomes",
     "page",
     "part_figure",
@@ -26,6 +28,7 @@ __all__ = [
     "series",
     "series_figure",
     "shares",
+    "spectral_density",
     "surface_figure",
     "targets",
     "walk_curves",

@@ -121,15 +121,16 @@ def part_caption(curves: Result, parts: Sequence[str], definition: str, *, full:
 def plane_caption(surface: Result, *, shown: int, log: bool, one_scale: bool, flat: bool) -> str:
     """Which plane is drawn, and how: with how many of its marks, and whether `flat` or as heights."""
     about, total = surface.about, len(surface.marks)
-    random, policy = about.get("plane", {}).get("kind") == "random", about.get("batchnorm", {}).get("policy")
-    # With random directions there are the statistics of one network alone.
-    told = {**about, "batchnorm": {"policy": "keep"}} if random and policy == "interpolate" else about
+    alone = about.get("plane", {}).get("kind") in ("random", "eigenvectors", "gradient")
+    policy = about.get("batchnorm", {}).get("policy")
+    # With directions at one network there are its statistics alone.
+    told = {**about, "batchnorm": {"policy": "keep"}} if alone and policy == "interpolate" else about
     own = "their loss with these statistics" if policy == "keep" else "their own loss"
     dots = f"in the colour of {own}" if flat else f"at {own}; pale below a dotted stem: hidden"
     missing, zeros = (~np.isfinite(surface.loss)).sum(), (surface.loss == 0).sum() if log else 0
     return _sentences(
         f"{_loss([surface])} {_plane(surface)}.",
-        _computed([told], between="the networks", start="the network" if random else "the first network"),
+        _computed([told], between="the networks", start="the network" if alone else "the first network"),
         f"Grid of {len(surface['x'])} x {len(surface['y'])} points; {'logarithmic' if log else 'linear'} scale.",
         f"Dots: the networks, {dots}." if shown else "",
         f"{'Hatched' if flat else 'Holes'}: the loss is not finite ({missing} points)." if missing else "",
@@ -232,6 +233,17 @@ def _plane(surface: Result) -> str:
         case "random":
             norms = _NORMS[plane["normalise"]]
             return f"at {names[0]} plus multiples of two random directions (seed {plane['seed']}), {norms}"
+        case "eigenvectors":
+            first, second = plane["eigenvalues"]
+            return (
+                f"at {names[0]} along the leading eigenvectors of the Hessian (L2 distances), with the eigenvalues "
+                f"{first:.4g} (x) and {second:.4g} (y)"
+            )
+        case "gradient":
+            return (
+                f"at {names[0]} along the leading eigenvector of the Hessian (y), with the eigenvalue "
+                f"{plane['eigenvalues'][0]:.4g}, and the part of the gradient across it (x); L2 distances"
+            )
         case "trajectory":
             farthest, path = max(mark.off_plane for mark in marks), surface.trajectory
             return (

@@ -187,6 +187,12 @@ def axis_labels(surface: Result) -> tuple[str, str]:
             return f"from {a} to {b} (L2 distance)", f"towards {c} (L2 distance)"
         case "random":
             return "first random direction", "second random direction"
+        case "eigenvectors":
+            first, second = (f"{value:.4g}" for value in plane["eigenvalues"])
+            return f"first eigenvector, {first} (L2 distance)", f"second eigenvector, {second} (L2 distance)"
+        case "gradient":
+            first = f"{plane['eigenvalues'][0]:.4g}"
+            return "gradient across the eigenvector (L2 distance)", f"first eigenvector, {first} (L2 distance)"
         case "trajectory":
             first, second = (f"{100 * share:.3g}" for share in plane["explained"])
             return f"first principal axis, {first} % (L2 distance)", f"second principal axis, {second} % (L2 distance)"

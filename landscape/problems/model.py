@@ -166,6 +166,7 @@ class Model(Supervised):
             unit=self.chosen.unit if self.chosen is not None else "",
             autocast=autocast,
             differentiates=self.batch_loss is not None and self.batch_loss.differentiates,
+            reads_outputs=self.batch_loss is None,
             evaluation=self.evaluation,
             batchnorm=policy,
             calibration=held,

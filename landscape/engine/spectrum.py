@@ -14,14 +14,14 @@ from jaxtyping import Bool, Float, Int
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from landscape.analysis.hessian import MOST_PARAMETERS, MOST_PRODUCTS, NEAR_ZERO, Hessian, each_member
 from landscape.core import philox
 from landscape.core.errors import LandscapeError
 from landscape.core.unfinished import Progress
+from landscape.engine.hessian import MOST_PARAMETERS, MOST_PRODUCTS, NEAR_ZERO, Hessian, Matrix, each_member
 from landscape.engine.plain import AnyObjective
 from landscape.engine.stack import Stack
 
-__all__ = ["Eigenpairs", "NegativeCount", "Which", "eigenpairs", "negative_count"]
+__all__ = ["Eigenpairs", "NegativeCount", "Which", "eigenpairs", "lanczos", "negative_count"]
 
 #: Of the largest magnitude first; the largest first; the smallest first; from both ends, in ascending order.
 Which = Literal["magnitude", "largest", "smallest", "both"]
@@ -84,6 +84,7 @@ def eigenpairs(
     which: Which = "magnitude",
     tol: float | None = None,
     seed: int = 0,
+    matrix: Matrix = "hessian",
     whole: int = MOST_PARAMETERS,
     most_products: int = MOST_PRODUCTS,
     on_progress: Progress = lambda done, total: None,
@@ -106,6 +107,7 @@ def eigenpairs(
         stack,
         lambda matrix: _decomposed(matrix, k, which),
         lambda hessian: _Lanczos(hessian, tol, seed, most_products).pairs(k, which),
+        matrix=matrix,
         whole=whole,
         most=most_products,
         on_progress=on_progress,
@@ -120,6 +122,7 @@ def negative_count(
     k: int = 10,
     tol: float | None = None,
     seed: int = 0,
+    matrix: Matrix = "hessian",
     whole: int = MOST_PARAMETERS,
     most_products: int = MOST_PRODUCTS,
     on_progress: Progress = lambda done, total: None,
@@ -137,6 +140,7 @@ def negative_count(
         stack,
         _counted,
         lambda hessian: _Lanczos(hessian, tol, seed, most_products).negative(min(k, stack.parameters - 1)),
+        matrix=matrix,
         whole=whole,
         most=most_products,
         on_progress=on_progress,
@@ -219,22 +223,8 @@ class _Lanczos:
 
         By Cauchy's interlacing theorem the Hessian has at least as many eigenvalues below any bound, converged or not.
         """
-        basis = np.zeros((max(1, min(steps, _BASIS_BYTES // (8 * self.size))), self.size))
-        diagonal, beside = np.zeros(len(basis)), np.zeros(len(basis))
-        vector, count = self.start / np.linalg.norm(self.start), 0
-        for step in range(len(basis)):
-            basis[step], count = vector, step + 1
-            image = self._products(vector[None])[0]
-            size = np.linalg.norm(image)
-            diagonal[step] = vector @ image
-            for _ in range(2):  # once leaves too much of the earlier vectors
-                image -= basis[:count].T @ (basis[:count] @ image)
-            beside[step] = np.linalg.norm(image)
-            if beside[step] <= 1e-12 * size:  # the span is mapped to itself
-                break
-            vector = image / beside[step]
-        values, columns = eigh_tridiagonal(diagonal[:count], beside[: count - 1])
-        return values, np.abs(beside[count - 1] * columns[-1])
+        values, columns, beside = lanczos(self.hessian, self.start, steps)
+        return values, np.abs(beside * columns[-1])
 
     def scale(self) -> float:
         """About the largest magnitude of an eigenvalue; NaN if it was not found within the allowance."""
@@ -294,4 +284,35 @@ class _Lanczos:
         return np.asarray(values), np.asarray(columns).T
 
     def _products(self, vectors: Float[np.ndarray, "vector parameter"]) -> Float[np.ndarray, "vector parameter"]:
-        return self.hessian.products(torch.from_numpy(np.ascontiguousarray(vectors))).cpu().numpy()
+        return _products(self.hessian, vectors)
+
+
+def lanczos(
+    hessian: Hessian, start: Float[np.ndarray, " parameter"], steps: int
+) -> tuple[Float[np.ndarray, " value"], Float[np.ndarray, "step value"], float]:
+    """Eigenvalues, ascending, and eigenvectors of the tridiagonal matrix of so many Lanczos steps with full
+    reorthogonalisation, and what the next entry beside its diagonal is; of fewer steps where the vectors would not fit
+    `_BASIS_BYTES`, or where they span what the Hessian maps to itself.
+    """
+    basis = np.zeros((max(1, min(steps, len(start), _BASIS_BYTES // (8 * len(start)))), len(start)))
+    diagonal, beside = np.zeros(len(basis)), np.zeros(len(basis))
+    vector, count = start / np.linalg.norm(start), 0
+    for step in range(len(basis)):
+        basis[step], count = vector, step + 1
+        image = _products(hessian, vector[None])[0]
+        size = np.linalg.norm(image)
+        diagonal[step] = vector @ image
+        for _ in range(2):  # once leaves too much of the earlier vectors
+            image -= basis[:count].T @ (basis[:count] @ image)
+        beside[step] = np.linalg.norm(image)
+        if beside[step] <= 1e-12 * size:  # the span is mapped to itself
+            break
+        vector = image / beside[step]
+    values, columns = eigh_tridiagonal(diagonal[:count], beside[: count - 1])
+    return values, columns, float(beside[count - 1])
+
+
+def _products(
+    hessian: Hessian, vectors: Float[np.ndarray, "vector parameter"]
+) -> Float[np.ndarray, "vector parameter"]:
+    return hessian.products(torch.from_numpy(np.ascontiguousarray(vectors))).cpu().numpy()

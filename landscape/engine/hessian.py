@@ -1,14 +1,14 @@
 """Is a place a minimum? Gradient and Hessian of the loss, because a flat place need not be a minimum.
 
 Small networks have their Hessian computed whole; of a larger one there are its products with vectors, from which
-`landscape.analysis.spectrum` finds eigenvalues and `landscape.analysis.trace` their sum. Where an activation has a
+`landscape.engine.spectrum` finds eigenvalues and `landscape.analysis.trace` their sum. Where an activation has a
 kink, as ReLU's, it is all the Hessian of the smooth piece that the member lies on: what the kinks themselves bend is
-not in it.
+not in it. In the Hessian's place there may be the generalised Gauss-Newton matrix.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,12 +27,23 @@ __all__ = [
     "NEAR_ZERO",
     "Extremes",
     "Hessian",
+    "Matrix",
+    "NAMES",
     "each_member",
     "each_whole",
     "extremes",
     "hessians",
     "hvp",
 ]
+
+#: The Hessian itself; or the generalised Gauss-Newton matrix (GGN) J^T H J of the Jacobian J of the outputs in the
+#: parameters and the Hessian H of the loss in the outputs, which leaves out how the network itself is bent: N. N.
+#: Schraudolph, Neural Computation 14, 2002. Of cross-entropy it is the Fisher information of the network's own answers:
+#: J. Martens, JMLR 21, 2020, section 9.
+Matrix = Literal["hessian", "ggn"]
+
+#: What they are called.
+NAMES = {"hessian": "Hessian", "ggn": "generalised Gauss-Newton matrix"}
 
 #: Up to this many parameters the whole Hessian is computed.
 MOST_PARAMETERS = 400
@@ -89,69 +100,78 @@ def hessians(objective: AnyObjective, stack: Stack) -> Float[np.ndarray, "member
 
 
 def each_whole(
-    objective: AnyObjective, stack: Stack, *, on_progress: Progress = lambda done, total: None
+    objective: AnyObjective,
+    stack: Stack,
+    *,
+    matrix: Matrix = "hessian",
+    on_progress: Progress = lambda done, total: None,
 ) -> Iterator[Float[np.ndarray, "parameter parameter"]]:
-    """`hessians`, one after another; `on_progress` hears of members."""
+    """`hessians`, or another matrix, one after another; `on_progress` hears of members."""
     _require_finite(stack)
     every, done = torch.eye(stack.parameters)[None], 0
     objective = _chunked(objective, stack)
-    for index, part in objective.chunks(stack):
-        matrices = _chunk_products(objective, index, part, every).cpu()[: len(stack) - done]
-        _require_finite_products(matrices, first=done)
+    for _, part in objective.chunks(stack):
+        matrices = _chunk_products(objective, part, every, matrix).cpu()[: len(stack) - done]
+        _require_finite_products(matrices, matrix, first=done)
         done += len(matrices)
         on_progress(done, len(stack))
         yield from ((matrices + matrices.mT) / 2).numpy()
 
 
 def hvp(
-    objective: AnyObjective, stack: Stack, vectors: Float[Tensor, "member *vector parameter"]
+    objective: AnyObjective,
+    stack: Stack,
+    vectors: Float[Tensor, "member *vector parameter"],
+    *,
+    matrix: Matrix = "hessian",
 ) -> Float[Tensor, "member *vector parameter"]:
     """Products of the Hessian of the loss at each member with the member's own vectors, one or several.
 
     Vectors are in the order of `Stack.flatten`; products are float64, on the objective's device. Computed by reverse
     mode over reverse mode (B. A. Pearlmutter, *Fast exact multiplication by the Hessian*, Neural Computation 6, 1994)
-    in the objective's precision, and added up over chunks of samples in float64. Raises `LandscapeError` for a member
-    whose parameters or products are not finite.
+    in the objective's precision, and added up over chunks of samples in float64. The other `matrix` is that of
+    `Matrix`. Raises `LandscapeError` for a member whose parameters or products are not finite, `Unsupported` for a loss
+    that is no function of outputs and has no GGN.
     """
     _require_finite(stack)
     objective = _chunked(objective, stack)
     several = vectors.reshape(len(stack), -1, stack.parameters)
     parts = [
-        _chunk_products(objective, index, part, several[index.to(several.device)])
+        _chunk_products(objective, part, several[index.to(several.device)], matrix)
         for index, part in objective.chunks(stack)
     ]
     products = torch.cat(parts)[: len(stack)]
-    _require_finite_products(products)
+    _require_finite_products(products, matrix)
     return products.view(vectors.shape)
 
 
 class Hessian:
-    """The Hessian of the loss at one member, as a linear map.
+    """The Hessian of the loss at one member, or the other `matrix`, as a linear map.
 
-    Where all samples are one chunk, the graph of the gradient is kept between calls. `count` says how many products
+    Where all samples are one chunk, the graphs of derivatives are kept between calls. `count` says how many products
     were computed, `on_product` is called with it after each call.
     """
 
     def __init__(
         self,
         objective: AnyObjective,
-        index: Tensor,
         part: Stack,
         *,
         name: str,
+        matrix: Matrix = "hessian",
         on_product: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.count, self.parameters = 0, part.parameters
         self._name, self._on_product = name, on_product
-        self._where = objective, index, part
-        self._kept = list(_gradients(*self._where)) if objective.one_chunk else None
+        self._where = objective, part, matrix
+        self._kept = list(_maps(*self._where)) if objective.one_chunk else None
 
     def products(self, vectors: Float[Tensor, "vector parameter"]) -> Float[Tensor, "vector parameter"]:
         """Products with several vectors, float64; raises `LandscapeError` if they are not finite."""
-        objective, *_ = self._where
-        result = _sum_products(self._kept or _gradients(*self._where), vectors[None].to(objective.device), objective)[0]
+        objective, _, matrix = self._where
+        result = _sum_products(self._kept or _maps(*self._where), vectors[None].to(objective.device), objective)[0]
         if not result.isfinite().all():
-            raise LandscapeError(_NOT_FINITE.format(member=self._name))
+            raise LandscapeError(_NOT_FINITE.format(matrix=NAMES[matrix], member=self._name))
         self.count += len(vectors)
         self._on_product(self.count)
         return result
@@ -163,6 +183,7 @@ def each_member(
     of_matrix: Callable[[Float[np.ndarray, "parameter parameter"]], tuple[Any, ...]],
     of_products: Callable[[Hessian], tuple[Any, ...]],
     *,
+    matrix: Matrix = "hessian",
     whole: int,
     most: int,
     on_progress: Progress,
@@ -173,21 +194,23 @@ def each_member(
     after another; `on_progress` hears of members, or of products, at `most` so many a member.
     """
     if exact := stack.parameters <= whole:
-        rows = [of_matrix(matrix) for matrix in each_whole(objective, stack, on_progress=on_progress)]
+        rows = [of_matrix(each) for each in each_whole(objective, stack, matrix=matrix, on_progress=on_progress)]
     else:
-        rows = [of_products(hessian) for hessian in _each_hessian(objective, stack, most, on_progress)]
+        rows = [of_products(each) for each in _each_hessian(objective, stack, matrix, most, on_progress)]
     return [np.stack(column) for column in zip(*rows, strict=True)], exact
 
 
-def _each_hessian(objective: AnyObjective, stack: Stack, most: int, on_progress: Progress) -> Iterator[Hessian]:
+def _each_hessian(
+    objective: AnyObjective, stack: Stack, matrix: Matrix, most: int, on_progress: Progress
+) -> Iterator[Hessian]:
     _require_finite(stack)
     alone = _alone(objective)
-    for member, (index, part) in enumerate(alone.chunks(stack)):
+    for member, (_, part) in enumerate(alone.chunks(stack)):
 
         def tell(count: int, before: int = member * most) -> None:
             on_progress(before + min(count, most), len(stack) * most)
 
-        yield Hessian(alone, index, part, name=f"member {member}", on_product=tell)
+        yield Hessian(alone, part, name=f"member {member}", matrix=matrix, on_product=tell)
 
 
 def _alone(objective: AnyObjective) -> AnyObjective:
@@ -209,41 +232,71 @@ def _chunked(objective: AnyObjective, stack: Stack) -> AnyObjective:
 
 
 def _chunk_products(
-    objective: AnyObjective, index: Tensor, part: Stack, vectors: Float[Tensor, "members vector parameter"]
+    objective: AnyObjective, part: Stack, vectors: Float[Tensor, "members vector parameter"], matrix: Matrix
 ) -> Float[Tensor, "member vector parameter"]:
     vectors = vectors.to(objective.device).expand(len(part), -1, -1)
-    return _sum_products(_gradients(objective, index, part), vectors, objective)
+    return _sum_products(_maps(objective, part, matrix), vectors, objective)
 
 
-def _gradients(objective: AnyObjective, index: Tensor, part: Stack) -> Iterator[tuple[Tensor, Tensor]]:
-    """Parameters and gradient, [member, parameter], as a graph for each chunk of samples."""
+#: From a vector for each member to its product with what some samples add to the matrix.
+_Map = Callable[[Tensor], Tensor]
+
+
+def _maps(objective: AnyObjective, part: Stack, matrix: Matrix) -> Iterator[_Map]:
+    """The linear map of each chunk of samples, which holds the graph of its derivatives."""
     for batch in objective.batches():
         flat = part.flatten().detach().requires_grad_()
         leaves = dataclasses.replace(part.unflatten(flat), buffers=part.buffers)
-        with torch.enable_grad():
-            loss = objective.loss(leaves, batch).sum()  # type: ignore[arg-type]
-        yield flat, torch.autograd.grad(loss, flat, create_graph=True, materialize_grads=True)[0]
+        yield (_second if matrix == "hessian" else _gauss_newton)(objective, leaves, flat, batch)
+
+
+def _second(objective: AnyObjective, leaves: Stack, flat: Tensor, batch: Any) -> _Map:
+    with torch.enable_grad():
+        loss = objective.loss(leaves, batch).sum()
+    (gradient,) = torch.autograd.grad(loss, flat, create_graph=True, materialize_grads=True)
+    return lambda vector: _along([gradient], [flat], [vector])[0]
+
+
+def _gauss_newton(objective: AnyObjective, leaves: Stack, flat: Tensor, batch: Any) -> _Map:
+    """J v is the derivative of J^T u in u: reverse mode twice, where a forward mode may lack rules."""
+    with torch.enable_grad():
+        outputs, held, loss = objective.parted_loss(leaves, batch)
+        dual = [torch.zeros_like(each, requires_grad=True) for each in outputs]
+        pulled = _along(outputs, [flat], dual, create_graph=True)
+        # What depends on the parameters beside the outputs is a penalty, whose second derivatives are its own.
+        *slopes, direct = torch.autograd.grad(loss.sum(), [*held, flat], create_graph=True, materialize_grads=True)
+
+    def product(vector: Tensor) -> Tensor:
+        moved = _along(pulled, dual, [vector])
+        return _along(outputs, [flat], _along(slopes, held, moved))[0] + _along([direct], [flat], [vector])[0]
+
+    return product
+
+
+def _along(
+    of: Sequence[Tensor], at: Sequence[Tensor], vectors: Sequence[Tensor], *, create_graph: bool = False
+) -> Sequence[Tensor]:
+    """Products of vectors with the derivative of some tensors in others, which are zero where nothing depends."""
+    pairs = [(each, vector) for each, vector in zip(of, vectors, strict=True) if each.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(each) for each in at]
+    tensors, along = zip(*pairs, strict=True)
+    return torch.autograd.grad(tensors, at, along, retain_graph=True, create_graph=create_graph, materialize_grads=True)
 
 
 def _sum_products(
-    graphs: Iterator[tuple[Tensor, Tensor]] | list[tuple[Tensor, Tensor]],
-    vectors: Float[Tensor, "member vector parameter"],
-    objective: AnyObjective,
+    maps: Iterable[_Map], vectors: Float[Tensor, "member vector parameter"], objective: AnyObjective
 ) -> Float[Tensor, "member vector parameter"]:
     """Products added up over the chunks of samples; one after another, so that memory does not grow with them."""
     total = torch.zeros(vectors.shape, dtype=torch.float64, device=vectors.device)
-    for flat, gradient in graphs:
-        if not gradient.requires_grad:  # the loss is linear in the parameters
-            continue
+    for product in maps:
         for i in range(vectors.shape[1]):
-            total[:, i] += torch.autograd.grad(
-                gradient, flat, vectors[:, i].to(objective.dtype), retain_graph=True, materialize_grads=True
-            )[0]
+            total[:, i] += product(vectors[:, i].to(objective.dtype))
     return total
 
 
 _NOT_FINITE = (
-    "the Hessian at {member} is not finite: its loss overflows or has no second derivative there; leave it out, or "
+    "the {matrix} at {member} is not finite: its loss overflows or has no second derivative there; leave it out, or "
     "compute in float64"
 )
 
@@ -254,7 +307,9 @@ def _require_finite(stack: Stack) -> None:
         raise LandscapeError(f"member {bad[0]} has parameters that are NaN or infinite: leave it out")
 
 
-def _require_finite_products(products: Float[Tensor, "member vector parameter"], first: int = 0) -> None:
+def _require_finite_products(
+    products: Float[Tensor, "member vector parameter"], matrix: Matrix, first: int = 0
+) -> None:
     bad = torch.nonzero(~products.flatten(1).isfinite().all(1)).flatten().tolist()
     if bad:
-        raise LandscapeError(_NOT_FINITE.format(member=f"member {first + bad[0]}"))
+        raise LandscapeError(_NOT_FINITE.format(matrix=NAMES[matrix], member=f"member {first + bad[0]}"))
