@@ -18,7 +18,7 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.evaluation.evaluate import evaluate
 from landscape.space import family as families
-from landscape.space.family import Family, Points, Weights, bezier, grid, line, partial, polyline, ray
+from landscape.space.family import Family, Points, Weights, bezier, grid, line, partial, polyline, ray, slerp
 from landscape.space.planes import spanned, through
 
 
@@ -74,6 +74,8 @@ def made(kind: str, dtype: torch.dtype) -> tuple[Family, list[Stack]]:
         "bezier of 2": (bezier(vertices[:2]), vertices[:2]),
         "bezier of 4": (bezier(vertices), [vertices[0], vertices[3]]),
         "ray": (ray(vertices[0], x), vertices[:1]),
+        "slerp": (slerp(*vertices[:2]), vertices[:2]),
+        "partial slerp": (partial(slerp(*vertices[:2]), (EVERYTHING, SOME)), vertices[:2]),
         "partial": (partial(straight, (EVERYTHING, SOME)), vertices[:2]),
         "partial, held at the end": (partial(straight, (EVERYTHING, SOME), "end"), vertices[:2]),
         "partial polyline": (partial(polyline(vertices), (EVERYTHING, SOME)), vertices),
@@ -83,7 +85,7 @@ def made(kind: str, dtype: torch.dtype) -> tuple[Family, list[Stack]]:
 
 KINDS = [
     *("line", "polyline", "bezier of 2", "bezier of 4", "ray", "partial", "partial, held at the end"),
-    *("partial polyline", "partial bezier", "plane", "plane through three"),
+    *("partial polyline", "partial bezier", "slerp", "partial slerp", "plane", "plane through three"),
 ]
 
 
@@ -126,7 +128,7 @@ def test_a_point_with_all_weight_on_one_vertex_is_that_vertex(kind: str, dtype: 
         assert bits(at(family, place).state_dict(0)) == bits(wanted), f"alone it is another: {k}"
 
 
-@of_every_kind
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "slerp" not in kind])
 @everywhere
 def test_what_all_vertices_share_all_points_share(kind: str, dtype: torch.dtype, layout: None) -> None:
     family, _ = made(kind, dtype)
@@ -272,6 +274,68 @@ def test_a_new_kind_of_path_is_a_function_of_a_few_lines(squares: Callable[..., 
     assert (result.kind, result.about["end_check"]["lines"]) == ("curve", 2)
     for alpha, end in ((0.0, ends[0]), (1.0, ends[1])):
         assert torch.equal(at(family, (0, alpha), (1, alpha))["w"], end["w"])
+
+
+# Arcs -----------------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+def test_an_arc_turns_each_tensor_as_its_formula_says(dtype: torch.dtype) -> None:
+    """The slow twin: one tensor of one line after another, the angle from the cosine; buffers go along the line."""
+    family, (start, end, *_) = made("slerp", dtype)
+    for number, alpha in ((0, 0.3), (1, 0.5), (2, -0.25), (1, 1.25)):
+        found = at(family, (number, alpha), (0, 0.9)).state_dict(0)
+        for name in ("a", "b"):
+            a, b = (each[name][number].double().flatten() for each in (start, end))
+            angle = math.acos(float(a @ b / a.norm() / b.norm()))
+            wanted = (math.sin((1 - alpha) * angle) * a + math.sin(alpha * angle) * b) / math.sin(angle)
+            torch.testing.assert_close(found[name].flatten().double(), wanted, rtol=1e-5, atol=1e-6)
+        mean = (each.buffers["mean"][number].double() for each in (start, end))
+        torch.testing.assert_close(found["mean"].double(), (1 - alpha) * next(mean) + alpha * next(mean))
+
+
+def test_an_arc_between_tensors_of_one_norm_keeps_it() -> None:
+    a, b = ({"a": torch.nn.functional.normalize(torch.randn(4, 30).double())} for _ in range(2))
+    family = slerp(Stack(a), Stack(b))
+    for alpha in (0.1, 0.5, 0.9):
+        torch.testing.assert_close(at(family, *((k, alpha) for k in range(4)))["a"].norm(dim=1), torch.ones(4).double())
+    angles = torch.tensor([torch.arccos(x @ y) for x, y in zip(a["a"], b["a"], strict=True)]).double()
+    torch.testing.assert_close(family.lengths()[1], angles, rtol=1e-3, atol=0)
+
+
+def test_an_arc_of_small_angle_goes_over_into_the_line() -> None:
+    torch.manual_seed(0)
+    a, other = torch.randn(1, 50).double(), torch.randn(1, 50).double()
+    for small in (1e-1, 1e-3, 1e-6, 1e-9, 1e-15, 0.0):
+        ends = Stack({"a": a}), Stack({"a": a + small * other})
+        arc_, straight = (at(make(*ends), (0, 0.4))["a"] for make in (slerp, line))
+        assert float((arc_ - straight).norm()) <= (small**2 + 1e-15) * float(a.norm())
+
+
+def test_tensors_without_an_arc_go_along_the_line_which_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    a = Stack({"turned": torch.randn(1, 9), "zero": torch.zeros(1, 3), "one": torch.tensor([[2.0]])})
+    b = Stack({"turned": torch.randn(1, 9), "zero": torch.randn(1, 3), "one": torch.tensor([[-1.0]])})
+    bent, straight = (at(make(a, b), (0, 0.25)) for make in (slerp, line))
+    assert torch.equal(bent["zero"], straight["zero"])
+    assert torch.equal(bent["one"], straight["one"])
+    assert not torch.equal(bent["turned"], straight["turned"])
+    assert "slerp: 2 of 3 tensors go along the line, there is no arc to or from zero" in caplog.text
+    assert "opposite: zero, one" in caplog.text
+
+
+def test_tensors_that_both_ends_share_stay_on_an_arc_as_they_are(layout: None) -> None:
+    a = Stack({"same": torch.randn(2, 5), "other": torch.randn(2, 5)}, {"mean": torch.tensor([[0.1], [0.2]])})
+    b = Stack({"same": a["same"], "other": torch.randn(2, 5)}, a.buffers)
+    found = at(slerp(a, b), (0, 0.3), (1, 0.7))
+    assert torch.equal(found["same"], a["same"])
+    assert torch.equal(found.buffers["mean"], a.buffers["mean"])
+
+
+def test_lengths_of_large_networks_are_those_of_small_ones_on_an_arc(monkeypatch: pytest.MonkeyPatch) -> None:
+    family, _ = made("slerp", torch.float64)
+    small = torch.stack(family.lengths())
+    monkeypatch.setattr(families, "_LARGE", 3)
+    torch.testing.assert_close(torch.stack(made("slerp", torch.float64)[0].lengths()), small, rtol=1e-9, atol=0)
 
 
 # Lines ----------------------------------------------------------------------------------------------------------------

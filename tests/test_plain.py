@@ -74,6 +74,10 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "polyline": lambda: family.polyline([stack(0, 1), stack(2, 3), stack(4, 5)]),
     "bezier": lambda: family.bezier([stack(0, 1), stack(2, 3), stack(4, 5)]),
     "ray": lambda: family.ray(stack(0, 1), directions(2, 3)),
+    "slerp": lambda: family.slerp(stack(0, 1), stack(2, 3)),
+    "partial slerp": lambda: family.partial(
+        family.slerp(stack(0, 1), stack(2, 3)), [frozenset(["out.weight", "steps"])]
+    ),
     "partial": lambda: family.partial(family.line(stack(0, 1), stack(2, 3)), [frozenset(["out.weight", "steps"])]),
     "plane": on_a_plane,
 }
@@ -136,15 +140,16 @@ def test_the_module_that_is_given_is_never_changed() -> None:
     assert net.norm.momentum == 0.1
 
 
+@pytest.mark.parametrize("path", ["straight", "slerp"])
 @pytest.mark.parametrize("batchnorm", ["recalibrate", "interpolate"])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_it_agrees_with_the_stacked_engine(batchnorm: Any, streamed: bool) -> None:
+def test_it_agrees_with_the_stacked_engine(path: Any, batchnorm: Any, streamed: bool) -> None:
     torch.manual_seed(0)
     x, y = torch.randn(90, 8), torch.arange(90) % 3
     data: Any = DataLoader(TensorDataset(x, y), batch_size=32) if streamed else (x, y)
     problem = Problem.from_model(Net, data, nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5])))
     lines = [
-        landscape.walk(network(1), network(2), problem=problem, points=7, engine=engine, batchnorm=batchnorm)
+        landscape.walk(network(1), network(2), problem=problem, path=path, points=7, engine=engine, batchnorm=batchnorm)
         for engine in ("plain", "stacked")
     ]
     for name in lines[1].values:

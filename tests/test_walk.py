@@ -17,6 +17,7 @@ from torch import nn
 
 from landscape import walk
 from landscape.analysis.barriers import barriers
+from landscape.analysis.line_curvature import line_curvature
 from landscape.core.errors import LandscapeError, Mismatch, Unverified
 from landscape.core.files import write_json
 from landscape.core.provenance import Source
@@ -26,6 +27,7 @@ from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked
 from landscape.evaluation import evaluate as evaluating
 from landscape.evaluation.routes import Lines, Route, along, connect, rays
+from landscape.figures import walk_figure
 from landscape.problems.life import Life
 from landscape.problems.model import from_model
 from landscape.problems.places import Place
@@ -380,6 +382,43 @@ def test_filters_on_the_way_are_matched_from_the_end_on(life: Life, run: Run, pr
         connect(presolve, trained, via=[presolve], order="all", symmetry=symmetry)
 
 
+def test_each_tensor_goes_on_an_arc(landscape: Callable[..., Outcome], life: Life, run: Run) -> None:
+    """The slow twin: slerp of two tensors as those write it who merge models, by the cosine of their angle."""
+
+    def slerp(t: float, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        a, b = a.double(), b.double()
+        angle = torch.arccos((a / a.norm() * (b / b.norm())).sum())
+        return torch.sin((1 - t) * angle) / torch.sin(angle) * a + torch.sin(t * angle) / torch.sin(angle) * b
+
+    call = ("walk", "--from", f"{run.path}/#3", "--to", f"{run.path}/#7", "--path", "slerp", "--points", "5")
+    result = landscape(*call)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "analyses/small-3--small-7-slerp.h5\n"
+    curves = Result.read(Path(result.stdout.strip()))
+    assert (curves.kind, curves.about["path"]) == ("arc", "slerp")
+    a, b = (load(f"{run.path}/#{seed}").stack.state_dict(0) for seed in (3, 7))
+    single = [name for name in a if a[name].numel() == 1]
+    assert single, "a vector of one number has no angle but 0 or pi"
+    objective = life.objective(dtype=torch.float64)
+    for alpha, loss in zip(curves.alpha.tolist(), curves.loss[0], strict=True):
+        here = {name: slerp(alpha, a[name], b[name]) for name in a}
+        here |= {name: (1 - alpha) * a[name].double() + alpha * b[name].double() for name in single}
+        np.testing.assert_allclose(loss, objective.plain(here)["loss"], rtol=1e-5)
+    kept = walk(f"{run.path}/#3", f"{run.path}/#7", path="slerp", points=5)
+    np.testing.assert_array_equal(kept["loss"], curves["loss"])
+    straight = walk(f"{run.path}/#3", f"{run.path}/#7", points=5)
+    assert kept["l2"][0] > straight["l2"][0]
+    found = landscape("analyse", "barriers", "analyses/small-3--small-7-slerp.h5")
+    assert found.exit_code == 0, found.output
+    caption = " ".join(walk_figure([kept]).get_supxlabel().split())
+    assert "on arcs, one for each tensor (slerp), in parameter space from" in caption
+    with pytest.raises(LandscapeError, match="along a path that bends cannot be read off"):
+        line_curvature(kept)
+    parts = walk(f"{run.path}/#3", run, path="slerp", points=5, per="layer")
+    assert parts["moves"][0] == ""
+    np.testing.assert_array_equal(parts["loss"][7], kept["loss"][0])
+
+
 def test_random_directions(landscape: Callable[..., Outcome], life: Life, run: Run) -> None:
     call = ("walk", "--from", f"{run.path}/#3", "--rays", "0:4,9", "--range", "-1:1", "--points", "5")
     assert landscape(*call, "--normalise", "none").stdout == "analyses/small-3-rays-none.h5\n"
@@ -422,6 +461,7 @@ def test_walks_written_before_move_as_a_whole() -> None:
         (("--via", "presolve", "--filter-order", "all"), "--via goes with the --filter-order stored or matched", 1),
         (("--rays", "0:3"), "--rays lead from the start to no other place: leave --to out, or --rays", 1),
         (("--normalise", "none"), "--normalise is for random directions: give them with --rays", 1),
+        (("--via", "presolve", "--path", "slerp"), "--path slerp leads from one place to another: leave --via", 1),
         (("--rays", "x"), "'x' is no seed", 2),
         (("--via", "nowhere/"), "nowhere does not exist", 1),
         (("--only", "net.9.*"), "'net.9.*' matches no parameter: there are net.0.0.weight, net.0.0.bias", 1),
@@ -683,6 +723,22 @@ def test_the_network_at_a_point_has_the_loss_of_ones_own_loop(batchnorm: Any) ->
     plain = {name: tensor for name, tensor in nets[1].state_dict().items() if "running" not in name}
     if batchnorm == "interpolate":
         assert all(torch.equal(tensor, result.model_at(1).state_dict()[name]) for name, tensor in plain.items())
+
+
+def test_networks_are_those_of_points_within_what_was_walked(run: Run) -> None:
+    result = walk("presolve", run, points=[0.5])
+    wide = walk("presolve", run, points=3, span=(-0.5, 1.5))
+    start, end = run.checkpoint().stack.select([5]), wide.model_at(0, line=5).state_dict()
+    found = wide.model_at(1.25, line=5).state_dict()
+    for name, tensor in start.state_dict(0).items():
+        torch.testing.assert_close(found[name], -0.25 * end[name] + 1.25 * tensor)
+    with pytest.raises(LandscapeError, match=r"alpha 1\.25 is not in what was evaluated, 0 to 1: .* with `span`"):
+        result.model_at(1.25)
+    for wrong in (-0.6, 1.6):
+        with pytest.raises(LandscapeError, match=r"is not in what was evaluated, -0\.5 to 1\.5"):
+            wide.model_at(wrong)
+    with pytest.raises(LandscapeError, match="`line` is 24, it must be at least 0 and at most 23"):
+        result.model_at(0.5, line=24)
 
 
 def test_the_network_of_a_line_stays_that_of_the_line(run: Run, small_blocks: None, tmp_path: Path) -> None:

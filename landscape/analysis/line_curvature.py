@@ -48,7 +48,7 @@ def line_curvature(curves: Result) -> LineCurvature:
     distances are not those of alpha, and at a corner there is no curvature.
     """
     require_lines(curves, "curvatures along a line")
-    if "curve" in curves.about or "via_member" in curves.columns:
+    if curves.kind in ("curve", "arc") or "via_member" in curves.columns:
         raise Unsupported("the curvature along a path that bends cannot be read off its losses: walk straight lines")
     alpha = curves.alpha
     if len(alpha) < 3:

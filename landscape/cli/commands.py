@@ -27,7 +27,7 @@ _VERBS = {
     "train": "Train and checkpoint many seeds of a problem at once.",
     "sweep": "Train a grid over options: a run for every combination.",
     "import": "Make a run of other people's checkpoints.",
-    "walk": "Evaluate the loss along lines: straight, through places, layer by layer, random.",
+    "walk": "Evaluate the loss along lines: straight, on arcs, through places, layer by layer, random.",
     "connect": "Find curves of low loss between two points.",
     "plane": "Evaluate the loss on a plane through points, or of random directions.",
     "verify": "Is every landmark of a problem what it says it is?",

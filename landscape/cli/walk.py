@@ -1,4 +1,4 @@
-"""`landscape walk --from A --to B`: the loss along straight lines."""
+"""`landscape walk --from A --to B`: the loss along lines."""
 
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = ["command"]
           landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --points 201
           landscape walk --from presolve --to checkpoints/first/ --per layer
           landscape walk --from 'checkpoints/first/#3' --via presolve --to 'checkpoints/first/#7'
+          landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --path slerp
           landscape walk --from 'checkpoints/first/#3' --rays 0:10 --range -1:1
           landscape walk --from run-a/ --to run-b/ --only 'layer4.*' --only 'fc.*' --hold end
           landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",
@@ -34,7 +35,7 @@ __all__ = ["command"]
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
 @evaluating("HDF5 file. [default: in analyses/, named for the places, such as FROM--TO.h5, and for what moves]")
 def command(output: Path | None, **values: Any) -> None:
-    """Evaluate the loss along straight lines between two places, through several, or in random directions.
+    """Evaluate the loss along lines between two places, straight or on arcs, through several, or in random directions.
 
     A place is a landmark of the problem (presolve), a run directory (its last step, all seeds), RUN/@step, RUN/#seed,
     a checkpoint file, FILE::KEY, or a folder or pattern ('runs/*/last.pt') of several. Prints the file with the curves.

@@ -28,6 +28,7 @@ class Point:
         held: Where the tensors that do not move have their values.
         moving: Names of the tensors that move; None: all.
         affine: Whether weights sum to 1; else networks after the first are directions.
+        arcs: In place of `weights`, those of tensors that go a way of their own; they need not sum to 1.
     """
 
     weights: tuple[float, ...]
@@ -35,13 +36,14 @@ class Point:
     held: Mapping[str, Tensor] | None = None
     moving: Container[str] | None = None
     affine: bool = True
+    arcs: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
     def terms(self, name: str) -> list[tuple[float, Tensor]]:
         """Weights and values of one tensor; where all weight is on one network, that one alone."""
         if self.moving is not None and name not in self.moving:
             assert self.held is not None
             return [(1.0, self.held[name])]
-        pairs = zip(self.weights, self.networks, strict=True)
+        pairs = zip(self.arcs.get(name, self.weights), self.networks, strict=True)
         found = [(weight, network[name]) for weight, network in pairs if name in network]
         alone = [term for term in found if term[0]]
         return alone if len(alone) == 1 and alone[0][0] == 1 else found
@@ -181,7 +183,11 @@ class Live:
                 for network in point.networks
             )
             return (
-                same and tensor.is_floating_point() and name not in self._unstated and self._agree(name, point) is False
+                same
+                and tensor.is_floating_point()
+                and name not in self._unstated
+                and name not in point.arcs
+                and self._agree(name, point) is False
             )
 
         chosen = {name: tensor for name, tensor in self.tensors.items() if plain(name, tensor)}
@@ -196,7 +202,7 @@ class Live:
                 agree = functools.reduce(torch.logical_and, (each == first for each in others))
                 if bool(agree.all()):
                     self._same[name] = True
-                elif bool((agree & (first != 0)).any()):
+                elif name not in point.arcs and bool((agree & (first != 0)).any()):
                     self._same[name] = agree
         return self._same[name]
 

@@ -20,16 +20,32 @@ from landscape.problems.compute import Compute
 from landscape.problems.places import Place, checkpoint_at, fitting, is_landmark, label_of, landmark, problem_of, short
 from landscape.problems.registry import chosen
 from landscape.space.directions import Normalise, random_directions
-from landscape.space.family import Family, Hold, line, partial, polyline, ray
+from landscape.space.family import Family, Hold, line, partial, polyline, ray, slerp
 from landscape.space.groups import Per, frozen, matching, split
 from landscape.space.symmetry import Symmetry, every_order, match, reorder
 from landscape.store.checkpoints import Checkpoint, Run
 from landscape.store.results import Result
 
-__all__ = ["Lines", "Order", "Pairs", "Prepared", "Route", "along", "connect", "networks", "parts", "prepare", "rays"]
+__all__ = [
+    "Lines",
+    "Order",
+    "Pairs",
+    "Path",
+    "Prepared",
+    "Route",
+    "along",
+    "connect",
+    "networks",
+    "parts",
+    "prepare",
+    "rays",
+]
 
 #: How members of checkpoints become lines: member by member, or each with each.
 Pairs = Literal["matched", "all"]
+
+#: How a line goes from its start to its end: straight, or with each tensor turning evenly.
+Path = Literal["straight", "slerp"]
 
 #: Order of the start's units: as stored, every equivalent one, or the one that lies closest to the end.
 Order = Literal["stored", "all", "matched"]
@@ -39,15 +55,19 @@ Order = Literal["stored", "all", "matched"]
 class Route:
     """Which lines to walk, from place `a` to place `b`: landmarks, checkpoints, or networks themselves.
 
-    Lines go straight through the places `via`, in their order. With `only`, glob patterns, the tensors that they match
-    move and the rest is held at one end (`hold`); with `per` there is a line for each part of the network, on which
-    only that one moves, after the full line. With `rays`, seeds, lines lead from `a` in random directions
-    (`normalise`) to no other place. Raises `LandscapeError` for options that do not go together.
+    Lines go straight through the places `via`, in their order, or on arcs to `b` (`path`). With `only`, glob patterns,
+    the tensors that they match move and the rest is held at one end (`hold`); with `per` there is a line for each part
+    of the network, on which only that one moves, after the full line. With `rays`, seeds, lines lead from `a` in random
+    directions (`normalise`) to no other place. Raises `LandscapeError` for options that do not go together.
     """
 
     a: Place = option(dataclasses.MISSING, "Where the lines begin.", flag="from", metavar="PLACE")
     b: Place | None = option(None, "Where the lines end.", flag="to", metavar="PLACE")
     via: tuple[Place, ...] = option((), "Lead the lines straight through this place, too. Repeatable.", metavar="PLACE")
+    path: Path = option(
+        "straight",
+        "How lines lead there: straight, or with each tensor on the arc from its start to its end (slerp).",
+    )
     rays: tuple[int, ...] = option(
         (), "In place of `b`: random directions, such as 0:10, a line a seed.", syntax="seeds", metavar="SEEDS"
     )
@@ -79,6 +99,8 @@ class Route:
         checks = {
             "lines need an end: name it with `b`, or random directions with `rays`": self.b is None and not self.rays,
             "`rays` lead from the start to no other place: leave `b` out, or `rays`": self.rays and self.b is not None,
+            '`path="slerp"` leads from one place to another: leave `via` and `rays` out': self.path != "straight"
+            and (self.via or self.rays),
             "`rays` go straight from each start: leave `via`, `only`, `per`, `pairs` and `order` out": self.rays
             and one_way,
             "`normalise` is for random directions: give them with `rays`": self.normalise != "filter" and not self.rays,
@@ -103,6 +125,7 @@ class Route:
         """The route as a file name, without an ending."""
         what = [f"per-{self.per}"] if self.per else ["only", *map(short, self.only)] if self.only else []
         what = [f"rays-{self.normalise}"] if self.rays else what
+        what += [self.path] if self.path != "straight" else []
         held = ["hold-end"] if self.hold == "end" else []
         return "-".join(["--".join(short(label_of(place)) for place in self.places), *what, *held])
 
@@ -112,6 +135,8 @@ class Route:
         said: dict[str, Any] = {"from": label_of(self.a), "to": end, "orders": self.order}
         if self.rays:
             said["normalise"] = self.normalise
+        if self.path != "straight":
+            said["path"] = self.path
         if self.via:
             said["via"] = list(map(label_of, self.via))
         if self.only or self.per:
@@ -205,7 +230,16 @@ def _lines(route: Route, places: Sequence[Checkpoint], symmetry: Symmetry, netwo
         still = frozen(network, taken=route.all_parameters)
         return rays(places[0], route.rays, normalise=route.normalise, still=still)
     start, *via, end = places
-    lines = connect(start, end, via=via, pairs=route.pairs, order=route.order, symmetry=symmetry, keep_buffers=keep)
+    lines = connect(
+        start,
+        end,
+        via=via,
+        path=route.path,
+        pairs=route.pairs,
+        order=route.order,
+        symmetry=symmetry,
+        keep_buffers=keep,
+    )
     if route.only:
         names = matching(start.stack, route.only, aliases=aliases(network))
         return parts(lines, {", ".join(route.only): names}, hold=route.hold)
@@ -220,12 +254,13 @@ def connect(
     end: Checkpoint,
     *,
     via: Sequence[Checkpoint] = (),
+    path: Path = "straight",
     pairs: Pairs = "matched",
     order: Order = "stored",
     symmetry: Symmetry = (),
     keep_buffers: bool = False,
 ) -> Lines:
-    """Lines from the members of one checkpoint to those of another, straight or `via` those of others.
+    """Lines from the members of one checkpoint to those of another, straight, on arcs, or `via` those of others.
 
     `matched` pairs member with member, a single member with all. With the `order` all there is a line from every
     equivalent order of the start's units (few units only, straight lines only); with `matched` each start is reordered
@@ -270,7 +305,7 @@ def connect(
         ]
         rows = [np.arange(len(rows[0]))] * len(rows)
     table = torch.from_numpy(np.stack(rows)).to(stacks[0].device)
-    family = polyline(stacks, table) if via else line(stacks[0], stacks[1], table)
+    family = polyline(stacks, table) if via else (line if path == "straight" else slerp)(stacks[0], stacks[1], table)
     columns = {"from_member": members[0], "to_member": members[-1]}
     if via:
         columns["via_member"] = np.stack(members[1:-1], axis=1)

@@ -9,7 +9,7 @@ import torch
 from landscape.core.fields import require
 from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
-from landscape.evaluation.routes import Order, Pairs, Route, along, prepare
+from landscape.evaluation.routes import Order, Pairs, Path, Route, along, prepare
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, held
@@ -27,6 +27,7 @@ def walk(
     *,
     problem: Problem | str | None = None,
     via: Sequence[Place] = (),
+    path: Path = "straight",
     points: int | Sequence[float] | np.ndarray = 51,
     span: tuple[float, float] = (0.0, 1.0),
     rays: Sequence[int] = (),
@@ -49,13 +50,16 @@ def walk(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Result:
-    """Evaluate the loss, and all other metrics, along straight lines from `a` to `b`: at (1 - alpha) a + alpha b.
+    """Evaluate the loss, and all other metrics, along lines from `a` to `b`: straight, at (1 - alpha) a + alpha b.
 
     Args:
         a, b: Networks (`nn.Module`), state dicts, checkpoint files, runs, or names of the problem's landmarks. Many
             members at a place make many lines.
         problem: Model, data and loss. None: that of the run or checkpoint, which says what it was trained on.
         via: Places that the lines lead through, in order.
+        path: How a line leads from `a` to `b`: `straight`, or `slerp`, with each tensor of parameters on the arc
+            between its ends, sin((1 - alpha) angle) / sin(angle) a + sin(alpha angle) / sin(angle) b, as mergekit does;
+            buffers, and tensors without an arc, go straight.
         points: How many evenly spaced alphas, or the alphas themselves; 0 and 1 are added where they are missing.
         span: Range of alpha.
         rays: In place of `b`, seeds of random directions, a line each.
@@ -89,7 +93,7 @@ def walk(
         LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
 
     Source: I. Goodfellow, O. Vinyals, A. Saxe, *Qualitatively characterizing neural network optimization problems*,
-    ICLR 2015.
+    ICLR 2015; K. Shoemake, *Animating rotation with quaternion curves*, SIGGRAPH 1985 (slerp).
 
     >>> import landscape, torch
     >>> x = torch.linspace(-1, 1, 32)[:, None]
@@ -107,6 +111,7 @@ def walk(
         a=held(a, "a"),
         b=None if b is None else held(b, "b"),
         via=tuple(held(place, f"via {number}") for number, place in enumerate(via, start=1)),
+        path=path,
         rays=tuple(rays),
         normalise=normalise,
         all_parameters=all_parameters,
@@ -118,7 +123,7 @@ def walk(
     )
     knots = [i / (len(via) + 1) for i in range(len(via) + 2)]
     alphas = grid(points, *span, knots=knots)
-    path = None if save is None else target(save, overwrite=overwrite)
+    file = None if save is None else target(save, overwrite=overwrite)
     compute = Compute.chosen(
         a,
         device=device,
@@ -136,7 +141,7 @@ def walk(
         prepared.lines,
         alphas,
         about=prepared.about,
-        save=path,
+        save=file,
         overwrite=overwrite,
         on_progress=progress or (lambda done, total: None),
     )

@@ -106,8 +106,9 @@ def part_caption(curves: Result, parts: Sequence[str], definition: str, *, full:
     told, count = curves.about, len(curves) // (len(parts) + full)
     hold, mixed = ("end", "start") if told.get("hold") == "end" else ("start", "end")
     line = "line" if count == 1 else "lines"
+    way = "arcs (slerp)" if told.get("path") == "slerp" else f"the straight {line}"
     return _sentences(
-        f"{_loss([curves])} on the straight {line} from {start_of(curves)} (alpha 0) to {told.get('to', 'each end')} "
+        f"{_loss([curves])} on {way} from {start_of(curves)} (alpha 0) to {told.get('to', 'each end')} "
         f"(alpha 1), on which only the {told.get('per', 'part')} above the panel moves and the rest is held at the "
         f"{hold}; {plural(count, 'line')} a panel, {len(curves.alpha)} points a line.",
         _computed([told]),
@@ -188,7 +189,7 @@ def _lines(panels: Sequence[Result]) -> str:
     """Where the lines lead; said once for all panels whose lines are of one kind."""
     kinds: dict[str, list[Result]] = {}
     for curves in panels:
-        kind = [curves.about.get(key) for key in ("via", "curve", "only", "hold", "normalise")]
+        kind = [curves.about.get(key) for key in ("via", "curve", "path", "only", "hold", "normalise")]
         kinds.setdefault(str(kind), []).append(curves)
     return "; and ".join(dict.fromkeys(map(_course, kinds.values())))
 
@@ -219,7 +220,8 @@ def _course(panels: Sequence[Result]) -> str:
     moving = ""
     if "only" in told:
         moving = f", on which only {', '.join(told['only'])} move and the rest is held at the {told['hold']}"
-    return f"on the straight {line} in parameter space from {starts}{star} to {ends} (dot){moving}"
+    way = "arcs, one for each tensor (slerp)," if told.get("path") == "slerp" else f"the straight {line}"
+    return f"on {way} in parameter space from {starts}{star} to {ends} (dot){moving}"
 
 
 def _plane(surface: Result) -> str:

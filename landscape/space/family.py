@@ -7,6 +7,7 @@ has. All of them share one formula, `sum of weight_k vertex_k` from left to righ
 import dataclasses
 import functools
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.errors import LandscapeError, Mismatch, few
 from landscape.engine.live import Point
 from landscape.engine.stack import Stack, concatenate, require_same_shapes
 from landscape.store.results import Kind
@@ -36,10 +37,17 @@ __all__ = [
     "plane",
     "polyline",
     "ray",
+    "slerp",
 ]
 
 #: Chords that measure the length of a curve: two thousandths of a percent too short for a parabola as wide as high.
 _CHORDS = 100
+
+#: The same of an arc: less than a two thousandth too short for a quarter of a circle.
+_ARC_CHORDS = 16
+
+#: Radians from the very opposite up to which two directions have no arc between them: rounding would choose it.
+_OPPOSITE = 1e-3
 
 #: Bytes of a vertex up to which its tensors lie side by side, so that small networks are mixed in one operation; and of
 #: the points of which lengths are measured at once.
@@ -54,6 +62,8 @@ _DENSE = 4
 #: Points of a line, at most.
 MOST_POINTS = 1_000_001
 
+_log = logging.getLogger("landscape")
+
 #: The end at which the tensors that do not move are held.
 Hold = Literal["start", "end"]
 
@@ -67,12 +77,14 @@ class Weights:
         line: The line that each point is on: which member of a vertex it has.
         vertex: The k vertices, alike for all points, or of each.
         group: Of lines on which only some tensors move: which set of names moves.
+        arcs: In place of `share`, those of the tensors that go a way of their own; they need not sum to 1.
     """
 
     share: Float[Tensor, "point k"]
     line: Int[Tensor, " point"]
     vertex: tuple[int, ...] | Int[Tensor, "point k"]
     group: Int[Tensor, " point"] | None = None
+    arcs: Mapping[str, Float[Tensor, "point k"]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,7 +127,8 @@ class Family:
         rows: Of each vertex the member that each line has; lines may share members.
         knots: The alphas of lines at which the network is known, with its vertex (None: the sum of all).
         chords: Straight pieces between two knots, which measure the length.
-        affine: Whether weights sum to 1; else vertices after the first are directions.
+        affine: Whether weights, but those of `arcs`, sum to 1; else vertices after the first are directions.
+        apart: Whether weights may be those of one tensor, `arcs`.
         moving: Sets of names of tensors that move, the rest being held at vertex `held`; empty: all move.
         marked: Networks on a plane; where they lie on it, the points there are they, bit for bit.
 
@@ -130,6 +143,7 @@ class Family:
     knots: tuple[tuple[float, int | None], ...] = ((0.0, 0), (1.0, 1))
     chords: int = 1
     affine: bool = True
+    apart: bool = False
     moving: Sequence[frozenset[str]] = ()
     held: int = 0
     marked: Marked | None = None
@@ -151,14 +165,16 @@ class Family:
         weights = self.weigh(self.dtype, first, second)
         share = weights.share
         picks = [self._picks(weights, k) for k in range(share.shape[1])]
-        # Where all weight is on one vertex.
-        alone = (share == 1) & ((share != 0).sum(1, keepdim=True) == 1)
-        exact = [each.nonzero()[:, 0] for each in alone.T] if alone.any() else []
+        exact = _alone(share)
         pinned, marks = self.on_marks(first, second)
         mixed = {}
         for name in self._sheets[0]:
             columns = [self._column(name, pick, len(share)) for pick in picks]
-            mixed[name] = _mix(columns, share, exact, affine=self.affine)
+            if name in weights.arcs:
+                own = weights.arcs[name]
+                mixed[name] = _mix(columns, own, _alone(own), agree=_all_equal)
+            else:
+                mixed[name] = _mix(columns, share, exact, agree=_equal if self.affine else _zero)
             if weights.group is not None:
                 still = self._sheets[self.held][name][self.rows[self.held][weights.line]]
                 mixed[name] = torch.where(self._moves(name, weights.group, still), mixed[name], still)
@@ -208,13 +224,14 @@ class Family:
     def _length(self, number: int, alphas: Float[Tensor, " point"]) -> Float[Tensor, " two"]:
         """Lengths of one line of large networks, a piece of a tensor at a time: no point is ever made."""
         group, line = divmod(number, self.rows.shape[1])
-        steps = self.shares(alphas).diff(dim=0)
-        l1, squares = torch.zeros(2, len(steps), dtype=torch.float64, device=self.rows.device)
+        weights = self.weigh(torch.float64, torch.full_like(alphas, number, dtype=torch.int64), alphas)
+        l1, squares = torch.zeros(2, len(alphas) - 1, dtype=torch.float64, device=self.rows.device)
         for name in self.vertices[0].tensors:
             if self.moving and name not in self.moving[group]:
                 continue
             columns = [self.network(k, line).get(name) for k in range(len(self.vertices))]
             split = [() if each is None else torch.split(each.flatten(), _LARGE) for each in columns]
+            steps = self._spread(weights, name).diff(dim=0)
             for pieces in itertools.zip_longest(*split):
                 (first, piece), *others = [(k, piece.double()) for k, piece in enumerate(pieces) if piece is not None]
                 for i, step in enumerate(steps):
@@ -234,11 +251,14 @@ class Family:
         return stack if rows.tolist() == list(range(len(stack))) else stack.select(rows)
 
     def shares(self, alphas: Float[Tensor, " point"]) -> Float[Tensor, "point vertex"]:
-        """How much each vertex adds to the points at these alphas, in float64."""
-        weights = self.weigh(torch.float64, torch.zeros_like(alphas, dtype=torch.int64), alphas)
-        vertex = torch.as_tensor(weights.vertex, device=alphas.device).expand(weights.share.shape)
-        whole = weights.share.new_zeros(len(alphas), len(self.vertices))
-        return whole.scatter_add(1, vertex, weights.share)
+        """How much each vertex adds to the points at these alphas, in float64, where that is the same on all lines."""
+        return self._spread(self.weigh(torch.float64, torch.zeros_like(alphas, dtype=torch.int64), alphas))
+
+    def _spread(self, weights: Weights, name: str = "") -> Float[Tensor, "point vertex"]:
+        """How much each vertex adds to a tensor at some points."""
+        share = weights.arcs.get(name, weights.share)
+        vertex = torch.as_tensor(weights.vertex, device=share.device).expand(share.shape)
+        return share.new_zeros(len(share), len(self.vertices)).scatter_add(1, vertex, share)
 
     def known(self, most: int) -> list[Known]:
         """Networks at known coordinates: those at the knots of up to `most` lines, or as many marks on a plane, evenly
@@ -277,7 +297,8 @@ class Family:
         """A stack's tensors and buffers; parameters of small networks lie side by side, as one tensor of no name."""
         tensors = {name: stack[name] for name in self.vertices[0].tensors}
         small = all(len(each) * each.parameters * each.dtype.itemsize <= _FLAT_BYTES for each in self.vertices)
-        return ({"": Stack(tensors).flatten()} if small and not self.moving else tensors) | dict(stack.buffers)
+        together = small and not self.moving and not self.apart
+        return ({"": Stack(tensors).flatten()} if together else tensors) | dict(stack.buffers)
 
     def _picks(self, weights: Weights, k: int) -> list[tuple[int, Tensor | slice, Tensor | slice]]:
         """Of vertex k of each point: which it is, its rows, and the points that have it; one row if all share it."""
@@ -364,6 +385,7 @@ class Points:
         family, weights = self.family, self._weights
         share, lines = weights.share.tolist(), weights.line.tolist()
         group = None if weights.group is None else weights.group.tolist()
+        arcs = {name: each.tolist() for name, each in weights.arcs.items()}
         vertex = torch.as_tensor(weights.vertex).expand(weights.share.shape).tolist()
         pinned = dict(zip(*(each.tolist() for each in family.on_marks(self.first, self.second)), strict=True))
         for point, line in enumerate(lines):
@@ -372,11 +394,12 @@ class Points:
                 yield Point((1.0,), (family.marked.stack.state_dict(pinned[point]),))
                 continue
             networks = tuple(family.network(each, line) for each in vertex[point])
+            own = {name: tuple(each[point]) for name, each in arcs.items()}
             if group is None:
-                yield Point(tuple(share[point]), networks, affine=family.affine)
+                yield Point(tuple(share[point]), networks, affine=family.affine, arcs=own)
             else:
                 held, moving = family.network(family.held, line), family.moving[group[point]]
-                yield Point(tuple(share[point]), networks, held, moving, family.affine)
+                yield Point(tuple(share[point]), networks, held, moving, family.affine, own)
 
     @functools.cached_property
     def ends(self) -> Stack | None:
@@ -385,7 +408,7 @@ class Points:
         alike = len({(stack.dtype, tuple(stack.buffers)) for stack in family.vertices}) == 1
         # Of one line, or row: whether its numbers are rounded in this way must not depend on its companions.
         dense = len(self) >= _DENSE * len(family.vertices) * len(torch.unique(self.first))
-        if family.moving or not alike or not dense:
+        if family.moving or family.apart or not alike or not dense:
             return None
         vertex, row = self._used[0]
         parts = [stack.select(row[vertex == number]) for number, stack in enumerate(family.vertices)]
@@ -417,10 +440,15 @@ class Points:
 
 
 def _mix(
-    columns: Sequence[Tensor | None], share: Float[Tensor, "point k"], exact: Sequence[Tensor], *, affine: bool
+    columns: Sequence[Tensor | None],
+    share: Float[Tensor, "point k"],
+    exact: Sequence[Tensor],
+    *,
+    agree: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """The weighted sum of one tensor of several vertices, each of one row or of one a point: in the widest of their
-    types, rounded to the first's. `exact` are the points that each vertex is alone.
+    types, rounded to the first's. `exact` are the points that each vertex is alone; where others `agree` with the first
+    the point is the first.
     """
     there = [(column, share[:, k]) for k, column in enumerate(columns) if column is not None]
     (first, heaviest), *others = there
@@ -437,7 +465,7 @@ def _mix(
     total = _column_of(heaviest.to(widest), first) * first
     for column, weight in others:
         total.add_(_column_of(weight.to(widest), column) * column)
-    same = functools.reduce(torch.logical_and, (column == (first if affine else 0) for column, _ in others))
+    same = functools.reduce(torch.logical_and, (agree(column, first) for column, _ in others))
     # Where all vertices agree, or no direction moves anything, so do the points: the product would round.
     if same.any():
         total = torch.where(same, first.to(widest), total)
@@ -446,6 +474,26 @@ def _mix(
         if vertex is not None and len(places):
             total[places] = vertex.expand(shape)[places].to(first.dtype)
     return total
+
+
+def _equal(other: Tensor, first: Tensor) -> Tensor:
+    return other == first
+
+
+def _zero(direction: Tensor, first: Tensor) -> Tensor:
+    return direction == 0
+
+
+def _all_equal(other: Tensor, first: Tensor) -> Tensor:
+    """Where a whole tensor is the same: on an arc no number stays as it is."""
+    same = (other == first).flatten(1).all(1)
+    return _column_of(same, first)
+
+
+def _alone(share: Float[Tensor, "point k"]) -> list[Tensor]:
+    """Of each vertex the points that have all their weight on it; empty if there are none."""
+    alone = (share == 1) & ((share != 0).sum(1, keepdim=True) == 1)
+    return [each.nonzero()[:, 0] for each in alone.T] if alone.any() else []
 
 
 def _column_of(each: Shaped[Tensor, " point"], like: Tensor) -> Tensor:
@@ -472,6 +520,65 @@ def line(start: Stack, end: Stack, rows: Int[Tensor, "vertex line"] | None = Non
         return Weights(torch.stack([1 - t, t], 1), lines, (0, 1))
 
     return Family("line", (start, end), weigh, _rows((start, end), rows, names=("the start", "the end")))
+
+
+def slerp(start: Stack, end: Stack, rows: Int[Tensor, "vertex line"] | None = None) -> Family:
+    """Arcs from each member of `start` to the same member of `end`, on which each tensor of parameters turns evenly:
+
+        sin((1 - t) angle) / sin(angle) a + sin(t angle) / sin(angle) b
+
+    with the angle between the two, as vectors, so that a tensor whose norm is that of the other end keeps it. Tensor by
+    tensor, as those do who merge models (mergekit). As the angle vanishes the formula becomes that of the line, without
+    a threshold. A tensor that is zero at an end, or there the opposite of what it is at the other, has no arc and goes
+    along the line, which is logged; buffers go along the line too.
+
+    K. Shoemake, *Animating rotation with quaternion curves*, SIGGRAPH 1985.
+    """
+    rows = _rows((start, end), rows, names=("the start", "the end"))
+    angles = {name: _angles(tensor, end[name], rows) for name, tensor in start.tensors.items()}
+    if straight := [name for name, each in angles.items() if bool(each.isnan().any())]:
+        _log.warning(
+            "slerp: %d of %d tensors go along the line, there is no arc to or from zero, nor to the opposite: %s",
+            len(straight),
+            len(angles),
+            few(straight),
+        )
+
+    def weigh(dtype: torch.dtype, lines: Tensor, alphas: Tensor) -> Weights:
+        t = alphas.to(dtype)
+        arcs = {}
+        for name, each in angles.items():
+            turn = each.nan_to_num(0.0).to(alphas.device)[lines] / torch.pi  # sinc(x) is sin(pi x) / (pi x), 1 at 0
+            parts = [s * torch.sinc(s * turn) / torch.sinc(turn) for s in (1 - alphas.double(), alphas.double())]
+            arcs[name] = torch.stack(parts, 1).to(dtype)
+        return Weights(torch.stack([1 - t, t], 1), lines, (0, 1), arcs=arcs)
+
+    return Family("arc", (start, end), weigh, rows, chords=_ARC_CHORDS, apart=True)
+
+
+def _angles(start: Tensor, end: Tensor, rows: Int[Tensor, "vertex line"]) -> Float[Tensor, " line"]:
+    """Angle in radians between a tensor of members and that of others, of each line; NaN where there is none.
+
+    W. Kahan's formula, which is accurate near 0 and pi: *How futile are mindless assessments of roundoff*, 2006, p. 46.
+    """
+
+    def pieces(tensor: Tensor) -> Iterator[Tensor]:  # of a large tensor no copy in float64 is made
+        real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        return (piece.double() for piece in torch.split(real.flatten(), _LARGE))
+
+    def norm(parts: Iterator[Tensor]) -> float:
+        return math.sqrt(sum(float(each.square().sum()) for each in parts))
+
+    found = []
+    for one, other in ((start[i], end[j]) for i, j in rows.T.tolist()):
+        a, b, angle = norm(pieces(one)), norm(pieces(other)), math.nan
+        if a and b:
+            near, far = (
+                norm(x / a + sign * y / b for x, y in zip(pieces(one), pieces(other), strict=True)) for sign in (-1, 1)
+            )
+            angle = 2 * math.atan2(near, far)
+        found.append(angle if angle < math.pi - _OPPOSITE else math.nan)
+    return torch.tensor(found, dtype=torch.float64, device=rows.device)
 
 
 def polyline(vertices: Sequence[Stack], rows: Int[Tensor, "vertex line"] | None = None) -> Family:

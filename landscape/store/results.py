@@ -24,8 +24,8 @@ __all__ = ["Kind", "Mark", "Result", "join", "require_lines", "target", "unfinis
 
 SCHEMA = 2
 
-#: What the points lie on: straight lines, lines through vertices, trained curves, random directions, a plane.
-Kind = Literal["line", "polyline", "curve", "ray", "plane"]
+#: What the points lie on: straight lines, lines through vertices, trained curves, arcs, random directions, a plane.
+Kind = Literal["line", "polyline", "curve", "arc", "ray", "plane"]
 
 #: Bytes in front of the HDF5 data (its user block), which hold the digest of the rest; and their first lines, those of
 #: files of schema 1 after ours.
@@ -199,6 +199,10 @@ class Result:
     def model_at(self, *coordinates: float, line: int = 0) -> Any:
         """The network at a point: `model_at(alpha)` of a line, `model_at(x, y)` of a plane, as an `nn.Module`.
 
+        Args:
+            coordinates: Any within the range that was evaluated, on the grid or between.
+            line: Number of the line.
+
         Raises:
             LandscapeError: There is no such point, or the result was read from a file, which holds no parameters.
         """
@@ -212,6 +216,13 @@ class Result:
         place = [
             Field(name, float, None, above=-np.inf).check(each) for name, each in zip(names, coordinates, strict=True)
         ]
+        for name, each in zip(names, place, strict=True):
+            low, high = self.axes[name].min(), self.axes[name].max()
+            if not low <= each <= high:
+                wider = f"`{name}`" if plane else "`span`"
+                raise LandscapeError(
+                    f"{name} {each:g} is not in what was evaluated, {low:g} to {high:g}: evaluate more with {wider}"
+                )
         number = Field("line", int, 0, at_least=0, at_most=len(self) - 1).check(line)
         return self.models(*(place[::-1] if plane else (number, *place)))
 
