@@ -26,6 +26,7 @@ from landscape.engine.stacked import Stacked
 from landscape.evaluation import evaluate as evaluating
 from landscape.evaluation.evaluate import evaluate
 from landscape.evaluation.plane import _grid
+from landscape.figures import plane_figure
 from landscape.problems.life import Life
 from landscape.space import planes
 from landscape.space.directions import random_directions
@@ -118,6 +119,30 @@ def test_other_points_are_mixtures_buffers_too() -> None:
     mixed = (weights @ stack.buffers["mean"].double()).float()
     torch.testing.assert_close(found.buffers["mean"], mixed, rtol=1e-5, atol=1e-6)
     assert not found.buffers["batches"].any(), "whole numbers are those of the first point"
+
+
+def test_the_plane_of_two_tasks_adds_them() -> None:
+    base, a, b = three(points(3, dtype=torch.float32))
+    plane = planes.tasks(base, a, b)
+    assert [marked(plane).x.tolist(), marked(plane).y.tolist()] == [[0, 1, 0], [0, 0, 1]]
+    assert bits(at(plane, marked(plane).x, marked(plane).y)) == bits(points(3, dtype=torch.float32))
+    for x, y in ((1.0, 1.0), (-1.0, 0.0), (0.3, 0.4), (0.5, -2.0)):
+        found = at(plane, torch.tensor([x]).double(), torch.tensor([y]).double())
+        for name in (*base.tensors, "mean"):
+            start, one, other = ({**each.tensors, **each.buffers}[name].double() for each in (base, a, b))
+            wanted = start + x * (one - start) + y * (other - start)
+            torch.testing.assert_close({**found.tensors, **found.buffers}[name].double(), wanted, rtol=1e-6, atol=1e-6)
+    for wrong, message in (((base, base, b), "the second point is the base"), ((base, a, base), "the third point is")):
+        with pytest.raises(LandscapeError, match=message):
+            planes.tasks(*wrong)
+
+
+@pytest.mark.parametrize("kind", ["through", "tasks"])
+def test_a_mask_that_is_infinite_is_the_same_on_a_plane(kind: str) -> None:
+    mask = {"mask": torch.tensor([[0.0, -torch.inf]])}
+    a, b, c = (dataclasses.replace(each, buffers=mask) for each in three(points(3, dtype=torch.float32)))
+    found = at(getattr(planes, kind)(a, b, c), torch.tensor([0.3]).double(), torch.tensor([0.2]).double())
+    assert torch.equal(found.buffers["mask"], mask["mask"])
 
 
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.3, 0.7), (0.0, 1.0), (-2.0, 3.0)])
@@ -440,6 +465,22 @@ def test_places_become_planes(life: Life, run: Run, steps: Run) -> None:
         wanted = life.objective(dtype=torch.float64)(run.checkpoint(mark.source.step).stack.select([1]))["loss"]
         assert surface.loss[surface["y"] == mark.y, surface["x"] == mark.x] == wanted.numpy()
 
+    surface = plane_of(*(f"{run.path}#{k}" for k in (0, 1, 2)), directions="tasks", x=(0, 1), y=(0, 1), **precise)
+    assert surface.about["plane"]["kind"] == "tasks"
+    assert [(mark.name, mark.x, mark.y) for mark in surface.marks] == [
+        ("seed 0", 0, 0),
+        ("seed 1", 1, 0),
+        ("seed 2", 0, 1),
+    ]
+    zero, one, two = (run.checkpoint().stack.select([k]) for k in (0, 1, 2))
+    summed = zero.unflatten(one.flatten().double() + two.flatten().double() - zero.flatten().double())
+    np.testing.assert_allclose(surface.loss[-1, -1], life.objective(dtype=torch.float64)(summed)["loss"], rtol=1e-12)
+    drawn = plane_figure(surface)
+    assert drawn.axes[0].get_xlabel() == "share of seed 1 minus seed 0 that is added"
+    assert "at seed 0 plus multiples of two task vectors, from there to seed 1" in " ".join(
+        drawn.get_supxlabel().split()
+    )
+
     surface = plane_of(f"{run.path}#4", direction_seed=2, normalise="layer", **precise)
     assert surface.about["plane"] | {"seed": 2, "normalise": "layer"} == surface.about["plane"]
     assert [(mark.name, mark.x, mark.y) for mark in surface.marks] == [("seed 4", 0, 0)]
@@ -500,6 +541,9 @@ def test_places_of_every_sort_give_the_same_numbers(
     random = [plane_of(places[0], problem=life, points=4) for places in sorts]
     assert len({surface.loss.tobytes() for surface in random}) == 1
     members = [load(f"{steps.path}/@{step}#1") for step in steps.steps()]
+    epochs = [member.stack.state_dict(0) for member in members]
+    in_memory = plane_of(epochs, problem=life, points=4)
+    assert in_memory.loss.tobytes() == plane_of(members, points=4).loss.tobytes()
     assert same_numbers(plane_of(members, points=4), plane_of(f"{steps.path}#1", directions="trajectory", points=4))
     assert not list(tmp_path.iterdir()), "nothing is written unasked"
 
@@ -661,6 +705,10 @@ def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
     info = runs_well(landscape("info", path))
     assert info[0] == "kind: surface over a plane"
     assert any(line.startswith("  step 60: loss ") for line in info)
+    (path,) = runs_well(landscape("plane", "--tasks", *(f"{run.path}#{k}" for k in (0, 1, 2)), "--points", "4x3"))
+    assert path == f"analyses/plane-{run.path.name}-0--{run.path.name}-1--{run.path.name}-2--tasks.h5"
+    np.testing.assert_allclose(Result.read(Path(path), plane=True)["x"], [-0.2, 0, 4 / 15, 11 / 15, 1, 1.2])
+    assert runs_well(landscape("plot", "plane", path))
     assert json.loads(landscape("info", "t.h5", "--json").stdout)["plane"]["kind"] == "trajectory"
     assert runs_well(landscape("plot", "plane", "t.h5")) == ["plots/t.png", "plots/t.svg"]
     assert runs_well(landscape("plot", "plane", "--surface", "t.h5")) == ["plots/t-surface.png", "plots/t-surface.svg"]
@@ -679,7 +727,17 @@ def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text", "status"),
     [
-        ((), "choose one plane: --through A B C, --at PLACE (with --random SEED or --directions), or", 2),
+        (
+            (),
+            "choose one plane: --through A B C, --tasks BASE A B, --at PLACE (with --random SEED or --directions), or",
+            2,
+        ),
+        (("--tasks", "a", "b", "--points", "5"), "it takes three places, BASE A B: write them before --points", 2),
+        (
+            ("--tasks", "presolve", "presolve", "presolve", "--problem", "life"),
+            "the second point is the base itself",
+            1,
+        ),
         (("--at", "presolve", "--trajectory", "x"), "choose one plane", 2),
         (("--trajectory", "x", "--random", "1"), "--random goes with --at PLACE", 2),
         (("--trajectory", "x", "--directions", "gradient"), "--directions goes with --at PLACE", 2),

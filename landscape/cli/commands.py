@@ -29,7 +29,7 @@ _VERBS = {
     "import": "Make a run of other people's checkpoints.",
     "walk": "Evaluate the loss along lines: straight, on arcs, through places, layer by layer, random.",
     "connect": "Find curves of low loss between two points.",
-    "plane": "Evaluate the loss on a plane through points, or of random directions.",
+    "plane": "Evaluate the loss on a plane through points, of tasks, or of random directions.",
     "verify": "Is every landmark of a problem what it says it is?",
     "validate": "Does this installation reproduce what is known in closed form?",
     "analyse": "Barriers of a walk; outcomes, clusters, success and curvature.",

@@ -30,7 +30,7 @@ def _points(written: str) -> tuple[int, int]:
 def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str, ...] | None) -> Any:
     """Three places, and no option that stands where one is missing."""
     if option := next((place for place in places or () if place.startswith("-")), None):
-        raise click.BadParameter(f"it takes three places, A B C: write them before {option}", ctx, param)
+        raise click.BadParameter(f"it takes three places, {param.metavar}: write them before {option}", ctx, param)
     return places
 
 
@@ -39,6 +39,7 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
     epilog="""\b
         Examples:
           landscape plane --through presolve 'checkpoints/first#3' 'checkpoints/first#7'
+          landscape plane --tasks base.pt one.pt other.pt --problem my_module:PROBLEM --x -0.5:1.5
           landscape plane --at 'checkpoints/first#3' --random 0 --points 51
           landscape plane --at presolve --random 1 --x -0.5:0.5 --y -0.5:0.5 --problem life
           landscape plane --at 'checkpoints/first#3' --directions eigenvectors
@@ -52,6 +53,13 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
     metavar="A B C",
     callback=_three_places,
     help="The plane through three places; axes are L2 distances.",
+)
+@click.option(
+    "--tasks",
+    nargs=3,
+    metavar="BASE A B",
+    callback=_three_places,
+    help="BASE + x (A - BASE) + y (B - BASE): x and y are how much is added of what A and B were tuned to.",
 )
 @click.option(
     "--at", "a", metavar="PLACE", help="The plane of two directions at a place: random ones, as long as its weights."
@@ -93,6 +101,7 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
 @evaluating("HDF5 file. [default: analyses/plane-PLACES.h5]")
 def command(
     through: tuple[str, str, str] | None,
+    tasks: tuple[str, str, str] | None,
     a: str | None,
     direction_seed: int | None,
     chosen: Directions | None,
@@ -100,15 +109,15 @@ def command(
     output: Path | None,
     **values: Any,
 ) -> None:
-    """Evaluate the loss on a plane: through three places, of directions at one, or along a training.
+    """Evaluate the loss on a plane: through three places, of two tasks, of directions at one, or along a training.
 
     A place is a landmark of the problem (presolve), RUN/#seed, RUN/@step#seed, a checkpoint file, or FILE::KEY.
     Prints the file with the surface. An interrupted evaluation goes on when the same command is given again.
     """
-    if sum(place is not None for place in (through, a, trajectory)) != 1:
+    if sum(place is not None for place in (through, tasks, a, trajectory)) != 1:
         raise click.UsageError(
-            "choose one plane: --through A B C, --at PLACE (with --random SEED or --directions), or --trajectory "
-            "RUN#SEED (or a folder)"
+            "choose one plane: --through A B C, --tasks BASE A B, --at PLACE (with --random SEED or --directions), or "
+            "--trajectory RUN#SEED (or a folder)"
         )
     if a is None and chosen:
         raise click.UsageError("--directions goes with --at PLACE")
@@ -117,8 +126,9 @@ def command(
         raise click.UsageError("--normalise goes with --at PLACE, where its directions are random")
     if not random and direction_seed is not None:
         raise click.UsageError("--random goes with --at PLACE, without --directions")
-    places = [place or "" for place in keyed(values.pop("key"), *(through or (a or trajectory,)))]
-    directions: Directions = "through" if through else "trajectory" if trajectory else chosen or "random"
+    places = [place or "" for place in keyed(values.pop("key"), *(through or tasks or (a or trajectory,)))]
+    kinds: dict[Directions, Any] = {"through": through, "tasks": tasks, "trajectory": trajectory}
+    directions = next((kind for kind, given in kinds.items() if given is not None), chosen or "random")
     values |= {"directions": directions, "direction_seed": direction_seed or 0}
     path = output or Path("analyses") / f"{plane_name(places, directions, direction_seed or 0)}.h5"
     remark_unfinished(*places)

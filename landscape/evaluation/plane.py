@@ -32,9 +32,9 @@ from landscape.store.results import Mark, Result, target
 
 __all__ = ["Directions", "plane", "plane_name"]
 
-#: What spans a plane: three places; two random directions; the directions along which a training moved most; the two
-#: leading eigenvectors of the Hessian; or the gradient and the leading one.
-Directions = Literal["through", "random", "trajectory", "eigenvectors", "gradient"]
+#: What spans a plane: three places; a place and two others as tasks; two random directions; the directions along which a
+#: training moved most; the two leading eigenvectors of the Hessian; or the gradient and the leading one.
+Directions = Literal["through", "tasks", "random", "trajectory", "eigenvectors", "gradient"]
 
 #: Those that begin at a single place.
 _AT_ONE = ("random", "eigenvectors", "gradient")
@@ -74,9 +74,11 @@ def plane(
 
     Args:
         a, b, c: Places, as in `landscape.walk`, each a single network. All three: the plane through them, with
-            orthonormal axes, so that coordinates are L2 distances. `a` alone: two random directions there, or others
-            of `directions`; or, if it is a member of a run (`RUN#seed`), or a folder of checkpoints, with
-            `directions="trajectory"`, or a sequence of places, the plane closest to all its checkpoints.
+            orthonormal axes, so that coordinates are L2 distances; or, with `directions="tasks"`,
+            a + x (b - a) + y (c - a), whose coordinates are how much is added of what each was tuned to. `a` alone: two
+            random directions there, or others of `directions`; or, if it is a member of a run (`RUN#seed`), or a folder
+            of checkpoints, with `directions="trajectory"`, or a sequence of places, the plane closest to all its
+            checkpoints.
         problem: Model, data and loss. None: that of the run or checkpoint.
         directions: What spans the plane; None: what the places that are given say. `eigenvectors`: x and y are those of
             the Hessian's two eigenvalues of the largest magnitude, which are the second derivatives along them.
@@ -96,8 +98,8 @@ def plane(
     Raises:
         LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
 
-    Source: T. Garipov et al., NeurIPS 2018, appendix (three places); H. Li et al., NeurIPS 2018 (random directions,
-    trajectories).
+    Source: T. Garipov et al., NeurIPS 2018, appendix (three places); G. Ilharco et al., ICLR 2023 (tasks); H. Li et
+    al., NeurIPS 2018 (random directions, trajectories).
 
     >>> import landscape, torch
     >>> x = torch.linspace(-1, 1, 32)[:, None]
@@ -131,7 +133,7 @@ def plane(
         draws=draws,
     )
     about: dict[str, Any] = {"kind": kind}
-    if kind == "through":
+    if kind in ("through", "tasks"):
         assert b is not None
         assert c is not None
         places = [held(each, name) for each, name in zip([*places, b, c], "abc", strict=True)]
@@ -191,10 +193,10 @@ def _check(
     kind: Directions, a: Place | Sequence[Place], b: Place | None, c: Place | None, *, several: bool, random: bool
 ) -> None:
     """Raise `LandscapeError` for arguments that do not go together."""
-    if (kind == "through") != (b is not None and c is not None) or (b is None) != (c is None):
+    if (kind in ("through", "tasks")) != (b is not None and c is not None) or (b is None) != (c is None):
         raise LandscapeError(
             "a plane goes through three places, `a`, `b` and `c`, or through `a` alone with `directions` that are "
-            "random, trajectory, eigenvectors or gradient"
+            "random, trajectory, eigenvectors or gradient; those that are tasks take three too"
         )
     if several and not a:
         raise LandscapeError("there is no place in `a`: a trajectory needs at least three")
@@ -223,7 +225,7 @@ def _family(
     if kind == "random":
         return planes.random(stacks[0], seed, normalise=normalise, still=still), marks
     a, b, c = stacks
-    return planes.through(a, b, c), marks
+    return (planes.tasks if kind == "tasks" else planes.through)(a, b, c), marks
 
 
 def _marks(places: Sequence[Place], at: Sequence[Checkpoint]) -> list[Mark]:

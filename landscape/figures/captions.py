@@ -232,6 +232,11 @@ def _plane(surface: Result) -> str:
     match plane.get("kind"):
         case "through":
             return f"on the plane through {names[0]}, {names[1]} and {names[2]}, with orthonormal axes (L2 distances)"
+        case "tasks":
+            return (
+                f"at {names[0]} plus multiples of two task vectors, from there to {names[1]} (along x) and to "
+                f"{names[2]} (along y)"
+            )
         case "random":
             norms = _NORMS[plane["normalise"]]
             return f"at {names[0]} plus multiples of two random directions (seed {plane['seed']}), {norms}"

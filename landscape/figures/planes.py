@@ -185,6 +185,9 @@ def axis_labels(surface: Result) -> tuple[str, str]:
         case "through":
             a, b, c = (mark.name for mark in surface.marks)
             return f"from {a} to {b} (L2 distance)", f"towards {c} (L2 distance)"
+        case "tasks":
+            base, a, b = (mark.name for mark in surface.marks)
+            return f"share of {a} minus {base} that is added", f"share of {b} minus {base}"
         case "random":
             return "first random direction", "second random direction"
         case "eigenvectors":

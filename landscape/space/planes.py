@@ -13,7 +13,7 @@ from landscape.engine.stack import Stack, concatenate, require_same_shapes
 from landscape.space.directions import Normalise, random_directions
 from landscape.space.family import Family, Marked, plane
 
-__all__ = ["MOST_POINTS", "grid", "random", "span", "spanned", "through", "trajectory"]
+__all__ = ["MOST_POINTS", "grid", "random", "span", "spanned", "tasks", "through", "trajectory"]
 
 #: Three points are on one line if the third is less than this from it, relative to its distance from the first.
 _COLLINEAR = 1e-6
@@ -74,8 +74,8 @@ def through(a: Stack, b: Stack, c: Stack) -> Family:
     slopes: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     for name, start in a.buffers.items():
         if start.is_floating_point():
-            slopes[0][name] = (b.buffers[name].double() - start.double()) / width
-            slopes[1][name] = (c.buffers[name].double() - start.double() - shift * slopes[0][name]) / height
+            slopes[0][name] = _moved(b.buffers[name], start) / width
+            slopes[1][name] = (_moved(c.buffers[name], start) - shift * slopes[0][name]) / height
     directions = [
         dataclasses.replace(a.unflatten(flat[None]), buffers=buffers)
         for flat, buffers in zip((along, across / height), slopes, strict=True)
@@ -83,6 +83,32 @@ def through(a: Stack, b: Stack, c: Stack) -> Family:
     zero = torch.zeros_like(width)
     x, y = torch.stack([zero, width, shift]), torch.stack([zero, zero, height])
     return plane(stack.select([0]), directions[0], directions[1], Marked(stack, x, y, torch.zeros_like(x)))
+
+
+def tasks(base: Stack, a: Stack, b: Stack) -> Family:
+    """The networks `base + x (a - base) + y (b - base)`: coordinates are how much of each task vector is added.
+
+    The base lies at (0, 0), `a` at (1, 0), `b` at (0, 1), the sum of both tasks at (1, 1), and negation is to the left
+    and below. G. Ilharco, M. T. Ribeiro, M. Wortsman, S. Gururangan, L. Schmidt, H. Hajishirzi, A. Farhadi, *Editing
+    models with task arithmetic*, ICLR 2023. Float buffers go the same way; whole numbers are those of the base.
+
+    Raises `LandscapeError` if one of the two is the base itself.
+    """
+    directions = []
+    for name, tuned in (("the second", a), ("the third", b)):
+        require_same_shapes(base, tuned, names=("the base", f"{name} point"))
+        direction = tuned.subtract(base)
+        if not any(bool(each.any()) for each in direction.tensors.values()):
+            raise LandscapeError(f"{name} point is the base itself: give a network that was trained from the base")
+        pairs = ((key, tuned.buffers[key], start) for key, start in base.buffers.items() if start.is_floating_point())
+        directions.append(dataclasses.replace(direction, buffers={key: _moved(*pair) for key, *pair in pairs}))
+    x, y = torch.eye(3, dtype=torch.float64, device=base.device)[1:]
+    return plane(base, directions[0], directions[1], Marked(concatenate([base, a, b]), x, y, torch.zeros_like(x)))
+
+
+def _moved(end: Tensor, start: Tensor) -> Tensor:
+    """The difference of two buffers in float64; none where they agree, be that on an infinite mask."""
+    return torch.where(end == start, 0.0, end.double() - start.double())
 
 
 def trajectory(checkpoints: Stack) -> Family:
