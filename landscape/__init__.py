@@ -2,7 +2,7 @@
 
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
-['barriers', 'clusters', 'connect', 'curvature', 'load', 'plane', 'plot', 'train', 'walk']
+['average', 'barriers', 'clusters', 'connect', 'curvature', 'load', 'plane', 'plot', 'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from landscape.evaluation.plane import plane as plane
     from landscape.evaluation.walk import walk as walk
     from landscape.figures.plot import plot as plot
+    from landscape.problems.averaging import average as average
     from landscape.problems.base import Problem as Problem
     from landscape.store.checkpoints import Checkpoint as Checkpoint
     from landscape.store.checkpoints import Run as Run
@@ -36,6 +37,7 @@ _HOMES = {
     "walk": "evaluation.walk",
     "plane": "evaluation.plane",
     "connect": "evaluation.connect",
+    "average": "problems.averaging",
     "barriers": "analysis.barriers",
     "curvature": "analysis.curvature",
     "clusters": "analysis.clusters",

@@ -96,6 +96,20 @@ READER_HAS = {
         for number in (1, 2):
             torch.save(Life().network().state_dict(), f"their-checkpoints/net-{number}.pt")
         """,
+    "landscape average --help": """
+        from pathlib import Path
+        import torch
+
+        Path("my_module.py").write_text('''
+        import torch
+        from landscape import Problem
+
+        x = torch.linspace(-1, 1, 30).reshape(10, 3)
+        PROBLEM = Problem.from_model(torch.nn.Linear(3, 3), (x, x.sin()), "mse")
+        '''.replace("\\n        ", "\\n"))
+        for name in ("seed0", "seed1", "base", "one", "other"):
+            torch.save(torch.nn.Linear(3, 3).state_dict(), f"{name}.pt")
+        """,
     "landscape import --help": """
         import os
         import torch
@@ -122,6 +136,8 @@ READER_HAS = {
         os.mkdir("epochs")
         for number in range(3):
             torch.save(torch.nn.Linear(3, 3).state_dict(), f"epochs/epoch_{number}.pt")
+        for name in ("base", "one", "other"):
+            torch.save(torch.nn.Linear(3, 3).state_dict(), f"{name}.pt")
         """,
     "landscape walk --help": """
         import os
@@ -151,6 +167,7 @@ _FIRST = "landscape train life --seeds 0:20 --batches 20 -o checkpoints/first"
 
 #: What the reader of a `--help` has made before, by commands.
 READER_RAN = {
+    "landscape average --help": [_FIRST],
     "landscape connect --help": [_FIRST],
     "landscape plane --help": [_FIRST],
     "landscape walk --help": [

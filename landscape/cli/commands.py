@@ -30,6 +30,7 @@ _VERBS = {
     "walk": "Evaluate the loss along lines: straight, on arcs, through places, layer by layer, random.",
     "connect": "Find curves of low loss between two points.",
     "plane": "Evaluate the loss on a plane through points, of tasks, or of random directions.",
+    "average": "Average networks: soups, and sums of task vectors, as a checkpoint.",
     "verify": "Is every landmark of a problem what it says it is?",
     "validate": "Does this installation reproduce what is known in closed form?",
     "analyse": "Barriers of a walk; outcomes, clusters, success and curvature.",

@@ -12,6 +12,7 @@ from landscape.core.fields import LAST_SEED, Field, fields_of, text
 
 __all__ = [
     "GRID",
+    "NUMBERS",
     "RANGE",
     "SEED",
     "SEEDS",
@@ -79,6 +80,14 @@ def _range(written: str) -> tuple[float, float]:
         raise ValueError(f"'{written}' is no range: write LOW:HIGH, such as -0.25:1.25") from None
 
 
+def _numbers(written: str) -> tuple[float, ...]:
+    """`0.5,0.3,0.2`."""
+    try:
+        return tuple(float(piece) for piece in written.split(","))
+    except ValueError:
+        raise ValueError(f"'{written}' is no list of numbers: write such as 0.5,0.3,0.2") from None
+
+
 def _grid(written: str) -> tuple[str, tuple[str, ...]]:
     """`m_factor=1,5,10`: a key, and the texts of its values."""
     key, equals, values = written.partition("=")
@@ -88,7 +97,7 @@ def _grid(written: str) -> tuple[str, tuple[str, ...]]:
     return key.strip().lstrip("-").replace("-", "_"), pieces
 
 
-SEEDS = Written("seeds", _seeds, ",")
+SEEDS, NUMBERS = Written("seeds", _seeds, ","), Written("numbers", _numbers, ",")
 RANGE, GRID = Written("low:high", _range, ":"), Written("key=values", _grid)
 SEED = click.IntRange(0, LAST_SEED)
 

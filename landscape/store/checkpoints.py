@@ -17,14 +17,12 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 from torch import Tensor, nn
 
 from landscape.core import provenance
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
 from landscape.core.fields import as_path
-from landscape.core.files import differences, is_there, read_document, replacing, write_json
+from landscape.core.files import differences, is_there, read_document, write_json
 from landscape.core.provenance import Source
 from landscape.engine.stack import (
     Stack,
@@ -45,6 +43,7 @@ from landscape.store.formats import (
     read_safetensors,
     read_state_dict,
     state_dict_of,
+    write_safetensors,
 )
 from landscape.store.names import naming
 
@@ -134,11 +133,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {**document, "schema": SCHEMA, "names": list(arrays)}
     header["sha256"] = sha = _digest(arrays, header)
-    with replacing(path) as temporary:
-        try:
-            safetensors.torch.save_file(arrays, temporary, metadata={"landscape": json.dumps(header, sort_keys=True)})
-        except safetensors.SafetensorError as error:  # such as a full disk
-            raise LandscapeError(f"cannot write {path}: {error}") from error
+    write_safetensors(path, arrays, {"landscape": json.dumps(header, sort_keys=True)})
     return sha
 
 

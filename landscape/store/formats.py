@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from landscape.core.errors import DamagedFile, LandscapeError, Unsupported, few
-from landscape.core.files import read_json
+from landscape.core.files import read_json, replacing
 from landscape.store.pickles import read_pickle, require_file
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "read_state_dict",
     "state_dict_of",
     "unusable",
+    "write_safetensors",
 ]
 
 #: File endings that are read as checkpoints.
@@ -107,6 +109,16 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise DamagedFile(f"{path} is damaged or no safetensors file ({error}): restore it or make it again") from error
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a state dict, atomically."""
+    with replacing(path) as temporary:
+        try:
+            dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            safetensors.torch.save_file(dense, temporary, metadata=dict(metadata))
+        except safetensors.SafetensorError as error:  # such as a full disk
+            raise LandscapeError(f"cannot write {path}: {error}") from error
 
 
 def state_dict_of(path: Path, found: Any, key: str = "") -> StateDict:
