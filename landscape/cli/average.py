@@ -16,8 +16,8 @@ __all__ = ["command"]
     epilog="""\b
         Examples:
           landscape average 'checkpoints/first/#3' 'checkpoints/first/#7' -o soup.safetensors
-          landscape average 'seed*.pt' -o soup.safetensors
-          landscape walk --from seed0.pt --to soup.safetensors --problem my_module:PROBLEM
+          landscape average 'seed*.pt' -o seeds.safetensors
+          landscape walk --from seed0.pt --to seeds.safetensors --problem my_module:PROBLEM
           landscape average base.pt one.pt other.pt --weights=-1,1,1 -o both-tasks.safetensors
           landscape average base.pt one.pt --weights=2,-1 -o without-the-task.safetensors""",
 )
