@@ -21,6 +21,7 @@ def many_at_once(module: nn.Module, few: torch.Tensor, samples: int) -> bool:
     """
     for _, layer in leaves(module):
         build = LAYERS.get(type(layer))
-        if build is None or build(layer) is None or has_statistics(layer):
+        hooked = layer._forward_pre_hooks or layer._forward_hooks  # such as those of old weight_norm
+        if build is None or build(layer) is None or has_statistics(layer) or hooked:
             return False
     return samples * widest_output(module, few) <= _BETWEEN.get(few.device.type, _BETWEEN["cuda"])

@@ -4,15 +4,21 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from landscape.core.errors import Unsupported
 
-__all__ = ["Live", "Mixtures", "Point", "copied", "mix_into"]
+__all__ = ["Live", "Mixtures", "Point", "copied", "duplicate", "mix_into"]
 
+
+#: Hooks that compute a weight before each forward.
+_RECOMPUTING = (BasePruningMethod, SpectralNorm, WeightNorm)
 
 #: Bytes of a network up to which its tensors are written together.
 _TOGETHER_BYTES = 2**24
@@ -83,6 +89,39 @@ def mix_into(out: Tensor, terms: Sequence[tuple[float, Tensor]], *, same: Tensor
         out.copy_(total)
 
 
+def duplicate(module: nn.Module) -> nn.Module:
+    """A deep copy of a module, also of one with weights that old `weight_norm`, old `spectral_norm` or `prune` compute
+    anew before each forward, which PyTorch does not copy. Raises `Unsupported` for what cannot be copied.
+    """
+    left_out = {id(layer.__dict__[name]): torch.empty(0) for layer, _, name in _recomputed(module)}
+    try:
+        made: nn.Module = copy.deepcopy(module, left_out)
+    except Exception as error:  # whatever a module holds
+        raise Unsupported(
+            f"{type(module).__name__} cannot be copied, and points are written into copies: give the function that "
+            f"makes it instead ({(str(error).splitlines() or ['no message'])[0][:160]})"
+        ) from error
+    with torch.no_grad():
+        for layer, hook, _ in _recomputed(made):
+            training = layer.training
+            layer.training = False  # then a spectral norm takes no step
+            hook(layer, ())
+            layer.training = training
+    return made
+
+
+def _recomputed(module: nn.Module) -> list[tuple[nn.Module, Any, str]]:
+    """Layers with the hooks that compute a tensor of theirs before each forward, and its name."""
+    return [
+        (layer, hook, name)
+        for layer in module.modules()
+        for hook in layer._forward_pre_hooks.values()
+        if isinstance(hook, _RECOMPUTING)
+        and (name := str(getattr(hook, "_tensor_name" if isinstance(hook, BasePruningMethod) else "name")))
+        and isinstance(layer.__dict__.get(name), Tensor)
+    ]
+
+
 def copied(
     module: nn.Module, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> nn.Module:
@@ -94,14 +133,7 @@ def copied(
             wanted = dtype.to_complex()
         return tensor.to(device, wanted)
 
-    try:
-        made: nn.Module = copy.deepcopy(module)
-    except Exception as error:  # whatever a module holds
-        raise Unsupported(
-            f"{type(module).__name__} cannot be copied, and points are written into copies: "
-            f"{(str(error).splitlines() or ['no message'])[0][:160]}"
-        ) from error
-    moved: nn.Module = made._apply(move)  # type: ignore[no-untyped-call]
+    moved: nn.Module = duplicate(module)._apply(move)  # type: ignore[no-untyped-call]
     return moved
 
 
@@ -205,6 +237,10 @@ class Live:
                 elif name not in point.arcs and bool((agree & (first != 0)).any()):
                     self._same[name] = agree
         return self._same[name]
+
+    def mixes(self, name: str, point: Point) -> bool:
+        """Whether a tensor is at a point what none of the networks there has."""
+        return len(point.terms(name)) > 1 and self._agree(name, point) is not True
 
     def buffers(self) -> dict[str, Tensor]:
         """A copy of what its buffers hold now, by name."""

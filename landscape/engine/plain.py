@@ -19,11 +19,12 @@ from landscape.engine.batches import parted, tensors_of
 from landscape.engine.data import Stream
 from landscape.engine.determinism import culprit, mixes_samples, seeded
 from landscape.engine.kernels import plain_attention
-from landscape.engine.live import Live, Mixtures, copied
+from landscape.engine.live import Live, Mixtures, Point, copied
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.program.layers import has_statistics
 from landscape.engine.readings import Measure, Tally
+from landscape.engine.spectral import Spectral, largest, spectral_norms
 from landscape.engine.stack import Stack, concatenate, template_of
 
 __all__ = ["AnyObjective", "PlainObjective", "Seeded", "calibrate", "fresh"]
@@ -167,7 +168,7 @@ class PlainObjective:
             for place, point in enumerate(members.mixtures()):
                 self._live.write(point)
                 if number == 0:
-                    statistics[place] = self._calibrated()
+                    statistics[place] = self._found_anew(point)
                 for name, tensor in statistics[place].items():
                     self._live.tensors[name].copy_(tensor)
                 for there, found in zip((each[place] for each in totals), self._read(group), strict=True):
@@ -288,10 +289,13 @@ class PlainObjective:
         found = [self.referee(members, seeded, self.batchnorm == "recalibrate") for seeded in seeds]
         return {name: torch.stack([each[name] for each in found]).mean(0) for name in found[0]}
 
-    def statistics(self, stack: Stack) -> dict[str, Tensor]:
-        """By name what BatchNorm normalises by at a single member, where that is not what its buffers say."""
-        self._live.write(next(stack.mixtures()))
-        return self._calibrated()
+    def statistics(self, members: Mixtures) -> dict[str, Tensor]:
+        """By name what BatchNorm normalises by at a single member, and the singular vectors of spectral norms, where
+        that is not what its buffers say.
+        """
+        point = next(members.mixtures())
+        self._live.write(point)
+        return self._found_anew(point)
 
     def check_deterministic(self, members: Mixtures) -> None:
         """Raise `Unverified`, naming the cause, if the same call does not give the same numbers twice, or changes what
@@ -362,12 +366,24 @@ class PlainObjective:
         if group:
             yield group
 
-    def _calibrated(self) -> dict[str, Tensor]:
-        """Statistics of BatchNorm estimated at the point that is written now; nothing under another policy."""
-        if self.batchnorm != "recalibrate":
-            return {}
-        with self._seeded(0, -1):
-            return calibrate(self._live.module, self.calibration, self.forward, self.size)
+    @functools.cached_property
+    def spectral(self) -> list[Spectral]:
+        """The weights of the live network that are divided by their spectral norm."""
+        return spectral_norms(self._live.module)
+
+    def _found_anew(self, point: Point) -> dict[str, Tensor]:
+        """Buffers that belong to the point that is written now, and are left there: singular vectors of weights that
+        are mixed, and statistics of BatchNorm unless the policy is another.
+        """
+        found = {}
+        for each in self.spectral:
+            if any(self._live.mixes(name, point) for name in (*each.weights, each.u, each.v)):
+                for name, vector in zip((each.u, each.v), largest(each.matrix()) or (), strict=False):
+                    found[name] = self._live.tensors[name].copy_(vector).clone()
+        if self.batchnorm == "recalibrate":
+            with self._seeded(0, -1):
+                found |= calibrate(self._live.module, self.calibration, self.forward, self.size)
+        return found
 
     def _values(self, totals: list[dict[str, Tally]]) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from landscape.core.errors import Mismatch, Unsupported
 from landscape.engine.kernels import plain_attention
+from landscape.engine.live import duplicate
 from landscape.engine.program.graph import Noise, Pass, Program, Step, draws, leaves, not_one_tensor, pads
 from landscape.engine.program.layers import Statistics, has_statistics
 from landscape.engine.stack import Stack, template_of
@@ -82,7 +83,7 @@ class Stacked:
 
     def __init__(self, module: nn.Module, *, backend: Backend | None = None, table: Table | None = None) -> None:
         self.table = table
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.module = duplicate(module).eval().requires_grad_(False)
         self.template = template_of(self.module)
         _require_one_input(self.module)
         self._chosen = backend is None

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from landscape.core import philox
-from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import Field, check, option, require
 from landscape.core.files import differences, refuse_existing
 from landscape.core.provenance import Source
@@ -182,6 +182,11 @@ def connect(
     )
     keep_freed_memory()
     prepared = prepare(route, compute, problem=problem)
+    if isinstance(prepared.objective, PlainObjective) and prepared.objective.spectral:
+        raise Unsupported(
+            "curves are not trained through spectral norms, whose singular vectors belong to one network each: take "
+            "the norms off (torch.nn.utils.parametrize.remove_parametrizations, or remove_spectral_norm), or walk lines"
+        )
     curve, bending = _trained(
         prepared, bending, resume, keep_seconds, overwrite, progress or (lambda done, total: None)
     )

@@ -1,6 +1,5 @@
 """The one loop: an objective over a family of points, in blocks, with the plain module as its referee, resumable."""
 
-import copy
 import dataclasses
 import functools
 import logging
@@ -19,6 +18,7 @@ from landscape.core.errors import LandscapeError, Mismatch, Unverified
 from landscape.core.files import digest, refuse_existing, replacing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress, Shards
+from landscape.engine.live import duplicate
 from landscape.engine.memory import Chunk, keep_freed_memory
 from landscape.engine.objective import Objective
 from landscape.engine.plain import AnyObjective, PlainObjective
@@ -331,12 +331,15 @@ class _Work:
         """The network at a point, with the statistics that it had there: a copy of the caller's."""
         kind = np.int64 if self.family.kind != "plane" else np.float64
         wide = torch.promote_types(self.family.dtype, self.objective.dtype)  # half precision is mixed as evaluated
-        point = self.family.to(self.family.rows.device, wide).at(
-            torch.as_tensor(np.array([first], dtype=kind)), torch.tensor([second], dtype=torch.float64)
-        )
+        here = self.family.to(self.family.rows.device, wide)
+        place = torch.as_tensor(np.array([first], dtype=kind)), torch.tensor([second], dtype=torch.float64)
+        point = here.at(*place)
         state = point.state_dict(0)
-        state |= self.objective.statistics(point)
-        module = copy.deepcopy(self.objective.module)
+        if isinstance(self.objective, PlainObjective):
+            state |= self.objective.statistics(here.points(*place))  # which tell what is mixed
+        else:
+            state |= self.objective.statistics(point)
+        module = duplicate(self.objective.module)
         module.load_state_dict(state, strict=False)  # what is tied is there once
         return module.requires_grad_().eval()
 

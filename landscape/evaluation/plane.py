@@ -19,7 +19,7 @@ from landscape.engine.objective import BatchNorm
 from landscape.engine.spectrum import eigenpairs
 from landscape.engine.stack import Stack, concatenate
 from landscape.evaluation.evaluate import evaluate
-from landscape.evaluation.routes import networks
+from landscape.evaluation.routes import buffers_between, networks, with_statistics
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, checkpoint_at, held, is_landmark, label_of, short
@@ -157,8 +157,9 @@ def plane(
     stacks = [one.stack for one in at]
     if compute.batchnorm == "keep":
         kept = stacks[-1 if kind == "trajectory" else 0].buffers
-        stacks = [dataclasses.replace(stack, buffers=kept) for stack in stacks]
-    still = frozen(problem.prototype, taken=all_parameters) if kind in _AT_ONE else frozenset[str]()
+        stacks = [with_statistics(stack, kept) for stack in stacks]
+    network = problem.prototype
+    still = frozen(network, taken=all_parameters) if kind in _AT_ONE else frozenset[str]()
     if kind in ("eigenvectors", "gradient"):
         family, told = _bent(
             kind, dataclasses.replace(compute, dtype=torch.float64, autocast=None), problem, stacks[0], still
@@ -169,6 +170,8 @@ def plane(
     assert family.marked is not None
     if family.marked.explained is not None:
         about["explained"] = family.marked.explained
+    fate = "those of the last checkpoint" if kind == "trajectory" else "interpolated"
+    buffers = buffers_between([stack.buffers for stack in stacks], network, fate=fate)
     objective = compute.objective(problem)
     columns, rows = _grid(family.marked, counts, x, y)
     return evaluate(
@@ -176,7 +179,7 @@ def plane(
         family,
         {"y": rows, "x": columns},
         marks=marks,
-        about={**compute.describe(problem, objective), "plane": about},
+        about={**compute.describe(problem, objective), **buffers, "plane": about},
         save=path,
         overwrite=overwrite,
         on_progress=progress or (lambda done, total: None),

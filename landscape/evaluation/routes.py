@@ -1,18 +1,21 @@
 """Routes: which lines, by the places that they connect, and the lines with the members at their ends."""
 
 import dataclasses
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import nn
+from torch import Tensor, nn
 
-from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.errors import LandscapeError, Mismatch, few
 from landscape.core.fields import check, option, require_seeds
 from landscape.core.provenance import Source
 from landscape.engine.plain import AnyObjective
+from landscape.engine.program.layers import has_statistics
+from landscape.engine.spectral import spectral_norms
 from landscape.engine.stack import Stack, aliases, concatenate, fingerprint
 from landscape.evaluation.evaluate import evaluate
 from landscape.problems.base import Problem
@@ -34,12 +37,19 @@ __all__ = [
     "Prepared",
     "Route",
     "along",
+    "buffers_between",
     "connect",
     "networks",
     "parts",
     "prepare",
     "rays",
+    "with_statistics",
 ]
+
+#: Ends of names of what normalisations keep of the data they have seen.
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+_log = logging.getLogger("landscape")
 
 #: How members of checkpoints become lines: member by member, or each with each.
 Pairs = Literal["matched", "all"]
@@ -175,9 +185,9 @@ class Prepared:
 def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = None) -> Prepared:
     """Load the places of a route and connect their members; the problem is that of the checkpoints unless given.
 
-    With `batchnorm="keep"` each line has its start's buffers everywhere. Raises `Unverified` for a landmark that does
-    not solve the problem, `Mismatch` for a checkpoint of another architecture, members that do not pair or a pattern
-    that matches nothing, `LandscapeError` for parameters that are NaN.
+    With `batchnorm="keep"` each line has its start's statistics everywhere. Raises `Unverified` for a landmark that
+    does not solve the problem, `Mismatch` for a checkpoint of another architecture, members that do not pair or a
+    pattern that matches nothing, `LandscapeError` for parameters that are NaN.
     """
     problem, places = networks(route.places, compute, problem, only=route.only)
     symmetry = problem.symmetry()
@@ -185,11 +195,59 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = N
         raise LandscapeError(
             f"no symmetry of {problem.title()} is known, so its units have no other order: leave `order` out"
         )
-    lines = _lines(route, places, symmetry, problem.prototype, keep=compute.batchnorm == "keep")
+    network = problem.prototype
+    lines = _lines(route, places, symmetry, network, keep=compute.batchnorm == "keep")
     objective = compute.objective(problem)
-    return Prepared(
-        problem, compute, objective, lines, {**compute.describe(problem, objective), **_named(problem, route)}
-    )
+    family = lines.family
+    states = [
+        {name: tensor[rows] for name, tensor in vertex.buffers.items()}
+        for vertex, rows in zip(family.vertices, family.rows, strict=True)
+    ]
+    about = {**compute.describe(problem, objective), **_named(problem, route)}
+    about |= buffers_between(states, network, moving=frozenset().union(*family.moving) if family.moving else None)
+    return Prepared(problem, compute, objective, lines, about)
+
+
+def buffers_between(
+    states: Sequence[Mapping[str, Tensor]],
+    network: nn.Module,
+    *,
+    moving: Collection[str] | None = None,
+    fate: str = "interpolated",
+) -> dict[str, Any]:
+    """What a result says of buffers of real numbers that differ between networks and are no statistics of BatchNorm,
+    what is logged of it: their `fate`, that of parameters unless told, and that singular vectors of spectral norms are
+    found anew. Empty where none differ.
+    """
+    first, *others = states
+    every = {name: [other[name] for other in others if name in other] for name in first}
+    statistics = {
+        f"{name}.{key}" if name else key
+        for name, layer in network.named_modules()
+        if has_statistics(layer)
+        for key in ("running_mean", "running_var")
+    }
+    differ = [
+        name
+        for name, values in every.items()
+        if (first[name].is_floating_point() or first[name].is_complex())
+        and name not in statistics
+        and (moving is None or name in moving)
+        and not all(torch.equal(value, first[name]) for value in values)
+    ]
+    vectors = {name for each in spectral_norms(network) for name in (each.u, each.v)}
+    found = {fate: [n for n in differ if n not in vectors], "found anew": [n for n in differ if n in vectors]}
+    if rest := found[fate]:
+        _log.warning("buffers differ between the networks and are %s: %s", fate, few(rest))
+    if anew := found["found anew"]:
+        _log.info("singular vectors of spectral norms are found anew wherever a weight is mixed: %s", few(anew))
+    return {"buffers": {key: names for key, names in found.items() if names}} if differ else {}
+
+
+def with_statistics(stack: Stack, of: Mapping[str, Tensor]) -> Stack:
+    """A stack with the running statistics of others' buffers."""
+    kept = {name: tensor for name, tensor in of.items() if name.endswith(_STATISTICS)}
+    return dataclasses.replace(stack, buffers={**stack.buffers, **kept})
 
 
 def networks(
@@ -238,7 +296,7 @@ def _lines(route: Route, places: Sequence[Checkpoint], symmetry: Symmetry, netwo
         pairs=route.pairs,
         order=route.order,
         symmetry=symmetry,
-        keep_buffers=keep,
+        keep_statistics=keep,
     )
     if route.only:
         names = matching(start.stack, route.only, aliases=aliases(network))
@@ -258,14 +316,14 @@ def connect(
     pairs: Pairs = "matched",
     order: Order = "stored",
     symmetry: Symmetry = (),
-    keep_buffers: bool = False,
+    keep_statistics: bool = False,
 ) -> Lines:
     """Lines from the members of one checkpoint to those of another, straight, on arcs, or `via` those of others.
 
     `matched` pairs member with member, a single member with all. With the `order` all there is a line from every
     equivalent order of the start's units (few units only, straight lines only); with `matched` each start is reordered
     to lie close to its end, and so is each member on the way, from the last on, to the one behind it. With
-    `keep_buffers` the buffers of a line's start are those of all its points. Raises `Mismatch` if the members do not
+    `keep_statistics` those of a line's start are those of all its points. Raises `Mismatch` if the members do not
     pair.
     """
     places = [start, *via, end]
@@ -297,12 +355,9 @@ def connect(
         ]
         rows[0] = np.concatenate([rows[0] + count * number for number in range(len(every))])
         members[1], rows[1] = (np.tile(each[1], len(every)) for each in (members, rows))
-    if keep_buffers:
+    if keep_statistics:
         buffers = stacks[0].select(rows[0].tolist()).buffers
-        stacks = [
-            dataclasses.replace(stack.select(row.tolist()), buffers=buffers)
-            for stack, row in zip(stacks, rows, strict=True)
-        ]
+        stacks = [with_statistics(stack.select(row.tolist()), buffers) for stack, row in zip(stacks, rows, strict=True)]
         rows = [np.arange(len(rows[0]))] * len(rows)
     table = torch.from_numpy(np.stack(rows)).to(stacks[0].device)
     family = polyline(stacks, table) if via else (line if path == "straight" else slerp)(stacks[0], stacks[1], table)

@@ -13,6 +13,7 @@ from landscape.core.fields import check, option
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.plain import AnyObjective
 from landscape.engine.program.layers import has_statistics
+from landscape.engine.spectral import spectral_norms
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
 from landscape.problems.places import Place, device_of
@@ -97,6 +98,11 @@ class Compute:
         if chosen == "auto":
             chosen = "stacked" if problem.prefers_stacks(torch.device(self.device)) else "plain"
         if chosen != "plain":
+            if spectral_norms(problem.prototype):
+                raise Unsupported(
+                    "the singular vectors of spectral norms are found anew at each point by the plain engine alone: "
+                    f'leave `engine="{chosen}"` out'
+                )
             return self.stacks(problem)
         self._require_batchnorm(problem)
         objective = problem.plain(**self.drawn, batchnorm=self.batchnorm, autocast=self.autocast)

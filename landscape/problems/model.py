@@ -1,6 +1,5 @@
 """A problem made of anybody's model, data and loss: what `landscape.Problem.from_model` gives."""
 
-import copy
 import dataclasses
 import functools
 import math
@@ -16,7 +15,7 @@ from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.files import digest
 from landscape.engine.batches import common_length, parted
 from landscape.engine.data import Stream
-from landscape.engine.live import copied
+from landscape.engine.live import copied, duplicate
 from landscape.engine.losses import Criterion, Loss, Measure
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm
@@ -63,7 +62,7 @@ class Model(Supervised):
 
     def network(self) -> nn.Module:
         """The model; where a function makes it, the one that it makes with the seed 0."""
-        return copy.deepcopy(self.prototype)
+        return duplicate(self.prototype)
 
     @functools.cached_property
     def prototype(self) -> nn.Module:
@@ -296,7 +295,7 @@ def from_model(
         raise LandscapeError("give `loss`, a function of outputs and targets, or `batch_loss`, of a model and a batch")
     if isinstance(model, nn.Module):
         kept = copied(model, device="cpu")
-        build: Callable[[], nn.Module] = functools.partial(copy.deepcopy, kept)
+        build: Callable[[], nn.Module] = functools.partial(duplicate, kept)
     elif callable(model):
         build = model
     else:
@@ -392,7 +391,7 @@ def started(build: Callable[[], nn.Module]) -> nn.Module:
 
 def _copies(build: Callable[[], nn.Module]) -> bool:
     """Whether it copies a model that was given."""
-    return isinstance(build, functools.partial) and build.func is copy.deepcopy
+    return isinstance(build, functools.partial) and build.func is duplicate
 
 
 def _original(build: Callable[[], nn.Module]) -> nn.Module:
