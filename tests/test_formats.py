@@ -22,11 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import landscape
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.problems.importing import import_run
 from landscape.problems.life import Life
+from landscape.store import formats
 from landscape.store.checkpoints import Run, fitted, load
 from landscape.store.formats import leading, model_weights, read_state_dict, state_dict_of
 
@@ -746,3 +748,83 @@ def test_stacks_are_renamed_with_their_buffers() -> None:
     stack = Stack({"a.w": torch.zeros(2, 1)}, {"a.b": torch.ones(2, 1)})
     renamed = stack.rename(lambda name: name.removeprefix("a."))
     assert (list(renamed.tensors), list(renamed.buffers)) == (["w"], ["b"])
+
+
+# Large files ----------------------------------------------------------------------------------------------------------
+
+
+def line_of_files(tmp_path: Path) -> tuple[landscape.Problem, list[Path]]:
+    """A problem, and two checkpoints of it as safetensors."""
+    x = torch.linspace(-1, 1, 30).reshape(10, 3)
+    files = [tmp_path / f"{name}.safetensors" for name in "ab"]
+    for file in files:
+        safetensors.torch.save_file(nn.Linear(3, 3).state_dict(), file)
+    return landscape.Problem.from_model(nn.Linear(3, 3), (x, x.sin()), "mse"), files
+
+
+def changed(file: Path) -> None:
+    """Other numbers in the same place, as a training that goes on writes them."""
+    tensors = {name: tensor + 1 for name, tensor in safetensors.torch.load_file(file).items()}
+    written = safetensors.torch.save(tensors)
+    with file.open("r+b") as there:
+        there.write(written)
+
+
+def test_small_files_are_read_and_large_ones_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, (a, b) = line_of_files(tmp_path)
+    loaded = load(a)
+    before = loaded.stack["weight"].clone()
+    changed(a)
+    assert torch.equal(loaded.stack["weight"], before), "what is read stays"
+    assert loaded.mapped == ()
+    monkeypatch.setattr(formats, "MAPPED_BYTES", 1)
+    assert [stamp.path for stamp in load(a).mapped] == [a]
+    mapped = landscape.walk(a, b, problem=problem, points=3)
+    monkeypatch.undo()
+    assert mapped["loss"].tobytes() == landscape.walk(a, b, problem=problem, points=3)["loss"].tobytes()
+
+
+@pytest.mark.parametrize("engine", ["plain", "stacked"])
+@pytest.mark.parametrize("how", ["written over", "removed"])
+def test_a_mapped_file_that_changes_under_a_walk_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Any, how: str
+) -> None:
+    monkeypatch.setattr(formats, "MAPPED_BYTES", 1)
+    problem, files = line_of_files(tmp_path)
+    ends = [load(file) for file in files]
+    if how == "removed":
+        files[1].unlink()
+    else:
+        time = files[1].stat().st_mtime_ns
+        changed(files[1])
+        os.utime(files[1], ns=(time + 1, time + 1))
+    with pytest.raises(
+        LandscapeError, match=r"b\.safetensors has changed while it was evaluated: begin again, with a c"
+    ):
+        landscape.walk(*ends, problem=problem, points=3, engine=engine)
+    with pytest.raises(LandscapeError, match=r"b\.safetensors has changed"):
+        landscape.plane(ends[1], problem=problem, points=3, engine=engine)
+
+
+def test_a_change_between_two_points_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "MAPPED_BYTES", 1)
+    problem, files = line_of_files(tmp_path)
+    seen: list[int] = []
+
+    def change(done: int, total: int) -> None:
+        seen.append(done)
+        changed(files[0])
+
+    with pytest.raises(LandscapeError, match=r"a\.safetensors has changed"):
+        landscape.walk(*files, problem=problem, points=9, engine="plain", progress=change)
+    assert seen[0] < 9
+
+
+def test_each_shard_of_a_large_model_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "MAPPED_BYTES", 1)
+    state = nn.Linear(3, 3).state_dict()
+    shards = {name: f"model-0000{k}-of-00002.safetensors" for k, name in enumerate(state, start=1)}
+    for name, file in shards.items():
+        safetensors.torch.save_file({name: state[name]}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    assert sorted(stamp.path.name for stamp in load(tmp_path).mapped) == sorted(shards.values())

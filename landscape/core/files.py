@@ -19,6 +19,7 @@ from landscape.core.errors import DamagedFile, LandscapeError, Unsupported
 
 __all__ = [
     "differences",
+    "Stamp",
     "digest",
     "is_there",
     "json_text",
@@ -70,6 +71,28 @@ def _sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno == errno.EIO:
             raise
+
+
+@dataclasses.dataclass(frozen=True)
+class Stamp:
+    """Size and time of change of a file that is mapped, not read: what is written to it would change the numbers."""
+
+    path: Path
+    size: int
+    time: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Stamp":
+        """Of the file as it is now."""
+        found = path.stat()
+        return cls(path, found.st_size, found.st_mtime_ns)
+
+    def require_unchanged(self) -> None:
+        """Raise `LandscapeError` if the file is another than it was."""
+        if not self.path.exists() or Stamp.of(self.path) != self:
+            raise LandscapeError(
+                f"{self.path} has changed while it was evaluated: begin again, with a copy that nothing writes to"
+            )
 
 
 def is_there(path: Path) -> bool:

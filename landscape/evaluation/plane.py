@@ -167,6 +167,7 @@ def plane(
         marks, about = _marks(found, at), {**about, **told}
     else:
         family, marks = _family(kind, found, at, stacks, direction_seed, normalise, still)
+    family = dataclasses.replace(family, mapped=tuple(file for one in at for file in one.mapped))
     assert family.marked is not None
     if family.marked.explained is not None:
         about["explained"] = family.marked.explained

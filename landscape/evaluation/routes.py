@@ -361,6 +361,7 @@ def connect(
         rows = [np.arange(len(rows[0]))] * len(rows)
     table = torch.from_numpy(np.stack(rows)).to(stacks[0].device)
     family = polyline(stacks, table) if via else (line if path == "straight" else slerp)(stacks[0], stacks[1], table)
+    family = dataclasses.replace(family, mapped=tuple(file for place in places for file in place.mapped))
     columns = {"from_member": members[0], "to_member": members[-1]}
     if via:
         columns["via_member"] = np.stack(members[1:-1], axis=1)
@@ -410,6 +411,7 @@ def rays(
     i, k = np.repeat(np.arange(members), len(seeds)), np.arange(members * len(seeds))
     directions: Stack = concatenate(towards)
     family = ray(start.stack, directions, torch.from_numpy(np.stack([i, k])).to(start.stack.device))
+    family = dataclasses.replace(family, mapped=start.mapped)
     return Lines(
         family, {"from_member": i, "to_member": members + np.tile(np.arange(len(seeds)), members)}, tuple(sources)
     )

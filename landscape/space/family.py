@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from landscape.core.errors import LandscapeError, Mismatch, few
+from landscape.core.files import Stamp
 from landscape.engine.live import Point
 from landscape.engine.stack import Stack, concatenate, require_same_shapes
 from landscape.store.results import Kind
@@ -131,6 +132,7 @@ class Family:
         apart: Whether weights may be those of one tensor, `arcs`.
         moving: Sets of names of tensors that move, the rest being held at vertex `held`; empty: all move.
         marked: Networks on a plane; where they lie on it, the points there are they, bit for bit.
+        mapped: Files that hold vertices and must stay as they are.
 
     A point all of whose weight is on one vertex is that vertex bit for bit, and what all its vertices share it shares
     bit for bit. Buffers go the same way; of whole numbers those of the heaviest vertex are taken.
@@ -147,6 +149,7 @@ class Family:
     moving: Sequence[frozenset[str]] = ()
     held: int = 0
     marked: Marked | None = None
+    mapped: tuple[Stamp, ...] = ()
 
     def __len__(self) -> int:
         return self.rows.shape[1] * max(1, len(self.moving))
@@ -162,6 +165,7 @@ class Family:
 
     def at(self, first: Tensor, second: Tensor) -> Stack:
         """The points at pairs of coordinates: a line's number and alpha, or y and x of a plane."""
+        self.require_unchanged()
         weights = self.weigh(self.dtype, first, second)
         share = weights.share
         picks = [self._picks(weights, k) for k in range(share.shape[1])]
@@ -183,6 +187,11 @@ class Family:
         buffers = {name: mixed.pop(name) for name in self.vertices[0].buffers}
         found = self.vertices[0].unflatten(mixed[""]) if "" in mixed else Stack(mixed)
         return dataclasses.replace(found, buffers=buffers)
+
+    def require_unchanged(self) -> None:
+        """Raise `LandscapeError` if a file that holds a vertex has changed."""
+        for file in self.mapped:
+            file.require_unchanged()
 
     def points(self, first: Tensor, second: Tensor) -> "Points":
         """The same points, made when they are needed."""
@@ -389,6 +398,7 @@ class Points:
         vertex = torch.as_tensor(weights.vertex).expand(weights.share.shape).tolist()
         pinned = dict(zip(*(each.tolist() for each in family.on_marks(self.first, self.second)), strict=True))
         for point, line in enumerate(lines):
+            family.require_unchanged()
             if point in pinned:
                 assert family.marked is not None
                 yield Point((1.0,), (family.marked.stack.state_dict(pinned[point]),))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from landscape.core import provenance
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
 from landscape.core.fields import as_path
-from landscape.core.files import differences, is_there, read_document, write_json
+from landscape.core.files import Stamp, differences, is_there, read_document, write_json
 from landscape.core.provenance import Source
 from landscape.engine.stack import (
     Stack,
@@ -38,6 +38,7 @@ from landscape.store.formats import (
     ENDINGS,
     checkpoint_files,
     is_adapter,
+    mapped,
     model_weights,
     natural,
     read_safetensors,
@@ -86,6 +87,7 @@ class Checkpoint:
     `code` is the file of that problem's code, and its SHA-256, as far as the checkpoint says them. `remarks` say, a
     line each, what was done to foreign files in reading them. `load` logs them too, as information, and `fitted`, what
     does not fit a network as it is, as warnings. An `adapter` is a part of a network; the rest is the network's own.
+    Tensors of large files are mapped: what is written to the file then changes them.
     """
 
     stack: Stack
@@ -94,6 +96,7 @@ class Checkpoint:
     remarks: tuple[str, ...] = ()
     code: Mapping[str, str] | None = None
     adapter: bool = False
+    mapped: tuple[Stamp, ...] = ()
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.sources[0].path!r}: {self.stack!r})"
@@ -309,6 +312,7 @@ def load(place: str | PathLike[str]) -> Checkpoint:
 
 def read_file(path: Path, key: str = "") -> Checkpoint:
     """The members of a checkpoint file, there under a `key`, or the one of a directory in the Hugging Face layout."""
+    files = mapped(path)
     if path.suffix == ".safetensors" and not path.is_dir():
         tensors, document = read_tensors(path)
         if document and key:
@@ -322,7 +326,7 @@ def read_file(path: Path, key: str = "") -> Checkpoint:
     label = (path.name if path.is_dir() else path.stem) + behind
     source = Source(f"{path}{behind}", None, None, fingerprint(found.tensors), label)
     stack = Stack({name: tensor[None] for name, tensor in found.tensors.items()})  # views: large models stay once
-    return Checkpoint(stack, (source,), None, found.remarks, adapter=found.adapter)
+    return Checkpoint(stack, (source,), None, found.remarks, adapter=found.adapter, mapped=files)
 
 
 def _stacked(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Checkpoint:
@@ -340,7 +344,7 @@ def _stacked(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, A
     beside = set(document.get("buffers", ()))
     parts = ({name: tensor for name, tensor in tensors.items() if (name in beside) == of} for of in (False, True))
     problem = document["problem"]["name"], document["problem"]["config"]
-    return Checkpoint(Stack(*parts), sources, problem, code=code_in(document))
+    return Checkpoint(Stack(*parts), sources, problem, code=code_in(document), mapped=mapped(path))
 
 
 def code_in(document: Mapping[str, Any]) -> Mapping[str, str] | None:

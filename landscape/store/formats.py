@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from landscape.core.errors import DamagedFile, LandscapeError, Unsupported, few
-from landscape.core.files import read_json, replacing
+from landscape.core.files import Stamp, read_json, replacing
 from landscape.store.pickles import read_pickle, require_file
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "checkpoint_files",
     "is_adapter",
     "leading",
+    "mapped",
     "model_weights",
     "natural",
     "read_safetensors",
@@ -68,6 +69,11 @@ _COMPANION = re.compile(
 )
 
 
+#: Bytes of a safetensors file from which on it is mapped, not read: its tensors are then loaded as they are used, and
+#: are those of the file as it is at that moment.
+MAPPED_BYTES = 2**30
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class StateDict:
     """Tensors by name, and what the reader should know of how they were read, a line each; an `adapter` is a part."""
@@ -104,11 +110,25 @@ def _contents(path: Path) -> Any:
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; raises `DamagedFile` if it is none."""
     require_file(path)
+    large = _is_mapped(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        return {name: each if large else each.clone() for name, each in tensors.items()}, metadata
     except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise DamagedFile(f"{path} is damaged or no safetensors file ({error}): restore it or make it again") from error
+
+
+def mapped(path: Path) -> tuple[Stamp, ...]:
+    """The files that are mapped where a path is read: large safetensors files, of a model's directory each shard."""
+    weights = (model_weights(path) if path.is_dir() else path) or path
+    files = weights.parent.glob("*.safetensors") if weights.name.endswith(".index.json") else [weights]
+    return tuple(Stamp.of(file) for file in files if _is_mapped(file))
+
+
+def _is_mapped(path: Path) -> bool:
+    return path.suffix == ".safetensors" and path.is_file() and path.stat().st_size >= MAPPED_BYTES
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
