@@ -18,7 +18,7 @@ import landscape
 from landscape import Problem
 from landscape.core.errors import LandscapeError, Unsupported, Unverified
 from landscape.engine.kernels import plain_attention
-from landscape.engine.live import Live, Point, mix_into
+from landscape.engine.live import Live, Point, copied, is_spread, mix_into
 from landscape.engine.stack import Stack, stack_state_dicts, template_of
 from landscape.space import family
 from landscape.space.family import Family, Marked
@@ -127,6 +127,44 @@ def test_an_infinite_end_does_not_spoil_the_other() -> None:
     assert live.module.weight.item() == 2
     live.write(Point((0.0, 1.0), ends))
     assert live.module.weight.item() == math.inf
+
+
+class Spread(nn.Module):
+    """Two layers, each on a device of its own."""
+
+    def __init__(self, first: str = "cpu", second: str = "cpu") -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 5, device=first), nn.Linear(5, 3, device=second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.first(x.to(self.first.weight.device)))
+        outputs: Tensor = self.second(hidden.to(self.second.weight.device))
+        return outputs.to(x.device)
+
+
+def test_a_model_on_several_devices_stays_where_it_is() -> None:
+    """The meta device has no numbers, but a place."""
+    made = copied(Spread("cpu", "meta"), device="cpu", dtype=torch.float64)
+    assert [(each.device.type, each.dtype) for each in made.parameters()][1:3] == [
+        ("cpu", torch.float64),
+        ("meta", torch.float64),
+    ]
+    assert is_spread(made)
+    assert {each.device.type for each in copied(Spread(), device="meta").parameters()} == {"meta"}
+
+
+@pytest.mark.gpu
+def test_a_model_on_several_devices_has_the_numbers_of_one_on_a_single_one() -> None:
+    x, y = torch.randn(40, 8), torch.arange(40) % 3
+    a, b = Spread().state_dict(), Spread().state_dict()
+    found = [
+        landscape.walk(a, b, problem=Problem.from_model(make, (x, y), "cross_entropy"), points=5, engine="plain")[
+            "loss"
+        ]
+        for make in (Spread, lambda: Spread("cuda", "cpu"), lambda: Spread("cpu", "cuda"), Spread("cuda", "cpu"))
+    ]
+    for each in found[1:]:
+        np.testing.assert_allclose(each, found[0], rtol=1e-5)
 
 
 def test_the_module_that_is_given_is_never_changed() -> None:

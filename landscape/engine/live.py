@@ -14,7 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from landscape.core.errors import Unsupported
 
-__all__ = ["Live", "Mixtures", "Point", "copied", "duplicate", "mix_into"]
+__all__ = ["Live", "Mixtures", "Point", "copied", "duplicate", "is_spread", "mix_into"]
 
 
 #: Hooks that compute a weight before each forward.
@@ -89,6 +89,11 @@ def mix_into(out: Tensor, terms: Sequence[tuple[float, Tensor]], *, same: Tensor
         out.copy_(total)
 
 
+def is_spread(module: nn.Module) -> bool:
+    """Whether parameters lie on several devices."""
+    return len({tensor.device for tensor in module.parameters()}) > 1
+
+
 def duplicate(module: nn.Module) -> nn.Module:
     """A deep copy of a module, also of one with weights that old `weight_norm`, old `spectral_norm` or `prune` compute
     anew before each forward, which PyTorch does not copy. Raises `Unsupported` for what cannot be copied.
@@ -125,7 +130,11 @@ def _recomputed(module: nn.Module) -> list[tuple[nn.Module, Any, str]]:
 def copied(
     module: nn.Module, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """A copy of a module elsewhere, in another type; complex numbers stay complex, unlike in `Module.to`."""
+    """A copy of a module elsewhere, in another type; complex numbers stay complex, unlike in `Module.to`. What lies on
+    several devices stays where it is: its forward knows the way between them.
+    """
+    if is_spread(module):
+        device = None
 
     def move(tensor: Tensor) -> Tensor:
         wanted = dtype if tensor.is_floating_point() else None

@@ -15,6 +15,7 @@ from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
 from landscape.engine.backends import many_at_once
 from landscape.engine.data import Batch, Data, Stream
+from landscape.engine.live import is_spread
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
@@ -124,7 +125,10 @@ class Supervised(Problem):
         else:
             batch = Stream(source, device="cpu", dtype=torch.float32).first.real_alone()
             few, samples = batch.inputs[0].movedim(-1, 0)[:2], len(batch)
-        module = self.network().to(device).eval()
+        module = self.network()
+        if is_spread(module):
+            return False
+        module = module.to(device).eval()
         few = few.to(device, next(module.parameters()).dtype if few.is_floating_point() else None)
         return many_at_once(module, few, samples)
 
