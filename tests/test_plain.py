@@ -547,7 +547,12 @@ def test_complex_buffers_keep_their_imaginary_part() -> None:
     torch.manual_seed(0)
     x, y = labelled()
     a, b = Turning(), Turning()
+    b.turn.mul_(torch.tensor(0.6 + 0.8j))
+    half = copy.deepcopy(a)
+    half.load_state_dict({name: (each + b.state_dict()[name]) / 2 for name, each in a.state_dict().items()})
     for dtype in (torch.float32, torch.float64):
         problem = Problem.from_model(Turning, (x, y), "cross_entropy")
         found = landscape.walk(a, b, problem=problem, points=3, engine="plain", dtype=dtype)
-        assert found["loss"][0, 2] == pytest.approx(F.cross_entropy(b(x), y).item(), rel=1e-5)
+        for place, net in enumerate((a, half, b)):
+            assert found["loss"][0, place] == pytest.approx(F.cross_entropy(net(x), y).item(), rel=1e-5)
+        torch.testing.assert_close(found.model_at(0.5).turn, half.turn)

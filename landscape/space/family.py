@@ -463,7 +463,7 @@ def _mix(
     there = [(column, share[:, k]) for k, column in enumerate(columns) if column is not None]
     (first, heaviest), *others = there
     shape = (len(share), *first.shape[1:])
-    if not first.is_floating_point():
+    if not (first.is_floating_point() or first.is_complex()):
         chosen = first.expand(shape).clone()
         for column, weight in others:
             chosen = torch.where(_column_of(weight >= heaviest, column), column, chosen)
