@@ -18,8 +18,12 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 __all__ = ["Spectral", "largest", "spectral_norms"]
 
-#: Relative residual at which a singular vector is found, and steps until then, at most.
-_CONVERGED, _MOST_STEPS = 1e-9, 400
+#: Rows of a matrix up to which all its singular values are found at once, as fast as one.
+_SMALL = 128
+
+#: Relative residual at which a singular vector is found (the error of its value is about the square), steps until then
+#: at most, and after how many of them it is looked at.
+_CONVERGED, _MOST_STEPS, _LOOK = 1e-6, 400, 5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,17 +85,21 @@ def _of_parametrization(parts: ParametrizationList, number: int) -> Callable[[],
 
 
 def largest(matrix: Float[Tensor, "out in"]) -> tuple[Float[Tensor, " out"], Float[Tensor, " in"]] | None:
-    """The singular vectors u and v of a matrix's largest singular value, in float64; None if it is zero or not finite.
-
-    By Lanczos' method on W W' with all vectors kept orthogonal, from one start for all: G. H. Golub, C. F. Van Loan,
-    *Matrix Computations*, 4th edition, 2013, section 10.1.
-    """
+    """Singular vectors u and v of a matrix's largest singular value, in float64; None if it is zero or not finite."""
     w = matrix.detach().double()
     if not (bool(w.isfinite().all()) and bool(w.any())):
         return None
-    size = len(w)
+    u = torch.linalg.eigh(w @ w.T).eigenvectors[:, -1] if len(w) <= _SMALL else _by_lanczos(w)
+    v = u @ w
+    return u / u.norm(), v / v.norm()
+
+
+def _by_lanczos(w: Float[Tensor, "out in"]) -> Float[Tensor, " out"]:
+    """The eigenvector of W W' of the largest eigenvalue: Lanczos' method, with all vectors kept orthogonal, from one
+    start for all. G. H. Golub, C. F. Van Loan, *Matrix Computations*, 4th edition, 2013, section 10.1.
+    """
     generator = torch.Generator().manual_seed(0)
-    basis = torch.randn(1, size, dtype=torch.float64, generator=generator).to(w.device)
+    basis = torch.randn(1, len(w), dtype=torch.float64, generator=generator).to(w.device)
     basis = basis / basis.norm()
     diagonal, beside = list[Tensor](), list[Tensor]()
     while True:
@@ -100,14 +108,11 @@ def largest(matrix: Float[Tensor, "out in"]) -> tuple[Float[Tensor, " out"], Flo
         for _ in range(2):
             there = there - (basis @ there) @ basis
         beside.append(there.norm())
-        small = torch.diag(torch.stack(diagonal))
-        if len(diagonal) > 1:
-            near = torch.diag(torch.stack(beside[:-1]), 1)
-            small = small + near + near.T
-        values, vectors = torch.linalg.eigh(small)
-        residual = beside[-1] * vectors[-1, -1].abs()
-        if residual <= _CONVERGED * values[-1] or len(basis) in (size, _MOST_STEPS):
-            u = vectors[:, -1] @ basis
-            v = u @ w
-            return u / u.norm(), v / v.norm()
+        last = len(basis) in (len(w), _MOST_STEPS) or beside[-1] <= _CONVERGED * diagonal[0]
+        if last or not len(basis) % _LOOK:
+            near = torch.diag(torch.stack(beside)[:-1], 1)
+            values, vectors = torch.linalg.eigh(torch.diag(torch.stack(diagonal)) + near + near.T)
+            if last or beside[-1] * vectors[-1, -1].abs() <= _CONVERGED * values[-1]:
+                found: Tensor = vectors[:, -1] @ basis
+                return found
         basis = torch.cat([basis, (there / beside[-1])[None]])
