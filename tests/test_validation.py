@@ -101,7 +101,7 @@ def backwards(monkeypatch: pytest.MonkeyPatch) -> None:
 def from_the_start_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """`start + alpha (end - start)`, whose end is not the end."""
 
-    def mix(columns: Any, share: Tensor, exact: Any, *, affine: bool) -> Tensor:
+    def mix(columns: Any, share: Tensor, exact: Any, *, agree: Any) -> Tensor:
         start, end = columns
         moved: Tensor = start + share[:, 1].to(start.dtype).view(-1, *[1] * (start.ndim - 1)) * (end - start)
         return moved
