@@ -32,8 +32,8 @@ from landscape.store.results import Mark, Result, target
 
 __all__ = ["Directions", "plane", "plane_name"]
 
-#: What spans a plane: three places; a place and two others as tasks; two random directions; the directions along which a
-#: training moved most; the two leading eigenvectors of the Hessian; or the gradient and the leading one.
+#: What spans a plane: three places; a place and two others as tasks; two random directions; the directions along which
+#: a training moved most; the two leading eigenvectors of the Hessian; or the gradient and the leading one.
 Directions = Literal["through", "tasks", "random", "trajectory", "eigenvectors", "gradient"]
 
 #: Those that begin at a single place.
