@@ -604,9 +604,9 @@ def test_second_derivatives_along_eigenvectors_are_the_eigenvalues(engine: Any, 
     along = float(bent.vectors[0, 0] @ slope.numpy())
     np.testing.assert_allclose(np.abs(first), [math.sqrt(float(slope @ slope) - along**2), abs(along)], atol=1e-6)
     np.testing.assert_allclose(surface.about["plane"]["gradient"], first, atol=1e-6)
-    x, y = (Stack({k: v[None] for k, v in surface.model_at(*at).state_dict().items()}) for at in ((1, 0), (0, 1)))
+    x, y = (Stack({k: v[None] for k, v in surface.model_at(*at).state_dict().items()}) for at in ((step, 0), (0, step)))
     origin = Stack({name: each.detach()[None] for name, each in module.state_dict().items()})
-    axes = torch.cat([x.subtract(origin).flatten(), y.subtract(origin).flatten()])
+    axes = torch.cat([x.subtract(origin).flatten(), y.subtract(origin).flatten()]) / step
     torch.testing.assert_close(axes @ axes.T, torch.eye(2, dtype=torch.float64), atol=1e-6, rtol=0)
     assert not x.subtract(origin)["0.bias"].any()
     every = plane_of(module, problem=problem, directions="eigenvectors", all_parameters=True, **near)
