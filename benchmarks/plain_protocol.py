@@ -2,7 +2,8 @@
 
 The plain protocol walks with one network at a time, 1000 batches of 128 random boards of 10 x 10 for each of 51
 points of a line, and trains one network at a time with Adam on batches of the same kind. Times are medians; the plain
-walk is timed on 100 batches and scaled, the rest in full. Run with nothing else on the machine: `make benchmark`.
+walk is timed on 100 batches and scaled, the rest in full. Models with a loss of one's own are trained beside the loop
+that their user would write. Run with nothing else on the machine: `make benchmark`.
 `--smoke` does all of it once and small, in seconds, so that the tests notice when it breaks.
 """
 
@@ -20,7 +21,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from landscape import Problem
 from landscape.core.provenance import Source
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, template_of
@@ -175,14 +178,73 @@ def many_steps_ratios(size: Size) -> None:
         print(f"train, {steps} steps, m = {m:2}: {both}: {plain / ours:.1f} x")
 
 
-def step_seconds(problem: Life, training: Training, seeds: range, size: Size) -> float:
-    """Seconds a seed-step, from the slope between a short and a long run: set-up cancels out."""
+def classified(network: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """A loss of one's own, of which nothing is known."""
+    return F.cross_entropy(network(batch["x"]), batch["y"])
+
+
+def perceptron(width: int) -> nn.Module:
+    """Of two hidden layers."""
+    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+
+
+def convolutional(channels: int) -> nn.Module:
+    """Of two layers with BatchNorm, on 8 x 8."""
+    layers = [nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+    layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+
+
+def own_ratios(size: Size) -> None:
+    """Processor time of a step with a loss of one's own, in its user's loop and by the plain module."""
+    models = {"perceptron": perceptron, "CNN, BatchNorm": convolutional}
+    for name, width, batches in own_sizes(size):
+        make = functools.partial(models[name], width)
+        x, y = torch.randn(1024, 64), torch.randint(10, (1024,))
+        problem = Problem.from_model(make, {"x": x, "y": y}, batch_loss=classified)
+        training = Training(batches=batches, batch_size=64, save_at=(0,))
+        plain, ours = [], []
+        for _ in range(min(5, size.repeats)):  # in turns, since other work makes both slower
+            plain.append(loop_seconds(make, x, y, 2 * batches))
+            ours.append(step_seconds(problem, training, range(1), dataclasses.replace(size, repeats=1)))
+        both = f"loop {1e3 * statistics.median(plain):.2f} ms, ours {1e3 * statistics.median(ours):.2f} ms a step"
+        print(f"train, {name} {width}, batch_loss: {both}: {statistics.median(plain) / statistics.median(ours):.2f} x")
+
+
+def own_sizes(size: Size) -> list[tuple[str, int, int]]:
+    """Models, their width, and the steps that are timed."""
+    if size.repeats == 1:
+        return [("perceptron", 16, 3), ("CNN, BatchNorm", 4, 3)]
+    return [("perceptron", 64, 300), ("perceptron", 1024, 40), ("CNN, BatchNorm", 8, 100), ("CNN, BatchNorm", 32, 60)]
+
+
+def loop_seconds(make: Callable[[], nn.Module], x: torch.Tensor, y: torch.Tensor, steps: int) -> float:
+    """A step of the loop that its user writes."""
+    network = make().train()
+    optimizer = torch.optim.Adam(network.parameters())
+    start = time.process_time()
+    for step in range(steps):
+        place = 64 * (step % 16)
+        if not place:
+            order = torch.randperm(1024)
+        index = order[place : place + 64]
+        optimizer.zero_grad()
+        classified(network, {"x": x[index], "y": y[index]}).backward()
+        optimizer.step()
+    return (time.process_time() - start) / steps
+
+
+def step_seconds(problem: Problem, training: Training, seeds: range, size: Size) -> float:
+    """Seconds a seed-step (the processor's, of a model of one's own), from the slope between a short and a long run:
+    set-up cancels out.
+    """
+    clock = time.perf_counter if isinstance(problem, Life) else time.process_time
 
     def run(batches: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
+            start = clock()
             train(problem, dataclasses.replace(training, batches=batches), Path(folder) / "run", seeds=seeds)
-            return time.perf_counter() - start
+            return clock() - start
 
     run(2)
     repeats = range(min(5, size.repeats))
@@ -230,6 +292,7 @@ def main() -> None:
     walk_ratios(plain_walk_seconds(Life(), size), size)
     train_ratios(size)
     many_steps_ratios(size)
+    own_ratios(size)
     counting(size)
     memory(size.members)
 

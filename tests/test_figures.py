@@ -229,7 +229,7 @@ def ends(counts: dict[tuple[str, int], int]) -> SimpleNamespace:
         SimpleNamespace(kind=kind, right=right, share=Proportion(n, total), loss=0.1, example=0)
         for (kind, right), n in counts.items()
     ]
-    return SimpleNamespace(kind=np.zeros(total, dtype=int), groups=tuple(groups), total=512)
+    return SimpleNamespace(kind=np.zeros(total, dtype=int), right=np.zeros(total), groups=tuple(groups), total=512)
 
 
 def test_outcomes_are_bars_with_intervals_and_one_for_the_tail() -> None:
@@ -240,7 +240,7 @@ def test_outcomes_are_bars_with_intervals_and_one_for_the_tail() -> None:
         "partly right, 480 of 512",
         "solved, 512 of 512",
         "constant, 372 of 512",
-        "12 more tables",
+        "12 more functions",
     ]
     bars = [bar for each in ax.containers if hasattr(each, "patches") for bar in each.patches]
     assert [bar.get_width() for bar in bars] == pytest.approx([60, 25, 3, 12])

@@ -347,12 +347,12 @@ def test_training_keeps_to_its_backend(tmp_path: Path) -> None:
 
     training = Training(batches=4, batch_size=32)
     problem = from_model(dropping, (X, Y), "cross_entropy")
-    plain = train(problem, training, tmp_path / "a", seeds=[0, 1])
-    assert plain.document["computation"]["backend"] == "stacked"
-    loop = train(problem, training, tmp_path / "b", seeds=[0, 1], engine="plain")
-    assert loop.document["computation"]["backend"] == "loop"
+    stacked = train(problem, training, tmp_path / "a", seeds=[0, 1])
+    assert stacked.document["computation"]["backend"] == "stacked"
+    plain = train(problem, training, tmp_path / "b", seeds=[0, 1], engine="plain")
+    assert plain.document["computation"]["backend"] == "plain"
     for step in (tmp_path / "b").glob("step-*4.safetensors"):
         step.unlink()
-    with pytest.raises(Mismatch, match='backend is "loop" there and "stacked" here'):
+    with pytest.raises(Mismatch, match='backend is "plain" there and "stacked" here'):
         train(problem, training, tmp_path / "b", seeds=[0, 1], engine="stacked")
     train(problem, training, tmp_path / "b", seeds=[0, 1])

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import landscape
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.core.provenance import Source
 from landscape.store.results import Kind, Mark, Result, join, unfinished
@@ -521,3 +522,10 @@ def test_damaged_files_of_the_first_schema_are_damaged(name: str, flip: int, tmp
 def test_a_file_of_another_kind_of_the_first_schema_is_refused() -> None:
     with pytest.raises(Unsupported, match=r"rays\.h5 is of the kind 'ray', not a plane"):
         Result.read(GOLDEN / "rays.h5", plane=True)
+
+
+def test_a_result_is_no_checkpoint_and_not_called_damaged(tmp_path: Path) -> None:
+    saved = tmp_path / "line.h5"
+    landscape.walk("presolve", "presolve+zero", problem="life", points=3, save=saved)
+    with pytest.raises(Unsupported, match=r"line\.h5 is a result, which holds curves and no networks: .*Result\.read"):
+        landscape.load(saved)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from landscape.analysis.outcomes import decisions, grouped
+from landscape.analysis.outcomes import TOLERANCE, functions, grouped
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.fields import Field, require
 from landscape.engine.stack import Stack
@@ -31,7 +31,8 @@ class Clusters:
     """Average-linkage `tree` (scipy's format) over L2 distances up to the order of units, cut at distance `cut`.
 
     `label` numbers the cluster of each of the `members`, which are called as their place calls them, the largest first;
-    `group` its truth table, what it decides on all samples, likewise. `agreement` is the adjusted Rand index between
+    `group` its function, what it answers to all samples, likewise; `compared` says by what these are told apart: truth
+    tables, predicted classes, outputs to a tolerance. `agreement` is the adjusted Rand index between
     the two: 1 if they divide the members alike, 0 as expected by chance. The distances are `exhaustive` if every order
     of units was tried, else upper bounds by weight matching.
     """
@@ -43,6 +44,7 @@ class Clusters:
     label: Int[np.ndarray, " member"]
     group: Int[np.ndarray, " member"]
     exhaustive: bool
+    compared: str = "truth tables"
 
     @property
     def sizes(self) -> Int[np.ndarray, " cluster"]:
@@ -51,7 +53,7 @@ class Clusters:
 
     @property
     def agreement(self) -> float:
-        """Adjusted Rand index of clusters and truth tables."""
+        """Adjusted Rand index of clusters and functions."""
         return adjusted_rand(self.label, self.group)
 
     def __len__(self) -> int:
@@ -60,11 +62,11 @@ class Clusters:
     def __repr__(self) -> str:
         sizes = ", ".join(map(str, self.sizes[:8])) + (", ..." if len(self.sizes) > 8 else "")
         found = f"{plural(len(self), 'member')} in {plural(len(self.sizes), 'cluster')} of {sizes}"
-        return f"Clusters({found}; cut at {self.cut:.4g}, {plural(int(self.group.max() + 1), 'truth table')})"
+        return f"Clusters({found}; cut at {self.cut:.4g}, {int(self.group.max() + 1)} {self.compared})"
 
     def _repr_html_(self) -> str:
-        """A row a cluster: its size, its truth tables, its members."""
-        lines = "<tr><th>cluster</th><th>size</th><th>truth tables</th><th>members</th></tr>"
+        """A row a cluster: its size, its functions, its members."""
+        lines = f"<tr><th>cluster</th><th>size</th><th>{self.compared}</th><th>members</th></tr>"
         for number, size in enumerate(self.sizes):
             of = self.label == number
             names = html.escape(", ".join(name for name, here in zip(self.members, of, strict=True) if here))
@@ -78,6 +80,7 @@ def clusters(
     *,
     problem: Problem | str | None = None,
     cut: float | None = None,
+    tolerance: float | None = None,
     device: str | torch.device | None = None,
 ) -> Clusters:
     """Cluster the members of a place by their L2 distances up to the order of units (average linkage).
@@ -85,12 +88,14 @@ def clusters(
     Args:
         a: A place of at least two members, such as a run.
         problem: Model, data and loss. None: that of the run or checkpoint.
-        cut: Distance at which the tree is cut; None: where it has as many clusters as there are truth tables among the
+        cut: Distance at which the tree is cut; None: where it has as many clusters as there are functions among the
             members, so that the two divisions can be compared.
-        device: Where to compute truth tables; None: where the module `a` is, else the CPU.
+        tolerance: Largest difference of answers that are numbers, as a share of their standard deviation, up to which
+            two members are the same function; None: 0.001.
+        device: Where to compute functions; None: where the module `a` is, else the CPU.
 
     Returns:
-        A `Clusters`: `label` of each member, `sizes`, the `tree`, `agreement` with the truth tables, ...
+        A `Clusters`: `label` of each member, `sizes`, the `tree`, `agreement` with the functions, ...
 
     Raises:
         LandscapeError: There is one member, or the cut is not positive.
@@ -100,10 +105,11 @@ def clusters(
     >>> len(landscape.clusters(run).label)
     6
     """
-    require(clusters, locals(), _CUT)
+    require(clusters, locals(), _CUT, TOLERANCE)
     device = device_of(a) if device is None else device
     problem, (place,) = networks([a], Compute(device=device), problem)
-    return clusters_of(problem, place.stack, cut=cut, device=device, names=[each.label for each in place.sources])
+    names = [each.label for each in place.sources]
+    return clusters_of(problem, place.stack, cut=cut, tolerance=tolerance, device=device, names=names)
 
 
 def clusters_of(
@@ -111,6 +117,7 @@ def clusters_of(
     stack: Stack,
     *,
     cut: float | None = None,
+    tolerance: float | None = None,
     device: str | torch.device = "cpu",
     names: Sequence[str] | None = None,
 ) -> Clusters:
@@ -119,16 +126,17 @@ def clusters_of(
         raise LandscapeError("one member makes no clusters: give a run with at least two seeds")
     _CUT.check(cut)
     symmetry = problem.symmetry()
-    group = grouped(decisions(problem.objective(device=device), stack))
+    found = functions(problem, stack, device=device, tolerance=tolerance)
     distances = squareform(distances_of(stack, symmetry), checks=False)
     tree = hierarchy.linkage(distances, method="average")
     if cut is None:
         merges = np.concatenate([[0.0], tree[:, 2], [tree[-1, 2] * 2]])
-        here = len(stack) - int(group.max() + 1)
+        here = len(stack) - int(found.group.max() + 1)
         cut = float((merges[here] + merges[here + 1]) / 2)
     label = grouped(hierarchy.fcluster(tree, cut, criterion="distance").astype(np.int64))
     members = tuple(map(str, range(len(stack)))) if names is None else tuple(names)
-    return Clusters(members, tree, distances, cut, label, group, count_orders(symmetry) <= EXHAUSTIVE)
+    exhaustive = count_orders(symmetry) <= EXHAUSTIVE
+    return Clusters(members, tree, distances, cut, label, found.group, exhaustive, found.compared)
 
 
 def adjusted_rand(a: Int[np.ndarray, " member"], b: Int[np.ndarray, " member"]) -> float:

@@ -1,30 +1,59 @@
-"""Where did training end? What each member computes, and how many seeds ended at the same function."""
+"""Where did training end? What each member computes, and how many seeds ended at the same function.
+
+A function is what a network answers to all samples: a truth table where these are all there are; else its predictions
+on the problem's data, classes or sides as they are, numbers up to a tolerance.
+"""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
+from scipy.cluster import hierarchy
 
-from landscape.core.errors import Unsupported
+from landscape.core.errors import LandscapeError, Unsupported
+from landscape.core.fields import Field
 from landscape.core.intervals import Proportion
 from landscape.engine.hessian import Extremes, extremes
 from landscape.engine.objective import Objective
+from landscape.engine.plain import AnyObjective
 from landscape.engine.stack import Stack
 from landscape.problems.base import Problem
+from landscape.problems.compute import Compute
+from landscape.problems.supervised import Supervised
 
-__all__ = ["KINDS", "Group", "Outcomes", "dead_units", "decisions", "grouped", "outcomes", "truth_tables"]
+__all__ = [
+    "KINDS",
+    "TOLERANCE",
+    "Functions",
+    "Group",
+    "Outcomes",
+    "dead_units",
+    "functions",
+    "grouped",
+    "outcomes",
+    "truth_tables",
+]
 
-#: Kinds of outcome; a constant answers the same to every sample.
-KINDS = ("solved", "partly right", "constant")
+#: Kinds of outcome; a constant answers the same to every sample. Numbers that are neither right nor wrong vary.
+KINDS = ("solved", "partly right", "constant", "varying")
+
+#: Largest difference of answers that are numbers, as a share of their standard deviation over all members and samples,
+#: up to which two members are the same function.
+TOLERANCE = Field("tolerance", float | None, None, above=0)
+
+_TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Members with the same truth table: its share of all members, what it gets right, and its members' median loss."""
+    """Members with the same function: its share of all members, how many samples it gets right (None where none is
+    right or wrong), and its members' median loss.
+    """
 
     kind: str
-    right: int
+    right: int | None
     share: Proportion
     loss: float
     example: int
@@ -33,19 +62,22 @@ class Group:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcomes:
     """Of each member: `kind` (an index into `KINDS`), `group` (an index into `groups`, the largest first), how many
-    samples are `right` of `total`, its `loss`, the number of `dead` units, and the `curvature` where it ended; that
-    of the landmark `presolve`, if there is one, for comparison.
+    samples are `right` of `total`, and its `loss`. `compared` says by what members are told apart.
+
+    Where the samples are all there are, also the number of `dead` units and the `curvature` where it ended; that of the
+    landmark `presolve`, if there is one, for comparison.
     """
 
     kind: Int[np.ndarray, " member"]
     group: Int[np.ndarray, " member"]
-    right: Int[np.ndarray, " member"]
+    right: Int[np.ndarray, " member"] | None
     total: int
     loss: Float[np.ndarray, " member"]
-    dead: Int[np.ndarray, " member"]
-    curvature: Extremes
-    landmark: Extremes | None
     groups: tuple[Group, ...]
+    compared: str
+    dead: Int[np.ndarray, " member"] | None = None
+    curvature: Extremes | None = None
+    landmark: Extremes | None = None
 
     @property
     def solved(self) -> Proportion:
@@ -53,48 +85,110 @@ class Outcomes:
         return Proportion(int((self.kind == 0).sum()), len(self.kind))
 
 
-def outcomes(problem: Problem, stack: Stack, *, device: str | torch.device = "cpu") -> Outcomes:
-    """Outcomes of the members of `stack`.
+class Functions(NamedTuple):
+    """What members answer to all samples, which of them answer alike, and by what they are compared."""
 
-    Truth tables compare decisions on all samples of the problem's exact objective; raises `Unsupported` if it has none.
+    rows: Shaped[np.ndarray, "member decision"]
+    group: Int[np.ndarray, " member"]
+    compared: str
+
+
+def outcomes(
+    problem: Problem, stack: Stack, *, device: str | torch.device = "cpu", tolerance: float | None = None
+) -> Outcomes:
+    """Outcomes of the members of `stack`, on all samples of the problem's data, with the statistics of BatchNorm that
+    the members bring along.
+
+    Args:
+        problem: What they learnt.
+        stack: The members.
+        device: Where to compute.
+        tolerance: Largest difference of answers that are numbers, as a share of their standard deviation over all
+            members and samples, up to which two members are the same function; None: 0.001.
+
+    Returns:
+        An `Outcomes`: `group`, `kind`, `right` and `loss` of each member, and the `groups`.
+
+    Raises:
+        Unsupported: Samples without end, or a loss that reads outputs itself.
+        LandscapeError: A tolerance for classes, which are alike or not.
     """
-    tables, right, loss = truth_tables(problem, stack, device=device)
-    total = tables.shape[1]
-    kind = np.where(right == total, 0, np.where((tables == tables[:, :1]).all(axis=1), 2, 1))
-    group, groups = grouped(tables), []
-    for number in range(int(group.max(initial=-1)) + 1):
-        members = np.flatnonzero(group == number)
-        example, share = int(members[0]), Proportion(len(members), len(group))
-        groups.append(Group(KINDS[kind[example]], int(right[example]), share, float(np.median(loss[members])), example))
+    objective = _objective(problem, device)
+    found = _functions(problem, objective, stack, tolerance)
+    rows, values = found.rows, {name: value.cpu().numpy() for name, value in objective(stack).items()}
+    loss, total = values["loss"], objective.samples
+    right = values["right"].astype(np.int64) if "right" in values else None
+    constant = (rows.reshape(len(rows), -1, total) == rows.reshape(len(rows), -1, total)[:, :, :1]).all(axis=(1, 2))
+    kind = np.where(constant, 2, 3 if right is None else 1)
+    if right is not None:
+        kind[right == total] = 0
+    groups = []
+    for number in range(int(found.group.max(initial=-1)) + 1):
+        members = np.flatnonzero(found.group == number)
+        first, share = int(members[0]), Proportion(len(members), len(stack))
+        hits = None if right is None else int(right[first])
+        groups.append(Group(KINDS[kind[first]], hits, share, float(np.median(loss[members])), first))
+    told = Outcomes(kind, found.group, right, total, loss, tuple(groups), found.compared)
+    if isinstance(problem, Supervised):
+        return told
     precise = problem.objective(device=device, dtype=torch.float64)
     landmark = problem.landmark("presolve") if "presolve" in problem.landmarks() else None
-    return Outcomes(
-        kind=kind,
-        group=group,
-        right=right,
-        total=total,
-        loss=loss,
+    return dataclasses.replace(
+        told,
         dead=dead_units(precise, stack),
         curvature=extremes(precise, stack),
         landmark=extremes(precise, landmark) if landmark else None,
-        groups=tuple(groups),
     )
+
+
+def functions(
+    problem: Problem, stack: Stack, *, device: str | torch.device = "cpu", tolerance: float | None = None
+) -> Functions:
+    """What each member answers to all samples of the problem's data, and which answer alike."""
+    return _functions(problem, _objective(problem, device), stack, tolerance)
+
+
+def _objective(problem: Problem, device: str | torch.device) -> AnyObjective:
+    """The height on all samples, at networks as they were trained."""
+    objective = Compute(device=device).objective(problem)
+    if objective.sampled and not isinstance(problem, Supervised):
+        raise Unsupported(f"{problem.title()} has no finite table of samples, which truth tables need")
+    return dataclasses.replace(objective, batchnorm="interpolate") if objective.batchnorm else objective
+
+
+def _functions(problem: Problem, objective: AnyObjective, stack: Stack, tolerance: float | None) -> Functions:
+    TOLERANCE.check(tolerance)
+    rows = objective.predictions(stack).flatten(1).cpu().numpy()
+    if np.issubdtype(rows.dtype, np.floating):
+        share = _TOLERANCE if tolerance is None else tolerance
+        limit = share * float(np.nanstd(rows.astype(np.float64)))
+        return Functions(rows, _alike(rows.astype(np.float64), limit), f"outputs to within {limit:.3g}")
+    if tolerance is not None:
+        raise LandscapeError("the answers are classes, which are alike or not: leave `tolerance` out")
+    predicted = "predicted sides" if rows.dtype == bool else "predicted classes"
+    return Functions(rows, grouped(rows), predicted if isinstance(problem, Supervised) else "truth tables")
+
+
+def _alike(rows: Float[np.ndarray, "member decision"], limit: float) -> Int[np.ndarray, " member"]:
+    """Numbers of groups in which no two rows differ by more than the limit anywhere (complete linkage); those that are
+    not finite are one.
+    """
+    if len(rows) < 2:
+        return np.zeros(len(rows), dtype=np.int64)
+    finite = np.isfinite(rows).all(1)
+    apart = 2 * np.abs(rows[finite]).max(initial=0.0) + 2 * limit + 1
+    tree = hierarchy.linkage(np.where(finite[:, None], rows, apart), "complete", metric="chebyshev")
+    return grouped(hierarchy.fcluster(tree, limit, criterion="distance").astype(np.int64))
 
 
 def truth_tables(
     problem: Problem, stack: Stack, *, device: str | torch.device = "cpu"
 ) -> tuple[Bool[np.ndarray, "member sample"], Int[np.ndarray, " member"], Float[np.ndarray, " member"]]:
     """Decisions on every sample, how many of them are right, and the loss."""
-    objective = problem.objective(device=device)
-    if objective.sampled:
-        raise Unsupported(f"{problem.title()} has no finite table of samples, which truth tables need")
+    objective = _objective(problem, device)
     values = objective(stack)
-    return decisions(objective, stack), values["right"].cpu().numpy().astype(np.int64), values["loss"].cpu().numpy()
-
-
-def decisions(objective: Objective, stack: Stack) -> Shaped[np.ndarray, "member decision"]:
-    """What each member decides on all samples of an objective: the class, the side, or the output itself."""
-    return objective.predictions(stack).flatten(1).cpu().numpy()
+    rows = _functions(problem, objective, stack, None).rows
+    return rows, values["right"].cpu().numpy().astype(np.int64), values["loss"].cpu().numpy()
 
 
 def dead_units(objective: Objective, stack: Stack) -> Int[np.ndarray, " member"]:

@@ -21,11 +21,13 @@ from landscape.cli.options import (
     problem_choice,
     reporting,
     samples_option,
+    tolerance_option,
 )
 from landscape.cli.report import remark, table
 from landscape.cli.types import SEED, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import refuse_existing
+from landscape.core.intervals import Proportion
 from landscape.store.results import Result
 
 __all__ = ["command"]
@@ -75,6 +77,8 @@ def _barriers(file: Path, every_order: bool, **where: Any) -> None:
     )
     points = plural(len(curves.alpha), "point") + (" each" if len(kept) > 1 else "")
     text = [f"{document['title']}: {lines}, {points}; loss in {document['loss_unit']}"]
+    if "loss" in curves.about.get("means_over_batches", ()):
+        text.append("the loss is a mean over batches, of one number each")
     rows = [
         [
             name,
@@ -104,26 +108,52 @@ def _by_part(curves: Result) -> str:
 
 @command.command("outcomes")
 @of_run
+@tolerance_option
 @computing
 @reporting()
-def _outcomes(device: str, **given: Any) -> None:
-    """What each member of RUN computes: truth tables, dead units, loss, and whether it sits in a minimum."""
+def _outcomes(tolerance: float | None, device: str, **given: Any) -> None:
+    """What each member of RUN computes, and which compute the same function.
+
+    A function is what a network answers to all samples of the problem's data: classes, or sides of 0, as they are,
+    numbers up to --tolerance. Of the Game of Life with one block, whose samples are all there are, it is a truth table;
+    there alone dead units are counted, and gradient and eigenvalues of the Hessian say whether it sits in a minimum
+    (of other problems `landscape analyse curvature` does).
+    """
     from landscape.analysis.outcomes import KINDS, outcomes
 
     report = taken(Report, given)
     problem, stack = members_of(**given)
     title = problem.title()
-    found = outcomes(problem, stack, device=device)
-    text = [f"{title}: {len(stack)} members, solved by {found.solved}"]
+    found = outcomes(problem, stack, device=device, tolerance=tolerance)
+    text = [f"{title}: {len(stack)} members" + ("" if found.right is None else f", solved by {found.solved}")]
     shown = found.groups[:_MOST_ROWS]
-    rows = [
-        [g.kind, f"{g.right} of {found.total}", g.share.count, "{:.3f} to {:.3f}".format(*g.share.interval), g.loss]
-        for g in shown
-    ]
-    text.append(table(["truth table", "right", "members", "95 % interval of share", "median loss"], rows))
+    rows = [[*_answers(g, found), g.share.count, "{:.3f} to {:.3f}".format(*g.share.interval), g.loss] for g in shown]
+    exact = found.curvature is not None
+    right = [] if found.right is None else ["right"] if exact else ["right", "95 % interval of accuracy"]
+    header = ["truth table" if exact else "function", *right, "members", "95 % interval of share", "median loss"]
+    text.append(table(header, rows))
     if rest := found.groups[len(shown) :]:
-        text.append(f"and {len(rest)} more truth tables with {sum(g.share.count for g in rest)} members")
-    kinds = [(kind, found.kind == number) for number, kind in enumerate(KINDS) if (found.kind == number).any()]
+        what = "truth tables" if exact else "functions"
+        text.append(f"and {len(rest)} more {what} with {sum(g.share.count for g in rest)} members")
+    if exact:
+        text.append(_minima(found, KINDS))
+    else:
+        text.append(f"functions are told apart by {found.compared} on all {found.total} samples")
+    report.show(text, {"run": given["run"], "title": title, "kinds": KINDS, "solved": found.solved, "outcomes": found})
+
+
+def _answers(group: Any, found: Any) -> list[str]:
+    """What kind of function it is, and what it gets right, with an interval where the samples are not all there are."""
+    if group.right is None:
+        return [group.kind]
+    right = Proportion(group.right, found.total)
+    sampled = [] if found.curvature is not None else ["{:.3f} to {:.3f}".format(*right.interval)]
+    return [group.kind, f"{right.count} of {right.total}", *sampled]
+
+
+def _minima(found: Any, names: Sequence[str]) -> str:
+    """Where members of each kind ended."""
+    kinds = [(kind, found.kind == number) for number, kind in enumerate(names) if (found.kind == number).any()]
     rows = [
         [kind, int(of.sum()), *(float(np.median(q[of])) for q in (found.loss, found.dead, *_columns(found.curvature)))]
         for kind, of in kinds
@@ -131,8 +161,7 @@ def _outcomes(device: str, **given: Any) -> None:
     if found.landmark is not None:
         rows.append(["presolve", 1, None, None, *(float(q[0]) for q in _columns(found.landmark))])
     header = ["medians of", "members", "loss", "dead units", "|gradient|"]
-    text.append(table([*header, "smallest eigenvalue", "largest", "negative", "near zero"], rows))
-    report.show(text, {"run": given["run"], "title": title, "kinds": KINDS, "solved": found.solved, "outcomes": found})
+    return table([*header, "smallest eigenvalue", "largest", "negative", "near zero"], rows)
 
 
 def _columns(bend: Any) -> tuple[np.ndarray, ...]:
@@ -142,27 +171,36 @@ def _columns(bend: Any) -> tuple[np.ndarray, ...]:
 @command.command("clusters")
 @of_run
 @cut_option
+@tolerance_option
 @computing
 @reporting()
-def _clusters(cut: float | None, device: str, **given: Any) -> None:
-    """Do the members of RUN fall into few places? Clusters of parameters up to the order of filters."""
+def _clusters(cut: float | None, tolerance: float | None, device: str, **given: Any) -> None:
+    """Do the members of RUN fall into few places? Clusters of parameters up to the order of filters.
+
+    The order of filters counts where the problem says which may be exchanged; a model of one's own says nothing of it.
+    Clusters are compared with functions, which are those of `landscape analyse outcomes`.
+    """
     from landscape.analysis.clusters import clusters_of
 
     report = taken(Report, given)
     problem, stack = members_of(**given)
     title = problem.title()
-    found = clusters_of(problem, stack, cut=cut, device=device)
-    how = "over every order" if found.exhaustive else "by weight matching, an upper bound"
+    found = clusters_of(problem, stack, cut=cut, tolerance=tolerance, device=device)
+    how = "up to the order of filters " + (
+        "(over every order)" if found.exhaustive else "(by weight matching, an upper bound)"
+    )
+    how = how if problem.symmetry() else "of parameters as they stand: no symmetry is known"
+    told = int(found.group.max()) + 1
     tables = [np.bincount(found.group[found.label == number]) for number in range(len(found.sizes))]
     rows = [
         [number, int(size), np.count_nonzero(counts), int(counts.max())]
         for number, (size, counts) in enumerate(zip(found.sizes[:_MOST_ROWS], tables, strict=False))
     ]
     text = [
-        f"{title}: {len(stack)} members, L2 distances up to the order of filters ({how})",
-        f"{len(found.sizes)} clusters at distance {found.cut:.4g}, {found.group.max() + 1} truth tables; "
+        f"{title}: {len(stack)} members, L2 distances {how}",
+        f"{len(found.sizes)} clusters at distance {found.cut:.4g}, {told} functions ({found.compared}); "
         f"agreement (adjusted Rand index) {found.agreement:.3f}",
-        table(["cluster", "members", "truth tables", "members of its commonest"], rows),
+        table(["cluster", "members", "functions", "members of its commonest"], rows),
     ]
     if rest := found.sizes[len(rows) :].tolist():
         text.append(f"and {len(rest)} more clusters with {sum(rest)} members")
@@ -174,7 +212,7 @@ def _clusters(cut: float | None, device: str, **given: Any) -> None:
 @samples_option(
     "Test boards, or other samples, the same for all. [default: 1000, or all that the problem keeps for tests]"
 )
-@click.option("--board", help="HEIGHTxWIDTH of the test boards. [default: 5x5]")
+@click.option("--board", help="HEIGHTxWIDTH of the Game of Life's test boards. [default: 5x5]")
 @click.option("--density", type=click.FloatRange(0, 1), help="Probability that a cell of them is live. [default: 0.5]")
 @click.option("--sample-seed", type=SEED, default=0, help="Seed of the test boards.")
 @device_option
@@ -189,7 +227,7 @@ def _success(
     options: tuple[str, ...],
     **conditions: Any,
 ) -> None:
-    """How many members of RUN, or of each finished cell of SWEEP, get random test boards right.
+    """How many members of RUN, or of each finished cell of SWEEP, get random test boards (else the test data) right.
 
     Whole boards and cells are counted apart, and what answering that all is dead would get stands beside them: with
     several steps most of a board dies out by itself. Where all there is can be enumerated, the exact answer stands too.

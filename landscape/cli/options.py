@@ -40,6 +40,7 @@ __all__ = [
     "problem_fields",
     "reporting",
     "samples_option",
+    "tolerance_option",
     "sampling",
 ]
 
@@ -96,7 +97,15 @@ draws_option = click.option(
     help="Average a loss that draws random numbers over so many draws, the same at each point, of --sample-seed.",
 )
 
-cut_option = click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as truth tables]")
+cut_option = click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as functions]")
+
+#: `--tolerance`, of functions that are told apart.
+tolerance_option = click.option(
+    "--tolerance",
+    type=float,
+    help="Largest difference of answers that are numbers, as a share of their standard deviation over all members and "
+    "samples, up to which two members are the same function. [default: 0.001]",
+)
 
 #: `-O`.
 problem_fields = click.option(

@@ -135,14 +135,15 @@ def _barriers(file: Path, definition: str, **where: Any) -> None:
 @of_run
 @drawing("plots/RUN-outcomes.png")
 def _outcomes(**given: Any) -> None:
-    """How many members of RUN ended at which truth table."""
+    """How many members of RUN ended at which function: truth table, or predictions on all samples."""
     from landscape.analysis.outcomes import outcomes
 
     canvas = taken(Canvas, given)
     problem, stack = members_of(**given)
     found = outcomes(problem, stack)
     seeds = f"{problem.title()}, {len(stack)} seeds"
-    caption = f"{seeds}; solved: {found.solved}. A bar is a truth table."
+    solved = "" if found.right is None else f"; solved: {found.solved}"
+    caption = f"{seeds}{solved}. A bar is a function: {found.compared}."
     figure = figures.page(lambda ax: figures.outcomes(ax, found, samples=problem.nouns.all), caption=caption)
     canvas.save(figure, f"{Path(given['run']).name}-outcomes")
 
@@ -152,7 +153,7 @@ def _outcomes(**given: Any) -> None:
 @cut_option
 @drawing("plots/RUN-clusters.png")
 def _clusters(cut: float | None, **given: Any) -> None:
-    """Dendrogram of the members of RUN, with their truth tables below."""
+    """Dendrogram of the members of RUN, with their functions below."""
     from landscape.analysis.clusters import clusters_of
     from landscape.analysis.outcomes import outcomes
 
@@ -160,11 +161,11 @@ def _clusters(cut: float | None, **given: Any) -> None:
     problem, stack = members_of(**given)
     found = clusters_of(problem, stack, cut=cut)
     groups = outcomes(problem, stack).groups
-    names = [f"{group.kind}, {group.right} right" for group in groups]
+    names = [group.kind if group.right is None else f"{group.kind}, {group.right} right" for group in groups]
     solved = next((number for number, group in enumerate(groups) if group.kind == "solved"), None)
     caption = (
         f"{problem.title()}, {len(stack)} seeds. Average linkage of L2 distances up to the order of "
-        f"filters; agreement of clusters and truth tables (adjusted Rand index): {found.agreement:.2f}."
+        f"filters; agreement of clusters and {found.compared} (adjusted Rand index): {found.agreement:.2f}."
     )
     figure = figures.page(
         lambda ax: figures.dendrogram(ax, found, names=names, solved=solved), caption=caption, size=(7.2, 4.2)
@@ -259,7 +260,7 @@ _DEFINED = {"solved": "solved", "exact": "exact", "samples": "sample_rate", "cel
 @click.argument("rule")
 @drawing("plots/rule-RULE.png")
 def _rule(rule: str, **where: Any) -> None:
-    """Patterns whose centre is live in the next generation, and such whose centre is dead."""
+    """Patterns of the Game of Life whose centre is live in the next generation, and such whose centre is dead."""
     from landscape.problems.life.patterns import PATTERNS, answers
     from landscape.problems.life.rules import Rule
 

@@ -12,6 +12,7 @@ from landscape.cli.report import Progress, interruptible, remark, remark_unfinis
 from landscape.cli.types import SEEDS, Command, options_of, taken, together
 from landscape.core.intervals import Proportion
 from landscape.problems.base import Problem
+from landscape.problems.compute import Compute
 from landscape.training.train import Training, default_output, train
 
 __all__ = ["command", "training_options"]
@@ -34,7 +35,7 @@ def training_options(**helps: str) -> Callable[[Command], Command]:
 
 @click.command()
 @training_options()
-@engine_option("auto is stacked where that can train the network.")
+@engine_option("auto is stacked for small networks that stacks can train, else the first.")
 @click.option(
     "--log",
     "logs",
@@ -52,7 +53,7 @@ def _verb(problem: Problem, *, output: Path | None, force: bool, **values: Any) 
             remark_unfinished(training.start)
         run = train(problem, training, path, **values, overwrite=force, progress=Progress("train", "steps"))
     stack = run.checkpoint().stack
-    found = problem.objective(device=values["device"])(stack)
+    found = Compute(device=values["device"]).objective(problem)(stack)
     if diverged := sum(not row.isfinite().all() for row in stack.flatten()):
         remark(f"{diverged} of {len(stack)} members diverged: their parameters are NaN or infinite. Lower --lr")
     rate = f", accuracy {float(found['accuracy'].median()):.1%}" if "accuracy" in found else ""

@@ -88,6 +88,7 @@ command = ProblemGroup(
     help="""Is every landmark what it says it is?
 
     Evaluates each known solution of a problem on all 512 patterns (one step) or on sampled boards (more): how many
-    are right, the loss and its gradient. Exit status 1 if one does not solve its problem. RUN is a run directory or a
+    are right, the loss and its gradient. Exit status 1 if one does not solve its problem. The Game of Life and the
+    functions have known solutions; other problems say that they have none. RUN is a run directory or a
     checkpoint; a problem takes its own options: `landscape verify life --steps 3 --activation elu`.""",
 )

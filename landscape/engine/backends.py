@@ -7,7 +7,7 @@ from landscape.engine.memory import widest_output
 from landscape.engine.program.layers import LAYERS, has_statistics
 from landscape.engine.stacked import leaves
 
-__all__ = ["many_at_once"]
+__all__ = ["between_operations", "many_at_once"]
 
 #: Numbers in the widest activation of a whole evaluation up to which a network's own forward spends its time between
 #: operations, on a CPU and on a GPU; more are evaluated as fast one after another (see `benchmarks/layers.py`).
@@ -24,4 +24,9 @@ def many_at_once(module: nn.Module, few: torch.Tensor, samples: int) -> bool:
         hooked = layer._forward_pre_hooks or layer._forward_hooks  # such as those of old weight_norm
         if build is None or build(layer) is None or has_statistics(layer) or hooked:
             return False
+    return between_operations(module, few, samples)
+
+
+def between_operations(module: nn.Module, few: torch.Tensor, samples: int) -> bool:
+    """Whether a network's own forward on so many samples spends its time between operations."""
     return samples * widest_output(module, few) <= _BETWEEN.get(few.device.type, _BETWEEN["cuda"])

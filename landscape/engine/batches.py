@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from landscape.core.errors import LandscapeError, Unsupported, Unverified
 
-__all__ = ["Reread", "common_length", "loader_name", "mapped", "moved", "parted", "renewed", "tensors_of"]
+__all__ = ["Reread", "common_length", "joined", "loader_name", "mapped", "moved", "parted", "renewed", "tensors_of"]
 
 
 def mapped(structure: Any, change: Callable[[Tensor], Any]) -> Any:
@@ -84,6 +84,12 @@ def common_length(structure: Any) -> int | None:
     tensors = _flat(structure) or tensors_of(structure)
     lengths = {tensor.shape[0] for tensor in tensors if tensor.ndim}
     return lengths.pop() if len(lengths) == 1 else None
+
+
+def joined(structures: Sequence[Any]) -> Any:
+    """Batches of one structure as one, along the first axis of each tensor."""
+    columns = iter([torch.cat(each) for each in zip(*map(tensors_of, structures), strict=True)])
+    return mapped(structures[0], lambda _: next(columns))
 
 
 def parted(structure: Any, size: int) -> Iterator[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["culprit", "mixes_samples", "seeded"]
+__all__ = ["culprit", "mixes_samples", "preserved", "reseed", "seeded"]
 
 
 #: Relative difference up to which answers are the same: products are summed in another order.
@@ -17,22 +17,36 @@ _SAME = 1e-3
 
 
 @contextlib.contextmanager
-def seeded(*seed: int) -> Iterator[None]:
-    """Every generator (PyTorch's on each device, NumPy's, Python's) at a state that these numbers decide; afterwards at
-    that of before.
-    """
-    state = np.random.SeedSequence([each % 2**32 for each in seed]).generate_state(2, np.uint64)
+def preserved() -> Iterator[None]:
+    """Afterwards every generator (PyTorch's on each device, NumPy's, Python's) is at the state of before."""
     before = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(int(state[0] % 2**63))
-        random.seed(int(state[1]))
-        np.random.seed(int(state[1] % 2**32))  # noqa: NPY002
+    with torch.random.fork_rng(list(range(torch.cuda.device_count()))):
         try:
             yield
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])  # noqa: NPY002
+
+
+def reseed(*seed: int) -> None:
+    """Put every generator at a state that these numbers decide. In microseconds: `torch.manual_seed` looks for devices
+    for a hundred.
+    """
+    state = np.random.SeedSequence([each % 2**32 for each in seed]).generate_state(2, np.uint64)
+    numbers = int(state[0] % 2**63), int(state[1])
+    torch.default_generator.manual_seed(numbers[0])
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(numbers[0])
+    random.seed(numbers[1])
+    np.random.seed(numbers[1] % 2**32)  # noqa: NPY002
+
+
+@contextlib.contextmanager
+def seeded(*seed: int) -> Iterator[None]:
+    """Every generator at a state that these numbers decide; afterwards at that of before."""
+    with preserved():
+        reseed(*seed)
+        yield
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from landscape.engine.readings import (
     whole,
 )
 
-__all__ = ["Criterion", "Loss", "Measure"]
+__all__ = ["TAKEN", "Criterion", "Loss", "Measure", "names_a_metric"]
 
 #: A loss by name, a module such as `nn.CrossEntropyLoss()`, or a function of outputs and targets, samples first, that
 #: gives one number a sample or their mean.
@@ -123,7 +123,7 @@ class Criterion:
         known = known_loss(loss)
         function: Any = known if known is not None else loss
         further = {name: _read(each, f"metric {name}", name) for name, each in (metrics or {}).items()}
-        if wrong := [key for key in further if key in TAKEN or key.endswith("_se") or not key.isidentifier()]:
+        if wrong := [key for key in further if not names_a_metric(key)]:
             raise LandscapeError(f"'{wrong[0]}' cannot name a metric: it is taken, or no plain word")
         if known is not None and not isinstance(outputs, Tensor):
             raise Unsupported(
@@ -144,6 +144,11 @@ class Criterion:
         unit = own_unit if unit is None else unit
         adds_up = known is not None and known.reduction == "sum"
         return cls(stacked, predict, unit, readings, function, parts, refusal, adds_up, again)
+
+
+def names_a_metric(name: str) -> bool:
+    """Whether a metric may be called so."""
+    return name not in TAKEN and not name.endswith("_se") and name.isidentifier()
 
 
 def _read(loss: Any, what: str, name: str) -> Reading:

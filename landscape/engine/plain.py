@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from landscape.core.errors import Mismatch, Unsupported, Unverified
@@ -113,6 +113,9 @@ class PlainObjective:
             draws nothing.
         draw_seed: Seed of these states.
         calibration: Batches on which statistics of BatchNorm are estimated at each point.
+        over_batches: Names of metrics that are means over batches, of one number each.
+        predict: From outputs as stacks have them, [member, *out, sample], to decisions; None where outputs are the
+            loss's own affair.
     """
 
     module: nn.Module
@@ -140,6 +143,8 @@ class PlainObjective:
     draw_seed: int = 0
     batchnorm: BatchNorm | None = None
     calibration: Iterable[Any] = ()
+    over_batches: tuple[str, ...] = ()
+    predict: Callable[[Tensor], Tensor] | None = None
 
     backend = "plain"
     shares_first_layer = False
@@ -162,7 +167,7 @@ class PlainObjective:
         """Loss and metrics of each member."""
         if not len(members):
             raise Mismatch("no points have no values")
-        totals: list[list[dict[str, Tally]]] = [[{} for _ in range(len(members))] for _ in range(max(1, self.draws))]
+        totals: list[list[dict[str, Any]]] = [[{} for _ in range(len(members))] for _ in range(max(1, self.draws))]
         statistics: list[dict[str, Tensor]] = [{} for _ in range(len(members))]
         for number, group in enumerate(self._groups()):
             for place, point in enumerate(members.mixtures()):
@@ -173,7 +178,10 @@ class PlainObjective:
                     self._live.tensors[name].copy_(tensor)
                 for there, found in zip((each[place] for each in totals), self._read(group), strict=True):
                     for name, tallies in found.items():
-                        there[name] = Tally.added([there[name], *tallies] if name in there else tallies)
+                        whole = [there[name], *tallies] if name in there else tallies
+                        there[name] = whole[0].added(whole)
+                        if not self.streamed:  # outputs of one point at a time are held
+                            there[name] = there[name].settled()
         drawn = [self._values(each) for each in totals]
         if len(drawn) == 1:
             return drawn[0]
@@ -182,14 +190,32 @@ class PlainObjective:
         spread = {name: values.std(0) / len(drawn) ** 0.5 for name, values in every.items() if not name.endswith("_se")}
         return means | {f"{name}_draw_se": values for name, values in spread.items()}
 
-    def _read(self, group: Sequence["_Piece"]) -> list[dict[str, list[Tally]]]:
+    def _read(self, group: Sequence["_Piece"]) -> list[dict[str, list[Any]]]:
         """What the batches add to each metric of the network that is written now, by draw."""
-        found: list[dict[str, list[Tally]]] = [{} for _ in range(max(1, self.draws))]
+        found: list[dict[str, list[Any]]] = [{} for _ in range(max(1, self.draws))]
         for piece in group:
             there = found[piece.draw]
             for name, tally in self._measured(piece).items():
                 there.setdefault(name, []).append(tally.detach() if self.differentiates else tally)
         return found
+
+    @torch.no_grad()
+    def predictions(self, stack: Stack) -> Shaped[Tensor, "member *target sample"]:
+        """The decision of each member on each sample; raises `Unsupported` where there are none."""
+        if self.predict is None:
+            raise Unsupported(
+                "what a network predicts is not known where `batch_loss` reads its outputs: give `loss`, a function of "
+                "outputs and targets"
+            )
+        found = []
+        for point in stack.mixtures():
+            self._live.write(point)
+            for name, tensor in self._calibrated().items():
+                self._live.tensors[name].copy_(tensor)
+            with self._casting():
+                outputs = [_tensor(self.forward(self._live.module, batch)) for batch in self.data]
+            found.append(torch.cat([self.predict(each.movedim(0, -1)[None]) for each in outputs], -1))
+        return torch.cat(found)
 
     # Derivatives ------------------------------------------------------------------------------------------------------
 
@@ -334,7 +360,7 @@ class PlainObjective:
             if reason := mixes_samples(live.module, run, self.ours(few[0])):
                 raise Unverified(reason)
 
-    def _measured(self, piece: "_Piece") -> Mapping[str, Tally]:
+    def _measured(self, piece: "_Piece") -> Mapping[str, Any]:
         with torch.set_grad_enabled(self.differentiates):
             if self.autocast is None and not self.draws:
                 return self.measure(self._live.module, piece.batch)
@@ -385,10 +411,10 @@ class PlainObjective:
                 found |= calibrate(self._live.module, self.calibration, self.forward, self.size)
         return found
 
-    def _values(self, totals: list[dict[str, Tally]]) -> dict[str, Tensor]:
+    def _values(self, totals: list[dict[str, Any]]) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}
         for name in totals[0]:
-            tally = Tally.stacked([each[name] for each in totals])
+            tally = Tally.stacked([each[name].settled() for each in totals])
             result[name] = tally.value().double()
             if name in self.entire:
                 result[name] = (result[name] == 0).double()
@@ -457,6 +483,7 @@ class PlainObjective:
             autocast=objective.autocast,
             batchnorm=objective.batchnorm,
             calibration=list(calibration()) if objective.batchnorm == "recalibrate" else (),
+            predict=objective.predict,
         )
 
 

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from landscape.core.errors import Mismatch, Unsupported
+from landscape.engine.batches import joined, mapped, tensors_of
 
 __all__ = [
+    "Gathered",
     "Measure",
     "Reading",
     "Tally",
@@ -35,8 +37,8 @@ __all__ = [
     "whole",
 ]
 
-#: What a batch adds to each metric of a network.
-Measure = Callable[[nn.Module, Any], Mapping[str, "Tally"]]
+#: What a batch adds to each metric of a network: a `Tally`, or what is `Gathered`.
+Measure = Callable[[nn.Module, Any], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,6 +105,10 @@ class Tally:
             squares = (nn_ + 2 * by * nc + by.square() * cc, nc + by * cc, cc)
         return dataclasses.replace(self, total=self.total + by * count, squares=squares)
 
+    def settled(self) -> "Tally":
+        """Itself: a sum needs nothing more."""
+        return self
+
     def value(self) -> Tensor:
         """The metric."""
         return self.total if self.count is None else self.total / self.count
@@ -144,6 +150,45 @@ def _stacked(each: Sequence[Tensor | float], device: torch.device) -> Tensor:
 def number(value: float, device: torch.device) -> Float[Tensor, ""]:
     """A number in float64: what it is multiplied with becomes float64, in one operation."""
     return torch.tensor(value, dtype=torch.float64, device=device)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gathered:
+    """Outputs and targets of some data, samples first, of which a function of all makes a metric: in place of a `Tally`
+    for what is no ratio of sums, such as an area under a curve.
+    """
+
+    name: str
+    function: Callable[[Any, Any], Any]
+    parts: tuple[tuple[Any, Any], ...]
+
+    @classmethod
+    def added(cls, gathered: Sequence["Gathered"]) -> "Gathered":
+        """Those of several batches as one."""
+        parts = tuple(part for each in gathered for part in each.parts)
+        return dataclasses.replace(gathered[0], parts=parts)
+
+    @property
+    def total(self) -> Tensor:
+        """The outputs as one row, by which two passes are compared."""
+        return torch.cat([each.detach().flatten().double() for part, _ in self.parts for each in tensors_of(part)])
+
+    def detach(self) -> "Gathered":
+        """Without what derivatives would need."""
+        return dataclasses.replace(self, parts=mapped(self.parts, lambda each: each.detach().cpu()))
+
+    def settled(self) -> Tally:
+        """The metric of all that was gathered."""
+        with torch.no_grad():
+            outputs, targets = (joined(each) for each in zip(*self.detach().parts, strict=True))
+            try:
+                found = torch.as_tensor(self.function(outputs, targets))
+            except Exception as error:  # whatever a function of the user's may raise
+                line = (str(error).splitlines() or ["no message"])[0]
+                raise Mismatch(f"`metrics_all` {self.name} does not run: {type(error).__name__}: {line}") from error
+        if found.numel() != 1:
+            raise Unsupported(f"`metrics_all` {self.name} gives shape {list(found.shape)}: let it give one number")
+        return Tally(found.double().reshape(()), None)
 
 
 @runtime_checkable

@@ -24,29 +24,30 @@ else:
 __all__ = ["dendrogram", "outcomes", "rule_examples", "shares"]
 
 #: Colours by kind of outcome; the same kinds of ends have the same colours in every figure.
-_KINDS = dict(zip(("solved", "partly right", "constant"), COLORS, strict=False))
+_KINDS = dict(zip(("solved", "partly right", "constant", "varying"), COLORS, strict=False))
 #: Members beyond which a dendrogram shows only its last merges.
 _LEAVES = 100
 
 
 def outcomes(ax: Axes, results: Outcomes, *, most: int = 8, samples: str = "samples") -> Axes:
-    """Share of members (%, with Wilson's interval) that ended at each truth table, the largest first.
+    """Share of members (%, with Wilson's interval) that ended at each function, the largest first.
 
     Coloured by kind; beyond `most` tables the rest is one bar. `samples` is what a table has a row for.
     """
     named = [
-        (f"{group.kind}, {group.right} of {results.total}", group.share, _KINDS.get(group.kind, GREY))
+        (name if right is None else f"{name}, {right} of {results.total}", group.share, _KINDS.get(name, GREY))
         for group in results.groups[:most]
+        for name, right in [(group.kind, group.right)]
     ]
     if rest := results.groups[most:]:
         share = Proportion(sum(group.share.count for group in rest), len(results.kind))
-        named.append((f"{len(rest)} more table{'s' if len(rest) > 1 else ''}", share, FAINT))
+        named.append((f"{len(rest)} more function{'s' if len(rest) > 1 else ''}", share, FAINT))
     labels, shares, colors = zip(*named, strict=True)
     rows = [(label, share.value, *share.interval) for label, share in zip(labels, shares, strict=True)]
     _bars(ax, rows, colors, [f"n = {share.count}" for share in shares])
     ax.set_xlim(0, 112 * max(high for *_, high in rows))
     ax.set_xlabel(f"share of {len(results.kind)} networks (%), with 95 % interval")
-    ax.set_ylabel(f"truth table: {samples} right")
+    ax.set_ylabel("function" if results.right is None else f"function: {samples} right")
     return ax
 
 
@@ -89,7 +90,7 @@ def shares(
 def dendrogram(
     ax: Axes, tree: Clusters, *, names: Sequence[str] = (), solved: int | None = None, most: int = 5
 ) -> Axes:
-    """The tree of members over the distance at which they merge, its cut, and below it the truth table of each leaf.
+    """The tree of members over the distance at which they merge, its cut, and below it the function of each leaf.
 
     Beyond 100 members a leaf is a branch, and its column shows the shares of the tables in it. The `most` largest
     tables have colours and are called by `names`; that of the solution, `solved`, has the colour it has elsewhere.
@@ -117,7 +118,7 @@ def dendrogram(
     ax.spines["left"].set_bounds(0, top)
     ax.spines["bottom"].set_visible(False)
     ax.set_ylabel("L2 distance at the merge")
-    ax.set_xlabel(f"{members} networks{f' in {kept} branches' if kept < members else ''}; bottom: their truth tables")
+    ax.set_xlabel(f"{members} networks{f' in {kept} branches' if kept < members else ''}; bottom: their functions")
     titles = [*names, *(f"table {table + 1}" for table in range(len(names), len(counts)))]
     keys = [(color, f"{title} (n = {n})") for color, title, n in zip(colors[:-1], titles, counts, strict=False)]
     if len(counts) > most:

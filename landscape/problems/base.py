@@ -17,6 +17,7 @@ from landscape.core.errors import Unsupported, Unverified
 from landscape.core.fields import option
 from landscape.core.intervals import Proportion
 from landscape.engine.data import Data
+from landscape.engine.lessons import Lessons
 from landscape.engine.objective import BatchNorm, Metric, Objective
 from landscape.engine.plain import PlainObjective
 from landscape.engine.stack import Stack
@@ -131,6 +132,16 @@ class Problem(abc.ABC):
         """What training descends: the objective, with a network that reads what `training_batch` gives."""
         return self.objective(device=device, dtype=dtype)
 
+    def trains_in_stacks(self, data: str, size: int, device: torch.device) -> bool:
+        """Whether many networks at once can be trained on this kind of data, in batches of this size, and are faster
+        so.
+        """
+        return True
+
+    def lessons(self, *, device: torch.device, dtype: torch.dtype) -> Lessons | None:
+        """What one network after another learns by its own forward; None where stacks alone are trained."""
+        return None
+
     def test_objective(
         self, *, samples: int = 1000, seed: int = 0, device: str | torch.device = "cpu", **conditions: Any
     ) -> Objective:
@@ -232,10 +243,10 @@ def verify(
     seed: int = 0,
 ) -> Verification:
     """Evaluate a landmark on the problem's objective, sampled with `samples` where there is no exact one."""
+    stack = problem.landmark(landmark)
     objective = problem.objective(device=device, dtype=dtype, samples=samples, seed=seed)
     if (exactness := problem.exactness()) is not None:
         objective = dataclasses.replace(objective, metrics={**objective.metrics, "exact": exactness})
-    stack = problem.landmark(landmark)
     values = {name: float(value[0]) for name, value in objective(stack).items()}
     _, gradient = objective.gradient(stack)
     return Verification(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.engine.batches import common_length, loader_name, mapped, moved, parted, renewed, tensors_of
 from landscape.engine.live import copied
 from landscape.engine.losses import TAKEN
-from landscape.engine.readings import Tally, number
+from landscape.engine.readings import Gathered, Tally, number
 
 __all__ = ["BatchLoss", "Held", "dataset_loader", "raw_source", "require_no_size"]
 
@@ -26,9 +26,13 @@ _SAME = 1e-5
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Held:
-    """Batches in memory."""
+    """Batches in memory, and what they are parts of, unless they were made apart."""
 
     batches: tuple[Any, ...]
+    whole: Any = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
 
 
 def raw_source(data: Any, batch_size: int | None) -> Any:
@@ -41,7 +45,7 @@ def raw_source(data: Any, batch_size: int | None) -> Any:
         return loader
     if _is_batch(data):
         batch = mapped(data, lambda tensor: tensor.detach())
-        return Held(tuple(parted(batch, batch_size)) if batch_size else (batch,))
+        return Held(tuple(parted(batch, batch_size)) if batch_size else (batch,), batch)
     if isinstance(data, list | tuple) and data:
         if batch_size:
             raise LandscapeError("`batch_size` parts data in memory, and these are batches already: leave it out")
@@ -81,6 +85,8 @@ class BatchLoss:
     """A function of a model and a batch, and what a scalar that it gives weighs.
 
     `differentiates` says whether it takes derivatives itself, `name` what it is called, `tried` what it gave once.
+    `kept` are the entries that are no metrics, outputs and targets of metrics of all data; `over_batches` are the
+    metrics that are one number a batch.
     """
 
     function: Callable[[nn.Module, Any], Any]
@@ -88,8 +94,12 @@ class BatchLoss:
     differentiates: bool
     name: str
     tried: Any = None
+    kept: tuple[str, ...] = ()
+    over_batches: tuple[str, ...] = ()
 
-    def measure(self, module: nn.Module, batch: Any) -> dict[str, Tally]:
+    def measure(
+        self, module: nn.Module, batch: Any, metrics_all: Mapping[str, Callable[[Any, Any], Any]] | None = None
+    ) -> dict[str, Any]:
         """What a batch adds to each metric."""
         # Containers of its own: what a loss takes out of a batch is there again at the next point.
         found = self.function(module, renewed(batch))
@@ -97,7 +107,15 @@ class BatchLoss:
             weight = self.weigh(batch)
             return {"loss": Tally(found * number(weight, found.device), weight)}
         every = found if isinstance(found, Mapping) else {"loss": found}
-        return {name: self._tally(name, each, batch) for name, each in every.items()}
+        tallies = {name: self._tally(name, each, batch) for name, each in every.items() if name not in self.kept}
+        return {**tallies, **(gathered(metrics_all, *(every[name] for name in self.kept)) if metrics_all else {})}
+
+    def loss(self, module: nn.Module, batch: Any) -> Tensor:
+        """The loss of a batch as its user's own loop reads it: what does not weigh it."""
+        found = self.function(module, renewed(batch))
+        found = found["loss"] if isinstance(found, Mapping) else found
+        plain = isinstance(found, Tensor) and not found.ndim
+        return found if plain else self._tally("loss", found, batch).value()
 
     def _tally(self, name: str, found: Any, batch: Any) -> Tally:
         if isinstance(found, tuple | list) and len(found) == 2:
@@ -135,6 +153,7 @@ class BatchLoss:
         function: Callable[[nn.Module, Any], Any] | str,
         weight: Callable[[Any], float] | None,
         source: Any,
+        kept: tuple[str, ...] = (),
     ) -> "BatchLoss":
         """One that has been tried on the first batches of some data; raises an error that says why it cannot serve."""
         if isinstance(function, str) and function != "own":
@@ -153,14 +172,20 @@ class BatchLoss:
         found, differentiates = _tried(copied(module).eval(), called, batch)
         tried = found.get("loss") if isinstance(found, Mapping) else found
         tried = tried[0] if isinstance(tried, tuple | list) and tried else tried
-        made = cls(called, weight, differentiates, name, tried)
-        names = list(found) if isinstance(found, Mapping) else ["loss"]
+        every = found if isinstance(found, Mapping) else {"loss": found}
+        if missing := [each for each in kept if each not in every]:
+            raise LandscapeError(
+                f"`metrics_all` read the entries outputs and targets of what `batch_loss` gives, which has no "
+                f"{missing[0]}: let it give both beside the loss"
+            )
+        names = [each for each in every if each not in kept]
+        scalars = tuple(each for each in names if not isinstance(every[each], tuple | list))
+        made = cls(called, weight, differentiates, name, tried, kept, scalars)
         if "loss" not in names:
             raise LandscapeError(f"`batch_loss` gives {', '.join(map(str, names))}, but no `loss`")
         if wrong := [each for each in names if each != "loss" and (each in TAKEN or each.endswith("_se"))]:
             raise LandscapeError(f"'{wrong[0]}' cannot name a metric: it is taken")
-        every = found if isinstance(found, Mapping) else {"loss": found}
-        tallies = {key: made._tally(key, each, batch) for key, each in every.items()}
+        tallies = {key: made._tally(key, every[key], batch) for key in names}
         if tallies["loss"].value().isnan():
             raise LandscapeError("the loss of the model as it is is NaN on the first batch")
         if function == "own" and several:
@@ -182,6 +207,11 @@ class BatchLoss:
                 f"{float(joined):.7g}: it is no mean over samples. Give `batch_weight`, such as the number of tokens "
                 'that count: lambda batch: (batch["labels"][:, 1:] != -100).sum()'
             )
+
+
+def gathered(metrics_all: Mapping[str, Callable[[Any, Any], Any]], outputs: Any, targets: Any) -> dict[str, Gathered]:
+    """What a batch adds to metrics of all data."""
+    return {name: Gathered(name, function, ((outputs, targets),)) for name, function in metrics_all.items()}
 
 
 def _few(source: Any) -> list[Any]:

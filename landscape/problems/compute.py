@@ -11,7 +11,7 @@ from landscape.core.devices import chosen_device
 from landscape.core.errors import Unsupported
 from landscape.core.fields import check, option
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
-from landscape.engine.plain import AnyObjective
+from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.program.layers import has_statistics
 from landscape.engine.spectral import spectral_norms
 from landscape.engine.stacked import Backend
@@ -140,6 +140,8 @@ class Compute:
             "loss_unit": objective.unit,
         }
         about["engine_asked"] = self.engine
+        if isinstance(objective, PlainObjective) and objective.over_batches and not objective.one_chunk:
+            about["means_over_batches"] = list(objective.over_batches)
         if self.draws:
             about["draws"] = {"count": self.draws, "seed": self.sample_seed}
         if objective.batchnorm is not None:

@@ -13,17 +13,21 @@ from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.files import digest
-from landscape.engine.batches import common_length, parted
+from landscape.engine.backends import between_operations
+from landscape.engine.batches import common_length, parted, tensors_of
 from landscape.engine.data import Stream
+from landscape.engine.lessons import Lessons
 from landscape.engine.live import copied, duplicate
-from landscape.engine.losses import Criterion, Loss, Measure
+from landscape.engine.losses import Criterion, Loss, Measure, names_a_metric
 from landscape.engine.memory import Chunk
-from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm
+from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.plain import PlainObjective
 from landscape.engine.program.layers import has_statistics
-from landscape.engine.readings import known_loss, whole
-from landscape.engine.stack import Stack, concatenate, finite, template_of
+from landscape.engine.readings import Tally, known_loss, whole
+from landscape.engine.stack import Stack, concatenate, fingerprint, finite, template_of
+from landscape.engine.stacked import Stacked
 from landscape.problems.batched import BatchLoss, Held, dataset_loader, raw_source, require_no_size
+from landscape.problems.pool import Pool, numbered
 from landscape.problems.reader import Named, Part, Reader, drawn, referee, rows_of
 from landscape.problems.supervised import CALIBRATION_SAMPLES, Samples, Source, Supervised
 from landscape.space.groups import learning
@@ -34,7 +38,7 @@ __all__ = ["Model", "from_model"]
 _TRIED, _LOOKED_AT = 8, 2048
 
 #: What can be done about a problem that stacks do not serve.
-_ALONE = "it is evaluated one network after another; many at once, as in training and clusters, it cannot be"
+_ALONE = 'it is evaluated one network after another, and so trained (`engine="plain"`); many at once it cannot be'
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,6 +54,8 @@ class Model(Supervised):
     batch_size: int | None = None
     evaluation: bool = True
     l2: float = 0.0
+    metrics_all: Mapping[str, Measure] = dataclasses.field(default_factory=dict)
+    over_batches: tuple[str, ...] = ()
     label: str
     name: str | None = None
 
@@ -105,6 +111,7 @@ class Model(Supervised):
             and not self.chosen.refusal
             and self.evaluation
             and not self.l2
+            and not self.metrics_all
         )
         return known and self.test_source is None and super().prefers_stacks(device)
 
@@ -122,17 +129,7 @@ class Model(Supervised):
         with `test_`, on the test data.
         """
         device, module = torch.device(device), self.prototype
-        reader = Reader(
-            self.chosen,
-            self.batch_loss,
-            autocast,
-            device,
-            dtype,
-            self.evaluation,
-            self.l2,
-            learning(module),
-            foreign={each.dtype for each in module.parameters()} != {dtype},
-        )
+        reader = self._reader(device, dtype, autocast)
         if batchnorm is not None and not self.evaluation:
             raise Unsupported(f"BatchNorm of {self.label} is left as it is: leave `batchnorm` out")
         normalises = any(map(has_statistics, module.modules()))
@@ -169,7 +166,109 @@ class Model(Supervised):
             evaluation=self.evaluation,
             batchnorm=policy,
             calibration=held,
+            over_batches=self.over_batches,
+            predict=self.chosen.predict if self.chosen is not None else None,
         )
+
+    def _reader(self, device: torch.device, dtype: torch.dtype, autocast: torch.dtype | None = None) -> Reader:
+        """How the model and a batch are read."""
+        return Reader(
+            self.chosen,
+            self.batch_loss,
+            autocast,
+            device,
+            dtype,
+            self.evaluation,
+            self.l2,
+            learning(self.prototype),
+            foreign={each.dtype for each in self.prototype.parameters()} != {dtype},
+            metrics_all=self.metrics_all,
+        )
+
+    def objective(self, **given: Any) -> Objective:
+        """The height for stacks of networks; raises `Unsupported` for metrics that these do not have."""
+        if self.metrics_all:
+            raise Unsupported(f"`metrics_all` of {self.label} read the outputs of one network: {_ALONE}")
+        return super().objective(**given)
+
+    def trains_in_stacks(self, data: str, size: int, device: torch.device) -> bool:
+        """Whether stacks can be trained, as the model itself would be, and are faster on batches of this size."""
+        source = self.training_source
+        if data == "exact" and not isinstance(source, Samples):
+            return False
+        try:
+            self.criterion()
+            pool = Pool.of(source)
+            if pool.own_batches:
+                return False
+            if _further_state(self.prototype) or Stacked(self.prototype).backend != "stacked":
+                return False
+        except Unsupported:
+            return False
+        module, few = self.network().to(device).eval(), _first(source, 2).inputs.to(device)
+        few = few.to(next(module.parameters()).dtype) if few.is_floating_point() else few
+        return between_operations(module, few, pool.count if data == "exact" else min(size, pool.count))
+
+    def lessons(self, *, device: torch.device, dtype: torch.dtype) -> Lessons:
+        """The model's own forward and loss on batches of the training data; raises `Unsupported` for data that has no
+        numbers when a batch is asked for.
+        """
+        reader, source = self._reader(device, dtype), self.training_source
+        own = self.chosen.own if self.chosen is not None else None
+        if isinstance(own, nn.Module):
+            own = copied(own, device=device, dtype=dtype)
+        pool = functools.cache(lambda: Pool.of(source))
+
+        def batch(seeds: Sequence[int], place: int, step: int, size: int) -> Any:
+            count = pool().count
+            size = 1 if pool().own_batches else min(size, count)
+            epoch, slot = divmod(step, count // size)
+            index = self._order(tuple(seeds), epoch, count)[place, slot * size : (slot + 1) * size]
+            return reader.ready(pool().take(index), source, step)
+
+        def tally(module: nn.Module, given: Any) -> Tally:
+            with reader.within():
+                if reader.batch_loss is not None:
+                    found: Tally = reader.batch_loss.measure(module, given)["loss"]
+                    return found
+                assert reader.criterion is not None
+                inputs, targets, weights = given
+                return reader.criterion.readings[0](module(inputs), targets, weights)["loss"]
+
+        def loss(module: nn.Module, given: Any) -> Tensor:
+            with reader.within():
+                if reader.batch_loss is not None:
+                    return reader.batch_loss.loss(module, given)
+                if own is None or given[2] is not None:
+                    return tally(module, given).value()
+                found = own(module(given[0]), given[1])
+                return found.mean() if found.ndim else found
+
+        @functools.cache
+        def every() -> Part:
+            normalises = isinstance(source, Samples) and any(map(has_statistics, self.prototype.modules()))
+            size = self.batch_size or (len(source) if normalises else None)
+            return Part(source, reader, reader.fresh(self.prototype, {}), size)
+
+        return Lessons(
+            module=self.prototype,
+            loss=loss,
+            tally=tally,
+            batch=batch,
+            every=every,
+            own_batches=lambda: pool().own_batches,
+            learning=learning(self.prototype),
+            l2=self.l2,
+            in_training=self.evaluation,
+            device=device,
+            dtype=dtype,
+        )
+
+    def training_kinds(self) -> tuple[str, ...]:
+        """Batches, unless all training data is asked for at each step, or is one batch that has no samples."""
+        source = self.training_source
+        alone = isinstance(source, Held) and source.whole is not None and not numbered(source.whole)
+        return ("exact", "batches") if alone else ("batches", "exact")
 
     def data(self) -> Source:
         """What the height of the landscape is measured on."""
@@ -216,6 +315,9 @@ class Model(Supervised):
         if isinstance(self.source, Samples):
             arrays = {"inputs": self.source.inputs.numpy(), "targets": self.source.targets.numpy()}
             identity |= {"samples": len(self.source), "data": digest(arrays)[:16]}
+        elif isinstance(self.source, Held):
+            tensors = {str(number): each for number, each in enumerate(tensors_of(self.source.batches))}
+            identity["data"] = fingerprint(tensors)[:16]
         return identity
 
 
@@ -225,6 +327,7 @@ def from_model(
     loss: Loss | str | None = None,
     metrics: Mapping[str, Measure] | None = None,
     *,
+    metrics_all: Mapping[str, Measure] | None = None,
     batch_loss: Callable[[nn.Module, Any], Any] | str | None = None,
     batch_weight: Callable[[Any], float] | None = None,
     batch_size: int | None = None,
@@ -253,13 +356,16 @@ def from_model(
         loss: `cross_entropy`, `mse` or `bce` (of logits), a module such as `nn.CrossEntropyLoss()`, or a function of
             outputs and targets that gives one number a sample, or one for the batch.
         metrics: Further such functions by name.
+        metrics_all: Functions by name that need all outputs and targets at once, such as an area under a curve; each
+            gives one number. With `batch_loss` they get its entries `outputs` and `targets`, of all batches joined.
         batch_loss: In place of `loss`, a function of a model and a batch that gives the loss, or a dict with `loss` and
-            further metrics; each is a scalar, or a pair of a sum and its count. `own`: the loss that the model returns.
+            further metrics; each is a scalar (a result calls it a mean over batches), or a pair of a sum and its count.
+            `own`: the loss that the model returns.
         batch_weight: What a scalar of a batch weighs; None: the number of its samples.
         batch_size: Samples of a batch of data in memory, and of a `Dataset`.
         weights: Whether a third tensor of a `Dataset` or loader weighs the samples.
-        mode: Whether the network is put in evaluation, or left `as_is`, with dropout on if it is (see `draws` of
-            `landscape.walk`).
+        mode: Whether the network is put in evaluation, and for training in training, or left `as_is`, with dropout on
+            if it is (see `draws` of `landscape.walk`).
         l2: Adds `l2 / 2` times the sum of squares of the parameters that learn to the loss, as weight decay does.
         train: What training sees and what statistics of BatchNorm are estimated on; None: `data`.
         test: Further data, whose loss and metrics are found along with those of `data`, as `test_loss` and so on.
@@ -305,11 +411,17 @@ def from_model(
     except TypeError as error:
         raise LandscapeError(f"what should make the model does not run without arguments: {error}") from error
     _check_parameters(made)
+    metrics_all = dict(metrics_all or {})
+    if wrong := [each for each in metrics_all if not names_a_metric(each) or each in (metrics or {})]:
+        raise LandscapeError(f"'{wrong[0]}' cannot name a metric: it is taken, or no plain word")
+    if metrics_all and weights:
+        raise LandscapeError("`metrics_all` know nothing of weights of samples: leave `metrics_all` or `weights` out")
     common: dict[str, Any] = {
         "build": build,
         "batch_size": batch_size,
         "evaluation": mode == "eval",
         "l2": l2,
+        "metrics_all": metrics_all,
         "label": title or type(made).__name__,
         "name": name,
     }
@@ -317,7 +429,9 @@ def from_model(
         if metrics or weights:
             raise LandscapeError("metrics and weights are what `batch_loss` gives: leave `metrics` and `weights` out")
         sources = [None if each is None else raw_source(each, batch_size) for each in (data, train, test)]
-        reading = BatchLoss.of(made, batch_loss, batch_weight, sources[0])
+        reading = BatchLoss.of(
+            made, batch_loss, batch_weight, sources[0], ("outputs", "targets") if metrics_all else ()
+        )
         _require_no_closure(reading.tried, model)
         reading = dataclasses.replace(reading, tried=None)
         source, training, test = sources
@@ -327,6 +441,7 @@ def from_model(
             test_source=test,
             chosen=None,
             batch_loss=reading,
+            over_batches=reading.over_batches,
             **common,
         )
     if batch_weight is not None:
@@ -339,13 +454,29 @@ def from_model(
         with torch.enable_grad():
             _require_no_closure(whole(loss, "the loss")(outputs, few.targets)["loss"].total, model)
     chosen = Criterion.of(loss, metrics, outputs=outputs, targets=few.targets, unit=unit)
+    if metrics_all and isinstance(source, Samples) and source.weights is not None:
+        raise LandscapeError("`metrics_all` know nothing of weights of samples: give inputs and targets alone")
+    tallies = chosen.tallies(outputs, few.targets)
+    scalars = tuple(key for key, each in tallies.items() if each.count is not None and each.squares is None)
     return Model(
         source=source,
         training_source=source if train is None else _source(train, "train", weights=weights, batch_size=batch_size),
         test_source=None if test is None else _source(test, "test", weights=weights, batch_size=batch_size),
         chosen=chosen,
+        over_batches=scalars,
         **common,
     )
+
+
+def _further_state(module: nn.Module) -> list[str]:
+    """Names of buffers of real numbers, statistics of BatchNorm apart, that a forward in training may change."""
+    return [
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, layer in module.named_modules()
+        if not has_statistics(layer)
+        for name, buffer in layer.named_buffers(recurse=False)
+        if buffer.is_floating_point()
+    ]
 
 
 def _require_no_closure(loss: Any, model: Any) -> None:
@@ -370,21 +501,25 @@ def _require_no_closure(loss: Any, model: Any) -> None:
 
 
 def started(build: Callable[[], nn.Module]) -> nn.Module:
-    """A model with new random parameters: what makes models does so, of a copy every layer is reset.
+    """A model with new random parameters: what makes models does so, of a copy every layer that learns is reset.
 
     Raises `Unsupported` for a layer that cannot be reset.
     """
     module = build()
     if not _copies(build):
         return module
+    learns = learning(module)
     for name, layer in module.named_modules():
+        own = {f"{name}.{key}".lstrip(".") for key, _ in layer.named_parameters(recurse=False)}
+        if own and not own & learns:
+            continue
         reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
         if callable(reset):
             reset()
         elif next(layer.parameters(recurse=False), None) is not None:
             raise Unsupported(
                 f"layer {name or 'module'} ({type(layer).__name__}) has no reset_parameters to start a seed with: give "
-                "the class or function that makes the model instead of the model"
+                "the class or function that makes the model instead of the model, or begin at a checkpoint with `start`"
             )
     return module
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from landscape.engine.plain import Seeded, calibrate, fresh
 from landscape.engine.program.products import ceil_div
 from landscape.engine.readings import Tally
 from landscape.engine.stack import Stack
-from landscape.problems.batched import BatchLoss, Held
+from landscape.problems.batched import BatchLoss, Held, gathered
 from landscape.problems.supervised import Samples, part_of
 
 __all__ = ["Named", "Part", "Reader", "drawn", "referee", "rows_of"]
@@ -44,6 +44,7 @@ class Reader:
     learning: frozenset[str]
     foreign: bool
     rows: int = 0
+    metrics_all: Mapping[str, Callable[[Any, Any], Any]] = dataclasses.field(default_factory=dict)
 
     def within(self) -> contextlib.AbstractContextManager[None]:
         """In which the model and the loss are called."""
@@ -58,11 +59,15 @@ class Reader:
         with self.within():
             return module(batch[1][0]) if self.batch_loss is None else self.batch_loss.measure(module, batch[1])
 
-    def measure(self, module: nn.Module, batch: tuple[str, Any]) -> dict[str, Tally]:
+    def measure(self, module: nn.Module, batch: tuple[str, Any]) -> dict[str, Any]:
         """What the batch adds to each metric of a network."""
         prefix, given = batch
         with self.within():
-            found = self._found(module, given) if self.batch_loss is None else self.batch_loss.measure(module, given)
+            found: dict[str, Any] = (
+                self._found(module, given)
+                if self.batch_loss is None
+                else self.batch_loss.measure(module, given, self.metrics_all)
+            )
         if self.l2 and not prefix:
             found = {**found, "loss": found["loss"].shifted(self.penalty(module))}
         return {prefix + name: tally for name, tally in found.items()} if prefix else found
@@ -73,16 +78,24 @@ class Reader:
         squares = [each.double().square().sum() for name, each in named if name in self.learning]
         return torch.stack(squares).sum() * (self.l2 / 2)
 
-    def _found(self, module: nn.Module, batch: Any) -> dict[str, Tally]:
+    def _found(self, module: nn.Module, batch: Any) -> dict[str, Any]:
         assert self.criterion is not None
         inputs, targets, weights = batch
         parts = inputs.split(self.rows) if self.rows else [inputs]
         outputs = module(inputs) if len(parts) == 1 else torch.cat([module(part) for part in parts])
-        if self.autocast is None:
-            return self.criterion.tallies(outputs, targets, weights)
-        with torch.autocast(self.device.type, enabled=False):
-            wide = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
-            return self.criterion.tallies(wide, targets, weights)
+        if self.autocast is not None:
+            outputs = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
+        with torch.autocast(self.device.type, enabled=False) if self.autocast else contextlib.nullcontext():
+            found = self.criterion.tallies(outputs, targets, weights)
+        return {**found, **gathered(self.metrics_all, outputs, targets)}
+
+    def ready(self, raw: Any, source: object, number: int) -> Any:
+        """A batch of a source as it is read, in its place and type: of labelled samples inputs, targets and weights."""
+        if self.batch_loss is not None:
+            return moved(raw, self.device, self.dtype)
+        inputs, targets, weights = raw if isinstance(source, Samples | Held) else labelled(raw, source, number)
+        weights = None if weights is None else weights.double().to(self.device)
+        return (*moved((inputs, targets), self.device, self.dtype), weights)
 
     def size(self, batch: Any) -> int:
         """Number of samples."""
@@ -113,11 +126,9 @@ class Part:
         self._kept: list[Any] = []
         self._stream = Reread(source) if self.streamed else None
         if isinstance(source, Held):
-            self._kept = [moved(each, reader.device, reader.dtype) for each in source.batches]
+            self._kept = [reader.ready(each, source, number) for number, each in enumerate(source.batches)]
         elif isinstance(source, Samples):
-            every = (source.inputs, source.targets, None if source.weights is None else source.weights.double())
-            whole = moved(every[:2], reader.device, reader.dtype)
-            whole = (*whole, None if every[2] is None else every[2].to(reader.device))
+            whole = reader.ready((source.inputs, source.targets, source.weights), source, 0)
             self.batch_size = batch_size or len(source)
             once = reader.l2 > 0 and criterion is not None and criterion.adds_up  # the penalty is added once
             if once:
@@ -131,15 +142,7 @@ class Part:
     def __iter__(self) -> Iterator[Any]:
         if self._stream is None:
             return iter(self._kept)
-        return (self._labelled(number, raw) for number, raw in enumerate(self._stream))
-
-    def _labelled(self, number: int, raw: Any) -> Any:
-        if self._reader.batch_loss is None:
-            inputs, targets, weights = labelled(raw, self._source, number)
-            raw = (inputs, targets, None if weights is None else weights.double())
-            given = moved(raw[:2], self._reader.device, self._reader.dtype)
-            return (*given, None if raw[2] is None else raw[2].to(self._reader.device))
-        return moved(raw, self._reader.device, self._reader.dtype)
+        return (self._reader.ready(raw, self._source, number) for number, raw in enumerate(self._stream))
 
     def samples(self) -> int:
         """Number of samples, of streamed data by reading it once where its dataset does not say."""

@@ -200,14 +200,13 @@ class Supervised(Problem):
         samples: int | None = None,
         seed: int = 0,
     ) -> Objective:
-        network = Stacked(self.network().to(device))
+        criterion, network = self.criterion(), Stacked(self.network().to(device))
         if isinstance(source, Samples):
             data: Data | Stream = part_of(source, samples, seed).batch(device, dtype)
         elif samples is not None:
             raise Unsupported("a part of data that is streamed cannot be drawn: leave the number of samples out")
         else:
             data = Stream(source, device=device, dtype=dtype)
-        criterion = self.criterion()
         calibration = self._calibration(device, dtype) if network.normalises else None
         return Objective(
             network=network,

@@ -47,6 +47,7 @@ from landscape.store.formats import (
     write_safetensors,
 )
 from landscape.store.names import naming
+from landscape.store.results import is_result
 
 __all__ = [
     "Checkpoint",
@@ -320,6 +321,11 @@ def read_file(path: Path, key: str = "") -> Checkpoint:
         if document:
             return _stacked(path, tensors, document)
         found = dataclasses.replace(state_dict_of(path, tensors, key), adapter=is_adapter(path))
+    elif path.is_file() and is_result(path):
+        raise Unsupported(
+            f"{path} is a result, which holds curves and no networks: `landscape info` shows it, landscape.Result.read "
+            "gives it; give a run or a checkpoint here"
+        )
     else:
         found = read_state_dict(path, key)
     behind = f"::{key}" if key else ""

@@ -1,5 +1,6 @@
 """Values over a family of points, and the HDF5 file that holds them. The schema is in `docs/schema.md`."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,7 +21,7 @@ from landscape.core.fields import Field, as_path
 from landscape.core.files import refuse_existing, replacing
 from landscape.core.provenance import Source
 
-__all__ = ["Kind", "Mark", "Result", "join", "require_lines", "target", "unfinished"]
+__all__ = ["Kind", "Mark", "Result", "is_result", "join", "require_lines", "target", "unfinished"]
 
 SCHEMA = 2
 
@@ -469,6 +470,13 @@ def _read_first(file: h5py.File) -> Result:
 
 
 _READERS: dict[int, Callable[[h5py.File], Result]] = {1: _read_first, SCHEMA: _read}
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file says that it is a result of ours."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(max(map(len, _SEALS))).startswith(_SEALS)
+    return False
 
 
 def _seal(first: bytes, sha: str) -> bytes:

@@ -15,9 +15,10 @@ from landscape.problems.base import Problem
 from landscape.problems.initialisation import Scheme, initialise
 from landscape.problems.places import place_of, verified_landmark
 from landscape.problems.registry import chosen, record
+from landscape.space.groups import learning
 from landscape.training.optimizers import OPTIMIZERS
 
-__all__ = ["Plan", "Training", "planned", "presolved_names", "save_steps"]
+__all__ = ["Plan", "Training", "learning_names", "planned", "presolved_names", "save_steps"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,6 +216,12 @@ def presolved_names(problem: Problem, training: Training) -> set[str]:
         there = f"the network has blocks 0 to {len(parts) - 1}" if parts else "this problem has no blocks"
         raise LandscapeError(f"there is no block {wrong[0]} to presolve: {there}")
     return {name for block in training.presolve_blocks for name in parts[block]}
+
+
+def learning_names(plan: Plan) -> frozenset[str]:
+    """Names of the parameters that training changes: those that learn, but for blocks that are frozen."""
+    kept = presolved_names(plan.problem, plan.training) if plan.training.freeze else set()
+    return learning(plan.problem.network()) - kept
 
 
 def _check_seeds(seeds: Sequence[int], data_seeds: Sequence[int], *, exact: bool) -> None:

@@ -14,6 +14,7 @@ from landscape.core.fields import Field, fields_of, require
 from landscape.core.files import differences, require_vacant
 from landscape.core.unfinished import Progress
 from landscape.engine.data import Data
+from landscape.engine.determinism import preserved
 from landscape.engine.memory import Chunk, choose_chunk, keep_freed_memory
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
@@ -23,10 +24,14 @@ from landscape.problems.compute import BACKENDS, Engine
 from landscape.problems.registry import code_of, name_of
 from landscape.store.checkpoints import Run, read_tensors, write_tensors
 from landscape.training.logs import open_logs, require_logs
+from landscape.training.plain import PlainTrainer
 from landscape.training.plan import Plan, Training, planned, save_steps
 from landscape.training.trainer import Trainer
 
 __all__ = ["Training", "default_output", "save_steps", "train", "unusual"]
+
+#: By stacks of many networks, or by each network's own forward.
+AnyTrainer = Trainer | PlainTrainer
 
 #: Times that losses are logged, about.
 _LOGGED = 100
@@ -62,7 +67,8 @@ def train(
         data_seeds: Seeds of the data: as many, or one for all; without them the seeds.
         start: A stack of one member for all or of one each, where they begin, as with `Training.start` by name.
         device: Where to compute: auto, cpu or cuda; the CPU if none is given.
-        engine: As in `landscape.walk`; auto is stacked where that can train the network.
+        engine: As in `landscape.walk`; auto is stacked for small networks that stacks can train, else each network's
+            own forward with the loss as it was given.
         resume_every: Seconds between resume states, which an interruption loses at most.
         overwrite: Begin anew in the place of the run that is there.
         keep: Give a run that is there, finished, as it is, instead of an error.
@@ -95,16 +101,16 @@ def train(
         )
     keep_freed_memory()
     begun = {} if run is None else run.document["computation"]
-    objective = _prepare(plan, begun.get("backend") if engine == "auto" else BACKENDS[engine], begun.get("chunk"))
+    trainer = _trainer(plan, engine, begun)
     if run is None:
         Run.remove(path)
-        run = Run.create(path, {**plan.document(), **code_of(plan.problem), "computation": _computation(objective)})
+        run = Run.create(path, {**plan.document(), **code_of(plan.problem), "computation": _computation(trainer)})
     else:
-        _require_same_computation(run, objective)
+        _require_same_computation(run, trainer)
     for left_over in (*path.glob(".*.tmp"), *path.glob(".tmp*")):  # of a writer that was killed
         left_over.unlink()
     run = dataclasses.replace(run, trained_on=plan.problem)
-    return _run(plan, objective, run, logs=logs, resume_every=resume_every, progress=progress)
+    return _run(plan, trainer, run, logs=logs, resume_every=resume_every, progress=progress)
 
 
 def unusual(problem: Problem) -> dict[str, Any]:
@@ -142,6 +148,20 @@ def _found(path: Path, plan: Plan, *, overwrite: bool) -> Run | None:
     return run
 
 
+def _trainer(plan: Plan, engine: Engine, begun: Mapping[str, Any]) -> AnyTrainer:
+    """What trains: by the engine that is asked for, or as the run was begun, or as serves best."""
+    training = plan.training
+    backend = begun.get("backend") if engine == "auto" else BACKENDS[engine]
+    one_by_one = engine == "plain" or backend == "plain"
+    if backend is None and engine == "auto":
+        one_by_one = not plan.problem.trains_in_stacks(training.data, training.batch_size, plan.device)
+    if one_by_one:
+        lessons = plan.problem.lessons(device=plan.device, dtype=getattr(torch, training.dtype))
+        if lessons is not None:
+            return PlainTrainer(plan, lessons)
+    return Trainer(plan, _prepare(plan, backend, begun.get("chunk")))
+
+
 def _prepare(plan: Plan, backend: Backend | None, chunk: Mapping[str, Any] | None) -> Objective:
     """What the plan's training descends, by the backend and in chunks as the run was begun, or as serves best."""
     problem, training = plan.problem, plan.training
@@ -166,19 +186,14 @@ def _probe(problem: Problem, training: Training, objective: Objective) -> Data:
     return problem.training_batch(keys, 0, training.batch_size, device=objective.device, dtype=objective.dtype)
 
 
-def _computation(objective: Objective) -> dict[str, Any]:
+def _computation(trainer: AnyTrainer) -> dict[str, Any]:
     """What changes the last digits of a run, as it stands in its `run.json`."""
-    return {
-        "device": objective.device.type,
-        "threads": torch.get_num_threads(),
-        "backend": objective.network.backend,
-        "chunk": dataclasses.asdict(objective.chunk),
-    }
+    return {"threads": torch.get_num_threads(), **trainer.computation}
 
 
-def _require_same_computation(run: Run, objective: Objective) -> None:
+def _require_same_computation(run: Run, trainer: AnyTrainer) -> None:
     """Raise `Mismatch` if a run was begun where it would come to other digits."""
-    here = _computation(objective)
+    here = _computation(trainer)
     begun = {"backend": here["backend"], **run.document["computation"]}
     if different := differences(begun, here):
         raise Mismatch(
@@ -188,11 +203,10 @@ def _require_same_computation(run: Run, objective: Objective) -> None:
 
 
 def _run(
-    plan: Plan, objective: Objective, run: Run, *, logs: Sequence[str], resume_every: float, progress: Progress
+    plan: Plan, trainer: AnyTrainer, run: Run, *, logs: Sequence[str], resume_every: float, progress: Progress
 ) -> Run:
     """Go on with a run to its last step."""
     training, resume = plan.training, run.path / "resume.safetensors"
-    trainer = Trainer(plan, objective)
     try:
         first = trainer.restore(*read_tensors(resume)) if resume.exists() else trainer.begin(plan.initial)
     except DamagedFile as error:
@@ -200,7 +214,7 @@ def _run(
     saved = {*(training.save_at or ()), training.batches}
     logged = {*saved, *range(0, training.batches, max(1, training.batches // _LOGGED))}
     last_kept = time.monotonic()
-    with open_logs(run, first, logs) as log:
+    with open_logs(run, first, logs) as log, preserved():
         for step in range(first, training.batches + 1):
             if step in saved:
                 run.save(step, trainer.stack)

@@ -13,7 +13,7 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Noise
 from landscape.training.optimizers import OPTIMIZERS
-from landscape.training.plan import Plan, presolved_names
+from landscape.training.plan import Plan, learning_names
 
 __all__ = ["Trainer"]
 
@@ -33,11 +33,20 @@ class Trainer:
         self.keys = torch.tensor(plan.data_seeds, dtype=torch.int64, device=objective.device)
         chunk = objective.chunk.members
         self.group = max(chunk, _DRAWN // self.training.batch_size // chunk * chunk)
-        frozen = presolved_names(self.problem, self.training) if self.training.freeze else set()
         template = objective.network.template
+        frozen = template.tensors.keys() - learning_names(plan)
         flags = {name: torch.full_like(tensor, name in frozen) for name, tensor in template.tensors.items()}
         self.frozen = Stack(flags).flatten().bool().to(objective.device) if frozen else None
         self.loss = torch.zeros(0)
+
+    @property
+    def computation(self) -> Mapping[str, Any]:
+        """Device, backend and chunks."""
+        return {
+            "device": self.objective.device.type,
+            "backend": self.objective.network.backend,
+            "chunk": dataclasses.asdict(self.objective.chunk),
+        }
 
     def begin(self, initial: Stack) -> int:
         """Start at the first step, which is returned."""
