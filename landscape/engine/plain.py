@@ -210,7 +210,7 @@ class PlainObjective:
         found = []
         for point in stack.mixtures():
             self._live.write(point)
-            for name, tensor in self._calibrated().items():
+            for name, tensor in self._found_anew(point).items():
                 self._live.tensors[name].copy_(tensor)
             with self._casting():
                 outputs = [_tensor(self.forward(self._live.module, batch)) for batch in self.data]

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import fields_of
 from landscape.engine.determinism import preserved, reseed
 from landscape.engine.lessons import Lessons
+from landscape.engine.live import is_spread
 from landscape.engine.stack import Stack
 from landscape.training.optimizers import OPTIMIZERS
 from landscape.training.plan import Plan, Training, learning_names
@@ -128,6 +129,8 @@ class PlainTrainer:
             if self.training.batch_size != usual:
                 raise LandscapeError("the training data is batches of its own, one a step: leave `batch_size` out")
         network = self.lessons.network(self.initial.state_dict(0))
+        if is_spread(network):
+            raise Unsupported("the network lies on several devices, where it is not trained: give it on one")
         with preserved():
             reseed(0)
             batch = next(iter(self.lessons.every())) if self.training.data == "exact" else self._batch(0, 0)
