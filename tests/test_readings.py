@@ -406,6 +406,28 @@ def test_a_penalty_is_added_once_to_a_sum() -> None:
     assert found[0].loss[0] == pytest.approx(number(loss(a(X), Y)) + penalty, rel=1e-5)
 
 
+def test_a_penalty_is_an_option_of_each_verb() -> None:
+    a, b = ends(flat)
+    c = flat()
+    own, asked = (Problem.from_model(flat, (X, Y), "cross_entropy", l2=l2) for l2 in (0.3, 0.1))
+    for verb in (
+        lambda problem, l2: landscape.walk(a, b, problem=problem, points=3, l2=l2)["loss"],
+        lambda problem, l2: landscape.plane(a, b, c, problem=problem, points=3, l2=l2)["loss"],
+        lambda problem, l2: landscape.curvature(a, problem=problem, top=2, trace=True, l2=l2).eigenvalues,
+        lambda problem, l2: landscape.connect(a, b, problem=problem, steps=3, points=3, l2=l2)["loss"],
+    ):
+        np.testing.assert_allclose(verb(asked, 0.2), verb(own, 0.0), rtol=1e-6)
+    assert landscape.walk(a, b, problem=asked, points=3, l2=0.2).about["l2"] == pytest.approx(0.3)
+    with pytest.raises(Unsupported, match='`l2` goes with the plain engine: leave `engine="stacked"` out'):
+        landscape.walk(a, b, problem=asked, l2=0.2, engine="stacked")
+
+
+def test_a_penalty_of_a_problem_by_name() -> None:
+    found, without = (landscape.walk("presolve", rays=[0], problem="life", points=3, l2=l2) for l2 in (0.5, 0.0))
+    norms = torch.stack([each.double().square().sum() for each in without.model_at(1.0).parameters()]).sum()
+    assert found["loss"][0, -1] == pytest.approx(without["loss"][0, -1] + 0.25 * number(norms), rel=1e-6)
+
+
 def test_a_loss_may_take_its_batch_apart() -> None:
     def popping(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         targets = batch.pop("labels")

@@ -270,6 +270,7 @@ def curvature(
     seed: int = 0,
     repeats: int = 1,
     draws: int | None = None,
+    l2: float = 0.0,
     progress: Progress | None = None,
 ) -> Curvature:
     """Eigenvalues of the largest magnitude of the Hessian of the loss, because a flat place need not be a minimum.
@@ -303,7 +304,7 @@ def curvature(
         tolerance: Residuals of eigenpairs, relative to the largest magnitude; None: 1e-6, in float32 1e-3.
         max_products: Hessian-vector products at most, for each member and quantity; a trace takes 72 at least.
         probe_seed: Seed of start vectors and probes.
-        device, dtype, batchnorm, engine, samples, seed, draws: As in `landscape.walk`.
+        device, dtype, batchnorm, engine, samples, seed, draws, l2: As in `landscape.walk`.
         progress: Called with (done, at most in all), members of small networks and products of larger ones.
 
     Returns:
@@ -344,6 +345,7 @@ def curvature(
         samples=samples,
         seed=seed,
         draws=draws,
+        l2=l2,
     )
     if problem is None and is_landmark(a):
         raise LandscapeError(f'{a} does not exist; if it is a landmark, name its problem, such as `problem="life"`')

@@ -9,9 +9,9 @@ import numpy as np
 from landscape.cli.flags import in_flags, running
 from landscape.cli.options import (
     Report,
+    changes,
     chosen_problem,
     device_option,
-    draws_option,
     dtype_option,
     key_option,
     keyed,
@@ -115,7 +115,7 @@ _STATISTICS = {
     default=1,
     help="Find eigenvalues and trace on so many draws of --samples, for their standard error.",
 )
-@draws_option
+@changes
 @problem_choice
 @key_option
 @device_option

@@ -25,7 +25,7 @@ __all__ = [
     "chosen_problem",
     "computing",
     "cut_option",
-    "draws_option",
+    "changes",
     "device_option",
     "dtype_option",
     "evaluating",
@@ -91,10 +91,19 @@ sampling = together(
 )
 
 
-draws_option = click.option(
-    "--draws",
-    type=click.IntRange(min=1),
-    help="Average a loss that draws random numbers over so many draws, the same at each point, of --sample-seed.",
+#: `--draws` and `--l2`, of what is done to a loss.
+changes = together(
+    click.option(
+        "--draws",
+        type=click.IntRange(min=1),
+        help="Average a loss that draws random numbers over so many draws, the same at each point, of --sample-seed.",
+    ),
+    click.option(
+        "--l2",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        help="Add half of this times the sum of squares of what learns to the loss, as weight decay does.",
+    ),
 )
 
 cut_option = click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as functions]")
@@ -160,7 +169,7 @@ def evaluating(text: str) -> Callable[[Command], Command]:
             help="Run the network, but not the loss, in this precision where PyTorch deems it safe.",
         ),
         sampling,
-        draws_option,
+        changes,
         computing,
         output(text),
         config_file,

@@ -114,6 +114,8 @@ class PlainObjective:
         draw_seed: Seed of these states.
         calibration: Batches on which statistics of BatchNorm are estimated at each point.
         over_batches: Names of metrics that are means over batches, of one number each.
+        l2: Adds so much times half of the sum of squares of the parameters that learn to the loss.
+        learning: Names of these.
         predict: From outputs as stacks have them, [member, *out, sample], to decisions; None where outputs are the
             loss's own affair.
     """
@@ -144,6 +146,8 @@ class PlainObjective:
     batchnorm: BatchNorm | None = None
     calibration: Iterable[Any] = ()
     over_batches: tuple[str, ...] = ()
+    l2: float = 0.0
+    learning: frozenset[str] = frozenset()
     predict: Callable[[Tensor], Tensor] | None = None
 
     backend = "plain"
@@ -169,11 +173,13 @@ class PlainObjective:
             raise Mismatch("no points have no values")
         totals: list[list[dict[str, Any]]] = [[{} for _ in range(len(members))] for _ in range(max(1, self.draws))]
         statistics: list[dict[str, Tensor]] = [{} for _ in range(len(members))]
+        penalties: list[Tensor] = []
         for number, group in enumerate(self._groups()):
             for place, point in enumerate(members.mixtures()):
                 self._live.write(point)
                 if number == 0:
                     statistics[place] = self._found_anew(point)
+                    penalties.append(self._penalty(self._live.tensors))
                 for name, tensor in statistics[place].items():
                     self._live.tensors[name].copy_(tensor)
                 for there, found in zip((each[place] for each in totals), self._read(group), strict=True):
@@ -183,6 +189,8 @@ class PlainObjective:
                         if not self.streamed:  # outputs of one point at a time are held
                             there[name] = there[name].settled()
         drawn = [self._values(each) for each in totals]
+        for values in drawn if self.l2 else ():
+            values["loss"] = values["loss"] + torch.stack(penalties)
         if len(drawn) == 1:
             return drawn[0]
         every = {name: torch.stack([each[name] for each in drawn]) for name in drawn[0]}
@@ -250,7 +258,21 @@ class PlainObjective:
         state = {f"module.{name}": tensor[0] for name, tensor in {**stack.tensors, **stack.buffers}.items()}
         with torch.enable_grad(), plain_attention(), self._casting(), self._seeded(batch.draw, batch.number):
             tally: Tally = torch.func.functional_call(read, state, (batch.batch,), tie_weights=True)["loss"]
-        return (tally.total / (self._count * max(1, self.draws)))[None]
+        found = tally.total / (self._count * max(1, self.draws))
+        if self.l2:
+            every = {name: tensor[0] for name, tensor in {**stack.tensors, **stack.buffers}.items()}
+            found = found + self._penalty(every) / self._pieces_of_all
+        return found[None]
+
+    def _penalty(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """What the parameters of a network add to the loss."""
+        squares = [tensors[name].double().square().sum() for name in sorted(self.learning)] if self.l2 else []
+        return torch.stack(squares).sum() * (self.l2 / 2) if squares else torch.zeros(())
+
+    @functools.cached_property
+    def _pieces_of_all(self) -> int:
+        """Number of batches, once for each draw."""
+        return sum(1 for _ in self.batches())
 
     def parted_loss(self, stack: Stack, batch: "_Piece") -> tuple[list[Tensor], list[Tensor], Tensor]:
         """The loss of a single member taken apart: outputs, as they hang on the parameters, the same held as leaves of
@@ -313,7 +335,11 @@ class PlainObjective:
         """The same numbers by the referee."""
         seeds = [functools.partial(self._seeded, draw) for draw in range(max(1, self.draws))]
         found = [self.referee(members, seeded, self.batchnorm == "recalibrate") for seeded in seeds]
-        return {name: torch.stack([each[name] for each in found]).mean(0) for name in found[0]}
+        means = {name: torch.stack([each[name] for each in found]).mean(0) for name in found[0]}
+        if self.l2:  # by another way than that of each point
+            norms = members.moving(self.learning).norms()[1].square()
+            means["loss"] = means["loss"] + (self.l2 / 2 * norms).to(means["loss"].device)
+        return means
 
     def statistics(self, members: Mixtures) -> dict[str, Tensor]:
         """By name what BatchNorm normalises by at a single member, and the singular vectors of spectral norms, where

@@ -96,15 +96,6 @@ class Tally:
         count = self.count.detach() if isinstance(self.count, Tensor) else self.count
         return dataclasses.replace(self, total=self.total.detach(), count=count)
 
-    def shifted(self, by: Tensor) -> "Tally":
-        """The same with something added to each value; a standard error stays."""
-        count = 1.0 if self.count is None else self.count
-        squares = None
-        if self.squares is not None:
-            nn_, nc, cc = self.squares
-            squares = (nn_ + 2 * by * nc + by.square() * cc, nc + by * cc, cc)
-        return dataclasses.replace(self, total=self.total + by * count, squares=squares)
-
     def settled(self) -> "Tally":
         """Itself: a sum needs nothing more."""
         return self

@@ -125,6 +125,7 @@ def connect(
     samples: int | None = None,
     seed: int = 0,
     draws: int | None = None,
+    l2: float = 0.0,
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     keep_seconds: float = 30.0,
@@ -142,7 +143,7 @@ def connect(
         training_seed: Seed of these points, and of where bends begin.
         points: How many evenly spaced alphas are evaluated, or the alphas themselves.
         pairs, order: As in `landscape.walk`, without all equivalent orders.
-        device, dtype, batchnorm, engine, autocast, samples, seed, draws, overwrite: As in `landscape.walk`.
+        device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, overwrite: As in `landscape.walk`.
         save: HDF5 file to write; beside it the bends as checkpoints (`bend_files`), which can be walked via, and while
             it trains, every `keep_seconds`, what is needed to go on.
         progress: Called with (steps done, steps in all).
@@ -179,6 +180,7 @@ def connect(
         samples=samples,
         seed=seed,
         draws=draws,
+        l2=l2,
     )
     keep_freed_memory()
     prepared = prepare(route, compute, problem=problem)

@@ -66,6 +66,7 @@ def plane(
     samples: int | None = None,
     seed: int = 0,
     draws: int | None = None,
+    l2: float = 0.0,
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -89,7 +90,7 @@ def plane(
         all_parameters: Let these directions move frozen parameters (`requires_grad=False`) too.
         points: Points along x and y; the coordinates of places are added to them.
         x, y: Ranges; None: around the places, or -1 to 1 for random directions.
-        device, dtype, batchnorm, engine, autocast, samples, seed, draws, save, overwrite: As in `landscape.walk`.
+        device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, save, overwrite: As in `landscape.walk`.
         progress: Called with (points done, points in all).
 
     Returns:
@@ -131,6 +132,7 @@ def plane(
         samples=samples,
         seed=seed,
         draws=draws,
+        l2=l2,
     )
     about: dict[str, Any] = {"kind": kind}
     if kind in ("through", "tasks"):

@@ -46,6 +46,7 @@ def walk(
     samples: int | None = None,
     seed: int = 0,
     draws: int | None = None,
+    l2: float = 0.0,
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -68,7 +69,8 @@ def walk(
         per: Beside the full line one for each `layer`, or `module` at the top, on which only that one moves.
         hold: Where what does not move is held: at the `start` or the `end`.
         all_parameters: Let random directions move frozen parameters (`requires_grad=False`) too.
-        pairs: `matched` pairs member with member (a single one with all), `all` each with each.
+        pairs: `matched` pairs member with member (a single one with all), `all` each with each, those of one start
+            after another.
         order: Order of the start's units: as `stored`, `matched` to the end, or a line from `all` equivalent ones.
         device: Where to compute; None: where the module `a` is, else the CPU.
         dtype: Element type of the computation.
@@ -81,6 +83,7 @@ def walk(
         seed: Seed of that sample, and of draws.
         draws: Average a loss that draws random numbers over so many draws, the same at each point; `loss_draw_se` is
             the standard error. None: a random loss is an error.
+        l2: Adds `l2 / 2` times the sum of squares of the parameters that learn to the loss, as weight decay does.
         save: HDF5 file to write, beside which unfinished work is kept, so that calling again goes on.
         overwrite: Replace what is at `save`.
         progress: Called with (points done, points in all).
@@ -134,6 +137,7 @@ def walk(
         samples=samples,
         seed=seed,
         draws=draws,
+        l2=l2,
     )
     prepared = prepare(route, compute, problem=problem)
     return along(

@@ -155,9 +155,12 @@ def _loss(results: Sequence[Result]) -> str:
     sampled = {result.about.get("samples") for result in results if "loss_se" in result.values}
     counts = [f"{count:,}" if count else "some" for count in sorted(sampled, key=lambda count: count or 0)]
     exact = "Exact loss" if any("loss_se" not in result.values for result in results) else ""
+    penalties = dict.fromkeys(result.about.get("l2", 0.0) for result in results)
+    added = " and ".join(f"{each:g}" for each in penalties if each)
+    behind = f" with an L2 penalty ({added})" if added else ""
     if not sampled:
-        return exact
-    return f"{'Exact loss, and loss' if exact else 'Loss'} on {' and '.join(counts)} samples"
+        return exact + behind
+    return f"{'Exact loss, and loss' if exact else 'Loss'} on {' and '.join(counts)} samples{behind}"
 
 
 def _computed(files: Sequence[Mapping[str, Any]], *, between: str = "the ends", start: str = "the start") -> str:

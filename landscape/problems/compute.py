@@ -18,6 +18,7 @@ from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
 from landscape.problems.places import Place, device_of
 from landscape.problems.registry import record
+from landscape.space.groups import learning
 
 __all__ = ["BACKENDS", "Compute", "Engine"]
 
@@ -37,7 +38,8 @@ class Compute:
 
     Where there is no exact loss, `samples` of `sample_seed` are drawn. With `autocast` the network, but not the loss,
     runs in bfloat16 or float16 where PyTorch deems it safe. `batchnorm` is that of `Objective`. A loss that draws
-    random numbers is averaged over `draws` states of all generators, which `sample_seed` decides.
+    random numbers is averaged over `draws` states of all generators, which `sample_seed` decides. `l2` adds so much
+    times half of the sum of squares of the parameters that learn to the loss.
     """
 
     device: str | torch.device = "cpu"
@@ -48,6 +50,7 @@ class Compute:
     engine: Engine = "auto"
     autocast: torch.dtype | None = None
     draws: int | None = option(None, "Average a random loss over so many draws, the same at each point.", at_least=1)
+    l2: float = option(0.0, "L2 penalty of the parameters that learn, added to the loss.", at_least=0)
 
     def __post_init__(self) -> None:
         check(self)
@@ -70,6 +73,7 @@ class Compute:
         samples: int | None,
         seed: int,
         draws: int | None = None,
+        l2: float = 0.0,
     ) -> "Compute":
         """What the arguments of a verb choose; without a `device` the one where the network `a` is, else the CPU."""
         return cls(
@@ -81,6 +85,7 @@ class Compute:
             engine=engine,
             autocast=autocast,
             draws=draws,
+            l2=l2,
         )
 
     @property
@@ -91,9 +96,10 @@ class Compute:
     def objective(self, problem: Problem) -> AnyObjective:
         """The problem's objective, computed in this way; raises `Unsupported` for a policy without BatchNorm."""
         chosen = self.engine
-        if self.draws and chosen in ("stacked", "vmap"):
-            raise Unsupported(f'`draws` are made by the plain engine: leave `engine="{chosen}"` out')
-        if chosen == "auto" and self.draws:
+        for name in ("draws", "l2"):
+            if getattr(self, name) and chosen in ("stacked", "vmap"):
+                raise Unsupported(f'`{name}` goes with the plain engine: leave `engine="{chosen}"` out')
+        if chosen == "auto" and (self.draws or self.l2):
             chosen = "plain"
         if chosen == "auto":
             chosen = "stacked" if problem.prefers_stacks(torch.device(self.device)) else "plain"
@@ -108,6 +114,9 @@ class Compute:
         objective = problem.plain(**self.drawn, batchnorm=self.batchnorm, autocast=self.autocast)
         if self.draws:
             objective = dataclasses.replace(objective, draws=self.draws, draw_seed=self.sample_seed)
+        if self.l2:
+            learns = learning(problem.prototype)
+            objective = dataclasses.replace(objective, l2=objective.l2 + self.l2, learning=learns)
         return objective
 
     def stacks(self, problem: Problem) -> Objective:
@@ -144,6 +153,8 @@ class Compute:
             about["means_over_batches"] = list(objective.over_batches)
         if self.draws:
             about["draws"] = {"count": self.draws, "seed": self.sample_seed}
+        if penalty := getattr(objective, "l2", 0.0):
+            about["l2"] = penalty
         if objective.batchnorm is not None:
             about["batchnorm"] = {"policy": objective.batchnorm, **_estimated(objective)}
         return about

@@ -167,6 +167,8 @@ class Model(Supervised):
             batchnorm=policy,
             calibration=held,
             over_batches=self.over_batches,
+            l2=self.l2,
+            learning=learning(self.prototype),
             predict=self.chosen.predict if self.chosen is not None else None,
         )
 
@@ -179,8 +181,6 @@ class Model(Supervised):
             device,
             dtype,
             self.evaluation,
-            self.l2,
-            learning(self.prototype),
             foreign={each.dtype for each in self.prototype.parameters()} != {dtype},
             metrics_all=self.metrics_all,
         )

@@ -40,8 +40,6 @@ class Reader:
     device: torch.device
     dtype: torch.dtype
     evaluation: bool
-    l2: float
-    learning: frozenset[str]
     foreign: bool
     rows: int = 0
     metrics_all: Mapping[str, Callable[[Any, Any], Any]] = dataclasses.field(default_factory=dict)
@@ -68,15 +66,7 @@ class Reader:
                 if self.batch_loss is None
                 else self.batch_loss.measure(module, given, self.metrics_all)
             )
-        if self.l2 and not prefix:
-            found = {**found, "loss": found["loss"].shifted(self.penalty(module))}
         return {prefix + name: tally for name, tally in found.items()} if prefix else found
-
-    def penalty(self, module: nn.Module) -> Tensor:
-        """What the parameters add to the loss."""
-        named = module.named_parameters()
-        squares = [each.double().square().sum() for name, each in named if name in self.learning]
-        return torch.stack(squares).sum() * (self.l2 / 2)
 
     def _found(self, module: nn.Module, batch: Any) -> dict[str, Any]:
         assert self.criterion is not None
@@ -130,10 +120,7 @@ class Part:
         elif isinstance(source, Samples):
             whole = reader.ready((source.inputs, source.targets, source.weights), source, 0)
             self.batch_size = batch_size or len(source)
-            once = reader.l2 > 0 and criterion is not None and criterion.adds_up  # the penalty is added once
-            if once:
-                self.batch_size = len(source)
-            elif self.ours and batch_size is None:
+            if self.ours and batch_size is None:
                 with reader.within():
                     fitting = fitting_batch(module, whole[0])
                 self.batch_size = ceil_div(len(source), ceil_div(len(source), fitting))  # a short last one is slow
@@ -207,10 +194,8 @@ def referee(
             targets = torch.cat([targets for _, targets, _ in part])
             weights = [each for _, _, each in part if each is not None]
             if weights:
-                loss = reader.criterion.tallies(outputs, targets, torch.cat(weights))["loss"].value()
-                losses.append(loss + reader.penalty(network) if reader.l2 else loss)
+                losses.append(reader.criterion.tallies(outputs, targets, torch.cat(weights))["loss"].value())
             else:
                 assert reader.criterion.own is not None
-                loss = reader.criterion.own(outputs, targets).double().mean()
-                losses.append(loss + reader.penalty(network) if reader.l2 else loss)
+                losses.append(reader.criterion.own(outputs, targets).double().mean())
     return {"loss": torch.stack(losses).double()}
