@@ -256,6 +256,7 @@ def test_force_removes_its_own_runs_and_nothing_else(tmp_path: Path) -> None:
     assert names(tmp_path / NAMES[0]) == [
         "log.jsonl",
         "notes.txt",
+        "optimizer.safetensors",
         "run.json",
         "step-00000000.safetensors",
         "step-00000003.safetensors",

@@ -525,10 +525,51 @@ def test_a_training_begins_at_another(tmp_path: Path, begun: Run) -> None:
 def test_a_training_that_begins_at_another_goes_its_own_way(tmp_path: Path, begun: Run) -> None:
     """From there on it is the same as from these very parameters, given as a stack."""
     stack = begun.checkpoint().stack
-    named = final(TWO_STEPS, Training(batches=3, start=str(begun.path), batch_size=8), tmp_path / "a", [7, 8, 9])
+    training = Training(batches=3, start=str(begun.path), batch_size=8, reset_optimizer=True)
+    named = final(TWO_STEPS, training, tmp_path / "a", [7, 8, 9])
     given = final(TWO_STEPS, Training(batches=3, batch_size=8), tmp_path / "b", [7, 8, 9], start=stack)
     assert torch.equal(named.flatten(), given.flatten())
     assert not torch.equal(named.flatten(), stack.flatten())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("data", ["exact", "batches"])
+def test_two_trainings_in_a_row_are_one(tmp_path: Path, optimizer: str, data: str) -> None:
+    """Bit for bit: moments, the number of the step and the batches go on."""
+    given = {"optimizer": optimizer, "momentum": 0.9 if optimizer == "sgd" else 0.0, "data": data, "batch_size": 8}
+    problem, seeds = Life(), [3, 4]
+    final(problem, Training(batches=4, **given), tmp_path / "first", seeds)
+    second = final(problem, Training(batches=3, start=str(tmp_path / "first"), **given), tmp_path / "second", seeds)
+    third = final(problem, Training(batches=2, start=str(tmp_path / "second"), **given), tmp_path / "third", seeds)
+    whole = final(problem, Training(batches=9, **given), tmp_path / "whole", seeds)
+    assert torch.equal(third.flatten(), whole.flatten())
+    assert Run.open(tmp_path / "third").document["continues"]["step"] == 7
+    alone = final(problem, Training(batches=2, start=f"{tmp_path}/second/#4", **given), tmp_path / "alone", [4])
+    assert torch.equal(alone.flatten()[0], third.flatten()[1])
+    assert not torch.equal(second.flatten(), third.flatten())
+
+
+def test_an_optimizer_that_cannot_go_on_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    final(Life(), Training(batches=2, save_at=(0, 1, 2)), tmp_path / "run", [0, 1])
+
+    def said(place: str, **changed: object) -> str:
+        caplog.clear()
+        training = Training(**{"batches": 1, "start": place, **changed})
+        train(Life(), training, tmp_path / "other", seeds=[0, 1], overwrite=True)
+        return " ".join(record.getMessage() for record in caplog.records)
+
+    run = str(tmp_path / "run")
+    assert said(run) == "" == said(run, reset_optimizer=True) == said(run, optimizer="adam", lr=0.1)
+    assert "adam begins anew (the run keeps what its optimizer remembered at its last step, 2, alone)" in said(
+        f"{run}/@1"
+    )
+    assert "sgd begins anew (the run was trained by adam)" in said(run, optimizer="sgd", momentum=0.5)
+    (tmp_path / "run" / "optimizer.safetensors").unlink()
+    assert "adam begins anew (the run keeps nothing of its optimizer)" in said(run)
+    (tmp_path / "run" / "run.json").rename(tmp_path / "run" / "gone.json")
+    assert "begins anew (a checkpoint file says nothing of an optimizer)" in said(f"{run}/step-00000002.safetensors")
+    with pytest.raises(LandscapeError, match="`reset_optimizer` is for a `start`"):
+        Training(reset_optimizer=True)
 
 
 @pytest.mark.parametrize("architecture", ["study", "paper"])

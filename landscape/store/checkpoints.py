@@ -1,7 +1,8 @@
 """Runs and checkpoints on disk; other people's checkpoints are read beside them.
 
 A run is a directory: `run.json` says everything about it, `step-XXXXXXXX.safetensors` hold the stacked parameters of
-all members, `resume.safetensors` the state from which an interrupted training goes on.
+all members, `resume.safetensors` the state from which an interrupted training goes on, `optimizer.safetensors` what the
+optimizer remembered at the end.
 """
 
 import dataclasses
@@ -196,7 +197,7 @@ class Run:
         """Delete the files of a run, if there is one at `path`, and nothing else that lies there; was there one?"""
         there = (path / "run.json").exists()
         if there:
-            for name in ("step-*.safetensors", "resume.safetensors", "log.jsonl", "run.json"):
+            for name in ("step-*.safetensors", "resume.safetensors", "optimizer.safetensors", "log.jsonl", "run.json"):
                 for file in path.glob(name):
                     file.unlink()
         return there
@@ -248,6 +249,11 @@ class Run:
             **{key: self.document[key] for key in ("problem", "code") if key in self.document},
         }
         return write_stack(self.checkpoint_path(step), stack, document)
+
+    @property
+    def optimizer_path(self) -> Path:
+        """File of the optimizer's moments at the last step."""
+        return self.path / "optimizer.safetensors"
 
     def checkpoint(self, step: int | None = None) -> Checkpoint:
         """All members at a step; the last one that was saved if none is given."""

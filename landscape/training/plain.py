@@ -14,7 +14,7 @@ from landscape.engine.lessons import Lessons
 from landscape.engine.live import is_spread
 from landscape.engine.stack import Stack
 from landscape.training.optimizers import OPTIMIZERS
-from landscape.training.plan import Plan, Training, learning_names
+from landscape.training.plan import Plan, Training, learning_names, went_on
 
 __all__ = ["PlainTrainer"]
 
@@ -28,6 +28,7 @@ class PlainTrainer:
 
     def __init__(self, plan: Plan, lessons: Lessons) -> None:
         self.training, self.lessons, self.initial = plan.training, lessons, plan.initial
+        self.continued = plan.continued
         self.optimizer = OPTIMIZERS[plan.training.optimizer]
         shared, exact = plan.training.shared_data, plan.training.data == "exact"
         self.seeds = plan.data_seeds[:1] * len(plan.data_seeds) if shared or exact else plan.data_seeds
@@ -49,7 +50,8 @@ class PlainTrainer:
         self.networks = [self.lessons.network(initial.state_dict(member)) for member in range(len(initial))]
         self.parameters = [dict(network.named_parameters()) for network in self.networks]
         self.rows = [self._row(parameters) for parameters in self.parameters]
-        self.moments = [self.optimizer.begin(row) for row in self.rows]
+        begun = map(self.optimizer.begin, self.rows)
+        self.moments = [went_on(each, self.continued, member) for member, each in enumerate(begun)]
         return 0
 
     def _row(self, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -89,6 +91,7 @@ class PlainTrainer:
 
     def step(self, step: int, *, with_loss: bool) -> None:
         """One optimizer step of every member; `loss` is then that of the batch before it, if it is asked for."""
+        step += self.continued.step if self.continued else 0
         losses = [self._step(member, step, with_loss) for member in range(len(self.networks))]
         self.loss = torch.stack(losses)
 

@@ -1,11 +1,13 @@
 """What is to be trained: options, seeds and the place where members begin, checked before any work."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from landscape.core.devices import chosen_device
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
@@ -13,12 +15,16 @@ from landscape.core.fields import Field, as_json, check, make, option, require_s
 from landscape.engine.stack import Stack, aliases, fingerprint, in_order, template_of
 from landscape.problems.base import Problem
 from landscape.problems.initialisation import Scheme, initialise
-from landscape.problems.places import place_of, verified_landmark
+from landscape.problems.places import is_landmark, place_of, verified_landmark
 from landscape.problems.registry import chosen, record
 from landscape.space.groups import learning
+from landscape.store.checkpoints import Run, load, read_tensors
 from landscape.training.optimizers import OPTIMIZERS
 
-__all__ = ["Plan", "Training", "learning_names", "planned", "presolved_names", "save_steps"]
+__all__ = ["Continued", "Plan", "Training", "learning_names", "planned", "presolved_names", "save_steps", "went_on"]
+
+
+_log = logging.getLogger("landscape")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,10 +55,12 @@ class Training:
     init_scale: float = option(1.0, "Factor on all initial parameters.", above=0)
     start: str | None = option(
         None,
-        "Begin at a landmark (presolve), a run, RUN/@step, RUN/#seed or a checkpoint file, not at random; optimizers "
-        "begin anew. The study's --presolve and --resume_from.",
+        "Begin at a landmark (presolve), a run, RUN/@step, RUN/#seed or a checkpoint file, not at random. From a run's "
+        "last step its optimizer goes on, with what it remembers and the batches that are next. The study's "
+        "--presolve and --resume_from.",
         metavar="PLACE",
     )
+    reset_optimizer: bool = option(False, "At `start` the optimizer begins anew, with the first batch.")
     presolve_blocks: tuple[int, ...] = option(
         (),
         "Blocks that begin at the known solution, such as 0,2 or 0+2; the rest begins at random. The study's "
@@ -73,6 +81,8 @@ class Training:
             raise LandscapeError(
                 f'`start="{self.start}"` leaves nothing to `init` and `init_scale`: leave one of them out'
             )
+        if self.reset_optimizer and self.start is None:
+            raise LandscapeError("`reset_optimizer` is for a `start`, from which an optimizer would go on: name one")
         if self.freeze and not self.presolve_blocks:
             raise LandscapeError("there is nothing to freeze: name the blocks with `presolve_blocks`")
         if self.save_at is None:
@@ -91,11 +101,23 @@ def save_steps(last: int) -> tuple[int, ...]:
     return tuple(sorted(step for step in steps if step <= last))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Continued:
+    """What an optimizer remembers of each member, a row each by the names of its moments, after so many steps; `sha256`
+    is that of the file it comes from.
+    """
+
+    step: int
+    moments: Mapping[str, Tensor]
+    sha256: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A training that makes sense: its kind of data is decided, its members are where they begin.
 
-    `start` is the place where they begin if that is not random.
+    `start` is the place where they begin if that is not random; `continued`, if an optimizer goes on there, is what it
+    remembers.
     """
 
     problem: Problem
@@ -105,6 +127,7 @@ class Plan:
     device: torch.device
     start: Stack | None
     initial: Stack
+    continued: Continued | None = None
 
     def document(self) -> dict[str, Any]:
         """What makes the run what it is, as it stands in its `run.json`."""
@@ -114,6 +137,7 @@ class Plan:
             "seeds": self.seeds,
             "data_seeds": self.data_seeds,
             "start": None if self.start is None else fingerprint(self.start.tensors),
+            **({"continues": {"step": self.continued.step, "sha256": self.continued.sha256}} if self.continued else {}),
         }
 
 
@@ -141,8 +165,10 @@ def planned(
     own = own * len(seeds) if len(own) == 1 else own
     training = _with_data(problem, training)
     _check_seeds(seeds, own, exact=training.data == "exact")
+    continued = None
     if start is None and training.start is not None:
         start = place_of(problem, training.start)
+        continued = _continued(training.start, training, len(seeds))
     initial = _initial(problem, training, seeds, start)
     if training.freeze and presolved_names(problem, training) >= initial.tensors.keys():
         raise LandscapeError("all blocks are frozen: leave at least one to train")
@@ -154,7 +180,53 @@ def planned(
             f"of {len(seeds)} seeds only {len(members)} would differ: the others start at the same point and see the "
             'same data. Give one seed, or each its own batches with `data="batches"`'
         )
-    return Plan(problem, training, seeds, own, device, start, initial)
+    return Plan(problem, training, seeds, own, device, start, initial, continued)
+
+
+def went_on(moments: Mapping[str, Tensor], continued: Continued | None, member: int | None = None) -> dict[str, Tensor]:
+    """What an optimizer remembers, which would be `moments` at the beginning, where it goes on: of all members, or of
+    one. Raises `Mismatch` if other parameters learn now.
+    """
+    if continued is None:
+        return dict(moments)
+    rows = slice(None) if member is None else slice(member, member + 1)
+    found = {name: continued.moments[name][rows].to(each.device, each.dtype) for name, each in moments.items()}
+    if different := [name for name, each in moments.items() if found[name].shape != each.shape]:
+        raise Mismatch(
+            f"the optimizer remembers {found[different[0]].shape[1]} parameters, and {moments[different[0]].shape[1]} "
+            "learn now: let it begin anew with `reset_optimizer=True`"
+        )
+    return found
+
+
+def _continued(place: str, training: Training, count: int) -> Continued | None:
+    """What the optimizer of the run at a place remembers of its members; None, and a line that says why, if it begins
+    anew.
+    """
+    if is_landmark(place) or training.reset_optimizer or not OPTIMIZERS[training.optimizer].moments:
+        return None
+    sources = load(place).sources
+    path, step = Path(sources[0].path).parent, sources[0].step
+    run = Run.open(path) if (path / "run.json").exists() else None
+    why = ""
+    if run is None:
+        why = "a checkpoint file says nothing of an optimizer"
+    elif not run.optimizer_path.exists():
+        why = "the run keeps nothing of its optimizer"
+    elif step != run.steps()[-1]:
+        why = f"the run keeps what its optimizer remembered at its last step, {run.steps()[-1]}, alone"
+    elif training.presolve_blocks:
+        why = "`presolve_blocks` moves the members"
+    else:
+        tensors, document = read_tensors(run.optimizer_path)
+        if document["optimizer"] == training.optimizer:
+            chosen_seeds = {source.seed for source in sources}
+            rows = [row for row, seed in enumerate(run.seeds) if seed in chosen_seeds]
+            rows = rows * count if len(rows) == 1 else rows
+            return Continued(document["step"], {name: each[rows] for name, each in tensors.items()}, document["sha256"])
+        why = f"the run was trained by {document['optimizer']}"
+    _log.warning("%s: %s begins anew (%s)", place, training.optimizer, why)
+    return None
 
 
 def _numbers(seeds: Sequence[int], name: str) -> list[int]:

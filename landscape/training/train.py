@@ -33,6 +33,9 @@ __all__ = ["Training", "default_output", "save_steps", "train", "unusual"]
 #: By stacks of many networks, or by each network's own forward.
 AnyTrainer = Trainer | PlainTrainer
 
+#: Bytes of what an optimizer remembers up to which it is kept at the end.
+_KEPT_MOMENTS = 2**26
+
 #: Times that losses are logged, about.
 _LOGGED = 100
 
@@ -202,6 +205,16 @@ def _require_same_computation(run: Run, trainer: AnyTrainer) -> None:
         )
 
 
+def _keep_moments(run: Run, trainer: AnyTrainer, plan: Plan) -> None:
+    """Keep what the optimizer remembers, for a training that goes on from there, unless that is large."""
+    moments = {name: each for name, each in trainer.state().items() if name in trainer.optimizer.moments}
+    if moments and sum(each.nbytes for each in moments.values()) <= _KEPT_MOMENTS:
+        steps = plan.training.batches + (plan.continued.step if plan.continued else 0)
+        write_tensors(
+            run.optimizer_path, moments, {"kind": "optimizer", "optimizer": plan.training.optimizer, "step": steps}
+        )
+
+
 def _run(
     plan: Plan, trainer: AnyTrainer, run: Run, *, logs: Sequence[str], resume_every: float, progress: Progress
 ) -> Run:
@@ -216,6 +229,8 @@ def _run(
     last_kept = time.monotonic()
     with open_logs(run, first, logs) as log, preserved():
         for step in range(first, training.batches + 1):
+            if step == training.batches:  # before the last step, with which a run is finished
+                _keep_moments(run, trainer, plan)
             if step in saved:
                 run.save(step, trainer.stack)
             if step == training.batches:

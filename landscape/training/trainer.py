@@ -13,7 +13,7 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Noise
 from landscape.training.optimizers import OPTIMIZERS
-from landscape.training.plan import Plan, learning_names
+from landscape.training.plan import Plan, learning_names, went_on
 
 __all__ = ["Trainer"]
 
@@ -29,6 +29,7 @@ class Trainer:
 
     def __init__(self, plan: Plan, objective: Objective) -> None:
         self.problem, self.training, self.objective = plan.problem, plan.training, objective
+        self.continued = plan.continued
         self.optimizer = OPTIMIZERS[plan.training.optimizer]
         self.keys = torch.tensor(plan.data_seeds, dtype=torch.int64, device=objective.device)
         chunk = objective.chunk.members
@@ -51,7 +52,7 @@ class Trainer:
     def begin(self, initial: Stack) -> int:
         """Start at the first step, which is returned."""
         self.flat = initial.flatten().to(self.objective.device, self.objective.dtype)
-        self.moments = self.optimizer.begin(self.flat)
+        self.moments = went_on(self.optimizer.begin(self.flat), self.continued)
         self.buffers = dict(initial.to(self.objective.device, self.objective.dtype).buffers)
         return 0
 
@@ -74,6 +75,7 @@ class Trainer:
 
     def step(self, step: int, *, with_loss: bool) -> None:
         """One optimizer step of every member; `loss` is then that of the batch before it, if it is asked for."""
+        step += self.continued.step if self.continued else 0
         found = [
             self._gradient(slice(first, first + self.group), step, with_loss)
             for first in range(0, len(self.flat), self.group)
