@@ -243,7 +243,7 @@ def _cross_entropy(targets: Tensor) -> Criterion:
     """Of class numbers, or of probabilities of classes; where there is space, its mean over places."""
     if targets.is_floating_point():
         return Criterion({"loss": Metric(_class_losses)}, _classes, "nats per sample")
-    loss = Metric(_class_losses, slope=_class_slope)
+    loss = Metric(_class_losses, slope=_class_slope, formula="cross_entropy")
     return Criterion({"loss": loss, **_counts(_hits, places=targets.ndim > 1)}, _classes, "nats per sample")
 
 
@@ -279,7 +279,7 @@ def _hits(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _squared_error(targets: Tensor) -> Criterion:
-    return Criterion({"loss": Metric(_squares, slope=_squares_slope)}, _as_is, "squared error")
+    return Criterion({"loss": Metric(_squares, slope=_squares_slope, formula="mse")}, _as_is, "squared error")
 
 
 def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -293,7 +293,7 @@ def _squares_slope(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _binary(targets: Tensor) -> Criterion:
     """Binary cross-entropy of logits."""
-    metrics = {"loss": Metric(_binary_losses, slope=_binary_slope), **_counts(_sides, places=True)}
+    metrics = {"loss": Metric(_binary_losses, slope=_binary_slope, formula="bce"), **_counts(_sides, places=True)}
     return Criterion(metrics, lambda outputs: outputs > 0, "nats per output")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from landscape.engine.program.layers import LAYERS, Own
 from landscape.engine.program.layout import align, expand, samples_first, samples_last, shape_of
 
-__all__ = ["FUNCTIONS", "METHODS", "MODULES", "RANDOM"]
+__all__ = ["FUNCTIONS", "MAX_POOL", "METHODS", "MODULES", "RANDOM"]
 
 Function = Callable[..., Any]
 
@@ -169,7 +169,8 @@ _BOTH: dict[str, Function] = {
     "flatten": _flatten,
 }
 
-_MAX_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+#: Options of pooling functions, in their order.
+MAX_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 _AVG_POOL = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
 
 #: Functions of a forward, by themselves.
@@ -185,7 +186,7 @@ FUNCTIONS: dict[Any, Function] = {
     F.pad: _pad,
     F.dropout: _dropout_twin(nn.Dropout),
     F.dropout2d: _dropout_twin(nn.Dropout2d),
-    F.max_pool2d: _twin(nn.MaxPool2d, *_MAX_POOL),
+    F.max_pool2d: _twin(nn.MaxPool2d, *MAX_POOL),
     F.avg_pool2d: _twin(nn.AvgPool2d, *_AVG_POOL),
     F.adaptive_avg_pool2d: _twin(nn.AdaptiveAvgPool2d, "output_size"),
 }

@@ -124,6 +124,11 @@ class Step:
             return getattr(arguments[0], self.called)(*arguments[1:], **keywords)
         return self.called(*arguments, **keywords)
 
+    def given(self, results: Mapping[int, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Arguments and keywords, from the results of the steps before, by number."""
+        arguments = [_filled(argument, results) for argument in self.arguments]
+        return arguments, {key: _filled(argument, results) for key, argument in self.keywords.items()}
+
     def reads(self, made: Tensor) -> int:
         """Numbers of one member that a product reads, of which it makes these."""
         if isinstance(self.module, nn.Linear) and made.ndim == 3:
@@ -196,8 +201,7 @@ class Program:
         results: dict[int, Any] = {-1: inputs}
         folded: set[int] = set()
         for step in self.steps:
-            arguments = [_filled(argument, results) for argument in step.arguments]
-            keywords = {key: _filled(argument, results) for key, argument in step.keywords.items()}
+            arguments, keywords = step.given(results)
             compute = functools.partial(step, each, arguments, keywords, folded)
             try:
                 result = compute() if change is None else change(step, arguments, compute)

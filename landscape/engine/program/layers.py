@@ -22,7 +22,7 @@ from landscape.core.errors import Mismatch
 from landscape.engine.program.layout import samples_first, samples_last, shape_of
 from landscape.engine.program.products import product, reach, windows
 
-__all__ = ["ELEMENTWISE", "FRESH", "LAYERS", "NORMALISED", "STOCHASTIC", "Own", "Statistics", "has_statistics"]
+__all__ = ["ELEMENTWISE", "FRESH", "LAYERS", "NORMALISED", "STOCHASTIC", "Own", "Statistics", "has_statistics", "pooled"]
 
 #: Uniform numbers in [0, 1), [member, *shape].
 Draw = Callable[[tuple[int, ...]], Tensor]
@@ -211,27 +211,26 @@ def _layer_norm(layer: nn.LayerNorm) -> Layer:
 # Pooling --------------------------------------------------------------------------------------------------------------
 
 
-def _pool(layer: nn.MaxPool2d | nn.AvgPool2d, fill: float, reduce: Callable[[list[Tensor]], Tensor]) -> Layer | None:
-    """What `reduce` makes of the numbers at each place of all windows."""
-    if layer.ceil_mode:
-        return None
+def pooled(layer: nn.MaxPool2d | nn.AvgPool2d, x: Tensor, fill: float) -> list[Tensor]:
+    """The numbers at each place of all windows, one tensor a place; around the data is `fill`."""
     kernel, stride, padding, dilation = (
         (each, each) if isinstance(each, int) else each
         for each in (layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1))
     )
+    if any(padding):
+        x = F.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0]), value=fill)
+    rows, columns = (
+        [reach(place, (size - d * (k - 1) - 1) // s + 1, s, d) for place in range(k)]
+        for size, k, s, d in zip(x.shape[2:4], kernel, stride, dilation, strict=True)
+    )
+    return [x[:, :, row, column] for row in rows for column in columns]
 
-    def apply(own: Own, x: Tensor) -> Any:
-        if x.ndim != 5:
-            return NotImplemented
-        if any(padding):
-            x = F.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0]), value=fill)
-        rows, columns = (
-            [reach(place, (size - d * (k - 1) - 1) // s + 1, s, d) for place in range(k)]
-            for size, k, s, d in zip(x.shape[2:4], kernel, stride, dilation, strict=True)
-        )
-        return reduce([x[:, :, row, column] for row in rows for column in columns])
 
-    return apply
+def _pool(layer: nn.MaxPool2d | nn.AvgPool2d, fill: float, reduce: Callable[[list[Tensor]], Tensor]) -> Layer | None:
+    """What `reduce` makes of the numbers at each place of all windows."""
+    if layer.ceil_mode:
+        return None
+    return lambda own, x: reduce(pooled(layer, x, fill)) if x.ndim == 5 else NotImplemented
 
 
 def _largest(places: list[Tensor]) -> Tensor:

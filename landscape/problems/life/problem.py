@@ -196,8 +196,11 @@ class Life(Problem):
         """The objective on patterns or, where the data is packed, on boards."""
         on_boards = isinstance(data, boards.PackedBoards)
         per_board = self._all_right if on_boards else self._cells_right
+        # A loss of logits with a sigmoid, of outputs as they are without.
+        formula = self.loss if self.sigmoid == (self.loss == "bce") else None
+        slope = _slope if formula == "bce" else None
         metrics = {
-            "loss": Metric(self._losses, slope=_slope if self.sigmoid and self.loss == "bce" else None),
+            "loss": Metric(self._losses, slope=slope, formula=formula),
             "accuracy": Metric(self._cells_right),
             "right": Metric(per_board, "count"),
             "solved": Metric(per_board, "all"),

@@ -1,0 +1,387 @@
+"""What bounds a layer's outputs along a piece of a line: Taylor models of each unit on each sample.
+
+On a line weights are affine in alpha. In a cell, `alpha = centre + t` with `|t| <= radius`, each unit is enclosed by
+
+    c_0 + c_1 t + c_2 t^2 + [-error, error]
+
+(K. Makino, M. Berz, *Taylor models and other validated functional inclusion methods*, Int. J. Pure Appl. Math. 6, 2003).
+Coefficients go through products as they are, so that what cancels there cancels here; what they leave out goes into
+the error: powers of t from the third on, units whose sign is not certain in the cell, and rounding.
+
+Rounding: with u = 2^-53, a sum of n products rounds, in any order and with fused operations, by at most
+n u / (1 - n u) times the sum of magnitudes (N. J. Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed.,
+section 3.1). Each rule adds that, generously, to its error: in float64 it is some 1e-13 of what it is added to.
+"""
+
+import dataclasses
+import functools
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from landscape.core.errors import Unsupported
+from landscape.engine.program.functions import MAX_POOL
+from landscape.engine.program.graph import Program, Step
+from landscape.engine.program.layers import LAYERS, Own, pooled
+from landscape.engine.program.products import product, windows
+from landscape.engine.stack import Stack
+
+__all__ = ["ROUNDING", "Cells", "Enclosure", "enclose", "require_supported"]
+
+#: Unit roundoff of float64.
+ROUNDING = 2.0**-53
+
+#: Operations beside a sum's own whose rounding is added along with it.
+_BESIDE = 32
+
+#: Stands for minus infinity around the data of a maximum.
+_LOWEST = -1e300
+
+#: What can be bounded, in words.
+SUPPORTED = (
+    "Linear, Conv2d, BatchNorm, ReLU, LeakyReLU, RReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten, Identity, "
+    "Dropout and additions"
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Enclosure:
+    """Numbers along a cell: `terms`, one to three coefficients of powers of t, [cell, *feature, sample], and the error
+    beside them; None: data, which is exact and alike in all cells, [1, *feature, sample].
+    """
+
+    terms: tuple[Tensor, ...]
+    error: Tensor | None
+    radius: Float[Tensor, " cell"]
+
+    @property
+    def spread(self) -> Tensor:
+        """How far the polynomial gets from its value in the middle, at most."""
+        if len(self.terms) == 1:
+            return torch.zeros_like(self.terms[0])
+        r = _beside(self.radius, self.terms[0])
+        inner = self.terms[1].abs() if len(self.terms) == 2 else torch.addcmul(self.terms[1].abs(), self.terms[2].abs(), r)
+        return inner.mul_(r)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Enclosure":
+        """The same where numbers are only put elsewhere, or added up with positive weights."""
+        error = None if self.error is None else change(self.error)
+        return dataclasses.replace(self, terms=tuple(map(change, self.terms)), error=error)
+
+    def plus(self, error: Tensor) -> "Enclosure":
+        """With more error."""
+        return dataclasses.replace(self, error=error if self.error is None else self.error + error)
+
+    def rounded(self, operations: int = _BESIDE) -> "Enclosure":
+        """With the rounding of so many operations on each number."""
+        size = self.terms[0].abs() + self.spread
+        return self.plus((size if self.error is None else size + self.error) * (operations * ROUNDING))
+
+    def add(self, other: "Enclosure") -> "Enclosure":
+        """The sum."""
+        longer, shorter = sorted((self.terms, other.terms), key=len, reverse=True)
+        terms = tuple(a + shorter[k] if k < len(shorter) else a for k, a in enumerate(longer))
+        size = [each.terms[0].abs() + each.spread for each in (self, other)]
+        errors = [each.error for each in (self, other) if each.error is not None]
+        return Enclosure(terms, sum(errors, ROUNDING * _BESIDE * (size[0] + size[1])), self.radius)
+
+    def times(self, other: "Enclosure") -> "Enclosure":
+        """The product, number by number."""
+        a, b = self.terms, other.terms
+        powers: list[Any] = [
+            sum(a[i] * b[k - i] for i in range(len(a)) if 0 <= k - i < len(b)) for k in range(len(a) + len(b) - 1)
+        ]
+        size = [each.terms[0].abs() + each.spread for each in (self, other)]
+        r = _beside(self.radius, powers[0])
+        error = size[0] * size[1] * (_BESIDE * ROUNDING)
+        for k, power in enumerate(powers[3:], start=3):
+            error = error + power.abs() * r**k
+        for own, by in ((self, size[1]), (other, size[0])):
+            error = error if own.error is None else error + own.error * by
+        if self.error is not None and other.error is not None:
+            error = error + self.error * other.error
+        return Enclosure(tuple(powers[:3]), error, self.radius)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cells:
+    """Pieces of straight lines from the members of `start` to those of `start + step`, both float64: of which line each
+    piece is, its middle and half its length. `kept` holds what the first product makes of the data, for each line.
+    """
+
+    start: Stack
+    step: Stack
+    line: Int[Tensor, " cell"]
+    centre: Float[Tensor, " cell"]
+    radius: Float[Tensor, " cell"]
+    kept: dict[int, tuple[Tensor, Tensor]]
+
+    def ends(self, step: Step, name: str) -> tuple[Tensor, Tensor]:
+        """A tensor of a layer at the start of each line, [line, *shape], and by how much it changes to the end."""
+        tensor = step.tensors[name]
+        first = tensor.of(self.start).to(torch.float64)
+        there = self.step.tensors.get(tensor.name, self.step.buffers.get(tensor.name))
+        lines = len(self.start)
+        return tuple(
+            each.expand(lines, *first.shape[1:]) for each in (first, torch.zeros_like(first) if there is None else there)
+        )
+
+    def vector(self, step: Step, name: str, like: Tensor) -> Enclosure:
+        """A tensor of one number a channel, along each cell."""
+        first, change = (each[self.line].view(-1, each.shape[1], *[1] * (like.ndim - 2)) for each in self.ends(step, name))
+        size = (first.abs() + change.abs()) * (_BESIDE * ROUNDING)
+        return Enclosure((first + _beside(self.centre, first) * change, change), size, self.radius)
+
+
+def _beside(each: Float[Tensor, " cell"], like: Tensor) -> Tensor:
+    """One number a cell beside tensors of `like`'s shape."""
+    return each.view(-1, *[1] * (like.ndim - 1))
+
+
+#: A rule: from the step, the cells and what the step's function takes to what encloses its result.
+Rule = Callable[..., Any]
+
+
+# Products -------------------------------------------------------------------------------------------------------------
+
+
+def _product(step: Step, cells: Cells, x: Enclosure) -> Enclosure:
+    """W x + b with W = V + (centre + t) D: the coefficient of t^k is W(centre) x_k + D x_(k-1)."""
+    layer: Any = step.module
+    linear = isinstance(layer, nn.Linear)
+
+    def read(values: Tensor) -> Tensor:
+        return values.movedim(-2, 1) if linear else windows(layer, values)
+
+    first, change = (each.flatten(2) for each in cells.ends(step, "weight"))
+    bias = cells.ends(step, "bias") if "bias" in step.tensors else None
+    rounding = 2 * (first.shape[2] + _BESIDE) * ROUNDING
+    rows = first.abs().sum(2) + change.abs().sum(2)
+    offset = 0 if bias is None else bias[0].abs() + bias[1].abs()
+    if x.error is None and len(x.terms) == 1:
+        data = read(x.terms[0])
+        shape = data.shape[2:]
+        if step.number not in cells.kept:
+            flat, (b, db) = data.flatten(2), bias or (None, None)
+            cells.kept[step.number] = product(first, b, flat), product(change, db, flat)
+        ends = [each[cells.line] for each in cells.kept[step.number]]
+        terms = [torch.addcmul(ends[0], ends[1], _beside(cells.centre, ends[0])), ends[1]]
+        top = x.terms[0].abs().flatten(1, -2).amax(1)
+        error = torch.zeros_like(terms[0])
+    else:
+        x = x.rounded(0) if x.error is None else x
+        assert x.error is not None
+        count, samples = len(x.terms), x.error.shape[-1]
+        every = read(torch.cat([*x.terms, x.error], -1))
+        shape = (*every.shape[2:-1], samples)
+        parts = every.view(*every.shape[:-1], count + 1, samples).movedim(-2, 0).flatten(3)
+        at, by = first[cells.line], change[cells.line]
+        at = torch.addcmul(at, by, cells.centre[:, None, None])
+        flat = parts[:-1].movedim(0, 2)
+        values = (at @ flat.flatten(2)).view(len(at), -1, count, flat.shape[-1])
+        moved = (by @ flat.flatten(2)).view_as(values)
+        terms = [values[:, :, 0], *(values[:, :, k] + moved[:, :, k - 1] for k in range(1, count)), moved[:, :, -1]]
+        error = (at.abs() + cells.radius[:, None, None] * by.abs()) @ parts[-1]
+        if len(terms) > 3:
+            error = torch.addcmul(error, terms.pop().abs(), (cells.radius**3)[:, None, None])
+        top = (x.terms[0].abs() + x.spread + x.error).flatten(1, -2).amax(1)
+    if bias is not None and cells.kept.get(step.number) is None:
+        b, db = (each[cells.line][..., None] for each in bias)
+        terms[0] = terms[0] + torch.addcmul(b, db, cells.centre[:, None, None])
+        terms[1] = terms[1] + db
+    # Each output is at most a row's sum of magnitudes times the largest input: [cell, out, 1] and [cell, 1, sample].
+    small = rounding * rows[cells.line][..., None] * top[:, None]
+    error = (error.view(*error.shape[:2], -1, top.shape[-1]) + small[:, :, None]).view_as(error)
+    if bias is not None:
+        error = error + (rounding * offset)[cells.line][..., None]
+    results = [each.view(*each.shape[:2], *shape) for each in (*terms, error)]
+    results = [each.movedim(1, -2) for each in results] if linear else results
+    return Enclosure(tuple(results[:-1]), results[-1], cells.radius)
+
+
+def _batch_norm(step: Step, cells: Cells, x: Enclosure) -> Enclosure:
+    """(x - mean) (variance + eps)^(-1/2) weight + bias, all of which are affine in t but the root: its Taylor polynomial
+    of degree 2, with the largest third derivative in the cell.
+    """
+    layer: Any = step.module
+    if "running_mean" not in step.tensors:
+        raise Unsupported(f"{_name(step)} has no running statistics, so that outputs are bounded by no layer's weights")
+    like = x.terms[0]
+    variance = cells.vector(step, "running_var", like)
+    v, dv = variance.terms
+    assert variance.error is not None
+    v, r = v + layer.eps, _beside(cells.radius, v)
+    least = v - r * dv.abs() - 2 * variance.error - layer.eps * _BESIDE * ROUNDING
+    if not bool((least > 0).all()):
+        raise Unsupported(f"{_name(step)} has a variance that is not positive on the line: its root has no bound there")
+    root = v.rsqrt()
+    error = 15 / 48 * least**-3.5 * (r * dv.abs()) ** 3 + least**-1.5 * variance.error + 2 * _BESIDE * ROUNDING * least.rsqrt()
+    scale = Enclosure((root, -root**3 * dv / 2, 3 / 8 * root**5 * dv**2), error, cells.radius)
+    mean = cells.vector(step, "running_mean", like)
+    if "weight" in step.tensors:
+        scale = scale.times(cells.vector(step, "weight", like))
+    result = x.add(mean.map(torch.neg).plus(2 * mean.error)).times(scale)  # type: ignore[operator]
+    return result.add(cells.vector(step, "bias", like)) if "bias" in step.tensors else result
+
+
+# Kinks ----------------------------------------------------------------------------------------------------------------
+
+
+def _kink(x: Enclosure, slope: float) -> Enclosure:
+    """max(x, 0) + slope min(x, 0).
+
+    Where x may be anything from -b < 0 to a > 0, max(x, 0) lies between its chord, share x + share b with
+    share = a / (a + b), and what is share b below that: the chord's slope for x, and half of share b as an error.
+    """
+    spread = x.spread
+    wide = (spread if x.error is None else spread + x.error) * (1 + _BESIDE * ROUNDING)
+    above, below = (x.terms[0] + wide).clamp_(min=0), (wide - x.terms[0]).clamp_(min=0)
+    share = above / (above + below).clamp_(min=1e-300)
+    half = below.mul_(share).mul_(0.5 * (1 - slope))
+    share = share.mul_(1 - slope).add_(slope) if slope else share
+    terms = [term * share for term in x.terms]
+    terms[0] = terms[0] + half
+    size = terms[0].abs().add_(wide).add_(half.abs())
+    error = torch.add(half.abs(), size, alpha=_BESIDE * ROUNDING)
+    if x.error is not None:
+        error = torch.addcmul(error, x.error, share.abs() if slope < 0 else share)
+    return Enclosure(tuple(terms), error, x.radius)
+
+
+def _larger(x: Enclosure, y: Enclosure) -> Enclosure:
+    """max(x, y) = x + max(y - x, 0), with the chord of `_kink` for the difference: a mixture of both."""
+    count = max(len(x.terms), len(y.terms))
+    (a, b) = ([*each.terms, *[torch.zeros_like(each.terms[0])] * (count - len(each.terms))] for each in (x, y))
+    assert x.error is not None
+    assert y.error is not None
+    difference = Enclosure(tuple(q - p for p, q in zip(a, b, strict=True)), None, x.radius)
+    size = a[0].abs() + b[0].abs() + x.spread + y.spread + x.error + y.error
+    wide = difference.spread + x.error + y.error + _BESIDE * ROUNDING * size
+    above, below = (difference.terms[0] + wide).clamp_(min=0), (wide - difference.terms[0]).clamp_(min=0)
+    share, open_ = above / (above + below).clamp_(min=1e-300), (above > 0) & (below > 0)
+    half = torch.where(open_, share * below / 2, 0)
+    terms = [torch.where(open_, p + share * (q - p), torch.where(above > 0, q, p)) for p, q in zip(a, b, strict=True)]
+    terms[0] = terms[0] + half
+    error = torch.maximum(x.error, y.error) + half
+    return Enclosure(tuple(terms), error, x.radius).plus(torch.where(open_, _BESIDE * ROUNDING * size, 0))
+
+
+def _max_pool(layer: nn.MaxPool2d, x: Enclosure) -> Enclosure:
+    """The largest of windows' numbers, two at a time."""
+    x = x if x.error is not None else x.rounded(0)
+    assert x.error is not None
+    collect = functools.partial(pooled, layer)
+    places = [collect(x.terms[0], _LOWEST), *(collect(term, 0.0) for term in x.terms[1:]), collect(x.error, 0.0)]
+    each = [Enclosure(tuple(terms), error, x.radius) for *terms, error in zip(*places, strict=True)]
+    return functools.reduce(_larger, each)
+
+
+# Sums and arrangements ------------------------------------------------------------------------------------------------
+
+
+def _arranged(step: Step, cells: Cells, *arguments: Any, **keywords: Any) -> Any:
+    """Numbers that are put elsewhere, or averaged: what the stacked engine does, to each coefficient."""
+    own = Own(step.own_name, 0, {})
+    x = next((each for each in (*arguments, *keywords.values()) if isinstance(each, Enclosure)), None)
+
+    def change(values: Tensor) -> Any:
+        given = [values if each is x else each for each in arguments]
+        return step.function(own, *given, **{key: values if each is x else each for key, each in keywords.items()})
+
+    found = change(x.terms[0]) if x is not None else step.function(own, *arguments, **keywords)
+    if found is NotImplemented:
+        raise Unsupported(_refusal(step))
+    if x is None or not isinstance(found, Tensor):
+        return found
+    result = x.map(change)
+    if _kind(step) not in _AVERAGES:
+        return result
+    many = math.prod(x.terms[0].shape[1:-1]) + _BESIDE
+    return result.plus(change(x.terms[0].abs() + x.spread) * (many * ROUNDING))
+
+
+def _sum(step: Step, cells: Cells, x: Any, y: Any) -> Any:
+    if not isinstance(x, Enclosure) and not isinstance(y, Enclosure):
+        return x + y  # sizes
+    x, y = (x, y) if isinstance(x, Enclosure) else (y, x)
+    if isinstance(y, int | float):
+        return dataclasses.replace(x, terms=(x.terms[0] + y, *x.terms[1:])).rounded()
+    if not isinstance(y, Enclosure) or y.terms[0].shape[1:] != x.terms[0].shape[1:]:
+        raise Unsupported(_refusal(step))
+    return x.add(y)
+
+
+def _rectified(step: Step, cells: Cells, x: Enclosure, negative_slope: float = 0.01, inplace: bool = False) -> Enclosure:
+    layer: Any = step.module
+    if isinstance(layer, nn.RReLU):
+        return _kink(x, (layer.lower + layer.upper) / 2)
+    if layer is not None:
+        return _kink(x, getattr(layer, "negative_slope", 0.0))
+    return _kink(x, negative_slope if step.called is F.leaky_relu else 0.0)
+
+
+def _max_pooled(step: Step, cells: Cells, x: Enclosure, *options: Any, **named: Any) -> Enclosure:
+    layer: Any = step.module
+    if layer is None:
+        layer = nn.MaxPool2d(**dict(zip(MAX_POOL, options, strict=False)), **named)
+    if x.terms[0].ndim != 5 or LAYERS[nn.MaxPool2d](layer) is None:
+        raise Unsupported(_refusal(step))
+    return _max_pool(layer, x)
+
+
+_AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, "mean")
+
+#: Rules by the class of a layer, by PyTorch's function, or by the name of a tensor's method.
+RULES: Mapping[Any, Rule] = {
+    **dict.fromkeys((nn.Linear, nn.Conv2d), _product),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),
+    **dict.fromkeys((nn.ReLU, nn.LeakyReLU, nn.RReLU, F.relu, torch.relu, "relu", F.leaky_relu), _rectified),
+    **dict.fromkeys((nn.MaxPool2d, F.max_pool2d), _max_pooled),
+    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add"), _sum),
+    **dict.fromkeys(_AVERAGES, _arranged),
+    **dict.fromkeys((nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, F.dropout), _arranged),
+    **dict.fromkeys((torch.flatten, "flatten", torch.reshape, "reshape", "view", "contiguous"), _arranged),
+    **dict.fromkeys(("size", getattr, operator.getitem, operator.mul, operator.floordiv), _arranged),
+}
+
+
+def _kind(step: Step) -> Any:
+    return type(step.module) if step.module is not None else step.called
+
+
+def _name(step: Step) -> str:
+    kind = type(step.module).__name__ if step.module is not None else getattr(step.called, "__name__", step.called)
+    return f"{step.name} ({kind})" if step.name and step.name != kind else str(kind or step.name)
+
+
+def _refusal(step: Step) -> str:
+    return (
+        f"{_name(step)} has no bound along a line: `certify` knows {SUPPORTED}, in their usual settings; leave `certify` "
+        "out"
+    )
+
+
+def require_supported(program: Program) -> None:
+    """Raise `Unsupported`, naming it, for a step that nothing bounds."""
+    for step in program.steps:
+        known = _kind(step) in RULES and (step not in program.by_member or step.called is operator.iadd)
+        if not known:
+            raise Unsupported(_refusal(step))
+
+
+def enclose(program: Program, cells: Cells, inputs: Float[Tensor, "1 *feature sample"]) -> Enclosure:
+    """What encloses the outputs of a network along some cells, [cell, *feature, sample]; inputs are float64."""
+    results: dict[int, Any] = {-1: Enclosure((inputs,), None, cells.radius)}
+    for step in program.steps:
+        arguments, keywords = step.given(results)
+        results[step.number] = RULES[_kind(step)](step, cells, *arguments, **keywords)
+        for number in step.dead:
+            results.pop(number, None)
+    result: Enclosure = results[program.output]
+    return result.rounded(0) if result.error is None else result
