@@ -1,6 +1,7 @@
 """How high is what lies between two ends of a line, where is it, and how wide are the valleys at its feet?
 
-All of it is read off the points from alpha 0 to alpha 1, so a peak narrower than the grid is missed.
+All of it is read off the points from alpha 0 to alpha 1, so a peak narrower than the grid is missed; what a walk with
+`certify` has bounded holds between the points too.
 """
 
 import dataclasses
@@ -72,7 +73,8 @@ class Barriers:
     which the line falls Delta-monotonically from start to end, the largest rise between any point and a later one
     (J. Lucas et al., ICML 2021). `start_width` and `end_width` say how far from an end, as a share of the line's
     length, the loss first climbs half of the barrier above the chord: NaN without a barrier. Lines are `independent` if
-    no two of them lead to the same member.
+    no two of them lead to the same member. Of a walk with `certify`, `bounds` has the lower and the upper bound of the
+    heights, by their names.
     """
 
     heights: Mapping[str, Float[np.ndarray, " line"]]
@@ -83,6 +85,7 @@ class Barriers:
     start_width: Float[np.ndarray, " line"]
     end_width: Float[np.ndarray, " line"]
     independent: bool
+    bounds: Mapping[str, Float[np.ndarray, "2 line"]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.peaks)
@@ -96,8 +99,15 @@ class Barriers:
     @property
     def quantities(self) -> dict[str, Float[np.ndarray, " line"]]:
         """All that is known of each line, by name, the heights first."""
-        beside = {name: value for name, value in vars(self).items() if name not in ("heights", "independent")}
+        beside = {name: value for name, value in vars(self).items() if name not in ("heights", "independent", "bounds")}
         return {**self.heights, **beside}
+
+    @property
+    def low_by(self) -> dict[str, Float[np.ndarray, "2 line"]]:
+        """By how much the grid's heights are too low, at least and at most, where they are bounded; negative where the
+        walk's rounding has raised them.
+        """
+        return {name: each - self.heights[name] for name, each in self.bounds.items()}
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Of each quantity: median, quartiles and extremes, NaN left out; the median's bootstrap interval over lines,
@@ -161,6 +171,11 @@ def barriers(curves: Result) -> Barriers:
         heights={name: definition.rises(alpha, loss).max(axis=1) for name, definition in DEFINITIONS.items()},
         **{name: np.where(finite, values, np.nan) for name, values in results.items()},
         independent=len(np.unique(ends)) == len(ends),
+        bounds={
+            name: np.stack([curves[f"{name}_{side}"][curves.done] for side in ("lower", "upper")])
+            for name in DEFINITIONS
+            if f"{name}_lower" in curves.columns
+        },
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import numpy as np
 
-from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
+from landscape.analysis.barriers import DEFINITIONS, Barriers, barriers, lowest_order
 from landscape.cli.curvature import curvature
 from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.options import (
@@ -72,6 +72,8 @@ def _barriers(file: Path, every_order: bool, **where: Any) -> None:
         "barriers": {**found.quantities, "independent": found.independent},
         "summary": found.summary(),
     }
+    if found.bounds:
+        document["certified"] = {**kept.about["certified"], "bounds": found.bounds, "grid_low_by": found.low_by}
     lines = plural(len(kept), "line") + (
         "" if len(kept) == len(curves) else f", the lowest of {len(curves)} over filter orders"
     )
@@ -89,10 +91,28 @@ def _barriers(file: Path, every_order: bool, **where: Any) -> None:
         for name, s in found.summary().items()
     ]
     text.append(table(["quantity", "min", "q1", "median", "95 % interval", "q3", "max", "lines"], rows))
+    if found.bounds:
+        text += _certified(kept, found)
     if "moves" in kept.columns:
         text.append(_by_part(kept))
     text += [f"{name}: {definition.formula}" for name, definition in DEFINITIONS.items()]
     report.show(text, document)
+
+
+def _certified(curves: Result, found: Barriers) -> list[str]:
+    """What is known of barriers between the points: medians beside the grid's, and how far that is off."""
+    top = curves["max_upper"]
+    rows = [
+        [name, *(float(np.median(each)) for each in (found.heights[name], *found.bounds[name], low[1])), float(np.max(low[1]))]
+        for name, low in found.low_by.items()
+    ]
+    wide = (top - curves["max_lower"]) / np.maximum(top, 1e-300)
+    return [
+        table(["medians of", "grid", "lower bound", "upper bound", "grid low by at most", "largest"], rows),
+        f"bounds hold at every alpha from 0 to 1; asked for {curves.about['certified']['tolerance']:g} of a line's highest "
+        f"loss, of which the widest are {float(np.max(wide)):.2g}; the grid's highest loss is low by "
+        f"{float(np.max((top - curves.loss[:, curves.inside].max(1)) / np.maximum(top, 1e-300))):.2%} at most",
+    ]
 
 
 def _by_part(curves: Result) -> str:

@@ -9,6 +9,7 @@ from landscape.cli.options import asked, evaluating, keyed
 from landscape.cli.report import Progress, interruptible, remark_unfinished
 from landscape.cli.types import RANGE, options_of
 from landscape.core.fields import fields_of
+from landscape.evaluation.certify import Certifying
 from landscape.evaluation.routes import Route
 from landscape.evaluation.walk import walk
 from landscape.space.family import MOST_POINTS
@@ -28,11 +29,13 @@ __all__ = ["command"]
           landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --path slerp
           landscape walk --from 'checkpoints/first/#3' --rays 0:10 --range -1:1
           landscape walk --from run-a/ --to run-b/ --only 'layer4.*' --only 'fc.*' --hold end
+          landscape walk --from presolve --to checkpoints/first/ --certify 1e-6
           landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",
 )
 @options_of(Route)
 @click.option("--points", type=click.IntRange(2, MOST_POINTS), default=51, help="Points of a line.")
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
+@options_of(Certifying)
 @evaluating("HDF5 file. [default: in analyses/, named for the places, such as FROM--TO.h5, and for what moves]")
 def command(output: Path | None, **values: Any) -> None:
     """Evaluate the loss along lines between two places, straight or on arcs, through several, or in random directions.

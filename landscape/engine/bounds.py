@@ -97,6 +97,15 @@ class Segments:
     step: Stack
     kept: dict[int, dict[int, tuple[Tensor, Tensor]]] = dataclasses.field(default_factory=dict)
 
+    def at(self, line: Int[Tensor, " point"], share: float) -> Stack:
+        """The points of some lines at one share of their ends."""
+        moved = self.step.tensors
+
+        def of(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {k: each[line] + share * moved[k][line] if k in moved else each[line] for k, each in part.items()}
+
+        return Stack(of(self.start.tensors), of(self.start.buffers))
+
     @torch.no_grad()
     def __call__(
         self, line: Int[Tensor, " cell"], centre: Float[Tensor, " cell"], radius: Float[Tensor, " cell"]

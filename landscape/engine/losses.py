@@ -54,11 +54,17 @@ TAKEN = frozenset(
         "to_member",
         "via_member",
         "moves",
+        "peak_low",
+        "peak_high",
+        "bound_cells",
         "via",
         "source",
         "mark",
     ]
 )
+
+#: How names end that stand for errors and bounds.
+_ENDINGS = ("_se", "_lower", "_upper")
 
 #: Relative difference up to which a loss counts as the mean of its samples' losses.
 _MEAN = 1e-4
@@ -148,7 +154,7 @@ class Criterion:
 
 def names_a_metric(name: str) -> bool:
     """Whether a metric may be called so."""
-    return name not in TAKEN and not name.endswith("_se") and name.isidentifier()
+    return name not in TAKEN and not name.endswith(_ENDINGS) and name.isidentifier()
 
 
 def _read(loss: Any, what: str, name: str) -> Reading:

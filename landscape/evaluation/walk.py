@@ -9,6 +9,7 @@ import torch
 from landscape.core.fields import require
 from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
+from landscape.evaluation.certify import Certifying, certified
 from landscape.evaluation.routes import Order, Pairs, Path, Route, along, prepare
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
@@ -47,6 +48,8 @@ def walk(
     seed: int = 0,
     draws: int | None = None,
     l2: float = 0.0,
+    certify: float | None = None,
+    certify_cells: int = Certifying.certify_cells,
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -84,6 +87,9 @@ def walk(
         draws: Average a loss that draws random numbers over so many draws, the same at each point; `loss_draw_se` is
             the standard error. None: a random loss is an error.
         l2: Adds `l2 / 2` times the sum of squares of the parameters that learn to the loss, as weight decay does.
+        certify: Bound the highest loss between alpha 0 and 1, and the barriers, from below and above, until the bounds
+            are this share of it (and 1e-12) apart, such as 1e-6: see Returns. None: the points alone.
+        certify_cells: Pieces into which a line is parted for that, at most; what is not reached is said.
         save: HDF5 file to write, beside which unfinished work is kept, so that calling again goes on.
         overwrite: Replace what is at `save`.
         progress: Called with (points done, points in all).
@@ -91,6 +97,12 @@ def walk(
     Returns:
         A result over `line` and `alpha`: `result["loss"]`, `result["l2"]` (lengths of the lines), ... Interrupted
         (Ctrl-C) without `save`, what is `done` by then.
+
+        With `certify` of each line also `max_lower` and `max_upper`, between which the highest loss is, in exact
+        arithmetic, `peak_low` and `peak_high`, between which its alpha is, and bounds of the barriers,
+        `above_chord_lower`, `above_chord_upper` and so on. This is for networks that are linear piece by piece (ReLU,
+        LeakyReLU, maxima; BatchNorm whose statistics are kept or interpolated), on data in memory, of which it is the
+        loss that is bounded, under binary cross-entropy of logits, cross-entropy or squared error.
 
     Raises:
         LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
@@ -110,6 +122,7 @@ def walk(
     [[2.419, 0.605, 0.0]]
     """
     require(walk, locals())
+    certifying = Certifying(certify=certify, certify_cells=certify_cells)
     route = Route(
         a=held(a, "a"),
         b=None if b is None else held(b, "b"),
@@ -140,6 +153,8 @@ def walk(
         l2=l2,
     )
     prepared = prepare(route, compute, problem=problem)
+    if certifying.certify is not None:
+        prepared = certified(prepared, certifying)
     return along(
         prepared.objective,
         prepared.lines,

@@ -126,11 +126,9 @@ class Cells:
         """A tensor of a layer at the start of each line, [line, *shape], and by how much it changes to the end."""
         tensor = step.tensors[name]
         first = tensor.of(self.start).to(torch.float64)
-        there = self.step.tensors.get(tensor.name, self.step.buffers.get(tensor.name))
-        lines = len(self.start)
-        return tuple(
-            each.expand(lines, *first.shape[1:]) for each in (first, torch.zeros_like(first) if there is None else there)
-        )
+        change = self.step.tensors.get(tensor.name, torch.zeros_like(first))
+        shape = (len(self.start), *first.shape[1:])
+        return first.expand(shape), change.expand(shape)
 
     def vector(self, step: Step, name: str, like: Tensor) -> Enclosure:
         """A tensor of one number a channel, along each cell."""
