@@ -1,13 +1,13 @@
 """Bounds of the loss along pieces of straight lines: of each a parabola, and how far the loss may be from it.
 
-With units enclosed by `engine.program.enclosures`, each sample's loss l(P(t) + e) is the Taylor polynomial of degree 2 of
-l(P(t)), whose coefficients add up over samples, so that what cancels between samples cancels here; r^3 / 6 times the
-largest third derivative in the cell, or how far the loss gets from its value in the middle, whichever is less; and, by
-the mean value theorem, e times the largest slope. Third derivatives, with P' and P'' = 2 c_2:
+Units are enclosed by `engine.program.enclosures`. Each sample's loss l(P(t) + e) is the Taylor polynomial of degree 2
+of l(P(t)), whose coefficients add up over samples, so that what cancels between samples cancels here; beside it are, at
+most, r^3 / 6 times the largest third derivative in the cell, or how far the loss gets from its value in the middle,
+whichever is less; and, by the mean value theorem, e times the largest slope. Third derivatives, with P'' = 2 c_2:
 
-    BCE             s = sigmoid(z):  s' P'^3 (1 - 2 s) + 3 s' P' P'',                       |1 - 2 s| s' <= 1 / (6 sqrt 3)
-    cross-entropy   p = softmax(z):  third central moment of P' under p + 3 cov_p(P', P''), at most range times variance,
-                    and range^3 / (6 sqrt 3), which a distribution on two points attains
+    BCE             s = sigmoid(z):  s' (1 - 2 s) P'^3 + 3 s' P' P'', where s' (1 - 2 s) is 1 / (6 sqrt 3) at most
+    cross-entropy   p = softmax(z):  the third central moment of P' under p, and 3 cov_p(P', P''); a moment is at most
+                    range times variance, and range^3 / (6 sqrt 3), which a distribution on two points attains
     MSE             polynomials, multiplied out
 """
 
@@ -229,10 +229,8 @@ def _classes(outputs: Enclosure, targets: Tensor) -> Tensor:
     third = torch.minimum(width * bend, _THIRD * width**3) + 3 * (bend * variance(turn)).sqrt()
     mean = (share * first).sum(1, keepdim=True)
     curved = (share * (first - mean).square()).sum(1) / 2 + (slope * second).sum(1)
-    return _sampled(
-        value, (slope * first).sum(1), curved, third, (steep * spread).sum(1), (steep * error).sum(1), width, turn.amax(1),
-        r[:, 0], summed=z.shape[1],
-    )  # fmt: skip
+    first, flat, slack = ((a * b).sum(1) for a, b in ((slope, first), (steep, spread), (steep, error)))
+    return _sampled(value, first, curved, third, flat, slack, width, turn.amax(1), r[:, 0], summed=z.shape[1])
 
 
 def _squares(outputs: Enclosure, targets: Tensor) -> Tensor:

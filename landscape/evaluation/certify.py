@@ -1,10 +1,10 @@
 """The maximum of the loss on straight lines, between bounds: branch and bound over alpha.
 
-A line is parted into cells. In each the loss is within an error of a parabola (`engine.bounds`), so its maximum is between
-that of the parabola less, and with, the error; the error falls with the cube of a cell's length where no unit changes
-its sign, and with its square where some do. The highest of the lower bounds is one for the line. Cells whose upper bound
-is within the tolerance of it are done, the others are halved; the highest upper bound of all cells is that of the line,
-and the maximum lies in a cell whose upper bound reaches the line's lower one. No roots are computed.
+A line is parted into cells. In each the loss is within an error of a parabola (`engine.bounds`), so its maximum is that
+of the parabola to within the error, which falls with the cube of a cell's length where no unit changes its sign, and
+with its square where many do. The highest of the lower bounds is one for the line. Cells whose upper bound is within
+the tolerance of it are done, the others are halved; the highest upper bound of all cells is that of the line, and the
+maximum lies in a cell whose upper bound reaches the line's lower one. No roots are computed.
 
 R. E. Moore, R. B. Kearfott, M. J. Cloud, *Introduction to Interval Analysis*, SIAM 2009, chapter 5 (the method); K.
 Makino, M. Berz, Int. J. Pure Appl. Math. 6, 2003 (the models of units).
@@ -50,8 +50,8 @@ class Certifying:
 
     certify: float | None = option(
         None,
-        "Beside the points, bound the highest loss of each line from below and above, and with it the barrier, until the "
-        "bounds are this share of that loss (and 1e-12) apart, such as 1e-6. For networks of ReLUs.",
+        "Beside the points, bound the highest loss of each line from below and above, and with it the barriers, until "
+        "the bounds are this share of that loss (and 1e-12) apart, such as 1e-6. For networks of ReLUs.",
         above=0,
         below=1,
     )
@@ -69,8 +69,8 @@ def certified(prepared: Prepared, certifying: Certifying) -> Prepared:
     """The same lines with bounds as columns: `max_lower` and `max_upper` of the highest loss from alpha 0 to 1,
     `peak_low` and `peak_high` of the alpha where it is; and of the barriers, `above_chord_lower` and so on.
 
-    Bounded is the loss, in exact arithmetic, at all alphas of the lines between the networks as they are stored; what is
-    in float64 here is bounded with its rounding. Raises `Unsupported`, naming it, for what nothing bounds, `Unverified`
+    Bounded is the loss, in exact arithmetic, at all alphas of the lines between the networks as they are stored; the
+    rounding of what is computed here in float64 is bounded along with it. Raises `Unsupported`, naming it, for what nothing bounds, `Unverified`
     if the plain module's loss is not within the bounds of a point.
     """
     tolerance, lines = certifying.certify, prepared.lines
@@ -81,11 +81,9 @@ def certified(prepared: Prepared, certifying: Certifying) -> Prepared:
     knots = torch.tensor([alpha for alpha, _ in family.knots], dtype=torch.float64, device=objective.device)
     segments = len(knots) - 1
     size = max(1, min(_LINES, _BYTES // (bounds.kept_bytes * segments)))
-    parts = []
+    parts: list[dict[str, Tensor]] = []
     for some in torch.split(torch.arange(len(family), device=objective.device), size):
-        ends = [
-            family.at(some.repeat_interleave(segments), each.repeat(len(some))) for each in (knots[:-1], knots[1:])
-        ]
+        ends = [family.at(some.repeat_interleave(segments), each.repeat(len(some))) for each in (knots[:-1], knots[1:])]
         group = bounds.along(*ends)
         if not parts:
             _check(objective, group)
@@ -111,7 +109,7 @@ def _objective(prepared: Prepared) -> Objective:
     """
     compute = prepared.compute
     if compute.autocast is not None:
-        raise Unsupported("`certify` bounds the loss in exact arithmetic, not that of low precision: leave `autocast` out")
+        raise Unsupported("`certify` bounds the loss in exact arithmetic, not in low precision: leave `autocast` out")
     if compute.draws is not None:
         raise Unsupported("`certify` bounds a loss that draws nothing: leave `draws` out")
     if prepared.objective.batchnorm == "recalibrate":
@@ -124,9 +122,9 @@ def _objective(prepared: Prepared) -> Objective:
         objective = wanted.objective(prepared.problem)
     except Unsupported as error:
         reason = str(error).partition(": ")[0]
-        raise Unsupported(f"`certify` takes networks layer by layer, and {reason}: leave `certify` out") from error
+        raise Unsupported(f"`certify` takes layers one by one, and {reason}: leave `certify` out") from error
     if not isinstance(objective, Objective):
-        raise Unsupported(f"`certify` takes networks layer by layer, which {prepared.problem.title()} is not: leave it out")
+        raise Unsupported(f"`certify` takes layers one by one, which {prepared.problem.title()} does not: leave it out")
     return objective
 
 
@@ -164,7 +162,7 @@ def _bounded(
     slack = torch.maximum(starts.error, ends.error)
     if not bool((at.isfinite() & slack.isfinite()).all()):
         wrong = first + int((~(at.isfinite() & slack.isfinite()).all(0)).nonzero()[0])
-        raise LandscapeError(f"the loss at an end of line {wrong} is not finite: nothing bounds it, leave `certify` out")
+        raise LandscapeError(f"the loss at an end of line {wrong} is not finite, and has no bound: leave `certify` out")
     climb = at[1] - at[0]
     best, rise = (at - slack).amax(0), torch.zeros_like(slack)
     spent = torch.zeros(count, dtype=torch.int64, device=knots.device)
@@ -249,8 +247,9 @@ def _check(objective: Objective, group: Segments) -> None:
         if bool((off > 0).any()):
             worst = int(off.argmax())
             raise Unverified(
-                f"the bounds of a point are {float(found.terms[0][worst]):.12g} +- {float(found.error[worst]):.1g}, the "
-                f"plain module's loss is {float(plain[worst]):.12g}: `certify` is wrong for this model, please report it"
+                f"the bounds at a point are {float(found.terms[0][worst]):.12g} +- {float(found.error[worst]):.1g}, "
+                f"the plain module's loss is {float(plain[worst]):.12g}: `certify` is wrong for this model, please "
+                "report it"
             )
 
 
@@ -263,8 +262,8 @@ def _say_what_is_open(columns: dict[str, Any], tolerance: float) -> None:
     if missed.any():
         worst = int(np.argmax(np.where(missed, wide, 0)))
         _log.warning(
-            "`certify`: not reached on %s of %d; on line %d the bounds are %.3g apart, %.3g of the loss, after %d cells: "
-            "the bounds hold, allow more `certify_cells` for narrower ones",
+            "`certify` is not reached on %s of %d; on line %d the bounds are %.3g apart, %.3g of the loss, after %d "
+            "cells: they hold, and more `certify_cells` make them narrower",
             plural(int(missed.sum()), "line"),
             len(wide),
             worst,

@@ -4,9 +4,9 @@ On a line weights are affine in alpha. In a cell, `alpha = centre + t` with `|t|
 
     c_0 + c_1 t + c_2 t^2 + [-error, error]
 
-(K. Makino, M. Berz, *Taylor models and other validated functional inclusion methods*, Int. J. Pure Appl. Math. 6, 2003).
-Coefficients go through products as they are, so that what cancels there cancels here; what they leave out goes into
-the error: powers of t from the third on, units whose sign is not certain in the cell, and rounding.
+(K. Makino, M. Berz, *Taylor models and other validated functional inclusion methods*, Int. J. Pure Appl. Math. 6,
+2003). Coefficients go through products as they are, so that what cancels there cancels here; what they leave out goes
+into the error: powers of t from the third on, units whose sign is not certain in the cell, and rounding.
 
 Rounding: with u = 2^-53, a sum of n products rounds, in any order and with fused operations, by at most
 n u / (1 - n u) times the sum of magnitudes (N. J. Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed.,
@@ -66,7 +66,9 @@ class Enclosure:
         if len(self.terms) == 1:
             return torch.zeros_like(self.terms[0])
         r = _beside(self.radius, self.terms[0])
-        inner = self.terms[1].abs() if len(self.terms) == 2 else torch.addcmul(self.terms[1].abs(), self.terms[2].abs(), r)
+        inner = (
+            self.terms[1].abs() if len(self.terms) == 2 else torch.addcmul(self.terms[1].abs(), self.terms[2].abs(), r)
+        )
         return inner.mul_(r)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Enclosure":
@@ -132,7 +134,9 @@ class Cells:
 
     def vector(self, step: Step, name: str, like: Tensor) -> Enclosure:
         """A tensor of one number a channel, along each cell."""
-        first, change = (each[self.line].view(-1, each.shape[1], *[1] * (like.ndim - 2)) for each in self.ends(step, name))
+        first, change = (
+            each[self.line].view(-1, each.shape[1], *[1] * (like.ndim - 2)) for each in self.ends(step, name)
+        )
         size = (first.abs() + change.abs()) * (_BESIDE * ROUNDING)
         return Enclosure((first + _beside(self.centre, first) * change, change), size, self.radius)
 
@@ -161,10 +165,9 @@ def _product(step: Step, cells: Cells, x: Enclosure) -> Enclosure:
     bias = cells.ends(step, "bias") if "bias" in step.tensors else None
     rounding = 2 * (first.shape[2] + _BESIDE) * ROUNDING
     rows = first.abs().sum(2) + change.abs().sum(2)
-    offset = 0 if bias is None else bias[0].abs() + bias[1].abs()
     if x.error is None and len(x.terms) == 1:
         data = read(x.terms[0])
-        shape = data.shape[2:]
+        shape = tuple(data.shape[2:])
         if step.number not in cells.kept:
             flat, (b, db) = data.flatten(2), bias or (None, None)
             cells.kept[step.number] = product(first, b, flat), product(change, db, flat)
@@ -194,18 +197,18 @@ def _product(step: Step, cells: Cells, x: Enclosure) -> Enclosure:
         terms[0] = terms[0] + torch.addcmul(b, db, cells.centre[:, None, None])
         terms[1] = terms[1] + db
     # Each output is at most a row's sum of magnitudes times the largest input: [cell, out, 1] and [cell, 1, sample].
-    small = rounding * rows[cells.line][..., None] * top[:, None]
-    error = (error.view(*error.shape[:2], -1, top.shape[-1]) + small[:, :, None]).view_as(error)
+    small = rows[cells.line][..., None] * top[:, None]
     if bias is not None:
-        error = error + (rounding * offset)[cells.line][..., None]
+        small = small + (bias[0].abs() + bias[1].abs())[cells.line][..., None]
+    error = (error.view(*error.shape[:2], -1, top.shape[-1]) + rounding * small[:, :, None]).view_as(error)
     results = [each.view(*each.shape[:2], *shape) for each in (*terms, error)]
     results = [each.movedim(1, -2) for each in results] if linear else results
     return Enclosure(tuple(results[:-1]), results[-1], cells.radius)
 
 
 def _batch_norm(step: Step, cells: Cells, x: Enclosure) -> Enclosure:
-    """(x - mean) (variance + eps)^(-1/2) weight + bias, all of which are affine in t but the root: its Taylor polynomial
-    of degree 2, with the largest third derivative in the cell.
+    """(x - mean) (variance + eps)^(-1/2) weight + bias, all of which are affine in t but the root: of that the Taylor
+    polynomial of degree 2, with the largest third derivative in the cell.
     """
     layer: Any = step.module
     if "running_mean" not in step.tensors:
@@ -219,12 +222,16 @@ def _batch_norm(step: Step, cells: Cells, x: Enclosure) -> Enclosure:
     if not bool((least > 0).all()):
         raise Unsupported(f"{_name(step)} has a variance that is not positive on the line: its root has no bound there")
     root = v.rsqrt()
-    error = 15 / 48 * least**-3.5 * (r * dv.abs()) ** 3 + least**-1.5 * variance.error + 2 * _BESIDE * ROUNDING * least.rsqrt()
-    scale = Enclosure((root, -root**3 * dv / 2, 3 / 8 * root**5 * dv**2), error, cells.radius)
+    error = (
+        15 / 48 * least**-3.5 * (r * dv.abs()) ** 3
+        + least**-1.5 * variance.error
+        + 2 * _BESIDE * ROUNDING * least.rsqrt()
+    )
+    scale = Enclosure((root, -(root**3) * dv / 2, 3 / 8 * root**5 * dv**2), error, cells.radius)
     mean = cells.vector(step, "running_mean", like)
     if "weight" in step.tensors:
         scale = scale.times(cells.vector(step, "weight", like))
-    result = x.add(mean.map(torch.neg).plus(2 * mean.error)).times(scale)  # type: ignore[operator]
+    result = x.add(dataclasses.replace(mean, terms=tuple(-term for term in mean.terms))).times(scale)
     return result.add(cells.vector(step, "bias", like)) if "bias" in step.tensors else result
 
 
@@ -315,7 +322,9 @@ def _sum(step: Step, cells: Cells, x: Any, y: Any) -> Any:
     return x.add(y)
 
 
-def _rectified(step: Step, cells: Cells, x: Enclosure, negative_slope: float = 0.01, inplace: bool = False) -> Enclosure:
+def _rectified(
+    step: Step, cells: Cells, x: Enclosure, negative_slope: float = 0.01, inplace: bool = False
+) -> Enclosure:
     layer: Any = step.module
     if isinstance(layer, nn.RReLU):
         return _kink(x, (layer.lower + layer.upper) / 2)
@@ -360,8 +369,8 @@ def _name(step: Step) -> str:
 
 def _refusal(step: Step) -> str:
     return (
-        f"{_name(step)} has no bound along a line: `certify` knows {SUPPORTED}, in their usual settings; leave `certify` "
-        "out"
+        f"{_name(step)} has no bound along a line: `certify` knows {SUPPORTED}, in their usual settings; leave "
+        "`certify` out"
     )
 
 

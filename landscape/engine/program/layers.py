@@ -22,7 +22,17 @@ from landscape.core.errors import Mismatch
 from landscape.engine.program.layout import samples_first, samples_last, shape_of
 from landscape.engine.program.products import product, reach, windows
 
-__all__ = ["ELEMENTWISE", "FRESH", "LAYERS", "NORMALISED", "STOCHASTIC", "Own", "Statistics", "has_statistics", "pooled"]
+__all__ = [
+    "ELEMENTWISE",
+    "FRESH",
+    "LAYERS",
+    "NORMALISED",
+    "STOCHASTIC",
+    "Own",
+    "Statistics",
+    "has_statistics",
+    "pooled",
+]
 
 #: Uniform numbers in [0, 1), [member, *shape].
 Draw = Callable[[tuple[int, ...]], Tensor]
