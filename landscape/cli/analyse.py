@@ -111,11 +111,11 @@ def _certified(curves: Result, found: Barriers) -> list[str]:
         for name, (_, low) in found.low_by.items()
     ]
     width, off = (float(np.max(each / np.maximum(top, 1e-300))) for each in (top - curves["max_lower"], top - grid))
+    asked = curves.about["certified"]["tolerance"]
     return [
         table(["medians of", "grid", "lower bound", "upper bound", "grid low by at most", "on any line"], rows),
         f"bounds hold at every alpha from 0 to 1; those of a line's highest loss are {width:.2g} of it apart at most "
-        f"({curves.about['certified']['tolerance']:g} was asked for), and the highest of its points is low by {off:.2%} "
-        "at most",
+        f"({asked:g} was asked for), and the highest point is low by {off:.2%} at most",
     ]
 
 

@@ -30,14 +30,15 @@ __all__ = ["ABSOLUTE", "Certifying", "certified"]
 #: Widths of bounds are at most `certify` times the line's highest loss and this.
 ABSOLUTE = 1e-12
 
-#: Pieces of a segment of a line at first; halvings after which a cell is left as it is.
-_PIECES, _HALVINGS = 8, 40
+#: Pieces of a segment of a line at first; so many cells of a line are halved together; length below which none is.
+_PIECES, _TOGETHER, _SHORTEST = 8, 32, 2.0**-40
 
 #: Bytes of what is kept of the first layer for lines that are bounded together, and lines at most.
 _BYTES, _LINES = 2**27, 256
 
-#: Lines of which the middles of cells are compared with the plain module's own loss, and relative difference at most.
-_CHECKED, _TOLERANCE = 16, 1e-10
+#: Lines of which short cells are compared with the plain module's own loss, difference at most, relative and absolute
+#: (PyTorch's softplus is a straight line from 20 on, which misses 2e-9), and half the length of these cells.
+_CHECKED, _TOLERANCE, _SHORT = 16, 1e-8, 2.0**-10
 
 _log = logging.getLogger("landscape")
 
@@ -70,8 +71,8 @@ def certified(prepared: Prepared, certifying: Certifying) -> Prepared:
     `peak_low` and `peak_high` of the alpha where it is; and of the barriers, `above_chord_lower` and so on.
 
     Bounded is the loss, in exact arithmetic, at all alphas of the lines between the networks as they are stored; the
-    rounding of what is computed here in float64 is bounded along with it. Raises `Unsupported`, naming it, for what nothing bounds, `Unverified`
-    if the plain module's loss is not within the bounds of a point.
+    rounding of what is computed here in float64 is bounded along with it. Raises `Unsupported`, naming it, for what
+    nothing bounds, `Unverified` if the plain module's loss is not within the bounds of a point.
     """
     tolerance, lines = certifying.certify, prepared.lines
     assert tolerance is not None
@@ -166,10 +167,11 @@ def _bounded(
     climb = at[1] - at[0]
     best, rise = (at - slack).amax(0), torch.zeros_like(slack)
     spent = torch.zeros(count, dtype=torch.int64, device=knots.device)
-    done: list[_Cells] = []
+    shut: list[_Cells] = []
+    waiting: list[_Cells] = []
     segment = every.repeat_interleave(_PIECES)
     low = torch.arange(_PIECES, device=knots.device, dtype=torch.float64).repeat(len(every)) / _PIECES
-    high, halvings = low + 1 / _PIECES, 0
+    high = low + 1 / _PIECES
     while len(segment):
         line, length = segment // segments, knots.diff()[segment % segments]
         centre, radius = (low + high) / 2, (high - low) / 2
@@ -183,18 +185,29 @@ def _bounded(
         best = best.scatter_reduce(0, line, (tops[0] - error).nan_to_num(nan=-np.inf), "amax")
         rise = rise.scatter_reduce(0, line, (tops[1] - error - slack[line]).nan_to_num(nan=-np.inf), "amax")
         upper = [(top + error).nan_to_num(nan=np.inf) for top in tops]
-        cells = _Cells(segment, low, high, upper[0], upper[1] + slack[line])
-        near = tolerance * best + ABSOLUTE
-        open_ = (cells.loss > (best + near)[line]) | (cells.rise > (rise + near)[line])
-        # Twice as many cells as are open come next: a line stops before it has more than it may.
-        more = 2 * torch.bincount(line[open_], minlength=count)
-        open_ &= (spent + more <= most)[line] & (halvings < _HALVINGS)
-        done.append(cells.select(~open_))
-        cells, halvings = cells.select(open_), halvings + 1
+        cells = _Cells.join([*waiting, _Cells(segment, low, high, upper[0], upper[1] + slack[line])])
+        line, near = cells.segment // segments, tolerance * best + ABSOLUTE
+        over = torch.maximum(cells.loss - (best + near)[line], cells.rise - (rise + near)[line])
+        open_ = (over > 0) & (cells.high - cells.low > _SHORTEST)
+        shut.append(cells.select(~open_))
+        cells, line, over = cells.select(open_), line[open_], over[open_]
+        # Each half of what is parted now counts, and the highest go first.
+        chosen = _place(line, over) < ((most - spent) // 2).clamp(max=_TOGETHER)[line]
+        waiting = [cells.select(~chosen)]
+        cells = cells.select(chosen)
         middle = (cells.low + cells.high) / 2
         segment = cells.segment.repeat(2)
         low, high = torch.cat([cells.low, middle]), torch.cat([middle, cells.high])
-    return _columns(_Cells.join(done), knots, at, slack, best, rise, spent)
+    return _columns(_Cells.join([*shut, *waiting]), knots, at, slack, best, rise, spent)
+
+
+def _place(line: Int[Tensor, " cell"], over: Float[Tensor, " cell"]) -> Int[Tensor, " cell"]:
+    """How many cells of its line each has before it, the highest first."""
+    order = over.argsort(descending=True)
+    order = order[line[order].argsort(stable=True)]
+    sorted_ = line[order]
+    place = torch.arange(len(line), device=line.device)
+    return torch.empty_like(place).scatter_(0, order, place - torch.searchsorted(sorted_, sorted_))
 
 
 def _top(terms: Float[Tensor, "3 cell"], radius: Float[Tensor, " cell"]) -> Float[Tensor, " cell"]:
@@ -235,22 +248,24 @@ def _columns(
 
 
 def _check(objective: Objective, group: Segments) -> None:
-    """Raise `Unverified` unless the plain module's loss is within the bounds of points at a start, within and at an
-    end.
+    """Raise `Unverified` unless the plain module's loss is within the bounds of short cells at a start, an end and
+    between.
     """
     some = torch.linspace(0, len(group.start) - 1, min(len(group.start), _CHECKED)).long().to(objective.device)
-    for share in (0.0, 0.375, 1.0):
-        at = torch.full((len(some),), share, dtype=torch.float64, device=objective.device)
-        found = group(some, at, torch.zeros_like(at))
-        plain = objective.plain(group.at(some, share))["loss"]
-        off = (plain - found.terms[0]).abs() - found.error - _TOLERANCE * plain.abs() - ABSOLUTE
-        if bool((off > 0).any()):
-            worst = int(off.argmax())
-            raise Unverified(
-                f"the bounds at a point are {float(found.terms[0][worst]):.12g} +- {float(found.error[worst]):.1g}, "
-                f"the plain module's loss is {float(plain[worst]):.12g}: `certify` is wrong for this model, please "
-                "report it"
-            )
+    radius = torch.full((len(some),), _SHORT, dtype=torch.float64, device=objective.device)
+    for centre in (_SHORT, 0.375, 1 - _SHORT):
+        found = group(some, radius * 0 + centre, radius)
+        for t in (-_SHORT, _SHORT):
+            plain = objective.plain(group.at(some, centre + t))["loss"]
+            value = found.terms[0] + t * (found.terms[1] + t * found.terms[2])
+            off = (plain - value).abs() - found.error - _TOLERANCE * (1 + plain.abs())
+            if bool((off > 0).any()):
+                worst = int(off.argmax())
+                raise Unverified(
+                    f"the bounds at a point are {float(value[worst]):.12g} +- {float(found.error[worst]):.1g}, the "
+                    f"plain module's loss is {float(plain[worst]):.12g}: `certify` is wrong for this model, please "
+                    "report it"
+                )
 
 
 def _say_what_is_open(columns: dict[str, Any], tolerance: float) -> None:

@@ -273,8 +273,9 @@ def _larger(x: Enclosure, y: Enclosure) -> Enclosure:
     half = torch.where(open_, share * below / 2, 0)
     terms = [torch.where(open_, p + share * (q - p), torch.where(above > 0, q, p)) for p, q in zip(a, b, strict=True)]
     terms[0] = terms[0] + half
-    error = torch.maximum(x.error, y.error) + half
-    return Enclosure(tuple(terms), error, x.radius).plus(torch.where(open_, _BESIDE * ROUNDING * size, 0))
+    either = torch.maximum(x.error, y.error) + half + _BESIDE * ROUNDING * size
+    error = torch.where(open_, either, torch.where(above > 0, y.error, x.error))
+    return Enclosure(tuple(terms), error, x.radius)
 
 
 def _max_pool(layer: nn.MaxPool2d, x: Enclosure) -> Enclosure:
@@ -290,25 +291,30 @@ def _max_pool(layer: nn.MaxPool2d, x: Enclosure) -> Enclosure:
 # Sums and arrangements ------------------------------------------------------------------------------------------------
 
 
-def _arranged(step: Step, cells: Cells, *arguments: Any, **keywords: Any) -> Any:
+def _arranged(step: Step, cells: Cells, x: Enclosure, *rest: Any, **keywords: Any) -> Enclosure:
     """Numbers that are put elsewhere, or averaged: what the stacked engine does, to each coefficient."""
     own = Own(step.own_name, 0, {})
-    x = next((each for each in (*arguments, *keywords.values()) if isinstance(each, Enclosure)), None)
 
     def change(values: Tensor) -> Any:
-        given = [values if each is x else each for each in arguments]
-        return step.function(own, *given, **{key: values if each is x else each for key, each in keywords.items()})
+        return step.function(own, values, *rest, **keywords)
 
-    found = change(x.terms[0]) if x is not None else step.function(own, *arguments, **keywords)
-    if found is NotImplemented:
+    if not isinstance(x, Enclosure) or not isinstance(change(x.terms[0]), Tensor):
         raise Unsupported(_refusal(step))
-    if x is None or not isinstance(found, Tensor):
-        return found
     result = x.map(change)
     if _kind(step) not in _AVERAGES:
         return result
     many = math.prod(x.terms[0].shape[1:-1]) + _BESIDE
     return result.plus(change(x.terms[0].abs() + x.spread) * (many * ROUNDING))
+
+
+def _size(step: Step, cells: Cells, *arguments: Any, **keywords: Any) -> Any:
+    """Of shapes and numbers alone."""
+    given = [each.terms[0] if isinstance(each, Enclosure) else each for each in arguments]
+    known = _kind(step) in ("size", getattr) or not any(isinstance(each, Enclosure) for each in arguments)
+    found = step.function(Own(step.own_name, 0, {}), *given, **keywords) if known else NotImplemented
+    if found is NotImplemented or isinstance(found, Tensor):
+        raise Unsupported(_refusal(step))
+    return found
 
 
 def _sum(step: Step, cells: Cells, x: Any, y: Any) -> Any:
@@ -354,7 +360,7 @@ RULES: Mapping[Any, Rule] = {
     **dict.fromkeys(_AVERAGES, _arranged),
     **dict.fromkeys((nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, F.dropout), _arranged),
     **dict.fromkeys((torch.flatten, "flatten", torch.reshape, "reshape", "view", "contiguous"), _arranged),
-    **dict.fromkeys(("size", getattr, operator.getitem, operator.mul, operator.floordiv), _arranged),
+    **dict.fromkeys(("size", getattr, operator.getitem, operator.mul, operator.floordiv), _size),
 }
 
 
