@@ -86,6 +86,7 @@ smoke: $(VENV)/.smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plain_protocol.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/layers.py --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/certified.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/zoo.py --smoke --all-verbs --require
 
 # The environment is new and gets the wheel and its dependencies alone; then the extra that the README's Python wants.
@@ -106,6 +107,7 @@ benchmark: $(VENV)/.benchmark
 	$(BIN)/python benchmarks/plain_protocol.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/layers.py
+	$(BIN)/python benchmarks/certified.py
 	$(BIN)/python benchmarks/zoo.py
 
 reference: $(VENV)/.demo

@@ -77,6 +77,8 @@ WRONG: dict[Callable[..., Any], dict[str, list[Any]]] = {
         "only": [3, "a", [3], None, {"weight": 1}],
         **{name: [3, "x", ["a"], np.array([1, 2])] for name in ("normalise", "per", "hold", "pairs", "order")},
         "autocast": ["x", torch.float32],
+        "certify": ["x", 0, 1, -1e-6, NAN, True],
+        "certify_cells": ["x", 7, 1.5, None, True],
     },
     plane: {
         **EVALUATING,

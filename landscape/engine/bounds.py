@@ -36,7 +36,7 @@ _THIRD = 0.09623
 _OPERATIONS = 64
 
 #: Numbers of the widest activation of the cells, and of the samples of one cell, that are computed at once.
-_CACHED, _WIDEST = 2**15, 2**20
+_CACHED, _WIDEST = 2**18, 2**20
 
 
 class Parabola(NamedTuple):
@@ -62,7 +62,7 @@ class Bounds:
         if objective.streamed:
             raise Unsupported("`certify` needs all data at once, which is streamed here: give it as tensors")
         data = objective.memory
-        self.data = data.samples(0, len(data)).real_alone()
+        self.data = data.samples(0, len(data))  # with samples that weigh nothing, up to a multiple of 32
         if self.data.inputs.dtype != torch.float64:
             raise Unsupported("`certify` bounds networks of real inputs, not of boards or whole numbers: leave it out")
         self.program = Program.of(objective.module)
@@ -135,7 +135,7 @@ class Segments:
         cells = Cells(self.start, self.step, line, centre, radius, self.kept.setdefault(samples.start, {}))
         outputs = enclose(self.bounds.program, cells, batch.inputs)
         found = self.bounds.loss(outputs, batch.targets)  # [5, cell, sample]
-        return found @ batch.weights[0]
+        return (found * batch.weights[0]).sum(-1)  # a product with a matrix would sum few cells otherwise than many
 
 
 # Losses ---------------------------------------------------------------------------------------------------------------
@@ -217,8 +217,11 @@ def _classes(outputs: Enclosure, targets: Tensor) -> Tensor:
     least = (low / (low + rest)).nan_to_num_(0.0) * (1 - _OPERATIONS * ROUNDING)
     hit = torch.zeros_like(share).scatter_(1, y, 1.0)
     steep = torch.maximum((most - hit).abs(), (least - hit).abs()) + _OPERATIONS * ROUNDING
-    first, second = (each - each.gather(1, best) for each in (z1, z2))
-    fast, turn = first.abs() + 2 * r * second.abs(), 2 * second.abs()
+    # Variances are bounded about the likeliest class in the middle, sums taken about the target, whose slope is the sum
+    # of the others': what the differences round is then counted with it.
+    fast, turn = ((each - each.gather(1, best)).abs() for each in (z1, z2))
+    fast, turn = fast + 2 * r * turn, 2 * turn
+    first, second = (each - each.gather(1, y) for each in (z1, z2))
     width = 2 * fast.amax(1)
 
     def variance(each: Tensor) -> Tensor:

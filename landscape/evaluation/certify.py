@@ -23,6 +23,7 @@ from landscape.core.errors import LandscapeError, Unsupported, Unverified, plura
 from landscape.core.fields import check, option
 from landscape.engine.bounds import Bounds, Segments
 from landscape.engine.objective import Objective
+from landscape.engine.plain import PlainObjective
 from landscape.evaluation.routes import Prepared
 
 __all__ = ["ABSOLUTE", "Certifying", "certified"]
@@ -118,6 +119,8 @@ def _objective(prepared: Prepared) -> Objective:
             "`certify` cannot bound a loss with statistics of BatchNorm that are estimated anew at each point: choose "
             '`batchnorm="interpolate"`, or keep'
         )
+    if isinstance(prepared.objective, PlainObjective) and not prepared.objective.reads_outputs:
+        raise Unsupported("`certify` bounds losses of outputs and targets, and `batch_loss` is another: leave it out")
     wanted = dataclasses.replace(compute, dtype=torch.float64, engine="stacked")
     try:
         objective = wanted.objective(prepared.problem)

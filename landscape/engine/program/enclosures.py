@@ -252,7 +252,7 @@ def _kink(x: Enclosure, slope: float) -> Enclosure:
     share = share.mul_(1 - slope).add_(slope) if slope else share
     terms = [term * share for term in x.terms]
     terms[0] = terms[0] + half
-    size = terms[0].abs().add_(wide).add_(half.abs())
+    size = x.terms[0].abs().add_(wide).mul_(1 + abs(slope))
     error = torch.add(half.abs(), size, alpha=_BESIDE * ROUNDING)
     if x.error is not None:
         error = torch.addcmul(error, x.error, share.abs() if slope < 0 else share)
