@@ -29,7 +29,7 @@ __all__ = ["command"]
           landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --path slerp
           landscape walk --from 'checkpoints/first/#3' --rays 0:10 --range -1:1
           landscape walk --from run-a/ --to run-b/ --only 'layer4.*' --only 'fc.*' --hold end
-          landscape walk --from presolve --to checkpoints/first/ --certify 1e-6
+          landscape walk --from presolve --to checkpoints/first/ --certify 1e-6 -o analyses/certain.h5
           landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",
 )
 @options_of(Route)
