@@ -368,6 +368,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "statistics that are estimated anew": (lambda: of(nn.BatchNorm1d(1)), {}, "`batchnorm=.interpolate.`, or keep"),
     "low precision": (lambda: of(), {"autocast": torch.bfloat16}, "leave `autocast` out"),
     "draws": (lambda: of(nn.Dropout(0.5), mode="as_is"), {"draws": 2}, "leave `draws` out"),
+    "arcs": (lambda: of(), {"path": "slerp"}, "on straight lines: leave `path` out"),
+    "penalties of the walk": (lambda: of(), {"l2": 0.1}, "a loss without a penalty: leave `l2` out"),
     "boards": (lambda: Life(steps=2, m_factor=1), {}, "not of boards or whole numbers"),
     "shares beyond 1": (lambda: of(), {"certify": 2.0}, "`certify` is 2.0, it must be positive and below 1"),
     "a budget alone": (lambda: of(), {"certify": None, "certify_cells": 50}, "ask for them with `certify`"),

@@ -114,6 +114,10 @@ def _objective(prepared: Prepared) -> Objective:
         raise Unsupported("`certify` bounds the loss in exact arithmetic, not in low precision: leave `autocast` out")
     if compute.draws is not None:
         raise Unsupported("`certify` bounds a loss that draws nothing: leave `draws` out")
+    if compute.l2:
+        raise Unsupported("`certify` bounds a loss without a penalty: leave `l2` out")
+    if prepared.lines.family.kind not in ("line", "polyline", "ray"):
+        raise Unsupported("`certify` bounds the loss on straight lines: leave `path` out")
     if prepared.objective.batchnorm == "recalibrate":
         raise Unsupported(
             "`certify` cannot bound a loss with statistics of BatchNorm that are estimated anew at each point: choose "
@@ -121,9 +125,8 @@ def _objective(prepared: Prepared) -> Objective:
         )
     if isinstance(prepared.objective, PlainObjective) and not prepared.objective.reads_outputs:
         raise Unsupported("`certify` bounds losses of outputs and targets, and `batch_loss` is another: leave it out")
-    wanted = dataclasses.replace(compute, dtype=torch.float64, engine="stacked")
     try:
-        objective = wanted.objective(prepared.problem)
+        objective = dataclasses.replace(compute, dtype=torch.float64, engine="stacked").objective(prepared.problem)
     except Unsupported as error:
         reason = str(error).partition(": ")[0]
         raise Unsupported(f"`certify` takes layers one by one, and {reason}: leave `certify` out") from error
