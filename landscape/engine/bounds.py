@@ -125,9 +125,9 @@ class Segments:
                 for begin in range(0, len(data), many)
             ]
             parts.append(torch.stack(found).sum(0))
-        *terms, error, size_ = torch.cat(parts, 1)
+        *terms, error, magnitude = torch.cat(parts, 1)
         # What adding up samples rounds.
-        return Parabola(torch.stack(terms), error + size_ * ((len(data) + _OPERATIONS) * 2 * ROUNDING))
+        return Parabola(torch.stack(terms), error + magnitude * ((len(data) + _OPERATIONS) * 2 * ROUNDING))
 
     def _part(self, samples: range, line: Tensor, centre: Tensor, radius: Tensor) -> Float[Tensor, "5 cell"]:
         """What some samples add to the coefficients, the error, and the magnitudes whose sum rounds."""

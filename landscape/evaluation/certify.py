@@ -58,7 +58,9 @@ class Certifying:
         below=1,
     )
     certify_cells: int = option(
-        10_000, "Pieces into which `certify` parts a line, at most; what is then reached is said.", at_least=_PIECES
+        10_000,
+        "Pieces into which `certify` parts a line, at most, but 8 a straight part; what is not reached is said.",
+        at_least=_PIECES,
     )
 
     def __post_init__(self) -> None:
