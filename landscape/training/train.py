@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch
-from landscape.core.fields import Field, fields_of, require
+from landscape.core.fields import Field, as_json, fields_of, require
 from landscape.core.files import differences, require_vacant
 from landscape.core.unfinished import Progress
 from landscape.engine.data import Data
@@ -144,7 +144,9 @@ def _found(path: Path, plan: Plan, *, overwrite: bool) -> Run | None:
             f"{path} holds imported checkpoints, whose training cannot be taken up: choose another run with `output` "
             "(and begin at these with `start`), or replace it with `overwrite=True`"
         )
-    if different := differences({key: run.document.get(key) for key in wanted}, wanted):
+    there = {key: run.document.get(key) for key in wanted}
+    there["training"] = {**as_json(Training()), **(there["training"] or {})}  # options that were added since
+    if different := differences(there, wanted):
         raise Mismatch(
             f"{path} holds another run: {different}. Choose another with `output`, or replace it with `overwrite=True`"
         )
