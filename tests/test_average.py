@@ -112,7 +112,7 @@ def test_statistics_of_batchnorm_are_told_of(caplog: pytest.LogCaptureFixture) -
     [
         (("--weights", "1,1"), "the --weights have the sum 2: a mean needs weights with the sum 1, such as [0.5, 0.5]"),
         (("--weights", "1,-1"), "the --weights have the sum 0: a mean needs weights with the sum 1"),
-        (("--weights", "inf,1"), "the --weights have the sum inf"),
+        (("--weights", "inf,1"), "inf is no weight: give finite --weights"),
         (("--weights", "0.5"), "the --weights have the sum 0.5"),
         (("--weights", "1"), "there are more networks than the 1 --weights: give one a network"),
         (("--weights", "0.5,0.25,0.25"), "there are 3 --weights for 2 networks: give one a network"),

@@ -576,7 +576,7 @@ def test_the_program_along_lines(landscape: Program) -> None:
         (("none.h5",), "none.h5 does not exist"),
         (
             ("walk.h5", "--trace"),
-            "walk.h5 holds curves: leave out --trace, --trace-per, --diagonal, --negative, --density",
+            "walk.h5 holds curves: leave out --trace, which say how places are looked at",
         ),
     ],
 )

@@ -390,7 +390,7 @@ def test_a_penalty_of_the_parameters_is_that_of_weight_decay() -> None:
     assert found["loss"][0, 2] == pytest.approx(plain["loss"][0, 2] + penalty, rel=1e-6)
     np.testing.assert_allclose(found["loss_se"], plain["loss_se"], rtol=1e-6)
     assert found["test_loss"][0, 2] == pytest.approx(number(F.cross_entropy(b(X[:9]), Y[:9])), rel=2e-6)
-    with pytest.raises(LandscapeError, match="`l2` is -1: give a number of at least 0"):
+    with pytest.raises(LandscapeError, match=r"`l2` is -1.0, it must be at least 0 and finite"):
         Problem.from_model(a, (X, Y), "cross_entropy", l2=-1)
 
 

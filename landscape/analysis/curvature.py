@@ -31,11 +31,14 @@ from landscape.space.groups import Per, frozen, matching, split
 
 __all__ = ["Curvature", "curvature"]
 
+#: Half width of a trace's interval, and up to how many negative eigenvalues are all counted, unless told.
+_RTOL, _COUNT_TO = 0.05, 10
+
 _LIMITS = (
     Field("top", int, 1, at_least=1),
-    Field("count_to", int, 10, at_least=1),
+    Field("count_to", int, _COUNT_TO, at_least=1),
     Field("max_products", int, MOST_PRODUCTS, at_least=1),
-    Field("rtol", float, 0.05, above=0),
+    Field("rtol", float, _RTOL, above=0),
     Field("tolerance", float | None, None, above=0),
     Field("density_probes", int, PROBES, at_least=2),
     Field("density_steps", int, STEPS, at_least=2),
@@ -257,8 +260,8 @@ def curvature(
     density_probes: int = PROBES,
     density_steps: int = STEPS,
     density_width: float | None = None,
-    rtol: float = 0.05,
-    count_to: int = 10,
+    rtol: float = _RTOL,
+    count_to: int = _COUNT_TO,
     tolerance: float | None = None,
     max_products: int = MOST_PRODUCTS,
     probe_seed: int = 0,
@@ -333,6 +336,10 @@ def curvature(
         raise LandscapeError(
             "`density_probes`, `density_steps` and `density_width` are of a density: ask for it with `density`"
         )
+    if not (trace or trace_per or diagonal) and rtol != _RTOL:
+        raise LandscapeError("`rtol` is of the trace: ask for it with `trace`")
+    if not negative and count_to != _COUNT_TO:
+        raise LandscapeError("`count_to` is of negative eigenvalues: ask for them with `negative`")
     if repeats > 1 and samples is None:
         raise LandscapeError("`repeats` draw samples anew: say how many with `samples`")
     compute = Compute.chosen(

@@ -9,6 +9,7 @@ import numpy as np
 from landscape.cli.flags import in_flags, running
 from landscape.cli.options import (
     Report,
+    batchnorm_option,
     changes,
     chosen_problem,
     device_option,
@@ -22,6 +23,7 @@ from landscape.cli.options import (
 from landscape.cli.report import Progress, remark, remark_unfinished, table
 from landscape.cli.types import SEED, taken
 from landscape.core.errors import LandscapeError, plural
+from landscape.core.fields import fields_of
 from landscape.store.results import Result
 
 __all__ = ["curvature"]
@@ -116,6 +118,10 @@ _STATISTICS = {
     help="Find eigenvalues and trace on so many draws of --samples, for their standard error.",
 )
 @changes
+@batchnorm_option(
+    "What BatchNorm normalises by, held fixed: statistics estimated at the place anew on training data, or "
+    "(interpolate, keep) those of the checkpoint."
+)
 @problem_choice
 @key_option
 @device_option
@@ -133,11 +139,16 @@ def curvature(place: str, problem: str | None, options: tuple[str, ...], key: st
     """
     report = taken(Report, settings)
     if Path(place).suffix in (".h5", ".hdf5"):
-        asked = ("trace", "trace_per", "diagonal", "negative", "density")
-        if problem or options or key or any(settings[name] for name in asked) or settings["matrix"] != "hessian":
+        context, shared = click.get_current_context(), {"place", *fields_of(Report)}
+        given = [
+            each.opts[0]
+            for each in context.command.params
+            if each.name and each.name not in shared
+            if context.get_parameter_source(each.name) is not click.core.ParameterSource.DEFAULT
+        ]
+        if given:
             raise LandscapeError(
-                f"{place} holds curves: leave out --trace, --trace-per, --diagonal, --negative, --density, --matrix, "
-                "--problem, -O and --key"
+                f"{place} holds curves: leave out {', '.join(given)}, which say how places are looked at"
             )
         report.show(*_along_lines(Path(place)))
     else:

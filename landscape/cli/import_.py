@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import click
 
-from landscape.cli.options import chosen_fields, output, problem_fields
+from landscape.cli.options import chosen_fields, key_option, keyed, output, problem_fields
 from landscape.cli.report import remark
 from landscape.cli.types import SEEDS
 from landscape.core.errors import plural
 from landscape.problems.importing import import_run
+from landscape.problems.places import short
 from landscape.problems.registry import find
 from landscape.store.checkpoints import Run
 
@@ -28,7 +29,8 @@ _LISTED = 6
           landscape import net-3.pyt net-5.pyt --problem life --seeds 3,5 -o checkpoints/nets
           landscape import net-3.pyt net-5.pyt --problem life --as steps -o checkpoints/epochs""",
 )
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=str)
+@key_option
 @click.option("--problem", required=True, help="Problem that they were trained on, such as life, or pkg.module:NAME.")
 @problem_fields
 @click.option("--seeds", type=SEEDS, help="Seeds of the members, one a file. [default: 0, 1, ... in the files' order]")
@@ -41,7 +43,8 @@ _LISTED = 6
 )
 @output("Run directory. [default: checkpoints/FOLDER, or the first file's name]")
 def command(
-    files: tuple[Path, ...],
+    files: tuple[str, ...],
+    key: str | None,
     problem: str,
     options: tuple[str, ...],
     seeds: tuple[int, ...] | None,
@@ -52,15 +55,15 @@ def command(
     """Make a run of other people's checkpoints, to be walked and analysed like one's own.
 
     A FILE is a state dict, or a checkpoint that holds one (.pt, .pth, .pyt, .ckpt, .bin, .safetensors), a model's
-    directory in the Hugging Face layout, or a folder of such files, all of one architecture, which is read off the
-    tensors. What tensors do not say, such as the activation or
-    the rule, is the problem's default unless -O says otherwise. Names as the study's code gave them, such as
+    directory in the Hugging Face layout, a folder of such files, a pattern, or FILE::KEY, what it has under a key;
+    all of one architecture, which is read off the tensors. What tensors do not say, such as the activation or the rule,
+    is the problem's default unless -O says otherwise. Names as the study's code gave them, such as
     gol_model_steps2_m5_d1.0_seed3.pyt, say steps, d and seed, unless -O says the steps. Prints the run directory.
     """
-    first = files[0].resolve()
-    path = output or Path("checkpoints") / (first.name if first.is_dir() else files[0].stem)
+    first = Path(files[0].partition("::")[0]).resolve()
+    path = output or Path("checkpoints") / (first.name if first.is_dir() else short(first.stem))
     run = import_run(
-        files,
+        [each or "" for each in keyed(key, *files)],
         path,
         problem=problem,
         options=chosen_fields(find(problem), options),

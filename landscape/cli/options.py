@@ -25,6 +25,7 @@ __all__ = [
     "chosen_problem",
     "computing",
     "cut_option",
+    "batchnorm_option",
     "changes",
     "device_option",
     "dtype_option",
@@ -133,6 +134,12 @@ key_option = click.option(
 )
 
 
+def batchnorm_option(text: str) -> Callable[[Command], Command]:
+    """`--batchnorm`, with what it says."""
+    kinds = click.Choice(["recalibrate", "interpolate", "keep"])
+    return click.option("--batchnorm", type=kinds, help=f"{text} [default: recalibrate]")
+
+
 def keyed(key: str | None, *places: str | None) -> list[str | None]:
     """Places with the `--key` behind those that are checkpoint files, or folders of them, and have none yet."""
     from landscape.problems.places import is_landmark
@@ -156,11 +163,9 @@ def evaluating(text: str) -> Callable[[Command], Command]:
     return together(
         problem_choice,
         key_option,
-        click.option(
-            "--batchnorm",
-            type=click.Choice(["recalibrate", "interpolate", "keep"]),
-            help="What BatchNorm normalises by at a point: statistics estimated there anew on training data, those of "
-            "the ends interpolated, or those of the first place everywhere. [default: recalibrate]",
+        batchnorm_option(
+            "What BatchNorm normalises by at a point: statistics estimated there anew on training data, those of the "
+            "ends interpolated, or those of the first place everywhere."
         ),
         engine_option("auto is plain but for small networks, which are faster stacked."),
         click.option(
@@ -217,6 +222,8 @@ def chosen_fields(found: Any, options: Sequence[str]) -> dict[str, Any]:
         key = key.replace("-", "_")
         if not equals:
             raise click.UsageError(f"-O {item}: write KEY=VALUE")
+        if not isinstance(found, type) and key not in found.config():
+            raise click.UsageError(f"-O {item}: the problem is a ready one, which has no options: leave it out")
         config[key] = parsers[key].type.convert(value, parsers[key], None) if key in parsers else value
     return config
 

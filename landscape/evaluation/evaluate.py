@@ -89,6 +89,11 @@ def evaluate(
     """
     if save is not None:
         refuse_existing(save, force=overwrite)
+    if objective.batchnorm == "keep" and len(family.vertices) > 1:
+        _log.warning(
+            "statistics of BatchNorm are kept as they are at the first place: everywhere else, at the other ends too, "
+            "the loss is not that of the network as it was trained"
+        )
     if len(marks) != (len(family.marked) if family.marked is not None else 0):
         raise Mismatch(f"{len(family.marked) if family.marked else 0} marked networks and {len(marks)} names")
     first, places = next(iter(axes.items()))

@@ -86,7 +86,8 @@ def walk(
         seed: Seed of that sample, and of draws.
         draws: Average a loss that draws random numbers over so many draws, the same at each point; `loss_draw_se` is
             the standard error. None: a random loss is an error.
-        l2: Adds `l2 / 2` times the sum of squares of the parameters that learn to the loss, as weight decay does.
+        l2: Adds `l2 / 2` times the sum of squares of the parameters that learn to the loss, as weight decay does;
+            `test_loss` goes without.
         certify: Bound the highest loss between alpha 0 and 1, and the barriers, from below and above, until the bounds
             are this share of it (and 1e-12) apart, such as 1e-6: see Returns. None: the points alone.
         certify_cells: Pieces into which a line is parted for that, at most; what is not reached is said.

@@ -95,6 +95,8 @@ def average(
 
 
 def _weights(weights: Sequence[float]) -> list[float]:
+    if odd := [each for each in weights if not math.isfinite(each)]:
+        raise LandscapeError(f"{odd[0]} is no weight: give finite `weights`")
     total = math.fsum(weights)
     if not math.isfinite(total) or abs(total - 1) > _NEAR_ONE:
         scaled = f", such as {[round(each / total, 6) for each in weights]}" if total and math.isfinite(total) else ""
@@ -126,6 +128,7 @@ class _Sum:
         self.first: dict[str, Tensor] = {}
         self.totals: dict[str, Tensor] = {}
         self.same: dict[str, Tensor] = {}
+        self.kinds: dict[str, torch.dtype] = {}
 
     def add(self, name: str, tensors: Mapping[str, Tensor], weight: float) -> None:
         """Add one more."""
@@ -135,19 +138,22 @@ class _Sum:
             wide = {key: torch.complex128 if each.is_complex() else torch.float64 for key, each in mixed.items()}
             self.totals = {key: torch.zeros_like(each, dtype=wide[key]) for key, each in mixed.items()}
             self.same = {key: torch.ones_like(each, dtype=torch.bool) for key, each in mixed.items()}
+            self.kinds = {key: each.dtype for key, each in mixed.items()}
         one, other = (Stack({key: each[None] for key, each in part.items()}) for part in (self.first, tensors))
         require_same_shapes(one, other, names=(self.name, name))
         for key, tensor in tensors.items():
             if key in self.totals:
                 self.same[key] &= tensor == self.first[key]
-                self.totals[key] += tensor.to(self.totals[key].dtype) * weight
+                self.kinds[key] = torch.promote_types(self.kinds[key], tensor.dtype)
+                if weight:  # of a mask that is infinite nothing is no number
+                    self.totals[key] += tensor.to(self.totals[key].dtype) * weight
             elif weight >= self.heaviest:
                 self.first[key] = tensor.clone()
         self.heaviest = max(self.heaviest, weight)
 
     def over(self, count: float) -> dict[str, Tensor]:
-        """The sum divided by a count, in the first network's types."""
-        means = {key: (total / count).to(self.first[key].dtype) for key, total in self.totals.items()}
+        """The sum divided by a count, in the widest of the networks' types."""
+        means = {key: (total / count).to(self.kinds[key]) for key, total in self.totals.items()}
         return {
             key: torch.where(self.same[key], first, means[key]) if key in means else first
             for key, first in self.first.items()

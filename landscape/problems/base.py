@@ -64,6 +64,11 @@ class Problem(abc.ABC):
     def network(self) -> nn.Module:
         """The plain network, with its own initial parameters; a new one at each call."""
 
+    @property
+    def evaluates_more(self) -> bool:
+        """Whether walks find numbers on further data than that of the loss."""
+        return False
+
     @functools.cached_property
     def prototype(self) -> nn.Module:
         """The same, made once: to be looked at, never changed. To copy a large network takes as long as to run it."""

@@ -138,7 +138,12 @@ class BatchLoss:
     def weigh(self, batch: Any) -> float:
         """What a scalar of the batch weighs."""
         if self.weight is not None:
-            weight = float(self.weight(batch))
+            found = self.weight(batch)
+            if isinstance(found, Tensor) and found.numel() != 1:
+                raise LandscapeError(
+                    f"`batch_weight` gives a tensor of shape {list(found.shape)} for a batch: let it give one number"
+                )
+            weight = float(found)
             if not 0 <= weight < math.inf:
                 raise LandscapeError(
                     f"`batch_weight` gives {weight:g} for a batch: let it give how much the batch counts"

@@ -104,6 +104,10 @@ class Compute:
         if chosen == "auto":
             chosen = "stacked" if problem.prefers_stacks(torch.device(self.device)) else "plain"
         if chosen != "plain":
+            if problem.evaluates_more:
+                raise Unsupported(
+                    f'`test` data is evaluated along with the rest by the plain engine: leave `engine="{chosen}"` out'
+                )
             if spectral_norms(problem.prototype):
                 raise Unsupported(
                     "the singular vectors of spectral norms are found anew at each point by the plain engine alone: "
@@ -132,11 +136,6 @@ class Compute:
     def _require_batchnorm(self, problem: Problem) -> None:
         if self.batchnorm is not None and not any(map(has_statistics, problem.prototype.modules())):
             raise Unsupported(f"{problem.title()} has no BatchNorm with running statistics: leave `batchnorm` out")
-        if self.batchnorm == "keep":
-            _log.warning(
-                "statistics of BatchNorm are kept as they are at the first place: everywhere else, at the other "
-                "ends too, the loss is not that of the network as it was trained"
-            )
 
     def describe(self, problem: Problem, objective: AnyObjective) -> dict[str, Any]:
         """What a file says of the numbers in it: problem, samples, unit, and what BatchNorm normalises by."""

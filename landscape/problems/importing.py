@@ -1,6 +1,7 @@
 """Runs made of other people's checkpoints, so that what was trained elsewhere is walked and analysed like one's own."""
 
 import dataclasses
+import glob
 import itertools
 import logging
 import re
@@ -38,7 +39,7 @@ class _Reading:
 
 
 def import_run(
-    files: Sequence[Path],
+    places: Sequence[str | Path],
     path: Path,
     *,
     problem: str,
@@ -50,7 +51,8 @@ def import_run(
     """Make a run of state dicts, one member a file, or one step of a single member.
 
     Args:
-        files: Checkpoints; a directory stands for those in it, or, in the Hugging Face layout, for one member.
+        places: Checkpoints; a directory, or a pattern, stands for those in it, or, in the Hugging Face layout, for one
+            member. With `::KEY` behind it, what stands in each under a key.
         path: Directory of the run.
         problem: Name of the problem that they are of.
         options: Fields of the problem. Others are what names and shapes of the tensors give away, then what all file
@@ -69,14 +71,14 @@ def import_run(
         LandscapeError: For parameters that are NaN or infinite. Nothing is written unless all files fit.
     """
     _require_free(path, overwrite=overwrite)
-    files, stepped = _expanded(files), taken_as == "steps"
+    keys, stepped = _expanded(places), taken_as == "steps"
+    files = sorted(keys, key=natural) if stepped else list(keys)
     if stepped:
-        files = sorted(files, key=natural)
         if seeds is not None and len(seeds) != 1:
             raise LandscapeError(f"{len(seeds)} seeds for the steps of one member: give one, or none for 0")
     elif seeds is not None:
         _require_seeds(seeds, files)
-    members = [_member(file) for file in files]
+    members = [_member(file, keys[file]) for file in files]
     remarks = merged_remarks(members)
     for file, member in zip(files[1:], members[1:], strict=True):
         require_same_shapes(members[0].stack, member.stack, names=(str(files[0]), str(file)))
@@ -105,13 +107,16 @@ def import_run(
     stack, said = fit.stack, fit.remarks
     steps = _steps(files) if stepped else [STEP]
     imported = {
-        "files": [str(file) for file in files],
+        "files": [f"{file}::{keys[file]}" if keys[file] else str(file) for file in files],
         "sha256": [member.sources[0].digest for member in members],
         **({"steps": steps} if stepped else {}),
         "given": sorted(options),
         "named": sorted([*reading.named, *(["seeds"] if seeds_named else [])]),
         "inferred": sorted(reading.inferred),
-        "assumed": sorted(config.keys() - {*options, *reading.named, *reading.inferred}),
+        # Of a ready problem nothing else can be asked for.
+        "assumed": []
+        if isinstance(found, Problem)
+        else sorted(config.keys() - {*options, *reading.named, *reading.inferred}),
         **({"renamed": dict(renaming.names), "remark": renaming.remark} if renaming.names else {}),
         **({"reading": list(said)} if said else {}),
     }
@@ -146,8 +151,29 @@ def _require_free(path: Path, *, overwrite: bool) -> None:
         refuse_existing(path, force=False, argument="output")
 
 
-def _expanded(places: Sequence[Path]) -> list[Path]:
-    """The files, and those of directories in natural order: 2 before 10."""
+def _expanded(places: Sequence[str | Path]) -> dict[Path, str]:
+    """The files, those of directories and patterns in natural order, 2 before 10, with the key under which to look."""
+    keys: dict[Path, str] = {}
+    for each in places:
+        name, key = str(each), ""
+        if not Path(name).exists():
+            name, _, key = name.partition("::")
+        found = [Path(name)]
+        if not found[0].exists() and glob.has_magic(name):
+            found = sorted(map(Path, glob.glob(name, recursive=True)), key=natural)
+            if not found:
+                raise LandscapeError(f"{name} matches no file: give checkpoints, or a folder of them")
+        for file in _inside(found):
+            if file.resolve() in {other.resolve() for other in keys}:
+                raise LandscapeError(f"{file} is given twice: leave one out")
+            keys[file] = key
+    if not keys:
+        raise LandscapeError("there are no files to import: give checkpoints, or a folder of them")
+    return keys
+
+
+def _inside(places: Sequence[Path]) -> list[Path]:
+    """The files, and those of directories."""
     files: list[Path] = []
     for place in places:
         if not place.is_dir():
@@ -162,13 +188,6 @@ def _expanded(places: Sequence[Path]) -> list[Path]:
         if not inside:
             raise LandscapeError(f"{place} holds no checkpoints ({', '.join(ENDINGS)}): give files, or their folder")
         files += inside
-    if not files:
-        raise LandscapeError("there are no files to import: give checkpoints, or a folder of them")
-    seen: set[Path] = set()
-    for file in files:
-        if file.resolve() in seen:
-            raise LandscapeError(f"{file} is given twice: leave one out")
-        seen.add(file.resolve())
     return files
 
 
@@ -190,9 +209,9 @@ def _require_seeds(seeds: Sequence[int], files: Sequence[Path]) -> None:
         raise LandscapeError(f"seed {repeated} is repeated: members are told apart by their seeds")
 
 
-def _member(file: Path) -> Checkpoint:
-    """A foreign checkpoint."""
-    member = read_file(file)
+def _member(file: Path, key: str) -> Checkpoint:
+    """A foreign checkpoint, or what stands in it under a key."""
+    member = read_file(file, key)
     if member.problem is not None:
         raise Unsupported(f"{file} belongs to a run already: walk to it as it is")
     return member

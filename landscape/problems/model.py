@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.core.fields import Field, require
 from landscape.core.files import digest
 from landscape.engine.backends import between_operations
 from landscape.engine.batches import common_length, parted, tensors_of
@@ -61,6 +61,11 @@ class Model(Supervised):
 
     def __repr__(self) -> str:
         return f"Problem({self.label!r}: {self._identity['parameters']} parameters)"
+
+    @property
+    def evaluates_more(self) -> bool:
+        """Whether there is test data."""
+        return self.test_source is not None
 
     def title(self) -> str:
         """What it was called, or the name of its class."""
@@ -321,6 +326,12 @@ class Model(Supervised):
         return identity
 
 
+_LIMITS = (
+    Field("batch_size", int | None, None, at_least=1),
+    Field("l2", float, 0.0, at_least=0),
+)
+
+
 def from_model(
     model: Any,
     data: Any,
@@ -366,7 +377,8 @@ def from_model(
         weights: Whether a third tensor of a `Dataset` or loader weighs the samples.
         mode: Whether the network is put in evaluation, and for training in training, or left `as_is`, with dropout on
             if it is (see `draws` of `landscape.walk`).
-        l2: Adds `l2 / 2` times the sum of squares of the parameters that learn to the loss, as weight decay does.
+        l2: Adds `l2 / 2` times the sum of squares of the parameters that learn to the loss, as weight decay does;
+            `test_loss` goes without.
         train: What training sees and what statistics of BatchNorm are estimated on; None: `data`.
         test: Further data, whose loss and metrics are found along with those of `data`, as `test_loss` and so on.
         title: What figures call it; None: the name of the model's class.
@@ -389,14 +401,13 @@ def from_model(
     >>> landscape.walk(*ends, problem=problem, points=3)["loss"].round(3).tolist()
     [[1.143, 0.571, 0.0]]
     """
+    require(from_model, locals(), *_LIMITS)
     if isinstance(data, Mapping) and data.keys() == {"train", "test"} and test is None:
         data, test = data["train"], data["test"]
     if mode not in ("eval", "as_is"):
         raise LandscapeError(f'`mode` is {mode!r}: choose "eval" or "as_is"')
     if isinstance(data, Mapping) and data.keys() == {"train", "test"}:
         raise LandscapeError("`data` has a `test` of its own: leave `test` out")
-    if not 0 <= l2 < math.inf:
-        raise LandscapeError(f"`l2` is {l2}: give a number of at least 0")
     if (loss is None) == (batch_loss is None):
         raise LandscapeError("give `loss`, a function of outputs and targets, or `batch_loss`, of a model and a batch")
     if isinstance(model, nn.Module):
@@ -411,6 +422,9 @@ def from_model(
     except TypeError as error:
         raise LandscapeError(f"what should make the model does not run without arguments: {error}") from error
     _check_parameters(made)
+    for what, functions in (("metrics", metrics), ("metrics_all", metrics_all)):
+        if not isinstance(functions, Mapping | None):
+            raise LandscapeError(f"`{what}` is {type(functions).__name__}: give functions by name, {{name: function}}")
     metrics_all = dict(metrics_all or {})
     if wrong := [each for each in metrics_all if not names_a_metric(each) or each in (metrics or {})]:
         raise LandscapeError(f"'{wrong[0]}' cannot name a metric: it is taken, or no plain word")

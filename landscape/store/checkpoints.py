@@ -124,7 +124,8 @@ class Checkpoint:
         if bad:
             names = [name for name, ok in usable.items() if not ok[bad[0]]]
             first = self.sources[bad[0]]
-            remedy = "leave that file out" if first.seed is None else "choose others with RUN/#seed"
+            alone = "give another" if first.path == "memory" else "leave that file out"
+            remedy = alone if first.seed is None else "choose others with RUN/#seed"
             every = {**self.stack.tensors, **self.stack.buffers}
             what = "negative variances" if every[names[0]][bad[0]].isfinite().all() else "NaN or infinite"
             raise LandscapeError(

@@ -132,6 +132,9 @@ class Result:
         there = ", ".join([*self.values, *self.axes, *self.columns])
         raise LandscapeError(f"the result has no '{name}': there are {there}")
 
+    def __contains__(self, name: object) -> bool:
+        return any(name in arrays for arrays in (self.values, self.axes, self.columns))
+
     def __repr__(self) -> str:
         points = "x".join(str(len(axis)) for axis in self.axes.values())
         done = "" if self.done.all() else f", {self.done.sum()} finished"
