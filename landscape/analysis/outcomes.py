@@ -97,7 +97,7 @@ def outcomes(
     problem: Problem, stack: Stack, *, device: str | torch.device = "cpu", tolerance: float | None = None
 ) -> Outcomes:
     """Outcomes of the members of `stack`, on all samples of the problem's data, with the statistics of BatchNorm that
-    the members bring along.
+    the members bring along; losses of the Game of Life, whose formula is ours, in float64.
 
     Args:
         problem: What they learnt.
@@ -116,7 +116,10 @@ def outcomes(
     objective = _objective(problem, device)
     found = _functions(problem, objective, stack, tolerance)
     rows, values = found.rows, {name: value.cpu().numpy() for name, value in objective(stack).items()}
-    loss, total = values["loss"], objective.samples
+    ours = not isinstance(problem, Supervised)
+    precise = problem.objective(device=device, dtype=torch.float64) if ours else objective
+    # Decisions are as the networks make them; small losses need more digits, where the formula is ours.
+    loss, total = precise(stack)["loss"].cpu().numpy() if ours else values["loss"], objective.samples
     right = values["right"].astype(np.int64) if "right" in values else None
     constant = (rows.reshape(len(rows), -1, total) == rows.reshape(len(rows), -1, total)[:, :, :1]).all(axis=(1, 2))
     kind = np.where(constant, 2, 3 if right is None else 1)
@@ -129,9 +132,8 @@ def outcomes(
         hits = None if right is None else int(right[first])
         groups.append(Group(KINDS[kind[first]], hits, share, float(np.median(loss[members])), first))
     told = Outcomes(kind, found.group, right, total, loss, tuple(groups), found.compared)
-    if isinstance(problem, Supervised):
+    if not isinstance(precise, Objective) or not ours:
         return told
-    precise = problem.objective(device=device, dtype=torch.float64)
     landmark = problem.landmark("presolve") if "presolve" in problem.landmarks() else None
     return dataclasses.replace(
         told,

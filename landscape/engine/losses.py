@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.engine.kernels import binary_cross_entropy, binary_errors, binary_reference
 from landscape.engine.objective import Metric, PerSample
 from landscape.engine.readings import (
     Reading,
@@ -299,17 +300,22 @@ def _squares_slope(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _binary(targets: Tensor) -> Criterion:
     """Binary cross-entropy of logits."""
-    metrics = {"loss": Metric(_binary_losses, slope=_binary_slope, formula="bce"), **_counts(_sides, places=True)}
+    loss = Metric(_binary_losses, slope=_binary_slope, formula="bce", reference=_binary_again)
+    metrics = {"loss": loss, **_counts(_sides, places=True)}
     return Criterion(metrics, lambda outputs: outputs > 0, "nats per output")
 
 
 def _binary_losses(outputs: Tensor, targets: Tensor) -> Tensor:
     _require_like(outputs, targets)
-    return _mean(F.softplus(outputs) - outputs * targets)
+    return _mean(binary_cross_entropy(outputs, targets))
+
+
+def _binary_again(outputs: Tensor, targets: Tensor) -> Tensor:
+    return _mean(binary_reference(outputs, targets))
 
 
 def _binary_slope(outputs: Tensor, targets: Tensor) -> Tensor:
-    return (outputs.sigmoid() - targets) / math.prod(outputs.shape[1:-1])
+    return binary_errors(outputs, targets) / math.prod(outputs.shape[1:-1])
 
 
 def _sides(outputs: Tensor, targets: Tensor) -> Tensor:

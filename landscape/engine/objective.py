@@ -79,7 +79,8 @@ class Metric:
     compute it once. With `counts(targets)`, [1 or member, sample], a mean is the ratio of both sums.
     `slope(outputs, targets)`, where it is given, is the derivative of each sample's number
     in the outputs, in their shape; training then needs no autograd for it. `formula` says which known loss it is, if
-    any, the mean over a sample's places.
+    any, the mean over a sample's places. `reference` is the same number by another formula, which the referee takes
+    (`Objective.plain`): an error of the first is no error of both.
     """
 
     per_sample: PerSample
@@ -87,6 +88,7 @@ class Metric:
     slope: PerSample | None = None
     counts: Callable[[Tensor], Tensor] | None = None
     formula: Formula | None = None
+    reference: PerSample | None = None
 
 
 class _Sums(NamedTuple):
@@ -236,12 +238,16 @@ class Objective:
 
     def plain(self, members: Members | Mapping[str, Tensor]) -> dict[str, Float[Tensor, " member"]]:
         """The same numbers from the plain module's own forward, one network after another: the referee of every fast
-        path. Takes a state dict too.
+        path. Takes a state dict too. Metrics that have a `reference` are computed by it.
         """
         if isinstance(members, Mapping):
             single = Stack({name: tensor[None] for name, tensor in members.items()})
             members = in_order(single, self.network.template, name="the state dict")
-        return self._values(members, self._plain_network)
+        others = {
+            name: dataclasses.replace(metric, per_sample=metric.reference or metric.per_sample)
+            for name, metric in self.metrics.items()
+        }
+        return dataclasses.replace(self, metrics=others)._values(members, self._plain_network)
 
     @torch.no_grad()
     def predictions(self, stack: Stack) -> Shaped[Tensor, "member *target sample"]:

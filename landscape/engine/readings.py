@@ -21,6 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from landscape.core.errors import Mismatch, Unsupported
 from landscape.engine.batches import joined, mapped, tensors_of
+from landscape.engine.kernels import binary_cross_entropy
 
 __all__ = [
     "Gathered",
@@ -332,6 +333,8 @@ def _elements(loss: nn.Module) -> _Elements:
             and targets.dtype == torch.int64
         ):
             return _few_classes(outputs, targets, unreduced)
+        if type(loss) is nn.BCEWithLogitsLoss and loss.weight is None and loss.pos_weight is None:
+            return binary_cross_entropy(outputs, targets)
         found: Tensor = unreduced(outputs, targets)
         return found
 

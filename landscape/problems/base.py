@@ -221,7 +221,9 @@ class Problem(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """Whether a landmark is what it says it is. `gradient_norm` is the L2 norm of the loss's gradient."""
+    """Whether a landmark is what it says it is. `gradient_norm` is the L2 norm of the loss's gradient; both are
+    computed in float64, whatever the decisions are.
+    """
 
     landmark: str
     description: str
@@ -247,13 +249,17 @@ def verify(
     samples: int | None = None,
     seed: int = 0,
 ) -> Verification:
-    """Evaluate a landmark on the problem's objective, sampled with `samples` where there is no exact one."""
+    """Evaluate a landmark on the problem's objective, sampled with `samples` where there is no exact one: what it gets
+    right in the type `dtype`, its loss and gradient in float64, which small ones need.
+    """
     stack = problem.landmark(landmark)
     objective = problem.objective(device=device, dtype=dtype, samples=samples, seed=seed)
     if (exactness := problem.exactness()) is not None:
         objective = dataclasses.replace(objective, metrics={**objective.metrics, "exact": exactness})
     values = {name: float(value[0]) for name, value in objective(stack).items()}
-    _, gradient = objective.gradient(stack)
+    precise = problem.objective(device=device, dtype=torch.float64, samples=samples, seed=seed)
+    values |= {name: float(value[0]) for name, value in precise(stack).items() if name in ("loss", "loss_se")}
+    _, gradient = precise.gradient(stack)
     return Verification(
         landmark=landmark,
         description=problem.describe_landmark(landmark),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.fields import check
 from landscape.engine.data import Batch, Data
+from landscape.engine.kernels import binary_cross_entropy, binary_errors, binary_reference
 from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend, Stacked, Table, features_first, leaves
@@ -200,7 +201,7 @@ class Life(Problem):
         formula = self.loss if self.sigmoid == (self.loss == "bce") else None
         slope = _slope if formula == "bce" else None
         metrics = {
-            "loss": Metric(self._losses, slope=slope, formula=formula),
+            "loss": Metric(self._losses, slope=slope, formula=formula, reference=self._reference),
             "accuracy": Metric(self._cells_right),
             "right": Metric(per_board, "count"),
             "solved": Metric(per_board, "all"),
@@ -374,19 +375,31 @@ class Life(Problem):
 
     def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of each sample, the mean over its cells."""
-        targets = targets.expand(outputs.shape[0], *targets.shape[1:])
+        cells = outputs.squeeze(1)
         if self.loss == "mse":
-            losses = F.mse_loss(self._output(outputs), targets, reduction="none")
+            losses = (binary_errors(cells, targets) if self.sigmoid else cells - targets).square()
         elif self.sigmoid:
-            losses = F.binary_cross_entropy_with_logits(outputs.squeeze(1), targets, reduction="none")
+            losses = binary_cross_entropy(cells, targets)
         else:
-            losses = F.binary_cross_entropy(outputs.squeeze(1).clamp(0, 1), targets, reduction="none")
+            losses = F.binary_cross_entropy(cells.clamp(0, 1), targets.expand_as(cells), reduction="none")
         return _per_sample(losses)
+
+    def _reference(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The same by other formulas, in float64, for targets of 0 and 1."""
+        cells, live = outputs.squeeze(1).double(), targets > 0.5
+        if self.sigmoid and self.loss == "bce":
+            return _per_sample(binary_reference(cells, targets))
+        # What each cell lacks: the odds against a live one are exp(-x) to 1.
+        wrong = torch.where(live, -cells, cells)
+        if self.loss == "mse":
+            return _per_sample(1 / (1 + (-wrong).exp()).square() if self.sigmoid else (cells - targets.double()).square())
+        right = torch.where(live, cells, 1 - cells).clamp(0, 1)
+        return _per_sample(-right.log().clamp(min=-100))
 
 
 def _slope(outputs: Tensor, targets: Tensor) -> Tensor:
     """Derivative of the cross-entropy from logits."""
-    return (outputs.sigmoid() - targets[:, None]) / math.prod(targets.shape[1:-1])
+    return binary_errors(outputs, targets[:, None]) / math.prod(targets.shape[1:-1])
 
 
 def _per_sample(cells: Tensor) -> Tensor:
