@@ -51,26 +51,24 @@ def main() -> None:
         problem, stack = run_members(run)
         rows[m] = {
             "height": barriers(known).above_chord,
-            "between": [
-                np.nanmedian(np.delete(row, i))
-                for i, row in enumerate(barriers(between).above_chord.reshape(seeds, seeds))
-            ],
-            "joined": (joined.sum(1) - 1) / (seeds - 1),
+            "between": barriers(between).above_chord.reshape(seeds, seeds).T,  # from each seed to each
+            "joined": joined,
             "valleys": valleys(joined, np.arange(seeds)),
             "valleys_of_halves": [valleys(joined, rng.permutation(seeds)[: seeds // 2]) for _ in range(400)],
             "functions": len(np.unique(truth_tables(problem, stack)[0], axis=0)),
             "solved": int(known.values["solved"][:, -1].sum()),
         }
     study.keep({"no_barrier_below": LOW, "seeds": seeds, "widths": rows})
-    columns = {key: np.stack([rows[m][key] for m in widths], axis=1) for key in ("height", "between", "joined")}
+    between, joined = ([rows[m][key].astype(float) for m in widths] for key in ("between", "joined"))
+    known = np.stack([rows[m]["height"] for m in widths], axis=1)
     halves = np.array([np.quantile(rows[m]["valleys_of_halves"], (0.025, 0.5, 0.975)) for m in widths]) / (seeds // 2)
     heights = [
-        figures.Series.of_seeds("from the known solution", widths, columns["height"], statistic="median"),
-        figures.Series.of_seeds("between seeds", widths, columns["between"], statistic="median"),
+        figures.Series.of_seeds("from the known solution", widths, known, statistic="median"),
+        figures.Series.of_pairs("between seeds", widths, between, statistic="median"),
     ]
     low, middle, high = halves.T
     shares = [
-        figures.Series.of_seeds("pairs of seeds without a barrier", widths, columns["joined"]),
+        figures.Series.of_pairs("pairs of seeds without a barrier", widths, joined, within=(0.0, 1.0)),
         figures.Series(label="valleys / seeds", x=np.array(widths, dtype=float), value=middle, low=low, high=high),
     ]
     about = (
@@ -82,10 +80,11 @@ def main() -> None:
         "valleys": (shares, "share (%)", {}),
     }
     captions = {
-        "heights": "Faint: seeds (between: median of the lines from a seed); bands: 95 % bootstrap intervals of the "
-        "median over seeds.",
+        "heights": "Medians; faint: seeds (between: of the lines from and to it); bands: over seeds, each with all its "
+        "pairs.",
         "valleys": f"No barrier: below {LOW} nats per cell. Valleys: seeds joined by such lines; median over random "
-        "halves of the seeds, band: 95 % of the halves. Faint: seeds; band: 95 % bootstrap interval of the mean.",
+        "halves of the seeds, band: 95 % of the halves, no interval. Pairs: their share; faint: seeds; band: over "
+        "seeds, each with all its pairs.",
     }
     for part, (curves, label, options) in drawn.items():
         options |= {"xlabel": NAMES["m_factor"], "ylabel": label, "xscale": "log", "height": 3.2}

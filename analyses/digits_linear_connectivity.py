@@ -10,24 +10,10 @@ import numpy as np
 
 from landscape import figures
 from landscape.analysis.barriers import barriers
-from landscape.core.intervals import bootstrap_pairs
 from landscape.problems.registry import create
 from study import Study
 
 ORDERS = {"stored": "as stored", "matched": "hidden units matched"}
-
-
-def series(label: str, widths: tuple[int, ...], pairs: list[np.ndarray]) -> figures.Series:
-    """Mean over pairs of seeds; a faint line for each seed, the mean of its pairs, from it and to it."""
-    ends = np.array([bootstrap_pairs(each, np.mean) for each in pairs])
-    return figures.Series(
-        label=label,
-        x=np.array(widths, dtype=float),
-        value=np.array([np.nanmean(each) for each in pairs]),
-        low=ends[:, 0],
-        high=ends[:, 1],
-        seeds=np.array([(np.nanmean(each, 0) + np.nanmean(each, 1)) / 2 for each in pairs]).T,
-    )
 
 
 def main() -> None:
@@ -67,10 +53,11 @@ def main() -> None:
         "stored or those of one end reordered to lie close to the other's (weight matching). "
     )
     bands = (
-        "Means over pairs, both ways; bands: 95 % bootstrap intervals, resampling seeds with all their pairs; faint: "
-        "the mean of each seed's pairs."
+        "Means over pairs, both ways; bands, from 20 seeds on: over seeds, each with all its pairs; faint: the mean of "
+        "each seed's pairs."
     )
-    heights = [series(label, widths, found[order]["barrier"]) for order, label in ORDERS.items()]
+    of_pairs = figures.Series.of_pairs
+    heights = [of_pairs(label, widths, found[order]["barrier"]) for order, label in ORDERS.items()]
     options: dict[str, Any] = {"xlabel": "width", "xscale": "log", "height": 3.2}
     label = "barrier above the chord (nats per image)"
     caption = f"{about}Training loss, {points} points a line: its largest distance above the chord. {bands}"
@@ -78,8 +65,14 @@ def main() -> None:
         figures.series_figure([("", heights)], ylabel=label, caption=caption, percent=False, yscale="log", **options),
         "barriers",
     )
-    curves = [series(f"middle, {label}", widths, found[order]["test accuracy"]) for order, label in ORDERS.items()]
-    curves.insert(0, figures.Series.of_seeds("trained networks", widths, np.array(ends["test accuracy"]).T))
+    kept = {"within": (0.0, 1.0)}
+    curves = [
+        figures.Series.of_seeds("trained networks", widths, np.array(ends["test accuracy"]).T, **kept),
+        *(
+            of_pairs(f"middle, {label}", widths, found[order]["test accuracy"], **kept)
+            for order, label in ORDERS.items()
+        ),
+    ]
     caption = f"{about}Accuracy on the test images, at the ends of the lines and at alpha = 1/2. {bands}"
     drawn = figures.series_figure([("", curves)], ylabel="test accuracy (%)", caption=caption, **options)
     study.draw(drawn, "accuracy")

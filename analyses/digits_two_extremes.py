@@ -8,7 +8,7 @@ import numpy as np
 
 from landscape import figures
 from landscape.analysis.barriers import barriers
-from landscape.core.intervals import bootstrap
+from landscape.core.intervals import median_interval
 from landscape.problems.places import run_members
 from landscape.problems.registry import create
 from study import Study
@@ -55,7 +55,7 @@ def main() -> None:
             height, ends = barriers(walked).above_chord, walked.alpha.searchsorted([0, 1])
             found[title][images] = {
                 "barrier": height,
-                "median barrier": [float(np.median(height)), *bootstrap(height)],
+                "median barrier": [float(np.median(height)), *median_interval(height)],
                 "loss at the ends": walked.loss[:, ends],
                 "accuracy at the ends": walked.values["accuracy"][:, ends],
             }
@@ -68,7 +68,7 @@ def main() -> None:
         "large: all 1,297, small: 16, so 81 times fewer images. Cross-entropy with the true labels along straight "
         "lines through both ends, alpha 0 and 1, 81 points. Random labels: uniform, for the training images, "
         f"which each network gets to {100 * fitted.min():.1f} % or more right. Medians over seeds; "
-        "bands: their 95 % bootstrap intervals; faint: seeds."
+        "faint: seeds."
     )
     study.keep({"seeds": seeds, "batches": batches, "random_labels_fitted": fitted, "lines": found})
     study.draw(

@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from landscape import Result, figures
-from landscape.core.intervals import bootstrap
+from landscape.core.intervals import median_interval, together
 from landscape.figures.pages import INK, STYLE, WIDTH, sheet
 from landscape.problems.places import run_members
 from study import Study
@@ -76,16 +76,19 @@ def main() -> None:
     travelled = np.cumsum([0.0, *parts[:, 0]]) / parts[:, 0].sum()
     nearest = {int(np.abs(travelled - share).argmin()) for share in np.linspace(0, 1, SHOWN)}
     shown = {saved[k]: float(travelled[k]) for k in sorted(nearest)}
-    low, high = bootstrap(longer)
+    low, high = median_interval(longer)
     caption = (
         f"sin(2 pi x) at 65 points, MLP with two hidden layers of 32, tanh; {seeds} seeds, {steps:,} steps of Adam at "
         f"3e-3 on the exact loss. Left: straight lines between {len(saved)} successive checkpoints, evenly spaced in "
         "the logarithm of the step, 21 points each, and the one from the first to the last, 201 points. Medians over "
-        "seeds; bands: their 95 % bootstrap intervals; faint: seeds. The way by the checkpoints is "
-        f"{np.median(longer):.2f} times as long (median, 95 % bootstrap interval {low:.2f} to {high:.2f}; L2). Right: "
+        "seeds; bands: their intervals, all of them with 95 % at once; faint: seeds. The way by the checkpoints is "
+        f"{np.median(longer):.2f} times as long (median, 95 % interval {low:.2f} to {high:.2f}; L2). Right: "
         f"{len(shown)} checkpoints of seed 0, coloured by how far on its way they are; dots: what is learnt."
     )
-    ways = [figures.Series.of_seeds(way, PLACES, loss, statistic="median") for way, loss in losses.items()]
+    ways = [
+        figures.Series.of_seeds(way, PLACES, loss, statistic="median").covering(together(2 * len(PLACES)))
+        for way, loss in losses.items()
+    ]
     study.draw(draw(ways, run, shown, caption))
     study.done("; ".join(f"{way}: largest rise {np.median(rise):.2g} (median)" for way, rise in rises.items()))
 

@@ -59,13 +59,13 @@ def main() -> None:
         again = success(cell.problem, retrained.checkpoint().stack, device=study.device).exact
         rates = np.array([each.mean() for each in np.split(again, np.cumsum([len(part) for part in parts])[:-1])])
         rates = rates.reshape(len(solved), len(FLIPS))
-        curves.append(figures.Series.of_seeds(f"m = {m}", FLIPS, rates))
+        curves.append(figures.Series.of_seeds(f"m = {m}", FLIPS, rates, within=(0.0, 1.0)))
         found[f"m = {m}"] = {"first_training": row.success.exact_share, "originals": len(solved), "still_solved": rates}
     caption = (
         f"Life B3/S23 (Conway's), one step, the architecture of arXiv 2009.01398 with ReLU. {wanted} networks of each "
         f"width that training solved, {draws} different choices of k weights each, retrained alike: {batches:,} steps "
-        "of Adam at 3e-3 on the exact loss. Success: right on all 512 patterns. Faint: originals; bands: 95 % "
-        "bootstrap intervals over originals."
+        "of Adam at 3e-3 on the exact loss. Success: right on all 512 patterns. Faint: originals; bands: of "
+        "their mean."
     )
     labels = {"xlabel": "flipped signs k", "ylabel": "still successful (%)"}
     study.draw(figures.series_figure([("", curves)], caption=caption, height=3.2, **labels))

@@ -33,7 +33,8 @@ def main() -> None:
         + ". Loss (exact for 1 step; on 1,000 boards "
         "for 2) on straight lines from the presolved weights (star; design hat, verified) to each seed (dot), 51 "
         "points, over the L1 distance from the presolved weights. Solved: the end gets every pattern, or every one "
-        "of these boards, right. Right: barrier above the chord, with its median and 95 % bootstrap interval."
+        "of these boards, right. Right: barrier above the chord, with its median and the median's interval, "
+        "all of them with 95 % at once."
     )
     study.draw(figures.walk_figure(curves, x="l1", caption=caption))
     found = {

@@ -12,15 +12,16 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest, ttest_1samp
+from scipy.stats import t as t_distribution
 from torch import nn
 
 import landscape
-from landscape.analysis.barriers import barriers, lowest_order
+from landscape.analysis.barriers import COURSES, barriers, lowest_order
 from landscape.analysis.clusters import adjusted_rand, clusters_of
 from landscape.analysis.outcomes import dead_units, outcomes
 from landscape.core.errors import LandscapeError, Unsupported
-from landscape.core.intervals import Proportion, bootstrap, bootstrap_pairs
+from landscape.core.intervals import Proportion, mean_interval, median_interval, pairs_interval, quantiles
 from landscape.core.provenance import Source
 from landscape.engine.hessian import extremes, hessians
 from landscape.engine.objective import Objective
@@ -35,8 +36,6 @@ from landscape.store.results import Result
 
 QUARTERS = np.linspace(0, 1, 5)
 NAN = float("nan")
-#: The ends of a 95 % interval.
-WITHIN = [(1 - 0.95) / 2, (1 + 0.95) / 2]
 
 
 def lines(*losses: Any, alpha: np.ndarray = QUARTERS, sources: tuple[Source, ...] = (), **columns: Any) -> Result:
@@ -95,7 +94,16 @@ LINES: dict[str, tuple[list[float], dict[str, float]]] = {
         [0, 1, NAN, 1, 0],
         dict.fromkeys(("above_chord", "peak_alpha", "peaks", "delta", "start_width"), NAN),
     ),
-    "infinite inside": ([0, 1, np.inf, 1, 0], dict.fromkeys(("above_mean", "peak_loss", "peaks", "end_width"), NAN)),
+    "infinite inside": (
+        [0, 1, np.inf, 1, 0],
+        {"above_chord": np.inf, "above_mean": np.inf, "above_higher_end": np.inf, "peak_alpha": 0.5,
+         "peak_loss": np.inf, "delta": np.inf, "peaks": NAN, "end_width": NAN},
+    ),
+    "falling from infinity": (
+        [np.inf, np.inf, 3, 1, 2],
+        {"above_chord": NAN, "above_mean": NAN, "above_higher_end": NAN, "peak_alpha": NAN, "peak_loss": NAN,
+         "delta": 1, "peaks": NAN, "start_width": NAN},
+    ),
     "plateau with a dent": (
         [0, 100, 99.999, 100, 0],
         {"above_chord": 100, "peaks": 1, "delta": 100, "start_width": 0.125},
@@ -166,18 +174,44 @@ def test_the_lowest_line_of_each_pair() -> None:
     np.testing.assert_array_equal(lowest_order(curves), [2, 3, 4, 7])
 
 
-def test_a_summary_leaves_nan_out() -> None:
-    summary = barriers(lines(*([0, height, 0, 0, 0] for height in (1, 2, 3, 4, 5, NAN)))).summary()["above_chord"]
+def test_a_summary_counts_what_is_infinite_and_what_is_no_number() -> None:
+    heights = (1, 2, 3, 4, np.inf, np.inf, np.inf, NAN)
+    summary = barriers(lines(*([0, height, 0, 0, 0] for height in heights))).summary()["above_chord"]
     low, high = summary.pop("median_interval")
-    assert summary == {"min": 1, "q1": 2, "median": 3, "q3": 4, "max": 5, "lines": 5}
-    assert 1 <= low <= 3 <= high <= 5
+    wanted = {"min": 1, "q1": 2.5, "median": 4, "q3": np.inf, "max": np.inf, "lines": 7, "infinite": 3, "nan": 1}
+    assert summary == wanted
+    assert 1 <= low <= 4
+    assert high == np.inf
     empty = barriers(lines([0, NAN, 0, 0, 0])).summary()["delta"]
     assert empty["lines"] == 0
     assert np.isnan(empty["median"])
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_fewer_than_five_lines_make_no_interval(count: int) -> None:
+@pytest.mark.parametrize(
+    ("loss", "course"),
+    [
+        ([4, 3.9, 2, 1, 0], "falling"),
+        ([4, 3.9, 2, 2.003, 0], "falling"),  # up to 1/1000 of its range
+        ([4, 3.9, 2, 2.005, 0], "neither"),
+        ([0, 0, 1, 2, 2], "rising"),
+        ([3, 3, 3, 3, 3], "level"),
+        ([0, 1, 0, 1, 0], "neither"),
+        ([np.inf, 3, 2, 1, 0], "falling"),
+        ([0, 3, 2, 1, np.inf], "neither"),
+        ([0, 1, 2, np.inf, np.inf], "rising"),
+        ([4, NAN, 2, 1, 0], "neither"),
+    ],
+)
+def test_lines_that_go_one_way_are_called_so(loss: list[float], course: str) -> None:
+    found = barriers(lines(loss))
+    assert found.courses()[course] == 1
+    assert COURSES[found.course[0]] == course
+    if course != "neither" and np.isfinite(loss).all():
+        assert found.above_higher_end[0] == pytest.approx(0, abs=0.005)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_fewer_than_six_lines_make_no_interval(count: int) -> None:
     summary = barriers(lines(*([0, 1 + height, 0, 0, 0] for height in range(count)), [0, NAN, 0, 0, 0])).summary()
     assert all(np.isnan(each["median_interval"]).all() for each in summary.values())
     assert summary["above_chord"]["lines"] == count
@@ -406,62 +440,89 @@ def test_the_share_of_nothing() -> None:
     assert str(Proportion(1, 2)) == "1 of 2 (50.0 %, 95 % interval 9.5 to 90.5 %)"
 
 
-def test_the_bootstrap_covers_what_it_should() -> None:
-    """Of 200 samples of 40 normal numbers, about 95 % of the intervals of the mean hold the true mean."""
-    rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(200):
-        low, high = bootstrap(rng.normal(3, 2, 40), np.mean, resamples=300, seed=trial)
-        covered += low <= 3 <= high
-    assert 0.88 <= covered / 200 <= 0.99
+def test_the_median_lies_between_order_statistics() -> None:
+    """Exact for the pairs of order statistics that a binomial says: of 6, 96.9 % between the ends; of 100, by hand."""
+    sample = np.random.default_rng(0).permutation(100.0 * np.arange(100))
+    for d in (38, 40, 42):
+        exact = 1 - 2 * binom.cdf(d - 1, 100, 0.5)
+        np.testing.assert_allclose(median_interval(sample, exact), [100 * (d - 1), 100 * (100 - d)], atol=1e-6)
+    np.testing.assert_allclose(median_interval(np.arange(6.0), 1 - 2 * 0.5**6), [0, 5], atol=1e-9)
+    assert np.isnan(median_interval(np.arange(5.0))).all()
+    assert np.isnan(median_interval(np.arange(6.0), 0.97)).all()
+    infinite = median_interval(np.array([1, 2, 3, 4, 5, 6, np.inf, np.inf]))
+    assert 1 < infinite[0] < 3
+    assert infinite[1] == np.inf
+    np.testing.assert_array_equal(median_interval(np.full(9, 2.0)), [2, 2])
 
 
-def test_the_bootstrap_of_few() -> None:
-    np.testing.assert_array_equal(bootstrap(np.array([4.0])), [4, 4])
-    np.testing.assert_array_equal(bootstrap(np.array([])), [np.nan, np.nan])
-    sample = np.arange(10.0)
-    np.testing.assert_array_equal(bootstrap(sample), bootstrap(sample))
-    assert dataclasses.asdict(Proportion(1, 2)) == {"count": 1, "total": 2}
+def test_without_skewness_the_interval_of_a_mean_is_students() -> None:
+    sample = np.array([-3.0, -2, -1, -0.5, 0.5, 1, 2, 3])
+    wanted = ttest_1samp(sample, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(mean_interval(sample), [wanted.low, wanted.high], rtol=1e-9)
+    np.testing.assert_allclose(mean_interval(sample, within=(-1, 9)), [-1, wanted.high], rtol=1e-9)
+    for few in (sample[:7], np.full(9, 0.1), np.append(sample, np.inf)):
+        assert np.isnan(mean_interval(few)).all()
 
 
-@pytest.mark.parametrize("of", [np.median, np.mean])
-@pytest.mark.parametrize("count", [5, 700])
-def test_the_bootstrap_draws_one_resample_after_another(count: int, of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = np.random.default_rng(count).normal(size=count)
-    rng = np.random.default_rng(4)
-    values = [of(sample[rng.integers(count, size=count)]) for _ in range(90)]
-    expected = np.quantile(values, WITHIN)
-    np.testing.assert_array_equal(bootstrap(sample, of, resamples=90, seed=4), expected)
-    monkeypatch.setattr("landscape.core.intervals._AT_ONCE", 2000)  # the same, whatever is drawn at once
-    np.testing.assert_array_equal(bootstrap(sample, of, resamples=90, seed=4), expected)
+def test_skewness_is_transformed_away() -> None:
+    """The ends are where Hall's cubic of the studentised mean takes Student's quantiles."""
+    sample = np.random.default_rng(2).exponential(size=12)
+    n, deviation = len(sample), sample.std(ddof=1)
+    g = ((sample - sample.mean()) ** 3).mean() / sample.std() ** 3 * (n * (n - 1)) ** 0.5 / (n - 2)
+    for end, wanted in zip(mean_interval(sample), (0.975, 0.025), strict=True):
+        w = (sample.mean() - end) / deviation
+        cubic = w + g * w**2 / 3 + g**2 * w**3 / 27 + g / (6 * n)
+        assert n**0.5 * cubic == pytest.approx(t_distribution.ppf(wanted, n - 1))
 
 
-@pytest.mark.parametrize("seeds", [6, 12])
-def test_the_bootstrap_of_pairs_covers_nearly_what_it_should(seeds: int) -> None:
-    """Pairs that share a seed resemble one another: resampled one by one, they make intervals much too narrow."""
-    rng, hits, naive = np.random.default_rng(1), 0, 0
-    for _ in range(150):
-        effect = rng.normal(size=seeds)
-        noise = np.triu(rng.normal(size=(seeds, seeds)), 1)
-        pairs = effect[:, None] + effect + noise + noise.T
-        np.fill_diagonal(pairs, np.nan)
-        low, high = bootstrap_pairs(pairs, np.mean, resamples=200)
-        hits += bool(low <= 0 <= high)
-        low, high = bootstrap(pairs[np.triu_indices(seeds, 1)], np.mean, resamples=200)
-        naive += bool(low <= 0 <= high)
-    assert hits / 150 > 0.82
-    assert naive / 150 < 0.7
-
-
-def test_the_bootstrap_of_pairs_draws_seeds_with_all_their_pairs() -> None:
-    """By hand: the pairs of the seeds drawn, but those of a seed with itself."""
-    pairs = np.arange(25.0).reshape(5, 5)
+@pytest.mark.parametrize("of", ["mean", "median"])
+def test_pairs_leave_out_a_node_with_all_its_pairs(of: Any) -> None:
+    """By hand: a plain loop over the nodes that are left out."""
+    rng, n = np.random.default_rng(3), 20
+    pairs = rng.exponential(size=(n, n)) + rng.normal(size=n)
     pairs[0, 1] = np.nan
-    rng, expected = np.random.default_rng(3), []
-    for _ in range(50):
-        drawn = rng.integers(5, size=5).tolist()
-        values = [pairs[i, j] for i in drawn for j in drawn if i != j and np.isfinite(pairs[i, j])]
-        expected.append(np.median(values) if values else np.nan)
-    found = bootstrap_pairs(pairs, resamples=50, seed=3)
-    np.testing.assert_array_equal(found, np.nanquantile(expected, WITHIN))
-    assert np.isnan(bootstrap_pairs(np.ones((3, 3)))).all()
+    kept = [(i, j) for i in range(n) for j in range(n) if i != j and (i, j) != (0, 1)]
+    values = np.array([pairs[i, j] for i, j in kept])
+    numbers = values if of == "mean" else values <= np.median(values)
+    pseudo = np.array(
+        [
+            n * numbers.mean() - (n - 1) * np.mean([numbers[k] for k, pair in enumerate(kept) if node not in pair])
+            for node in range(n)
+        ]
+    )
+    wanted = mean_interval(pseudo) + numbers.mean() - pseudo.mean()
+    if of == "median":
+        reach = t_distribution.ppf(0.975, n - 1) * pseudo.std(ddof=1) / n**0.5
+        wanted = np.quantile(values, [0.5 - reach, 0.5 + reach])
+    np.testing.assert_allclose(pairs_interval(pairs, of), wanted)
+    changed = pairs.copy()
+    np.fill_diagonal(changed, 1e9)  # pairs of a node with itself are none
+    np.testing.assert_array_equal(pairs_interval(changed, of), pairs_interval(pairs, of))
+    assert np.isnan(pairs_interval(pairs[:19, :19], of)).all()
+
+
+@given(st.lists(st.floats(-5, 5) | st.just(np.inf), min_size=1, max_size=9), st.floats(0, 1))
+def test_quantiles_are_numpys_where_all_is_finite(values: list[float], share: float) -> None:
+    found = float(quantiles(np.array(values), np.array([share]))[0])
+    if np.isfinite(values).all():
+        assert found == pytest.approx(float(np.quantile(values, share)), abs=1e-12)
+    else:
+        below = np.sort(values)[int(np.floor(share * (len(values) - 1)))]
+        assert not np.isnan(found)
+        assert found >= below
+
+
+def test_intervals_of_pairs_cover_where_those_of_lines_do_not() -> None:
+    """Pairs that share a seed resemble one another: taken one by one, they make intervals much too narrow."""
+    rng, hits, naive = np.random.default_rng(1), {"mean": 0, "median": 0}, 0
+    for _ in range(300):
+        effect = rng.normal(size=20)
+        noise = np.triu(rng.normal(size=(20, 20)), 1)
+        pairs = effect[:, None] + effect + noise + noise.T
+        for of in hits:
+            low, high = pairs_interval(pairs, of)  # type: ignore[arg-type]
+            hits[of] += bool(low <= 0 <= high)
+        low, high = mean_interval(pairs[np.triu_indices(20, 1)])
+        naive += bool(low <= 0 <= high)
+    assert min(hits.values()) / 300 > 0.92
+    assert naive / 300 < 0.6

@@ -45,17 +45,6 @@ def mean_squares(table: np.ndarray) -> np.ndarray:
     return components / components.sum()
 
 
-def jackknife(table: np.ndarray) -> np.ndarray:
-    """Standard errors of the shares: without each row, and without each column, one after the other."""
-    variance = np.zeros(3)
-    for axis in (0, 1):
-        count = table.shape[axis]
-        left = [mean_squares(np.take(table, [k for k in range(count) if k != out], axis)) for out in range(count)]
-        middle = sum(left) / count
-        variance += (count - 1) / count * sum((each - middle) ** 2 for each in left)
-    return np.sqrt(variance)
-
-
 def simulated(rng: np.random.Generator, shape: tuple[int, int], shares: tuple[float, float, float]) -> np.ndarray:
     """A table of normal effects with these shares of variance."""
     rows, columns, combination = np.sqrt(shares)
@@ -73,15 +62,16 @@ def test_shares_are_those_of_the_textbooks_mean_squares(shape: tuple[int, int]) 
         np.testing.assert_allclose(estimates(crossed_shares(table)), mean_squares(table), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (5, 9)])
-def test_intervals_are_the_jackknifes_within_0_and_1(shape: tuple[int, int]) -> None:
-    table = simulated(np.random.default_rng(1), shape, (0.5, 0.2, 0.3))
-    quantile = stats.t.ppf(0.975, min(shape) - 1)
-    found, reach = crossed_shares(table), quantile * jackknife(table)
-    middle = estimates(found)
-    low = np.minimum(np.clip(middle - reach, 0, 1), middle)
-    high = np.maximum(np.clip(middle + reach, 0, 1), middle)
-    np.testing.assert_allclose(intervals(found), np.stack([low, high], axis=1), rtol=1e-6, atol=1e-12)
+def test_the_interval_of_what_columns_decide_beside_the_rest_is_the_f_distributions() -> None:
+    """Where rows decide nothing, the share of columns is a function of one ratio of mean squares, whose interval is
+    exact.
+    """
+    table = simulated(np.random.default_rng(1), (400, 8), (0.0, 0.4, 0.6))
+    a, b = table.shape
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    ratio = a * table.mean(0).var(ddof=1) / ((rest**2).sum() / ((a - 1) * (b - 1)))
+    over = [(ratio / stats.f.ppf(level, b - 1, (a - 1) * (b - 1)) - 1) / a for level in (0.975, 0.025)]
+    np.testing.assert_allclose(crossed_shares(table).columns[1:], [each / (1 + each) for each in over], atol=0.01)
 
 
 def test_a_table_worked_out_by_hand() -> None:
@@ -94,8 +84,8 @@ def test_a_table_worked_out_by_hand() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("shape", "shares"), [((12, 12), (0.2, 0.1, 0.7)), ((16, 16), (0.3, 0.1, 0.6))])
-def test_known_shares_are_found_and_lie_in_nearly_95_of_100_intervals(
+@pytest.mark.parametrize(("shape", "shares"), [((12, 12), (0.2, 0.1, 0.7)), ((40, 5), (0.3, 0.1, 0.6))])
+def test_known_shares_are_found_and_lie_in_95_of_100_intervals(
     shape: tuple[int, int], shares: tuple[float, float, float]
 ) -> None:
     rng, truth = np.random.default_rng(0), np.array(shares)
@@ -106,7 +96,7 @@ def test_known_shares_are_found_and_lie_in_nearly_95_of_100_intervals(
     np.testing.assert_array_less(abs(middle.mean(0) - truth), 3 * error + 0.5 / min(shape))
     ends = np.stack([intervals(each) for each in found])
     inside = ((ends[:, :, 0] <= truth) & (truth <= ends[:, :, 1])).mean(0)
-    assert (inside >= 0.9).all()
+    assert (inside >= 0.92).all()
     assert (inside <= 0.99).all()
 
 
@@ -207,10 +197,3 @@ def test_units_do_not_matter(table: np.ndarray, factor: float, turned: bool, off
 @pytest.mark.parametrize("value", [0.1, -3.3e5, 0.0])
 def test_outcomes_that_are_all_the_same_have_no_shares(value: float) -> None:
     assert np.isnan(estimates(crossed_shares(np.full((5, 7), value)))).all()
-
-
-def test_where_leaving_one_out_leaves_nothing_any_share_is_possible() -> None:
-    table = np.zeros((6, 6))
-    table[2, 3] = 1
-    found = crossed_shares(table)
-    np.testing.assert_allclose(intervals(found), [[0, 1]] * 3, atol=1e-12)

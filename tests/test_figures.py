@@ -247,7 +247,7 @@ def test_outcomes_are_bars_with_intervals_and_one_for_the_tail() -> None:
     assert [to_hex(bar.get_facecolor()) for bar in bars][:2] == [ORANGE, BLUE]
     assert [text.get_text() for text in ax.texts] == ["n = 60", "n = 25", "n = 3", "n = 12"]
     whisker = segments(ax)[1][:, 0] / 100
-    assert tuple(whisker) == pytest.approx(Proportion(25, 100).interval)
+    assert tuple(whisker) == pytest.approx(Proportion(25, 100).interval_at(1 - 0.05 / 4))  # all four bars at once
     assert ax.yaxis_inverted()
 
 
@@ -320,7 +320,10 @@ def test_of_several_filter_orders_the_lowest_line_is_drawn() -> None:
     figure = figures.walk_figure([arcs(5, orders=2)], caption="Mine.")
     assert len(segments(figure.axes[0])) == 5
     assert max(line[:, 1].max() for line in segments(figure.axes[0])) < 6
-    expected = "Mine. Of 2 filter orders of the start, the line with the lower barrier is drawn."
+    expected = (
+        "Mine. Of 2 filter orders of the start, the line with the lower barrier is drawn. Median barrier above the "
+        "higher end: 2.85."
+    )
     assert flat(figure.get_supxlabel()) == expected
 
 
@@ -352,7 +355,7 @@ def test_one_line_has_its_barrier_marked_on_it() -> None:
     (ax,) = figure.axes
     assert ax.get_title(loc="left") == "Hill: 1 line"
     assert ax.get_legend() is None
-    assert words(ax, "height") == ["barrier above the chord: 1.5 nats at alpha 0.5"]
+    assert words(ax, "height") == ["barrier above the chord: 1.5 nats at alpha 0.5 (above the higher end: 1.45)"]
     (bar,) = [line for line in ax.lines if line.get_gid() == "barrier"]
     np.testing.assert_allclose(bar.get_xydata(), [[5, 0.45], [5, 1.95]])
     caption = flat(figure.get_supxlabel())
@@ -367,8 +370,8 @@ def test_one_line_has_its_barrier_marked_on_it() -> None:
 @pytest.mark.parametrize(
     ("definition", "base", "text"),
     [
-        ("above_mean", 0.45, "barrier above the mean of the ends: 1.5 nats at alpha 0.5"),
-        ("above_higher_end", 0.5, "barrier above the higher end: 1.45 nats at alpha 0.5"),
+        ("above_mean", 0.45, "barrier above the mean of the ends: 1.5 nats at alpha 0.5 (above the higher end: 1.45)"),
+        ("above_higher_end", 0.5, "barrier above the higher end: 1.45 nats at alpha 0.5 (above the chord: 1.5)"),
     ],
 )
 def test_other_barriers_are_marked_from_where_they_are_measured(definition: str, base: float, text: str) -> None:
@@ -386,7 +389,7 @@ def test_one_line_without_a_barrier_says_so() -> None:
     loss = alone().loss.copy()
     loss[0, 4] = np.nan
     (ax,) = figures.walk_figure([with_loss(alone(), loss)]).axes
-    assert words(ax, "height") == ["no barrier above the chord: not every loss on the line is finite"]
+    assert words(ax, "height") == ["no barrier above the chord: a loss on the line is NaN, or one at its ends infinite"]
 
 
 def test_one_line_says_whether_its_end_is_solved_without_a_share() -> None:
@@ -402,7 +405,9 @@ def test_one_trained_curve_tells_the_barrier_of_the_straight_line_too() -> None:
     curves = dataclasses.replace(curves, values={"loss": curves.loss, "loss_straight": 2 * curves.loss})
     figure = figures.walk_figure([curves])
     assert figure.axes[0].get_title(loc="left") == "Hill: 1 curve"
-    assert words(figure.axes[0], "height") == ["barrier above the chord: 1.5 nats at alpha 0.5; of the straight line 3"]
+    assert words(figure.axes[0], "height") == [
+        "barrier above the chord: 1.5 nats at alpha 0.5 (above the higher end: 1.45); of the straight line 3"
+    ]
     assert "on a polyline with 1 bend (diamond) from a.pt (star) to b.pt (dot), trained" in flat(figure.get_supxlabel())
 
 
@@ -414,7 +419,7 @@ def test_panels_of_one_line_each_have_no_strips() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"), [(5, "bars: median and its 95 % bootstrap interval."), (4, "bars: median.")]
+    ("lines", "said"), [(6, "bars: median and its interval, all of them with 95 % at once."), (5, "bars: median.")]
 )
 def test_the_caption_tells_intervals_only_where_there_are_some(lines: int, said: str) -> None:
     caption = flat(figures.walk_figure([arcs(lines, solved=0)]).get_supxlabel())

@@ -1,5 +1,6 @@
 """Series and shares: what is drawn where, read back from the artists; what cannot be drawn is refused."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 
 from landscape import figures
 from landscape.core.errors import LandscapeError, Unsupported
-from landscape.core.intervals import Proportion, bootstrap
+from landscape.core.intervals import Proportion, mean_interval, median_interval, pairs_interval, together
 from landscape.figures import Series, series, series_figure, shares
 
 X = np.array([1.0, 5.0, 10.0, 40.0])
@@ -76,15 +77,17 @@ def test_proportions_have_wilsons_interval_as_a_band() -> None:
     assert 100 < high < 106
 
 
-@pytest.mark.parametrize(("statistic", "of"), [("mean", np.mean), ("median", np.median)])
-def test_seeds_have_a_bootstrap_interval_and_faint_lines(statistic: Any, of: Any) -> None:
+@pytest.mark.parametrize(
+    ("statistic", "of", "interval"), [("mean", np.mean, mean_interval), ("median", np.median, median_interval)]
+)
+def test_seeds_have_an_interval_and_faint_lines(statistic: Any, of: Any, interval: Any) -> None:
     seeds = np.random.default_rng(0).uniform(size=(12, 4))
     seeds[3, 1] = np.nan
     curve = Series.of_seeds("d = 1", [1, 5, 10, 40], seeds, statistic=statistic)
     for place, column in enumerate(seeds.T):
         there = column[np.isfinite(column)]
         assert curve.value[place] == of(there)
-        np.testing.assert_array_equal([curve.low[place], curve.high[place]], bootstrap(there, of))
+        np.testing.assert_array_equal([curve.low[place], curve.high[place]], interval(there))
     ax = series(axes(), [curve], **WORDS)
     (faint,) = (each for each in ax.collections if each.get_gid() == "seed")
     drawn = [path.vertices for path in faint.get_paths()]
@@ -98,6 +101,46 @@ def test_few_seeds_have_no_interval() -> None:
     assert np.isnan(curve.low).all()
     assert np.isnan(curve.high).all()
     assert not bars(series(axes(), [curve], **WORDS))
+
+
+@pytest.mark.parametrize(("statistic", "of"), [("mean", np.mean), ("median", np.median)])
+def test_pairs_have_the_seeds_of_each_and_from_twenty_seeds_on_an_interval(statistic: Any, of: Any) -> None:
+    pairs = list(np.random.default_rng(0).uniform(size=(4, 21, 21)))
+    pairs[1][3, 4] = np.nan
+    curve = Series.of_pairs("d = 1", X, pairs, statistic=statistic)
+    for place, table in enumerate(pairs):
+        off = {(i, j): table[i, j] for i in range(21) for j in range(21) if i != j and not np.isnan(table[i, j])}
+        assert curve.value[place] == pytest.approx(of(list(off.values())))
+        np.testing.assert_array_equal([curve.low[place], curve.high[place]], pairs_interval(table, statistic))
+        assert curve.seeds is not None
+        wanted = [of([value for pair, value in off.items() if seed in pair]) for seed in range(21)]
+        np.testing.assert_allclose(curve.seeds[:, place], wanted)
+    few = Series.of_pairs("d = 1", X, [each[:19, :19] for each in pairs], statistic=statistic)
+    assert np.isnan(few.low).all()
+
+
+def test_the_intervals_of_a_figure_hold_all_at_once() -> None:
+    seeds = np.random.default_rng(0).uniform(size=(30, 4))
+    shares = [Proportion(n, 20) for n in (0, 5, 10, 20)]
+    curves = [Series.of_seeds("mean", X, seeds, within=(0, 1)), Series.of_proportions("share", X, shares)]
+    bare = dataclasses.replace(curves[0], label="bare", ends=None)
+    figure = series_figure([("", curves), ("", [bare])], caption="About.", **WORDS)
+    assert " ".join(figure.get_supxlabel().split()).startswith(
+        "About. The 8 intervals hold all at once with 95 % (Bonferroni)."
+    )
+    for number, (curve, found) in enumerate(
+        zip([*curves, bare], bands(figure.axes[0]) + bands(figure.axes[1]), strict=True)
+    ):
+        wanted = curve if number == 2 else curve.covering(together(8))
+        heights = [found[found[:, 0] == x, 1] for x in X]
+        np.testing.assert_allclose([each.min() for each in heights], 100 * wanted.low)
+        np.testing.assert_allclose([each.max() for each in heights], 100 * wanted.high)
+    for low, share in zip(curves[1].covering(together(8)).low, shares, strict=True):
+        assert low == share.interval_at(1 - 0.05 / 8)[0]
+    medians = [Series.of_seeds("median", X, seeds[:6], statistic="median")]
+    figure = series_figure([("", medians)], caption="About.", **WORDS)
+    assert "About. No intervals: too few seeds for 4 that hold all at once." in " ".join(figure.get_supxlabel().split())
+    assert not bands(figure.axes[0]) or np.isnan(bands(figure.axes[0])[0]).all()
 
 
 def test_what_is_nan_leaves_a_gap_and_a_lone_place_has_a_bar() -> None:
@@ -229,7 +272,10 @@ def test_panels_share_looks_an_axis_and_one_legend() -> None:
     colors = [[line.get_color() for line in ax.lines if line.get_gid() == "value"] for ax in figure.axes]
     assert colors[1:] == [[colors[0][1]], [colors[0][0]]]
     beside = "Marks of several curves at one place stand side by side."
-    assert " ".join(figure.get_supxlabel().split()) == f"What is drawn. {beside}"
+    assert (
+        " ".join(figure.get_supxlabel().split())
+        == f"What is drawn. The 16 intervals hold all at once with 95 % (Bonferroni). {beside}"
+    )
 
 
 def test_panels_of_other_curves_have_legends_of_their_own() -> None:
@@ -340,7 +386,10 @@ def test_the_same_bytes_for_the_same_figure(tmp_path: Path) -> None:
     seeds = np.random.default_rng(0).uniform(size=(9, 4))
 
     def make() -> Figure:
-        curves = [Series.of_seeds("d = 1", X, seeds, baseline=0.5, original=(X, seeds[0])), solved("d = 2")]
+        curves = [
+            Series.of_seeds("d = 1", X, seeds, within=(0, 1), baseline=0.5, original=(X, seeds[0])),
+            solved("d = 2"),
+        ]
         return series_figure([("a", curves), ("b", curves)], **WORDS, caption="words " * 40)
 
     one, other = (figures.save(make(), tmp_path / name) for name in ("one", "other"))

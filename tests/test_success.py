@@ -151,13 +151,14 @@ def rows() -> list[Row]:
     """A cell whose truth can be enumerated and one where it cannot, of many members and of few."""
     one, two = Life(), Life(steps=2)
     few = success(two, solved_and_not(two).select([0, 3]), samples=40)
-    return [Row({"steps": 1}, success(one, solved_and_not(one), samples=40)), Row({"steps": 2}, few)]
+    many = concatenate([solved_and_not(one), initialise(one.network(), [3])])
+    return [Row({"steps": 1}, success(one, many, samples=40)), Row({"steps": 2}, few)]
 
 
 def test_rows_as_documents() -> None:
     first, second = as_document(rows())
     found = rows()[0].success
-    assert (first["steps"], first["members"], first["samples"]) == (1, 7, 40)
+    assert (first["steps"], first["members"], first["samples"]) == (1, 8, 40)
     assert first["solved"] == found.share
     assert first["exact"] == found.exact_share
     assert first["cell_rate"]["mean"] == pytest.approx(found.cell_rate.mean())

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from landscape import figures
 from landscape.analysis.success import Row, Success, of_sweep
 from landscape.core.errors import LandscapeError
-from landscape.core.intervals import Proportion, bootstrap
+from landscape.core.intervals import Proportion, mean_interval
 from landscape.figures.success import NAMES, rate_labels, success_series
 from landscape.problems.life import Life
 from landscape.training.sweep import Sweep, sweep
@@ -67,7 +67,7 @@ def test_rates_have_their_seeds_and_what_dead_boards_get(rate: Any, dead: float)
         np.testing.assert_array_equal(curve.seeds, np.stack(seeds, axis=1))
         np.testing.assert_allclose(curve.value, [each.mean() for each in seeds])
         np.testing.assert_array_equal(
-            np.stack([curve.low, curve.high], 1), [bootstrap(each, np.mean) for each in seeds]
+            np.stack([curve.low, curve.high], 1), [mean_interval(each, within=(0, 1)) for each in seeds]
         )
         assert curve.baseline == dead
 
@@ -251,7 +251,7 @@ def test_the_last_options_are_the_axis_the_curves_and_the_panels(
         "3 members a cell",
         "share of the cells of all test boards that are right",
         "20 test boards",
-        "of their mean, bootstrap",
+        "intervals: of their mean. No intervals: too few seeds.",
     ):
         assert text in caption
 

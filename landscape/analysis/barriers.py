@@ -1,7 +1,8 @@
 """How high is what lies between two ends of a line, where is it, and how wide are the valleys at its feet?
 
 All of it is read off the points from alpha 0 to alpha 1, so a peak narrower than the grid is missed; what a walk with
-`certify` has bounded holds between the points too.
+`certify` has bounded holds between the points too. An infinite loss is what it is: what rises to it is infinite. A line
+on which a loss is NaN has no numbers.
 """
 
 import dataclasses
@@ -12,11 +13,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.signal import find_peaks
 
-from landscape.core.intervals import FEWEST, bootstrap
+from landscape.core.intervals import median_interval, quantiles
 from landscape.core.provenance import Source
 from landscape.store.results import Result, require_lines
 
-__all__ = ["DEFINITIONS", "Barriers", "Definition", "barriers", "lowest_order"]
+__all__ = ["COURSES", "DEFINITIONS", "MONOTONE", "Barriers", "Definition", "barriers", "lowest_order"]
 
 #: Values over the points of lines.
 Points = Float[np.ndarray, "line point"]
@@ -35,8 +36,10 @@ class Definition:
     base: Callable[[Float[np.ndarray, " point"], Points], Points]
 
     def rises(self, alpha: Float[np.ndarray, " point"], loss: Points) -> Points:
-        """How far each point lies above the base."""
-        return np.asarray(loss - self.base(alpha, loss))
+        """How far each point lies above the base; NaN where an end is infinite, as is the base then."""
+        with np.errstate(invalid="ignore"):
+            rises = np.asarray(loss - self.base(alpha, loss))
+        return np.where(np.isfinite(loss[:, :1]) & np.isfinite(loss[:, -1:]), rises, np.nan)
 
 
 #: Barriers by name; a new one is an entry here.
@@ -61,10 +64,21 @@ DEFINITIONS = {
 #: A peak counts if it stands out by this share of its line's range of losses.
 PROMINENCE = 0.01
 
+#: A line is monotone if it never goes the other way by more than this share of its range of losses.
+MONOTONE = 1e-3
+
+#: How lines run from start to end; the last has neither, or a NaN on it.
+COURSES = ("falling", "rising", "level", "neither")
+
+
+#: What barriers say beside quantities of lines.
+_NO_QUANTITIES = ("heights", "course", "independent", "bounds")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Barriers:
-    """One number a line, NaN where a loss on the line is not finite.
+    """One number a line; NaN where a loss on the line is NaN, and of a height where an end is infinite. Where a point
+    between finite ends is infinite, heights are, and there are no peaks or widths.
 
     `heights` are the barriers in the units of the loss by their name in `DEFINITIONS`, and attributes of that name:
     `above_chord` (Frankle et al., ICML 2020, without their averaging of the ends), `above_mean`, `above_higher_end`.
@@ -72,9 +86,11 @@ class Barriers:
     that stand out by 1 % of the line's range, ends excluded, a plateau counted once. `delta` is the smallest Delta for
     which the line falls Delta-monotonically from start to end, the largest rise between any point and a later one
     (J. Lucas et al., ICML 2021). `start_width` and `end_width` say how far from an end, as a share of the line's
-    length, the loss first climbs half of the barrier above the chord: NaN without a barrier. Lines are `independent` if
-    no two of them lead to the same member. Of a walk with `certify`, `bounds` has the lower and the upper bound of the
-    heights, by their names.
+    length, the loss first climbs half of the barrier above the chord: NaN without a barrier. `course` says whether the
+    line is monotone, up to 1/1000 of its range: an index into `COURSES`. Of such a line nothing lies above the higher
+    end, and what lies above the chord is no barrier but how far the line bends upwards (its concavity). Lines are
+    `independent` if no two of them lead to the same member. Of a walk with `certify`, `bounds` has the lower and the
+    upper bound of the heights, by their names.
     """
 
     heights: Mapping[str, Float[np.ndarray, " line"]]
@@ -84,6 +100,7 @@ class Barriers:
     delta: Float[np.ndarray, " line"]
     start_width: Float[np.ndarray, " line"]
     end_width: Float[np.ndarray, " line"]
+    course: Int[np.ndarray, " line"]
     independent: bool
     bounds: Mapping[str, Float[np.ndarray, "2 line"]] = dataclasses.field(default_factory=dict)
 
@@ -99,7 +116,7 @@ class Barriers:
     @property
     def quantities(self) -> dict[str, Float[np.ndarray, " line"]]:
         """All that is known of each line, by name, the heights first."""
-        beside = {name: value for name, value in vars(self).items() if name not in ("heights", "independent", "bounds")}
+        beside = {name: value for name, value in vars(self).items() if name not in _NO_QUANTITIES}
         return {**self.heights, **beside}
 
     @property
@@ -110,20 +127,26 @@ class Barriers:
         return {name: each - self.heights[name] for name, each in self.bounds.items()}
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Of each quantity: median, quartiles and extremes, NaN left out; the median's bootstrap interval over lines,
-        NaN where they are not `independent` or fewer than 5.
+        """Of each quantity: median, quartiles and extremes of the `lines` that have it, infinite ones among them; the
+        median's 95 % interval over lines, NaN where they are not `independent` or fewer than 6; how many are
+        `infinite`, and how many are `nan`, which are left out.
         """
         result = {}
         for name, values in self.quantities.items():
-            finite = values[np.isfinite(values)]
-            quartiles = np.quantile(finite, [0, 0.25, 0.5, 0.75, 1]) if len(finite) else np.full(5, np.nan)
-            told = self.independent and len(finite) >= FEWEST
+            there = values[~np.isnan(values)]
+            quartiles = quantiles(there, np.array([0, 0.25, 0.5, 0.75, 1]))
             result[name] = {
                 **dict(zip(("min", "q1", "median", "q3", "max"), quartiles.tolist(), strict=True)),
-                "median_interval": bootstrap(finite).tolist() if told else [np.nan, np.nan],
-                "lines": len(finite),
+                "median_interval": median_interval(there).tolist() if self.independent else [np.nan, np.nan],
+                "lines": len(there),
+                "infinite": int(np.isinf(there).sum()),
+                "nan": len(values) - len(there),
             }
         return result
+
+    def courses(self) -> dict[str, int]:
+        """How many lines run in each of the `COURSES`."""
+        return {name: int((self.course == number).sum()) for number, name in enumerate(COURSES)}
 
 
 def barriers(curves: Result) -> Barriers:
@@ -151,25 +174,27 @@ def barriers(curves: Result) -> Barriers:
     """
     require_lines(curves, "barriers")
     alpha, loss = curves.alpha[curves.inside], curves.loss[curves.done][:, curves.inside]
-    finite = np.isfinite(loss).all(axis=1)
-    loss = np.where(finite[:, None], loss, np.nan)
+    known = ~np.isnan(loss).any(axis=1)
+    loss = np.where(known[:, None], loss, np.nan)
     excess = DEFINITIONS["above_chord"].rises(alpha, loss)
-    top = np.argmax(np.where(np.isfinite(excess), excess, -np.inf), axis=1)
+    top = np.argmax(np.where(np.isnan(excess), -np.inf, excess), axis=1)
     # What rounding makes of a straight line is no barrier.
-    noticeable = excess.max(axis=1) > 1e-12 * np.abs(loss).max(axis=1)
+    noticeable = (excess.max(axis=1) > 1e-12 * np.abs(loss).max(axis=1)) & np.isfinite(loss).all(axis=1)
     widths = np.array([_half_widths(alpha, row) for row in np.where(noticeable[:, None], excess, 0)]).reshape(-1, 2)
+    up, down = (_largest_rise(each) for each in (loss, loss[:, ::-1]))
     results = {
-        "peak_alpha": alpha[top],
-        "peak_loss": loss[np.arange(len(loss)), top],
+        "peak_alpha": np.where(np.isnan(excess[:, 0]), np.nan, alpha[top]),
+        "peak_loss": np.where(np.isnan(excess[:, 0]), np.nan, loss[np.arange(len(loss)), top]),
         "peaks": np.array([_count_peaks(row) for row in loss], dtype=float),
-        "delta": (loss - np.minimum.accumulate(loss, axis=1)).max(axis=1),
+        "delta": up,
         "start_width": widths[:, 0],
         "end_width": widths[:, 1],
     }
     ends = curves["to_member"][curves.done]
     return Barriers(
         heights={name: definition.rises(alpha, loss).max(axis=1) for name, definition in DEFINITIONS.items()},
-        **{name: np.where(finite, values, np.nan) for name, values in results.items()},
+        **{name: np.where(known, values, np.nan) for name, values in results.items()},
+        course=_courses(loss, up, down),
         independent=len(np.unique(ends)) == len(ends),
         bounds={
             name: np.stack([curves[f"{name}_{side}"][curves.done] for side in ("lower", "upper")])
@@ -203,9 +228,28 @@ def lowest_order(curves: Result) -> Int[np.ndarray, " pair"]:
     return np.array(sorted(lowest.values()), dtype=np.int64)
 
 
-def _count_peaks(loss: Float[np.ndarray, " point"]) -> int:
-    """Local maxima between the ends; `find_peaks` finds a plateau once and never an end."""
-    if not np.isfinite(loss).all() or (spread := float(np.ptp(loss))) == 0:
+def _largest_rise(loss: Points) -> Float[np.ndarray, " line"]:
+    """From any point to a later one; there is none from an infinite point to another."""
+    lowest = np.minimum.accumulate(loss, axis=1)
+    rises = np.subtract(loss, lowest, out=np.zeros(loss.shape), where=loss != lowest)
+    return np.asarray(rises.max(axis=1))
+
+
+def _courses(
+    loss: Points, up: Float[np.ndarray, " line"], down: Float[np.ndarray, " line"]
+) -> Int[np.ndarray, " line"]:
+    """Of each line an index into `COURSES`, from its largest rise and its largest fall."""
+    finite = [row[np.isfinite(row)] for row in loss]
+    spread, largest = np.array([(np.ptp(row), np.abs(row).max()) if len(row) else (np.nan, np.nan) for row in finite]).T
+    level = np.maximum(up, down) <= 1e-12 * largest
+    return np.select([level, up <= MONOTONE * spread, down <= MONOTONE * spread], [2, 0, 1], default=3)
+
+
+def _count_peaks(loss: Float[np.ndarray, " point"]) -> float:
+    """Local maxima between the ends; `find_peaks` finds a plateau once and never an end. NaN beside infinite points."""
+    if not np.isfinite(loss).all():
+        return np.nan
+    if (spread := float(np.ptp(loss))) == 0:
         return 0
     # Of two equally high peaks scipy counts both, however small the dent between them; a slight slope breaks ties.
     sloped = loss + np.linspace(0, 1e-3 * PROMINENCE * spread, len(loss))

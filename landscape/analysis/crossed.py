@@ -3,13 +3,16 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import special
 
 from landscape.core.errors import LandscapeError
 from landscape.core.intervals import CONFIDENCE
 
 __all__ = ["Shares", "crossed_shares"]
+
+#: Draws of the pivots, each both ways round.
+_DRAWS = 5000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +27,14 @@ class Shares:
     combination: tuple[float, float, float]
 
 
-def crossed_shares(outcomes: Float[np.ndarray, "row column"]) -> Shares:
+def crossed_shares(outcomes: Float[np.ndarray, "row column"], confidence: float = CONFIDENCE) -> Shares:
     """Variance components of a two-way table with one outcome a cell, as shares: (estimate, low, high).
 
     Rows and columns are random effects, estimated from the mean squares (S. R. Searle, G. Casella, C. E. McCulloch,
-    *Variance Components*, 1992, ch. 4). Intervals (95 %, Student's t) from the jackknife, leaving out one row and one
-    column at a time, cut to [0, 1]; with few rows or columns they hold the truth somewhat less often than they say, as
-    the tests' simulations show. Raises `LandscapeError` for a table with fewer than three rows or columns.
+    *Variance Components*, 1992, ch. 4). Intervals (95 % unless told) are quantiles of generalised pivots: each sum of
+    squares over a draw of its chi-squared distribution, components below 0 set to 0 (S. Weerahandi, J. Am. Stat. Assoc.
+    88, 1993), for normal effects; two-valued ones they hold more often. They hold the estimate too where that lies
+    outside of [0, 1]. Raises `LandscapeError` for a table with fewer than three rows or columns.
 
     >>> crossed_shares(np.arange(4.0)[:, None] + np.zeros(5)).rows[0]
     1.0
@@ -41,15 +45,7 @@ def crossed_shares(outcomes: Float[np.ndarray, "row column"]) -> Shares:
     if np.ptp(outcomes) <= 1e-12 * np.abs(outcomes).max():
         return Shares(*[(np.nan, np.nan, np.nan)] * 3)
     whole = _shares(outcomes)
-    without_row = np.array([_shares(np.delete(outcomes, i, 0)) for i in range(count)])
-    without_column = np.array([_shares(np.delete(outcomes, j, 1)) for j in range(width)])
-    variance = sum(
-        (len(each) - 1) / len(each) * ((each - each.mean(0)) ** 2).sum(0) for each in (without_row, without_column)
-    )
-    # Student's t, as there may be few of either; where leaving one out leaves nothing to explain, nothing can be said.
-    reach = float(special.stdtrit(min(count, width) - 1, (1 + CONFIDENCE) / 2)) * np.sqrt(variance)
-    reach = np.where(np.isnan(reach), np.inf, reach)
-    low, high = (np.clip(end, 0, 1) for end in (whole - reach, whole + reach))
+    low, high = np.quantile(_pivots(outcomes), [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
     low, high = np.minimum(low, whole), np.maximum(high, whole)
     parts = [(float(whole[k]), float(low[k]), float(high[k])) for k in range(3)]
     return Shares(*parts)
@@ -57,14 +53,37 @@ def crossed_shares(outcomes: Float[np.ndarray, "row column"]) -> Shares:
 
 def _shares(outcomes: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "3"]:
     """Shares of rows, columns and combination."""
+    squares, freedom = _squares(outcomes)
+    components = _components(squares / freedom, outcomes.shape)
+    total = components.sum()
+    return components / total if total > 0 else np.full(3, np.nan)
+
+
+def _pivots(outcomes: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "3 draw"]:
+    """Shares as they would be with sums of squares whose chi-squared numbers are drawn."""
+    one, other, rest = np.random.default_rng(0).random((3, _DRAWS))
+    # Each draw of rows and columns both ways round: then they may change places.
+    chances = np.stack([np.append(one, other), np.append(other, one), np.append(rest, rest)])
+    squares, freedom = _squares(outcomes)
+    mean = squares[:, None] / special.chdtri(freedom[:, None], chances)
+    components = np.maximum(_components(mean, outcomes.shape), 0)
+    shares: Float[np.ndarray, "3 draw"] = components / components.sum(0)
+    return shares
+
+
+def _squares(outcomes: Float[np.ndarray, "row column"]) -> tuple[Float[np.ndarray, "3"], Int[np.ndarray, "3"]]:
+    """Sums of squares of rows, columns and what they leave, with their degrees of freedom."""
     count, width = outcomes.shape
     rows, columns = outcomes.mean(1), outcomes.mean(0)
     rest = outcomes - rows[:, None] - columns + outcomes.mean()
-    combination = (rest**2).sum() / ((count - 1) * (width - 1))
-    of_rows = rows.var(ddof=1) - combination / width
-    of_columns = columns.var(ddof=1) - combination / count
-    total = of_rows + of_columns + combination
-    if not total > 0:
-        return np.full(3, np.nan)
-    shares: Float[np.ndarray, "3"] = np.array([of_rows, of_columns, combination]) / total
-    return shares
+    squares = (
+        width * ((rows - rows.mean()) ** 2).sum(),
+        count * ((columns - columns.mean()) ** 2).sum(),
+        (rest**2).sum(),
+    )
+    return np.array(squares), np.array([count - 1, width - 1, (count - 1) * (width - 1)])
+
+
+def _components(mean: Float[np.ndarray, "3 *draw"], shape: tuple[int, ...]) -> Float[np.ndarray, "3 *draw"]:
+    """Variance components from mean squares, whose expectations are width rows + rest, count columns + rest, rest."""
+    return np.stack([(mean[0] - mean[2]) / shape[1], (mean[1] - mean[2]) / shape[0], mean[2]])

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from landscape.core.errors import Unsupported
-from landscape.core.intervals import FEWEST, Proportion, bootstrap
+from landscape.core.intervals import Proportion, mean_interval
 from landscape.engine.stack import Stack
 from landscape.problems.base import Nouns, Problem
 from landscape.training.sweep import Sweep
@@ -146,6 +146,5 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def _mean(rates: Float[np.ndarray, " member"]) -> dict[str, Any]:
-    """Mean over members with its bootstrap interval, and each member's own."""
-    interval = bootstrap(rates, np.mean) if len(rates) >= FEWEST else np.array([np.nan, np.nan])
-    return {"mean": float(rates.mean()), "interval": interval, "of_members": rates}
+    """Mean over members with its 95 % interval, from 8 members on, and each member's own."""
+    return {"mean": float(rates.mean()), "interval": mean_interval(rates, within=(0, 1)), "of_members": rates}

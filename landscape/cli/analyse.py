@@ -7,7 +7,7 @@ from typing import Any
 import click
 import numpy as np
 
-from landscape.analysis.barriers import DEFINITIONS, Barriers, barriers, lowest_order
+from landscape.analysis.barriers import COURSES, DEFINITIONS, Barriers, barriers, lowest_order
 from landscape.cli.curvature import curvature
 from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.options import (
@@ -52,7 +52,11 @@ command.add_command(curvature)
 @click.option("--every-order", is_flag=True, help="Keep all lines, not only the lowest of the filter orders of an end.")
 @reporting()
 def _barriers(file: Path, every_order: bool, **where: Any) -> None:
-    """How high, where and how wide: barriers along the lines of FILE, in every definition."""
+    """How high, where and how wide: barriers along the lines of FILE, in every definition.
+
+    Heights are read off the points of the file. A line that falls or rises all the way is called so: its height above
+    the chord is no barrier. Infinite losses count as infinite, NaN is counted apart.
+    """
     report = Report(**where)
     curves = Result.read(file, plane=False)
     kept = curves.select(curves.done if every_order else lowest_order(curves))
@@ -69,8 +73,13 @@ def _barriers(file: Path, every_order: bool, **where: Any) -> None:
                 *(kept[key] for key in ("from_member", "to_member", "l1", "l2")), parts, strict=True
             )
         ],
-        "barriers": {**found.quantities, "independent": found.independent},
+        "barriers": {
+            **found.quantities,
+            "course": [COURSES[number] for number in found.course],
+            "independent": found.independent,
+        },
         "summary": found.summary(),
+        "courses": found.courses(),
     }
     if found.bounds:
         document["certified"] = {**kept.about["certified"], "bounds": found.bounds, "grid_low_by": found.low_by}
@@ -91,6 +100,7 @@ def _barriers(file: Path, every_order: bool, **where: Any) -> None:
         for name, s in found.summary().items()
     ]
     text.append(table(["quantity", "min", "q1", "median", "95 % interval", "q3", "max", "lines"], rows))
+    text += _told(found)
     if found.bounds:
         text += _certified(kept, found)
     if "moves" in kept.columns:
@@ -119,15 +129,38 @@ def _certified(curves: Result, found: Barriers) -> list[str]:
     ]
 
 
+def _told(found: Barriers) -> list[str]:
+    """What the numbers do not say by themselves: lines that are monotone, infinite, or not a number."""
+    courses, heights = found.courses(), next(iter(found.heights.values()))
+    text = [
+        f"course: {', '.join(f'{count} {name}' for name, count in courses.items() if count)} (up to 1/1000 of a line's "
+        "range)"
+    ]
+    if courses["falling"] + courses["rising"]:
+        text.append(
+            "a falling or rising line has no barrier above its higher end; above the chord it has its concavity, how "
+            "far it bends upwards"
+        )
+    if infinite := int(np.isinf(heights).sum()):
+        text.append(f"infinite: the loss of {plural(infinite, 'line')} between its ends; counted as infinite heights")
+    if lost := int(np.isnan(heights).sum()):
+        text.append(
+            f"without a height: {plural(lost, 'line')}, with NaN on it or an infinite end; left out of the table"
+        )
+    return text
+
+
 def _by_part(curves: Result) -> str:
     """Barriers and lengths apart for what moves."""
     rows = []
     for part in dict.fromkeys(curves.moves):
         own = curves.select(curves.moves == part)
-        height = barriers(own).above_chord
-        rows.append([part or "everything", len(own), *(float(np.median(each)) for each in (own["l2"], height))])
-        rows[-1].append(float(np.max(height)))
-    return table(["moves", "lines", "median l2", "median above_chord", "highest"], rows)
+        found = barriers(own).summary()
+        chord, end = found["above_chord"], found["above_higher_end"]
+        rows.append([part or "everything", len(own), float(np.median(own["l2"])), chord["median"], chord["max"]])
+        rows[-1].append(end["median"])
+    header = ["moves", "lines", "median l2", "median above_chord", "highest", "median above_higher_end"]
+    return table(header, rows)
 
 
 @command.command("outcomes")

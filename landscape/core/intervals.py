@@ -1,26 +1,50 @@
-"""Intervals that go with numbers: Wilson's for proportions, the bootstrap's for the rest."""
+"""Intervals that go with numbers. `benchmarks/coverage.py` prints how often each of them holds the truth.
+
+Of fewer values than it needs to hold what it says, a statistic has no interval: its ends are NaN.
+"""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import math
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from scipy import special
 
-__all__ = ["FEWEST", "Proportion", "bootstrap", "bootstrap_pairs"]
+__all__ = [
+    "CONFIDENCE",
+    "FEWEST",
+    "FEWEST_NODES",
+    "FEWEST_OF_MEANS",
+    "Proportion",
+    "Statistic",
+    "fewest",
+    "mean_interval",
+    "median_interval",
+    "pairs_interval",
+    "quantiles",
+    "together",
+]
 
-#: Two-sided coverage of every interval.
+Statistic = Literal["mean", "median"]
+
+#: Two-sided coverage of an interval that stands alone.
 CONFIDENCE = 0.95
-_ENDS = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
 
-#: The bootstrap's interval of fewer independent values would be too narrow: it is not told.
-FEWEST = 5
+#: Of fewer values the smallest and the largest do not hold the median so often: 2 * 2**-5 is more than 5 %.
+FEWEST = 6
 
-#: Of fewer seeds too few resamples of pairs differ.
-_FEWEST_PAIRED = 4
+#: Of fewer values the interval of a mean, and of fewer nodes that of a statistic of their pairs, covers too seldom.
+FEWEST_OF_MEANS, FEWEST_NODES = 8, 20
 
-#: Numbers of resamples that are in memory at once, about.
-_AT_ONCE = 2**20
+_NONE = np.array([np.nan, np.nan])
+
+
+def together(count: int) -> float:
+    """The coverage of each of `count` intervals that all hold at once with 95 %, whatever they have in common (C. E.
+    Bonferroni).
+    """
+    return 1 - (1 - CONFIDENCE) / max(1, count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +66,13 @@ class Proportion:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the share; [0, 1] of nothing."""
+        return self.interval_at(CONFIDENCE)
+
+    def interval_at(self, confidence: float) -> tuple[float, float]:
+        """The same with another coverage, such as `together` gives."""
         if not self.total:
             return 0.0, 1.0
-        z = float(special.ndtri((1 + CONFIDENCE) / 2))
+        z = float(special.ndtri((1 + confidence) / 2))
         n, p = self.total, self.value
         centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
@@ -61,56 +89,126 @@ class Proportion:
         )
 
 
-def bootstrap(
-    samples: Shaped[np.ndarray, " seed"],
-    statistic: Callable[..., np.ndarray] = np.median,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Float[np.ndarray, "2"]:
-    """Percentile bootstrap interval (95 %) of a statistic, resampling the seeds.
+def fewest(confidence: float) -> int:
+    """Number of values from which on `median_interval` has this coverage: the smallest and the largest have it then."""
+    return max(FEWEST, math.ceil(1 - math.log2(1 - confidence)))
 
-    B. Efron, Ann. Stat. 7, 1979. Give one value a seed: pairs of seeds are not independent. The statistic is one of
-    numpy's, or takes an `axis` as they do.
+
+def quantiles(
+    values: Shaped[np.ndarray, " value"], shares: Shaped[np.ndarray, " share"]
+) -> Shaped[np.ndarray, " share"]:
+    """Quantiles between order statistics, as numpy's, of which some values may be infinite: so is then what lies
+    between a finite and an infinite one. NaN of nothing.
+
+    >>> quantiles(np.array([1.0, 2.0, np.inf, np.inf]), np.array([0.0, 0.25, 0.5, 1.0])).tolist()
+    [1.0, 1.75, inf, inf]
     """
-    if not len(samples):
-        return np.array([np.nan, np.nan])
-    drawn = _draws(len(samples), resamples, seed, len(samples))
-    values = np.concatenate([statistic(samples[index], axis=1) for index in drawn])
-    return np.asarray(np.quantile(values, _ENDS))
+    if not len(values):
+        return np.full(len(shares), np.nan)
+    ordered, place = np.sort(values), np.asarray(shares) * (len(values) - 1)
+    low = np.floor(place).astype(int)
+    return _between(ordered[low], ordered[np.ceil(place).astype(int)], place - low)
 
 
-def bootstrap_pairs(
-    pairs: Float[np.ndarray, "seed seed"],
-    statistic: Callable[..., np.ndarray] = np.median,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Float[np.ndarray, "2"]:
-    """Percentile bootstrap interval (95 %) of a statistic over pairs of different seeds, resampling the seeds.
+def median_interval(samples: Shaped[np.ndarray, " value"], confidence: float = CONFIDENCE) -> Float[np.ndarray, "2"]:
+    """Interval of the median of independent values, from 6 on (from more, for more than 95 %).
 
-    Pairs that share a seed are not independent: with a seed all its pairs are drawn. A seed that is drawn twice makes
-    no pair with itself (T. Snijders, S. Borgatti, Connections 22, 1999, who put a random pair there). `pairs` need not
-    be symmetric; entries that are NaN, such as the diagonal, are left out. Three seeds or fewer make no interval.
+    Between two order statistics whatever the distribution: how many values lie below the median is binomial.
+    Interpolated between the pair that covers too much and the next (T. P. Hettmansperger, S. J. Sheather, Statistics &
+    Probability Letters 4, 1986). Infinite values are what they are.
+
+    >>> median_interval(np.arange(6.0)).round(2).tolist()
+    [0.36, 4.64]
     """
-    if len(pairs) < _FEWEST_PAIRED:
-        return np.array([np.nan, np.nan])
-    values = []
-    for index in _draws(len(pairs), resamples, seed, len(pairs) ** 2):
-        rows, columns = index[:, :, None], index[:, None, :]
-        sample = pairs[rows, columns].reshape(len(index), -1)
-        kept = (rows != columns).reshape(sample.shape) & np.isfinite(sample)
-        found, counts = np.full(len(index), np.nan), kept.sum(1)
-        for count in np.unique(counts[counts > 0]):  # as many pairs are left of each: a table again
-            of = counts == count
-            found[of] = statistic(sample[of][kept[of]].reshape(-1, count), axis=1)
-        values.append(found)
-    return np.asarray(np.nanquantile(np.concatenate(values), _ENDS))
+    count = len(samples)
+    # Of the interval from the d-th smallest to the d-th largest value, d = 1, 2, ...
+    coverage = 1 - 2 * special.bdtr(np.arange((count + 1) // 2), count, 0.5)
+    if count < fewest(confidence):
+        return _NONE
+    d = int((coverage >= confidence).sum())
+    after = coverage[d] if d < len(coverage) else 0.0
+    share = (coverage[d - 1] - confidence) / (coverage[d - 1] - after)
+    inner = (count - d) * share / (d + (count - 2 * d) * share)
+    ordered = np.sort(samples).astype(float)
+    # Of an odd number the innermost pair is the middle alone.
+    outer, inward = [d - 1, count - d], [min(d, count - 1), max(count - d - 1, 0)]
+    return _between(ordered[outer], ordered[inward], inner)
 
 
-def _draws(count: int, resamples: int, seed: int, size: int) -> Iterator[Int[np.ndarray, "resample drawn"]]:
-    """Which of `count` each resample draws, so many resamples at once that their `size` numbers each fit in memory."""
-    rng = np.random.default_rng(seed)
-    most = max(1, _AT_ONCE // size)
-    for first in range(0, resamples, most):
-        yield rng.integers(count, size=(min(most, resamples - first), count))
+def mean_interval(
+    samples: Shaped[np.ndarray, " value"],
+    confidence: float = CONFIDENCE,
+    *,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> Float[np.ndarray, "2"]:
+    """Interval of the mean of independent values, from 8 on, cut to the range `within` which they must lie.
+
+    Student's, after a transformation that takes their skewness out (P. Hall, J. R. Stat. Soc. B 54, 1992). Values that
+    are all the same, or not all finite, have none: they do not say how far others may be.
+    """
+    values = np.asarray(samples, dtype=float)
+    if len(values) < FEWEST_OF_MEANS or not np.isfinite(values).all() or np.ptp(values) <= 1e-12 * abs(values).max():
+        return _NONE
+    ends = float(values.mean()) + _student(values, confidence)
+    return np.clip(ends, *within)
+
+
+def pairs_interval(
+    pairs: Shaped[np.ndarray, "node node"],
+    of: Statistic = "median",
+    confidence: float = CONFIDENCE,
+    *,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> Float[np.ndarray, "2"]:
+    """Interval of a statistic over pairs of different nodes, such as seeds, from 20 nodes on.
+
+    Pairs that share a node are not independent: what is left out at a time is a node with all its pairs. Of a mean the
+    jackknife's pseudo-values, one a node, have `mean_interval` (J. N. Arvesen, Ann. Math. Stat. 40, 1969). Of a median,
+    the share of pairs that lie below has one by the jackknife, whose ends are read off the pairs' own quantiles (R. S.
+    Woodruff, J. Am. Stat. Assoc. 47, 1952). `within` is as for `mean_interval`. `pairs` need not be
+    symmetric; what is NaN, and the diagonal, is left out.
+    """
+    if len(pairs) < FEWEST_NODES:
+        return _NONE
+    kept = ~np.isnan(pairs) & ~np.eye(len(pairs), dtype=bool)
+    if of == "mean":
+        mean, pseudo = _jackknife(np.where(kept, pairs, 0.0), kept)
+        return np.asarray(np.clip(mean_interval(pseudo, confidence) + (mean - pseudo.mean()), *within))
+    values = pairs[kept]
+    if not len(values):
+        return _NONE
+    _, pseudo = _jackknife(kept & (pairs <= np.median(values)), kept)
+    reach = float(special.stdtrit(len(pairs) - 1, (1 + confidence) / 2)) * pseudo.std(ddof=1) / len(pairs) ** 0.5
+    return quantiles(values, np.clip([0.5 - reach, 0.5 + reach], 0, 1))
+
+
+def _between(
+    low: Shaped[np.ndarray, "..."], high: Shaped[np.ndarray, "..."], share: float | Float[np.ndarray, "..."]
+) -> Shaped[np.ndarray, "..."]:
+    """The point at a share of the way; from a finite to an infinite value it is infinite."""
+    inside = (np.asarray(share) > 0) & (low != high)
+    step = np.subtract(high, low, out=np.zeros(np.shape(inside)), where=inside)
+    return np.asarray(low + np.multiply(step, share, out=np.zeros(np.shape(inside)), where=inside))
+
+
+def _student(values: Float[np.ndarray, " value"], confidence: float) -> Float[np.ndarray, "2"]:
+    """How far the ends lie from the mean: (low, high)."""
+    count, off = len(values), values - values.mean()
+    deviation = float(values.std(ddof=1))
+    skewness = float((off**3).mean() / values.std() ** 3) * (count * (count - 1)) ** 0.5 / (count - 2)
+    reach = float(special.stdtrit(count - 1, (1 + confidence) / 2)) / count**0.5
+    ends = np.array([reach, -reach])
+    if abs(skewness) > 1e-6:
+        ends = 3 / skewness * (np.cbrt(1 + skewness * (ends - skewness / (6 * count))) - 1)
+    return -deviation * ends
+
+
+def _jackknife(
+    values: Shaped[np.ndarray, "node node"], kept: Shaped[np.ndarray, "node node"]
+) -> tuple[float, Float[np.ndarray, " node"]]:
+    """The mean of what is kept of a table, and its pseudo-values, one a node that is left out with all its pairs."""
+    count, total = kept.sum(), values.sum()
+    left = count - kept.sum(0) - kept.sum(1)
+    without = (total - values.sum(0) - values.sum(1)) / np.maximum(left, 1)
+    mean = float(total / max(count, 1))
+    return mean, len(values) * mean - (len(values) - 1) * without

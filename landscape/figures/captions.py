@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
-from landscape.analysis.barriers import DEFINITIONS
+from landscape.analysis.barriers import DEFINITIONS, Barriers
 from landscape.core.errors import plural
-from landscape.core.intervals import FEWEST
 from landscape.core.provenance import Source
 from landscape.store.results import Result
 
 __all__ = [
+    "courses_caption",
     "end_of",
     "orders_caption",
     "part_caption",
@@ -66,14 +65,8 @@ def walk_title(curves: Result) -> str:
     return f"{curves.about['title']}: {count}" if "title" in curves.about else count
 
 
-def walk_caption(
-    panels: Sequence[Result], definition: str, *, barrier: bool, strips: Sequence[tuple[Int[np.ndarray, " _"], bool]]
-) -> str:
-    """Which lines are drawn, and how.
-
-    `barrier` says whether any line has one; `strips` are the group of each line of a panel, with whether its lines are
-    independent.
-    """
+def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, bars: str) -> str:
+    """Which lines are drawn, and how: whether any has a `barrier`, and what is drawn of the medians (`bars`)."""
     count = " and ".join(dict.fromkeys(str(len(curves.alpha)) for curves in panels))
     each = "" if all(len(curves) == 1 for curves in panels) else " a line"
     formula = DEFINITIONS[definition].formula.replace(" - ", "\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}")
@@ -86,7 +79,7 @@ def walk_caption(
         "Each start has the order of its filters that lies closest to the end." if matched else "",
         "Dashed: on the test data." if any("test_loss" in curves.values for curves in panels) else "",
         "Solved: the end gets every sample right." if solved else "",
-        f"Right: the barrier of each line, {formula}{_medians(strips)}." if each else told,
+        f"Right: the barrier of each line, {formula}{bars}." if each else told,
         "A barrier's height depends on which representative of a solution the line starts from and ends at.",
     )
 
@@ -99,6 +92,29 @@ def orders_caption(orders: Sequence[int]) -> str:
     places = "" if len(where) == len(orders) else f"In {' and '.join(where)}, of "
     text = f"{places or 'Of '}{max(orders)} filter orders of the start, the line with the lower barrier is drawn"
     return f" {text}; elsewhere the order is the stored one." if places else f" {text}."
+
+
+def courses_caption(panels: Sequence[Barriers], definition: str) -> str:
+    """What the barriers of lines with unequal ends depend on: the other definition, lines that go one way, and lines
+    whose height is infinite or NaN.
+    """
+    other = "above_higher_end" if definition != "above_higher_end" else "above_chord"
+    every = [found.summary()[other] for found in panels]
+    if sum(len(found) for found in panels) == len(panels):
+        medians = ""  # it stands on the line itself
+    else:
+        values = " and ".join(f"{each['median']:.3g}" for each in every)
+        medians = f" Median {DEFINITIONS[other].label}: {values}."
+    ways = [{name: count for name, count in found.courses().items() if name != "neither" and count} for found in panels]
+    one_way = " and ".join(", ".join(f"{count} {name}" for name, count in each.items()) or "none" for each in ways)
+    text = medians
+    if any("falling" in each or "rising" in each for each in ways):
+        text += f" Monotone lines: {one_way}; what rises above their chord is concavity, no barrier."
+    if infinite := sum(each["infinite"] for each in every):
+        text += f" {plural(infinite, 'line')} with an infinite loss between the ends: infinite heights, in the medians."
+    if lost := sum(each["nan"] for each in every):
+        text += f" {plural(lost, 'line')} with NaN, or an infinite end: without a height."
+    return text
 
 
 def part_caption(curves: Result, parts: Sequence[str], definition: str, *, full: bool) -> str:
@@ -178,14 +194,6 @@ def _computed(files: Sequence[Mapping[str, Any]], *, between: str = "the ends", 
         told.append(f"Statistics of BatchNorm {how}." if how else "")
         told.append(f"The network ran in {about['autocast']}." if about.get("autocast") else "")
     return _sentences(*dict.fromkeys(told))
-
-
-def _medians(strips: Sequence[tuple[Int[np.ndarray, " _"], bool]]) -> str:
-    """What is drawn of the medians of barriers."""
-    largest = [(int(np.bincount(group).max()), independent) for group, independent in strips]
-    if any(independent and count >= FEWEST for count, independent in largest):
-        return "; bars: median and its 95 % bootstrap interval"
-    return "; bars: median" if max(largest)[0] > 1 else ""
 
 
 def _lines(panels: Sequence[Result]) -> str:

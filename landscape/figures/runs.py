@@ -11,7 +11,7 @@ from matplotlib.patches import Patch, Rectangle
 from scipy.cluster import hierarchy
 
 from landscape.core.errors import LandscapeError
-from landscape.core.intervals import Proportion
+from landscape.core.intervals import Proportion, together
 from landscape.figures.pages import COLORS, FAINT, GREY, INK
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ _LEAVES = 100
 
 
 def outcomes(ax: Axes, results: Outcomes, *, most: int = 8, samples: str = "samples") -> Axes:
-    """Share of members (%, with Wilson's interval) that ended at each function, the largest first.
+    """Share of members (%) that ended at each function, the largest first; Wilson's intervals hold all at once with
+    95 %.
 
     Coloured by kind; beyond `most` tables the rest is one bar. `samples` is what a table has a row for.
     """
@@ -43,10 +44,13 @@ def outcomes(ax: Axes, results: Outcomes, *, most: int = 8, samples: str = "samp
         share = Proportion(sum(group.share.count for group in rest), len(results.kind))
         named.append((f"{len(rest)} more function{'s' if len(rest) > 1 else ''}", share, FAINT))
     labels, shares, colors = zip(*named, strict=True)
-    rows = [(label, share.value, *share.interval) for label, share in zip(labels, shares, strict=True)]
+    rows = [
+        (label, share.value, *share.interval_at(together(len(shares))))
+        for label, share in zip(labels, shares, strict=True)
+    ]
     _bars(ax, rows, colors, [f"n = {share.count}" for share in shares])
     ax.set_xlim(0, 112 * max(high for *_, high in rows))
-    ax.set_xlabel(f"share of {len(results.kind)} networks (%), with 95 % interval")
+    ax.set_xlabel(f"share of {len(results.kind)} networks (%); intervals: all of them with 95 % at once")
     ax.set_ylabel("function" if results.right is None else f"function: {samples} right")
     return ax
 
@@ -55,7 +59,7 @@ def shares(
     ax: Axes,
     rows: Sequence[tuple[str, float, float, float]],
     *,
-    xlabel: str = "share of the outcome explained (%), with 95 % interval",
+    xlabel: str = "share of the outcome explained (%), with its interval",
     title: str = "",
 ) -> Axes:
     """Shares as bars (%), a row each: its name, value, low and high end, from 0 to 1, the first on top.

@@ -1,9 +1,10 @@
 """Values over what was varied: curves with their intervals, seeds and published values."""
 
 import dataclasses
+import functools
 import itertools
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import matplotlib.style
@@ -17,7 +18,15 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from landscape.core.errors import LandscapeError, Unsupported
-from landscape.core.intervals import FEWEST, Proportion, bootstrap
+from landscape.core.intervals import (
+    CONFIDENCE,
+    Proportion,
+    Statistic,
+    mean_interval,
+    median_interval,
+    pairs_interval,
+    together,
+)
 from landscape.figures.pages import COLORS, GREY, INK, STYLE, WIDTH, figure_of, group_opacity, points, sheet
 from landscape.figures.scales import floor_below, log_axis, on_axis
 
@@ -25,6 +34,8 @@ __all__ = ["Series", "series", "series_figure"]
 
 XScale = Literal["linear", "log", "category"]
 YScale = Literal["linear", "log"]
+#: Low and high ends of the intervals at all places, for a coverage of each.
+Ends = Callable[[float], Float[np.ndarray, "2 place"]]
 #: Looks of the curves of one figure, by turns; yellow is too pale for a line. Shapes differ where colours do not print.
 _COLORS = tuple(COLORS[k] for k in (0, 1, 4, 6, 3, 2))
 _MARKERS, _SIZES = ("o", "s", "^", "D", "v", "P", "X"), (5.0, 4.6, 5.6, 4.4, 5.6, 5.6, 5.4)
@@ -44,7 +55,8 @@ class Series:
 
     What is NaN leaves a gap; an interval may be NaN where there is none. `seeds` are drawn as faint lines, `original`
     (x and value, read off the study's published plots) as open marks, `baseline` (what a trivial answer scores) as a
-    dotted line. Raises `LandscapeError` if lengths differ or no value is finite.
+    dotted line. Where the intervals were made here, `ends` makes them with another coverage. Raises `LandscapeError` if
+    lengths differ or no value is finite.
     """
 
     label: str
@@ -55,6 +67,7 @@ class Series:
     seeds: Float[np.ndarray, "seed place"] | None = None
     original: tuple[Float[np.ndarray, " mark"], Float[np.ndarray, " mark"]] | None = None
     baseline: float | None = None
+    ends: Ends | None = None
 
     def __post_init__(self) -> None:
         name, lengths = f"the curve '{self.label}'", [len(each) for each in (self.x, self.value, self.low, self.high)]
@@ -87,8 +100,7 @@ class Series:
         Raises `LandscapeError` as `Series` does.
         """
         value = np.array([share.value for share in proportions], dtype=float)
-        ends = np.array([share.interval for share in proportions], dtype=float).reshape(-1, 2)
-        return cls(label=label, x=np.asarray(x, dtype=float), value=value, low=ends[:, 0], high=ends[:, 1], **more)
+        return cls._with(label, x, value, [share.interval_at for share in proportions], more)
 
     @classmethod
     def of_seeds(
@@ -97,23 +109,76 @@ class Series:
         x: Sequence[float] | Shaped[np.ndarray, " _"],
         seeds: Float[np.ndarray, "seed place"],
         *,
-        statistic: Literal["mean", "median"] = "mean",
+        statistic: Statistic = "mean",
+        within: tuple[float, float] = (-np.inf, np.inf),
         **more: Any,
     ) -> "Series":
-        """Mean or median of the seeds at each place with its 95 % bootstrap interval, from 5 seeds on, and the seeds.
+        """Mean or median of the seeds at each place with its 95 % interval, and the seeds: of means from 8 seeds on,
+        cut to the range `within` which they must lie; of medians from 6.
 
-        Seeds that are NaN at a place do not count there. `more` are other fields. Raises `LandscapeError` as `Series`
-        does, `Unsupported` for an unknown statistic.
+        Seeds that are NaN at a place do not count there; infinite ones do. `more` are other fields. Raises
+        `LandscapeError` as `Series` does, `Unsupported` for an unknown statistic.
         """
-        statistics: Mapping[str, Any] = {"mean": np.mean, "median": np.median}
-        if statistic not in statistics:
-            raise Unsupported(f"there is no statistic '{statistic}': choose {' or '.join(statistics)}")
-        of, columns = statistics[statistic], [column[np.isfinite(column)] for column in seeds.T]
+        of, columns = _statistic(statistic), [column[~np.isnan(column)] for column in seeds.T]
         value = np.array([of(column) if len(column) else np.nan for column in columns], dtype=float)
-        nothing = np.full(2, np.nan)
-        ends = [bootstrap(column, of) if len(column) >= FEWEST else nothing for column in columns]
-        low, high = np.array(ends, dtype=float).reshape(-1, 2).T
-        return cls(label=label, x=np.asarray(x, dtype=float), value=value, low=low, high=high, seeds=seeds, **more)
+        one = median_interval if statistic == "median" else functools.partial(mean_interval, within=within)
+        return cls._with(
+            label, x, value, [functools.partial(one, column) for column in columns], {"seeds": seeds, **more}
+        )
+
+    @classmethod
+    def of_pairs(
+        cls,
+        label: str,
+        x: Sequence[float] | Shaped[np.ndarray, " place"],
+        pairs: Sequence[Float[np.ndarray, "seed seed"]],
+        *,
+        statistic: Statistic = "mean",
+        within: tuple[float, float] = (-np.inf, np.inf),
+        **more: Any,
+    ) -> "Series":
+        """Mean or median over the pairs of different seeds at each place with its 95 % interval, from 20 seeds on, and
+        for each seed that of its own pairs, from it and to it.
+
+        Pairs that are NaN do not count; `within` and `more` are as for `of_seeds`, which raises as this does.
+        """
+        of, value, seeds = _statistic(statistic), [], []
+        for each in pairs:
+            kept = ~np.isnan(each) & ~np.eye(len(each), dtype=bool)
+            value.append(of(each[kept]) if kept.any() else np.nan)
+            own = [np.concatenate([each[k][kept[k]], each[:, k][kept[:, k]]]) for k in range(len(each))]
+            seeds.append([of(numbers) if len(numbers) else np.nan for numbers in own])
+        ends = [functools.partial(pairs_interval, each, statistic, within=within) for each in pairs]
+        return cls._with(label, x, np.array(value, dtype=float), ends, {"seeds": np.array(seeds).T, **more})
+
+    @classmethod
+    def _with(
+        cls,
+        label: str,
+        x: Any,
+        value: Float[np.ndarray, " place"],
+        each: Sequence[Callable[[float], Any]],
+        more: Mapping[str, Any],
+    ) -> "Series":
+        """A curve with what makes the interval at each place."""
+
+        def ends(confidence: float) -> Float[np.ndarray, "2 place"]:
+            return np.array([one(confidence) for one in each], dtype=float).reshape(-1, 2).T
+
+        low, high = ends(CONFIDENCE)
+        return cls(label=label, x=np.asarray(x, dtype=float), value=value, low=low, high=high, ends=ends, **more)
+
+    @property
+    def intervals(self) -> int:
+        """Number of places that have one."""
+        return int((np.isfinite(self.value) & ~np.isnan(self.low) & ~np.isnan(self.high)).sum())
+
+    def covering(self, confidence: float) -> "Series":
+        """The same curve with intervals that hold with another probability each, if they were made here."""
+        if self.ends is None:
+            return self
+        low, high = self.ends(confidence)
+        return dataclasses.replace(self, low=low, high=high)
 
     @property
     def _drawn(self) -> Float[np.ndarray, " number"]:
@@ -170,12 +235,16 @@ def series_figure(
 ) -> Figure:
     """Panels of `series`, each with its title, on one y axis, up to 3 in a row, with a caption below.
 
-    A label has one look in all panels. One legend stands on top if some panel has all the labels, else each panel has
-    its own. `height` is that of a row, in inches; other `options` are those of `series`. Raises as `series` does.
+    Intervals that `Series` made of shares, seeds or pairs are made to hold all at once with 95 %, and the caption says
+    so. A label has one look in all panels. One legend stands on top if some panel has all the labels, else each panel
+    has its own. `height` is that of a row, in inches; other `options` are those of `series`. Raises as `series` does.
     """
     if not panels:
         raise LandscapeError("a figure of series needs panels: give at least one")
-    frame = _Frame([curves for _, curves in panels], **options)
+    drawn, told = _all_at_once([curves for _, curves in panels])
+    panels = [(title, curves) for (title, _), curves in zip(panels, drawn, strict=True)]
+    caption += told if caption else ""
+    frame = _Frame(drawn, **options)
     across = min(len(panels), columns or 3)
     rows = -(-len(panels) // across)
     shared = any({curve.label for curve in curves} == set(frame.labels) for curves in frame.panels)
@@ -204,6 +273,29 @@ def series_figure(
             width = 0.97 * figure.bbox.width
             _legend(figure, frame.handles(frame.curves), width, loc="outside upper left", borderaxespad=0.7)
     return figure
+
+
+def _all_at_once(panels: Sequence[Sequence[Series]]) -> tuple[list[Sequence[Series]], str]:
+    """The curves with intervals that hold all at once with 95 %, and what a caption says of it."""
+    count = sum(curve.intervals for curves in panels for curve in curves if curve.ends is not None)
+    if not any(curve.ends for curves in panels for curve in curves):
+        return list(panels), ""
+    if count < 2:
+        return list(panels), " The interval: 95 %." if count else " No intervals: too few seeds."
+    wide: list[Sequence[Series]] = [[curve.covering(together(count)) for curve in curves] for curves in panels]
+    left = sum(curve.intervals for curves in wide for curve in curves if curve.ends is not None)
+    lacking = f"; of {count - left} there are too few seeds for that" if left < count else ""
+    if not left:
+        return wide, f" No intervals: too few seeds for {count} that hold all at once."
+    return wide, f" The {left} intervals hold all at once with 95 % (Bonferroni){lacking}."
+
+
+def _statistic(name: Statistic) -> Callable[..., Any]:
+    """A mean or median, of infinite values too."""
+    statistics: Mapping[str, Callable[..., Any]] = {"mean": np.mean, "median": np.median}
+    if name not in statistics:
+        raise Unsupported(f"there is no statistic '{name}': choose {' or '.join(statistics)}")
+    return statistics[name]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -29,8 +29,8 @@ NAMES = {
 }
 #: What is drawn around them.
 BANDS = {
-    **dict.fromkeys(("solved", "exact"), "Intervals: Wilson's, 95 %."),
-    **dict.fromkeys(("samples", "cells"), "Faint: seeds; intervals: of their mean, bootstrap, 95 %."),
+    **dict.fromkeys(("solved", "exact"), "Intervals: Wilson's."),
+    **dict.fromkeys(("samples", "cells"), "Faint: seeds; intervals: of their mean."),
 }
 
 
@@ -94,7 +94,7 @@ def success_series(
             chosen = [each[baseline or next(iter(each))] for each in levels if each and baseline in ("", *each)]
             heights = {level[which] for level in chosen}
             more["baseline"] = heights.pop() if len(heights) == 1 else None
-        curves.append(Series.of_seeds(name, numbers, seeds, **more))
+        curves.append(Series.of_seeds(name, numbers, seeds, within=(0.0, 1.0), **more))
     return curves
 
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from landscape.analysis.barriers import DEFINITIONS, Barriers, barriers, lowest_order
 from landscape.core.errors import LandscapeError, Unsupported
-from landscape.core.intervals import FEWEST, Proportion, bootstrap
+from landscape.core.intervals import FEWEST, Proportion, fewest, median_interval, together
 from landscape.figures import captions
 from landscape.figures.names import Name, name_points
 from landscape.figures.pages import GREY, INK, STYLE, WIDTH, group_color, group_opacity, sheet, with_unit
@@ -80,32 +80,44 @@ def barrier_distribution(
 ) -> Axes:
     """The barrier of each line as a dot on a vertical log axis, which the losses of `walk_curves` can share.
 
-    A strip a group, with its median and, from 5 lines on, the median's 95 % bootstrap interval; no interval where
-    lines share ends and so are not independent. A line without a barrier lies at `floor`. Raises `Unsupported` for an
-    unknown definition, `LandscapeError` if no barrier is finite.
+    A strip a group, with its median and, from 6 lines on, the median's interval, all of them with 95 % at once; none
+    where lines share ends and so are not independent. A line without a barrier lies at `floor`; infinite ones count in
+    the median, and stand with those that are NaN below the strip. Raises `Unsupported` for an unknown definition,
+    `LandscapeError` if no barrier is finite.
     """
     values = _noticeable(heights, definition)
     groups = (np.zeros(len(values), dtype=int) if color_by is None else color_by, names)
-    _draw_heights(ax, values, groups, floor, interval=heights.independent)
+    count = intervals_of([groups[0]]) if heights.independent else 0
+    _draw_heights(ax, values, groups, floor, confidence=together(count) if count else None)
     ax.set_ylabel(with_unit(DEFINITIONS[definition].label, unit))
     return ax
 
 
+def intervals_of(groups: Sequence[Int[np.ndarray, " _"]]) -> int:
+    """How many groups of lines have as many as the interval of a median needs."""
+    return sum(int(count >= FEWEST) for group in groups for count in np.bincount(group))
+
+
 def _draw_heights(
-    ax: Axes, values: Float[np.ndarray, " line"], groups: Groups, floor: float | None, *, interval: bool
+    ax: Axes, values: Float[np.ndarray, " line"], groups: Groups, floor: float | None, *, confidence: float | None
 ) -> None:
+    """Strips; the intervals of their medians each with a coverage, if there are to be any."""
     if not np.isfinite(values).any():
         raise LandscapeError("no line has a finite barrier: walk again between points with finite losses")
     (group, names), labels = groups, []
     floor = floor_below([values]) if floor is None else floor
     for strip, index in enumerate(np.unique(group)):
-        sample = np.sort(values[(group == index) & np.isfinite(values)])
+        of = values[group == index]
+        every = np.sort(of[~np.isnan(of)])
+        sample = every[np.isfinite(every)]
         # Multiples of the golden ratio keep neighbours in height apart, the same way each time.
         jitter = 0.44 * ((np.arange(len(sample)) * 0.6180339887) % 1 - 0.5)
         place, opacity = strip + jitter, group_opacity(len(sample), 0.6)
         ax.scatter(place, on_axis(sample, floor), s=9, color=group_color(index), alpha=opacity, lw=0, zorder=_DOTS)
-        _mark_median(ax, strip, sample, floor, interval=interval)
-        labels.append(f"{names[index]}\nn = {len(sample)}" if len(names) else f"n = {len(sample)}")
+        _mark_median(ax, strip, every, floor, confidence=confidence)
+        counts = {"inf": len(every) - len(sample), "NaN": len(of) - len(every)}
+        label = f"n = {len(every)}" + "".join(f"\n{number} {name}" for name, number in counts.items() if number)
+        labels.append(f"{names[index]}\n{label}" if len(names) else label)
     ax.set_xticks(range(len(labels)), labels)
     ax.tick_params(axis="x", length=0)
     ax.set_xlim(-0.5, len(labels) - 0.3)
@@ -141,13 +153,17 @@ def walk_figure(
     if not alone:
         shared += [_noticeable(own, definition) for own, *_ in heights]
     floor = floor_below(shared)
+    # Strips of curves have those of the straight lines beside them.
+    drawn = [(group, own[0].independent) for (group, _), own in zip(groups, heights, strict=True) for _ in own]
+    confidence = together(intervals_of([group for group, independent in drawn if independent]))
     if caption is None:
-        strips = [(group, own.independent) for (group, _), (own, *_) in zip(groups, heights, strict=True)]
         some = any(_noticeable(own, definition)[0] > 0 for own, *_ in heights)
-        caption = captions.walk_caption(panels, definition, barrier=some, strips=strips)
+        strips = [(int(np.bincount(group).max()), independent) for group, independent in drawn]
+        caption = captions.walk_caption(panels, definition, barrier=some, bars=_bars(strips, confidence))
     caption += captions.orders_caption(
         [int(every.done.sum()) // len(kept) for every, kept in zip(whole, panels, strict=True)]
     )
+    caption += captions.courses_caption([own for own, *_ in heights], definition)
     with matplotlib.style.context(STYLE):
         ratios = (1,) if alone else (2.9, 1)
         figure, axes = sheet((WIDTH, 2.9 * len(panels)), caption.strip(), len(panels) * len(ratios), ratios)
@@ -164,13 +180,21 @@ def walk_figure(
             values = [_noticeable(each, definition) for each in heights[row]]
             if len(values) > 1:  # the straight lines in the grey of the third group
                 group, names = np.append(group, np.full(len(group), 2)), (*(names or ("curves", "")), "straight")
-            _draw_heights(right[0], np.concatenate(values), (group, names), floor, interval=heights[row][0].independent)
+            told = confidence if heights[row][0].independent else None
+            _draw_heights(right[0], np.concatenate(values), (group, names), floor, confidence=told)
             log_axis(right[0], np.concatenate(values), floor, shared)
             label = with_unit(DEFINITIONS[definition].label, unit or curves.about.get("loss_unit"))
             right[0].set_title(label.replace(" (", "\n("), weight="normal", pad=5)
         for left, ends in named:
             name_points(left, ends, _drawn_lines(left))
     return figure
+
+
+def _bars(strips: Sequence[tuple[int, bool]], confidence: float) -> str:
+    """What is drawn of the medians of barriers, of strips with so many lines, independent or not."""
+    if any(independent and size >= fewest(confidence) for size, independent in strips):
+        return "; bars: median and its interval, all of them with 95 % at once"
+    return "; bars: median" if max(strips)[0] > 1 else ""
 
 
 def part_figure(curves: Result, *, definition: str = "above_chord", caption: str | None = None) -> Figure:
@@ -195,7 +219,7 @@ def part_figure(curves: Result, *, definition: str = "above_chord", caption: str
         figure, axes = sheet((WIDTH, _ROW * rows + 0.9), caption, len(parts), ratios=(1,) * columns)
         for number, (ax, part) in enumerate(zip(axes, parts, strict=True)):
             own = drawn.select(drawn.moves == part)
-            height, loss = np.median(_noticeable(barriers(own), definition)), np.median(own.loss[:, at])
+            height, loss = np.nanmedian(_noticeable(barriers(own), definition)), np.median(own.loss[:, at])
             text = f"barrier {height:.3g}, {mixed} {loss:.3g}"
             if len(full):
                 _draw_behind(ax, _places(full, "alpha"), on_axis(full.loss, floor))
@@ -309,7 +333,8 @@ def _noticeable(heights: Barriers, definition: str) -> Float[np.ndarray, " line"
     if definition not in DEFINITIONS:
         raise Unsupported(f"there is no barrier '{definition}': choose {', '.join(DEFINITIONS)}")
     values = heights.heights[definition]
-    return np.where(np.abs(values) <= _ROUNDING * np.abs(heights.peak_loss), 0.0, values)
+    rounding = np.isfinite(values) & (np.abs(values) <= _ROUNDING * np.abs(heights.peak_loss))
+    return np.where(rounding, 0.0, values)
 
 
 def _require_finite(curves: Result) -> None:
@@ -371,15 +396,20 @@ def _mark_barrier(
     alpha, loss = curves.alpha[curves.inside], curves.loss[0, curves.inside]
     unit = unit or curves.about.get("loss_unit") or ""
     text = f"no {DEFINITIONS[definition].label}"
-    if height > 0:
+    if height == np.inf:
+        text = f"{DEFINITIONS[definition].label}: infinite, at alpha {heights[0].peak_alpha[0]:.3g}"
+    elif height > 0:
         rises = DEFINITIONS[definition].rises(alpha, loss[None])[0]
         top = int(np.argmax(rises))
         at = _places(curves, _distance(curves, x))[0, curves.inside][top]
         segment = on_axis(np.array([loss[top] - rises[top], loss[top]]), floor)
         ax.plot([at, at], segment, color=INK, lw=0.9, ls=(0, (1, 1.5)), zorder=_BEHIND, gid="barrier")
         text = f"{DEFINITIONS[definition].label}: {f'{height:.3g} {unit}'.rstrip()} at alpha {alpha[top]:.3g}"
+        other = "above_higher_end" if definition != "above_higher_end" else "above_chord"
+        if loss[0] != loss[-1]:
+            text += f" ({DEFINITIONS[other].label.removeprefix('barrier ')}: {_noticeable(heights[0], other)[0]:.3g})"
     elif np.isnan(height):
-        text += ": not every loss on the line is finite"
+        text += ": a loss on the line is NaN, or one at its ends infinite"
     if straight:
         text += f"; of the straight line {straight[0]:.3g}"
     if legend := ax.get_legend():
@@ -430,14 +460,17 @@ def _name_groups(ax: Axes, group: Int[np.ndarray, " line"], names: Sequence[str]
         legend.set_in_layout(False)
 
 
-def _mark_median(ax: Axes, strip: int, sample: Float[np.ndarray, " line"], floor: float, *, interval: bool) -> None:
-    """A bar at the median, its value beside it, its bootstrap interval behind it."""
-    if len(sample) < 2:
+def _mark_median(
+    ax: Axes, strip: int, sample: Float[np.ndarray, " line"], floor: float, *, confidence: float | None
+) -> None:
+    """A bar at the median, its value beside it, its interval behind it, which reaches no higher than the lines."""
+    if len(sample) < 2 or np.isinf(np.median(sample)):
         return
     middle = max(float(np.median(sample)), floor)
     ax.plot([strip - 0.28, strip + 0.28], [middle, middle], color=INK, lw=1.6, solid_capstyle="butt", zorder=5)
-    if interval and len(sample) >= FEWEST:
-        low, high = on_axis(bootstrap(sample), floor)
+    if confidence is not None:
+        low, high = np.maximum(median_interval(sample, confidence), floor)
+        high = sample[np.isfinite(sample)].max() if np.isinf(high) else high
         ax.plot([strip, strip], [low, high], color=INK, lw=3, alpha=0.75, solid_capstyle="butt", zorder=4)
     text, place = f"{np.median(sample):#.3g}".rstrip("."), (strip + 0.28, middle)
     ax.annotate(text, place, (2, 0), textcoords="offset points", va="center", size="small", zorder=5)

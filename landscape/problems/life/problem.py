@@ -392,7 +392,9 @@ class Life(Problem):
         # What each cell lacks: the odds against a live one are exp(-x) to 1.
         wrong = torch.where(live, -cells, cells)
         if self.loss == "mse":
-            return _per_sample(1 / (1 + (-wrong).exp()).square() if self.sigmoid else (cells - targets.double()).square())
+            return _per_sample(
+                1 / (1 + (-wrong).exp()).square() if self.sigmoid else (cells - targets.double()).square()
+            )
         right = torch.where(live, cells, 1 - cells).clamp(0, 1)
         return _per_sample(-right.log().clamp(min=-100))
 
