@@ -58,7 +58,8 @@ def main() -> None:
             "functions": len(np.unique(truth_tables(problem, stack)[0], axis=0)),
             "solved": int(known.values["solved"][:, -1].sum()),
         }
-    study.keep({"no_barrier_below": LOW, "seeds": seeds, "widths": rows})
+    told = {m: {key: value for key, value in row.items() if key != "joined"} for m, row in rows.items()}
+    study.keep({"no_barrier_below": LOW, "seeds": seeds, "widths": told})
     between, joined = ([rows[m][key].astype(float) for m in widths] for key in ("between", "joined"))
     known = np.stack([rows[m]["height"] for m in widths], axis=1)
     halves = np.array([np.quantile(rows[m]["valleys_of_halves"], (0.025, 0.5, 0.975)) for m in widths]) / (seeds // 2)

@@ -1,4 +1,4 @@
-"""What separates the solutions that training finds: walks, barriers and clusters of minima, many networks at once.
+"""What separates the solutions that training finds: walks, barriers and clusters of solutions, many networks at once.
 
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())

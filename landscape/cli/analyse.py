@@ -173,8 +173,8 @@ def _outcomes(tolerance: float | None, device: str, **given: Any) -> None:
 
     A function is what a network answers to all samples of the problem's data: classes, or sides of 0, as they are,
     numbers up to --tolerance. Of the Game of Life with one block, whose samples are all there are, it is a truth table;
-    there alone dead units are counted, and gradient and eigenvalues of the Hessian say whether it sits in a minimum
-    (of other problems `landscape analyse curvature` does).
+    there alone dead units are counted, and gradient and eigenvalues of the Hessian are told where it ended (of other
+    problems `landscape analyse curvature` does).
     """
     from landscape.analysis.outcomes import KINDS, outcomes
 

@@ -15,6 +15,7 @@ from landscape.cli.options import cut_option, finished_cells, members_of, of_run
 from landscape.cli.types import Command, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import read_json, refuse_existing
+from landscape.figures.captions import courses_caption
 from landscape.store.results import Result
 
 __all__ = ["command"]
@@ -120,9 +121,9 @@ def _barriers(file: Path, definition: str, **where: Any) -> None:
     curves = Result.read(file, plane=False)
     kept = curves.select(lowest_order(curves))
     title, lines = curves.about.get("title", file.stem), plural(len(kept), "line")
-    caption = f"{title}, {lines}. Barrier: {DEFINITIONS[definition].formula}."
-    unit = curves.about.get("loss_unit")
-    found = barriers(kept)
+    found, unit = barriers(kept), curves.about.get("loss_unit")
+    caption = f"{title}, {lines}. Barrier: {DEFINITIONS[definition].formula}; bar: the median, with its 95 % interval "
+    caption += "where lines are independent and at least 6." + courses_caption([found], definition)
     figure = figures.page(
         lambda ax: figures.barrier_distribution(ax, found, definition=definition, unit=unit),
         caption=caption,

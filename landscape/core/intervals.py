@@ -186,9 +186,11 @@ def _between(
     low: Shaped[np.ndarray, "..."], high: Shaped[np.ndarray, "..."], share: float | Float[np.ndarray, "..."]
 ) -> Shaped[np.ndarray, "..."]:
     """The point at a share of the way; from a finite to an infinite value it is infinite."""
-    inside = (np.asarray(share) > 0) & (low != high)
-    step = np.subtract(high, low, out=np.zeros(np.shape(inside)), where=inside)
-    return np.asarray(low + np.multiply(step, share, out=np.zeros(np.shape(inside)), where=inside))
+    share = np.broadcast_to(share, np.shape(low))
+    found = np.where(share >= 1, high, low).astype(float)
+    inside = (share > 0) & (share < 1) & (low != high)
+    found[inside] = low[inside] * (1 - share[inside]) + high[inside] * share[inside]
+    return found
 
 
 def _student(values: Float[np.ndarray, " value"], confidence: float) -> Float[np.ndarray, "2"]:

@@ -80,7 +80,8 @@ def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, ba
         "Dashed: on the test data." if any("test_loss" in curves.values for curves in panels) else "",
         "Solved: the end gets every sample right." if solved else "",
         f"Right: the barrier of each line, {formula}{bars}." if each else told,
-        "A barrier's height depends on which representative of a solution the line starts from and ends at.",
+        "A barrier's height is read off these points, and depends on which representative of a solution the line starts "
+        "from and ends at.",
     )
 
 

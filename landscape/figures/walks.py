@@ -1,6 +1,7 @@
 """Curves along lines, and the barriers on them."""
 
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -184,7 +185,7 @@ def walk_figure(
             _draw_heights(right[0], np.concatenate(values), (group, names), floor, confidence=told)
             log_axis(right[0], np.concatenate(values), floor, shared)
             label = with_unit(DEFINITIONS[definition].label, unit or curves.about.get("loss_unit"))
-            right[0].set_title(label.replace(" (", "\n("), weight="normal", pad=5)
+            right[0].set_title(textwrap.fill(label, 24), weight="normal", pad=5)
         for left, ends in named:
             name_points(left, ends, _drawn_lines(left))
     return figure
