@@ -50,7 +50,8 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
         "clusters": {"cut": places.cut, "sizes": places.sizes[:10], "agreement": places.agreement},
     }
     write_json(results / f"{name}.json", summary)
-    caption = f"{problem.title()}, {seeds} seeds, {BATCHES} steps of Adam on the exact loss; solved: {found.solved}."
+    how = f"{seeds} seeds, {BATCHES:,} steps of Adam at 1e-2 on the exact loss"
+    caption = f"{problem.title()}, {how}; solved: {found.solved}. Bars are functions, not places."
     figures.save(
         figures.page(lambda ax: figures.outcomes(ax, found, samples="patterns"), caption=caption),
         plots / f"one_step_m1-outcomes-{name}.png",

@@ -80,8 +80,8 @@ def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, ba
         "Dashed: on the test data." if any("test_loss" in curves.values for curves in panels) else "",
         "Solved: the end gets every sample right." if solved else "",
         f"Right: the barrier of each line, {formula}{bars}." if each else told,
-        "A barrier's height is read off these points, and depends on which representative of a solution the line starts "
-        "from and ends at.",
+        "A barrier's height is read off these points, and depends on which representative of a solution the line "
+        "starts from and ends at.",
     )
 
 
@@ -118,8 +118,10 @@ def courses_caption(panels: Sequence[Barriers], definition: str) -> str:
     return text
 
 
-def part_caption(curves: Result, parts: Sequence[str], definition: str, *, full: bool) -> str:
-    """What is drawn in a figure with a panel for each part, with the `full` lines behind if there are any."""
+def part_caption(curves: Result, parts: Sequence[str], definition: str, *, full: bool, others: Sequence[float]) -> str:
+    """What is drawn in a figure with a panel for each part, with the `full` lines behind if there are any; `others` are
+    the heights above the higher end.
+    """
     told, count = curves.about, len(curves) // (len(parts) + full)
     hold, mixed = ("end", "start") if told.get("hold") == "end" else ("start", "end")
     line = "line" if count == 1 else "lines"
@@ -133,6 +135,7 @@ def part_caption(curves: Result, parts: Sequence[str], definition: str, *, full:
         "Blue: the end gets every sample right; orange: not." if "solved" in curves.values else "",
         f"Above the panels{'' if count == 1 else ', medians over lines'}: the barrier, "
         f"{DEFINITIONS[definition].formula}, and the loss at the {mixed}, where the network is mixed.",
+        f"Barriers above the higher end: {', '.join(f'{height:.3g}' for height in others)}.",
     )
 
 

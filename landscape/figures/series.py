@@ -243,6 +243,8 @@ def series_figure(
         raise LandscapeError("a figure of series needs panels: give at least one")
     drawn, told = _all_at_once([curves for _, curves in panels])
     panels = [(title, curves) for (title, _), curves in zip(panels, drawn, strict=True)]
+    infinite = sum(int(np.isinf(curve.value).sum()) for curves in drawn for curve in curves)
+    told += f" {infinite} infinite values are not drawn." if infinite else ""
     caption += told if caption else ""
     frame = _Frame(drawn, **options)
     across = min(len(panels), columns or 3)

@@ -214,14 +214,19 @@ def part_figure(curves: Result, *, definition: str = "above_chord", caption: str
     rows = -(-len(parts) // columns)
     held_at_end = curves.about.get("hold") == "end"
     mixed, at = ("start", curves.inside.start) if held_at_end else ("end", curves.inside.stop - 1)
-    caption = captions.part_caption(drawn, parts, definition, full=len(full) > 0) if caption is None else caption
+    heights = [barriers(drawn.select(drawn.moves == part)) for part in parts]
+    if caption is None:
+        others = [found.summary()["above_higher_end"]["median"] for found in heights]
+        caption = captions.part_caption(drawn, parts, definition, full=len(full) > 0, others=others)
     with matplotlib.style.context(STYLE):
         # The page leaves room for a title and the names of groups.
         figure, axes = sheet((WIDTH, _ROW * rows + 0.9), caption, len(parts), ratios=(1,) * columns)
         for number, (ax, part) in enumerate(zip(axes, parts, strict=True)):
             own = drawn.select(drawn.moves == part)
-            height, loss = np.nanmedian(_noticeable(barriers(own), definition)), np.median(own.loss[:, at])
-            text = f"barrier {height:.3g}, {mixed} {loss:.3g}"
+            known = _noticeable(heights[number], definition)
+            lost, known = int(np.isnan(known).sum()), known[~np.isnan(known)]
+            height, loss = np.median(known) if len(known) else np.nan, np.median(own.loss[:, at])
+            text = f"barrier {height:.3g}, {mixed} {loss:.3g}" + (f", {lost} NaN" if lost else "")
             if len(full):
                 _draw_behind(ax, _places(full, "alpha"), on_axis(full.loss, floor))
             _draw_lines(ax, own, _places(own, "alpha"), on_axis(own.loss, floor), _by_end(own)[0])
