@@ -47,7 +47,7 @@ def main() -> None:
         "Life B3/S23 (Conway's), the architecture of arXiv 2009.01398 with ReLU, Adam at 3e-3. 1 step: "
         f"{one.cells()[0].training.batches:,} steps on the exact loss, {len(first[0].success.solved)} seeds, right on "
         f"all 512 patterns. More: {more.cells()[0].training.batches:,} batches of 32 boards of 10 x 10, "
-        f"{len(rest[0].success.solved)} seeds, right on 1,000 boards of 5 x 5. Bands: Wilson's intervals."
+        f"{len(rest[0].success.solved)} seeds, right on 1,000 boards of 5 x 5. Bands: exact intervals of shares."
     )
     study.draw(
         figures.series_figure(panels, xlabel=NAMES["m_factor"], ylabel="successful networks (%)", caption=caption)

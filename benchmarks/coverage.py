@@ -239,7 +239,7 @@ def of_shares(trials: int) -> Iterator[Row]:
 def of_figures(trials: int, truths: int) -> Iterator[Row]:
     """Several intervals that are to hold at once, as in one figure: how often all of them do."""
     cases: list[tuple[str, str, int, int, Callable[[Generator], np.ndarray], Any, float]] = []
-    for name, n, count in (("rates, most near 1", 8, 24), ("rates, beta(8, 0.8)", 20, 54)):
+    for name, n, count in (("rates, most near 1", 24, 24), ("rates, beta(8, 0.8)", 28, 54)):
         d = RATES[name]
         truth = float(d(np.random.default_rng(1), truths).mean())
         cases.append(("means", name, n, count, lambda rng, d=d, n=n: d(rng, n), mean_interval, truth))

@@ -21,7 +21,7 @@ from landscape.analysis.barriers import COURSES, barriers, lowest_order
 from landscape.analysis.clusters import adjusted_rand, clusters_of
 from landscape.analysis.outcomes import dead_units, outcomes
 from landscape.core.errors import LandscapeError, Unsupported
-from landscape.core.intervals import Proportion, mean_interval, median_interval, pairs_interval, quantiles
+from landscape.core.intervals import Proportion, mean_interval, median_interval, pairs_interval, quantiles, together
 from landscape.core.provenance import Source
 from landscape.engine.hessian import extremes, hessians
 from landscape.engine.objective import Objective
@@ -430,6 +430,14 @@ def test_wilsons_interval_is_scipys(total: int, share: float) -> None:
     wanted = binomtest(count, total).proportion_ci(method="wilson")
     assert Proportion(count, total).interval == pytest.approx((wanted.low, wanted.high), abs=1e-12)
     assert Proportion(count, total).value == count / total
+
+
+@given(total=st.integers(1, 400), share=st.floats(0, 1))
+def test_the_interval_of_a_share_beside_others_is_scipys_exact_one(total: int, share: float) -> None:
+    count, confidence = round(share * total), together(24)
+    wanted = binomtest(count, total).proportion_ci(confidence, method="exact")
+    assert Proportion(count, total).interval_at(confidence) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+    assert Proportion(count, total).interval_at(0.95) == Proportion(count, total).interval
 
 
 def test_the_share_of_nothing() -> None:

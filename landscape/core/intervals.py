@@ -19,6 +19,7 @@ __all__ = [
     "Proportion",
     "Statistic",
     "fewest",
+    "fewest_of_means",
     "mean_interval",
     "median_interval",
     "pairs_interval",
@@ -66,13 +67,9 @@ class Proportion:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the share; [0, 1] of nothing."""
-        return self.interval_at(CONFIDENCE)
-
-    def interval_at(self, confidence: float) -> tuple[float, float]:
-        """The same with another coverage, such as `together` gives."""
         if not self.total:
             return 0.0, 1.0
-        z = float(special.ndtri((1 + confidence) / 2))
+        z = float(special.ndtri((1 + CONFIDENCE) / 2))
         n, p = self.total, self.value
         centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
@@ -80,6 +77,17 @@ class Proportion:
         low = 0.0 if self.count == 0 else max(0.0, centre - half)
         high = 1.0 if self.count == n else min(1.0, centre + half)
         return low, high
+
+    def interval_at(self, confidence: float) -> tuple[float, float]:
+        """Wilson's for 95 %; for more, such as `together` gives, the exact one: that far out Wilson's holds too seldom.
+
+        C. J. Clopper, E. S. Pearson, Biometrika 26, 1934; [0, 1] of nothing.
+        """
+        if confidence == CONFIDENCE:
+            return self.interval
+        tail, k, n = (1 - confidence) / 2, self.count, self.total
+        low = float(special.betaincinv(k, n - k + 1, tail)) if k else 0.0
+        return low, float(special.betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -92,6 +100,13 @@ class Proportion:
 def fewest(confidence: float) -> int:
     """Number of values from which on `median_interval` has this coverage: the smallest and the largest have it then."""
     return max(FEWEST, math.ceil(1 - math.log2(1 - confidence)))
+
+
+def fewest_of_means(confidence: float) -> int:
+    """Number of values from which on `mean_interval` has this coverage: 8 for 95 %, 24 for each of 24 together. Of
+    fewer all may come from one part of their distribution.
+    """
+    return max(FEWEST_OF_MEANS, math.ceil(-5 * math.log(1 - confidence) - 7))
 
 
 def quantiles(
@@ -141,13 +156,18 @@ def mean_interval(
     *,
     within: tuple[float, float] = (-np.inf, np.inf),
 ) -> Float[np.ndarray, "2"]:
-    """Interval of the mean of independent values, from 8 on, cut to the range `within` which they must lie.
+    """Interval of the mean of independent values, from 8 on (from more, for more than 95 %), cut to the range `within`
+    which they must lie.
 
     Student's, after a transformation that takes their skewness out (P. Hall, J. R. Stat. Soc. B 54, 1992). Values that
     are all the same, or not all finite, have none: they do not say how far others may be.
     """
     values = np.asarray(samples, dtype=float)
-    if len(values) < FEWEST_OF_MEANS or not np.isfinite(values).all() or np.ptp(values) <= 1e-12 * abs(values).max():
+    if (
+        len(values) < fewest_of_means(confidence)
+        or not np.isfinite(values).all()
+        or np.ptp(values) <= 1e-12 * abs(values).max()
+    ):
         return _NONE
     ends = float(values.mean()) + _student(values, confidence)
     return np.clip(ends, *within)

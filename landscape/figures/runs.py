@@ -30,8 +30,7 @@ _LEAVES = 100
 
 
 def outcomes(ax: Axes, results: Outcomes, *, most: int = 8, samples: str = "samples") -> Axes:
-    """Share of members (%) that ended at each function, the largest first; Wilson's intervals hold all at once with
-    95 %.
+    """Share of members (%) that ended at each function, the largest first; the intervals hold all at once with 95 %.
 
     Coloured by kind; beyond `most` tables the rest is one bar. `samples` is what a table has a row for.
     """

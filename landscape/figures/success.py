@@ -29,7 +29,7 @@ NAMES = {
 }
 #: What is drawn around them.
 BANDS = {
-    **dict.fromkeys(("solved", "exact"), "Intervals: Wilson's."),
+    **dict.fromkeys(("solved", "exact"), "Intervals: exact, of shares."),
     **dict.fromkeys(("samples", "cells"), "Faint: seeds; intervals: of their mean."),
 }
 
