@@ -24,8 +24,9 @@ GOLDEN = Path(__file__).parent / "golden"
 #: How far losses may be from the committed ones, relative to them.
 NEAR = 1e-6
 
-#: A loss so small is a float32 difference of larger numbers, which each kind of processor rounds in its own way.
-SMALL = 2e-9
+#: Losses so small are not those of today: when these were made, the cross-entropy of a dead cell was taken from its
+#: logit, to the rounding of that in float32. `test_small_losses.py` has them exactly.
+SMALL = 2e-7
 
 #: Trained points of Bézier curves share bit for bit what their ends share, which they did not when these were made.
 BENT = 1e-4
@@ -78,7 +79,7 @@ def test_results_are_those_that_were_committed(name: str) -> None:
     for mark, before in zip(now.marks, was.marks, strict=True):
         assert (mark.name, mark.trajectory, mark.source) == (before.name, before.trajectory, before.source)
         for number in ("x", "y", "loss", "plane_loss", "off_plane"):
-            np.testing.assert_allclose(getattr(mark, number), getattr(before, number), rtol=NEAR, atol=1e-9)
+            np.testing.assert_allclose(getattr(mark, number), getattr(before, number), rtol=NEAR, atol=SMALL if "loss" in number else 1e-9)
 
 
 @pytest.mark.parametrize("name", ["exact", "boards"])
