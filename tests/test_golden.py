@@ -79,7 +79,9 @@ def test_results_are_those_that_were_committed(name: str) -> None:
     for mark, before in zip(now.marks, was.marks, strict=True):
         assert (mark.name, mark.trajectory, mark.source) == (before.name, before.trajectory, before.source)
         for number in ("x", "y", "loss", "plane_loss", "off_plane"):
-            np.testing.assert_allclose(getattr(mark, number), getattr(before, number), rtol=NEAR, atol=SMALL if "loss" in number else 1e-9)
+            np.testing.assert_allclose(
+                getattr(mark, number), getattr(before, number), rtol=NEAR, atol=SMALL if "loss" in number else 1e-9
+            )
 
 
 @pytest.mark.parametrize("name", ["exact", "boards"])
