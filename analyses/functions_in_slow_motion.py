@@ -25,8 +25,8 @@ def along(pieces: list[Result]) -> np.ndarray:
     """Loss of each seed at each share of the length of its own way, which may have several straight pieces."""
     rows = []
     for seed in range(len(pieces[0])):
-        before = np.cumsum([0.0, *(piece.l2[seed] for piece in pieces)])
-        place = np.concatenate([start + p.alpha * p.l2[seed] for start, p in zip(before[:-1], pieces, strict=True)])
+        before = np.cumsum([0.0, *(piece["l2"][seed] for piece in pieces)])
+        place = np.concatenate([start + p.alpha * p["l2"][seed] for start, p in zip(before[:-1], pieces, strict=True)])
         rows.append(np.interp(PLACES, place / before[-1], np.concatenate([piece.loss[seed] for piece in pieces])))
     return np.array(rows)
 
@@ -70,8 +70,8 @@ def main() -> None:
     pieces = [study.walk(f"{run}/@{a}", f"{run}/@{b}", f"step-{a}", points=21) for a, b in itertools.pairwise(saved)]
     losses = {"checkpoint by checkpoint": along(pieces), "straight line": along([direct])}
     rises = {way: np.max(loss - np.minimum.accumulate(loss, axis=1), axis=1) for way, loss in losses.items()}
-    parts = np.array([piece.l2 for piece in pieces])
-    longer = parts.sum(0) / direct.l2
+    parts = np.array([piece["l2"] for piece in pieces])
+    longer = parts.sum(0) / direct["l2"]
     study.keep({"steps": saved, "largest_rise": rises, "path_length_over_direct": longer})
     travelled = np.cumsum([0.0, *parts[:, 0]]) / parts[:, 0].sum()
     nearest = {int(np.abs(travelled - share).argmin()) for share in np.linspace(0, 1, SHOWN)}
