@@ -716,3 +716,15 @@ def test_seeds_are_whole_numbers(life: Life, tmp_path: Path, monkeypatch: pytest
     assert Run.open(train(life, {"batches": 2}, tmp_path / "run", seeds=numbers).path).seeds == [0, 1]
     with pytest.raises(LandscapeError, match="`engine` cannot be 'fast': it takes one of "):
         train(life, {"batches": 2}, tmp_path / "other", seeds=[0], engine="fast")  # type: ignore[arg-type]
+
+
+def test_an_interrupted_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """Options that it does not know have their defaults."""
+    training = Training(batches=4, save_at=(0, 2, 4))
+    whole = train(Life(), training, tmp_path / "whole", seeds=[0, 1]).checkpoint().stack.flatten()
+    train(Life(), training, tmp_path / "run", seeds=[0, 1])
+    document = json.loads((tmp_path / "run" / "run.json").read_text())
+    del document["training"]["reset_optimizer"], document["training"]["freeze"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(document))
+    (tmp_path / "run" / "step-00000004.safetensors").unlink()
+    assert torch.equal(train(Life(), training, tmp_path / "run", seeds=[0, 1]).checkpoint().stack.flatten(), whole)

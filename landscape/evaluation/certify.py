@@ -39,7 +39,7 @@ _BYTES, _LINES = 2**27, 256
 
 #: Lines of which short cells are compared with the plain module's own loss, difference at most, relative and absolute
 #: (PyTorch's softplus is a straight line from 20 on, which misses 2e-9), and half the length of these cells.
-_CHECKED, _TOLERANCE, _SHORT = 16, 1e-8, 2.0**-10
+_CHECKED, _TOLERANCE, _SHORT = 16, 1e-10, 2.0**-10
 
 _log = logging.getLogger("landscape")
 

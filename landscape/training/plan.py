@@ -21,7 +21,17 @@ from landscape.space.groups import learning
 from landscape.store.checkpoints import Run, load, read_tensors
 from landscape.training.optimizers import OPTIMIZERS
 
-__all__ = ["Continued", "Plan", "Training", "learning_names", "planned", "presolved_names", "save_steps", "went_on"]
+__all__ = [
+    "Continued",
+    "Plan",
+    "Training",
+    "completed",
+    "learning_names",
+    "planned",
+    "presolved_names",
+    "save_steps",
+    "went_on",
+]
 
 
 _log = logging.getLogger("landscape")
@@ -89,6 +99,11 @@ class Training:
             object.__setattr__(self, "save_at", save_steps(self.batches))
         elif outside := [step for step in self.save_at if not 0 <= step <= self.batches]:
             raise LandscapeError(f"`save_at` names step {outside[0]}: the run has steps 0 to {self.batches}")
+
+
+def completed(document: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of a training as a file says them; those that were added since have their defaults."""
+    return {**as_json(Training()), **(document or {})}
 
 
 def save_steps(last: int) -> tuple[int, ...]:

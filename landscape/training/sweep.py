@@ -25,7 +25,7 @@ from landscape.problems.base import Problem
 from landscape.problems.places import fitting
 from landscape.problems.registry import Found, code_of, find, made, name_of, require_fields, trusted
 from landscape.store.checkpoints import SCHEMA, Run, code_in
-from landscape.training.plan import Training, planned, save_steps
+from landscape.training.plan import Training, completed, planned, save_steps
 from landscape.training.train import train, unusual
 
 __all__ = ["Cell", "Sweep", "default_output", "sweep"]
@@ -78,7 +78,8 @@ class Cell:
         trained = wanted["training"]
         if trained["data"] == "auto":  # a run says what that came to
             trained["data"] = run.document["training"].get("data")
-        return differences({key: run.document.get(key) for key in wanted}, wanted)
+        there = {key: run.document.get(key) for key in wanted}
+        return differences({**there, "training": completed(there["training"])}, wanted)
 
     def _document(self) -> dict[str, Any]:
         """Problem and training as they stand in a `run.json`."""
@@ -423,7 +424,7 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
     def fixed(document: Mapping[str, Any]) -> dict[str, Any]:
         """What is swept in neither."""
-        options = {**document["problem"]["config"], **document["training"]}
+        options = {**document["problem"]["config"], **completed(document["training"])}
         options = {key: value for key, value in options.items() if key not in old and key not in new}
         return {"problem": document["problem"]["name"], **options, **{k: document[k] for k in ("seeds", "data_seeds")}}
 

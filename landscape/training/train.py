@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch
-from landscape.core.fields import Field, as_json, fields_of, require
+from landscape.core.fields import Field, fields_of, require
 from landscape.core.files import differences, require_vacant
 from landscape.core.unfinished import Progress
 from landscape.engine.data import Data
@@ -25,7 +25,7 @@ from landscape.problems.registry import code_of, name_of
 from landscape.store.checkpoints import Run, read_tensors, write_tensors
 from landscape.training.logs import open_logs, require_logs
 from landscape.training.plain import PlainTrainer
-from landscape.training.plan import Plan, Training, planned, save_steps
+from landscape.training.plan import Plan, Training, completed, planned, save_steps
 from landscape.training.trainer import Trainer
 
 __all__ = ["Training", "default_output", "save_steps", "train", "unusual"]
@@ -145,7 +145,7 @@ def _found(path: Path, plan: Plan, *, overwrite: bool) -> Run | None:
             "(and begin at these with `start`), or replace it with `overwrite=True`"
         )
     there = {key: run.document.get(key) for key in wanted}
-    there["training"] = {**as_json(Training()), **(there["training"] or {})}  # options that were added since
+    there["training"] = completed(there["training"])
     if different := differences(there, wanted):
         raise Mismatch(
             f"{path} holds another run: {different}. Choose another with `output`, or replace it with `overwrite=True`"
