@@ -314,6 +314,10 @@ class Objective:
         held = outputs.detach().requires_grad_()
         return [outputs], [held], self._weighed_loss(batch, held, self._all_counts)
 
+    def loss_of(self, outputs: Float[Tensor, "member *out sample"], batch: Batch) -> Float[Tensor, " member"]:
+        """What a batch adds to the loss of each member, of outputs that are known."""
+        return self._weighed_loss(batch, outputs, self._all_counts)
+
     def batches(self) -> Iterator[Batch]:
         """All data in batches of the size of a chunk, whose weights sum to 1 over all batches."""
         for data in self._parts():
