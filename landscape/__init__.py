@@ -2,7 +2,7 @@
 
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
-['average', 'barriers', 'clusters', 'connect', 'curvature', 'load', 'plane', 'plot', 'train', 'walk']
+['average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'load', 'plane', 'plot', 'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from landscape.analysis.barriers import barriers as barriers
     from landscape.analysis.clusters import clusters as clusters
+    from landscape.analysis.convergence import convergence as convergence
     from landscape.analysis.curvature import curvature as curvature
     from landscape.core.errors import LandscapeError as LandscapeError
     from landscape.engine.stack import Stack as Stack
@@ -41,6 +42,7 @@ _HOMES = {
     "barriers": "analysis.barriers",
     "curvature": "analysis.curvature",
     "clusters": "analysis.clusters",
+    "convergence": "analysis.convergence",
     "plot": "figures.plot",
     "Result": "store.results",
     "Run": "store.checkpoints",

@@ -1,4 +1,4 @@
-"""`landscape analyse`: barriers of a walk, outcomes and clusters of a run, success of a run or a sweep."""
+"""`landscape analyse`: barriers of a walk, outcomes, convergence and clusters of a run, success of a run or a sweep."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,10 @@ from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.options import (
     Report,
     computing,
+    chosen_problem,
     cut_option,
     device_option,
+    engine_option,
     finished_cells,
     members_of,
     of_run,
@@ -23,7 +25,7 @@ from landscape.cli.options import (
     samples_option,
     tolerance_option,
 )
-from landscape.cli.report import remark, table
+from landscape.cli.report import Progress, remark, remark_unfinished, table
 from landscape.cli.types import SEED, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import refuse_existing
@@ -38,7 +40,7 @@ _MOST_ROWS = 12
 
 @click.group("analyse", cls=Group)
 def command() -> None:
-    """Barriers of a walk; outcomes and clusters of a run; success of a run or a sweep; curvature of places and walks.
+    """Barriers of a walk; outcomes, convergence and clusters of a run; success of a run or a sweep; curvature of places and walks.
 
     Prints a summary table, or everything with --json; -o keeps everything as a JSON file.
     """
@@ -223,6 +225,57 @@ def _minima(found: Any, names: Sequence[str]) -> str:
 
 def _columns(bend: Any) -> tuple[np.ndarray, ...]:
     return bend.gradient_norm, bend.smallest, bend.largest, bend.negative, bend.near_zero
+
+
+@command.command("convergence")
+@click.argument("place", metavar="RUN")
+@problem_choice
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=1e-3,
+    help="Members whose loss a continued descent makes fall by more than this share of it are falling.",
+)
+@click.option("--steps", type=click.IntRange(min=1), default=30, help="Newton's steps of that descent at most.")
+@engine_option("auto is plain but for small networks, which are faster stacked.")
+@reporting()
+def _convergence(place: str, problem: str | None, options: tuple[str, ...], **settings: Any) -> None:
+    """Has training come to an end? The kind of each member of RUN, and its outcome against steps.
+
+    \b
+    converged         nothing left to gain, no negative curvature
+    falling           a continued descent gains more than the tolerance
+    towards infinity  the loss falls to its limit as the outputs grow without end
+    at a kink         held where a rectifier's input is zero
+    saddle            nothing left along the gradient, a negative curvature
+    dead              the same output for every sample
+
+    A small gradient decides nothing: the last layer times three makes it as small as one likes. Float64, on all data;
+    gradients are those of networks balanced by rescaling of units, where that is known to change nothing (chains of
+    fully connected layers and ReLU or LeakyReLU). Of a run with a decade of saved steps there is the cumulative
+    incidence of solved and dead members too. Each member is a row of the JSON.
+    """
+    from landscape.analysis.convergence import KINDS, convergence
+
+    report = taken(Report, settings)
+    remark_unfinished(place)
+    chosen = chosen_problem(problem, options)
+    found = convergence(place, problem=chosen, progress=Progress("convergence", "members"), **settings)
+    text = [found.caption(), table(*found.table())]
+    text += [f"{kind}: {KINDS[kind]}" for kind in found.counts]
+    document = {"place": place, **found.document()}
+    if (Path(place) / "run.json").exists():
+        from landscape.analysis.incidence import incidence
+        from landscape.store.checkpoints import Run
+
+        try:
+            outcome = incidence(Run.open(place), chosen)
+        except LandscapeError as error:  # without a decade of steps, or of nothing that is right
+            remark(in_flags(f"no outcome against steps: {error}", running(click.get_current_context())))
+        else:
+            text += [outcome.caption(), table(*outcome.table())]
+            document["incidence"] = outcome
+    report.show(text, document)
 
 
 @command.command("clusters")

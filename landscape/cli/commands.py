@@ -33,8 +33,8 @@ _VERBS = {
     "average": "Average networks: soups, and sums of task vectors, as a checkpoint.",
     "verify": "Is every landmark of a problem what it says it is?",
     "validate": "Does this installation reproduce what is known in closed form?",
-    "analyse": "Barriers of a walk; outcomes, clusters, success and curvature.",
-    "plot": "Draw walks, planes, barriers, outcomes, clusters, success and rules.",
+    "analyse": "Barriers of a walk; outcomes, convergence, clusters, success and curvature.",
+    "plot": "Draw walks, planes, barriers, outcomes, incidence, clusters, success and rules.",
     "info": "What is this file, who made it, and how?",
 }
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.flags import Group
-from landscape.cli.options import cut_option, finished_cells, members_of, of_run, output, samples_option
+from landscape.cli.options import chosen_problem, cut_option, finished_cells, members_of, of_run, output, samples_option
 from landscape.cli.types import Command, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import read_json, refuse_existing
@@ -59,7 +59,7 @@ _definition = click.option(
 
 @click.group("plot", cls=Group)
 def command() -> None:
-    """Draw walks, planes, densities, barriers, outcomes, clusters, success, rules as PNG and SVG; prints paths."""
+    """Draw walks, planes, densities, barriers, outcomes, incidence, clusters, success, rules as PNG and SVG; prints paths."""
 
 
 @command.command("walk")
@@ -147,6 +147,20 @@ def _outcomes(**given: Any) -> None:
     caption = f"{seeds}{solved}. A bar is a function: {found.compared}."
     figure = figures.page(lambda ax: figures.outcomes(ax, found, samples=problem.nouns.all), caption=caption)
     canvas.save(figure, f"{Path(given['run']).name}-outcomes")
+
+
+@command.command("incidence")
+@of_run
+@drawing("plots/RUN-incidence.png")
+def _incidence(**given: Any) -> None:
+    """Which share of the members of RUN is solved at, and by, how many steps of training."""
+    from landscape.analysis.incidence import incidence
+    from landscape.store.checkpoints import Run
+
+    canvas = taken(Canvas, given)
+    found = incidence(Run.open(given["run"]), chosen_problem(given["problem"], given["options"]))
+    figure = figures.page(lambda ax: figures.incidence(ax, found), caption=found.caption())
+    canvas.save(figure, f"{Path(given['run']).name}-incidence")
 
 
 @command.command("clusters")

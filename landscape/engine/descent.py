@@ -7,6 +7,7 @@ never along a rescaling of hidden units, which changes nothing. A member's numbe
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -14,10 +15,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from landscape.core.errors import Unsupported
 from landscape.core.unfinished import Progress
-from landscape.engine.pieces import Piece, Pieces
+from landscape.engine.hessian import hessians
+from landscape.engine.pieces import Piece
+from landscape.engine.plain import AnyObjective, PlainObjective
+from landscape.engine.stack import Stack
 
-__all__ = ["End", "Ends", "descend", "lbfgs"]
+__all__ = ["AT_END", "Ends", "Whole", "descend", "lbfgs"]
 
 #: A member is at its end when the model of its loss can fall by no more than this share of it.
 AT_END = 1e-9
@@ -78,15 +83,101 @@ class Surface(Protocol):
     def at_infinity(self, outputs: Tensor) -> Tensor: ...  # noqa: D102
 
 
+class Whole:
+    """Any network of few parameters, by its whole Hessian; its kinks, if it has some, are not seen.
+
+    `like` is a stack of one member: what is no coordinate of it stays as it is there.
+    """
+
+    def __init__(self, objective: AnyObjective, like: Stack) -> None:
+        self.objective, self.like = objective, like
+
+    def stack(self, flat: Tensor) -> Stack:
+        """Members as a stack."""
+        buffers = {name: each.expand(len(flat), *each.shape[1:]) for name, each in self.like.buffers.items()}
+        return Stack(self.like.unflatten(flat).tensors, buffers)
+
+    def at(self, flat: Tensor, share: Tensor | None = None) -> "_Smooth":
+        """What is known there."""
+        return _Smooth(self, flat)
+
+    def scalings(self, flat: Tensor) -> Tensor:
+        """None that are known."""
+        return flat.new_zeros(len(flat), 0, flat.shape[1])
+
+    def balanced(self, flat: Tensor) -> Tensor:
+        """As it is."""
+        return flat
+
+    def members(self) -> int:
+        """At once."""
+        return 16
+
+    def at_infinity(self, outputs: Tensor) -> Tensor:
+        """Not known of outputs alone."""
+        return torch.zeros(len(outputs), dtype=torch.bool)
+
+
+class _Smooth:
+    """Members of a `Whole`."""
+
+    def __init__(self, whole: Whole, flat: Tensor) -> None:
+        self._whole, self._stack = whole, whole.stack(flat)
+        self.kinks = self.sides = self.jumps = self.distances = flat.new_zeros(len(flat), 0)
+
+    @functools.cached_property
+    def loss(self) -> Tensor:
+        """Of each member."""
+        return self._whole.objective(self._stack)["loss"].cpu()
+
+    @functools.cached_property
+    def gradient(self) -> Tensor:
+        """Of the loss."""
+        return self._whole.objective.gradient(self._stack)[1].flatten().double().cpu()
+
+    @functools.cached_property
+    def hessian(self) -> Tensor:
+        """Of the loss."""
+        return torch.from_numpy(hessians(self._whole.objective, self._stack))
+
+    @functools.cached_property
+    def outputs(self) -> Tensor:
+        """[member, what the network answers to all samples]; the loss where it is read otherwise."""
+        return outputs_of(self._whole.objective, self._stack)
+
+    def normals(self, kinks: Tensor) -> Tensor:
+        """There are none."""
+        return kinks.new_zeros(*kinks.shape, self._stack.parameters, dtype=torch.float64)
+
+
+def outputs_of(objective: AnyObjective, stack: Stack) -> Float[Tensor, "member out sample"]:
+    """What each network answers to each sample (others' padding included); its loss, [member, 1, 1], where its loss
+    reads more than outputs.
+    """
+    found = []
+    try:
+        with torch.no_grad():
+            for _, part in objective.chunks(stack):
+                rows = [objective.parted_loss(part, batch)[0][0].detach() for batch in objective.batches()]
+                if isinstance(objective, PlainObjective):  # samples first
+                    rows = [row.reshape(len(row), -1).T[None] if row.ndim else row.view(1, 1, 1) for row in rows]
+                found.append(torch.cat([row.reshape(len(part), -1, row.shape[-1]) for row in rows], 2))
+    except Unsupported:
+        return objective(stack)["loss"][:, None, None].cpu()
+    return torch.cat(found)[: len(stack)].double().cpu()
+
+
 def descend(
     surface: Surface,
     flat: Float[Tensor, "member parameter"],
     *,
     steps: int,
     at_end: float = AT_END,
+    enough: float = 1.0,
     on_progress: Progress = lambda done, total: None,
 ) -> Ends:
-    """Take each member to where its model sees no fall beyond `at_end` of the loss, in at most so many `steps`.
+    """Take each member to where its model sees no fall beyond `at_end` of the loss, in at most so many `steps`; or to
+    where it has fallen by `enough` of it.
 
     At a saddle it is pushed off along its most negative curvature. `on_progress` hears of members that are there.
     """
@@ -98,7 +189,7 @@ def descend(
             mine = going[states.wide[going] == wide]
             for index in _chunks(mine, min(surface.members(), 16 if wide else 64)):
                 states.put(index, _step(surface, states.of(index), _KINKS[wide], at_end))
-        going = going[~states.done[going]]
+        going = going[~(states.done | (states.loss < (1 - enough) * states.began))[going]]
         on_progress(len(flat) - len(going), len(flat))
         if not len(going):
             break
@@ -117,7 +208,7 @@ class _State:
     def __init__(self, surface: Surface, flat: Tensor) -> None:
         m, real = len(flat), {"dtype": flat.dtype}
         here = surface.at(flat[:1])
-        self.flat, self.loss = flat, torch.full((m,), torch.inf, **real)
+        self.flat, self.loss, self.began = flat, *torch.full((2, m), torch.inf, **real)
         self.damping, self.moved = torch.full((m,), 1e-3, **real), torch.zeros(m, **real)
         self.share = torch.zeros(m, here.kinks.shape[1], **real)
         self.held = torch.zeros(m, here.kinks.shape[1], dtype=torch.bool)
@@ -139,6 +230,7 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> _State:
     """One step of each member of a chunk; writes into the state."""
     here = surface.at(s.flat)
     loss = s.loss = here.loss.double()
+    s.began = torch.where(s.began.isinf(), loss, s.began)
     size = s.flat.norm(dim=1, keepdim=True)
     far = here.distances
     held = s.held & (far < 0.1 * s.moved[:, None] + 1e-9 * size)
@@ -165,10 +257,16 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> _State:
     step = torch.where(step.isfinite().all(1, keepdim=True), step, 0.0)
 
     nothing = fall <= at_end * loss
+    inside = convex & (shares > 1e-6) & (shares < 1 - 1e-6)
+    on = inside & (reached.abs() < lengths * (1e-3 * step.norm(dim=1, keepdim=True) + 1e-9 * size))
+    back = _onto(normals * (on / lengths)[..., None])
     best, lowest = s.flat, loss
     factor = torch.zeros_like(loss)
-    for part in (1.0, 0.3, 0.1, 0.01):
+    for part, corrected in ((1.0, True), (1.0, False), (0.3, True), (0.1, False), (0.01, False)):
         tried = s.flat + part * step
+        if corrected:  # kinks curve: a straight step leaves those that it keeps to, to second order
+            off = surface.at(tried).kinks.gather(1, near) / lengths - (1 - part) * torch.where(on, inputs / lengths, 0.0)
+            tried = tried - (back @ torch.where(on, off, 0.0)[..., None])[..., 0]
         there = surface.at(tried).loss.double()
         better = (there < lowest) & ((factor == 0) | (part > 0.05))
         best, lowest = torch.where(better[:, None], tried, best), torch.where(better, there, lowest)
@@ -194,10 +292,7 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> _State:
     change = (surface.at(s.flat + little * step).outputs - here.outputs).flatten(1).abs().amax(1) / little[:, 0]
     s.fall, s.outputs, s.negative = fall, change, negative.sum(1)
     s.pull, s.gradient = _across(surface, s.flat, force), _across(surface, s.flat, here.gradient)
-    inside = convex & (shares > 1e-6) & (shares < 1 - 1e-6)
-    # Held are kinks that stay at zero, whatever their weight.
     s.kinks = (inside & (inputs.abs() <= 1e-7 * lengths * size)).sum(1)
-    on = inside & (reached.abs() < lengths * (1e-3 * step.norm(dim=1, keepdim=True) + 1e-9 * size))
     s.held = torch.zeros_like(s.held).scatter(1, near, on)
     s.share = s.share.scatter(1, near, shares)
     s.moved = (best - s.flat).norm(dim=1)
@@ -222,6 +317,13 @@ def _orthonormal(rows: Float[Tensor, "member some parameter"]) -> Float[Tensor, 
     unit = rows / rows.norm(dim=2, keepdim=True).clamp(min=1e-300)
     values, vectors = torch.linalg.eigh(unit.mT @ unit)
     return vectors * (values > 1e-8)[:, None]
+
+
+def _onto(rows: Float[Tensor, "member some parameter"]) -> Float[Tensor, "member parameter some"]:
+    """The pseudo-inverse: from how far rows are off to the shortest way back."""
+    values, vectors = torch.linalg.eigh(rows.mT @ rows)
+    inverse = torch.where(values > 1e-8 * values[:, -1:].clamp(min=1e-300), 1 / values.clamp(min=1e-300), 0.0)
+    return (vectors * inverse[:, None]) @ vectors.mT @ rows.mT
 
 
 def _curvatures(
@@ -266,3 +368,53 @@ def _box(rows: Float[Tensor, "member kink some"], linear: Float[Tensor, "member 
         low, high = (low + way * dl).clamp(min=1e-300), (high + way * dh).clamp(min=1e-300)
         rate = torch.where(way > 0.9, 0.02, 0.3)
     return s
+
+
+#: From a place to the loss and its gradient.
+Slope = Callable[[Float[Tensor, " parameter"]], tuple[float, Float[Tensor, " parameter"]]]
+
+
+def lbfgs(
+    slope: Slope, start: Float[Tensor, " parameter"], *, steps: int, memory: int = 20
+) -> tuple[Float[Tensor, " parameter"], list[float]]:
+    """One network by L-BFGS with a line search for the weak Wolfe conditions, which serves losses with kinks too: where
+    it went, and the loss after each step.
+
+    D. C. Liu, J. Nocedal, Math. Program. 45, 1989; A. S. Lewis, M. L. Overton, *Nonsmooth optimization via quasi-Newton
+    methods*, Math. Program. 141, 2013.
+    """
+    here, (loss, gradient) = start, slope(start)
+    losses, pairs = [loss], list[tuple[Tensor, Tensor, float]]()
+    for _ in range(steps):
+        direction, kept = -gradient, []
+        for moved, turned, rho in reversed(pairs):
+            kept.append(rho * float(moved @ direction))
+            direction = direction - kept[-1] * turned
+        if pairs:
+            moved, turned, _ = pairs[-1]
+            direction = direction * float(moved @ turned) / float(turned @ turned)
+        for (moved, turned, rho), share in zip(pairs, reversed(kept), strict=True):
+            direction = direction + (share - rho * float(turned @ direction)) * moved
+        downhill = float(gradient @ direction)
+        if not downhill < 0:
+            break
+        low, high, way = 0.0, float("inf"), 1.0 if pairs else min(1.0, 1 / float(gradient.norm()))
+        there, found = here, (loss, gradient)
+        for _ in range(50):
+            there = here + way * direction
+            found = slope(there)
+            if not found[0] <= loss + 1e-4 * way * downhill:
+                high = way
+            elif float(found[1] @ direction) < 0.9 * downhill:
+                low = way
+            else:
+                break
+            way = 2 * low if high == float("inf") else (low + high) / 2
+        if not found[0] < loss:
+            break
+        moved, turned = there - here, found[1] - gradient
+        if (product := float(moved @ turned)) > 1e-300:
+            pairs = [*pairs[1 - memory :], (moved, turned, 1 / product)]
+        here, (loss, gradient) = there, found
+        losses.append(loss)
+    return here, losses

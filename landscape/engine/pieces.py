@@ -159,8 +159,9 @@ class Piece:
                 h = torch.where(z[-1] > 0, z[-1], z[-1] * layer.slope)
                 self._read.append(torch.cat([h, torch.ones_like(h[:, :1])], 1))
         *self.z, self.outputs = z
-        self.sides = torch.cat([(each > 0).flatten(1) for each in self.z], 1).to(flat.dtype)
-        self.kinks = torch.cat([each.flatten(1) for each in self.z], 1)
+        self._none = flat.new_zeros(len(flat), 0)
+        self.kinks = torch.cat([self._none, *(each.flatten(1) for each in self.z)], 1)
+        self.sides = (self.kinks > 0).to(flat.dtype)
         self.share = self.sides if share is None else share
         sizes = [each[0].numel() for each in self.z]
         parts = [each.view_as(z) for each, z in zip(self.share.split(sizes, 1), self.z, strict=True)]
@@ -265,7 +266,7 @@ class Piece:
     @functools.cached_property
     def jumps(self) -> Float[Tensor, "member kink"]:
         """By how much the derivative of the loss in a kink's input grows from its negative to its positive side."""
-        found = []
+        found = [self._none]
         for number, layer in enumerate(self._pieces.layers[:-1]):
             values = self.weights[number + 1][:, :, :-1].mT @ self._pulls[number + 1]
             found.append((values * (1 - layer.slope)).flatten(1))
@@ -274,7 +275,7 @@ class Piece:
     @functools.cached_property
     def distances(self) -> Float[Tensor, "member kink"]:
         """How far each kink is away, to first order; infinite on samples that weigh nothing."""
-        found = []
+        found = [self._none]
         for last, z in enumerate(self.z):
             square = sum(
                 self._sums(first, last).square().sum(2) * self._read[first].square().sum(1, keepdim=True)

@@ -251,10 +251,15 @@ def with_statistics(stack: Stack, of: Mapping[str, Tensor]) -> Stack:
 
 
 def networks(
-    places: Sequence[Place], compute: Compute, problem: Problem | str | None, *, only: Sequence[str] = ()
+    places: Sequence[Place],
+    compute: Compute,
+    problem: Problem | str | None,
+    *,
+    only: Sequence[str] = (),
+    finite: bool = True,
 ) -> tuple[Problem, list[Checkpoint]]:
     """The problem, that of the checkpoints unless given (also by its name), and the members at each place, in its
-    network's order; with `only`, tensors that it leaves out may have other shapes, and where statistics of BatchNorm
+    network's order, `finite` unless that does not matter; with `only`, tensors that it leaves out may have other shapes, and where statistics of BatchNorm
     are estimated anew, checkpoints may lack them.
     """
     problem = None if problem is None else chosen(problem)
@@ -266,7 +271,7 @@ def networks(
     return problem, [
         landmark(problem, str(place), **compute.drawn)
         if found is None
-        else fitting(problem, found, only=only, statistics=read)
+        else fitting(problem, found, finite=finite, only=only, statistics=read)
         for place, found in zip(places, loaded, strict=True)
     ]
 

@@ -1,10 +1,11 @@
-"""Figures of curves, surfaces, densities of eigenvalues, barriers, outcomes, clusters, rules and series.
+"""Figures of curves, surfaces, densities of eigenvalues, barriers, outcomes, clusters, incidence, rules and series.
 
 A function draws into `ax` and returns it; `page`, `walk_figure`, `plane_figure`, `surface_figure` and
 `series_figure` make figures, `save` writes them.
 """
 
 from landscape.figures.density import density_figure, spectral_density
+from landscape.figures.incidence import incidence
 from landscape.figures.pages import COLORS, page, save, targets
 from landscape.figures.planes import contours, plane_figure
 from landscape.figures.runs import dendrogram, outcomes, rule_examples, shares
@@ -19,6 +20,7 @@ __all__ = [
     "contours",
     "dendrogram",
     "density_figure",
+    "incidence",
     "outcomes",
     "page",
     "part_figure",

@@ -1,0 +1,454 @@
+"""`landscape.convergence`: has training come to an end, and of which kind is it?"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from landscape.core.errors import LandscapeError, Unsupported, plural
+from landscape.core.fields import Field, require
+from landscape.core.intervals import Proportion
+from landscape.core.unfinished import Progress
+from landscape.engine.descent import AT_END, Ends, Surface, Whole, descend, lbfgs, outputs_of
+from landscape.engine.hessian import MOST_PARAMETERS
+from landscape.engine.objective import Objective
+from landscape.engine.pieces import Pieces
+from landscape.engine.plain import AnyObjective
+from landscape.engine.stack import Stack, template_of
+from landscape.evaluation.routes import networks
+from landscape.problems.base import Problem
+from landscape.problems.compute import Compute, Engine
+from landscape.problems.places import Place, is_landmark
+from landscape.space.groups import learning
+
+__all__ = ["KINDS", "Convergence", "Descent", "constant", "convergence", "prepared"]
+
+#: What a member may be, and what that means.
+KINDS = {
+    "converged": "nothing is left to gain, no curvature is negative",
+    "falling": "a continued descent makes the loss fall by more than the tolerance",
+    "towards infinity": "the loss falls to its limit as the outputs grow without end",
+    "at a kink": "held where the input of a rectifier is zero, with gradients that point there from both sides",
+    "saddle": "nothing is left to gain along the gradient, and a curvature is negative",
+    "dead": "the same output for every sample, which no descent changes",
+    "diverged": "parameters or a loss that are NaN or infinite",
+}
+
+#: A step that is worth little but changes an output by more than this leads to infinity: where the loss has an
+#: exponential tail, Newton's steps change outputs by 1 each, and near a minimum by ever less.
+GROWS = 0.1
+
+#: What it is worth must be more than rounding, as a share of the loss.
+ROUNDING = 1e-13
+
+#: L-BFGS takes so many steps for one of Newton's.
+_CHEAPER = 10
+
+#: The last layer is multiplied by these to see whether the loss goes to zero.
+_FACTORS = (1e2, 1e4, 1e6, 1e8)
+
+_FIELDS = (
+    Field("tolerance", float, 1e-3, above=0, below=1),
+    Field("steps", int, 30, at_least=1),
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Convergence:
+    """Of each of the `members` of a place: its `kind` (an index into `KINDS`), `loss`, and the `limit` that a continued
+    descent leads to, with how far that may be off (NaN of those that fall on); `fall` is the way there as a share of
+    the loss, or that which is known to be left.
+
+    A kind is `sure` if the descent came to its end within its steps, or fell far enough. `negative` (curvatures), `kinks` (that it
+    is held at), `gradient_norm` and `pull` are found there: L2 norms of the gradient on the member's side of the
+    kinks, and of the shortest one over their sides, both of the balanced representative and across rescalings of
+    units. `radial` is the derivative of the logarithm of the loss in that of the scale of the last layer, at the member
+    itself: 0 at a minimum. Counts are -1 where they are not known.
+    """
+
+    members: tuple[str, ...]
+    kind: Int[np.ndarray, " member"]
+    loss: Float[np.ndarray, " member"]
+    limit: Float[np.ndarray, " member"]
+    limit_error: Float[np.ndarray, " member"]
+    fall: Float[np.ndarray, " member"]
+    radial: Float[np.ndarray, " member"]
+    sure: Bool[np.ndarray, " member"]
+    gradient_norm: Float[np.ndarray, " member"]
+    pull: Float[np.ndarray, " member"]
+    kinks: Int[np.ndarray, " member"]
+    negative: Int[np.ndarray, " member"]
+    about: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        return f"Convergence({plural(len(self), 'member')}: {', '.join(f'{n} {k}' for k, n in self.counts.items())})"
+
+    @property
+    def kinds(self) -> list[str]:
+        """Each member's kind in words."""
+        return [list(KINDS)[number] for number in self.kind]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each kind that there is."""
+        found = [(kind, int((self.kind == number).sum())) for number, kind in enumerate(KINDS)]
+        return {kind: count for kind, count in found if count}
+
+    def share(self, kind: str) -> Proportion:
+        """The share of a kind, with Wilson's interval."""
+        return Proportion(self.counts.get(kind, 0), len(self))
+
+    def table(self) -> tuple[list[str], list[list[Any]]]:
+        """Header and a row a kind; medians over its members."""
+        rows: list[list[Any]] = []
+        for number, kind in enumerate(KINDS):
+            if (of := self.kind == number).any():
+                medians = (_median(each[of]) for each in (self.loss, self.limit, self.fall, self.gradient_norm))
+                low, high = self.share(kind).interval
+                rows.append([kind, int(of.sum()), f"{low:.3f} to {high:.3f}", *medians, int((~self.sure[of]).sum())])
+        header = ["kind", "members", "95 % interval of share", "loss", "limit", "fall", "|gradient|", "unsure"]
+        return header, rows
+
+    def caption(self) -> str:
+        """What was judged, and how."""
+        unit = self.about["loss_unit"]
+        return (
+            f"{self.about['title']}: {plural(len(self), 'member')} of {self.about['parameters']} parameters, loss"
+            f"{f' in {unit}' if unit else ''}; a fall of more than {self.about['tolerance']:g} of the loss in "
+            f"{self.about['steps']} steps of {self.about['method']} is falling"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """All of it, a row a member, as a file keeps it."""
+        columns = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        columns.pop("about")
+        columns |= {"member": columns.pop("members"), "kind": self.kinds}
+        names = list(columns)
+        rows = zip(*(columns[name].tolist() if hasattr(columns[name], "tolist") else columns[name] for name in names), strict=True)
+        return {
+            **self.about,
+            "kinds": KINDS,
+            "counts": {kind: self.share(kind) for kind in self.counts},
+            "members": [dict(zip(names, row, strict=True)) for row in rows],
+        }
+
+
+def convergence(
+    a: Place,
+    *,
+    problem: Problem | str | None = None,
+    tolerance: float = 1e-3,
+    steps: int = 30,
+    engine: Engine = "auto",
+    progress: Progress | None = None,
+) -> Convergence:
+    """Judge of each member whether training has come to an end, and to which: the gradient alone does not say.
+
+    From each member a descent is continued, in float64 and on all data. What it gains and where it comes to say the
+    kind. Networks of up to 400 parameters go by Newton's method; chains of fully connected layers (or convolutions that
+    see their whole input) with ReLU or LeakyReLU have their kinks known, are balanced, and have rescalings of units
+    taken out of gradients, steps and curvatures (those below 1e-8 of the largest magnitude count as zero). Larger ones
+    go by L-BFGS, ten steps for one: their curvatures are not counted, see `landscape.curvature`.
+
+    Args:
+        a: A place, as in `landscape.walk`, of one or several members.
+        problem: Model, data and loss. None: that of the run or checkpoint. The loss must be exact.
+        tolerance: Members whose loss falls by more than this share of it are `falling`.
+        steps: Newton's steps at most.
+        engine: As in `landscape.walk`.
+        progress: Called with (members done, members in all).
+
+    Returns:
+        A `Convergence`: `kinds`, `loss`, `limit`, `fall`, ..., a value a member, `table()` and `counts`. A network that
+        has every target right by a margin goes towards infinity, with the limit 0, whatever its gradient. Statistics of
+        BatchNorm are those of the checkpoint.
+
+    Raises:
+        LandscapeError: In one line, what is wrong and what to write instead; for sampled and random losses.
+
+    Source: K. Lyu, J. Li, *Gradient descent maximizes the margin of homogeneous neural networks*, ICLR 2020 (limits at
+    infinity); A. S. Lewis, M. L. Overton, Math. Program. 141, 2013, R. Mifflin, C. Sagastizábal, Math. Program. 104,
+    2005 (kinks); S. Du, W. Hu, J. D. Lee, NeurIPS 2018 (rescaling).
+
+    >>> import landscape, torch
+    >>> x = torch.linspace(-1, 1, 3)[:, None]
+    >>> model = torch.nn.Linear(1, 1)
+    >>> problem = landscape.Problem.from_model(model, (x, 2 * x + 1), "mse")
+    >>> landscape.convergence({"weight": torch.tensor([[2.0]]), "bias": torch.tensor([1.5])}, problem=problem).kinds
+    ['falling']
+    """
+    require(convergence, locals(), *_FIELDS)
+    descent = prepared(a, problem, engine)
+    finite = descent.stack.flatten().isfinite().all(1) & descent.objective(descent.stack)["loss"].cpu().isfinite()
+    index = finite.nonzero()[:, 0]
+    told = progress or (lambda done, total: None)
+    found = (
+        descent.judged(descent.stack.select(index), tolerance=tolerance, steps=steps, on_progress=told)[0]
+        if len(index)
+        else {}
+    )
+    whole = {name: np.full(len(finite), _ABSENT.get(name, np.nan)) for name in _NAMES}
+    for name, values in found.items():
+        whole[name] = whole[name].astype(values.dtype)
+        whole[name][index.numpy()] = values
+    whole["sure"] = whole["sure"].astype(bool)
+    return Convergence(
+        members=descent.labels, about={**descent.about, "tolerance": tolerance, "steps": steps}, **whole
+    )
+
+
+_NAMES = tuple(
+    field.name for field in dataclasses.fields(Convergence) if field.name not in ("members", "about")
+)
+_ABSENT: dict[str, Any] = {"kind": list(KINDS).index("diverged"), "sure": True, "kinks": -1, "negative": -1}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Descent:
+    """What a place's members go down: their objective, the members, and what is known of it all."""
+
+    problem: Problem
+    objective: AnyObjective
+    stack: Stack
+    labels: tuple[str, ...]
+    last: frozenset[str]
+    about: Mapping[str, Any]
+
+    def judged(
+        self, stack: Stack, *, tolerance: float, steps: int, whole: bool = False, on_progress: Progress
+    ) -> tuple[dict[str, np.ndarray], Stack]:
+        """The columns of a `Convergence` of finite members, and where they came to: with `whole` to their end, without
+        it no further than is needed to know their kind.
+        """
+        at_end = AT_END if whole else min(tolerance / 1000, 1e-6)
+        gradient = self.objective.gradient(stack)[1]
+        loss = self.objective(stack)["loss"].double().cpu()
+        flat = stack.flatten().double().cpu()
+        radial = sum(
+            (stack[name] * gradient[name]).flatten(1).sum(1).double().cpu() for name in self.last & stack.tensors.keys()
+        )
+        right, scaled = self._at_infinity(stack, loss)
+        going = (~right).nonzero()[:, 0]
+        ends, before = _unmoved(flat, loss), int(right.sum())
+        on_progress(before, len(loss))
+        if len(going):
+            part = self._descended(
+                stack.select(going), steps, at_end, 1.0 if whole else tolerance, lambda done, total: on_progress(before + done, before + total)
+            )
+            for field in dataclasses.fields(Ends):
+                getattr(ends, field.name)[going] = getattr(part, field.name)
+        went = self._with(stack, ends.flat)
+        late, later = self._at_infinity(went, ends.loss)  # those that have come to get all right on their way
+        constant = constant(self.objective, stack) & constant(self.objective, went)
+        ended = ends.fall <= at_end * ends.loss
+        left = torch.where(ended, ends.fall, 0.0)  # of others it was seen before the last step
+        fall = torch.where(right | late, 1.0, ((loss - ends.loss + left) / loss.clamp(min=1e-300)).clamp(0, 1))
+        grows = (ends.outputs >= GROWS) & (ends.fall >= ROUNDING * ends.loss)
+        kind = torch.zeros(len(loss), dtype=torch.int64)
+        for name, of in (
+            ("saddle", ends.negative > 0),
+            ("at a kink", ends.kinks != 0),
+            ("towards infinity", grows),
+            ("falling", fall > tolerance),
+            ("towards infinity", right),
+            ("dead", constant & ~right),
+        ):
+            kind = torch.where(of, list(KINDS).index(name), kind)
+        # Along an exponential tail as much is left as the first order says, twice what a quadratic has.
+        left = torch.where(grows, 2.0, 1.0) * ends.fall
+        zero = right | late
+        known = zero | whole | (fall <= tolerance)
+        columns = {
+            "kind": kind,
+            "loss": loss,
+            "limit": torch.where(zero, 0.0, torch.where(known, (ends.loss - left).clamp(min=0), torch.nan)),
+            "limit_error": torch.where(zero, 0.0, torch.where(known, left, torch.nan)),
+            "fall": fall,
+            "radial": torch.as_tensor(radial) / loss.clamp(min=1e-300) * torch.ones_like(loss),
+            "sure": zero | ended | (fall > tolerance),
+            "gradient_norm": torch.where(right, gradient.norms()[1].double().cpu(), ends.gradient),
+            "pull": torch.where(right, gradient.norms()[1].double().cpu(), ends.pull),
+            "kinks": ends.kinks,
+            "negative": ends.negative,
+        }
+        final = torch.where(right[:, None], scaled, torch.where(late[:, None], later, ends.flat))
+        return {name: values.numpy() for name, values in columns.items()}, self._with(stack, final)
+
+    def surface(self) -> Surface | None:
+        """What Newton's method descends; None for networks of many parameters."""
+        if self.stack.parameters > MOST_PARAMETERS:
+            return None
+        whole = self.stack.parameters == self.problem_parameters
+        pieces = Pieces.of(self.objective) if isinstance(self.objective, Objective) and whole else None
+        return pieces or Whole(self.objective, self.stack.select([0]))
+
+    @property
+    def problem_parameters(self) -> int:
+        """Of the whole network."""
+        return template_of(self.problem.prototype).parameters
+
+    def _descended(
+        self, stack: Stack, steps: int, at_end: float, enough: float, on_progress: Progress
+    ) -> Ends:
+        flat, surface = stack.flatten().double().cpu(), self.surface()
+        if surface is None:
+            ends = _unmoved(flat, torch.zeros(len(flat), dtype=torch.float64))
+            for number in range(len(flat)):
+                self._by_lbfgs(stack, number, ends, steps * _CHEAPER)
+                on_progress(number + 1, len(flat))
+            return ends
+        ends = descend(surface, flat, steps=steps, at_end=at_end, enough=enough, on_progress=on_progress)
+        if isinstance(surface, Whole):  # whose kinks are not known: those at which it stopped short are looked for
+            for number in ((ends.fall > at_end * ends.loss).nonzero()[:, 0]).tolist():
+                slope = self._slope(stack, number)
+                ends.kinks[number] = -1 if _bends(slope, ends.flat[number]) else 0
+        return ends
+
+    def _by_lbfgs(self, stack: Stack, number: int, ends: Ends, steps: int) -> None:
+        """One member of a large network; writes its row."""
+        slope = self._slope(stack, number)
+        flat, losses = lbfgs(slope, ends.flat[number], steps=steps)
+        gradient = slope(flat)[1]
+        ends.flat[number], ends.loss[number] = flat, losses[-1]
+        # What another such stretch of steps would gain, if it gained as much as the last half of this.
+        ends.fall[number] = losses[len(losses) // 2] - losses[-1]
+        ends.gradient[number] = ends.pull[number] = gradient.norm()
+        ends.steps[number], ends.negative[number] = len(losses) - 1, -1
+        ends.kinks[number] = -1 if len(losses) <= steps and _bends(slope, flat) else 0
+
+    def _slope(self, stack: Stack, number: int) -> Any:
+        whole = Whole(self.objective, stack.select([number]))
+
+        def slope(flat: Tensor) -> tuple[float, Tensor]:
+            loss, gradient = self.objective.gradient(whole.stack(flat[None]))
+            return float(loss[0]), gradient.flatten()[0].double().cpu()
+
+        return slope
+
+    def _with(self, stack: Stack, flat: Tensor) -> Stack:
+        return dataclasses.replace(stack.unflatten(flat), buffers=stack.buffers)
+
+    def _at_infinity(self, stack: Stack, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether the loss goes to zero as the last layer grows; and the members with a last layer that has grown so
+        far that the loss is below a thousandth of what it was, flat.
+        """
+        before, right = loss, torch.ones(len(stack), dtype=torch.bool)
+        found = stack.flatten().double().cpu()
+        for factor in _FACTORS:
+            grown = Stack(
+                {name: each * factor if name in self.last else each for name, each in stack.tensors.items()},
+                stack.buffers,
+            )
+            now = self.objective(grown)["loss"].double().cpu()
+            right &= now <= before
+            before = now
+        return right & (before <= 1e-12), found
+
+
+def prepared(a: Place, problem: Problem | str | None, engine: Engine = "auto") -> Descent:
+    """The members at a place, and the exact loss that they go down, in float64; raises `LandscapeError` for a loss that
+    is none.
+    """
+    compute = Compute.chosen(
+        a, device="cpu", dtype=torch.float64, batchnorm=None, engine=engine, autocast=None, samples=None, seed=0
+    )
+    if problem is None and is_landmark(a):
+        raise LandscapeError(f'{a} does not exist; if it is a landmark, name its problem, such as `problem="life"`')
+    problem, (place,) = networks([a], compute, problem, finite=False)
+    objective = compute.objective(problem)
+    if objective.sampled and not _has_all(problem):
+        raise LandscapeError(
+            f"the loss of {problem.title()} is a mean over samples that are drawn, which has other minima than what they "
+            "are drawn from: only exact losses are descended to their end"
+        )
+    if objective.batchnorm is not None:
+        objective = dataclasses.replace(objective, batchnorm="interpolate")
+    stack = place.stack.to(torch.float64)
+    moving = learning(problem.prototype) & stack.tensors.keys()
+    stack = stack.moving(moving)
+    objective.check_deterministic(stack.select([0]))
+    if stack.parameters <= MOST_PARAMETERS and not isinstance(objective, Objective):
+        objective = _stacked(compute, problem, objective)
+    newton = stack.parameters <= MOST_PARAMETERS
+    return Descent(
+        problem,
+        objective,
+        stack,
+        tuple(source.label for source in place.sources),
+        _last(problem.prototype),
+        {
+            **compute.describe(problem, objective),
+            "parameters": stack.parameters,
+            "method": "Newton's method" if newton else f"{_CHEAPER} times L-BFGS",
+        },
+    )
+
+
+def _has_all(problem: Problem) -> bool:
+    """Whether the samples are all that is meant, as those of a data set are."""
+    try:
+        return "exact" in problem.training_kinds()
+    except Unsupported:  # batches are read as they come
+        return True
+
+
+def _stacked(compute: Compute, problem: Problem, plain: AnyObjective) -> AnyObjective:
+    """The stacked engine where it serves: a small network's kinks are known there."""
+    if compute.engine != "auto":
+        return plain
+    try:
+        objective = compute.stacks(problem)
+    except LandscapeError:
+        return plain
+    return objective if Pieces.of(objective) else plain
+
+
+def _last(module: nn.Module) -> frozenset[str]:
+    """The parameters of the last module that has some."""
+    owners = [name for name, each in module.named_modules() if any(True for _ in each.parameters(recurse=False))]
+    prefix = f"{owners[-1]}." if owners and owners[-1] else ""
+    return frozenset(
+        prefix + name for name, _ in module.get_submodule(owners[-1]).named_parameters(recurse=False)
+    ) if owners else frozenset()
+
+
+def _unmoved(flat: Tensor, loss: Tensor) -> Ends:
+    """Members that have not gone anywhere."""
+    zero, none = torch.zeros_like(loss), torch.zeros(len(loss), dtype=torch.int64)
+    return Ends(
+        flat.clone(), loss.clone(), zero, zero.clone(), none, zero.clone(), zero.clone(), none.clone(), none.clone()
+    )
+
+
+def constant(objective: AnyObjective, stack: Stack) -> Tensor:
+    """Which members give the same output to every sample."""
+    outputs = outputs_of(objective, stack)
+    spread = (outputs.amax(2) - outputs.amin(2)).amax(1)
+    return (spread <= 1e-9 * (1 + outputs.abs().amax((1, 2)))) & (outputs.shape[2] > 1)
+
+
+def _bends(slope: Any, flat: Tensor) -> bool:
+    """Whether gradients on both sides point to a place, however near: a smooth loss turns ever less."""
+    gradient = slope(flat)[1]
+    length = float(gradient.norm())
+    if not length:
+        return False
+    way = -gradient / length
+    for near in (1e-5, 1e-7):
+        ahead = slope(flat + near * (1 + float(flat.norm())) * way)[1]
+        if not float(ahead @ way) > 0.1 * length:
+            return False
+    return True
+
+
+def _median(values: np.ndarray) -> float | None:
+    value = float(np.median(values))
+    return value if math.isfinite(value) else None
