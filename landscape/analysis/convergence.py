@@ -14,7 +14,7 @@ from landscape.core.errors import LandscapeError, Unsupported, plural
 from landscape.core.fields import Field, require
 from landscape.core.intervals import Proportion
 from landscape.core.unfinished import Progress
-from landscape.engine.descent import AT_END, Ends, Surface, Whole, descend, lbfgs, outputs_of
+from landscape.engine.descent import AT_END, Ends, Whole, descend, lbfgs, outputs_of
 from landscape.engine.hessian import MOST_PARAMETERS
 from landscape.engine.objective import Objective
 from landscape.engine.pieces import Pieces
@@ -30,11 +30,11 @@ __all__ = ["KINDS", "Convergence", "Descent", "constant", "convergence", "prepar
 
 #: What a member may be, and what that means.
 KINDS = {
-    "converged": "nothing is left to gain, no curvature is negative",
+    "converged": "nothing is left to gain, along the gradient or a negative curvature",
     "falling": "a continued descent makes the loss fall by more than the tolerance",
     "towards infinity": "the loss falls to its limit as the outputs grow without end",
     "at a kink": "held where the input of a rectifier is zero, with gradients that point there from both sides",
-    "saddle": "nothing is left to gain along the gradient, and a curvature is negative",
+    "saddle": "nothing is left to gain along the gradient, but along a negative curvature",
     "dead": "the same output for every sample, which no descent changes",
     "diverged": "parameters or a loss that are NaN or infinite",
 }
@@ -48,6 +48,9 @@ ROUNDING = 1e-13
 
 #: L-BFGS takes so many steps for one of Newton's.
 _CHEAPER = 10
+
+#: Members that go towards infinity with the limit 0 are taken to this loss.
+STOP = 1e-9
 
 #: The last layer is multiplied by these to see whether the loss goes to zero.
 _FACTORS = (1e2, 1e4, 1e6, 1e8)
@@ -64,11 +67,11 @@ class Convergence:
     descent leads to, with how far that may be off (NaN of those that fall on); `fall` is the way there as a share of
     the loss, or that which is known to be left.
 
-    A kind is `sure` if the descent came to its end within its steps, or fell far enough. `negative` (curvatures), `kinks` (that it
-    is held at), `gradient_norm` and `pull` are found there: L2 norms of the gradient on the member's side of the
-    kinks, and of the shortest one over their sides, both of the balanced representative and across rescalings of
-    units. `radial` is the derivative of the logarithm of the loss in that of the scale of the last layer, at the member
-    itself: 0 at a minimum. Counts are -1 where they are not known.
+    A kind is `sure` if the descent came to its end within its steps, or fell far enough. `negative` (curvatures),
+    `kinks` (that it is held at), `gradient_norm` and `pull` are found there: L2 norms of the gradient on the member's
+    side of the kinks, and of the shortest one over their sides, both of the balanced representative and across
+    rescalings of units. `radial` is the derivative of the logarithm of the loss in that of the scale of the last
+    layer, at the member itself: 0 at a minimum. Counts are -1 where they are not known.
     """
 
     members: tuple[str, ...]
@@ -132,7 +135,10 @@ class Convergence:
         columns.pop("about")
         columns |= {"member": columns.pop("members"), "kind": self.kinds}
         names = list(columns)
-        rows = zip(*(columns[name].tolist() if hasattr(columns[name], "tolist") else columns[name] for name in names), strict=True)
+        rows = zip(
+            *(columns[name].tolist() if hasattr(columns[name], "tolist") else columns[name] for name in names),
+            strict=True,
+        )
         return {
             **self.about,
             "kinds": KINDS,
@@ -187,7 +193,7 @@ def convergence(
     """
     require(convergence, locals(), *_FIELDS)
     descent = prepared(a, problem, engine)
-    finite = descent.stack.flatten().isfinite().all(1) & descent.objective(descent.stack)["loss"].cpu().isfinite()
+    finite = descent.finite(descent.stack)
     index = finite.nonzero()[:, 0]
     told = progress or (lambda done, total: None)
     found = (
@@ -200,14 +206,10 @@ def convergence(
         whole[name] = whole[name].astype(values.dtype)
         whole[name][index.numpy()] = values
     whole["sure"] = whole["sure"].astype(bool)
-    return Convergence(
-        members=descent.labels, about={**descent.about, "tolerance": tolerance, "steps": steps}, **whole
-    )
+    return Convergence(members=descent.labels, about={**descent.about, "tolerance": tolerance, "steps": steps}, **whole)
 
 
-_NAMES = tuple(
-    field.name for field in dataclasses.fields(Convergence) if field.name not in ("members", "about")
-)
+_NAMES = tuple(field.name for field in dataclasses.fields(Convergence) if field.name not in ("members", "about"))
 _ABSENT: dict[str, Any] = {"kind": list(KINDS).index("diverged"), "sure": True, "kinks": -1, "negative": -1}
 
 
@@ -222,46 +224,55 @@ class Descent:
     last: frozenset[str]
     about: Mapping[str, Any]
 
+    def finite(self, stack: Stack) -> Bool[Tensor, " member"]:
+        """Which members have parameters and a loss that are numbers."""
+        return stack.flatten().isfinite().all(1).cpu() & self.objective(stack)["loss"].cpu().isfinite()
+
     def judged(
         self, stack: Stack, *, tolerance: float, steps: int, whole: bool = False, on_progress: Progress
     ) -> tuple[dict[str, np.ndarray], Stack]:
-        """The columns of a `Convergence` of finite members, and where they came to: with `whole` to their end, without
-        it no further than is needed to know their kind.
+        """The columns of a `Convergence` of finite members, and where they came to, no further than is needed to know
+        their kind. With `whole` they go to their end, and the columns are of what they are there.
         """
         at_end = AT_END if whole else min(tolerance / 1000, 1e-6)
-        gradient = self.objective.gradient(stack)[1]
         loss = self.objective(stack)["loss"].double().cpu()
         flat = stack.flatten().double().cpu()
-        radial = sum(
-            (stack[name] * gradient[name]).flatten(1).sum(1).double().cpu() for name in self.last & stack.tensors.keys()
-        )
-        right, scaled = self._at_infinity(stack, loss)
+        right = self._at_infinity(stack, loss)
         going = (~right).nonzero()[:, 0]
         ends, before = _unmoved(flat, loss), int(right.sum())
         on_progress(before, len(loss))
         if len(going):
             part = self._descended(
-                stack.select(going), steps, at_end, 1.0 if whole else tolerance, lambda done, total: on_progress(before + done, before + total)
+                stack.select(going),
+                steps,
+                at_end,
+                1.0 if whole else tolerance,
+                lambda done, total: on_progress(before + done, before + total),
             )
             for field in dataclasses.fields(Ends):
                 getattr(ends, field.name)[going] = getattr(part, field.name)
         went = self._with(stack, ends.flat)
-        late, later = self._at_infinity(went, ends.loss)  # those that have come to get all right on their way
-        constant = constant(self.objective, stack) & constant(self.objective, went)
+        late = self._at_infinity(went, ends.loss)  # those that have come to get all right on their way
+        silent = constant(self.objective, stack) & constant(self.objective, went)
         ended = ends.fall <= at_end * ends.loss
         left = torch.where(ended, ends.fall, 0.0)  # of others it was seen before the last step
         fall = torch.where(right | late, 1.0, ((loss - ends.loss + left) / loss.clamp(min=1e-300)).clamp(0, 1))
         grows = (ends.outputs >= GROWS) & (ends.fall >= ROUNDING * ends.loss)
         kind = torch.zeros(len(loss), dtype=torch.int64)
         for name, of in (
-            ("saddle", ends.negative > 0),
             ("at a kink", ends.kinks != 0),
             ("towards infinity", grows),
-            ("falling", fall > tolerance),
-            ("towards infinity", right),
-            ("dead", constant & ~right),
+            ("falling", ~ended if whole else fall > tolerance),
+            ("saddle", (ends.saddle <= tolerance) & (not whole)),
+            ("towards infinity", right | (late & whole)),
+            ("dead", silent & ~right),
         ):
             kind = torch.where(of, list(KINDS).index(name), kind)
+        surface = self.surface()
+        if isinstance(surface, Pieces):
+            slope = surface.at(surface.balanced(flat)).gradient.norm(dim=1)
+        else:
+            slope = self.objective.gradient(stack)[1].flatten().norm(dim=1).double().cpu()
         # Along an exponential tail as much is left as the first order says, twice what a quadratic has.
         left = torch.where(grows, 2.0, 1.0) * ends.fall
         zero = right | late
@@ -272,17 +283,20 @@ class Descent:
             "limit": torch.where(zero, 0.0, torch.where(known, (ends.loss - left).clamp(min=0), torch.nan)),
             "limit_error": torch.where(zero, 0.0, torch.where(known, left, torch.nan)),
             "fall": fall,
-            "radial": torch.as_tensor(radial) / loss.clamp(min=1e-300) * torch.ones_like(loss),
+            "radial": self._radial(went if whole else stack),
             "sure": zero | ended | (fall > tolerance),
-            "gradient_norm": torch.where(right, gradient.norms()[1].double().cpu(), ends.gradient),
-            "pull": torch.where(right, gradient.norms()[1].double().cpu(), ends.pull),
+            "gradient_norm": torch.where(right, slope, ends.gradient),
+            "pull": torch.where(right, slope, ends.pull),
             "kinks": ends.kinks,
             "negative": ends.negative,
         }
-        final = torch.where(right[:, None], scaled, torch.where(late[:, None], later, ends.flat))
-        return {name: values.numpy() for name, values in columns.items()}, self._with(stack, final)
+        if whole:
+            went = self._grown(went, zero)
+            grown = self.objective(went)["loss"].double().cpu()
+            columns |= {"loss": grown, "fall": torch.where(zero, 1.0, ends.fall / ends.loss.clamp(min=1e-300))}
+        return {name: values.numpy() for name, values in columns.items()}, went
 
-    def surface(self) -> Surface | None:
+    def surface(self) -> Pieces | Whole | None:
         """What Newton's method descends; None for networks of many parameters."""
         if self.stack.parameters > MOST_PARAMETERS:
             return None
@@ -295,9 +309,7 @@ class Descent:
         """Of the whole network."""
         return template_of(self.problem.prototype).parameters
 
-    def _descended(
-        self, stack: Stack, steps: int, at_end: float, enough: float, on_progress: Progress
-    ) -> Ends:
+    def _descended(self, stack: Stack, steps: int, at_end: float, enough: float, on_progress: Progress) -> Ends:
         flat, surface = stack.flatten().double().cpu(), self.surface()
         if surface is None:
             ends = _unmoved(flat, torch.zeros(len(flat), dtype=torch.float64))
@@ -336,21 +348,47 @@ class Descent:
     def _with(self, stack: Stack, flat: Tensor) -> Stack:
         return dataclasses.replace(stack.unflatten(flat), buffers=stack.buffers)
 
-    def _at_infinity(self, stack: Stack, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether the loss goes to zero as the last layer grows; and the members with a last layer that has grown so
-        far that the loss is below a thousandth of what it was, flat.
-        """
+    def _radial(self, stack: Stack) -> Tensor:
+        """Derivative of the logarithm of the loss in that of the scale of the last layer."""
+        loss, gradient = self.objective.gradient(stack)
+        total = torch.zeros_like(loss)
+        for name in self.last & stack.tensors.keys():
+            total = total + (stack[name] * gradient[name]).flatten(1).sum(1)
+        return (total / loss.clamp(min=1e-300)).double().cpu()
+
+    def _at_infinity(self, stack: Stack, loss: Tensor) -> Tensor:
+        """Whether the loss goes to zero as the last layer grows: every target is right by a margin."""
         before, right = loss, torch.ones(len(stack), dtype=torch.bool)
-        found = stack.flatten().double().cpu()
         for factor in _FACTORS:
-            grown = Stack(
-                {name: each * factor if name in self.last else each for name, each in stack.tensors.items()},
-                stack.buffers,
-            )
-            now = self.objective(grown)["loss"].double().cpu()
+            now = self._times(stack, torch.full_like(loss, factor))
             right &= now <= before
             before = now
-        return right & (before <= 1e-12), found
+        return right & (before <= 1e-12) & (loss > 0)
+
+    def _times(self, stack: Stack, factor: Tensor) -> Tensor:
+        """The loss of members whose last layer is multiplied by a factor each."""
+        return self.objective(self._scaled(stack, factor))["loss"].double().cpu()
+
+    def _scaled(self, stack: Stack, factor: Tensor) -> Stack:
+        grown = {
+            name: each * factor.view(-1, *[1] * (each.ndim - 1)) if name in self.last else each
+            for name, each in stack.tensors.items()
+        }
+        return Stack(grown, stack.buffers)
+
+    def _grown(self, stack: Stack, these: Tensor) -> Stack:
+        """These members with a last layer that has grown until the loss is `STOP`, and no further."""
+        low = high = torch.ones(len(stack), dtype=torch.float64)
+        growing = these & (self._times(stack, low) > STOP)
+        for _ in range(60):
+            if not (far := growing & (self._times(stack, high) > STOP)).any():
+                break
+            low, high = torch.where(far, high, low), torch.where(far, 2 * high, high)
+        for _ in range(30):
+            middle = (low * high).sqrt()
+            far = self._times(stack, middle) > STOP
+            low, high = torch.where(far & growing, middle, low), torch.where(~far & growing, middle, high)
+        return self._scaled(stack, torch.where(growing, high, 1.0))
 
 
 def prepared(a: Place, problem: Problem | str | None, engine: Engine = "auto") -> Descent:
@@ -366,8 +404,8 @@ def prepared(a: Place, problem: Problem | str | None, engine: Engine = "auto") -
     objective = compute.objective(problem)
     if objective.sampled and not _has_all(problem):
         raise LandscapeError(
-            f"the loss of {problem.title()} is a mean over samples that are drawn, which has other minima than what they "
-            "are drawn from: only exact losses are descended to their end"
+            f"the loss of {problem.title()} is a mean over samples that are drawn, which has other minima than what "
+            "they are drawn from: only exact losses are descended to their end"
         )
     if objective.batchnorm is not None:
         objective = dataclasses.replace(objective, batchnorm="interpolate")
@@ -415,16 +453,27 @@ def _last(module: nn.Module) -> frozenset[str]:
     """The parameters of the last module that has some."""
     owners = [name for name, each in module.named_modules() if any(True for _ in each.parameters(recurse=False))]
     prefix = f"{owners[-1]}." if owners and owners[-1] else ""
-    return frozenset(
-        prefix + name for name, _ in module.get_submodule(owners[-1]).named_parameters(recurse=False)
-    ) if owners else frozenset()
+    return (
+        frozenset(prefix + name for name, _ in module.get_submodule(owners[-1]).named_parameters(recurse=False))
+        if owners
+        else frozenset()
+    )
 
 
 def _unmoved(flat: Tensor, loss: Tensor) -> Ends:
     """Members that have not gone anywhere."""
     zero, none = torch.zeros_like(loss), torch.zeros(len(loss), dtype=torch.int64)
     return Ends(
-        flat.clone(), loss.clone(), zero, zero.clone(), none, zero.clone(), zero.clone(), none.clone(), none.clone()
+        flat.clone(),
+        loss.clone(),
+        zero,
+        zero.clone(),
+        none,
+        zero.clone(),
+        zero.clone(),
+        none.clone(),
+        none.clone(),
+        zero + torch.inf,
     )
 
 

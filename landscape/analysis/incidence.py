@@ -28,8 +28,8 @@ class Incidence:
     """Outcomes of the members of a run over its saved `steps`.
 
     `at` says how many are solved at each, whatever was before or comes after. `by`, [cause, step], is the cumulative
-    incidence of each of `CAUSES` with its standard error and its 95 % interval (`low`, `high`): the share of members for
-    which that has happened first, by then. `first` says at which saved step something happened to a member, -1 for
+    incidence of each of `CAUSES` with its standard error and its 95 % interval (`low`, `high`): the share of members
+    for which that has happened first, by then. `first` says at which saved step something happened to a member, -1 for
     nothing, and `cause` what (an index). What happens between two saved steps is known to have happened by the later
     one: both are interval-censored. `lost` counts members that were solved by the last step and are not solved at it.
     """
@@ -61,10 +61,9 @@ class Incidence:
     def caption(self) -> str:
         """What the numbers are."""
         return (
-            f"{self.title}, {plural(self.at[0].total, 'member')}. Solved at: at that step (Wilson's intervals, 95 %). By: cumulative "
-            "incidence (Aalen-Johansen, 95 %) of what happens first; seen at saved steps alone, it may have happened at "
-            f"any step since the one before. {plural(self.lost, 'member')} solved by step {self.steps[-1]} "
-            f"{'is' if self.lost == 1 else 'are'} not solved at it."
+            f"{self.title}, {plural(self.at[0].total, 'member')}. Solved at: at that step (Wilson's intervals, 95 %). "
+            "By: cumulative incidence (Aalen-Johansen, 95 %) of what happens first; seen at saved steps alone, it may "
+            f"have happened at any step since the one before. Solved by, but not at step {self.steps[-1]}: {self.lost}."
         )
 
 
@@ -73,13 +72,13 @@ def aalen_johansen(
 ) -> tuple[Float[np.ndarray, "cause time"], Float[np.ndarray, "cause time"]]:
     """Cumulative incidence of each of `count` causes at some times, and its standard error.
 
-    `times` are when something happened, or, with the cause -1, until when nothing was seen to. The share of a cause k by
-    t is the sum over event times s <= t of S(s-) d_k(s) / n(s), with n members at risk, d_k events, and S the share to
-    whom nothing has happened; the variance is the delta method's, of Greenwood's kind: without censoring both are those
-    of a proportion.
+    `times` are when something happened, or, with the cause -1, until when nothing was seen to. The share of a cause k
+    by t is the sum over event times s <= t of S(s-) d_k(s) / n(s), with n members at risk, d_k events, and S the share
+    to whom nothing has happened; the variance is the delta method's, of Greenwood's kind: without censoring both are
+    those of a proportion.
 
     Source: O. O. Aalen, S. Johansen, Scand. J. Stat. 5, 1978; E. Marubini, M. G. Valsecchi, *Analysing Survival Data*,
-    1995, section 10.2.3; O. O. Aalen, Ø. Borgan, H. K. Gjessing, *Survival and Event History Analysis*, 2008, section 3.4.
+    1995, section 10.2.3; O. O. Aalen, Ø. Borgan, H. K. Gjessing, *Survival and Event History Analysis*, 2008.
 
     >>> share, se = aalen_johansen(np.array([1.0, 2.0, 2.0, 3.0]), np.array([0, 0, 1, -1]), np.array([1.0, 2.0]), 2)
     >>> share.tolist()
@@ -116,7 +115,7 @@ def incidence(run: Run, problem: Problem | None = None) -> Incidence:
     steps = run.steps()
     if len(steps) < 2 or steps[-1] < 10 * max(steps[0], 1):
         raise LandscapeError(
-            f"{run.path} has saved steps {steps[0]} to {steps[-1]}: outcomes against steps need a decade of them at least"
+            f"{run.path} has saved steps {steps[0]} to {steps[-1]}: outcomes against steps need a decade of them"
             if steps
             else f"{run.path} is an empty run, it has no checkpoint yet: train it first"
         )
@@ -164,7 +163,7 @@ def _states(
     elif "accuracy" in values:
         right = values["accuracy"] >= 1
     else:
-        raise Unsupported(f"{problem.title()} counts no target as right: outcomes against steps are for problems that do")
+        raise Unsupported(f"{problem.title()} counts no target as right: outcomes are of those that do")
     return (right & finite).cpu().numpy(), (constant(objective, stack) | ~finite).cpu().numpy()
 
 

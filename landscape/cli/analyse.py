@@ -12,8 +12,8 @@ from landscape.cli.curvature import curvature
 from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.options import (
     Report,
-    computing,
     chosen_problem,
+    computing,
     cut_option,
     device_option,
     engine_option,
@@ -40,7 +40,7 @@ _MOST_ROWS = 12
 
 @click.group("analyse", cls=Group)
 def command() -> None:
-    """Barriers of a walk; outcomes, convergence and clusters of a run; success of a run or a sweep; curvature of places and walks.
+    """Barriers of a walk; outcomes, convergence, clusters and success of a run; curvature of places and walks.
 
     Prints a summary table, or everything with --json; -o keeps everything as a JSON file.
     """
@@ -243,11 +243,11 @@ def _convergence(place: str, problem: str | None, options: tuple[str, ...], **se
     """Has training come to an end? The kind of each member of RUN, and its outcome against steps.
 
     \b
-    converged         nothing left to gain, no negative curvature
+    converged         nothing left to gain
     falling           a continued descent gains more than the tolerance
     towards infinity  the loss falls to its limit as the outputs grow without end
     at a kink         held where a rectifier's input is zero
-    saddle            nothing left along the gradient, a negative curvature
+    saddle            nothing left along the gradient, but along a negative curvature
     dead              the same output for every sample
 
     A small gradient decides nothing: the last layer times three makes it as small as one likes. Float64, on all data;

@@ -31,6 +31,7 @@ _VERBS = {
     "connect": "Find curves of low loss between two points.",
     "plane": "Evaluate the loss on a plane through points, of tasks, or of random directions.",
     "average": "Average networks: soups, and sums of task vectors, as a checkpoint.",
+    "polish": "Take every member of a run to where it can go no further.",
     "verify": "Is every landmark of a problem what it says it is?",
     "validate": "Does this installation reproduce what is known in closed form?",
     "analyse": "Barriers of a walk; outcomes, convergence, clusters, success and curvature.",

@@ -59,7 +59,7 @@ _definition = click.option(
 
 @click.group("plot", cls=Group)
 def command() -> None:
-    """Draw walks, planes, densities, barriers, outcomes, incidence, clusters, success, rules as PNG and SVG; prints paths."""
+    """Draw walks, planes, densities, barriers, outcomes, incidence, clusters, success, rules; prints paths."""
 
 
 @command.command("walk")

@@ -9,26 +9,29 @@ never along a rescaling of hidden units, which changes nothing. A member's numbe
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from landscape.core.errors import Unsupported
 from landscape.core.unfinished import Progress
 from landscape.engine.hessian import hessians
-from landscape.engine.pieces import Piece
+from landscape.engine.pieces import Piece, Pieces
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import Stack
 
-__all__ = ["AT_END", "Ends", "Whole", "descend", "lbfgs"]
+__all__ = ["AT_END", "NEGATIVE", "Ends", "Whole", "descend", "lbfgs"]
 
 #: A member is at its end when the model of its loss can fall by no more than this share of it.
 AT_END = 1e-9
 
-#: Curvatures below this share of the largest count as zero; so do those along rescalings.
-NO_CURVATURE = 1e-10
+#: Curvatures above minus this share of the largest magnitude do not count as negative.
+NEGATIVE = 1e-8
+
+#: So often a member is pushed off saddles.
+_PUSHES = 5
 
 #: Kinks that a step reckons with: the nearest, and for members among more of them.
 _KINKS = 64, 512
@@ -44,7 +47,8 @@ class Ends:
     """Of each member: where it went (`flat`), its `loss` there; the `fall` that the model without damping still sees;
     by how much that step changes the `outputs` at most; `kinks` that it is held at, its `pull` (L2 norm of the
     gradient that is left there, the smallest over the sides of these kinks, in balanced parameters) and `gradient` (the
-    same on the side it lies on); `negative` curvatures, and the `steps` taken.
+    same on the side it lies on); `negative` curvatures, the `steps` taken, and the share of the loss that it had fallen
+    by when it was pushed off a saddle first (`saddle`; infinite if that never was).
     """
 
     flat: Float[Tensor, "member parameter"]
@@ -56,31 +60,7 @@ class Ends:
     gradient: Float[Tensor, " member"]
     negative: Int[Tensor, " member"]
     steps: Int[Tensor, " member"]
-
-
-class Local(Protocol):
-    """What a model of the loss around members is made of; `Piece` is one, and has kinks."""
-
-    loss: Tensor
-    gradient: Tensor
-    hessian: Tensor
-    outputs: Tensor
-    kinks: Tensor
-    sides: Tensor
-    jumps: Tensor
-    distances: Tensor
-
-    def normals(self, kinks: Tensor) -> Tensor: ...  # noqa: D102
-
-
-class Surface(Protocol):
-    """A loss of flat parameters of some members; `Pieces` is one."""
-
-    def at(self, flat: Tensor, share: Tensor | None = None) -> Local | Piece: ...  # noqa: D102
-    def scalings(self, flat: Tensor) -> Tensor: ...  # noqa: D102
-    def balanced(self, flat: Tensor) -> Tensor: ...  # noqa: D102
-    def members(self) -> int: ...  # noqa: D102
-    def at_infinity(self, outputs: Tensor) -> Tensor: ...  # noqa: D102
+    saddle: Float[Tensor, " member"]
 
 
 class Whole:
@@ -150,6 +130,11 @@ class _Smooth:
         return kinks.new_zeros(*kinks.shape, self._stack.parameters, dtype=torch.float64)
 
 
+#: A loss of flat parameters of some members, and what a model of it around them is made of.
+Surface = Pieces | Whole
+Local = Piece | _Smooth
+
+
 def outputs_of(objective: AnyObjective, stack: Stack) -> Float[Tensor, "member out sample"]:
     """What each network answers to each sample (others' padding included); its loss, [member, 1, 1], where its loss
     reads more than outputs.
@@ -158,7 +143,8 @@ def outputs_of(objective: AnyObjective, stack: Stack) -> Float[Tensor, "member o
     try:
         with torch.no_grad():
             for _, part in objective.chunks(stack):
-                rows = [objective.parted_loss(part, batch)[0][0].detach() for batch in objective.batches()]
+                batches: Any = objective.batches()
+                rows = [objective.parted_loss(part, batch)[0][0].detach() for batch in batches]
                 if isinstance(objective, PlainObjective):  # samples first
                     rows = [row.reshape(len(row), -1).T[None] if row.ndim else row.view(1, 1, 1) for row in rows]
                 found.append(torch.cat([row.reshape(len(part), -1, row.shape[-1]) for row in rows], 2))
@@ -181,167 +167,231 @@ def descend(
 
     At a saddle it is pushed off along its most negative curvature. `on_progress` hears of members that are there.
     """
-    flat = surface.balanced(flat.double())
-    states = _State(surface, flat)
+    every = _State.of_members(surface, flat.double())
+    for index in _chunks(torch.arange(len(flat)), min(surface.members(), 64)):
+        every.flat[index] = surface.balanced(every.flat[index])
     going = torch.arange(len(flat))
     for _ in range(steps):
         for wide in (False, True):
-            mine = going[states.wide[going] == wide]
+            mine = going[every.wide[going] == wide]
             for index in _chunks(mine, min(surface.members(), 16 if wide else 64)):
-                states.put(index, _step(surface, states.of(index), _KINKS[wide], at_end))
-        going = going[~(states.done | (states.loss < (1 - enough) * states.began))[going]]
+                some = every.select(index)
+                _step(surface, some, _KINKS[wide], at_end)
+                every.put(index, some)
+        going = going[~(every.done | (every.loss < (1 - enough) * every.began))[going]]
         on_progress(len(flat) - len(going), len(flat))
         if not len(going):
             break
-    return Ends(**{field.name: getattr(states, field.name) for field in dataclasses.fields(Ends)})
+    return Ends(**{field.name: getattr(every, field.name) for field in dataclasses.fields(Ends)})
 
 
 def _chunks(index: Tensor, size: int) -> Iterator[Tensor]:
     """Of one size, the last filled up with its own last: a member's numbers then depend on no companion."""
-    for part in index.split(size) if len(index) else ():
+    for first in range(0, len(index), size):
+        part = index[first : first + size]
         yield torch.cat([part, part[-1:].expand(size - len(part))])
 
 
-class _State:
-    """What is known of all members, a row each."""
+@dataclasses.dataclass(eq=False)
+class _State(Ends):
+    """What is known of members on their way, a row each: how much the model is damped, how far the last step went, the
+    `share` of kinks and those `held`, whether many kinks have to be reckoned with, how often they were pushed off.
+    """
 
-    def __init__(self, surface: Surface, flat: Tensor) -> None:
-        m, real = len(flat), {"dtype": flat.dtype}
-        here = surface.at(flat[:1])
-        self.flat, self.loss, self.began = flat, *torch.full((2, m), torch.inf, **real)
-        self.damping, self.moved = torch.full((m,), 1e-3, **real), torch.zeros(m, **real)
-        self.share = torch.zeros(m, here.kinks.shape[1], **real)
-        self.held = torch.zeros(m, here.kinks.shape[1], dtype=torch.bool)
-        self.wide, self.done = torch.zeros(m, dtype=torch.bool), torch.zeros(m, dtype=torch.bool)
-        self.fall, self.outputs, self.pull, self.gradient = (torch.full((m,), torch.inf, **real) for _ in range(4))
-        self.kinks, self.negative, self.steps, self.pushed = (torch.zeros(m, dtype=torch.int64) for _ in range(4))
+    began: Tensor
+    damping: Tensor
+    moved: Tensor
+    share: Tensor
+    held: Tensor
+    wide: Tensor
+    done: Tensor
+    pushed: Tensor
 
-    def of(self, index: Tensor) -> "_State":
-        part = object.__new__(_State)
-        vars(part).update({name: each[index] for name, each in vars(self).items()})
-        return part
+    @classmethod
+    def of_members(cls, surface: Surface, flat: Tensor) -> "_State":
+        m, kinks = len(flat), surface.at(flat[:1]).kinks.shape[1]
+        far = torch.full((m,), torch.inf, dtype=torch.float64)
+        zero, none, no = torch.zeros_like(far), torch.zeros(m, dtype=torch.int64), torch.zeros(m, dtype=torch.bool)
+        share = torch.zeros(m, kinks, dtype=torch.float64)
+        ends = (flat, far, far, far, none, far, far, none, none, far)
+        way = (far, zero + 1e-3, zero, share, share > 0, no, no, none)
+        return cls(*(each.clone() for each in ends + way))
+
+    def select(self, index: Tensor) -> "_State":
+        return _State(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
     def put(self, index: Tensor, part: "_State") -> None:
-        for name, each in vars(self).items():
-            each[index] = getattr(part, name)
+        for field in dataclasses.fields(self):
+            getattr(self, field.name)[index] = getattr(part, field.name)
 
 
-def _step(surface: Surface, s: _State, most: int, at_end: float) -> _State:
-    """One step of each member of a chunk; writes into the state."""
-    here = surface.at(s.flat)
-    loss = s.loss = here.loss.double()
-    s.began = torch.where(s.began.isinf(), loss, s.began)
-    size = s.flat.norm(dim=1, keepdim=True)
-    far = here.distances
+@dataclasses.dataclass(eq=False)
+class _Model:
+    """What the loss looks like around members: the `step` to the model's minimum and its `fall`, the `force` that is
+    left when all kinks have their shares; of the kinks nearby (`near`) their inputs, gradients (`normals`) and their
+    lengths, which are strictly between their sides (`inside`) and which the step leads to (`on`); curvatures along the
+    kinks that are kept to (`values` of `vectors`, as far as they `span` that).
+    """
+
+    step: Tensor
+    fall: Tensor
+    force: Tensor
+    near: Tensor
+    inputs: Tensor
+    normals: Tensor
+    lengths: Tensor
+    shares: Tensor
+    inside: Tensor
+    on: Tensor
+    values: Tensor
+    vectors: Tensor
+    span: Tensor
+    negative: Tensor
+
+
+def _model(surface: Surface, s: _State, here: Local, most: int) -> _Model:
+    size, far = s.flat.norm(dim=1, keepdim=True), here.distances
     held = s.held & (far < 0.1 * s.moved[:, None] + 1e-9 * size)
     share = torch.where(held, s.share, here.sides)
     at = surface.at(s.flat, share)
     near = far.topk(min(most, far.shape[1]), largest=False)[1]
-    normals, inputs, own = at.normals(near), here.kinks.gather(1, near), share.gather(1, near)
+    normals, inputs = at.normals(near), here.kinks.gather(1, near)
     jumps, lengths = at.jumps.gather(1, near), normals.norm(dim=2).clamp(min=1e-300)
-    convex = jumps * lengths > 1e-12 * loss[:, None]  # crossing another kink makes the loss fall beyond the model
-    rows = normals * torch.where(convex, jumps, 0.0)[..., None]
-    base = at.gradient - (own[..., None] * rows).sum(1)
-    kept = held.gather(1, near) & convex
-    root, span, values, vectors, top = _curvatures(surface, s, at.hessian, normals, kept)
-    offsets = torch.where(convex, jumps, 0.0) * inputs
-    with_root = rows @ root
-    shares = _box(with_root, offsets - (with_root @ (root @ base[..., None]))[..., 0])
+    convex = jumps * lengths > 1e-12 * s.loss[:, None]  # crossing another kink makes the loss fall beyond the model
+    jumps = torch.where(convex, jumps, 0.0)
+    rows = normals * jumps[..., None]
+    base = at.gradient - (share.gather(1, near)[..., None] * rows).sum(1)
+    kept = normals * (held.gather(1, near) & convex)[..., None]
+    root, values, vectors, span, negative = _curvatures(surface, s, at.hessian, kept)
+    reach = rows @ root
+    shares = _box(reach, jumps * inputs - (reach @ (root @ base[..., None]))[..., 0])
     force = base + (shares[..., None] * rows).sum(1)
-    step = -(root @ (root @ force[..., None]))[..., 0]
+    half = (root @ force[..., None])[..., 0]
+    step = -(root @ half[..., None])[..., 0]
     reached = inputs + (normals @ step[..., None])[..., 0]
-    gained = (torch.where(convex, jumps, 0.0) * (reached.clamp(min=0) - inputs.clamp(min=0))).sum(1)
-    fall = -((base * step).sum(1) + (root @ force[..., None])[..., 0].square().sum(1) / 2 + gained)
-    negative = span & (values < -1e-8 * top[:, None])
+    gained = (jumps * (reached.clamp(min=0) - inputs.clamp(min=0))).sum(1)
+    fall = -((base * step).sum(1) + half.square().sum(1) / 2 + gained)
     fall = torch.where(fall.isfinite(), fall.abs(), torch.inf)  # below zero: the shares are not exact
     step = torch.where(step.isfinite().all(1, keepdim=True), step, 0.0)
-
-    nothing = fall <= at_end * loss
     inside = convex & (shares > 1e-6) & (shares < 1 - 1e-6)
     on = inside & (reached.abs() < lengths * (1e-3 * step.norm(dim=1, keepdim=True) + 1e-9 * size))
-    back = _onto(normals * (on / lengths)[..., None])
-    best, lowest = s.flat, loss
-    factor = torch.zeros_like(loss)
+    return _Model(
+        step, fall, force, near, inputs, normals, lengths, shares, inside, on, values, vectors, span, negative
+    )
+
+
+def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
+    """One step of each member of a chunk; writes over the state."""
+    here = surface.at(s.flat)
+    loss = s.loss = here.loss.double()
+    s.began = torch.where(s.began.isinf(), loss, s.began)
+    model = _model(surface, s, here, most)
+    nothing = model.fall <= at_end * loss
+    best, lowest, factor = _along(surface, s, model)
+    good = loss - lowest > 0.3 * model.fall
+    damping = torch.where(good, torch.where(factor == 1, s.damping / 5, s.damping), s.damping * 8)
+    damping = torch.where(~good & (factor > 0), s.damping * 2, damping)
+    damping = torch.where(nothing, s.damping / 100, damping)
+    ended = (nothing & (s.damping <= 1e-8)) | surface.at_infinity(here.outputs)
+    push = ended & model.negative.any(1) & (s.pushed < _PUSHES)
+    if push.any():
+        best, lowest, pushed = _pushed(surface, s, model, push, best, lowest)
+        damping, ended = torch.where(pushed, 1e-3, damping), ended & ~pushed
+        s.saddle = torch.where(pushed & (s.pushed == 0), 1 - loss / s.began.clamp(min=1e-300), s.saddle)
+        s.pushed = s.pushed + pushed
+
+    size = s.flat.norm(dim=1)
+    little = 1e-4 / (1 + model.step.norm(dim=1, keepdim=True))
+    change = surface.at(s.flat + little * model.step).outputs - here.outputs
+    s.fall, s.outputs = model.fall, change.flatten(1).abs().amax(1) / little[:, 0]
+    s.negative = model.negative.sum(1)
+    s.pull, s.gradient = _across(surface, s.flat, model.force), _across(surface, s.flat, here.gradient)
+    s.kinks = (model.inside & (model.inputs.abs() <= 1e-7 * model.lengths * size[:, None])).sum(1)
+    s.held = torch.zeros_like(s.held).scatter(1, model.near, model.on)
+    s.share = s.share.scatter(1, model.near, model.shares)
+    s.moved = (best - s.flat).norm(dim=1)
+    crowded = (here.distances < torch.maximum(10 * s.moved, 1e-6 * size)[:, None]).sum(1) > 0.75 * _KINKS[0]
+    s.wide = s.wide | crowded | ((factor == 0) & ~nothing)
+    s.damping, s.done, s.steps = damping.clamp(_LEAST_DAMPING, _MOST_DAMPING), ended, s.steps + 1
+    moved = (lowest < loss) & ~ended  # what is at its end, where all the rest was found, stays
+    s.flat = torch.where(moved[:, None], surface.balanced(best), s.flat)
+    s.loss = torch.where(moved, lowest, loss)
+
+
+def _along(surface: Surface, s: _State, model: _Model) -> tuple[Tensor, Tensor, Tensor]:
+    """The lowest of some places along the step, its loss, and which part of the step that is; 0 if none is lower."""
+    back = _onto(model.normals * (model.on / model.lengths)[..., None])
+    offs = torch.where(model.on, model.inputs / model.lengths, 0.0)
+    best, lowest, factor = s.flat, s.loss, torch.zeros_like(s.loss)
     for part, corrected in ((1.0, True), (1.0, False), (0.3, True), (0.1, False), (0.01, False)):
-        tried = s.flat + part * step
+        tried = s.flat + part * model.step
         if corrected:  # kinks curve: a straight step leaves those that it keeps to, to second order
-            off = surface.at(tried).kinks.gather(1, near) / lengths - (1 - part) * torch.where(on, inputs / lengths, 0.0)
-            tried = tried - (back @ torch.where(on, off, 0.0)[..., None])[..., 0]
+            off = surface.at(tried).kinks.gather(1, model.near) / model.lengths - (1 - part) * offs
+            tried = tried - (back @ torch.where(model.on, off, 0.0)[..., None])[..., 0]
         there = surface.at(tried).loss.double()
         better = (there < lowest) & ((factor == 0) | (part > 0.05))
         best, lowest = torch.where(better[:, None], tried, best), torch.where(better, there, lowest)
         factor = torch.where(better, part, factor)
-    good = (loss - lowest) > 0.3 * fall
-    damping = torch.where(nothing, s.damping / 100, torch.where(good & (factor == 1), s.damping / 5, s.damping))
-    damping = torch.where(~nothing & ~good, s.damping * torch.where(factor > 0, 2.0, 8.0), damping)
-    ended = (nothing & (s.damping <= 1e-8)) | surface.at_infinity(here.outputs)
-    push = ended & negative.any(1) & (s.pushed < 5)
-    if push.any():
-        along = vectors.gather(2, torch.where(span, values, torch.inf).argmin(1)[:, None, None].expand(-1, vectors.shape[1], 1))
-        for part in (1e-3, -1e-3, 1e-2, -1e-2, 1e-1, -1e-1):
-            tried = s.flat + part * size * along[..., 0]
-            there = surface.at(tried).loss.double()
-            better = push & (there < lowest - 1e-12 * loss)
-            best, lowest = torch.where(better[:, None], tried, best), torch.where(better, there, lowest)
-        pushed = push & (lowest < loss - 1e-12 * loss)
-        damping = torch.where(pushed, 1e-3, damping)
-        s.pushed = s.pushed + pushed
-        ended = ended & ~pushed
+    return best, lowest, factor
 
-    little = 1e-4 / (1 + step.norm(dim=1, keepdim=True))
-    change = (surface.at(s.flat + little * step).outputs - here.outputs).flatten(1).abs().amax(1) / little[:, 0]
-    s.fall, s.outputs, s.negative = fall, change, negative.sum(1)
-    s.pull, s.gradient = _across(surface, s.flat, force), _across(surface, s.flat, here.gradient)
-    s.kinks = (inside & (inputs.abs() <= 1e-7 * lengths * size)).sum(1)
-    s.held = torch.zeros_like(s.held).scatter(1, near, on)
-    s.share = s.share.scatter(1, near, shares)
-    s.moved = (best - s.flat).norm(dim=1)
-    crowded = (far < torch.maximum(10 * s.moved, 1e-6 * size[:, 0])[:, None]).sum(1) > 0.75 * _KINKS[0]
-    s.wide = s.wide | crowded | ((factor == 0) & ~nothing)
-    s.damping, s.done, s.steps = damping.clamp(_LEAST_DAMPING, _MOST_DAMPING), ended, s.steps + 1
-    # What is at its end, and balanced, stays.
-    moved = (lowest < loss) & ~ended
-    s.flat = torch.where(moved[:, None], surface.balanced(best), s.flat)
-    s.loss = torch.where(moved, lowest, loss)
-    return s
+
+def _pushed(
+    surface: Surface, s: _State, model: _Model, push: Tensor, best: Tensor, lowest: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Members beside a saddle, on the lower side of it, and which found one."""
+    worst = torch.where(model.span, model.values, torch.inf).argmin(1)
+    along = model.vectors[torch.arange(len(worst)), :, worst]
+    size, least = 1 + s.flat.norm(dim=1, keepdim=True), s.loss * (1 - 1e-12)
+    found = torch.zeros_like(push)
+    for part in (1e-3, -1e-3, 1e-2, -1e-2, 1e-1, -1e-1):
+        tried = s.flat + part * size * along
+        there = surface.at(tried).loss.double()
+        better = push & (there < torch.minimum(lowest, least))
+        best, lowest = torch.where(better[:, None], tried, best), torch.where(better, there, lowest)
+        found |= better
+    return best, lowest, found
 
 
 def _across(surface: Surface, flat: Tensor, vector: Tensor) -> Tensor:
     """Norm of a vector without what lies along rescalings."""
     basis = _orthonormal(surface.scalings(flat))
-    return (vector - (basis @ (basis.mT @ vector[..., None]))[..., 0]).norm(dim=1)
+    rest = vector - (basis @ (basis.mT @ vector[..., None]))[..., 0]
+    length: Tensor = rest.norm(dim=1)
+    return length
 
 
 def _orthonormal(rows: Float[Tensor, "member some parameter"]) -> Float[Tensor, "member parameter parameter"]:
     """Columns that span what rows span, filled up with zeros."""
     unit = rows / rows.norm(dim=2, keepdim=True).clamp(min=1e-300)
     values, vectors = torch.linalg.eigh(unit.mT @ unit)
-    return vectors * (values > 1e-8)[:, None]
+    columns: Tensor = vectors * (values > 1e-8)[:, None]
+    return columns
 
 
 def _onto(rows: Float[Tensor, "member some parameter"]) -> Float[Tensor, "member parameter some"]:
     """The pseudo-inverse: from how far rows are off to the shortest way back."""
     values, vectors = torch.linalg.eigh(rows.mT @ rows)
     inverse = torch.where(values > 1e-8 * values[:, -1:].clamp(min=1e-300), 1 / values.clamp(min=1e-300), 0.0)
-    return (vectors * inverse[:, None]) @ vectors.mT @ rows.mT
+    back: Tensor = (vectors * inverse[:, None]) @ vectors.mT @ rows.mT
+    return back
 
 
 def _curvatures(
-    surface: Surface, s: _State, hessian: Tensor, normals: Tensor, kept: Bool[Tensor, "member near"]
+    surface: Surface, s: _State, hessian: Tensor, kept: Float[Tensor, "member near parameter"]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """A root of the inverse of the model's matrix: damped magnitudes of the curvatures along the kinks that are kept to,
-    and the largest of them across these and along rescalings; and these curvatures, with what is the largest.
+    """A root of the inverse of the model's matrix, which has the damped magnitudes of the curvatures along the kinks
+    that are kept to, and the largest of them across these and along rescalings; and these curvatures, their directions,
+    which of them are such, and which of these are negative.
     """
-    across = _orthonormal(torch.cat([normals * kept[..., None], surface.scalings(s.flat)], 1))
+    across = _orthonormal(torch.cat([kept, surface.scalings(s.flat)], 1))
     along = torch.eye(s.flat.shape[1], dtype=s.flat.dtype) - across @ across.mT
     values, vectors = torch.linalg.eigh(along @ hessian @ along)
     span = (along @ vectors).square().sum(1) > 0.5
     top = values.abs().amax(1).clamp(min=1e-300)
-    floor = torch.maximum(s.damping, torch.as_tensor(_LEAST_DAMPING)) * top
-    size = torch.where(span, values.abs() + floor[:, None], torch.inf)
+    size = torch.where(span, values.abs() + (s.damping * top)[:, None], torch.inf)
     stiff = (top * (1 + s.damping)).sqrt()[:, None, None]
-    root = (vectors / size.sqrt()[:, None]) @ vectors.mT + across @ across.mT / stiff
-    return root, span, values, vectors, top
+    root: Tensor = (vectors / size.sqrt()[:, None]) @ vectors.mT + across @ across.mT / stiff
+    return root, values, vectors, span, span & (values < -NEGATIVE * top[:, None])
 
 
 def _box(rows: Float[Tensor, "member kink some"], linear: Float[Tensor, "member kink"]) -> Float[Tensor, "member kink"]:
@@ -362,7 +412,9 @@ def _box(rows: Float[Tensor, "member kink some"], linear: Float[Tensor, "member 
         inner = torch.linalg.solve_ex(eye + rows.mT @ weighed, weighed.mT @ residual[..., None])[0]
         ds = residual / diagonal - (weighed @ inner)[..., 0]
         dl, dh = target / s - low - low / s * ds, target / (1 - s) - high + high / (1 - s) * ds
-        room = [torch.where(d < 0, -v / d, torch.inf).amin(1) for v, d in ((s, ds), (1 - s, -ds), (low, dl), (high, dh))]
+        room = [
+            torch.where(d < 0, -v / d, torch.inf).amin(1) for v, d in ((s, ds), (1 - s, -ds), (low, dl), (high, dh))
+        ]
         way = (0.995 * torch.stack(room).amin(0)[:, None]).clamp(max=1)
         s = (s + way * ds).clamp(1e-15, 1 - 1e-15)
         low, high = (low + way * dl).clamp(min=1e-300), (high + way * dh).clamp(min=1e-300)

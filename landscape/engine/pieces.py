@@ -164,18 +164,20 @@ class Piece:
         self.sides = (self.kinks > 0).to(flat.dtype)
         self.share = self.sides if share is None else share
         sizes = [each[0].numel() for each in self.z]
-        parts = [each.view_as(z) for each, z in zip(self.share.split(sizes, 1), self.z, strict=True)]
+        split = torch.split(self.share, sizes, 1)
+        parts = [each.view_as(z) for each, z in zip(split, self.z, strict=True)]
         self._slopes = [
             layer.slope + (1 - layer.slope) * part for layer, part in zip(pieces.layers, parts, strict=False)
         ]
 
     @functools.cached_property
     def loss(self) -> Float[Tensor, " member"]:
+        """Of each member."""
         return self._pieces.losses(self.outputs)
 
     @functools.cached_property
     def _bent(self) -> tuple[Tensor, Tensor]:
-        """First derivatives of the loss in the outputs, [member, out, sample], and second ones, [member, out, out, ...]."""
+        """Derivatives of the loss in the outputs: [member, out, sample], second ones [member, out, out, sample]."""
         leaf = self.outputs.detach().requires_grad_()
         with torch.enable_grad():
             (first,) = torch.autograd.grad(self._pieces.losses(leaf).sum(), leaf, create_graph=True)
@@ -191,7 +193,9 @@ class Piece:
     def _back(self) -> list[Tensor]:
         """Derivative of the outputs in each layer's sums, [member, out, unit, sample]."""
         m, o, s = self.outputs.shape
-        found = [torch.eye(o, dtype=self.outputs.dtype, device=self.outputs.device)[None, :, :, None].expand(m, o, o, s)]
+        found = [
+            torch.eye(o, dtype=self.outputs.dtype, device=self.outputs.device)[None, :, :, None].expand(m, o, o, s)
+        ]
         for weight, slope in zip(reversed(self.weights[1:]), reversed(self._slopes), strict=True):
             found.append(torch.einsum("mois,mij->mojs", found[-1], weight[:, :, :-1]) * slope[:, None])
         return found[::-1]
@@ -246,10 +250,10 @@ class Piece:
         return total
 
     def _inner(self, first: int, last: int) -> Tensor:
-        """Derivative of the values of one hidden layer in the sums of an earlier one: [member, unit, earlier, sample]."""
+        """Derivative of the values of a hidden layer in the sums of an earlier one: [member, unit, earlier, sample]."""
         slope = self._slopes[first]
         units = slope.shape[1]
-        found = slope[:, :, None] * torch.eye(units, dtype=slope.dtype, device=slope.device)[None, :, :, None]
+        found: Tensor = slope[:, :, None] * torch.eye(units, dtype=slope.dtype, device=slope.device)[None, :, :, None]
         for layer in range(first + 1, last + 1):
             found = torch.einsum("mij,mjas->mias", self.weights[layer][:, :, :-1], found)
             found = found * self._slopes[layer][:, :, None]
@@ -259,7 +263,7 @@ class Piece:
         """Derivative of the sums of a hidden layer in those of an earlier one, or in its own."""
         if first == last:
             m, units, samples = self.z[last].shape
-            eye = torch.eye(units, dtype=self.outputs.dtype, device=self.outputs.device)
+            eye = torch.eye(units, dtype=self.outputs.dtype)
             return eye[None, :, :, None].expand(m, units, units, samples)
         return torch.einsum("mij,mjas->mias", self.weights[last][:, :, :-1], self._inner(first, last - 1))
 
@@ -295,7 +299,10 @@ class Piece:
         for last, z in enumerate(self.z):
             mine = (unit >= start) & (unit < start + z.shape[1])
             own = (unit - start).clamp(0, z.shape[1] - 1)
-            blocks = [torch.zeros(m, kinks.shape[1], *layer.places.shape, dtype=z.dtype, device=z.device) for layer in self._pieces.layers]
+            blocks = [
+                torch.zeros(m, kinks.shape[1], *layer.places.shape, dtype=z.dtype, device=z.device)
+                for layer in self._pieces.layers
+            ]
             for first in range(last + 1):
                 read = self._read[first]
                 seen = read.expand(m, -1, -1)[rows, :, sample]
@@ -304,4 +311,3 @@ class Piece:
             total = torch.where(mine[..., None], self._flat(blocks), total)
             start += z.shape[1]
         return total
-

@@ -259,8 +259,8 @@ def networks(
     finite: bool = True,
 ) -> tuple[Problem, list[Checkpoint]]:
     """The problem, that of the checkpoints unless given (also by its name), and the members at each place, in its
-    network's order, `finite` unless that does not matter; with `only`, tensors that it leaves out may have other shapes, and where statistics of BatchNorm
-    are estimated anew, checkpoints may lack them.
+    network's order, `finite` unless that does not matter; with `only`, tensors that it leaves out may have other
+    shapes, and where statistics of BatchNorm are estimated anew, checkpoints may lack them.
     """
     problem = None if problem is None else chosen(problem)
     loaded = [checkpoint_at(place) for place in places]

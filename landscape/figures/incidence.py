@@ -30,7 +30,7 @@ def incidence(ax: Axes, found: Incidence) -> Axes:
     errors = np.clip([at - ends[:, 0], ends[:, 1] - at], 0, None)
     ax.errorbar(steps, at, errors, fmt="o", markersize=3, color=COLORS[1], elinewidth=0.8, label="solved at")
     ax.set_xscale("symlog", linthresh=1)
-    ax.set_xlim(0, steps[-1])
+    ax.set_xlim(0, 1.3 * steps[-1])
     ax.set_ylim(0, min(100.0, 1.15 * max(float(ends.max()), float(100 * found.high[0].max()), 5.0)))
     ax.set_xlabel("steps of training (saved ones; linear below 1)")
     ax.set_ylabel("members (%)")

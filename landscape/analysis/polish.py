@@ -1,0 +1,219 @@
+"""`landscape.polish`: every member taken to where it can go no further, or a reason why not."""
+
+import functools
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from landscape.analysis.convergence import KINDS, STOP, Descent, prepared
+from landscape.core.errors import Mismatch
+from landscape.core.fields import Field, as_path, require
+from landscape.core.files import differences, refuse_existing, require_vacant
+from landscape.core.unfinished import Progress
+from landscape.engine.descent import AT_END
+from landscape.engine.stack import Stack, fingerprint
+from landscape.problems.base import Problem
+from landscape.problems.compute import Engine
+from landscape.problems.places import Place, checkpoint_at, label_of
+from landscape.problems.registry import code_of, record
+from landscape.store.checkpoints import Run, read_tensors, write_tensors
+
+__all__ = ["polish"]
+
+#: Members of which the result is kept at once.
+_TOGETHER = 64
+
+_FIELDS = (Field("steps", int, 200, at_least=10), Field("keep_seconds", float, 30.0, at_least=0))
+
+
+def polish(
+    a: Place,
+    output: str | os.PathLike[str],
+    *,
+    problem: Problem | str | None = None,
+    steps: int = 200,
+    engine: Engine = "auto",
+    overwrite: bool = False,
+    keep_seconds: float = 30.0,
+    progress: Progress | None = None,
+) -> Run:
+    """Take every member to where it can go no further, and write them as a run that says which kind each is.
+
+    The descent is that of `landscape.convergence`, to where what its model sees left is below 1e-9 of the loss.
+    Members that get every target right, whose loss has its infimum 0 at infinity, have their last layer multiplied
+    until the loss is 1e-9 and stop there; others that go towards infinity stop where less than 1e-9 of the loss is
+    left. Those that have not come to an end within their steps are called falling.
+
+    Args:
+        a: A place, as in `landscape.walk`, of one or several members.
+        output: Directory of the new run.
+        problem: Model, data and loss. None: that of the run or checkpoint. The loss must be exact.
+        steps: Newton's steps at most (of large networks ten of L-BFGS for each), at least a decade.
+        engine: As in `landscape.walk`.
+        overwrite: Replace the run that is there, and forget other work that was begun for it.
+        keep_seconds: Between states from which the same call goes on when it was interrupted; they lie beside `output`.
+        progress: Called with (members done, members in all).
+
+    Returns:
+        The run, with one checkpoint in float64, of the members' own step; `run.document["polished"]` says what was
+        done, and of each member its kind, loss, limit, gradient norm, and the fall that is left as a share of the loss
+        (half Newton's decrement squared over the loss).
+
+    Raises:
+        Mismatch: What was left beside `output` belongs to other work, and `overwrite` is not given.
+        LandscapeError: In one line, what is wrong and what to write instead; for sampled and random losses. Nothing is
+            written then.
+
+    Source: J. Nocedal, S. J. Wright, *Numerical Optimization*, 2006, chapters 3 and 7; R. Mifflin, C. Sagastizábal,
+    Math. Program. 104, 2005 (kinks).
+
+    >>> import landscape, tempfile, torch
+    >>> x = torch.linspace(-1, 1, 3)[:, None]
+    >>> problem = landscape.Problem.from_model(torch.nn.Linear(1, 1), (x, 2 * x + 1), "mse")
+    >>> run = landscape.polish(torch.nn.Linear(1, 1), tempfile.mkdtemp(), problem=problem)
+    >>> run.document["polished"]["members"][0]["kind"]
+    'converged'
+    """
+    require(polish, locals(), *_FIELDS)
+    path = as_path(output, "output")
+    if not (path / "run.json").exists():
+        require_vacant(path, "run")
+    elif not overwrite:
+        refuse_existing(path, force=False, argument="output")
+    descent = prepared(a, problem, engine)
+    checkpoint = checkpoint_at(a)
+    sources = () if checkpoint is None else checkpoint.sources
+    seeds = [source.seed for source in sources if source.seed is not None]
+    if len(seeds) < len(descent.stack) or len(set(seeds)) < len(seeds):
+        seeds = list(range(len(descent.stack)))
+    step = next((source.step for source in sources if source.step is not None), 0)
+    work = {
+        "from": label_of(a),
+        "sha256": fingerprint({**descent.stack.tensors, **descent.stack.buffers}),
+        "steps": steps,
+        "method": descent.about["method"],
+        "at_end": AT_END,
+        "loss_at_infinity": STOP,
+    }
+    plan = {**work, **record(descent.problem), "threads": torch.get_num_threads()}
+    resume = path.with_name(f"{path.name}.resume.safetensors")
+    rows = _taken_up(resume, plan, force=overwrite)
+    stack, columns = _polished(descent, steps, rows, functools.partial(_keep, resume, plan), keep_seconds, progress)
+    members = [
+        {"member": label, **{name: _plain(name, values[number]) for name, values in columns.items()}}
+        for number, label in enumerate(descent.labels)
+    ]
+    document = {
+        **record(descent.problem),
+        **code_of(descent.problem),
+        "training": {"polished": True, "batches": step},
+        "polished": {**work, "members": members},
+        "seeds": seeds,
+        "data_seeds": seeds,
+        "computation": {"device": "cpu", "dtype": "float64", "threads": torch.get_num_threads()},
+    }
+    Run.remove(path)
+    Run(path, document).save(step, stack)  # first: what has a `run.json` is a whole run, whenever this is interrupted
+    run = Run.create(path, document)
+    resume.unlink(missing_ok=True)
+    return Run(path, run.document, descent.problem)
+
+
+def _polished(
+    descent: Descent, steps: int, rows: dict[str, torch.Tensor], keep: Any, seconds: float, progress: Progress | None
+) -> tuple[Stack, dict[str, np.ndarray]]:
+    """All members, some together, and the columns of what they are; `rows` are of those that were done before."""
+    stack, total = descent.stack, len(descent.stack)
+    done = len(rows["flat"]) if rows else 0
+    last = time.monotonic()
+    try:
+        for first in range(done, total, _TOGETHER):
+            part = stack.select(range(first, min(first + _TOGETHER, total)))
+            tell = None if progress is None else functools.partial(_offset, progress, first, total)
+            new = _block(descent, part, steps, tell or (lambda done, total: None))
+            rows = {name: torch.cat([rows[name], each]) for name, each in new.items()} if rows else new
+            if time.monotonic() - last >= seconds:
+                keep(rows)
+                last = time.monotonic()
+    except BaseException:
+        if rows:
+            keep(rows)
+        raise
+    whole = stack.unflatten(rows["flat"])
+    network = descent.problem.prototype
+    tensors = {**whole.tensors, **stack.buffers}
+    names = [name for name, _ in network.named_parameters()]
+    kept = Stack(
+        {name: tensors[name] for name in names if name in tensors},
+        {name: each for name, each in tensors.items() if name not in names},
+    )
+    return kept, {name: each.numpy() for name, each in rows.items() if name != "flat"}
+
+
+def _block(descent: Descent, part: Stack, steps: int, progress: Progress) -> dict[str, torch.Tensor]:
+    """Some members: where they came to, and what they are; those that are not finite stay."""
+    finite = descent.finite(part)
+    flat, index = part.flatten().clone(), finite.nonzero()[:, 0]
+    missing = {"kind": float(list(KINDS).index("diverged")), "sure": 1.0, "kinks": -1.0, "negative": -1.0}
+    rows = {name: torch.full((len(part),), missing.get(name, torch.nan), dtype=torch.float64) for name in _COLUMNS}
+    if len(index):
+        found, went = descent.judged(part.select(index), tolerance=0.5, steps=steps, whole=True, on_progress=progress)
+        flat[index] = went.flatten()
+        for name in _COLUMNS:
+            rows[name][index] = torch.from_numpy(found[name]).double()
+    return {"flat": flat, **rows}
+
+
+#: What is said of each member.
+_COLUMNS = (
+    "kind",
+    "loss",
+    "limit",
+    "limit_error",
+    "fall",
+    "radial",
+    "sure",
+    "gradient_norm",
+    "pull",
+    "kinks",
+    "negative",
+)
+
+
+def _plain(name: str, value: float) -> Any:
+    if name == "kind":
+        return list(KINDS)[int(value)]
+    if name == "sure":
+        return bool(value)
+    return int(value) if name in ("kinks", "negative") else float(value)
+
+
+def _offset(progress: Progress, first: int, whole: int, done: int, total: int) -> None:
+    progress(first + done, whole)
+
+
+def _keep(resume: Path, plan: Mapping[str, Any], rows: dict[str, torch.Tensor]) -> None:
+    write_tensors(resume, rows, {"kind": "polish", "plan": plan})
+
+
+def _taken_up(resume: Path, plan: Mapping[str, Any], *, force: bool) -> dict[str, torch.Tensor]:
+    """What an interrupted call left; raises `Mismatch` if it belongs to other work."""
+    if not resume.exists():
+        return {}
+    rows, document = read_tensors(resume)
+    different = (
+        differences(document.get("plan", {}), plan) if document.get("kind") == "polish" else "it is no such state"
+    )
+    if not different:
+        return rows
+    if force:
+        return {}
+    raise Mismatch(
+        f"{resume} keeps members of other work: {different}. Repeat that, choose another `output`, or start anew with "
+        "`overwrite=True`"
+    )
