@@ -255,14 +255,15 @@ def _model(surface: Surface, s: _State, here: Local, most: int) -> _Model:
     share = torch.where(held, s.share, here.sides)
     at = surface.at(s.flat, share)
     near = far.topk(min(most, far.shape[1]), largest=False)[1]
-    normals, inputs = at.normals(near), here.kinks.gather(1, near)
+    normals, inputs = _padded(at.normals(near)), here.kinks.gather(1, near)
     jumps, lengths = at.jumps.gather(1, near), normals.norm(dim=2).clamp(min=1e-300)
     convex = jumps * lengths > 1e-12 * s.loss[:, None]  # crossing another kink makes the loss fall beyond the model
     jumps = torch.where(convex, jumps, 0.0)
     rows = normals * jumps[..., None]
-    base = at.gradient - (share.gather(1, near)[..., None] * rows).sum(1)
+    base = _padded(at.gradient) - (share.gather(1, near)[..., None] * rows).sum(1)
     kept = normals * (held.gather(1, near) & convex)[..., None]
-    root, values, vectors, span, negative = _curvatures(surface, s, at.hessian, kept)
+    hessian = _padded(_padded(at.hessian).mT)
+    root, values, vectors, span, negative = _curvatures(surface, s, hessian, kept)
     reach = rows @ root
     shares = _box(reach, jumps * inputs - (reach @ (root @ base[..., None]))[..., 0])
     force = base + (shares[..., None] * rows).sum(1)
@@ -275,8 +276,22 @@ def _model(surface: Surface, s: _State, here: Local, most: int) -> _Model:
     step = torch.where(step.isfinite().all(1, keepdim=True), step, 0.0)
     inside = convex & (shares > 1e-6) & (shares < 1 - 1e-6)
     on = inside & (reached.abs() < lengths * (1e-3 * step.norm(dim=1, keepdim=True) + 1e-9 * size))
+    parameters = s.flat.shape[1]
     return _Model(
-        step, fall, force, near, inputs, normals, lengths, shares, inside, on, values, vectors, span, negative
+        step[:, :parameters],
+        fall,
+        force[:, :parameters],
+        near,
+        inputs,
+        normals,
+        lengths,
+        shares,
+        inside,
+        on,
+        values,
+        vectors,
+        span,
+        negative,
     )
 
 
@@ -320,7 +335,7 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
 
 def _along(surface: Surface, s: _State, model: _Model) -> tuple[Tensor, Tensor, Tensor]:
     """The lowest of some places along the step, its loss, and which part of the step that is; 0 if none is lower."""
-    back = _onto(model.normals * (model.on / model.lengths)[..., None])
+    back = _onto(model.normals * (model.on / model.lengths)[..., None])[:, : s.flat.shape[1]]
     offs = torch.where(model.on, model.inputs / model.lengths, 0.0)
     best, lowest, factor = s.flat, s.loss, torch.zeros_like(s.loss)
     for part, corrected in ((1.0, True), (1.0, False), (0.3, True), (0.1, False), (0.01, False)):
@@ -340,7 +355,7 @@ def _pushed(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Members beside a saddle, on the lower side of it, and which found one."""
     worst = torch.where(model.span, model.values, torch.inf).argmin(1)
-    along = model.vectors[torch.arange(len(worst)), :, worst]
+    along = model.vectors[torch.arange(len(worst)), : s.flat.shape[1], worst]
     size, least = 1 + s.flat.norm(dim=1, keepdim=True), s.loss * (1 - 1e-12)
     found = torch.zeros_like(push)
     for part in (1e-3, -1e-3, 1e-2, -1e-2, 1e-1, -1e-1):
@@ -352,9 +367,16 @@ def _pushed(
     return best, lowest, found
 
 
+def _padded(vectors: Float[Tensor, "*some parameter"]) -> Float[Tensor, "*some padded"]:
+    """Vectors filled up with zeros to a multiple of 8: products and decompositions of matrices that begin at other
+    places of a cache line may add in another order, and a member's numbers would depend on where it stands.
+    """
+    return torch.nn.functional.pad(vectors, (0, -vectors.shape[-1] % 8))
+
+
 def _across(surface: Surface, flat: Tensor, vector: Tensor) -> Tensor:
     """Norm of a vector without what lies along rescalings."""
-    basis = _orthonormal(surface.scalings(flat))
+    basis, vector = _orthonormal(_padded(surface.scalings(flat))), _padded(vector)
     rest = vector - (basis @ (basis.mT @ vector[..., None]))[..., 0]
     length: Tensor = rest.norm(dim=1)
     return length
@@ -383,8 +405,8 @@ def _curvatures(
     that are kept to, and the largest of them across these and along rescalings; and these curvatures, their directions,
     which of them are such, and which of these are negative.
     """
-    across = _orthonormal(torch.cat([kept, surface.scalings(s.flat)], 1))
-    along = torch.eye(s.flat.shape[1], dtype=s.flat.dtype) - across @ across.mT
+    across = _orthonormal(torch.cat([kept, _padded(surface.scalings(s.flat))], 1))
+    along = torch.diag(_padded(torch.ones(s.flat.shape[1], dtype=s.flat.dtype))) - across @ across.mT
     values, vectors = torch.linalg.eigh(along @ hessian @ along)
     span = (along @ vectors).square().sum(1) > 0.5
     top = values.abs().amax(1).clamp(min=1e-300)
@@ -404,8 +426,11 @@ def _box(rows: Float[Tensor, "member kink some"], linear: Float[Tensor, "member 
         return s
     low = linear.abs().amax(1, keepdim=True).clamp(min=1e-300).expand(m, k)
     high, eye, rate = low, torch.eye(p, dtype=rows.dtype), torch.full((m, 1), 0.3, dtype=rows.dtype)
-    for _ in range(_ROUNDS):
-        target = rate * ((low * s + high * (1 - s)).mean(1, keepdim=True) / 2)
+    first = s
+    for round_ in range(_ROUNDS):
+        gap = (low * s + high * (1 - s)).mean(1, keepdim=True) / 2
+        first = gap if round_ == 0 else first
+        target = rate * gap
         diagonal = low / s + high / (1 - s)
         residual = linear - (rows @ (rows.mT @ s[..., None]))[..., 0] + target / s - target / (1 - s)
         weighed = rows / diagonal[..., None]
@@ -416,8 +441,9 @@ def _box(rows: Float[Tensor, "member kink some"], linear: Float[Tensor, "member 
             torch.where(d < 0, -v / d, torch.inf).amin(1) for v, d in ((s, ds), (1 - s, -ds), (low, dl), (high, dh))
         ]
         way = (0.995 * torch.stack(room).amin(0)[:, None]).clamp(max=1)
-        s = (s + way * ds).clamp(1e-15, 1 - 1e-15)
-        low, high = (low + way * dl).clamp(min=1e-300), (high + way * dh).clamp(min=1e-300)
+        way = torch.where(gap > 1e-16 * first, way, 0.0)  # further it would only meet the ends of what numbers can be
+        s = torch.where(way > 0, s + way * ds, s).clamp(1e-15, 1 - 1e-15)
+        low, high = (torch.where(way > 0, v + way * d, v).clamp(min=1e-300) for v, d in ((low, dl), (high, dh)))
         rate = torch.where(way > 0.9, 0.02, 0.3)
     return s
 
