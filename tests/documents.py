@@ -62,6 +62,7 @@ SHORTER = (
     ("", r"--batches (?:\d{3,})\b", "--batches 20"),
     ("", r"--seeds 0:100\b", "--seeds 0:5"),
     ("", r"^(landscape connect .*)$", r"\1 --steps 10"),
+    ("", r"^(landscape polish .*)$", r"\1 --steps 10"),
     ("", r"^(landscape plane (?!.*--points).*)$", r"\1 --points 5"),
     ("", r"^landscape validate(?: --dtype both)?$", r"\g<0> --only linear-loss --only stream"),
     ("", r"(?<=--trace-per layer --density )", "--density-probes 2 --density-steps 5 --tol 0.5 --rtol 0.5 "),

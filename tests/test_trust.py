@@ -100,6 +100,8 @@ ASKING = [
     ("analyse", "success", "run"),
     ("analyse", "success", "swept"),
     ("analyse", "curvature", "run"),
+    ("analyse", "convergence", "run"),
+    ("polish", "run", "-o", "new"),
     ("plot", "outcomes", "run"),
     ("plot", "clusters", "run"),
     ("plot", "success", "swept"),
