@@ -16,6 +16,7 @@ __all__ = ["command"]
     "polish",
     epilog="""\b
         Example:
+          landscape train life --seeds 0:20 -o checkpoints/first
           landscape polish checkpoints/first -o checkpoints/first-polished
           landscape analyse convergence checkpoints/first-polished""",
 )
