@@ -2,8 +2,7 @@
 
 import functools
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,10 @@ from landscape.store.checkpoints import Run, read_tensors, write_tensors
 
 __all__ = ["polish"]
 
-#: Members of which the result is kept at once.
-_TOGETHER = 64
+#: Members that go down together, and whose result is then kept: of few, the last ones would cost as much as many.
+_TOGETHER = 256
 
-_FIELDS = (Field("steps", int, 200, at_least=10), Field("keep_seconds", float, 30.0, at_least=0))
+_STEPS = Field("steps", int, 200, at_least=10)
 
 
 def polish(
@@ -39,7 +38,6 @@ def polish(
     steps: int = 200,
     engine: Engine = "auto",
     overwrite: bool = False,
-    keep_seconds: float = 30.0,
     progress: Progress | None = None,
 ) -> Run:
     """Take every member to where it can go no further, and write them as a run that says which kind each is.
@@ -55,8 +53,8 @@ def polish(
         problem: Model, data and loss. None: that of the run or checkpoint. The loss must be exact.
         steps: Newton's steps at most (of large networks ten of L-BFGS for each), at least a decade.
         engine: As in `landscape.walk`.
-        overwrite: Replace the run that is there, and forget other work that was begun for it.
-        keep_seconds: Between states from which the same call goes on when it was interrupted; they lie beside `output`.
+        overwrite: Replace the run that is there, and forget other work that was begun for it. What is finished, 256
+            members after another, is kept beside `output`: an interrupted call goes on there when it is repeated.
         progress: Called with (members done, members in all).
 
     Returns:
@@ -79,7 +77,7 @@ def polish(
     >>> run.document["polished"]["members"][0]["kind"]
     'converged'
     """
-    require(polish, locals(), *_FIELDS)
+    require(polish, locals(), _STEPS)
     path = as_path(output, "output")
     if not (path / "run.json").exists():
         require_vacant(path, "run")
@@ -103,7 +101,7 @@ def polish(
     plan = {**work, **record(descent.problem), "threads": torch.get_num_threads()}
     resume = path.with_name(f"{path.name}.resume.safetensors")
     rows = _taken_up(resume, plan, force=overwrite)
-    stack, columns = _polished(descent, steps, rows, functools.partial(_keep, resume, plan), keep_seconds, progress)
+    stack, columns = _polished(descent, steps, rows, functools.partial(_keep, resume, plan), progress)
     members = [
         {"member": label, **{name: _plain(name, values[number]) for name, values in columns.items()}}
         for number, label in enumerate(descent.labels)
@@ -125,25 +123,21 @@ def polish(
 
 
 def _polished(
-    descent: Descent, steps: int, rows: dict[str, torch.Tensor], keep: Any, seconds: float, progress: Progress | None
+    descent: Descent,
+    steps: int,
+    rows: dict[str, torch.Tensor],
+    keep: Callable[[dict[str, torch.Tensor]], None],
+    progress: Progress | None,
 ) -> tuple[Stack, dict[str, np.ndarray]]:
     """All members, some together, and the columns of what they are; `rows` are of those that were done before."""
     stack, total = descent.stack, len(descent.stack)
     done = len(rows["flat"]) if rows else 0
-    last = time.monotonic()
-    try:
-        for first in range(done, total, _TOGETHER):
-            part = stack.select(range(first, min(first + _TOGETHER, total)))
-            tell = None if progress is None else functools.partial(_offset, progress, first, total)
-            new = _block(descent, part, steps, tell or (lambda done, total: None))
-            rows = {name: torch.cat([rows[name], each]) for name, each in new.items()} if rows else new
-            if time.monotonic() - last >= seconds:
-                keep(rows)
-                last = time.monotonic()
-    except BaseException:
-        if rows:
-            keep(rows)
-        raise
+    for first in range(done, total, _TOGETHER):
+        part = stack.select(range(first, min(first + _TOGETHER, total)))
+        tell = None if progress is None else functools.partial(_offset, progress, first, total)
+        new = _block(descent, part, steps, tell or (lambda done, total: None))
+        rows = {name: torch.cat([rows[name], each]) for name, each in new.items()} if rows else new
+        keep(rows)
     whole = stack.unflatten(rows["flat"])
     network = descent.problem.prototype
     tensors = {**whole.tensors, **stack.buffers}
