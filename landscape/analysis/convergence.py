@@ -46,6 +46,9 @@ GROWS = 0.1
 #: What it is worth must be more than rounding, as a share of the loss.
 ROUNDING = 1e-13
 
+#: Of members with less than this share of their loss left it can be said where they are.
+NEARLY = 1e-6
+
 #: L-BFGS takes so many steps for one of Newton's.
 _CHEAPER = 10
 
@@ -234,7 +237,7 @@ class Descent:
         """The columns of a `Convergence` of finite members, and where they came to, no further than is needed to know
         their kind. With `whole` they go to their end, and the columns are of what they are there.
         """
-        at_end = AT_END if whole else min(tolerance / 1000, 1e-6)
+        at_end = AT_END if whole else min(tolerance / 1000, NEARLY)
         loss = self.objective(stack)["loss"].double().cpu()
         flat = stack.flatten().double().cpu()
         right = self._at_infinity(stack, loss)
@@ -262,7 +265,7 @@ class Descent:
         for name, of in (
             ("at a kink", ends.kinks != 0),
             ("towards infinity", grows),
-            ("falling", ~ended if whole else fall > tolerance),
+            ("falling", ends.fall > NEARLY * ends.loss if whole else fall > tolerance),
             ("saddle", (ends.saddle <= tolerance) & (not whole)),
             ("towards infinity", right | (late & whole)),
             ("dead", silent & ~right),
@@ -284,7 +287,7 @@ class Descent:
             "limit_error": torch.where(zero, 0.0, torch.where(known, left, torch.nan)),
             "fall": fall,
             "radial": self._radial(went if whole else stack),
-            "sure": zero | ended | (fall > tolerance),
+            "sure": zero | ended | ((fall > tolerance) & (not whole)),
             "gradient_norm": torch.where(right, slope, ends.gradient),
             "pull": torch.where(right, slope, ends.pull),
             "kinks": ends.kinks,

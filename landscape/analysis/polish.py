@@ -45,7 +45,8 @@ def polish(
     The descent is that of `landscape.convergence`, to where what its model sees left is below 1e-9 of the loss.
     Members that get every target right, whose loss has its infimum 0 at infinity, have their last layer multiplied
     until the loss is 1e-9 and stop there; others that go towards infinity stop where less than 1e-9 of the loss is
-    left. Those that have not come to an end within their steps are called falling.
+    left. Those with more than 1e-6 of their loss left after their steps are called falling; the kinds of those between
+    are not `sure`.
 
     Args:
         a: A place, as in `landscape.walk`, of one or several members.
