@@ -54,8 +54,6 @@ def _verb(problem: Problem, *, output: Path | None, force: bool, **values: Any) 
         run = train(problem, training, path, **values, overwrite=force, progress=Progress("train", "steps"))
     stack = run.checkpoint().stack
     found = Compute(device=values["device"]).objective(problem)(stack)
-    if diverged := sum(not row.isfinite().all() for row in stack.flatten()):
-        remark(f"{diverged} of {len(stack)} members diverged: their parameters are NaN or infinite. Lower --lr")
     rate = f", accuracy {float(found['accuracy'].median()):.1%}" if "accuracy" in found else ""
     if "solved" not in found:
         remark(f"{problem.title()}: median loss {float(found['loss'].median()):.4g}{rate} over {len(stack)} members")

@@ -1,17 +1,17 @@
 """What a network learns by its own forward: the batches of each step, and the loss that the step descends."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from landscape.core.errors import Unsupported
+from landscape.core.errors import LandscapeError, Unsupported
 from landscape.engine.live import copied
 from landscape.engine.readings import Tally
 
-__all__ = ["Lessons"]
+__all__ = ["Lessons", "NothingCounts"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -23,6 +23,7 @@ class Lessons:
         loss: The loss of a batch as the user's own loop finds it, a scalar.
         tally: What a batch adds to the loss over all data.
         batch: From seeds, the place of one of them, a step and a number of samples to the batch that this seed sees.
+        called: From the same to what an error calls that batch.
         every: Gives all batches of the training data.
         own_batches: Whether batches are the user's own, of sizes of their own.
         learning: Names of the parameters that learn; the others stay as they are.
@@ -36,6 +37,7 @@ class Lessons:
     loss: Callable[[nn.Module, Any], Tensor]
     tally: Callable[[nn.Module, Any], Tally]
     batch: Callable[[Sequence[int], int, int, int], Any]
+    called: Callable[[Sequence[int], int, int, int], str]
     every: Callable[[], Iterable[Any]]
     own_batches: Callable[[], bool]
     learning: frozenset[str]
@@ -53,9 +55,14 @@ class Lessons:
         return made.train() if self.in_training else made
 
     def descend(self, network: nn.Module, batch: Any) -> Tensor:
-        """Leave the gradient of a batch's loss in the network's parameters; the loss."""
+        """Leave the gradient of a batch's loss in the network's parameters, and none in other tensors; the loss.
+
+        Raises `NothingCounts` for a batch whose count is 0, `Unsupported` if no parameter that learns is reached.
+        """
         loss = self.loss(network, batch)
-        _backward(loss)
+        if not loss.isfinite() and _is_zero(self.tally(network, batch).count):
+            raise NothingCounts("the loss of a batch in which nothing counts is 0 / 0")
+        _backward(network, [loss])
         return loss.detach()
 
     def penalty(self, network: nn.Module) -> Tensor:
@@ -65,18 +72,39 @@ class Lessons:
 
     def descend_all(self, network: nn.Module) -> tuple[Tensor, Tensor | float]:
         """Leave the gradient of the sum over all data in the network's parameters; that sum, and what it is to be
-        divided by.
+        divided by. Raises as `descend` does.
         """
-        tallies = []
-        for batch in self.every():
-            tally = self.tally(network, batch)
-            _backward(tally.total)
-            tallies.append(tally.detach())
+        tallies = list[Tally]()
+
+        def totals() -> Iterator[Tensor]:
+            for batch in self.every():
+                tally = self.tally(network, batch)
+                tallies.append(tally.detach())
+                yield tally.total
+
+        _backward(network, totals())
         whole = Tally.added(tallies)
+        if _is_zero(whole.count):
+            raise NothingCounts("the loss of data in which nothing counts is 0 / 0")
         return whole.total, 1.0 if whole.count is None else whole.count
 
 
-def _backward(loss: Tensor) -> None:
-    if not loss.requires_grad:
-        raise Unsupported("the loss does not depend on any parameter that learns, so it cannot be trained")
-    torch.autograd.backward(loss)
+class NothingCounts(LandscapeError):
+    """A loss is a ratio of sums, and what it divides by is 0."""
+
+
+def _is_zero(count: Tensor | float | None) -> bool:
+    return count is not None and float(count) == 0
+
+
+def _backward(network: nn.Module, losses: Iterable[Tensor]) -> None:
+    """Gradients of the network's own parameters alone: a loss may read other networks, which stay as they are."""
+    own = [each for each in network.parameters() if each.requires_grad]
+    for loss in losses:
+        if loss.requires_grad:
+            torch.autograd.backward(loss, inputs=own)
+    if all(each.grad is None for each in own):
+        raise Unsupported(
+            "the loss does not depend on any parameter that learns, so it cannot be trained: let it read the model "
+            "that it is given"
+        )

@@ -96,7 +96,8 @@ def is_spread(module: nn.Module) -> bool:
 
 def duplicate(module: nn.Module) -> nn.Module:
     """A deep copy of a module, also of one with weights that old `weight_norm`, old `spectral_norm` or `prune` compute
-    anew before each forward, which PyTorch does not copy. Raises `Unsupported` for what cannot be copied.
+    anew before each forward, which PyTorch does not copy. Embeddings give their gradients dense, which are the same
+    numbers: sparse ones have no second derivatives. Raises `Unsupported` for what cannot be copied.
     """
     left_out = {id(layer.__dict__[name]): torch.empty(0) for layer, _, name in _recomputed(module)}
     try:
@@ -106,6 +107,9 @@ def duplicate(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} cannot be copied, and points are written into copies: give the function that "
             f"makes it instead ({(str(error).splitlines() or ['no message'])[0][:160]})"
         ) from error
+    for layer in made.modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+            layer.sparse = False
     with torch.no_grad():
         for layer, hook, _ in _recomputed(made):
             training = layer.training

@@ -269,11 +269,13 @@ class Objective:
         *,
         with_loss: bool = True,
         statistics: dict[str, Tensor] | None = None,
+        reached: set[str] | None = None,
     ) -> tuple[Float[Tensor, " member"], Stack]:
         """Loss of each member (NaN unless it is asked for) and its gradient, on another batch if one is given.
 
         `noise`, if given, makes the source of randomness of the members at an index. With a dict of `statistics`,
-        BatchNorm normalises as in training, by the batch itself, whose statistics the dict is filled with.
+        BatchNorm normalises as in training, by the batch itself, whose statistics the dict is filled with. `reached` is
+        filled with the names of the parameters on which the loss depends.
         """
         losses, gradients, found = [], [], list[dict[str, Tensor]]()
         for index, part in self._chunks(stack, self.network):
@@ -284,7 +286,7 @@ class Objective:
                 own = batch.members(index)
                 batches, counts = self._sample_chunks(own), self._loss_counts([own.samples(0, len(own))])
             training = collected if statistics is not None else None
-            loss, gradient = self._gradient(part, batches, counts, source, with_loss, training)
+            loss, gradient = self._gradient(part, batches, counts, source, with_loss, training, reached)
             losses.append(loss)
             gradients.append(gradient)
             found.append(collected)
@@ -531,6 +533,7 @@ class Objective:
         noise: Noise | None,
         with_loss: bool,
         statistics: dict[str, Tensor] | None,
+        reached: set[str] | None,
     ) -> tuple[Tensor, Tensor]:
         """Loss and flat gradient of one chunk of members, accumulated over chunks of samples."""
         loss = torch.full((len(stack),), 0.0 if with_loss else math.nan, dtype=self.dtype, device=self.device)
@@ -544,8 +547,11 @@ class Objective:
                 return self._pull(part, outputs, counts)
 
             gradient = self._chain.gradient(stack, batches, slope)
+            if reached is not None:
+                reached |= stack.tensors.keys()
             return loss, gradient
         gradient = torch.zeros(len(stack), stack.parameters, dtype=stack.dtype, device=stack.device)
+        nothing = {name: torch.zeros_like(tensor) for name, tensor in stack.tensors.items()}
         for number, batch in enumerate(batches):
             if statistics is not None and number:
                 raise Mismatch("statistics of BatchNorm are those of a batch: choose a chunk with all its samples")
@@ -554,8 +560,13 @@ class Objective:
             leaves = {name: tensor.detach().requires_grad_() for name, tensor in stack.tensors.items()}
             outputs = self._forward(Stack(leaves, stack.buffers), batch.inputs, source, collector)
             part_loss = self._weighed_loss(batch, outputs, counts)
-            pieces = torch.autograd.grad(part_loss.sum(), list(leaves.values()), materialize_grads=True)
-            gradient = gradient + torch.cat([piece.flatten(1) for piece in pieces], dim=1)
+            if not part_loss.requires_grad:
+                raise Unsupported("the loss does not depend on any parameter of the network, so it has no gradient")
+            pieces = torch.autograd.grad(part_loss.sum(), list(leaves.values()), allow_unused=True)
+            found = {name: piece for name, piece in zip(leaves, pieces, strict=True) if piece is not None}
+            gradient = gradient + Stack({name: found.get(name, zeros) for name, zeros in nothing.items()}).flatten()
+            if reached is not None:
+                reached |= found.keys()
             loss = loss + part_loss.detach()
             if statistics is not None and collector is not None:
                 statistics |= collector.found
@@ -587,6 +598,12 @@ class Objective:
             return None
         sums = [(counts(each.targets).double() * each.weights).sum(1, keepdim=True) for each in data]
         return torch.stack(sums).sum(0)
+
+    def uncounted(self, data: Data) -> int | None:
+        """The first member for which nothing counts in some data, whose loss would be 0 / 0; None if there is none."""
+        counts = self._loss_counts([data.samples(0, len(data))])
+        empty = [] if counts is None else (counts[:, 0] == 0).nonzero()[:, 0].tolist()
+        return empty[0] if empty else None
 
     @functools.cached_property
     def _all_counts(self) -> Tensor | None:

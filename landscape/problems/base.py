@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from landscape.core.errors import Unsupported, Unverified
 from landscape.core.fields import option
@@ -116,6 +117,10 @@ class Problem(abc.ABC):
     def initial(self, seeds: Sequence[int]) -> Stack | None:
         """Where training begins with each seed, by the problem's own scheme; None where any network's serves."""
         return None
+
+    def drops(self) -> bool:
+        """Whether dropout is on in training."""
+        return any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in self.prototype.modules())
 
     def training_kinds(self) -> tuple[str, ...]:
         """Kinds of data that training can see, the usual one first: `exact`, all there is, or `batches`."""

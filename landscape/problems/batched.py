@@ -15,7 +15,7 @@ from landscape.engine.live import copied
 from landscape.engine.losses import TAKEN
 from landscape.engine.readings import Gathered, Tally, number
 
-__all__ = ["BatchLoss", "Held", "dataset_loader", "raw_source", "require_no_size"]
+__all__ = ["BatchLoss", "Held", "dataset_loader", "raw_source", "require_a_number", "require_no_size"]
 
 #: Samples a batch of a dataset.
 _BATCH = 256
@@ -191,11 +191,16 @@ class BatchLoss:
         if wrong := [each for each in names if each != "loss" and (each in TAKEN or each.endswith("_se"))]:
             raise LandscapeError(f"'{wrong[0]}' cannot name a metric: it is taken")
         tallies = {key: made._tally(key, every[key], batch) for key in names}
-        if tallies["loss"].value().isnan():
-            raise LandscapeError("the loss of the model as it is is NaN on the first batch")
+        if tallies["loss"].value().isnan():  # nothing may count in the first batch
+            made._require_a_number(copied(module).eval(), source, dtype if dtype.is_floating_point else None)
         if function == "own" and several:
             made._require_a_mean(copied(module).eval(), batch)
         return made
+
+    def _require_a_number(self, module: nn.Module, source: Any, dtype: torch.dtype | None) -> None:
+        batches = (moved(each, torch.device("cpu"), dtype) for each in source)
+        with torch.set_grad_enabled(self.differentiates):
+            require_a_number((self.measure(module, each)["loss"].detach() for each in batches), "batches")
 
     def _require_a_mean(self, module: nn.Module, batch: Any) -> None:
         """Raise `LandscapeError` unless parts of unequal size give the loss of the whole."""
@@ -212,6 +217,21 @@ class BatchLoss:
                 f"{float(joined):.7g}: it is no mean over samples. Give `batch_weight`, such as the number of tokens "
                 'that count: lambda batch: (batch["labels"][:, 1:] != -100).sum()'
             )
+
+
+def require_a_number(tallies: Iterable[Tally], of: str) -> None:
+    """Raise `LandscapeError` if the loss of a model as it is is NaN on the first batches, a ratio of sums over as many as
+    it takes until something counts.
+    """
+    found = list[Tally]()
+    for tally in tallies:
+        found.append(tally)
+        value = Tally.added(found)
+        if value.total.isnan():
+            raise LandscapeError(f"the loss of the model as it is is NaN on its first {of}")
+        if not value.value().isnan():
+            return
+    raise LandscapeError(f"nothing counts in the data: over all its {of} the loss is 0 / 0; look at targets and weights")
 
 
 def gathered(metrics_all: Mapping[str, Callable[[Any, Any], Any]], outputs: Any, targets: Any) -> dict[str, Gathered]:

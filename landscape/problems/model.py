@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import Field, require
 from landscape.core.files import digest
-from landscape.engine.backends import between_operations
+from landscape.engine.backends import between_operations, plain_layers
 from landscape.engine.batches import common_length, parted, tensors_of
-from landscape.engine.data import Stream
+from landscape.engine.data import Batch, Stream
 from landscape.engine.lessons import Lessons
 from landscape.engine.live import copied, duplicate
 from landscape.engine.losses import Criterion, Loss, Measure, names_a_metric
@@ -26,7 +27,14 @@ from landscape.engine.program.layers import has_statistics
 from landscape.engine.readings import Tally, known_loss, whole
 from landscape.engine.stack import Stack, concatenate, fingerprint, finite, template_of
 from landscape.engine.stacked import Stacked
-from landscape.problems.batched import BatchLoss, Held, dataset_loader, raw_source, require_no_size
+from landscape.problems.batched import (
+    BatchLoss,
+    Held,
+    dataset_loader,
+    raw_source,
+    require_a_number,
+    require_no_size,
+)
 from landscape.problems.pool import Pool, numbered
 from landscape.problems.reader import Named, Part, Reader, drawn, referee, rows_of
 from landscape.problems.supervised import CALIBRATION_SAMPLES, Samples, Source, Supervised
@@ -206,7 +214,7 @@ class Model(Supervised):
             pool = Pool.of(source)
             if pool.own_batches:
                 return False
-            if _further_state(self.prototype) or Stacked(self.prototype).backend != "stacked":
+            if not plain_layers(self.prototype) or _further_state(self.prototype) or Stacked(self.prototype).backend != "stacked":
                 return False
         except Unsupported:
             return False
@@ -224,12 +232,18 @@ class Model(Supervised):
             own = copied(own, device=device, dtype=dtype)
         pool = functools.cache(lambda: Pool.of(source))
 
-        def batch(seeds: Sequence[int], place: int, step: int, size: int) -> Any:
+        def index(seeds: Sequence[int], place: int, step: int, size: int) -> Tensor:
             count = pool().count
             size = 1 if pool().own_batches else min(size, count)
             epoch, slot = divmod(step, count // size)
-            index = self._order(tuple(seeds), epoch, count)[place, slot * size : (slot + 1) * size]
-            return reader.ready(pool().take(index), source, step)
+            return self._order(tuple(seeds), epoch, count)[place, slot * size : (slot + 1) * size]
+
+        def batch(seeds: Sequence[int], place: int, step: int, size: int) -> Any:
+            return reader.ready(pool().take(index(seeds, place, step, size)), source, step)
+
+        def called(seeds: Sequence[int], place: int, step: int, size: int) -> str:
+            own = f" (batch {int(index(seeds, place, step, size))} of the data)" if pool().own_batches else ""
+            return f"the batch of step {step} of seed {seeds[place]}{own}"
 
         def tally(module: nn.Module, given: Any) -> Tally:
             with reader.within():
@@ -260,6 +274,7 @@ class Model(Supervised):
             loss=loss,
             tally=tally,
             batch=batch,
+            called=called,
             every=every,
             own_batches=lambda: pool().own_batches,
             learning=learning(self.prototype),
@@ -268,6 +283,11 @@ class Model(Supervised):
             device=device,
             dtype=dtype,
         )
+
+    def drops(self) -> bool:
+        """Whether dropout is on in training; as the model is, where it is left so."""
+        layers = [each for each in self.prototype.modules() if isinstance(each, _DropoutNd) and each.p > 0]
+        return any(self.evaluation or each.training for each in layers)
 
     def training_kinds(self) -> tuple[str, ...]:
         """Batches, unless all training data is asked for at each step, or is one batch that has no samples."""
@@ -468,6 +488,7 @@ def from_model(
         with torch.enable_grad():
             _require_no_closure(whole(loss, "the loss")(outputs, few.targets)["loss"].total, model)
     chosen = Criterion.of(loss, metrics, outputs=outputs, targets=few.targets, unit=unit)
+    _require_a_number(made, chosen, few, source, batch_size)
     if metrics_all and isinstance(source, Samples) and source.weights is not None:
         raise LandscapeError("`metrics_all` know nothing of weights of samples: give inputs and targets alone")
     tallies = chosen.tallies(outputs, few.targets)
@@ -480,6 +501,23 @@ def from_model(
         over_batches=scalars,
         **common,
     )
+
+
+def _require_a_number(
+    module: nn.Module, chosen: Criterion, few: Samples, source: Source, batch_size: int | None
+) -> None:
+    """Raise `LandscapeError` if the loss of the model as it is is NaN: on the first samples, or where nothing counts
+    there, or a loss that is no mean needs its whole batch, on those that come after, as a ratio of sums.
+    """
+
+    def tally(samples: Samples) -> Tally:
+        return chosen.readings[0](_outputs(module, samples.inputs), samples.targets)["loss"].detach()
+
+    if not tally(few).value().isnan():
+        return
+    size = _LOOKED_AT if chosen.parts else batch_size
+    batches = source.parts(size) if isinstance(source, Samples) else (_samples(each) for each in _streamed(source))
+    require_a_number(map(tally, batches), "samples")
 
 
 def _further_state(module: nn.Module) -> list[str]:
@@ -634,7 +672,15 @@ def _first(source: Source, count: int = _TRIED) -> Samples:
     """Some samples of data in memory, or the first ones, to try things out."""
     if isinstance(source, Samples):
         return source.select(torch.linspace(0, len(source) - 1, min(count, len(source))).round().long())
-    batch = Stream(source, device="cpu", dtype=torch.float32).first
+    return _samples(next(iter(_streamed(source))), count)
+
+
+def _streamed(source: Iterable[Any]) -> Stream:
+    return Stream(source, device="cpu", dtype=torch.float32)
+
+
+def _samples(batch: Batch, count: int | None = None) -> Samples:
+    """The first samples of a batch that are no padding, or all."""
     few = batch.real.nonzero()[:count, 0]
     return Samples(*(each[0][..., few].movedim(-1, 0) for each in (batch.inputs, batch.targets)))
 

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -61,6 +61,10 @@ class Samples:
         """The samples at `index`."""
         weights = None if self.weights is None else self.weights[index]
         return Samples(self.inputs[index], self.targets[index], weights)
+
+    def parts(self, size: int | None) -> Iterator["Samples"]:
+        """They in their order, so many at a time, or all at once."""
+        return (self.select(index) for index in torch.arange(len(self)).split(size or len(self)))
 
     def batch(self, device: str | torch.device, dtype: torch.dtype) -> Batch:
         """All of them as data of an objective; numbers that are not whole get this type."""

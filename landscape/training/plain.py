@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.fields import fields_of
 from landscape.engine.determinism import preserved, reseed
-from landscape.engine.lessons import Lessons
+from landscape.engine.lessons import Lessons, NothingCounts
 from landscape.engine.live import is_spread
 from landscape.engine.stack import Stack
 from landscape.training.optimizers import OPTIMIZERS
-from landscape.training.plan import Plan, Training, learning_names, went_on
+from landscape.training.plan import Plan, Training, learning_names, nothing_counts, trial, went_on
 
 __all__ = ["PlainTrainer"]
 
@@ -100,11 +100,7 @@ class PlainTrainer:
         parameters = [self.parameters[member][name] for name in self.names]
         for parameter in parameters:
             parameter.grad = None
-        reseed(self.seeds[member] % 2**32, self.seeds[member] >> 32, step)
-        if self.training.data == "exact":
-            loss, count = self.lessons.descend_all(network)
-        else:
-            loss, count = self.lessons.descend(network, self._batch(member, step)), None
+        loss, count = self._descend(network, member, step)
         decay = self.training.weight_decay + self.lessons.l2
         with torch.no_grad():
             gradient = torch.cat([_dense(each) for each in parameters])[None]
@@ -114,16 +110,26 @@ class PlainTrainer:
                 loss = loss + self.lessons.penalty(network)
             if decay:
                 gradient = gradient + row * decay
-            # As in PyTorch, a parameter without a gradient stays, and so does what is remembered of it.
+            # As in PyTorch, a parameter without a gradient stays, and so does what is remembered of it; one with a
+            # penalty has one.
             idle = [part for part, each in zip(self.segments, parameters, strict=True) if each.grad is None]
+            idle = [] if self.lessons.l2 else idle
             kept = [(each, part, each[:, part].clone()) for part in idle for each in (row, *moments.values())]
             self.optimizer.advance(row, gradient, moments, self.training, step)
             for each, part, before in kept:
                 each[:, part] = before
         return loss
 
-    def _batch(self, member: int, step: int) -> Any:
-        return self.lessons.batch(self.seeds, member, step, self.training.batch_size)
+    def _descend(self, network: nn.Module, member: int, step: int) -> tuple[Tensor, Tensor | float | None]:
+        """Leave the gradient of a step in the network; the loss there, and what both are to be divided by."""
+        reseed(self.seeds[member] % 2**32, self.seeds[member] >> 32, step)
+        exact, which = self.training.data == "exact", (self.seeds, member, step, self.training.batch_size)
+        try:
+            if exact:
+                return self.lessons.descend_all(network)
+            return self.lessons.descend(network, self.lessons.batch(*which)), None
+        except NothingCounts as error:
+            raise nothing_counts(None if exact else self.lessons.called(*which)) from error
 
     def _try(self) -> None:
         """Raise an error of one line for what cannot be trained."""
@@ -134,16 +140,8 @@ class PlainTrainer:
         network = self.lessons.network(self.initial.state_dict(0))
         if is_spread(network):
             raise Unsupported("the network lies on several devices, where it is not trained: give it on one")
-        with preserved():
-            reseed(0)
-            batch = next(iter(self.lessons.every())) if self.training.data == "exact" else self._batch(0, 0)
-            try:
-                self.lessons.descend(network, batch)
-            except LandscapeError:
-                raise
-            except Exception as error:  # whatever a model or a loss of the user's may raise
-                line = (str(error).splitlines() or ["no message"])[0]
-                raise Mismatch(f"the loss does not run in training: {type(error).__name__}: {line}") from error
+        with preserved(), trial():
+            self._descend(network, 0, self.continued.step if self.continued else 0)
 
 
 def _dense(parameter: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """What is to be trained: options, seeds and the place where members begin, checked before any work."""
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from landscape.core.devices import chosen_device
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
@@ -27,9 +28,11 @@ __all__ = [
     "Training",
     "completed",
     "learning_names",
+    "nothing_counts",
     "planned",
     "presolved_names",
     "save_steps",
+    "trial",
     "went_on",
 ]
 
@@ -253,8 +256,7 @@ def _numbers(seeds: Sequence[int], name: str) -> list[int]:
 
 def _with_data(problem: Problem, training: Training) -> Training:
     """The training with its kind of data decided."""
-    drops = any(isinstance(layer, nn.Dropout | nn.Dropout2d) and layer.p for layer in problem.prototype.modules())
-    kinds = problem.training_kinds()
+    drops, kinds = problem.drops(), problem.training_kinds()
     if training.data == "auto":
         usual: Any = "batches" if drops else kinds[0]
         return dataclasses.replace(training, data=usual)
@@ -309,6 +311,28 @@ def learning_names(plan: Plan) -> frozenset[str]:
     """Names of the parameters that training changes: those that learn, but for blocks that are frozen."""
     kept = presolved_names(plan.problem, plan.training) if plan.training.freeze else set()
     return learning(plan.problem.network()) - kept
+
+
+@contextlib.contextmanager
+def trial() -> Iterator[None]:
+    """Raises `Mismatch`, in one line, for whatever a model or a loss of the user's raises."""
+    try:
+        yield
+    except LandscapeError:
+        raise
+    except Exception as error:
+        line = (str(error).splitlines() or ["no message"])[0]
+        raise Mismatch(f"the loss does not run in training: {type(error).__name__}: {line}") from error
+
+
+def nothing_counts(batch: str | None) -> LandscapeError:
+    """The error of a batch that is called so, or of all data, whose loss would be 0 / 0 and make all parameters NaN."""
+    if batch is None:
+        return LandscapeError("nothing counts in the training data, whose loss is 0 / 0: look at targets and weights")
+    return LandscapeError(
+        f"nothing counts in {batch}, so that its loss is 0 / 0: leave out what does not count, take larger batches, "
+        'or all data at each step with `data="exact"`'
+    )
 
 
 def _check_seeds(seeds: Sequence[int], data_seeds: Sequence[int], *, exact: bool) -> None:

@@ -1,6 +1,7 @@
 """Training many seeds in one stack, resumable, each member independent of its companions."""
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from landscape.training.plan import Plan, Training, completed, planned, save_ste
 from landscape.training.trainer import Trainer
 
 __all__ = ["Training", "default_output", "save_steps", "train", "unusual"]
+
+_log = logging.getLogger("landscape")
 
 #: By stacks of many networks, or by each network's own forward.
 AnyTrainer = Trainer | PlainTrainer
@@ -245,4 +248,8 @@ def _run(
                 write_tensors(resume, trainer.state(), {"kind": "resume", "step": step + 1})
                 last_kept = time.monotonic()
     resume.unlink(missing_ok=True)
+    if diverged := sum(not row.isfinite().all() for row in trainer.stack.flatten()):
+        _log.warning(
+            "%d of %d members diverged: their parameters are NaN or infinite. Lower `lr`", diverged, len(plan.seeds)
+        )
     return run

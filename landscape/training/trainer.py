@@ -1,6 +1,7 @@
 """The steps of a training: gradients of all members, what the optimizer remembers, and their own random numbers."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,11 +10,12 @@ from torch import Tensor
 
 from landscape.core import philox
 from landscape.engine.data import Data
+from landscape.engine.determinism import preserved
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Noise
 from landscape.training.optimizers import OPTIMIZERS
-from landscape.training.plan import Plan, learning_names, went_on
+from landscape.training.plan import Plan, learning_names, nothing_counts, trial, went_on
 
 __all__ = ["Trainer"]
 
@@ -36,9 +38,11 @@ class Trainer:
         self.group = max(chunk, _DRAWN // self.training.batch_size // chunk * chunk)
         template = objective.network.template
         frozen = template.tensors.keys() - learning_names(plan)
-        flags = {name: torch.full_like(tensor, name in frozen) for name, tensor in template.tensors.items()}
-        self.frozen = Stack(flags).flatten().bool().to(objective.device) if frozen else None
+        self.frozen = frozenset(frozen)
         self.loss = torch.zeros(0)
+        self.begin(plan.initial)
+        with preserved(), trial():  # before anything is written
+            self._gradient(slice(0, 1), self.continued.step if self.continued else 0, False)
 
     @property
     def computation(self) -> Mapping[str, Any]:
@@ -80,30 +84,48 @@ class Trainer:
             self._gradient(slice(first, first + self.group), step, with_loss)
             for first in range(0, len(self.flat), self.group)
         ]
-        losses, gradients, statistics = zip(*found, strict=True)
+        losses, gradients, statistics, reached = zip(*found, strict=True)
         gradient, self.loss = torch.cat(gradients), torch.cat(losses)
         if statistics[0]:
             self._follow({name: torch.cat([each[name] for each in statistics]) for name in statistics[0]})
         if self.training.weight_decay:  # as all else in single operations, each rounded once
             gradient = gradient + self.flat * self.training.weight_decay
+        # As in PyTorch, what the loss does not reach stays, and so does what is remembered of it.
+        still = self._mask(self.frozen | (self.objective.network.template.tensors.keys() - set().union(*reached)))
+        before = {} if still is None else {name: each.clone() for name, each in self.moments.items()}
         flat = self.optimizer.step(self.flat, gradient, self.moments, self.training, step)
-        self.flat = flat if self.frozen is None else torch.where(self.frozen, self.flat, flat)
+        self.flat = flat if still is None else torch.where(still, self.flat, flat)
+        for name, each in before.items():
+            self.moments[name] = torch.where(still, each, self.moments[name])
 
-    def _gradient(self, group: slice, step: int, with_loss: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Loss and gradient of a group of members on its data, and the statistics of BatchNorm there."""
+    @functools.lru_cache(maxsize=4)  # noqa: B019
+    def _mask(self, names: frozenset[str]) -> Tensor | None:
+        """Which numbers of a row belong to these parameters; None if there are none."""
+        template = self.objective.network.template
+        flags = {name: torch.full_like(tensor, name in names) for name, tensor in template.tensors.items()}
+        return Stack(flags).flatten().bool().to(self.objective.device) if names else None
+
+    def _gradient(self, group: slice, step: int, with_loss: bool) -> tuple[Tensor, Tensor, dict[str, Tensor], set[str]]:
+        """Loss and gradient of a group of members on its data, the statistics of BatchNorm there, and which parameters
+        the loss reaches.
+        """
         random = self.training.data == "batches" and self.objective.network.stochastic
         noise = self._noise(step, self.keys[group]) if random else None
         buffers = {name: tensor[group] for name, tensor in self.buffers.items()}
         stack = dataclasses.replace(self.objective.network.template.unflatten(self.flat[group]), buffers=buffers)
-        statistics: dict[str, Tensor] = {}
+        statistics, reached, batch = dict[str, Tensor](), set[str](), self._batch(step, group)
+        if (empty := self.objective.uncounted(batch)) is not None:
+            exact = self.training.data == "exact"
+            raise nothing_counts(None if exact else f"the batch of step {step} of seed {self.keys[group][empty]}")
         loss, gradient = self.objective.gradient(
             stack,
-            self._batch(step, group),
+            batch,
             noise,
             with_loss=with_loss,
             statistics=statistics if self.objective.network.normalises else None,
+            reached=reached,
         )
-        return loss, gradient.flatten(), statistics
+        return loss, gradient.flatten(), statistics, reached
 
     def _follow(self, statistics: Mapping[str, Tensor]) -> None:
         """Running statistics of BatchNorm, as PyTorch keeps them."""
