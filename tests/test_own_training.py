@@ -1,6 +1,8 @@
 """Training by a network's own forward and its user's own loss: the ten lines that the user would write are the twin."""
 
+import functools
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,13 @@ from click.testing import Result as Outcome
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from landscape.analysis.curvature import curvature
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.engine.backends import plain_layers
+from landscape.engine.stack import template_of
+from landscape.evaluation.connect import connect
 from landscape.problems.model import Model, from_model
+from landscape.problems.supervised import Samples
 from landscape.store.checkpoints import Run
 from landscape.training.optimizers import OPTIMIZERS
 from landscape.training.train import Training, train
@@ -370,3 +377,316 @@ def test_a_loss_of_ones_own_is_trained_and_walked_on_the_command_line(landscape:
     assert "median loss" in result.stderr
     walked = landscape("walk", "--from", "run/#0", "--to", "run/#1", "--points", "3")
     assert walked.exit_code == 0, walked.stderr
+
+
+class Unused(Net):
+    """With parameters that its forward does not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Linear(3, 2)
+
+
+def looped(
+    problem: Model, run: Run, make: Callable[..., torch.optim.Optimizer], loss: Callable[[nn.Module], Tensor]
+) -> list[Tensor]:
+    """By the loop that a user would write on all data: the parameters of the first member after all steps."""
+    network = problem.network().train()
+    network.load_state_dict(run.checkpoint(0).stack.state_dict(0), strict=False)
+    optimizer = make(network.parameters())
+    for _ in range(run.steps()[-1]):
+        optimizer.zero_grad()
+        loss(network).backward()
+        optimizer.step()
+    return [parameter.detach() for parameter in network.parameters()]
+
+
+def close(run: Run, wanted: list[Tensor]) -> None:
+    for found, each in zip(run.checkpoint().stack.tensors.values(), wanted, strict=True):
+        torch.testing.assert_close(found[0], each, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["auto", "plain", "stacked", "vmap"])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_weight_decay_leaves_alone_what_the_loss_does_not_reach_by_every_engine(
+    tmp_path: Path, engine: Any, options: str
+) -> None:
+    given, optimizer_of = OPTIONS[options]
+    if options == "adam":
+        given = {**given, "weight_decay": 0.1}
+
+        def optimizer_of(parameters: Any) -> torch.optim.Optimizer:
+            return torch.optim.Adam(parameters, lr=0.02, weight_decay=0.1)
+
+    problem = from_model(Unused, (X, Y), "cross_entropy")
+    run = train(problem, Training(batches=6, data="exact", **given), tmp_path / "run", seeds=[0, 1], engine=engine)
+    first, last = run.checkpoint(0).stack, run.checkpoint().stack
+    assert torch.equal(first["unused.weight"], last["unused.weight"])
+    close(run, looped(problem, run, optimizer_of, lambda network: F.cross_entropy(network(X), Y)))
+
+
+def test_a_penalty_of_the_problem_shrinks_what_the_loss_does_not_reach_as_its_value_says(tmp_path: Path) -> None:
+    problem = from_model(Unused, (X, Y), "cross_entropy", l2=0.2)
+
+    def loss(network: nn.Module) -> Tensor:
+        return F.cross_entropy(network(X), Y) + 0.1 * sum((each**2).sum() for each in network.parameters())
+
+    training = Training(batches=6, data="exact", optimizer="sgd", lr=0.1, momentum=0.9, weight_decay=0.05)
+    run = train(problem, training, tmp_path / "run", seeds=[0])
+
+    def sgd(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.05)
+
+    close(run, looped(problem, run, sgd, loss))
+    logged = json.loads((run.path / "log.jsonl").read_text().splitlines()[0])["loss"][0]
+    assert logged == pytest.approx(float(problem.plain()(run.checkpoint(0).stack)["loss"][0]), rel=1e-6)
+
+
+@pytest.mark.parametrize("data", ["batches", "exact"])
+def test_a_loss_that_reads_another_network_than_its_own_is_refused_and_leaves_no_gradients(
+    tmp_path: Path, data: Any
+) -> None:
+    other = Net()
+    closed = from_model(Net, (X, Y), batch_loss=lambda model, batch: of_tuple(other, batch))
+    with pytest.raises(Unsupported, match=r"does not depend on any parameter that learns.*: let it read the model"):
+        train(closed, Training(batches=2, data=data), tmp_path / "run", seeds=[0])
+    assert not (tmp_path / "run").exists()
+    both = from_model(Net, (X, Y), batch_loss=lambda m, b: F.mse_loss(m(b[0]), other(b[0])))
+    train(both, Training(batches=2, data=data), tmp_path / "both", seeds=[0])
+    assert all(each.grad is None for each in other.parameters())
+
+
+def test_a_network_whose_forward_detaches_everything_is_refused_by_every_engine(tmp_path: Path) -> None:
+    class Detached(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    for engine in ("auto", "plain", "stacked", "vmap"):
+        with pytest.raises(Unsupported, match="the loss does not depend on any parameter"):
+            train(from_model(Detached, (X, Y), "cross_entropy"), {"batches": 2}, tmp_path / "run", engine=engine)
+        assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_that_are_reentrant_are_trained_through(tmp_path: Path) -> None:
+    class Checkpointed(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            inner: Any = torch.utils.checkpoint.checkpoint(self.second, self.first(x).tanh(), use_reentrant=True)
+            return torch.as_tensor(inner)
+
+    training = Training(batches=4, data="exact", lr=0.02)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of evaluation, whose inputs need no gradient
+        problem = from_model(Checkpointed, (X, Y), batch_loss=of_tuple)
+        run = train(problem, training, tmp_path / "run", seeds=[0])
+        close(run, looped(problem, run, OPTIONS["adam"][1], lambda network: of_tuple(network, (X, Y))))
+
+
+LATE = Y.clone()
+LATE[:40] = -100
+CODES = torch.randint(0, 10, (90, 1), generator=GENERATOR)
+
+
+def pair(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+    return F.cross_entropy(model(batch[0]), batch[1], reduction="sum"), (batch[1] != -100).sum()
+
+
+def parts(targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(X.split(10), targets.split(10), strict=True))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: from_model(Net, (X, LATE), "cross_entropy"),
+        lambda: from_model(Net, (X, torch.where(torch.arange(90) == 41, Y, -100)), "cross_entropy"),
+        lambda: from_model(Net, (X, torch.where(torch.arange(90) == 41, Y, -100)), lambda o, t: F.cross_entropy(o, t)),
+        lambda: from_model(Net, DataLoader(TensorDataset(X, LATE), 7), "cross_entropy"),
+        lambda: from_model(Net, parts(LATE), batch_loss=pair),
+    ],
+    ids=["memory", "one of all", "a function", "loader", "pairs"],
+)
+def test_data_whose_first_samples_do_not_count_is_taken(tmp_path: Path, make: Callable[[], Model]) -> None:
+    problem = make()
+    run = train(problem, {"batches": 3, "data": "exact"}, tmp_path / "run", seeds=[0])
+    network = problem.network()
+    network.load_state_dict(run.checkpoint().stack.state_dict(0))
+    given = problem.source.targets if isinstance(problem.source, Samples) else LATE
+    wanted = F.cross_entropy(network(X), given).item()
+    assert problem.plain()(run.checkpoint().stack)["loss"].item() == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smoothed_labels_do_not_count_either_where_they_are_ignored(smoothing: float) -> None:
+    loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
+    loader = DataLoader(TensorDataset(X, LATE), 7)
+    for problem in (from_model(Net, (X, LATE), loss), from_model(Net, loader, loss)):
+        stack = template_of(problem.network())
+        wanted = loss(problem.network()(X), LATE).item()
+        assert problem.plain()(stack)["loss"].item() == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: from_model(Net, (X, Y * 0 - 100), "cross_entropy"),
+            "nothing counts in the data: over all its samples",
+        ),
+        (lambda: from_model(Net, parts(Y * 0 - 100), "cross_entropy"), "nothing counts in the data: over all its samp"),
+        (
+            lambda: from_model(Net, parts(Y * 0 - 100), batch_loss=pair),
+            "nothing counts in the data: over all its batch",
+        ),
+        (lambda: from_model(Net, (X, Y), lambda o, t: o.sum(1).sqrt() * torch.nan), "is NaN on its first samples"),
+        (lambda: from_model(Net, (X, Y), batch_loss=lambda m, b: m(b[0]).sum() * torch.nan), "NaN on its first batch"),
+    ],
+)
+def test_data_in_which_nothing_counts_and_losses_that_are_no_numbers_are_refused(
+    make: Callable[[], Model], message: str
+) -> None:
+    with pytest.raises(LandscapeError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("engine", ["stacked", "plain", "own"])
+def test_a_batch_in_which_nothing_counts_is_an_error_that_names_it_and_spoils_no_checkpoint(
+    tmp_path: Path, engine: Any
+) -> None:
+    if engine == "own":
+        problem, options, where = from_model(Net, parts(LATE), batch_loss=pair), {}, r" \(batch [0-3] of the data\)"
+        engine = "plain"
+    else:
+        problem, options, where = from_model(Net, (X, LATE), "cross_entropy"), {"batch_size": 1}, ""
+    message = f"nothing counts in the batch of step \\d+ of seed \\d+{where}, so that its loss is 0 / 0"
+    empty = [seed for seed in range(20) if LATE[problem._order((seed,), 0, 90)[0, 0]] == -100]
+    seeds = empty[:1] if options else [0]  # one whose first batch is empty, if batches are of one sample
+    with pytest.raises(LandscapeError, match=message):
+        train(problem, Training(batches=9, **options), tmp_path / "run", seeds=seeds, engine=engine)
+    if options:
+        assert not (tmp_path / "run").exists()
+        seeds = [seed for seed in range(20) if seed not in empty][:1]
+        with pytest.raises(LandscapeError, match=message):
+            train(problem, Training(batches=90, **options), tmp_path / "run", seeds=seeds, engine=engine)
+    if (tmp_path / "run").exists():
+        run = Run.open(tmp_path / "run")
+        assert all(run.checkpoint(step).stack.flatten().isfinite().all() for step in run.steps())
+
+
+class Words(nn.Sequential):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nn.Embedding(10, 3, **options), nn.Flatten(), nn.Linear(3, 3))
+
+
+@pytest.mark.parametrize("engine", ["auto", "plain", "stacked"])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_embeddings_with_sparse_gradients_are_trained_as_with_dense_ones(
+    tmp_path: Path, engine: Any, options: str
+) -> None:
+    def run(sparse: bool) -> Run:
+        problem = from_model(lambda: Words(sparse=sparse), (CODES, Y), "cross_entropy")
+        training = Training(batches=4, data="exact", **OPTIONS[options][0])
+        return train(problem, training, tmp_path / str(sparse), seeds=[0, 1], engine=engine)
+
+    assert torch.equal(run(sparse=True).checkpoint().stack.flatten(), run(sparse=False).checkpoint().stack.flatten())
+
+
+@pytest.mark.parametrize("engine", ["auto", "plain", "stacked"])
+def test_embeddings_with_sparse_gradients_have_curvature_and_curves(engine: Any) -> None:
+    one, other = Words(sparse=True), Words(sparse=True)
+    found = []
+    for sparse in (True, False):
+        problem = from_model(lambda sparse=sparse: Words(sparse=sparse), (CODES, Y), "cross_entropy")
+        curve = connect(one, other, problem=problem, steps=2, points=3, engine=engine)
+        found.append((curvature(one, problem=problem, engine=engine).eigenvalues, curve.loss))
+    for sparse, dense in zip(*found, strict=True):
+        assert (sparse == dense).all()
+    assert one[0].sparse
+
+
+def test_a_function_whose_gradients_are_sparse_is_one_line_that_says_what_to_write(tmp_path: Path) -> None:
+    class Function(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(10, 3))
+
+        def forward(self, codes: Tensor) -> Tensor:
+            return F.embedding(codes, self.weight, sparse=True).flatten(1)
+
+    problem = from_model(Function, (CODES, Y), "cross_entropy")
+    for engine in ("stacked", "plain"):
+        with pytest.raises(Unsupported, match="write `sparse=False`"):
+            curvature(Function(), problem=problem, engine=engine)
+    with pytest.raises(Unsupported, match="write `sparse=False`"):
+        train(problem, {"batches": 2}, tmp_path / "run", seeds=[0], engine="stacked")
+    assert train(problem, {"batches": 2}, tmp_path / "run", seeds=[0], engine="plain").steps() == [0, 1, 2]
+
+
+def hooked() -> nn.Module:
+    network = Net()
+    network.first.register_forward_hook(lambda layer, given, found: found * 2)
+    return network
+
+
+def exchanged() -> nn.Module:
+    network: Any = Net()
+    network.first.forward = functools.partial(F.linear, weight=torch.ones(6, 4))
+    return network
+
+
+def normed() -> nn.Module:
+    network = Net()
+    torch.nn.utils.parametrizations.weight_norm(network.first)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("build", "data"),
+    [
+        (hooked, X),
+        (exchanged, X),
+        (normed, X),
+        (lambda: Words(max_norm=0.5), CODES),
+        (lambda: Words(max_norm=0.5, padding_idx=0), CODES),
+    ],
+)
+def test_what_stacks_do_not_know_of_a_layer_is_trained_and_evaluated_by_its_own_forward(
+    tmp_path: Path, build: Callable[[], nn.Module], data: Tensor
+) -> None:
+    assert not plain_layers(build())
+    problem = from_model(build, (data, Y), "cross_entropy")
+    assert not problem.prefers_stacks(torch.device("cpu"))
+    run = train(problem, Training(batches=4, data="exact", lr=0.02), tmp_path / "run", seeds=[0])
+    assert run.document["computation"]["backend"] == "plain"
+    close(run, looped(problem, run, OPTIONS["adam"][1], lambda network: F.cross_entropy(network(data), Y)))
+
+
+@pytest.mark.parametrize("engine", ["stacked", "vmap"])
+def test_an_embedding_that_writes_over_its_weights_is_refused_where_many_share_them(
+    tmp_path: Path, engine: Any
+) -> None:
+    problem = from_model(lambda: Words(max_norm=0.5), (CODES, Y), "cross_entropy")
+    with pytest.raises(Unsupported, match=r'`max_norm` writes over its weights.*use `engine="plain"`'):
+        train(problem, {"batches": 2}, tmp_path / "run", seeds=[0], engine=engine)
+
+
+def test_dropout_that_is_off_in_a_model_that_is_left_as_it_is_has_an_exact_loss(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.AlphaDropout(0.5), nn.Linear(6, 3))
+
+    exact = Training(batches=2, data="exact", lr=0.02)
+    problem = from_model(lambda: build().eval(), (X, Y), "cross_entropy", mode="as_is")
+    run = train(problem, exact, tmp_path / "run", seeds=[0])
+    close(run, looped(problem, run, OPTIONS["adam"][1], lambda network: F.cross_entropy(network.eval()(X), Y)))
+    for on in (from_model(build, (X, Y), "cross_entropy", mode=mode) for mode in ("as_is", "eval")):
+        with pytest.raises(Unsupported, match="dropout has no exact loss to train on"):
+            train(on, exact, tmp_path / "on", seeds=[0])
+
+
+@pytest.mark.parametrize("engine", ["stacked", "plain"])
+def test_members_that_diverge_are_counted_in_the_log(
+    tmp_path: Path, engine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem = from_model(Net, (X, X[:, :3]), "mse")
+    training = Training(batches=30, data="exact", optimizer="sgd", lr=1e6)
+    train(problem, training, tmp_path / "run", seeds=[0, 1], engine=engine)
+    assert "2 of 2 members diverged: their parameters are NaN or infinite. Lower `lr`" in caplog.messages

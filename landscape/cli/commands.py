@@ -48,7 +48,8 @@ class _Remarks(logging.Handler):
         self.tell_once = functools.cache(remark)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.tell_once(record.getMessage())
+        context = click.get_current_context(silent=True)
+        self.tell_once(in_flags(record.getMessage(), running(context) if context else ()))
 
 
 @contextlib.contextmanager

@@ -28,9 +28,9 @@ def many_at_once(module: nn.Module, few: torch.Tensor, samples: int) -> bool:
 
 
 def plain_layers(module: nn.Module) -> bool:
-    """Whether a network's layers do what their types say. Stacks know nothing of hooks (old weight and spectral norms are
-    some), of parametrizations, of a `forward` that was exchanged, or of an embedding whose forward writes over its
-    weights (`max_norm`).
+    """Whether a network's layers do what their types say. Stacks know nothing of hooks (old weight and spectral norms
+    are some), parametrizations, a `forward` that was exchanged, or an embedding whose forward writes over its weights
+    (`max_norm`).
     """
     return not any(
         layer._forward_pre_hooks

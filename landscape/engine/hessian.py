@@ -17,6 +17,7 @@ from torch import Tensor
 
 from landscape.core.errors import LandscapeError
 from landscape.core.unfinished import Progress
+from landscape.engine.live import naming_sparse
 from landscape.engine.memory import Chunk
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import Stack
@@ -247,7 +248,9 @@ def _maps(objective: AnyObjective, part: Stack, matrix: Matrix) -> Iterator[_Map
     for batch in objective.batches():
         flat = part.flatten().detach().requires_grad_()
         leaves = dataclasses.replace(part.unflatten(flat), buffers=part.buffers)
-        yield (_second if matrix == "hessian" else _gauss_newton)(objective, leaves, flat, batch)
+        with naming_sparse():
+            map_of = (_second if matrix == "hessian" else _gauss_newton)(objective, leaves, flat, batch)
+        yield map_of
 
 
 def _second(objective: AnyObjective, leaves: Stack, flat: Tensor, batch: Any) -> _Map:

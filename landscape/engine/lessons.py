@@ -29,6 +29,8 @@ class Lessons:
         learning: Names of the parameters that learn; the others stay as they are.
         l2: Adds so much times half of the square of what learns to the loss.
         in_training: Whether networks are put in training, or left as they are.
+        alone: Whether gradients go to the network's parameters and nowhere else, which reentrant checkpoints
+            (`torch.utils.checkpoint`) do not allow.
         device: Where to compute.
         dtype: In which numbers.
     """
@@ -45,6 +47,7 @@ class Lessons:
     in_training: bool
     device: torch.device
     dtype: torch.dtype
+    alone: bool = True
 
     def network(self, state: Mapping[str, Tensor]) -> nn.Module:
         """A copy of the module that has loaded a state dict, ready to be trained."""
@@ -62,8 +65,19 @@ class Lessons:
         loss = self.loss(network, batch)
         if not loss.isfinite() and _is_zero(self.tally(network, batch).count):
             raise NothingCounts("the loss of a batch in which nothing counts is 0 / 0")
-        _backward(network, [loss])
+        self._backward(network, [loss])
         return loss.detach()
+
+    def _backward(self, network: nn.Module, losses: Iterable[Tensor]) -> None:
+        own = [each for each in network.parameters() if each.requires_grad]
+        for loss in losses:
+            if loss.requires_grad:
+                torch.autograd.backward(loss, inputs=own if self.alone else None)
+        if all(each.grad is None for each in own):
+            raise Unsupported(
+                "the loss does not depend on any parameter that learns, so it cannot be trained: let it read the model "
+                "that it is given"
+            )
 
     def penalty(self, network: nn.Module) -> Tensor:
         """What the parameters that learn add to the loss."""
@@ -82,7 +96,7 @@ class Lessons:
                 tallies.append(tally.detach())
                 yield tally.total
 
-        _backward(network, totals())
+        self._backward(network, totals())
         whole = Tally.added(tallies)
         if _is_zero(whole.count):
             raise NothingCounts("the loss of data in which nothing counts is 0 / 0")
@@ -95,16 +109,3 @@ class NothingCounts(LandscapeError):
 
 def _is_zero(count: Tensor | float | None) -> bool:
     return count is not None and float(count) == 0
-
-
-def _backward(network: nn.Module, losses: Iterable[Tensor]) -> None:
-    """Gradients of the network's own parameters alone: a loss may read other networks, which stay as they are."""
-    own = [each for each in network.parameters() if each.requires_grad]
-    for loss in losses:
-        if loss.requires_grad:
-            torch.autograd.backward(loss, inputs=own)
-    if all(each.grad is None for each in own):
-        raise Unsupported(
-            "the loss does not depend on any parameter that learns, so it cannot be trained: let it read the model "
-            "that it is given"
-        )

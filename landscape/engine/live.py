@@ -1,5 +1,6 @@
 """One live network: points of parameter space written into a module's own tensors, in place."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -14,7 +15,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from landscape.core.errors import Unsupported
 
-__all__ = ["Live", "Mixtures", "Point", "copied", "duplicate", "is_spread", "mix_into"]
+__all__ = ["Live", "Mixtures", "Point", "copied", "duplicate", "is_spread", "mix_into", "naming_sparse"]
 
 
 #: Hooks that compute a weight before each forward.
@@ -117,6 +118,20 @@ def duplicate(module: nn.Module) -> nn.Module:
             hook(layer, ())
             layer.training = training
     return made
+
+
+@contextlib.contextmanager
+def naming_sparse() -> Iterator[None]:
+    """Raises `Unsupported` for gradients that a function makes sparse; copies of layers make dense ones."""
+    try:
+        yield
+    except (NotImplementedError, RuntimeError) as error:
+        if "sparse" not in str(error).lower():
+            raise
+        raise Unsupported(
+            "the network's forward makes its gradients sparse, which have no derivatives: write `sparse=False` in its "
+            "call of F.embedding"
+        ) from error
 
 
 def _recomputed(module: nn.Module) -> list[tuple[nn.Module, Any, str]]:

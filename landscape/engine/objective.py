@@ -21,6 +21,7 @@ from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverif
 from landscape.engine.chain import Chain
 from landscape.engine.data import SAMPLE_MULTIPLE, Batch, Data, Stream
 from landscape.engine.determinism import culprit, mixes_samples
+from landscape.engine.live import naming_sparse
 from landscape.engine.memory import AUTOMATIC, Chunk, choose_chunk
 from landscape.engine.stack import Stack, in_order
 from landscape.engine.stacked import Backend, Noise, Stacked, Statistics
@@ -548,7 +549,7 @@ class Objective:
 
             gradient = self._chain.gradient(stack, batches, slope)
             if reached is not None:
-                reached |= stack.tensors.keys()
+                reached.update(stack.tensors)
             return loss, gradient
         gradient = torch.zeros(len(stack), stack.parameters, dtype=stack.dtype, device=stack.device)
         nothing = {name: torch.zeros_like(tensor) for name, tensor in stack.tensors.items()}
@@ -562,11 +563,12 @@ class Objective:
             part_loss = self._weighed_loss(batch, outputs, counts)
             if not part_loss.requires_grad:
                 raise Unsupported("the loss does not depend on any parameter of the network, so it has no gradient")
-            pieces = torch.autograd.grad(part_loss.sum(), list(leaves.values()), allow_unused=True)
+            with naming_sparse():
+                pieces = torch.autograd.grad(part_loss.sum(), list(leaves.values()), allow_unused=True)
             found = {name: piece for name, piece in zip(leaves, pieces, strict=True) if piece is not None}
             gradient = gradient + Stack({name: found.get(name, zeros) for name, zeros in nothing.items()}).flatten()
             if reached is not None:
-                reached |= found.keys()
+                reached.update(found)
             loss = loss + part_loss.detach()
             if statistics is not None and collector is not None:
                 statistics |= collector.found

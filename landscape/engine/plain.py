@@ -19,7 +19,7 @@ from landscape.engine.batches import parted, tensors_of
 from landscape.engine.data import Stream
 from landscape.engine.determinism import culprit, mixes_samples, seeded
 from landscape.engine.kernels import plain_attention
-from landscape.engine.live import Live, Mixtures, Point, copied
+from landscape.engine.live import Live, Mixtures, Point, copied, naming_sparse
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.program.layers import has_statistics
@@ -314,7 +314,8 @@ class PlainObjective:
             total, sums = torch.zeros(1, dtype=torch.float64, device=self.device), dict[str, Tensor]()
             for each in self.batches():
                 part = self.loss(Stack(leaves, single.buffers), each)
-                pieces = torch.autograd.grad(part.sum(), list(leaves.values()), materialize_grads=True)
+                with naming_sparse():
+                    pieces = torch.autograd.grad(part.sum(), list(leaves.values()), materialize_grads=True)
                 for name, piece in zip(leaves, pieces, strict=True):
                     sums[name] = sums[name] + piece if name in sums else piece
                 total = total + part.detach()

@@ -87,6 +87,13 @@ class Stacked:
         self.template = template_of(self.module)
         _require_one_input(self.module)
         self._chosen = backend is None
+        if any(getattr(layer, "max_norm", None) is not None for layer in self.module.modules()):
+            if backend in ("stacked", "vmap"):
+                raise Unsupported(
+                    "an embedding with `max_norm` writes over its weights, which networks that are evaluated at once "
+                    'do not allow: use `engine="plain"`'
+                )
+            backend = "loop"
         self._program: Program | None = None
         if backend in (None, "stacked"):
             try:

@@ -220,8 +220,8 @@ class BatchLoss:
 
 
 def require_a_number(tallies: Iterable[Tally], of: str) -> None:
-    """Raise `LandscapeError` if the loss of a model as it is is NaN on the first batches, a ratio of sums over as many as
-    it takes until something counts.
+    """Raise `LandscapeError` if the loss of a model as it is is NaN on the first batches, a ratio of sums over as many
+    as it takes until something counts.
     """
     found = list[Tally]()
     for tally in tallies:
@@ -231,7 +231,9 @@ def require_a_number(tallies: Iterable[Tally], of: str) -> None:
             raise LandscapeError(f"the loss of the model as it is is NaN on its first {of}")
         if not value.value().isnan():
             return
-    raise LandscapeError(f"nothing counts in the data: over all its {of} the loss is 0 / 0; look at targets and weights")
+    raise LandscapeError(
+        f"nothing counts in the data: over all its {of} the loss is 0 / 0; look at targets and weights"
+    )
 
 
 def gathered(metrics_all: Mapping[str, Callable[[Any, Any], Any]], outputs: Any, targets: Any) -> dict[str, Gathered]:

@@ -214,7 +214,11 @@ class Model(Supervised):
             pool = Pool.of(source)
             if pool.own_batches:
                 return False
-            if not plain_layers(self.prototype) or _further_state(self.prototype) or Stacked(self.prototype).backend != "stacked":
+            if (
+                not plain_layers(self.prototype)
+                or _further_state(self.prototype)
+                or Stacked(self.prototype).backend != "stacked"
+            ):
                 return False
         except Unsupported:
             return False

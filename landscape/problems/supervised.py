@@ -64,7 +64,7 @@ class Samples:
 
     def parts(self, size: int | None) -> Iterator["Samples"]:
         """They in their order, so many at a time, or all at once."""
-        return (self.select(index) for index in torch.arange(len(self)).split(size or len(self)))
+        return map(self.select, torch.split(torch.arange(len(self)), size or len(self)))
 
     def batch(self, device: str | torch.device, dtype: torch.dtype) -> Batch:
         """All of them as data of an objective; numbers that are not whole get this type."""

@@ -1,5 +1,6 @@
 """Steps of a training by each network's own forward and its user's own loss, one member after another."""
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -140,8 +141,15 @@ class PlainTrainer:
         network = self.lessons.network(self.initial.state_dict(0))
         if is_spread(network):
             raise Unsupported("the network lies on several devices, where it is not trained: give it on one")
+        first = self.continued.step if self.continued else 0
         with preserved(), trial():
-            self._descend(network, 0, self.continued.step if self.continued else 0)
+            try:
+                self._descend(network, 0, first)
+            except RuntimeError as error:
+                if "use_reentrant" not in str(error):
+                    raise
+                self.lessons = dataclasses.replace(self.lessons, alone=False)
+                self._descend(network, 0, first)
 
 
 def _dense(parameter: Tensor) -> Tensor:

@@ -92,11 +92,12 @@ class Trainer:
             gradient = gradient + self.flat * self.training.weight_decay
         # As in PyTorch, what the loss does not reach stays, and so does what is remembered of it.
         still = self._mask(self.frozen | (self.objective.network.template.tensors.keys() - set().union(*reached)))
-        before = {} if still is None else {name: each.clone() for name, each in self.moments.items()}
+        before = {name: each.clone() for name, each in self.moments.items()} if still is not None else {}
         flat = self.optimizer.step(self.flat, gradient, self.moments, self.training, step)
-        self.flat = flat if still is None else torch.where(still, self.flat, flat)
-        for name, each in before.items():
-            self.moments[name] = torch.where(still, each, self.moments[name])
+        if still is not None:
+            flat = torch.where(still, self.flat, flat)
+            self.moments = {name: torch.where(still, each, self.moments[name]) for name, each in before.items()}
+        self.flat = flat
 
     @functools.lru_cache(maxsize=4)  # noqa: B019
     def _mask(self, names: frozenset[str]) -> Tensor | None:
