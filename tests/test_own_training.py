@@ -375,6 +375,8 @@ def test_a_loss_of_ones_own_is_trained_and_walked_on_the_command_line(landscape:
     result = landscape("train", "own.py:PROBLEM", "--seeds", "0,1", "--batches", "20", "-o", "run")
     assert result.exit_code == 0, result.stderr
     assert "median loss" in result.stderr
+    diverged = landscape("train", "own.py:PROBLEM", "--seeds", "0,1", "--batches", "20", "--lr", "1e30", "-o", "far")
+    assert "2 of 2 members diverged: their parameters are NaN or infinite. Lower --lr" in diverged.stderr
     walked = landscape("walk", "--from", "run/#0", "--to", "run/#1", "--points", "3")
     assert walked.exit_code == 0, walked.stderr
 

@@ -299,7 +299,7 @@ def test_train_and_test_are_found_in_one_pass() -> None:
         ({"batch_loss": lambda m, b: m(b[0])}, Unsupported, r"gives loss of shape \[60, 5\]: let it give a scalar"),
         ({"batch_loss": lambda m, b: {"nll": m(b[0]).mean()}}, LandscapeError, "gives nll, but no `loss`"),
         ({"batch_loss": lambda m, b: m(b["x"])}, Mismatch, "does not run on the first batch: TypeError"),
-        ({"batch_loss": lambda m, b: m(b[0]).mean() * float("nan")}, LandscapeError, "is NaN on the first batch"),
+        ({"batch_loss": lambda m, b: m(b[0]).mean() * float("nan")}, LandscapeError, "is NaN on its first batches"),
         ({"batch_loss": lambda m, b: m(b[0]).mean(), "weights": True}, LandscapeError, "what `batch_loss` gives"),
         ({"loss": "cross_entropy", "batch_weight": len}, LandscapeError, "`batch_weight` is for `batch_loss`"),
         ({"batch_loss": "own"}, Unsupported, "the model returns Tensor without a loss|takes"),
