@@ -216,7 +216,7 @@ def test_weights_that_are_computed_before_each_forward_are_left_out_of_copies(
         np.testing.assert_allclose(line["loss"][0], wanted, rtol=1e-5)
         assert line.about["buffers"] == {"interpolated": ["1.weight_mask", "4.weight_mask"]}
     assert all(torch.equal(tensor, before[name]) for name, tensor in a.state_dict().items())
-    landscape.curvature(a, problem=problem, top=1, max_products=5, tolerance=0.9, rtol=0.9)
+    landscape.curvature(a, problem=problem, top=1, max_products=5, tolerance=0.9)
 
 
 def test_what_else_cannot_be_copied_asks_for_what_makes_it() -> None:
