@@ -55,7 +55,7 @@ def test_functions_of_classifiers_are_the_classes_they_predict(streamed: bool) -
 
 def test_one_network_after_another_answers_as_stacks_do() -> None:
     problem = from_model(linear, (X, Y), "cross_entropy")
-    assert torch.equal(problem.plain().predictions(FOUR), problem.objective().predictions(FOUR))
+    assert torch.equal(problem.plain().answers(FOUR).decisions, problem.objective().answers(FOUR).decisions)
 
 
 def test_statistics_of_batchnorm_are_those_that_members_bring_along() -> None:
@@ -103,7 +103,7 @@ def test_losses_that_read_outputs_themselves_have_no_functions() -> None:
         return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
     problem: Model = from_model(linear, (X, Y), batch_loss=loss)
-    with pytest.raises(Unsupported, match="what a network predicts is not known where `batch_loss` reads its outputs"):
+    with pytest.raises(Unsupported, match="what a network predicts is not known where `batch_loss` gives its loss alone"):
         outcomes(problem, FOUR)
 
 

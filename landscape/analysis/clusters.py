@@ -11,7 +11,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from landscape.analysis.outcomes import TOLERANCE, functions, grouped
-from landscape.core.errors import LandscapeError, plural
+from landscape.core.errors import LandscapeError, Unsupported, plural
 from landscape.core.fields import Field, require
 from landscape.engine.stack import Stack
 from landscape.evaluation.routes import networks
@@ -33,8 +33,8 @@ class Clusters:
     `label` numbers the cluster of each of the `members`, which are called as their place calls them, the largest first;
     `group` its function, what it answers to all samples, likewise; `compared` says by what these are told apart: truth
     tables, predicted classes, outputs to a tolerance. `agreement` is the adjusted Rand index between
-    the two: 1 if they divide the members alike, 0 as expected by chance. The distances are `exhaustive` if every order
-    of units was tried, else upper bounds by weight matching.
+    the two: 1 if they divide the members alike, 0 as expected by chance. All three are None where functions are not
+    known. The distances are `exhaustive` if every order of units was tried, else upper bounds by weight matching.
     """
 
     members: tuple[str, ...]
@@ -42,9 +42,9 @@ class Clusters:
     distances: Float[np.ndarray, " pair"]
     cut: float
     label: Int[np.ndarray, " member"]
-    group: Int[np.ndarray, " member"]
+    group: Int[np.ndarray, " member"] | None
     exhaustive: bool
-    compared: str = "truth tables"
+    compared: str | None = "truth tables"
 
     @property
     def sizes(self) -> Int[np.ndarray, " cluster"]:
@@ -52,9 +52,9 @@ class Clusters:
         return np.bincount(self.label)
 
     @property
-    def agreement(self) -> float:
+    def agreement(self) -> float | None:
         """Adjusted Rand index of clusters and functions."""
-        return adjusted_rand(self.label, self.group)
+        return None if self.group is None else adjusted_rand(self.label, self.group)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -62,15 +62,16 @@ class Clusters:
     def __repr__(self) -> str:
         sizes = ", ".join(map(str, self.sizes[:8])) + (", ..." if len(self.sizes) > 8 else "")
         found = f"{plural(len(self), 'member')} in {plural(len(self.sizes), 'cluster')} of {sizes}"
-        return f"Clusters({found}; cut at {self.cut:.4g}, {int(self.group.max() + 1)} {self.compared})"
+        functions = "functions unknown" if self.group is None else f"{int(self.group.max() + 1)} {self.compared}"
+        return f"Clusters({found}; cut at {self.cut:.4g}, {functions})"
 
     def _repr_html_(self) -> str:
         """A row a cluster: its size, its functions, its members."""
-        lines = f"<tr><th>cluster</th><th>size</th><th>{self.compared}</th><th>members</th></tr>"
+        lines = f"<tr><th>cluster</th><th>size</th><th>{self.compared or 'functions'}</th><th>members</th></tr>"
         for number, size in enumerate(self.sizes):
             of = self.label == number
             names = html.escape(", ".join(name for name, here in zip(self.members, of, strict=True) if here))
-            cells = (number, size, len(np.unique(self.group[of])), names)
+            cells = (number, size, "unknown" if self.group is None else len(np.unique(self.group[of])), names)
             lines += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
         return f"<table><caption>{html.escape(repr(self))}</caption>{lines}</table>"
 
@@ -99,6 +100,7 @@ def clusters(
 
     Raises:
         LandscapeError: There is one member, or the cut is not positive.
+        Unsupported: What a network predicts is not known, and there is no `cut`.
 
     >>> import landscape, tempfile
     >>> run = landscape.train("life", {"batches": 2}, tempfile.mkdtemp(), seeds=range(6))
@@ -126,17 +128,26 @@ def clusters_of(
         raise LandscapeError("one member makes no clusters: give a run with at least two seeds")
     _CUT.check(cut)
     symmetry = problem.symmetry()
-    found = functions(problem, stack, device=device, tolerance=tolerance)
+    try:
+        found = functions(problem, stack, device=device, tolerance=tolerance)
+    except Unsupported as error:
+        if cut is None:
+            raise Unsupported(f"{error}; or give `cut`, a distance, which needs no functions") from error
+        if tolerance is not None:
+            raise
+        found = None
     distances = squareform(distances_of(stack, symmetry), checks=False)
     tree = hierarchy.linkage(distances, method="average")
     if cut is None:
+        assert found is not None
         merges = np.concatenate([[0.0], tree[:, 2], [tree[-1, 2] * 2]])
         here = len(stack) - int(found.group.max() + 1)
         cut = float((merges[here] + merges[here + 1]) / 2)
     label = grouped(hierarchy.fcluster(tree, cut, criterion="distance").astype(np.int64))
     members = tuple(map(str, range(len(stack)))) if names is None else tuple(names)
     exhaustive = count_orders(symmetry) <= EXHAUSTIVE
-    return Clusters(members, tree, distances, cut, label, found.group, exhaustive, found.compared)
+    group, compared = (None, None) if found is None else (found.group, found.compared)
+    return Clusters(members, tree, distances, cut, label, group, exhaustive, compared)
 
 
 def adjusted_rand(a: Int[np.ndarray, " member"], b: Int[np.ndarray, " member"]) -> float:

@@ -1,10 +1,12 @@
 """Where did training end? What each member computes, and how many seeds ended at the same function.
 
 A function is what a network answers to all samples: a truth table where these are all there are; else its predictions
-on the problem's data, classes or sides as they are, numbers up to a tolerance.
+on the problem's data, classes or sides as they are, numbers up to a tolerance. Targets that the loss ignores, such as
+-100, do not count: what is predicted there is nobody's mistake, and tells no functions apart.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ from scipy.cluster import hierarchy
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.fields import Field
 from landscape.core.intervals import Proportion
+from landscape.engine.answers import Answers
 from landscape.engine.hessian import Extremes, extremes
 from landscape.engine.objective import Objective
 from landscape.engine.plain import AnyObjective
@@ -48,8 +51,8 @@ _TOLERANCE = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Members with the same function: its share of all members, how many samples it gets right (None where none is
-    right or wrong), and its members' median loss.
+    """Members with the same function: its share of all members, how many samples it gets right and what share of
+    targets, with its standard error over samples (None where none is right or wrong), and its members' median loss.
     """
 
     kind: str
@@ -57,12 +60,15 @@ class Group:
     share: Proportion
     loss: float
     example: int
+    accuracy: float | None = None
+    accuracy_se: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcomes:
     """Of each member: `kind` (an index into `KINDS`), `group` (an index into `groups`, the largest first), how many
-    samples are `right` of `total`, and its `loss`. `compared` says by what members are told apart.
+    samples are `right`, at all their targets that count, and its `loss`. Of the `samples` `total` have targets that
+    count, `targets` in all. `compared` says by what members are told apart.
 
     Where the samples are all there are, also the number of `dead` units and the `curvature` where it ended; that of the
     landmark `presolve`, if there is one, for comparison.
@@ -75,6 +81,8 @@ class Outcomes:
     loss: Float[np.ndarray, " member"]
     groups: tuple[Group, ...]
     compared: str
+    samples: int
+    targets: int
     dead: Int[np.ndarray, " member"] | None = None
     curvature: Extremes | None = None
     landmark: Extremes | None = None
@@ -86,11 +94,14 @@ class Outcomes:
 
 
 class Functions(NamedTuple):
-    """What members answer to all samples, which of them answer alike, and by what they are compared."""
+    """What members answer to all samples, at each place that counts, which of them answer alike, and by what they are
+    compared.
+    """
 
     rows: Shaped[np.ndarray, "member decision"]
     group: Int[np.ndarray, " member"]
     compared: str
+    answers: Answers
 
 
 def outcomes(
@@ -110,28 +121,31 @@ def outcomes(
         An `Outcomes`: `group`, `kind`, `right` and `loss` of each member, and the `groups`.
 
     Raises:
-        Unsupported: Samples without end, or a loss that reads outputs itself.
+        Unsupported: Samples without end, or a `batch_loss` without `outputs`.
         LandscapeError: A tolerance for classes, which are alike or not.
     """
     objective = _objective(problem, device)
     found = _functions(problem, objective, stack, tolerance)
-    rows, values = found.rows, {name: value.cpu().numpy() for name, value in objective(stack).items()}
-    ours = not isinstance(problem, Supervised)
+    values = {name: value.cpu().numpy() for name, value in objective(stack).items()}
+    ours, samples = not isinstance(problem, Supervised), found.answers.samples
     precise = problem.objective(device=device, dtype=torch.float64) if ours else objective
     # Decisions are as the networks make them; small losses need more digits, where the formula is ours.
-    loss, total = precise(stack)["loss"].cpu().numpy() if ours else values["loss"], objective.samples
-    right = values["right"].astype(np.int64) if "right" in values else None
-    constant = (rows.reshape(len(rows), -1, total) == rows.reshape(len(rows), -1, total)[:, :, :1]).all(axis=(1, 2))
+    loss = precise(stack)["loss"].cpu().numpy() if ours else values["loss"]
+    right, total, accuracy = _right(found.answers, values)
+    _, first, place = np.unique(found.answers.place, return_index=True, return_inverse=True)
+    constant = (found.rows == found.rows[:, first[place]]).all(1)
     kind = np.where(constant, 2, 3 if right is None else 1)
-    if right is not None:
+    if right is not None and total:
         kind[right == total] = 0
     groups = []
     for number in range(int(found.group.max(initial=-1)) + 1):
         members = np.flatnonzero(found.group == number)
-        first, share = int(members[0]), Proportion(len(members), len(stack))
-        hits = None if right is None else int(right[first])
-        groups.append(Group(KINDS[kind[first]], hits, share, float(np.median(loss[members])), first))
-    told = Outcomes(kind, found.group, right, total, loss, tuple(groups), found.compared)
+        one, share = int(members[0]), Proportion(len(members), len(stack))
+        hits = None if right is None else int(right[one])
+        shown = () if accuracy is None else (float(each[one]) for each in accuracy)
+        groups.append(Group(KINDS[kind[one]], hits, share, float(np.median(loss[members])), one, *shown))
+    targets = found.rows.shape[1]
+    told = Outcomes(kind, found.group, right, total, loss, tuple(groups), found.compared, samples, targets)
     if not isinstance(precise, Objective) or not ours:
         return told
     landmark = problem.landmark("presolve") if "presolve" in problem.landmarks() else None
@@ -141,6 +155,21 @@ def outcomes(
         curvature=extremes(precise, stack),
         landmark=extremes(precise, landmark) if landmark else None,
     )
+
+
+def _right(
+    answers: Answers, values: Mapping[str, np.ndarray]
+) -> tuple[Int[np.ndarray, " member"] | None, int, tuple[np.ndarray, np.ndarray] | None]:
+    """How many samples each member gets right at all places that count, of how many that have one; and the share of
+    right places with its standard error over samples, a ratio of sums as `Tally` has it.
+    """
+    if answers.hits is None:  # of samples some problems know it all the same
+        return values["right"].astype(np.int64) if "right" in values else None, answers.samples, None
+    hits, counts = (each.numpy() for each in answers.of_samples())
+    with np.errstate(invalid="ignore"):  # no target may count
+        share = hits.sum(1) / counts.sum()
+        spread = ((hits - share[:, None] * counts) ** 2).sum(1) * (len(counts) / max(len(counts) - 1, 1))
+        return (hits == counts).sum(1), len(counts), (share, np.sqrt(spread) / counts.sum())
 
 
 def functions(
@@ -160,15 +189,17 @@ def _objective(problem: Problem, device: str | torch.device) -> AnyObjective:
 
 def _functions(problem: Problem, objective: AnyObjective, stack: Stack, tolerance: float | None) -> Functions:
     TOLERANCE.check(tolerance)
-    rows = objective.predictions(stack).flatten(1).cpu().numpy()
+    answers = objective.answers(stack)
+    rows = answers.decisions.numpy()
     if np.issubdtype(rows.dtype, np.floating):
         share = _TOLERANCE if tolerance is None else tolerance
         limit = share * float(np.nanstd(rows.astype(np.float64)))
-        return Functions(rows, _alike(rows.astype(np.float64), limit), f"outputs to within {limit:.3g}")
+        return Functions(rows, _alike(rows.astype(np.float64), limit), f"outputs to within {limit:.3g}", answers)
     if tolerance is not None:
         raise LandscapeError("the answers are classes, which are alike or not: leave `tolerance` out")
     predicted = "predicted sides" if rows.dtype == bool else "predicted classes"
-    return Functions(rows, grouped(rows), predicted if isinstance(problem, Supervised) else "truth tables")
+    compared = predicted if isinstance(problem, Supervised) else "truth tables"
+    return Functions(rows, grouped(rows), compared, answers)
 
 
 def _alike(rows: Float[np.ndarray, "member decision"], limit: float) -> Int[np.ndarray, " member"]:

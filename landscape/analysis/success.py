@@ -80,12 +80,15 @@ def success(
     if not {"right", "accuracy"} <= objective.metrics.keys():
         raise Unsupported(f"{problem.title()} counts no samples as right: success is for problems that do")
     values = {name: value.cpu().numpy() for name, value in objective(stack).items()}
+    total = objective.samples
+    if objective.hits is not None:  # samples all of whose targets are ignored can be neither right nor wrong
+        total = len(objective.answers(stack.select([0])).of_samples()[1])
     whole = problem.objective(device=device)
     finite = stack.flatten().isfinite().all(1).cpu().numpy()
     return Success(
-        samples=objective.samples,
-        solved=finite & (values["right"] == objective.samples),
-        sample_rate=np.where(finite, values["right"] / objective.samples, 0.0),
+        samples=total,
+        solved=finite & (values["right"] == total),
+        sample_rate=np.where(finite, values["right"] / total, 0.0),
         cell_rate=np.where(finite, values["accuracy"], 0.0),
         baselines=problem.baselines(objective),
         exact=None if whole.sampled else finite & (whole(stack)["right"].cpu().numpy() == whole.samples),

@@ -177,6 +177,13 @@ def _outcomes(tolerance: float | None, device: str, **given: Any) -> None:
     numbers up to --tolerance. Of the Game of Life with one block, whose samples are all there are, it is a truth table;
     there alone dead units are counted, and gradient and eigenvalues of the Hessian are told where it ended (of other
     problems `landscape analyse curvature` does).
+
+    Targets that the loss ignores (ignore_index, -100) do not count, nor does what is predicted there: a sample is right
+    if all its targets that count are, and a network is solved by that. Where samples have several targets, such as
+    tokens, the share of right ones stands beside, with its standard error over samples. A `batch_loss` says what is
+    predicted by entries `outputs` and `targets`: scores of classes beside whole-number targets (the highest decides;
+    those below 0 do not count), whole numbers and truth values as they are, else numbers, of which none is right or
+    wrong.
     """
     from landscape.analysis.outcomes import KINDS, outcomes
 
@@ -189,6 +196,8 @@ def _outcomes(tolerance: float | None, device: str, **given: Any) -> None:
     rows = [[*_answers(g, found), g.share.count, "{:.3f} to {:.3f}".format(*g.share.interval), g.loss] for g in shown]
     exact = found.curvature is not None
     right = [] if found.right is None else ["right"] if exact else ["right", "95 % interval of accuracy"]
+    if _several(found):
+        right = ["samples right", "95 % interval of their share", "accuracy of targets"]
     header = ["truth table" if exact else "function", *right, "members", "95 % interval of share", "median loss"]
     text.append(table(header, rows))
     if rest := found.groups[len(shown) :]:
@@ -197,8 +206,20 @@ def _outcomes(tolerance: float | None, device: str, **given: Any) -> None:
     if exact:
         text.append(_minima(found, KINDS))
     else:
-        text.append(f"functions are told apart by {found.compared} on all {found.total} samples")
+        ignored = f"the {found.total} of {found.samples} samples that have targets that count"
+        where = f"all {found.total} samples" if found.total == found.samples else ignored
+        text.append(f"functions are told apart by {found.compared} on {where}")
+        if _several(found):
+            text.append(
+                f"a sample is right if all its targets that count are; accuracy is over all {found.targets} of these, "
+                "± its standard error over samples"
+            )
     report.show(text, {"run": given["run"], "title": title, "kinds": KINDS, "solved": found.solved, "outcomes": found})
+
+
+def _several(found: Any) -> bool:
+    """Whether samples have several targets each, of which some may be right."""
+    return found.right is not None and found.groups[0].accuracy is not None and found.targets > found.total
 
 
 def _answers(group: Any, found: Any) -> list[str]:
@@ -207,7 +228,8 @@ def _answers(group: Any, found: Any) -> list[str]:
         return [group.kind]
     right = Proportion(group.right, found.total)
     sampled = [] if found.curvature is not None else ["{:.3f} to {:.3f}".format(*right.interval)]
-    return [group.kind, f"{right.count} of {right.total}", *sampled]
+    share = [f"{group.accuracy:.3f} ± {group.accuracy_se:.2g}"] if _several(found) else []
+    return [group.kind, f"{right.count} of {right.total}", *sampled, *share]
 
 
 def _minima(found: Any, names: Sequence[str]) -> str:
@@ -288,7 +310,8 @@ def _clusters(cut: float | None, tolerance: float | None, device: str, **given: 
     """Do the members of RUN fall into few places? Clusters of parameters up to the order of filters.
 
     The order of filters counts where the problem says which may be exchanged; a model of one's own says nothing of it.
-    Clusters are compared with functions, which are those of `landscape analyse outcomes`.
+    Clusters are compared with functions, which are those of `landscape analyse outcomes`; where what a network predicts
+    is not known, --cut says where to cut, and they stand alone.
     """
     from landscape.analysis.clusters import clusters_of
 
@@ -300,17 +323,20 @@ def _clusters(cut: float | None, tolerance: float | None, device: str, **given: 
         "(over every order)" if found.exhaustive else "(by weight matching, an upper bound)"
     )
     how = how if problem.symmetry() else "of parameters as they stand: no symmetry is known"
-    told = int(found.group.max()) + 1
-    tables = [np.bincount(found.group[found.label == number]) for number in range(len(found.sizes))]
-    rows = [
-        [number, int(size), np.count_nonzero(counts), int(counts.max())]
-        for number, (size, counts) in enumerate(zip(found.sizes[:_MOST_ROWS], tables, strict=False))
-    ]
+    rows = [[number, int(size)] for number, size in enumerate(found.sizes[:_MOST_ROWS])]
+    header, compared = ["cluster", "members"], "functions unknown"
+    if found.group is not None:
+        tables = [np.bincount(found.group[found.label == number]) for number in range(len(rows))]
+        rows = [[*row, len(counts[counts > 0]), int(counts.max())] for row, counts in zip(rows, tables, strict=True)]
+        header += ["functions", "members of its commonest"]
+        compared = (
+            f"{int(found.group.max()) + 1} functions ({found.compared}); "
+            f"agreement (adjusted Rand index) {found.agreement:.3f}"
+        )
     text = [
         f"{title}: {len(stack)} members, L2 distances {how}",
-        f"{len(found.sizes)} clusters at distance {found.cut:.4g}, {told} functions ({found.compared}); "
-        f"agreement (adjusted Rand index) {found.agreement:.3f}",
-        table(["cluster", "members", "functions", "members of its commonest"], rows),
+        f"{len(found.sizes)} clusters at distance {found.cut:.4g}, {compared}",
+        table(header, rows),
     ]
     if rest := found.sizes[len(rows) :].tolist():
         text.append(f"and {len(rest)} more clusters with {sum(rest)} members")

@@ -175,12 +175,14 @@ def _clusters(cut: float | None, **given: Any) -> None:
     canvas = taken(Canvas, given)
     problem, stack = members_of(**given)
     found = clusters_of(problem, stack, cut=cut)
-    groups = outcomes(problem, stack).groups
+    groups = outcomes(problem, stack).groups if found.group is not None else ()
     names = [group.kind if group.right is None else f"{group.kind}, {group.right} right" for group in groups]
     solved = next((number for number, group in enumerate(groups) if group.kind == "solved"), None)
     caption = (
         f"{problem.title()}, {len(stack)} seeds. Average linkage of L2 distances up to the order of "
         f"filters; agreement of clusters and {found.compared} (adjusted Rand index): {found.agreement:.2f}."
+        if found.group is not None
+        else f"{problem.title()}, {len(stack)} seeds. Average linkage of L2 distances up to the order of filters."
     )
     figure = figures.page(
         lambda ax: figures.dendrogram(ax, found, names=names, solved=solved), caption=caption, size=(7.2, 4.2)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.engine.answers import Hits
 from landscape.engine.kernels import binary_cross_entropy, binary_errors, binary_reference
 from landscape.engine.objective import Metric, PerSample
 from landscape.engine.readings import (
@@ -30,7 +31,7 @@ from landscape.engine.readings import (
     whole,
 )
 
-__all__ = ["TAKEN", "Criterion", "Loss", "Measure", "names_a_metric"]
+__all__ = ["Criterion", "Loss", "Measure", "require_names"]
 
 #: A loss by name, a module such as `nn.CrossEntropyLoss()`, or a function of outputs and targets, samples first, that
 #: gives one number a sample or their mean.
@@ -39,11 +40,13 @@ Loss = Literal["cross_entropy", "mse", "bce"] | Callable[[Any, Any], Tensor]
 #: A further function of outputs and targets, samples first, that gives one number a sample or their mean.
 Measure = Callable[[Any, Any], Tensor]
 
-#: Names that a result has for something else.
-TAKEN = frozenset(
+#: Names that a result has for something else, and a figure or analysis reads it by.
+_TAKEN = frozenset(
     [
         "loss",
         "loss_straight",
+        "right",
+        "solved",
         "line",
         "alpha",
         "x",
@@ -51,6 +54,8 @@ TAKEN = frozenset(
         "done",
         "l1",
         "l2",
+        "start_stored",
+        "end_stored",
         "from_member",
         "to_member",
         "via_member",
@@ -64,8 +69,8 @@ TAKEN = frozenset(
     ]
 )
 
-#: How names end that stand for errors and bounds.
-_ENDINGS = ("_se", "_lower", "_upper")
+#: How names begin that stand for test data, and for the tables of a result; how those of errors and bounds end.
+_BEGINNINGS, _ENDINGS = ("test_", "source_", "mark_"), ("_se", "_lower", "_upper")
 
 #: Relative difference up to which a loss counts as the mean of its samples' losses.
 _MEAN = 1e-4
@@ -78,6 +83,7 @@ class Criterion:
     Args:
         metrics: The loss and metrics for stacks; empty where `refusal` says why there are none.
         predict: From outputs to decisions.
+        hits: From outputs and targets, samples first, which targets are hit and which count; None of other losses.
         unit: Unit of the loss.
         readings: The same for whole batches in PyTorch's layout.
         own: The loss as it was given, which is the referee.
@@ -95,6 +101,7 @@ class Criterion:
     refusal: str = ""
     adds_up: bool = False
     again: Callable[..., dict[str, Metric]] | None = None
+    hits: Hits | None = None
 
     def tallies(self, outputs: Any, targets: Any, weights: Tensor | None = None) -> dict[str, Tally]:
         """What a batch adds to the loss and each metric."""
@@ -129,9 +136,9 @@ class Criterion:
             raise Unsupported(f"{loss.__name__} is a class: give a loss made of it, {loss.__name__}()")
         known = known_loss(loss)
         function: Any = known if known is not None else loss
+        hits = hits_of(known, targets)
+        require_names(metrics or (), ["accuracy"] if hits else ())
         further = {name: _read(each, f"metric {name}", name) for name, each in (metrics or {}).items()}
-        if wrong := [key for key in further if not names_a_metric(key)]:
-            raise LandscapeError(f"'{wrong[0]}' cannot name a metric: it is taken, or no plain word")
         if known is not None and not isinstance(outputs, Tensor):
             raise Unsupported(
                 f"the model gives {type(outputs).__name__}, not a tensor that {type(known).__name__} could read: give "
@@ -149,12 +156,16 @@ class Criterion:
         parts = known is not None and all(known_loss(each) is not None for each in (metrics or {}).values())
         unit = own_unit if unit is None else unit
         adds_up = known is not None and known.reduction == "sum"
-        return cls(stacked, predict, unit, readings, function, parts, refusal, adds_up, again)
+        return cls(stacked, predict, unit, readings, function, parts, refusal, adds_up, again, hits)
 
 
-def names_a_metric(name: str) -> bool:
-    """Whether a metric may be called so."""
-    return name not in TAKEN and not name.endswith(_ENDINGS) and name.isidentifier()
+def require_names(metrics: Iterable[Any], further: Collection[str] = ()) -> None:
+    """Raise `LandscapeError` for a metric that is called like what a result, or `further` metrics, have already."""
+    for name in metrics:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise LandscapeError(f"'{name}' cannot name a metric: write one word of letters, digits and _")
+        if name in _TAKEN or name in further or name.startswith(_BEGINNINGS) or name.endswith(_ENDINGS):
+            raise LandscapeError(f"'{name}' cannot name a metric: it is taken by something else in a result")
 
 
 def _read(loss: Any, what: str, name: str) -> Reading:

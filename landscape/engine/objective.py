@@ -18,6 +18,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
+from landscape.engine.answers import Answers, Hits
 from landscape.engine.chain import Chain
 from landscape.engine.data import SAMPLE_MULTIPLE, Batch, Data, Stream
 from landscape.engine.determinism import culprit, mixes_samples
@@ -134,9 +135,10 @@ class Objective:
 
     `metrics` holds at least `loss`, a weighted mean. Where the data is a `sampled` part of what is meant, each mean
     comes with its standard error over samples, under its name and `_se`. `predict` turns outputs into decisions,
-    [member, *target, sample]. `unit` is that of the loss. An `AUTOMATIC` chunk has a size chosen for the device; where
-    memory runs out it is halved for all that follows. With `precision` None the type of the data's numbers is taken;
-    with `autocast` the network, but not the loss, runs in this type where PyTorch deems it safe.
+    [member, *target, sample], and `hits` says which are right and which count. `unit` is that of the loss. An
+    `AUTOMATIC` chunk has a size chosen for the device; where memory runs out it is halved for all that follows. With
+    `precision` None the type of the data's numbers is taken; with `autocast` the network, but not the loss, runs in
+    this type where PyTorch deems it safe.
 
     A network with BatchNorm has a policy, `batchnorm`: with `recalibrate` each point gets statistics of its own,
     estimated on the samples of `calibration`; else they are those of the stack's buffers.
@@ -146,6 +148,7 @@ class Objective:
     data: Data | Stream
     metrics: Mapping[str, Metric]
     predict: Callable[[Tensor], Tensor]
+    hits: Hits | None = None
     sampled: bool = False
     unit: str = ""
     chunk: Chunk = AUTOMATIC
@@ -260,6 +263,21 @@ class Objective:
             ]
             parts.append(torch.cat(decisions, -1))
         return torch.cat(parts)[: len(stack)]
+
+    @torch.no_grad()
+    def answers(self, stack: Stack) -> Answers:
+        """The decisions of each member at each place that counts, and which are right."""
+        found = list[Answers]()
+        for _, part in self.chunks(stack):
+            batches = list[list[Answers]]()
+            for batch in self.batches():
+                real = batch.weights[0] > 0
+                outputs = self._forward(part, batch.inputs)[..., real]
+                targets = batch.targets[0][..., real].movedim(-1, 0)
+                decisions = zip(self.predict(outputs).movedim(-1, 1), outputs.movedim(-1, 1), strict=True)
+                batches.append([Answers.of(each, self.hits and self.hits(out, targets)) for each, out in decisions])
+            found += map(Answers.joined, zip(*batches, strict=True))
+        return Answers.stacked(found[: len(stack)])
 
     @_within_memory
     def gradient(

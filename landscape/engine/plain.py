@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.core.errors import Mismatch, Unsupported, Unverified
+from landscape.engine.answers import Answers
 from landscape.engine.batches import parted, tensors_of
 from landscape.engine.data import Stream
 from landscape.engine.determinism import culprit, mixes_samples, seeded
@@ -116,8 +117,7 @@ class PlainObjective:
         over_batches: Names of metrics that are means over batches, of one number each.
         l2: Adds so much times half of the sum of squares of the parameters that learn to the loss.
         learning: Names of these.
-        predict: From outputs as stacks have them, [member, *out, sample], to decisions; None where outputs are the
-            loss's own affair.
+        answer: What a network decides on a batch; None where its outputs are the loss's own affair.
     """
 
     module: nn.Module
@@ -148,7 +148,7 @@ class PlainObjective:
     over_batches: tuple[str, ...] = ()
     l2: float = 0.0
     learning: frozenset[str] = frozenset()
-    predict: Callable[[Tensor], Tensor] | None = None
+    answer: Callable[[nn.Module, Any], Answers] | None = None
 
     backend = "plain"
     shares_first_layer = False
@@ -208,22 +208,23 @@ class PlainObjective:
         return found
 
     @torch.no_grad()
-    def predictions(self, stack: Stack) -> Shaped[Tensor, "member *target sample"]:
-        """The decision of each member on each sample; raises `Unsupported` where there are none."""
-        if self.predict is None:
+    def answers(self, stack: Stack) -> Answers:
+        """The decisions of each member at each place that counts, and which are right; raises `Unsupported` where there
+        are none.
+        """
+        if self.answer is None:
             raise Unsupported(
-                "what a network predicts is not known where `batch_loss` reads its outputs: give `loss`, a function of "
-                "outputs and targets"
+                "what a network predicts is not known where `batch_loss` gives its loss alone: let it be a function "
+                "that gives a dict of `loss`, `outputs` (such as logits) and `targets`"
             )
         found = []
         for point in stack.mixtures():
             self._live.write(point)
             for name, tensor in self._found_anew(point).items():
                 self._live.tensors[name].copy_(tensor)
-            with self._casting():
-                outputs = [_tensor(self.forward(self._live.module, batch)) for batch in self.data]
-            found.append(torch.cat([self.predict(each.movedim(0, -1)[None]) for each in outputs], -1))
-        return torch.cat(found)
+            with torch.set_grad_enabled(self.differentiates), self._casting():
+                found.append(Answers.joined([self.answer(self._live.module, batch) for batch in self.data]))
+        return Answers.stacked(found)
 
     # Derivatives ------------------------------------------------------------------------------------------------------
 
@@ -474,6 +475,12 @@ class PlainObjective:
                     found[name] = Tally(whole.double(), None)
             return found
 
+        def answer(module: nn.Module, batch: _Labelled) -> Answers:
+            outputs = run(module, batch)
+            decisions = objective.predict(outputs.movedim(0, -1)[None])[0].movedim(-1, 0)
+            judged = objective.hits and objective.hits(outputs, batch.targets[0].movedim(-1, 0))
+            return Answers.of(decisions, judged, batch.weights)
+
         def parts() -> Iterator[_Labelled]:
             for batch in objective.batches():
                 real = batch.real_alone()
@@ -510,7 +517,7 @@ class PlainObjective:
             autocast=objective.autocast,
             batchnorm=objective.batchnorm,
             calibration=list(calibration()) if objective.batchnorm == "recalibrate" else (),
-            predict=objective.predict,
+            answer=answer,
         )
 
 

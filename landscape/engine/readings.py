@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from landscape.core.errors import Mismatch, Unsupported
+from landscape.engine.answers import Hits
 from landscape.engine.batches import joined, mapped, tensors_of
 from landscape.engine.kernels import binary_cross_entropy
 
@@ -359,8 +360,8 @@ def _few_classes(outputs: Tensor, targets: Tensor, loss: Any) -> Tensor:
     return found if loss.weight is None else found * loss.weight[index]
 
 
-def hits_of(loss: nn.Module | None, targets: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-    """For losses of classes, from outputs and targets: which targets are hit, and which count; None for others."""
+def hits_of(loss: nn.Module | None, targets: Tensor) -> Hits | None:
+    """Which targets are hit, for losses of classes; None for others."""
     if isinstance(loss, nn.BCEWithLogitsLoss):
         return lambda outputs, targets: ((outputs > 0) == (targets > 0.5), torch.ones_like(targets, dtype=torch.bool))
     if not isinstance(loss, _INDEXED) or targets.is_floating_point():

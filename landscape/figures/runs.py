@@ -93,12 +93,13 @@ def shares(
 def dendrogram(
     ax: Axes, tree: Clusters, *, names: Sequence[str] = (), solved: int | None = None, most: int = 5
 ) -> Axes:
-    """The tree of members over the distance at which they merge, its cut, and below it the function of each leaf.
+    """The tree of members over the distance at which they merge, its cut, and below it the function of each leaf, where
+    functions are known.
 
     Beyond 100 members a leaf is a branch, and its column shows the shares of the tables in it. The `most` largest
     tables have colours and are called by `names`; that of the solution, `solved`, has the colour it has elsewhere.
     """
-    members, counts = len(tree.label), np.bincount(tree.group)
+    members, counts = len(tree.label), np.bincount(tree.group) if tree.group is not None else np.zeros(0, dtype=int)
     kept = members if members <= _LEAVES else min(members, max(50, len(tree.sizes)))
     drawn = hierarchy.dendrogram(tree.tree, no_plot=True, truncate_mode="lastp", p=kept)
     leaves = drawn["leaves"] or []
@@ -108,7 +109,8 @@ def dendrogram(
     others = iter([*COLORS[1:], *[GREY] * most])
     colors = [COLORS[0] if table == solved else next(others) for table in range(min(most, len(counts)))] + [FAINT]
     top = 1.06 * tree.tree[:, 2].max()
-    _table_columns(ax, tree, leaves, colors, top)
+    if tree.group is not None:
+        _table_columns(ax, tree, tree.group, leaves, colors, top)
     ax.axhline(tree.cut, color=INK, lw=1, ls=(0, (4, 3)), zorder=1)
     cut = f"cut at {tree.cut:.3g}: {len(tree.sizes)} clusters"
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
@@ -121,13 +123,15 @@ def dendrogram(
     ax.spines["left"].set_bounds(0, top)
     ax.spines["bottom"].set_visible(False)
     ax.set_ylabel("L2 distance at the merge")
-    ax.set_xlabel(f"{members} networks{f' in {kept} branches' if kept < members else ''}; bottom: their functions")
+    below = "; bottom: their functions" if tree.group is not None else ""
+    ax.set_xlabel(f"{members} networks{f' in {kept} branches' if kept < members else ''}{below}")
     titles = [*names, *(f"table {table + 1}" for table in range(len(names), len(counts)))]
     keys = [(color, f"{title} (n = {n})") for color, title, n in zip(colors[:-1], titles, counts, strict=False)]
     if len(counts) > most:
         keys.append((FAINT, f"{len(counts) - most} more (n = {counts[most:].sum()})"))
     handles = [Patch(color=color, label=label) for color, label in keys]
-    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    if handles:
+        ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
 
@@ -182,11 +186,18 @@ def _bars(
     ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)
 
 
-def _table_columns(ax: Axes, tree: Clusters, leaves: Sequence[int], colors: Sequence[str], top: float) -> None:
+def _table_columns(
+    ax: Axes,
+    tree: Clusters,
+    group: Int[np.ndarray, " member"],
+    leaves: Sequence[int],
+    colors: Sequence[str],
+    top: float,
+) -> None:
     """Below each leaf, the shares of truth tables among its members; the last colour is for all the rest."""
     nodes = hierarchy.to_tree(tree.tree, rd=True)[1]
     for place, leaf in enumerate(leaves):
-        tables = np.minimum(tree.group[nodes[leaf].pre_order()], len(colors) - 1)
+        tables = np.minimum(group[nodes[leaf].pre_order()], len(colors) - 1)
         bottom = -0.03 * top
         for table, count in zip(*np.unique(tables, return_counts=True), strict=True):
             height = 0.09 * top * count / len(tables)

@@ -1,21 +1,26 @@
 """Losses that read a model and a batch of any structure: what `from_model(..., batch_loss=...)` is given."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.engine.batches import common_length, loader_name, mapped, moved, parted, renewed, tensors_of
 from landscape.engine.live import copied
-from landscape.engine.losses import TAKEN
+from landscape.engine.losses import require_names
 from landscape.engine.readings import Gathered, Tally, number
 
 __all__ = ["BatchLoss", "Held", "dataset_loader", "raw_source", "require_a_number", "require_no_size"]
+
+#: Entries of what a loss gives that are no metrics.
+_KEPT = ("outputs", "targets")
 
 #: Samples a batch of a dataset.
 _BATCH = 256
@@ -85,7 +90,7 @@ class BatchLoss:
     """A function of a model and a batch, and what a scalar that it gives weighs.
 
     `differentiates` says whether it takes derivatives itself, `name` what it is called, `tried` what it gave once.
-    `kept` are the entries that are no metrics, outputs and targets of metrics of all data; `over_batches` are the
+    `kept` are those of the entries `outputs` and `targets` that it gives, which are no metrics; `over_batches` are the
     metrics that are one number a batch.
     """
 
@@ -107,8 +112,13 @@ class BatchLoss:
             weight = self.weigh(batch)
             return {"loss": Tally(found * number(weight, found.device), weight)}
         every = found if isinstance(found, Mapping) else {"loss": found}
-        tallies = {name: self._tally(name, each, batch) for name, each in every.items() if name not in self.kept}
-        return {**tallies, **(gathered(metrics_all, *(every[name] for name in self.kept)) if metrics_all else {})}
+        tallies = {name: self._tally(name, each, batch) for name, each in every.items() if name not in _KEPT}
+        return {**tallies, **(gathered(metrics_all, *(every[name] for name in _KEPT)) if metrics_all else {})}
+
+    def entries(self, module: nn.Module, batch: Any) -> tuple[Any, Any]:
+        """The outputs and targets of a batch; None for targets that it does not give."""
+        found = self.function(module, renewed(batch))
+        return found["outputs"], found.get("targets")
 
     def loss(self, module: nn.Module, batch: Any) -> Tensor:
         """The loss of a batch as its user's own loop reads it: what does not weigh it."""
@@ -158,12 +168,14 @@ class BatchLoss:
         function: Callable[[nn.Module, Any], Any] | str,
         weight: Callable[[Any], float] | None,
         source: Any,
-        kept: tuple[str, ...] = (),
+        metrics_all: Collection[str] = (),
     ) -> "BatchLoss":
-        """One that has been tried on the first batches of some data; raises an error that says why it cannot serve."""
+        """One that has been tried on the first batches of some data, whose outputs and targets `metrics_all` read;
+        raises an error that says why it cannot serve.
+        """
         if isinstance(function, str) and function != "own":
             raise LandscapeError('`batch_loss` is a function of a model and a batch, or "own"')
-        called = _own_loss if isinstance(function, str) else function
+        called: Callable[[nn.Module, Any], Any] = _own_loss if isinstance(function, str) else function
         name = "own" if function == "own" else getattr(function, "__qualname__", type(function).__name__)
         few = _few(source)
         several = len(few) > 1
@@ -175,10 +187,19 @@ class BatchLoss:
         dtype = next(module.parameters()).dtype
         batch = moved(few[0], torch.device("cpu"), dtype if dtype.is_floating_point else None)
         found, differentiates = _tried(copied(module).eval(), called, batch)
+        if function == "own" and (shift := _shift(copied(module).eval(), batch)) is not None:
+            called = functools.partial(_own_loss, shift=shift)
+            found, differentiates = _tried(copied(module).eval(), called, batch)
         tried = found.get("loss") if isinstance(found, Mapping) else found
         tried = tried[0] if isinstance(tried, tuple | list) and tried else tried
         every = found if isinstance(found, Mapping) else {"loss": found}
-        if missing := [each for each in kept if each not in every]:
+        kept = tuple(each for each in _KEPT if each in every)
+        if wrong := [each for each in kept if not any(tensor.ndim for tensor in tensors_of(every[each]))]:
+            raise LandscapeError(
+                f"`batch_loss` gives {wrong[0]} without samples: its entries outputs and targets are those of the "
+                "samples, which are no metrics; call a metric otherwise"
+            )
+        if missing := [each for each in _KEPT if metrics_all and each not in kept]:
             raise LandscapeError(
                 f"`metrics_all` read the entries outputs and targets of what `batch_loss` gives, which has no "
                 f"{missing[0]}: let it give both beside the loss"
@@ -188,8 +209,8 @@ class BatchLoss:
         made = cls(called, weight, differentiates, name, tried, kept, scalars)
         if "loss" not in names:
             raise LandscapeError(f"`batch_loss` gives {', '.join(map(str, names))}, but no `loss`")
-        if wrong := [each for each in names if each != "loss" and (each in TAKEN or each.endswith("_se"))]:
-            raise LandscapeError(f"'{wrong[0]}' cannot name a metric: it is taken")
+        require_names(each for each in names if each != "loss")
+        require_names(metrics_all, names)
         tallies = {key: made._tally(key, every[key], batch) for key in names}
         if tallies["loss"].value().isnan():  # nothing may count in the first batch
             made._require_a_number(copied(module).eval(), source, dtype if dtype.is_floating_point else None)
@@ -275,8 +296,10 @@ def _does_not_run(error: Exception) -> str:
     return f"`batch_loss` does not run on the first batch: {type(error).__name__}: {line}"
 
 
-def _own_loss(module: nn.Module, batch: Any) -> Tensor:
-    """The loss that a model returns itself: `outputs.loss`, `outputs["loss"]`, or the scalar of a pair."""
+def _own_loss(module: nn.Module, batch: Any, shift: int | None = None) -> Any:
+    """The loss that a model returns itself: `outputs.loss`, `outputs["loss"]`, or the scalar of a pair; with a `shift`
+    beside its logits and the labels so many places later.
+    """
     outputs: Any = module(**batch) if isinstance(batch, Mapping) else module(*batch)
     found = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
     if found is None and isinstance(outputs, tuple | list):
@@ -285,4 +308,34 @@ def _own_loss(module: nn.Module, batch: Any) -> Tensor:
         found = outputs
     if not isinstance(found, Tensor):
         raise Unsupported(f"the model returns {type(outputs).__name__} without a loss: does the batch have labels?")
-    return found
+    if shift is None:
+        return found
+    logits, labels = _labelled(outputs, batch)
+    logits, labels = (logits[:, :-shift], labels[:, shift:]) if shift else (logits, labels)
+    return {"loss": found, "outputs": logits, "targets": labels}
+
+
+def _labelled(outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
+    """Logits that a model returns, and labels of a batch."""
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    if logits is None and isinstance(outputs, tuple | list):
+        logits = next((each for each in outputs if isinstance(each, Tensor) and each.ndim > 1), None)
+    labels = batch.get("labels", batch.get("targets")) if isinstance(batch, Mapping) else batch[-1]
+    return torch.as_tensor(logits), torch.as_tensor(labels)
+
+
+def _shift(module: nn.Module, batch: Any) -> int | None:
+    """By how many places the labels of a model stand behind its logits, of which its loss is the cross-entropy: 1 in
+    models that predict the next token; None where that is not its loss.
+    """
+    for shift in (0, 1):
+        try:
+            with torch.no_grad():
+                found = _own_loss(module, renewed(batch), shift)
+                logits, labels = found["outputs"], found["targets"]
+                again = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+            continue
+        if logits.shape[:-1] == labels.shape and torch.isclose(again, found["loss"].to(again), rtol=1e-4):
+            return shift
+    return None

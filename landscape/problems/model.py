@@ -19,7 +19,7 @@ from landscape.engine.batches import common_length, parted, tensors_of
 from landscape.engine.data import Batch, Stream
 from landscape.engine.lessons import Lessons
 from landscape.engine.live import copied, duplicate
-from landscape.engine.losses import Criterion, Loss, Measure, names_a_metric
+from landscape.engine.losses import Criterion, Loss, Measure, require_names
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.plain import PlainObjective
@@ -182,7 +182,7 @@ class Model(Supervised):
             over_batches=self.over_batches,
             l2=self.l2,
             learning=learning(self.prototype),
-            predict=self.chosen.predict if self.chosen is not None else None,
+            answer=reader.answer if self.batch_loss is None or "outputs" in self.batch_loss.kept else None,
         )
 
     def _reader(self, device: torch.device, dtype: torch.dtype, autocast: torch.dtype | None = None) -> Reader:
@@ -395,7 +395,8 @@ def from_model(
             gives one number. With `batch_loss` they get its entries `outputs` and `targets`, of all batches joined.
         batch_loss: In place of `loss`, a function of a model and a batch that gives the loss, or a dict with `loss` and
             further metrics; each is a scalar (a result calls it a mean over batches), or a pair of a sum and its count.
-            `own`: the loss that the model returns.
+            Its entries `outputs` and `targets` are no metrics: they say what a network predicts (see `landscape analyse
+            outcomes`). `own`: the loss that the model returns.
         batch_weight: What a scalar of a batch weighs; None: the number of its samples.
         batch_size: Samples of a batch of data in memory, and of a `Dataset`.
         weights: Whether a third tensor of a `Dataset` or loader weighs the samples.
@@ -450,8 +451,6 @@ def from_model(
         if not isinstance(functions, Mapping | None):
             raise LandscapeError(f"`{what}` is {type(functions).__name__}: give functions by name, {{name: function}}")
     metrics_all = dict(metrics_all or {})
-    if wrong := [each for each in metrics_all if not names_a_metric(each) or each in (metrics or {})]:
-        raise LandscapeError(f"'{wrong[0]}' cannot name a metric: it is taken, or no plain word")
     if metrics_all and weights:
         raise LandscapeError("`metrics_all` know nothing of weights of samples: leave `metrics_all` or `weights` out")
     common: dict[str, Any] = {
@@ -467,9 +466,7 @@ def from_model(
         if metrics or weights:
             raise LandscapeError("metrics and weights are what `batch_loss` gives: leave `metrics` and `weights` out")
         sources = [None if each is None else raw_source(each, batch_size) for each in (data, train, test)]
-        reading = BatchLoss.of(
-            made, batch_loss, batch_weight, sources[0], ("outputs", "targets") if metrics_all else ()
-        )
+        reading = BatchLoss.of(made, batch_loss, batch_weight, sources[0], metrics_all)
         _require_no_closure(reading.tried, model)
         reading = dataclasses.replace(reading, tried=None)
         source, training, test = sources
@@ -496,6 +493,7 @@ def from_model(
     if metrics_all and isinstance(source, Samples) and source.weights is not None:
         raise LandscapeError("`metrics_all` know nothing of weights of samples: give inputs and targets alone")
     tallies = chosen.tallies(outputs, few.targets)
+    require_names(metrics_all, tallies)
     scalars = tuple(key for key, each in tallies.items() if each.count is not None and each.squares is None)
     return Model(
         source=source,

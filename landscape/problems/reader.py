@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.core.errors import Unsupported
+from landscape.engine.answers import Answers, decided
 from landscape.engine.batches import Reread, common_length, mapped, moved, parted
 from landscape.engine.casting import running_in
 from landscape.engine.data import SAMPLE_MULTIPLE, labelled
@@ -68,13 +69,34 @@ class Reader:
             )
         return {prefix + name: tally for name, tally in found.items()} if prefix else found
 
-    def _found(self, module: nn.Module, batch: Any) -> dict[str, Any]:
+    def answer(self, module: nn.Module, batch: tuple[str, Any]) -> Answers:
+        """What a network decides on the batch; raises `Unsupported` for outputs that are not one tensor."""
+        given = batch[1]
+        with self.within():
+            if self.batch_loss is not None:
+                return decided(*self.batch_loss.entries(module, given))
+            outputs = self._outputs(module, given[0])
         assert self.criterion is not None
-        inputs, targets, weights = batch
+        if not isinstance(outputs, Tensor):
+            raise Unsupported(
+                f"the network's forward returns a {type(outputs).__name__}, and what it predicts is read from one "
+                "tensor: give `batch_loss`, which gives a dict of `loss`, `outputs` (such as logits) and `targets`"
+            )
+        decisions = self.criterion.predict(outputs.movedim(0, -1)[None])[0].movedim(-1, 0)
+        judged = self.criterion.hits and self.criterion.hits(outputs, given[1])
+        return Answers.of(decisions, judged, given[2])
+
+    def _outputs(self, module: nn.Module, inputs: Any) -> Any:
         parts = inputs.split(self.rows) if self.rows else [inputs]
         outputs = module(inputs) if len(parts) == 1 else torch.cat([module(part) for part in parts])
         if self.autocast is not None:
             outputs = mapped(outputs, lambda each: each.to(self.dtype) if each.is_floating_point() else each)
+        return outputs
+
+    def _found(self, module: nn.Module, batch: Any) -> dict[str, Any]:
+        assert self.criterion is not None
+        inputs, targets, weights = batch
+        outputs = self._outputs(module, inputs)
         with torch.autocast(self.device.type, enabled=False) if self.autocast else contextlib.nullcontext():
             found = self.criterion.tallies(outputs, targets, weights)
         return {**found, **gathered(self.metrics_all, outputs, targets)}
