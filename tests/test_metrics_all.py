@@ -1,6 +1,8 @@
 """Metrics that need all outputs at once: the same function of all outputs and targets by hand is the twin."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,6 +107,65 @@ def test_metrics_of_all_that_cannot_serve_are_one_line() -> None:
         landscape.walk(
             net(), net(), problem=from_model(net, (X, Y), "bce", metrics_all={"auc": lambda o, t: o}), points=3
         )
+
+
+def names_of_results() -> list[str]:
+    """What results have as axes, values, columns and tables, by the document of their file."""
+    text = (Path(__file__).parent.parent / "docs" / "schema.md").read_text()
+    rows = text[text.index("| variable | dimensions |") :].split("\n\n")[0].splitlines()[2:]
+    names = re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in rows))
+    assert {"alpha", "loss_se", "start_stored", "max_lower", "above_chord_upper", "mark_loss"} <= set(names)
+    return [*names, "test_loss", "test_auc", "auc_draw_se", "loss_draw_se"]
+
+
+@pytest.mark.parametrize("name", [*names_of_results(), "two words", "acc/top1", ""])
+def test_no_metric_is_called_like_something_that_a_result_has(name: Any) -> None:
+    def batched(model: nn.Module, batch: Any) -> dict[Any, Tensor]:
+        # A loss is the loss here, and accuracy is nobody else's.
+        return {"loss": model(batch[0]).mean(), name: torch.ones(())}
+
+    refusal = f"'{name}' cannot name a metric"
+    for given in ({"metrics": {name: lambda o, t: o.mean()}}, {"metrics_all": {name: area}}):
+        with pytest.raises(LandscapeError, match=refusal):
+            from_model(net, (X, Y), "bce", test=(X, Y), **given)  # type: ignore[arg-type]
+    if name not in ("loss", "accuracy"):
+        with pytest.raises(LandscapeError, match=refusal):
+            from_model(net, (X, Y), batch_loss=batched)
+
+
+def test_a_metric_may_be_called_accuracy_where_the_loss_has_none_but_never_twice() -> None:
+    own = {"accuracy": lambda outputs, targets: ((outputs > 0) == (targets > 0)).double().mean()}
+    plain = from_model(net, (X, Y), lambda o, t: (o - t).square().mean(), own)
+    assert "accuracy" in landscape.walk(net(), net(), problem=plain, points=3).values
+    with pytest.raises(LandscapeError, match="'size' cannot name a metric: it is taken"):
+        from_model(net, (X, Y), batch_loss=with_outputs, metrics_all={"size": area})
+    with pytest.raises(LandscapeError, match="'auc' cannot name a metric: it is taken"):
+        from_model(net, (X, Y), "mse", {"auc": lambda o, t: o.mean()}, metrics_all={"auc": area})
+
+
+def test_every_name_of_a_result_is_refused() -> None:
+    """As results have them, whatever the document says."""
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 1))
+
+    problem = from_model(build, (X, Y), "bce", test=(X, Y))
+    line = landscape.walk(build(), build(), problem=problem, points=3, per="layer")
+    bounded = landscape.walk(build(), build(), problem=problem, points=3, certify=0.5, batchnorm="interpolate")
+    plane = landscape.plane(build(), build(), build(), problem=problem, points=3)
+    drawn = landscape.walk(build(), build(), problem=problem, points=3, draws=2)
+    names = {name for each in (line, bounded, plane, drawn) for name in (*each.axes, *each.values, *each.columns)}
+    assert {"start_stored", "peak_low", "moves", "test_accuracy_draw_se", "y"} <= names
+    for name in names:
+        with pytest.raises(LandscapeError, match=f"'{name}' cannot name a metric: it is taken"):
+            from_model(net, (X, Y), "bce", {name: lambda o, t: o.mean()})
+
+
+def test_outputs_and_targets_are_no_metrics_though_nothing_reads_them() -> None:
+    problem = from_model(net, (X, Y), batch_loss=with_outputs)
+    assert set(landscape.walk(net(), net(), problem=problem, points=3).values) == {"loss", "size"}
+    with pytest.raises(LandscapeError, match=r"`batch_loss` gives targets without samples: .* call a metric otherwise"):
+        from_model(net, (X, Y), batch_loss=lambda model, batch: {"loss": model(batch[0]).mean(), "targets": 3.0})
 
 
 def fails(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from landscape.engine.readings import (
     whole,
 )
 
-__all__ = ["Criterion", "Loss", "Measure", "require_names"]
+__all__ = ["Criterion", "Loss", "Measure", "counted", "require_names"]
 
 #: A loss by name, a module such as `nn.CrossEntropyLoss()`, or a function of outputs and targets, samples first, that
 #: gives one number a sample or their mean.
@@ -196,7 +196,7 @@ def _for_stacks(
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         raise Unsupported("outputs or targets are no tensors")
     usual = known is not None and type(known) in _DEFAULTS and repr(vars(known)) == repr(vars(type(known)()))
-    if known is not None and usual and (not isinstance(known, nn.CrossEntropyLoss) or (complete and _count(targets))):
+    if known is not None and usual and (not isinstance(known, nn.CrossEntropyLoss) or (complete and counted(targets))):
         found = dict(_DEFAULTS[type(known)](targets).metrics)
     elif known is not None:
         found = _summed(known, targets)
@@ -207,7 +207,7 @@ def _for_stacks(
     return found | {name: _metric(each, outputs, targets, f"metric {name}") for name, each in metrics.items()}
 
 
-def _count(targets: Tensor) -> bool:
+def counted(targets: Tensor) -> bool:
     """Whether no target is one that cross-entropy ignores."""
     return targets.is_floating_point() or bool((targets >= 0).all())
 

@@ -19,7 +19,7 @@ from landscape.engine.batches import common_length, parted, tensors_of
 from landscape.engine.data import Batch, Stream
 from landscape.engine.lessons import Lessons
 from landscape.engine.live import copied, duplicate
-from landscape.engine.losses import Criterion, Loss, Measure, require_names
+from landscape.engine.losses import Criterion, Loss, Measure, counted, require_names
 from landscape.engine.memory import Chunk
 from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
 from landscape.engine.plain import PlainObjective
@@ -110,9 +110,14 @@ class Model(Supervised):
         assert self.chosen is not None
         few = _first(self.source, _TRIED if self.chosen.parts else _LOOKED_AT)
         outputs = _outputs(self.prototype, few.inputs)
-        targets = self.source.targets if self.chosen.parts and isinstance(self.source, Samples) else few.targets
+        complete, targets = isinstance(self.source, Samples), few.targets
+        if self.chosen.parts and complete:
+            targets = self.source.targets
+            # Targets elsewhere may be ignored where none is here.
+            others = [each for each in (self.training_source, self.test_source) if each is not None]
+            complete = all(isinstance(each, Samples) and counted(each.targets) for each in others)
         try:
-            return self.chosen.looked_at_again(outputs, targets, complete=isinstance(self.source, Samples))
+            return self.chosen.looked_at_again(outputs, targets, complete=complete)
         except Unsupported as error:
             raise Unsupported(f"{error}: {_ALONE}") from error
 
