@@ -151,7 +151,8 @@ def test_every_name_of_a_result_is_refused() -> None:
 
     problem = from_model(build, (X, Y), "bce", test=(X, Y))
     line = landscape.walk(build(), build(), problem=problem, points=3, per="layer")
-    bounded = landscape.walk(build(), build(), problem=problem, points=3, certify=0.5, batchnorm="interpolate")
+    alone = from_model(build, (X, Y), "bce")
+    bounded = landscape.walk(build(), build(), problem=alone, points=3, certify=0.5, batchnorm="interpolate")
     plane = landscape.plane(build(), build(), build(), problem=problem, points=3)
     drawn = landscape.walk(build(), build(), problem=problem, points=3, draws=2)
     names = {name for each in (line, bounded, plane, drawn) for name in (*each.axes, *each.values, *each.columns)}
