@@ -128,12 +128,10 @@ def _objective(prepared: Prepared) -> Objective:
     if isinstance(prepared.objective, PlainObjective) and not prepared.objective.reads_outputs:
         raise Unsupported("`certify` bounds losses of outputs and targets, and `batch_loss` is another: leave it out")
     try:
-        objective = dataclasses.replace(compute, dtype=torch.float64, engine="stacked").objective(prepared.problem)
+        objective = dataclasses.replace(compute, dtype=torch.float64, engine="stacked").stacks(prepared.problem)
     except Unsupported as error:
         reason = str(error).partition(": ")[0]
         raise Unsupported(f"`certify` takes layers one by one, and {reason}: leave `certify` out") from error
-    if not isinstance(objective, Objective):
-        raise Unsupported(f"`certify` takes layers one by one, which {prepared.problem.title()} does not: leave it out")
     return objective
 
 
