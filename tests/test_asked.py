@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -78,7 +79,8 @@ def test_curvature_of_a_checkpoint_with_its_own_statistics(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("bad", [{"l2": "a"}, {"batch_size": 0}, {"batch_size": -3}, {"metrics_all": len}])
-def test_arguments_of_a_problem_are_checked(bad: dict[str, object]) -> None:
+def test_arguments_of_a_problem_are_checked(bad: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # where types are not checked at the door
     with pytest.raises(LandscapeError, match=next(iter(bad))):
         Problem.from_model(flat, (X, Y), "cross_entropy", **bad)  # type: ignore[arg-type]
 

@@ -412,7 +412,7 @@ def _mark_barrier(
         ax.plot([at, at], segment, color=INK, lw=0.9, ls=(0, (1, 1.5)), zorder=_BEHIND, gid="barrier")
         text = f"{DEFINITIONS[definition].label}: {f'{height:.3g} {unit}'.rstrip()} at alpha {alpha[top]:.3g}"
         other = "above_higher_end" if definition != "above_higher_end" else "above_chord"
-        if loss[0] != loss[-1]:
+        if loss[0] != loss[-1] and not straight:  # there is one line of room
             text += f" ({DEFINITIONS[other].label.removeprefix('barrier ')}: {_noticeable(heights[0], other)[0]:.3g})"
     elif np.isnan(height):
         text += ": a loss on the line is NaN, or one at its ends infinite"
