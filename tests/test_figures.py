@@ -405,9 +405,7 @@ def test_one_trained_curve_tells_the_barrier_of_the_straight_line_too() -> None:
     curves = dataclasses.replace(curves, values={"loss": curves.loss, "loss_straight": 2 * curves.loss})
     figure = figures.walk_figure([curves])
     assert figure.axes[0].get_title(loc="left") == "Hill: 1 curve"
-    assert words(figure.axes[0], "height") == [
-        "barrier above the chord: 1.5 nats at alpha 0.5; of the straight line 3"
-    ]
+    assert words(figure.axes[0], "height") == ["barrier above the chord: 1.5 nats at alpha 0.5; of the straight line 3"]
     assert "on a polyline with 1 bend (diamond) from a.pt (star) to b.pt (dot), trained" in flat(figure.get_supxlabel())
 
 

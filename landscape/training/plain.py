@@ -15,7 +15,7 @@ from landscape.engine.lessons import Lessons, NothingCounts
 from landscape.engine.live import is_spread
 from landscape.engine.stack import Stack
 from landscape.training.optimizers import OPTIMIZERS
-from landscape.training.plan import Plan, Training, learning_names, nothing_counts, trial, went_on
+from landscape.training.plan import Plan, Training, initial_moments, learning_names, nothing_counts, trial
 
 __all__ = ["PlainTrainer"]
 
@@ -52,7 +52,7 @@ class PlainTrainer:
         self.parameters = [dict(network.named_parameters()) for network in self.networks]
         self.rows = [self._row(parameters) for parameters in self.parameters]
         begun = map(self.optimizer.begin, self.rows)
-        self.moments = [went_on(each, self.continued, member) for member, each in enumerate(begun)]
+        self.moments = [initial_moments(each, self.continued, member) for member, each in enumerate(begun)]
         return 0
 
     def _row(self, parameters: Mapping[str, Tensor]) -> Tensor:

@@ -33,7 +33,7 @@ __all__ = [
     "presolved_names",
     "save_steps",
     "trial",
-    "went_on",
+    "initial_moments",
 ]
 
 
@@ -201,7 +201,9 @@ def planned(
     return Plan(problem, training, seeds, own, device, start, initial, continued)
 
 
-def went_on(moments: Mapping[str, Tensor], continued: Continued | None, member: int | None = None) -> dict[str, Tensor]:
+def initial_moments(
+    moments: Mapping[str, Tensor], continued: Continued | None, member: int | None = None
+) -> dict[str, Tensor]:
     """What an optimizer remembers, which would be `moments` at the beginning, where it goes on: of all members, or of
     one. Raises `Mismatch` if other parameters learn now.
     """
@@ -320,7 +322,7 @@ def trial() -> Iterator[None]:
         yield
     except LandscapeError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a model or a loss of the user's may raise
         line = (str(error).splitlines() or ["no message"])[0]
         raise Mismatch(f"the loss does not run in training: {type(error).__name__}: {line}") from error
 

@@ -1,7 +1,6 @@
 """The steps of a training: gradients of all members, what the optimizer remembers, and their own random numbers."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Noise
 from landscape.training.optimizers import OPTIMIZERS
-from landscape.training.plan import Plan, learning_names, nothing_counts, trial, went_on
+from landscape.training.plan import Plan, initial_moments, learning_names, nothing_counts, trial
 
 __all__ = ["Trainer"]
 
@@ -32,6 +31,7 @@ class Trainer:
     def __init__(self, plan: Plan, objective: Objective) -> None:
         self.problem, self.training, self.objective = plan.problem, plan.training, objective
         self.continued = plan.continued
+        self.masks: dict[frozenset[str], Tensor] = {}
         self.optimizer = OPTIMIZERS[plan.training.optimizer]
         self.keys = torch.tensor(plan.data_seeds, dtype=torch.int64, device=objective.device)
         chunk = objective.chunk.members
@@ -56,7 +56,7 @@ class Trainer:
     def begin(self, initial: Stack) -> int:
         """Start at the first step, which is returned."""
         self.flat = initial.flatten().to(self.objective.device, self.objective.dtype)
-        self.moments = went_on(self.optimizer.begin(self.flat), self.continued)
+        self.moments = initial_moments(self.optimizer.begin(self.flat), self.continued)
         self.buffers = dict(initial.to(self.objective.device, self.objective.dtype).buffers)
         return 0
 
@@ -99,12 +99,13 @@ class Trainer:
             self.moments = {name: torch.where(still, each, self.moments[name]) for name, each in before.items()}
         self.flat = flat
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019
     def _mask(self, names: frozenset[str]) -> Tensor | None:
         """Which numbers of a row belong to these parameters; None if there are none."""
-        template = self.objective.network.template
-        flags = {name: torch.full_like(tensor, name in names) for name, tensor in template.tensors.items()}
-        return Stack(flags).flatten().bool().to(self.objective.device) if names else None
+        if names and names not in self.masks:
+            template = self.objective.network.template
+            flags = {name: torch.full_like(tensor, name in names) for name, tensor in template.tensors.items()}
+            self.masks = {names: Stack(flags).flatten().bool().to(self.objective.device)}  # the next step has the same
+        return self.masks[names] if names else None
 
     def _gradient(self, group: slice, step: int, with_loss: bool) -> tuple[Tensor, Tensor, dict[str, Tensor], set[str]]:
         """Loss and gradient of a group of members on its data, the statistics of BatchNorm there, and which parameters
