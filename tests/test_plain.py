@@ -19,7 +19,8 @@ from landscape import Problem
 from landscape.core.errors import LandscapeError, Unsupported, Unverified
 from landscape.engine.kernels import plain_attention
 from landscape.engine.live import Live, Point, copied, is_spread, mix_into
-from landscape.engine.stack import Stack, stack_state_dicts, template_of
+from landscape.engine.memory import fitting_batch
+from landscape.engine.stack import Stack, finite, stack_state_dicts, template_of
 from landscape.space import family
 from landscape.space.family import Family, Marked
 
@@ -556,3 +557,18 @@ def test_complex_buffers_keep_their_imaginary_part() -> None:
         for place, net in enumerate((a, half, b)):
             assert found["loss"][0, place] == pytest.approx(F.cross_entropy(net(x), y).item(), rel=1e-5)
         torch.testing.assert_close(found.model_at(0.5).turn, half.turn)
+
+
+def test_finite_numbers_whose_sum_is_not_are_finite() -> None:
+    tensor = torch.tensor([[3e38, 3e38], [1.0, torch.nan], [torch.inf, -torch.inf], [0.0, 0.0]])
+    assert finite(tensor).tolist() == [True, False, False, True]
+
+
+def test_a_batch_has_as_many_activations_as_there_are_parameters() -> None:
+    """Each batch reads all parameters from memory: of few samples that would take longer than the products."""
+    small, large = (nn.Sequential(nn.Flatten(), nn.Linear(2**14, width)) for width in (1, 256))
+    inputs = torch.zeros(2, 2**14)
+    with torch.no_grad():
+        assert fitting_batch(small, inputs) == 32  # 2^19 numbers in a core's cache, 2^14 each
+        activations = 2**14 + 256 + 256
+        assert fitting_batch(large, inputs) == 2**14 * 256 // activations // 32 * 32
