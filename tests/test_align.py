@@ -26,7 +26,7 @@ def shuffled(stack: Stack, m: int, seed: int = 0) -> Stack:
     rng = np.random.default_rng(seed)
     symmetry = PROBLEMS[m].symmetry()
     parts = [
-        align.reorder(stack.select([i]), symmetry, tuple(rng.permutation(size) for size, _ in symmetry)).flatten()
+        align.reorder(stack.select([i]), symmetry, tuple(rng.permutation(size) for size in symmetry.sizes)).flatten()
         for i in range(len(stack))
     ]
     return stack.unflatten(torch.cat(parts))
@@ -34,7 +34,7 @@ def shuffled(stack: Stack, m: int, seed: int = 0) -> Stack:
 
 def nearest(one: Stack, other: Stack, m: int) -> float:
     """Brute force over every order of one network against another."""
-    groups = [itertools.permutations(range(size)) for size, _ in PROBLEMS[m].symmetry()]
+    groups = [itertools.permutations(range(size)) for size in PROBLEMS[m].symmetry().sizes]
     candidates = [
         align.reorder(other, PROBLEMS[m].symmetry(), tuple(np.array(order) for order in orders)).flatten()
         for orders in itertools.product(*groups)

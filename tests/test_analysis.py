@@ -367,7 +367,7 @@ def test_planted_clusters_are_found_whatever_the_order_of_filters(m: int) -> Non
     rng = np.random.default_rng(1)
     members = []
     for centre in planted.tolist():
-        orders = tuple(rng.permutation(size) for size, _ in problem.symmetry())
+        orders = tuple(rng.permutation(size) for size in problem.symmetry().sizes)
         flat = align.reorder(centres.select([centre]), problem.symmetry(), orders).flatten()
         members.append(flat + 1e-4 * torch.from_numpy(rng.normal(size=flat.shape)).float())
     stack = centres.unflatten(torch.cat(members))

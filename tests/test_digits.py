@@ -87,7 +87,7 @@ def test_other_orders_are_the_same_function(fields: dict[str, Any]) -> None:
     network = problem.network().double().eval()
     stack = _with_statistics(problem, [1, 2])
     rng = np.random.default_rng(0)
-    orders = tuple(rng.permutation(size) for size, _ in problem.symmetry())
+    orders = tuple(rng.permutation(size) for size in problem.symmetry().sizes)
     other = align.reorder(stack, problem.symmetry(), orders)
     assert not torch.equal(other.flatten(), stack.flatten())
     inputs = problem.test_data().inputs[:20].double()
@@ -111,8 +111,8 @@ def test_statistics_are_no_coordinates_of_a_distance() -> None:
 
 
 def test_units_are_named_by_every_group_once() -> None:
-    assert [size for size, _ in Digits(width=5, depth=3).symmetry()] == [5, 5, 5]
-    assert [size for size, _ in Digits(width=5, architecture="cnn").symmetry()] == [5, 10]
+    assert Digits(width=5, depth=3).symmetry().sizes == (5, 5, 5)
+    assert Digits(width=5, architecture="cnn").symmetry().sizes == (5, 10)
 
 
 def test_batchnorm_begins_at_the_same_weights_as_without() -> None:
@@ -248,7 +248,7 @@ def test_batchnorm_is_trained_walked_and_matched(tmp_path: Path) -> None:
     assert (line.loss[:, -1] < line.loss[:, 0]).all()
     # In another order of its channels a network is the same, with the statistics that went along.
     rng = np.random.default_rng(0)
-    orders = tuple(rng.permutation(size) for size, _ in problem.symmetry())
+    orders = tuple(rng.permutation(size) for size in problem.symmetry().sizes)
     other = align.reorder(stack, problem.symmetry(), orders)
     kept = dataclasses.replace(problem.objective(), batchnorm="keep")
     torch.testing.assert_close(kept(other)["loss"], kept(stack)["loss"], rtol=1e-4, atol=1e-6)

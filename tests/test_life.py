@@ -469,17 +469,17 @@ def test_the_tensors_of_each_block() -> None:
 def test_another_order_of_filters_is_the_same_function(architecture: str, steps: int) -> None:
     problem = Life(steps=steps, m_factor=3, architecture=architecture, activation="gelu", board="5x5")
     symmetry = problem.symmetry()
-    assert [size for size, _ in symmetry] == [6, 3] * steps
+    assert symmetry.sizes == (6, 3) * steps
     stack = initialise(problem.network(), range(4), scale=2.0).to(torch.float64)
     objective = problem.objective(dtype=torch.float64, samples=32)
     loss = objective(stack)["loss"]
     rng = np.random.default_rng(2)
     for _ in range(4):
-        other = align.reorder(stack, symmetry, tuple(rng.permutation(size) for size, _ in symmetry))
+        other = align.reorder(stack, symmetry, tuple(rng.permutation(size) for size in symmetry.sizes))
         assert not torch.equal(other.flatten(), stack.flatten())
         torch.testing.assert_close(objective(other)["loss"], loss, rtol=1e-12, atol=0)
-    for size, axes in symmetry:  # nor does one group alone, and each counts its own units
-        assert {stack[name].shape[axis + 1] for name, axis in axes} == {size}
+    for group in symmetry:  # nor does one group alone, and each counts its own units
+        assert {stack[axis.name].shape[axis.dim + 1] for axis in group.axes} == {group.size}
 
 
 @pytest.mark.parametrize(("activation", "sigmoid", "normalize"), [("relu", False, True), ("elu", True, False)])

@@ -320,7 +320,7 @@ def connect(
     path: Path = "straight",
     pairs: Pairs = "matched",
     order: Order = "stored",
-    symmetry: Symmetry = (),
+    symmetry: Symmetry = Symmetry(),  # noqa: B008
     keep_statistics: bool = False,
 ) -> Lines:
     """Lines from the members of one checkpoint to those of another, straight, on arcs, or `via` those of others.

@@ -29,6 +29,7 @@ from landscape.problems.initialisation import (
     mlp_size,
     mlp_symmetry,
     require_shapes,
+    units,
 )
 from landscape.problems.supervised import Samples, Supervised
 from landscape.space.symmetry import Symmetry
@@ -146,12 +147,10 @@ class Digits(Supervised):
             return mlp_symmetry(self.width, self.depth)
         groups = []
         for number, following in ((1, "conv2"), (2, "out")):
-            axes = [(f"conv{number}.weight", 0), (f"conv{number}.bias", 0), (f"{following}.weight", 1)]
-            if self.architecture == "cnn_bn":
-                kinds = ("weight", "bias", "running_mean", "running_var")
-                axes += [(f"norm{number}.{kind}", 0) for kind in kinds]
-            groups.append((number * self.width, tuple(axes)))
-        return tuple(groups)
+            kinds = ("weight", "bias", "running_mean", "running_var") if self.architecture == "cnn_bn" else ()
+            along = (f"norm{number}.{kind}" for kind in kinds)
+            groups.append(units(number * self.width, f"conv{number}", following, *along))
+        return Symmetry(tuple(groups))
 
     def _convolutional(self, *, normalised: bool) -> nn.Sequential:
         """The last layer reads all places of all channels, as a convolution: its weights then have an axis of channels.

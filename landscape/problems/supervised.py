@@ -189,7 +189,7 @@ class Supervised(Problem):
 
     def symmetry(self) -> Symmetry:
         """None that is known."""
-        return ()
+        return Symmetry()
 
     def exactness(self) -> Metric | None:
         """None: targets of real data are seldom met exactly."""

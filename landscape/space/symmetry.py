@@ -1,5 +1,11 @@
-"""Symmetry: the order of a layer's units does not change its function, so points of parameter space come in classes."""
+"""Symmetry: changes of a network's parameters that leave its function as it is, so points of parameter space come in
+classes.
 
+Units of a layer can change their order; some can be multiplied by a positive number, or by -1, where what reads them
+takes it back.
+"""
+
+import dataclasses
 import functools
 import itertools
 import math
@@ -13,13 +19,69 @@ from scipy.optimize import linear_sum_assignment
 from landscape.core.errors import LandscapeError
 from landscape.engine.stack import Stack, concatenate
 
-__all__ = ["Axis", "Symmetry", "count_orders", "distances", "every_order", "match", "reorder"]
+__all__ = ["Axis", "Group", "Symmetry", "count_orders", "distances", "every_order", "match", "reorder"]
 
-#: One axis of one tensor: (name, axis of a single member's tensor).
-Axis = tuple[str, int]
 
-#: Groups of interchangeable units: their number, and the axes along which each tensor enumerates them.
-Symmetry = tuple[tuple[int, tuple[Axis, ...]], ...]
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """Where a tensor lists the units of a group: in its dimension `dim` (of a single member's tensor), unit u of
+    `size` at the places `start + (o * size + u) * inner + i`, for each o below `outer` and i below `inner`.
+
+    `inner` is above 1 where each unit has several numbers side by side, as the places of a channel behind a flatten;
+    `outer` where the list is repeated.
+    """
+
+    name: str
+    dim: int
+    start: int = 0
+    outer: int = 1
+    inner: int = 1
+
+    def places(self, size: int) -> Int[np.ndarray, "unit place"]:
+        """The indices of each unit along the dimension."""
+        outer, unit, inner = np.ogrid[: self.outer, :size, : self.inner]
+        return (self.start + (outer * size + unit) * self.inner + inner).transpose(1, 0, 2).reshape(size, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """`size` units, listed along the `axes`, whose order makes no difference if it is the same on all (`permutes`).
+
+    Each row of `scalings` is an exact rescaling: with any s > 0 a unit, its numbers along each axis times s to the
+    power given there keep the function. Each row of `flips` is the same for s = -1, with powers 0 and 1.
+    """
+
+    size: int
+    axes: tuple[Axis, ...]
+    scalings: tuple[tuple[int, ...], ...] = ()
+    flips: tuple[tuple[int, ...], ...] = ()
+    permutes: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Symmetry:
+    """What is known of a network: `groups` of units; what is `refused`, a line each that names the module and says why
+    its units are held; and what symmetry there is beyond (`unquotiented`), a line each.
+    """
+
+    groups: tuple[Group, ...] = ()
+    refused: tuple[str, ...] = ()
+    unquotiented: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of units of each group."""
+        return tuple(group.size for group in self.groups)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, number: int) -> Group:
+        return self.groups[number]
+
 
 #: One permutation for each group of a symmetry: new unit i is old unit order[i].
 Orders = tuple[Int[np.ndarray, "_"], ...]
@@ -33,15 +95,15 @@ _STARTS = 6
 
 def count_orders(symmetry: Symmetry) -> int:
     """Number of orders of units that leave the function as it is."""
-    return math.prod(math.factorial(size) for size, _ in symmetry)
+    return math.prod(map(math.factorial, symmetry.sizes))
 
 
 def every_order(symmetry: Symmetry) -> Iterator[Orders]:
     """All orders, the present one first; raises `LandscapeError` if there are more than `EXHAUSTIVE`."""
     if count_orders(symmetry) > EXHAUSTIVE:
-        digits = sum(math.lgamma(size + 1) for size, _ in symmetry) / math.log(10)
+        digits = sum(math.lgamma(size + 1) for size in symmetry.sizes) / math.log(10)
         raise LandscapeError(f"10^{digits:.1f} orders of filters are too many to walk each: ask for the matched one")
-    for orders in itertools.product(*(itertools.permutations(range(size)) for size, _ in symmetry)):
+    for orders in itertools.product(*(itertools.permutations(range(size)) for size in symmetry.sizes)):
         yield tuple(np.array(order) for order in orders)
 
 
@@ -50,10 +112,12 @@ def reorder(stack: Stack, symmetry: Symmetry, orders: Orders) -> Stack:
     BatchNorm, go along.
     """
     tensors, buffers = dict(stack.tensors), dict(stack.buffers)
-    for (_, axes), order in zip(symmetry, orders, strict=True):
-        for name, axis in axes:
-            part = tensors if name in tensors else buffers
-            part[name] = part[name].index_select(axis + 1, torch.as_tensor(order, device=part[name].device))
+    for group, order in zip(symmetry, orders, strict=True):
+        for axis in group.axes:
+            part = tensors if axis.name in tensors else buffers
+            tensor = part[axis.name]
+            index = torch.as_tensor(_index(axis, order, tensor.shape[axis.dim + 1]), device=tensor.device)
+            part[axis.name] = tensor.index_select(axis.dim + 1, index)
     return Stack(tensors, buffers)
 
 
@@ -111,8 +175,8 @@ def _weight_matching(target: Mapping[str, np.ndarray], source: Mapping[str, np.n
     The starts differ in the order of the smallest group, all of them if they are few: with two groups, of which each
     assignment is solved exactly given the other, the result is then the closest of all.
     """
-    groups = sorted(range(len(symmetry)), key=lambda group: symmetry[group][0])
-    smallest = symmetry[groups[0]][0]
+    groups = sorted(range(len(symmetry)), key=lambda group: symmetry[group].size)
+    smallest = symmetry[groups[0]].size
     if math.factorial(smallest) <= _STARTS:
         starts = [np.array(order) for order in itertools.permutations(range(smallest))]
     else:
@@ -120,7 +184,7 @@ def _weight_matching(target: Mapping[str, np.ndarray], source: Mapping[str, np.n
         starts = [np.arange(smallest), *(generator.permutation(smallest) for _ in range(_STARTS - 1))]
     found = []
     for start in starts:
-        orders = [np.arange(size) for size, _ in symmetry]
+        orders = [np.arange(size) for size in symmetry.sizes]
         orders[groups[0]] = start
         found.append(_descend(target, source, symmetry, orders, groups[::-1]))
     return min(found, key=lambda each: each[0])[1]
@@ -137,12 +201,13 @@ def _descend(
     best = -np.inf
     while True:
         for group in groups:
-            similarity = np.zeros((symmetry[group][0],) * 2)
-            for name, axis in symmetry[group][1]:
-                if name not in target:  # a buffer, which is no coordinate
+            size = symmetry[group].size
+            similarity = np.zeros((size, size))
+            for axis in symmetry[group].axes:
+                if axis.name not in target:  # a buffer, which is no coordinate
                     continue
-                moved = _moved(source[name], name, symmetry, orders, except_group=group)
-                similarity += _units(target[name], axis) @ _units(moved, axis).T
+                moved = _moved(source[axis.name], axis.name, symmetry, orders, except_group=group)
+                similarity += _units(target[axis.name], axis, size) @ _units(moved, axis, size).T
             orders[group] = linear_sum_assignment(similarity, maximize=True)[1]
         total = _similarity(target, source, symmetry, orders)
         if total <= best + 1e-12 * abs(best) or len(groups) == 1:
@@ -160,9 +225,17 @@ def _similarity(
     return float(sum((target[name] * _moved(source[name], name, symmetry, orders)).sum() for name in target))
 
 
-def _units(array: np.ndarray, axis: int) -> np.ndarray:
+def _index(axis: Axis, order: Int[np.ndarray, " unit"], length: int) -> Int[np.ndarray, " place"]:
+    """Indices along the whole dimension that bring units into an order and leave what is none of theirs."""
+    index, places = np.arange(length), axis.places(len(order))
+    index[places] = places[order]
+    return index
+
+
+def _units(array: np.ndarray, axis: Axis, size: int) -> np.ndarray:
     """One row a unit."""
-    return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+    rows: np.ndarray = np.moveaxis(array, axis.dim, 0)[axis.places(size)]
+    return rows.reshape(size, -1)
 
 
 def _moved(
@@ -174,8 +247,8 @@ def _moved(
     except_group: int | None = None,
 ) -> np.ndarray:
     """A tensor with all groups in their present order, or all but one."""
-    for group, (_, axes) in enumerate(symmetry):
-        for other, axis in axes:
-            if other == name and group != except_group:
-                array = np.take(array, orders[group], axis)
+    for number, group in enumerate(symmetry):
+        for axis in group.axes:
+            if axis.name == name and number != except_group:
+                array = np.take(array, _index(axis, orders[number], array.shape[axis.dim]), axis.dim)
     return array

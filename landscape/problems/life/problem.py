@@ -24,6 +24,7 @@ from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend, Stacked, Table, features_first, leaves
 from landscape.problems.base import Nouns, Problem, Renaming, option
+from landscape.problems.initialisation import units
 from landscape.problems.life import boards, infer, network, patterns, presolved
 from landscape.problems.life.rules import Rule
 from landscape.space.symmetry import Symmetry
@@ -309,8 +310,8 @@ class Life(Problem):
                 after = f"net.{block + 1}.0" if block < self.blocks - 1 else "out"
             first, second = f"net.{block}.0", f"net.{block}.2"
             for size, here, following in ((2 * self.m_factor, first, second), (self.m_factor, second, after)):
-                groups.append((size, ((f"{here}.weight", 0), (f"{here}.bias", 0), (f"{following}.weight", 1))))
-        return tuple(groups)
+                groups.append(units(size, here, following))
+        return Symmetry(tuple(groups))
 
     def exactness(self) -> Metric:
         """Is every cell's output exactly 0 or 1, as its target?"""
