@@ -21,17 +21,19 @@ from landscape.training.train import train
 
 ROOT = Path(__file__).parent.parent
 RULES = ("B3/S23V", "B3/S23")
-BATCHES = 3000
+#: Saved steps; the last is the budget. That of the quick setting is the demo's.
+STEPS = (0, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+QUICK = STEPS[:5]
 
 
-def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, force: bool) -> Result:
+def study(rule: str, seeds: int, steps: tuple[int, ...], places: tuple[Path, Path, Path], *, force: bool) -> Result:
     """Train, walk and analyse one rule; what is there already is kept unless forced."""
-    problem, name = Life(rule=rule), rule.replace("/", "")
+    problem, name, (runs, results, plots) = Life(rule=rule), rule.replace("/", ""), places
     run, walks = runs / f"one-step-m1-{name}", results / f"{name}.h5"
     if force:
         walks.unlink(missing_ok=True)
-    if force or not (run / "run.json").exists() or BATCHES not in Run.open(run).steps():
-        training = Training(batches=BATCHES, save_at=(0, BATCHES))
+    if force or not (run / "run.json").exists() or steps[-1] not in Run.open(run).steps():
+        training = Training(batches=steps[-1], save_at=steps)
         train(problem, training, run, seeds=range(seeds), overwrite=force, progress=Progress(f"train {rule}", "steps"))
     if not walks.exists():
         walk("presolve", run, order="all", save=walks, progress=Progress("walk", "lines"))
@@ -50,7 +52,7 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
         "clusters": {"cut": places.cut, "sizes": places.sizes[:10], "agreement": places.agreement},
     }
     write_json(results / f"{name}.json", summary)
-    how = f"{seeds} seeds, {BATCHES:,} steps of Adam at 1e-2 on the exact loss"
+    how = f"{seeds} seeds, {steps[-1]:,} steps of Adam at 1e-2 on the exact loss"
     caption = f"{problem.title()}, {how}; solved: {found.solved}. Bars are functions, not places."
     figures.save(
         figures.page(lambda ax: figures.outcomes(ax, found, samples="patterns"), caption=caption),
@@ -66,16 +68,19 @@ def study(rule: str, seeds: int, runs: Path, results: Path, plots: Path, *, forc
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="50 seeds, into analyses/quick/: about 20 seconds")
+    about = "full setting: 1,000 seeds, 100,000 steps: half an hour on two cores"
+    parser = argparse.ArgumentParser(description=__doc__, epilog=about)
+    parser.add_argument(
+        "--quick", action="store_true", help="50 seeds, 3,000 steps, into analyses/quick/: about 20 seconds"
+    )
     parser.add_argument("--force", action="store_true", help="make everything anew")
     options = parser.parse_args()
     os.chdir(ROOT)
     runs, results, plots = Path("checkpoints"), Path("analyses/one_step_m1"), Path("plots")
     if options.quick:
         runs = results = plots = Path("analyses/quick")
-    seeds = 50 if options.quick else 1000
-    panels = [study(rule, seeds, runs, results, plots, force=options.force) for rule in RULES]
+    seeds, steps = (50, QUICK) if options.quick else (1000, STEPS)
+    panels = [study(rule, seeds, steps, (runs, results, plots), force=options.force) for rule in RULES]
     for path in figures.save(figures.walk_figure(panels), plots / "one_step_m1.png"):
         print(path)
 
