@@ -1,153 +1,374 @@
-"""Do seeds fall into the same few places? Hierarchical clusters of final parameters, up to the order of units."""
+"""Which members are the same? At four levels: what they predict, their outputs, their parameters, and whether a path
+joins them.
+
+At each level two members are the same if they are at most a threshold apart, and groups are what such pairs join:
+single linkage. No number of groups is chosen; `Clusters.against_threshold` shows how it depends on the threshold.
+"""
 
 import dataclasses
 import html
 from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.cluster import hierarchy
-from scipy.spatial.distance import squareform
+from scipy.spatial.distance import pdist, squareform
 
-from landscape.analysis.outcomes import TOLERANCE, functions, grouped
+from landscape.analysis.barriers import barriers
+from landscape.analysis.outcomes import TOLERANCE, Functions, functions, grouped, on_all_samples
 from landscape.core.errors import LandscapeError, Unsupported, plural
 from landscape.core.fields import Field, require
+from landscape.core.intervals import Proportion, unseen_mass
+from landscape.core.unfinished import Progress
 from landscape.engine.stack import Stack
 from landscape.evaluation.routes import networks
+from landscape.evaluation.walk import walk
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute
 from landscape.problems.places import Place, device_of
 from landscape.space.symmetry import EXHAUSTIVE, count_orders
 from landscape.space.symmetry import distances as distances_of
 
-__all__ = ["Clusters", "adjusted_rand", "clusters", "clusters_of"]
+__all__ = ["LEVELS", "By", "Clusters", "Plateau", "adjusted_rand", "clusters", "clusters_of"]
 
-_CUT = Field("cut", float | None, None, above=0)
+By = Literal["predictions", "outputs", "parameters", "barrier"]
+
+
+class Level(NamedTuple):
+    """One meaning of the same: what the distance is, and up to which two members are the same."""
+
+    distance: str
+    threshold: float
+
+
+LEVELS: dict[By, Level] = {
+    "predictions": Level("share of all answers that differ", 0.0),
+    "outputs": Level("root mean square difference of outputs", 0.1),
+    "parameters": Level("distance of parameters, over the median norm", 0.05),
+    "barrier": Level("barrier above the chord", 0.01),
+}
+
+_FIELDS = (
+    Field("by", By, "outputs"),
+    Field("threshold", float | None, None, at_least=0),
+    TOLERANCE,
+)
+
+#: Points of a line whose barrier is taken.
+_POINTS = 51
+
+#: Plateaus that are named: as many, from as many times their lower end on, and from this share of the largest
+#: distance, below which members are as good as equal.
+_PLATEAUS, _WIDE, _LEAST = 3, 1.5, 1e-3
+
+
+class Plateau(NamedTuple):
+    """A number of groups, and the thresholds from which to which there are so many."""
+
+    groups: int
+    low: float
+    high: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Clusters:
-    """Average-linkage `tree` (scipy's format) over L2 distances up to the order of units, cut at distance `cut`.
+    """Groups of `members` that are the same at a level, `by`: joined by pairs at most `threshold` apart.
 
-    `label` numbers the cluster of each of the `members`, which are called as their place calls them, the largest first;
-    `group` its function, what it answers to all samples, likewise; `compared` says by what these are told apart: truth
-    tables, predicted classes, outputs to a tolerance. `agreement` is the adjusted Rand index between
-    the two: 1 if they divide the members alike, 0 as expected by chance. All three are None where functions are not
-    known. The distances are `exhaustive` if every order of units was tried, else upper bounds by weight matching.
+    `distances` are those of scipy's condensed form, what they are says `unit`, and `tree` is their single linkage.
+    `label` numbers the group of each member, the largest first. `predictions` numbers what it predicts on all samples,
+    likewise (None where that is not known), and `compared` says how these are told apart. Of parameters `exhaustive`
+    says that every order of units was tried; else distances are upper bounds, by weight matching.
     """
 
     members: tuple[str, ...]
+    by: By
+    unit: str
     tree: Float[np.ndarray, "merge 4"]
     distances: Float[np.ndarray, " pair"]
-    cut: float
+    threshold: float
     label: Int[np.ndarray, " member"]
-    group: Int[np.ndarray, " member"] | None
-    exhaustive: bool
+    predictions: Int[np.ndarray, " member"] | None
     compared: str | None = "truth tables"
+    exhaustive: bool = True
 
     @property
-    def sizes(self) -> Int[np.ndarray, " cluster"]:
-        """Number of members of each cluster, descending."""
+    def sizes(self) -> Int[np.ndarray, " group"]:
+        """Number of members of each group, descending."""
         return np.bincount(self.label)
 
     @property
     def agreement(self) -> float | None:
-        """Adjusted Rand index of clusters and functions."""
-        return None if self.group is None else adjusted_rand(self.label, self.group)
+        """Adjusted Rand index of groups and predictions: 1 if they divide the members alike, 0 as expected by chance;
+        None where predictions are not known.
+        """
+        return None if self.predictions is None else adjusted_rand(self.label, self.predictions)
+
+    @property
+    def diameters(self) -> Float[np.ndarray, " group"]:
+        """Largest distance within each group: that of a chain of near pairs may be above the threshold."""
+        square = squareform(self.distances, checks=False)
+        return np.array([square[np.ix_(of, of)].max() for of in map(self._of, range(len(self.sizes)))])
+
+    def _of(self, group: int) -> Int[np.ndarray, " _"]:
+        return np.flatnonzero(self.label == group)
+
+    def at(self, threshold: float) -> Int[np.ndarray, " member"]:
+        """The group of each member at another threshold."""
+        return _groups(self.tree, threshold)
+
+    def against_threshold(
+        self, thresholds: Sequence[float] | None = None
+    ) -> list[tuple[float, int, int, float | None]]:
+        """Rows of a threshold, the number of groups at it, the size of the largest, and its agreement with predictions;
+        at 1, 2, 5, 10, ... over the range of distances, and at the own threshold, if none are given.
+        """
+        if thresholds is None:
+            high = float(self.tree[-1, 2]) or 1.0
+            low = float(self.tree[self.tree[:, 2] >= _LEAST * high, 2].min(initial=high))
+            powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+            steps = (float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5))
+            thresholds = sorted({self.threshold, *(step for step in steps if low / 2.5 <= step <= 2.5 * high)})
+        rows = []
+        for threshold in thresholds:
+            label = self.at(threshold)
+            agreement = None if self.predictions is None else adjusted_rand(label, self.predictions)
+            rows.append((float(threshold), int(label.max()) + 1, int(np.bincount(label)[0]), agreement))
+        return rows
+
+    @property
+    def plateaus(self) -> tuple[Plateau, ...]:
+        """The widest ranges of thresholds, as ratios, over which the number of groups stays the same and is neither 1
+        nor that of members; at most three, the widest first.
+        """
+        heights = self.tree[:, 2]
+        found = [
+            Plateau(len(heights) - i, float(heights[i]), float(heights[i + 1]))
+            for i in range(len(heights) - 1)
+            if heights[i] >= _LEAST * heights[-1] > 0 and heights[i + 1] >= _WIDE * heights[i]
+        ]
+        return tuple(sorted(found, key=lambda each: each.low / each.high)[:_PLATEAUS])
+
+    @property
+    def unseen(self) -> tuple[float, float, float] | None:
+        """Probability that one more member predicts what none does so far, and its 95 % interval; None where
+        predictions are not known.
+        """
+        return None if self.predictions is None else unseen_mass(np.bincount(self.predictions))
+
+    @property
+    def novel(self) -> Proportion:
+        """Of the later half of the members, those that are farther than the threshold from all of the earlier half."""
+        square, half = squareform(self.distances, checks=False), len(self) // 2
+        return Proportion(int((square[half:, :half].min(1) > self.threshold).sum()), len(self) - half)
 
     def __len__(self) -> int:
         return len(self.members)
 
     def __repr__(self) -> str:
         sizes = ", ".join(map(str, self.sizes[:8])) + (", ..." if len(self.sizes) > 8 else "")
-        found = f"{plural(len(self), 'member')} in {plural(len(self.sizes), 'cluster')} of {sizes}"
-        functions = "functions unknown" if self.group is None else f"{int(self.group.max() + 1)} {self.compared}"
-        return f"Clusters({found}; cut at {self.cut:.4g}, {functions})"
+        found = f"{plural(len(self), 'member')} in {plural(len(self.sizes), 'group')} of {sizes}"
+        known = "predictions unknown" if self.predictions is None else f"{self.predictions.max() + 1} {self.compared}"
+        return f"Clusters({found}; {self.by} within {self.threshold:.4g}, {known})"
 
     def _repr_html_(self) -> str:
-        """A row a cluster: its size, its functions, its members."""
-        lines = f"<tr><th>cluster</th><th>size</th><th>{self.compared or 'functions'}</th><th>members</th></tr>"
+        """A row a group: its size, its predictions, its members."""
+        lines = f"<tr><th>group</th><th>size</th><th>{self.compared or 'predictions'}</th><th>members</th></tr>"
         for number, size in enumerate(self.sizes):
-            of = self.label == number
-            names = html.escape(", ".join(name for name, here in zip(self.members, of, strict=True) if here))
-            cells = (number, size, "unknown" if self.group is None else len(np.unique(self.group[of])), names)
-            lines += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+            of = self._of(number)
+            names = html.escape(", ".join(self.members[member] for member in of))
+            told = "unknown" if self.predictions is None else len(np.unique(self.predictions[of]))
+            lines += "<tr>" + "".join(f"<td>{cell}</td>" for cell in (number, size, told, names)) + "</tr>"
         return f"<table><caption>{html.escape(repr(self))}</caption>{lines}</table>"
+
+    def caption(self, title: str) -> str:
+        """What was divided, and how."""
+        how = {"parameters": " up to the order of units" + ("" if self.exhaustive else " (matched: an upper bound)")}
+        text = (
+            f"{title}, {plural(len(self), 'member')}: {self.unit}{how.get(self.by, '')}; groups are joined by pairs at "
+            f"most {self.threshold:.3g} apart (single linkage)."
+        )
+        if self.agreement is not None:
+            text += f" Agreement with {self.compared} (adjusted Rand index) there: {self.agreement:.2f}."
+        return text
+
+    def document(self) -> dict[str, Any]:
+        """All of it but the distances, which grow as members squared."""
+        left_out = ("distances", "members", "label", "predictions")
+        told = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        predicted = [None] * len(self) if self.predictions is None else self.predictions.tolist()
+        rows = zip(self.members, self.label.tolist(), predicted, strict=True)
+        columns = ("threshold", "groups", "largest", "agreement")
+        return {
+            **{name: value for name, value in told.items() if name not in left_out},
+            "groups": [
+                {"size": int(size), "diameter": float(wide)}
+                for size, wide in zip(self.sizes, self.diameters, strict=True)
+            ],
+            "agreement": self.agreement,
+            "against_threshold": [dict(zip(columns, row, strict=True)) for row in self.against_threshold()],
+            "plateaus": [each._asdict() for each in self.plateaus],
+            "unseen": None if self.unseen is None else dict(zip(("share", "low", "high"), self.unseen, strict=True)),
+            "novel": self.novel,
+            "members": [dict(zip(("member", "group", "predictions"), row, strict=True)) for row in rows],
+        }
 
 
 def clusters(
     a: Place,
     *,
+    by: By = "outputs",
     problem: Problem | str | None = None,
-    cut: float | None = None,
+    threshold: float | None = None,
     tolerance: float | None = None,
     device: str | torch.device | None = None,
+    progress: Progress | None = None,
 ) -> Clusters:
-    """Cluster the members of a place by their L2 distances up to the order of units (average linkage).
+    """Which members of a place are the same, at one of four levels.
 
     Args:
         a: A place of at least two members, such as a run.
+        by: What is compared. `predictions`: the share of all answers, on all samples, that differ. `outputs`: the root
+            mean square difference over all samples of the probabilities that they give, or of outputs that are numbers,
+            in their standard deviations over members and samples. `parameters`: the L2 distance up to the order of
+            units, over the members' median norm. `barrier`: the height above the chord on the straight line between
+            them, units in matched order where that is known, in the unit of the loss.
         problem: Model, data and loss. None: that of the run or checkpoint.
-        cut: Distance at which the tree is cut; None: where it has as many clusters as there are functions among the
-            members, so that the two divisions can be compared.
+        threshold: Two members are the same if they are at most so far apart. None: 0 of predictions, 0.1 of outputs,
+            0.05 of parameters, 0.01 of barriers.
         tolerance: Largest difference of answers that are numbers, as a share of their standard deviation, up to which
-            two members are the same function; None: 0.001.
-        device: Where to compute functions; None: where the module `a` is, else the CPU.
+            two members predict the same; None: 0.001.
+        device: Where to compute; None: where the module `a` is, else the CPU.
+        progress: Called with (points done, points in all) of the walks between all pairs, with `by="barrier"`.
 
     Returns:
-        A `Clusters`: `label` of each member, `sizes`, the `tree`, `agreement` with the functions, ...
+        A `Clusters`: `label` of each member, `sizes`, the `tree`, `agreement` with predictions, `plateaus`, ...
 
     Raises:
-        LandscapeError: There is one member, or the cut is not positive.
-        Unsupported: What a network predicts is not known, and there is no `cut`.
+        LandscapeError: There is one member, or the threshold is negative.
+        Unsupported: `by` needs predictions or outputs, which are not known.
 
     >>> import landscape, tempfile
     >>> run = landscape.train("life", {"batches": 2}, tempfile.mkdtemp(), seeds=range(6))
     >>> len(landscape.clusters(run).label)
     6
     """
-    require(clusters, locals(), _CUT, TOLERANCE)
+    require(clusters, locals(), *_FIELDS)
     device = device_of(a) if device is None else device
     problem, (place,) = networks([a], Compute(device=device), problem)
     names = [each.label for each in place.sources]
-    return clusters_of(problem, place.stack, cut=cut, tolerance=tolerance, device=device, names=names)
+    return clusters_of(
+        problem,
+        place.stack,
+        by=by,
+        threshold=threshold,
+        tolerance=tolerance,
+        device=device,
+        names=names,
+        progress=progress,
+    )
 
 
 def clusters_of(
     problem: Problem,
     stack: Stack,
     *,
-    cut: float | None = None,
+    by: By = "outputs",
+    threshold: float | None = None,
     tolerance: float | None = None,
     device: str | torch.device = "cpu",
     names: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> Clusters:
     """`clusters` of the members of a stack, called by `names`, else by their numbers."""
     if len(stack) < 2:
         raise LandscapeError("one member makes no clusters: give a run with at least two seeds")
-    _CUT.check(cut)
-    symmetry = problem.symmetry()
     try:
-        found = functions(problem, stack, device=device, tolerance=tolerance)
-    except Unsupported as error:
-        if cut is None:
-            raise Unsupported(f"{error}; or give `cut`, a distance, which needs no functions") from error
-        if tolerance is not None:
+        found: Functions | None = functions(problem, stack, device=device, tolerance=tolerance)
+    except Unsupported:
+        if by in ("predictions", "outputs") or tolerance is not None:
             raise
         found = None
-    distances = squareform(distances_of(stack, symmetry), checks=False)
-    tree = hierarchy.linkage(distances, method="average")
-    if cut is None:
+    unit = LEVELS[by].distance
+    if by == "predictions":
         assert found is not None
-        merges = np.concatenate([[0.0], tree[:, 2], [tree[-1, 2] * 2]])
-        here = len(stack) - int(found.group.max() + 1)
-        cut = float((merges[here] + merges[here + 1]) / 2)
-    label = grouped(hierarchy.fcluster(tree, cut, criterion="distance").astype(np.int64))
-    members = tuple(map(str, range(len(stack)))) if names is None else tuple(names)
-    exhaustive = count_orders(symmetry) <= EXHAUSTIVE
-    group, compared = (None, None) if found is None else (found.group, found.compared)
-    return Clusters(members, tree, distances, cut, label, group, exhaustive, compared)
+        distances = _differing(found)
+    elif by == "outputs":
+        distances, what = _of_outputs(problem, stack, device)
+        unit = unit.replace("outputs", what)
+    elif by == "parameters":
+        norm = float(np.median(np.linalg.norm(stack.flatten().double().cpu().numpy(), axis=1)))
+        distances = squareform(distances_of(stack, problem.symmetry()), checks=False) / (norm or 1.0)
+    else:
+        distances = _barriers(problem, stack, device, progress)
+        unit += f" ({problem.objective().unit})" if problem.objective().unit else ""
+    tree = hierarchy.linkage(_finite(distances), method="single")
+    threshold = LEVELS[by].threshold if threshold is None else threshold
+    return Clusters(
+        members=tuple(map(str, range(len(stack)))) if names is None else tuple(names),
+        by=by,
+        unit=unit,
+        tree=tree,
+        distances=distances,
+        threshold=threshold,
+        label=_groups(tree, threshold),
+        predictions=None if found is None else found.group,
+        compared=None if found is None else found.compared,
+        exhaustive=by != "parameters" or count_orders(problem.symmetry()) <= EXHAUSTIVE,
+    )
+
+
+def _differing(found: Functions) -> Float[np.ndarray, " pair"]:
+    """Share of the answers of two members that differ; of answers that are numbers, whether they do at all."""
+    if np.issubdtype(found.rows.dtype, np.floating):
+        return pdist(found.group[:, None], "hamming")
+    return pdist(found.rows, "hamming")
+
+
+def _of_outputs(problem: Problem, stack: Stack, device: str | torch.device) -> tuple[Float[np.ndarray, " pair"], str]:
+    """Root mean square difference of outputs over all samples, and what they are; a batch of samples at a time."""
+    squares, count = torch.zeros(len(stack), len(stack), dtype=torch.float64), 0
+    sums = torch.zeros(2, dtype=torch.float64)
+    bounded = True
+    for scores in on_all_samples(problem, device).scores(stack):
+        rows = scores.double().cpu()
+        # Differences, not inner products: close pairs must not lose their digits.
+        squares += torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") ** 2
+        count += rows.shape[1]
+        sums += torch.stack([rows.nansum(), (rows**2).nansum()])
+        bounded &= bool(((rows >= 0) & (rows <= 1)).all())
+    rms = (squares / max(count, 1)).sqrt().numpy()
+    total = count * len(stack)
+    spread = 1.0 if bounded else float((sums[1] / total - (sums[0] / total) ** 2).clamp(min=0).sqrt()) or 1.0
+    np.fill_diagonal(rms, 0)
+    what = "output probabilities" if bounded else "outputs, in standard deviations"
+    return squareform(rms, checks=False) / spread, what
+
+
+def _barriers(
+    problem: Problem, stack: Stack, device: str | torch.device, progress: Progress | None
+) -> Float[np.ndarray, " pair"]:
+    """Height above the chord between each two members; the lower of both ways where both were walked."""
+    members = [stack.state_dict(number) for number in range(len(stack))]
+    order: Literal["matched", "stored"] = "matched" if problem.symmetry() else "stored"
+    curves = walk(
+        members, members, problem=problem, pairs="all", order=order, device=device, progress=progress, points=_POINTS
+    )
+    one, other = (np.asarray(curves.columns[name]) % len(stack) for name in ("from_member", "to_member"))
+    found = np.full((len(stack), len(stack)), np.inf)
+    np.minimum.at(found, (np.minimum(one, other), np.maximum(one, other)), barriers(curves).above_chord)
+    return found[np.triu_indices(len(stack), 1)]
+
+
+def _finite(distances: Float[np.ndarray, " pair"]) -> Float[np.ndarray, " pair"]:
+    """With those that are not finite, of members that are not, beyond all others."""
+    known = np.isfinite(distances)
+    return np.where(known, distances, 2 * np.where(known, distances, 0).max(initial=0.5))
+
+
+def _groups(tree: Float[np.ndarray, "merge 4"], threshold: float) -> Int[np.ndarray, " member"]:
+    return grouped(hierarchy.fcluster(tree, threshold, criterion="distance"))
 
 
 def adjusted_rand(a: Int[np.ndarray, " member"], b: Int[np.ndarray, " member"]) -> float:

@@ -35,6 +35,7 @@ __all__ = [
     "dead_units",
     "functions",
     "grouped",
+    "on_all_samples",
     "outcomes",
     "truth_tables",
 ]
@@ -124,7 +125,7 @@ def outcomes(
         Unsupported: Samples without end, or a `batch_loss` without `outputs`.
         LandscapeError: A tolerance for classes, which are alike or not.
     """
-    objective = _objective(problem, device)
+    objective = on_all_samples(problem, device)
     found = _functions(problem, objective, stack, tolerance)
     values = {name: value.cpu().numpy() for name, value in objective(stack).items()}
     ours, samples = not isinstance(problem, Supervised), found.answers.samples
@@ -176,10 +177,10 @@ def functions(
     problem: Problem, stack: Stack, *, device: str | torch.device = "cpu", tolerance: float | None = None
 ) -> Functions:
     """What each member answers to all samples of the problem's data, and which answer alike."""
-    return _functions(problem, _objective(problem, device), stack, tolerance)
+    return _functions(problem, on_all_samples(problem, device), stack, tolerance)
 
 
-def _objective(problem: Problem, device: str | torch.device) -> AnyObjective:
+def on_all_samples(problem: Problem, device: str | torch.device) -> AnyObjective:
     """The height on all samples, at networks as they were trained."""
     objective = Compute(device=device).objective(problem)
     if objective.sampled and not isinstance(problem, Supervised):
@@ -218,7 +219,7 @@ def truth_tables(
     problem: Problem, stack: Stack, *, device: str | torch.device = "cpu"
 ) -> tuple[Bool[np.ndarray, "member sample"], Int[np.ndarray, " member"], Float[np.ndarray, " member"]]:
     """Decisions on every sample, how many of them are right, and the loss."""
-    objective = _objective(problem, device)
+    objective = on_all_samples(problem, device)
     values = objective(stack)
     rows = _functions(problem, objective, stack, None).rows
     return rows, values["right"].cpu().numpy().astype(np.int64), values["loss"].cpu().numpy()

@@ -14,7 +14,6 @@ from landscape.cli.options import (
     Report,
     chosen_problem,
     computing,
-    cut_option,
     device_option,
     engine_option,
     finished_cells,
@@ -22,6 +21,7 @@ from landscape.cli.options import (
     of_run,
     problem_choice,
     reporting,
+    same_options,
     samples_option,
     tolerance_option,
 )
@@ -302,45 +302,52 @@ def _convergence(place: str, problem: str | None, options: tuple[str, ...], **se
 
 @command.command("clusters")
 @of_run
-@cut_option
-@tolerance_option
+@same_options
 @computing
 @reporting()
-def _clusters(cut: float | None, tolerance: float | None, device: str, **given: Any) -> None:
-    """Do the members of RUN fall into few places? Clusters of parameters up to the order of filters.
+def _clusters(by: str, threshold: float | None, tolerance: float | None, device: str, **given: Any) -> None:
+    """Which members of RUN are the same, by what they predict, their outputs, their parameters, or a path?
 
-    The order of filters counts where the problem says which may be exchanged; a model of one's own says nothing of it.
-    Clusters are compared with functions, which are those of `landscape analyse outcomes`; where what a network predicts
-    is not known, --cut says where to cut, and they stand alone.
+    \b
+    predictions  share of all answers that differ
+    outputs      root mean square difference of output probabilities, or of outputs in standard deviations
+    parameters   L2 distance up to the order of units, over the median norm of the members
+    barrier      height above the chord on the straight line between two, units in matched order
+
+    Two members are the same if they are at most the threshold apart, and groups are what such pairs join (single
+    linkage); no number of groups is chosen. A table says how it depends on the threshold, and how far groups agree with
+    predictions, which are those of `landscape analyse outcomes`. What is not known of a network's units, their order,
+    stays as it is.
     """
     from landscape.analysis.clusters import clusters_of
 
     report = taken(Report, given)
     problem, stack = members_of(**given)
-    title = problem.title()
-    found = clusters_of(problem, stack, cut=cut, tolerance=tolerance, device=device)
-    how = "up to the order of filters " + (
-        "(over every order)" if found.exhaustive else "(by weight matching, an upper bound)"
-    )
-    how = how if problem.symmetry() else "of parameters as they stand: no symmetry is known"
-    rows = [[number, int(size)] for number, size in enumerate(found.sizes[:_MOST_ROWS])]
-    header, compared = ["cluster", "members"], "functions unknown"
-    if found.group is not None:
-        tables = [np.bincount(found.group[found.label == number]) for number in range(len(rows))]
-        rows = [[*row, len(counts[counts > 0]), int(counts.max())] for row, counts in zip(rows, tables, strict=True)]
-        header += ["functions", "members of its commonest"]
-        compared = (
-            f"{int(found.group.max()) + 1} functions ({found.compared}); "
-            f"agreement (adjusted Rand index) {found.agreement:.3f}"
-        )
-    text = [
-        f"{title}: {len(stack)} members, L2 distances {how}",
-        f"{len(found.sizes)} clusters at distance {found.cut:.4g}, {compared}",
-        table(header, rows),
+    how: dict[str, Any] = {"by": by, "threshold": threshold, "tolerance": tolerance, "device": device}
+    found = clusters_of(problem, stack, progress=Progress("walk", "points"), **how)
+    header, known = ["group", "members", "largest distance"], found.predictions is not None
+    rows = [
+        [number, int(size), float(wide)]
+        for number, (size, wide) in enumerate(zip(found.sizes[:_MOST_ROWS], found.diameters, strict=False))
     ]
+    if found.predictions is not None:
+        tables = [np.bincount(found.predictions[found.label == number]) for number in range(len(rows))]
+        rows = [[*row, len(counts[counts > 0]), int(counts.max())] for row, counts in zip(rows, tables, strict=True)]
+        header += [found.compared or "predictions", "members of its commonest"]
+    text = [found.caption(problem.title()), table(header, rows)]
     if rest := found.sizes[len(rows) :].tolist():
-        text.append(f"and {len(rest)} more clusters with {sum(rest)} members")
-    report.show(text, {"run": given["run"], "title": title, "clusters": found, "agreement": found.agreement})
+        text.append(f"and {len(rest)} more groups with {sum(rest)} members")
+    agreement = [f"agreement with {found.compared}"] if known else []
+    against = [row if known else row[:-1] for row in found.against_threshold()]
+    text.append(table(["threshold", "groups", "members of the largest", *agreement], [list(row) for row in against]))
+    text += [f"{each.groups} groups from {each.low:.3g} to {each.high:.3g}" for each in found.plateaus]
+    if found.unseen is not None:
+        text.append(
+            "probability that one more member predicts what none does here (Good-Turing): {:.3f}, 95 % interval {:.3f} "
+            "to {:.3f}".format(*found.unseen)
+        )
+    text.append(f"of the later half of the members farther than the threshold from all of the earlier: {found.novel}")
+    report.show(text, {"run": given["run"], "title": problem.title(), **found.document()})
 
 
 @command.command("success")

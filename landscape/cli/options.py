@@ -24,7 +24,7 @@ __all__ = [
     "chosen_fields",
     "chosen_problem",
     "computing",
-    "cut_option",
+    "same_options",
     "batchnorm_option",
     "changes",
     "device_option",
@@ -107,14 +107,29 @@ changes = together(
     ),
 )
 
-cut_option = click.option("--cut", type=float, help="Distance of the cut. [default: as many clusters as functions]")
-
 #: `--tolerance`, of functions that are told apart.
 tolerance_option = click.option(
     "--tolerance",
     type=float,
     help="Largest difference of answers that are numbers, as a share of their standard deviation over all members and "
     "samples, up to which two members are the same function. [default: 0.001]",
+)
+
+#: `--by`, `--threshold` and `--tolerance`: when two members are the same.
+same_options = together(
+    click.option(
+        "--by",
+        type=click.Choice(["predictions", "outputs", "parameters", "barrier"]),
+        default="outputs",
+        help="What is compared.",
+    ),
+    click.option(
+        "--threshold",
+        type=float,
+        help="Two members are the same if they are at most so far apart. [default: 0 of predictions, 0.1 of outputs, "
+        "0.05 of parameters, 0.01 of barriers]",
+    ),
+    tolerance_option,
 )
 
 #: `-O`.

@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.flags import Group
-from landscape.cli.options import chosen_problem, cut_option, finished_cells, members_of, of_run, output, samples_option
+from landscape.cli.options import (
+    chosen_problem,
+    finished_cells,
+    members_of,
+    of_run,
+    output,
+    same_options,
+    samples_option,
+)
+from landscape.cli.report import Progress
 from landscape.cli.types import Command, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import read_json, refuse_existing
@@ -165,28 +174,21 @@ def _incidence(**given: Any) -> None:
 
 @command.command("clusters")
 @of_run
-@cut_option
+@same_options
 @drawing("plots/RUN-clusters.png")
-def _clusters(cut: float | None, **given: Any) -> None:
-    """Dendrogram of the members of RUN, with their functions below."""
+def _clusters(by: str, threshold: float | None, tolerance: float | None, **given: Any) -> None:
+    """Which members of RUN are the same? Tree of the members, and the number of groups against the threshold."""
     from landscape.analysis.clusters import clusters_of
     from landscape.analysis.outcomes import outcomes
 
     canvas = taken(Canvas, given)
     problem, stack = members_of(**given)
-    found = clusters_of(problem, stack, cut=cut)
-    groups = outcomes(problem, stack).groups if found.group is not None else ()
+    progress = Progress("walk", "points")
+    found = clusters_of(problem, stack, by=by, threshold=threshold, tolerance=tolerance, progress=progress)  # type: ignore[arg-type]
+    groups = outcomes(problem, stack, tolerance=tolerance).groups if found.predictions is not None else ()
     names = [group.kind if group.right is None else f"{group.kind}, {group.right} right" for group in groups]
     solved = next((number for number, group in enumerate(groups) if group.kind == "solved"), None)
-    caption = (
-        f"{problem.title()}, {len(stack)} seeds. Average linkage of L2 distances up to the order of "
-        f"filters; agreement of clusters and {found.compared} (adjusted Rand index): {found.agreement:.2f}."
-        if found.group is not None
-        else f"{problem.title()}, {len(stack)} seeds. Average linkage of L2 distances up to the order of filters."
-    )
-    figure = figures.page(
-        lambda ax: figures.dendrogram(ax, found, names=names, solved=solved), caption=caption, size=(7.2, 4.2)
-    )
+    figure = figures.clusters_figure(found, names=names, solved=solved, caption=found.caption(problem.title()))
     canvas.save(figure, f"{Path(given['run']).name}-clusters")
 
 

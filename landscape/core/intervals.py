@@ -8,7 +8,7 @@ import math
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from scipy import special
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "pairs_interval",
     "quantiles",
     "together",
+    "unseen_mass",
 ]
 
 Statistic = Literal["mean", "median"]
@@ -95,6 +96,26 @@ class Proportion:
             f"{self.count} of {self.total} ({100 * self.value:.1f} %, "
             f"95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
         )
+
+
+def unseen_mass(counts: Int[np.ndarray, " kind"]) -> tuple[float, float, float]:
+    """Probability that one more value is of a kind that none is of so far, and its 95 % interval.
+
+    Of n values f1 kinds have one and f2 two: the estimate is f1 / n (I. J. Good, Biometrika 40, 1953), the interval
+    that of a Poisson count f1 (F. Garwood, Biometrika 28, 1936), as much wider as f1 + 2 f2 is more than f1 (W. W.
+    Esty, Ann. Stat. 11, 1983; with one added to each), which holds where no kind has one value as well: then it is
+    [0, 3.7 / n] or wider.
+
+    >>> unseen_mass(np.array([60, 30, 4, 2, 1, 1, 1, 1]))[0]
+    0.04
+    """
+    n, once, twice = (int(each) for each in (counts.sum(), (counts == 1).sum(), (counts == 2).sum()))
+    tail = (1 - CONFIDENCE) / 2
+    low = float(special.gammaincinv(once, tail)) if once else 0.0
+    high = float(special.gammaincinv(once + 1, 1 - tail))
+    wider = ((once + 2 * twice + 2) / (once + 1)) ** 0.5
+    ends = max(0.0, once - (once - low) * wider), min(n, once + (high - once) * wider)
+    return once / n, ends[0] / n, ends[1] / n
 
 
 def fewest(confidence: float) -> int:

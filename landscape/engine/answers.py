@@ -10,7 +10,7 @@ from torch import Tensor
 
 from landscape.core.errors import Unsupported
 
-__all__ = ["Answers", "Hits", "decided"]
+__all__ = ["Answers", "Hits", "as_numbers", "decided"]
 
 #: From outputs and targets, samples first, to which targets are hit, and which count.
 Hits = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -53,6 +53,17 @@ class Answers:
         return cls(rows[there][None].cpu(), found, sample, place, len(rows))
 
     @classmethod
+    def soft(
+        cls,
+        values: Shaped[Tensor, "sample *place value"],
+        counted: Bool[Tensor, "sample *place"] | None = None,
+        weights: Shaped[Tensor, " sample"] | None = None,
+    ) -> "Answers":
+        """Those of one network to a batch as numbers, such as the probability of each class at each place."""
+        every = None if counted is None else counted[..., None].expand_as(values)
+        return cls.of(values, None if every is None else (every, every), weights)
+
+    @classmethod
     def joined(cls, batches: Sequence["Answers"]) -> "Answers":
         """Those to several batches as one."""
         if len({(each.decisions.dtype, each.hits is None) for each in batches}) > 1:
@@ -90,12 +101,18 @@ class Answers:
         return found[:, counts > 0], counts[counts > 0]
 
 
-def decided(outputs: Any, targets: Any = None) -> Answers:
+def as_numbers(outputs: Shaped[Tensor, "*any sample"]) -> Shaped[Tensor, "*any 1 sample"]:
+    """Outputs that are no probabilities, each a value by itself."""
+    return outputs.unsqueeze(-2)
+
+
+def decided(outputs: Any, targets: Any = None, *, soft: bool = False) -> Answers:
     """What outputs decide whose loss is the user's own affair, samples first.
 
     Whole numbers and truth values are decisions as they are. Beside targets that are numbers of classes, outputs with
     one axis more are scores of classes, on the axis where PyTorch's losses have them or on the last; the highest
-    decides. Targets below 0, such as -100, do not count. All else is numbers, of which none is right or wrong.
+    decides. Targets below 0, such as -100, do not count. All else is numbers, of which none is right or wrong. `soft`
+    answers are the scores' softmax.
 
     Raises `Unsupported` for outputs that are no tensor, and where scores may lie on either axis.
     """
@@ -116,6 +133,8 @@ def decided(outputs: Any, targets: Any = None) -> Answers:
         )
     if not axes:
         return Answers.of(outputs)
+    if soft:
+        return Answers.soft(outputs.softmax(axes[0]).movedim(axes[0], -1), counted)
     classes = outputs.argmax(axes[0])
     return Answers.of(classes, (classes == targets, counted))
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
-from landscape.engine.answers import Hits
+from landscape.engine.answers import Hits, as_numbers
 from landscape.engine.kernels import binary_cross_entropy, binary_errors, binary_reference
 from landscape.engine.objective import Metric, PerSample
 from landscape.engine.readings import (
@@ -83,6 +83,7 @@ class Criterion:
     Args:
         metrics: The loss and metrics for stacks; empty where `refusal` says why there are none.
         predict: From outputs to decisions.
+        soften: From outputs to probabilities, or to the outputs themselves, on an axis before the samples.
         hits: From outputs and targets, samples first, which targets are hit and which count; None of other losses.
         unit: Unit of the loss.
         readings: The same for whole batches in PyTorch's layout.
@@ -95,6 +96,7 @@ class Criterion:
     metrics: Mapping[str, Metric]
     predict: Callable[[Tensor], Tensor]
     unit: str = ""
+    soften: Callable[[Tensor], Tensor] = as_numbers
     readings: Sequence[Reading] = ()
     own: Callable[[Any, Any], Tensor] | None = None
     parts: bool = True
@@ -147,7 +149,7 @@ class Criterion:
         readings = [_read(loss, "the loss", "loss"), *accuracy(known, targets), *further.values()]
         for reading in readings:
             reading(outputs, targets)
-        predict, own_unit = _decisions(known, targets)
+        predict, soften, own_unit = _decisions(known, targets)
         again = functools.partial(_for_stacks, known, loss, metrics or {})
         try:
             stacked, refusal = again(outputs, targets), ""
@@ -156,7 +158,7 @@ class Criterion:
         parts = known is not None and all(known_loss(each) is not None for each in (metrics or {}).values())
         unit = own_unit if unit is None else unit
         adds_up = known is not None and known.reduction == "sum"
-        return cls(stacked, predict, unit, readings, function, parts, refusal, adds_up, again, hits)
+        return cls(stacked, predict, unit, soften, readings, function, parts, refusal, adds_up, again, hits)
 
 
 def require_names(metrics: Iterable[Any], further: Collection[str] = ()) -> None:
@@ -173,14 +175,19 @@ def _read(loss: Any, what: str, name: str) -> Reading:
     return reading_of(known, name) if known is not None else whole(loss, what, name)
 
 
-def _decisions(known: nn.Module | None, targets: Any) -> tuple[Callable[[Tensor], Tensor], str]:
-    """What outputs decide, and the unit of a loss."""
-    if isinstance(known, nn.CrossEntropyLoss | nn.NLLLoss):
-        indexed = not targets.is_floating_point()
-        return (_classes if indexed or isinstance(known, nn.CrossEntropyLoss) else _as_is), "nats per sample"
+def _decisions(
+    known: nn.Module | None, targets: Any
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], str]:
+    """What outputs decide, with which probabilities, and the unit of a loss."""
+    if isinstance(known, nn.CrossEntropyLoss):
+        return _classes, lambda outputs: outputs.softmax(1).movedim(1, -2), "nats per sample"
+    if isinstance(known, nn.NLLLoss):
+        if targets.is_floating_point():
+            return _as_is, as_numbers, "nats per sample"
+        return _classes, lambda outputs: outputs.exp().movedim(1, -2), "nats per sample"
     if isinstance(known, nn.BCEWithLogitsLoss):
-        return lambda outputs: outputs > 0, "nats per output"
-    return _as_is, "squared error" if isinstance(known, nn.MSELoss) else ""
+        return lambda outputs: outputs > 0, lambda outputs: as_numbers(outputs.sigmoid()), "nats per output"
+    return _as_is, as_numbers, "squared error" if isinstance(known, nn.MSELoss) else ""
 
 
 def _for_stacks(

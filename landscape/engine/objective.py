@@ -18,7 +18,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
-from landscape.engine.answers import Answers, Hits
+from landscape.engine.answers import Answers, Hits, as_numbers
 from landscape.engine.chain import Chain
 from landscape.engine.data import SAMPLE_MULTIPLE, Batch, Data, Stream
 from landscape.engine.determinism import culprit, mixes_samples
@@ -135,10 +135,10 @@ class Objective:
 
     `metrics` holds at least `loss`, a weighted mean. Where the data is a `sampled` part of what is meant, each mean
     comes with its standard error over samples, under its name and `_se`. `predict` turns outputs into decisions,
-    [member, *target, sample], and `hits` says which are right and which count. `unit` is that of the loss. An
-    `AUTOMATIC` chunk has a size chosen for the device; where memory runs out it is halved for all that follows. With
-    `precision` None the type of the data's numbers is taken; with `autocast` the network, but not the loss, runs in
-    this type where PyTorch deems it safe.
+    [member, *target, sample], `soften` into probabilities, [member, *target, value, sample], and `hits` says which are
+    right and which count. `unit` is that of the loss. An `AUTOMATIC` chunk has a size chosen for the device; where
+    memory runs out it is halved for all that follows. With `precision` None the type of the data's numbers is taken;
+    with `autocast` the network, but not the loss, runs in this type where PyTorch deems it safe.
 
     A network with BatchNorm has a policy, `batchnorm`: with `recalibrate` each point gets statistics of its own,
     estimated on the samples of `calibration`; else they are those of the stack's buffers.
@@ -148,6 +148,7 @@ class Objective:
     data: Data | Stream
     metrics: Mapping[str, Metric]
     predict: Callable[[Tensor], Tensor]
+    soften: Callable[[Tensor], Tensor] = as_numbers
     hits: Hits | None = None
     sampled: bool = False
     unit: str = ""
@@ -278,6 +279,19 @@ class Objective:
                 batches.append([Answers.of(each, self.hits and self.hits(out, targets)) for each, out in decisions])
             found += map(Answers.joined, zip(*batches, strict=True))
         return Answers.stacked(found[: len(stack)])
+
+    @torch.no_grad()
+    def scores(self, stack: Stack) -> Iterator[Float[Tensor, "member value"]]:
+        """The probabilities that members give, or their outputs, at all places that count, a batch at a time."""
+        for batch in self.batches():
+            real, found = batch.weights[0] > 0, list[Tensor]()
+            targets = batch.targets[0][..., real].movedim(-1, 0)
+            for _, part in self.chunks(stack):
+                outputs = self._forward(part, batch.inputs)[..., real]
+                for made, out in zip(self.soften(outputs).movedim(-1, 1), outputs.movedim(-1, 1), strict=True):
+                    counted = self.hits(out, targets)[1] if self.hits else None
+                    found.append(Answers.soft(made, counted).decisions)
+            yield torch.cat(found[: len(stack)])
 
     @_within_memory
     def gradient(

@@ -117,7 +117,8 @@ class PlainObjective:
         over_batches: Names of metrics that are means over batches, of one number each.
         l2: Adds so much times half of the sum of squares of the parameters that learn to the loss.
         learning: Names of these.
-        answer: What a network decides on a batch; None where its outputs are the loss's own affair.
+        answer: What a network decides on a batch, or with which probabilities; None where its outputs are the loss's
+            own affair.
     """
 
     module: nn.Module
@@ -148,7 +149,7 @@ class PlainObjective:
     over_batches: tuple[str, ...] = ()
     l2: float = 0.0
     learning: frozenset[str] = frozenset()
-    answer: Callable[[nn.Module, Any], Answers] | None = None
+    answer: Callable[[nn.Module, Any, bool], Answers] | None = None
 
     backend = "plain"
     shares_first_layer = False
@@ -212,19 +213,34 @@ class PlainObjective:
         """The decisions of each member at each place that counts, and which are right; raises `Unsupported` where there
         are none.
         """
+        answer, members = self._answer(), self._written(stack)
+        return Answers.stacked(
+            [Answers.joined([answer(self._live.module, batch, False) for batch in self.data]) for _ in members]
+        )
+
+    @torch.no_grad()
+    def scores(self, stack: Stack) -> Iterator[Float[Tensor, "member value"]]:
+        """The probabilities that members give, or their outputs, at all places that count, a batch at a time."""
+        answer = self._answer()
+        for batch in self.data:
+            yield torch.cat([answer(self._live.module, batch, True).decisions for _ in self._written(stack)])
+
+    def _answer(self) -> Callable[[nn.Module, Any, bool], Answers]:
         if self.answer is None:
             raise Unsupported(
                 "what a network predicts is not known where `batch_loss` gives its loss alone: let it be a function "
                 "that gives a dict of `loss`, `outputs` (such as logits) and `targets`"
             )
-        found = []
+        return self.answer
+
+    def _written(self, stack: Stack) -> Iterator[None]:
+        """Each member in turn as the live network."""
         for point in stack.mixtures():
             self._live.write(point)
             for name, tensor in self._found_anew(point).items():
                 self._live.tensors[name].copy_(tensor)
             with torch.set_grad_enabled(self.differentiates), self._casting():
-                found.append(Answers.joined([self.answer(self._live.module, batch) for batch in self.data]))
-        return Answers.stacked(found)
+                yield
 
     # Derivatives ------------------------------------------------------------------------------------------------------
 
@@ -475,11 +491,13 @@ class PlainObjective:
                     found[name] = Tally(whole.double(), None)
             return found
 
-        def answer(module: nn.Module, batch: _Labelled) -> Answers:
+        def answer(module: nn.Module, batch: _Labelled, soft: bool) -> Answers:
             outputs = run(module, batch)
-            decisions = objective.predict(outputs.movedim(0, -1)[None])[0].movedim(-1, 0)
+            made = (objective.soften if soft else objective.predict)(outputs.movedim(0, -1)[None])[0].movedim(-1, 0)
             judged = objective.hits and objective.hits(outputs, batch.targets[0].movedim(-1, 0))
-            return Answers.of(decisions, judged, batch.weights)
+            if soft:
+                return Answers.soft(made, judged and judged[1], batch.weights)
+            return Answers.of(made, judged, batch.weights)
 
         def parts() -> Iterator[_Labelled]:
             for batch in objective.batches():

@@ -8,7 +8,14 @@ from landscape.figures.density import density_figure, spectral_density
 from landscape.figures.incidence import incidence
 from landscape.figures.pages import COLORS, page, save, targets
 from landscape.figures.planes import contours, plane_figure
-from landscape.figures.runs import dendrogram, outcomes, rule_examples, shares
+from landscape.figures.runs import (
+    clusters_figure,
+    dendrogram,
+    groups_against_threshold,
+    outcomes,
+    rule_examples,
+    shares,
+)
 from landscape.figures.series import Series, series, series_figure
 from landscape.figures.solids import surface_figure
 from landscape.figures.walks import barrier_distribution, part_figure, walk_curves, walk_figure
@@ -17,9 +24,11 @@ __all__ = [
     "COLORS",
     "Series",
     "barrier_distribution",
+    "clusters_figure",
     "contours",
     "dendrogram",
     "density_figure",
+    "groups_against_threshold",
     "incidence",
     "outcomes",
     "page",

@@ -1,18 +1,21 @@
 """Where the members of a run ended, how they cluster, what explains it, and what a rule asks of them."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import matplotlib.style
 import numpy as np
 from jaxtyping import Bool, Int
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.transforms import blended_transform_factory
 from scipy.cluster import hierarchy
 
 from landscape.core.errors import LandscapeError
 from landscape.core.intervals import Proportion, together
-from landscape.figures.pages import COLORS, FAINT, GREY, INK
+from landscape.figures.pages import COLORS, FAINT, GREY, INK, STYLE, WIDTH, sheet
 
 if TYPE_CHECKING:
     from landscape.analysis.clusters import Clusters
@@ -21,7 +24,7 @@ else:
     # Their modules import torch, which a figure does not need.
     Clusters = Outcomes = Any
 
-__all__ = ["dendrogram", "outcomes", "rule_examples", "shares"]
+__all__ = ["clusters_figure", "dendrogram", "groups_against_threshold", "outcomes", "rule_examples", "shares"]
 
 #: Colours by kind of outcome; the same kinds of ends have the same colours in every figure.
 _KINDS = dict(zip(("solved", "partly right", "constant", "varying"), COLORS, strict=False))
@@ -91,40 +94,49 @@ def shares(
 
 
 def dendrogram(
-    ax: Axes, tree: Clusters, *, names: Sequence[str] = (), solved: int | None = None, most: int = 5
+    ax: Axes, found: Clusters, *, names: Sequence[str] = (), solved: int | None = None, most: int = 5
 ) -> Axes:
-    """The tree of members over the distance at which they merge, its cut, and below it the function of each leaf, where
-    functions are known.
+    """The tree of members over the distance at which they are joined, the threshold, and below it what each leaf
+    predicts, where that is known. Branches are as wide as they have members (by area).
 
     Beyond 100 members a leaf is a branch, and its column shows the shares of the tables in it. The `most` largest
     tables have colours and are called by `names`; that of the solution, `solved`, has the colour it has elsewhere.
     """
-    members, counts = len(tree.label), np.bincount(tree.group) if tree.group is not None else np.zeros(0, dtype=int)
-    kept = members if members <= _LEAVES else min(members, max(50, len(tree.sizes)))
-    drawn = hierarchy.dendrogram(tree.tree, no_plot=True, truncate_mode="lastp", p=kept)
+    members, group = len(found.label), found.predictions
+    counts = np.bincount(group) if group is not None else np.zeros(0, dtype=int)
+    heights = found.tree[:, 2]
+    top = float(heights[-1]) or 1.0
+    floor = max(min(found.threshold or top, top) / 50, 1e-4 * top)
+    # What is joined below the axis is one branch.
+    kept = members if members <= _LEAVES else int(np.clip((heights > floor).sum() + 1, 2, _LEAVES))
+    drawn = hierarchy.dendrogram(found.tree, no_plot=True, truncate_mode="lastp", p=kept, link_color_func=str)
     leaves = drawn["leaves"] or []
-    branches = [np.stack(branch, axis=1) for branch in zip(drawn["icoord"], drawn["dcoord"], strict=True)]
-    inks = [INK if branch[:, 1].max() <= tree.cut else GREY for branch in branches]
-    ax.add_collection(LineCollection(branches, colors=inks, linewidths=0.8), autolim=False)
+    size = np.concatenate([np.ones(members), found.tree[:, 3]])
+    for x, y, node in zip(drawn["icoord"], drawn["dcoord"], map(int, drawn["color_list"] or []), strict=True):
+        ends = np.maximum(y, floor)
+        ink = INK if y[1] <= found.threshold else GREY
+        ax.plot(x[1:3], ends[1:3], color=ink, lw=0.8, solid_capstyle="butt")
+        for child, leg in zip(found.tree[node - members, :2].astype(int), (slice(0, 2), slice(2, 4)), strict=True):
+            ax.plot(x[leg], ends[leg], color=ink, lw=0.5 + 5 * np.sqrt(size[child] / members), solid_capstyle="butt")
     others = iter([*COLORS[1:], *[GREY] * most])
     colors = [COLORS[0] if table == solved else next(others) for table in range(min(most, len(counts)))] + [FAINT]
-    top = 1.06 * tree.tree[:, 2].max()
-    if tree.group is not None:
-        _table_columns(ax, tree, tree.group, leaves, colors, top)
-    ax.axhline(tree.cut, color=INK, lw=1, ls=(0, (4, 3)), zorder=1)
-    cut = f"cut at {tree.cut:.3g}: {len(tree.sizes)} clusters"
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-    at = (10.0 * len(leaves), tree.cut)
-    ax.annotate(cut, at, (-2, 3), textcoords="offset points", ha="right", size="small", bbox=box)
+    ax.set_yscale("log")
+    ax.set_ylim(floor, 1.2 * top)
+    if group is not None:
+        _table_columns(ax, found, group, leaves, colors)
+    if found.threshold > floor:
+        ax.axhline(found.threshold, color=INK, lw=1, ls=(0, (4, 3)), zorder=1)
+        text = f"{found.threshold:.3g}: {len(found.sizes)} groups"
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+        at = (10.0 * len(leaves), found.threshold)
+        ax.annotate(text, at, (-2, 3), textcoords="offset points", ha="right", size="small", bbox=box)
     ax.set_xlim(0, 10 * len(leaves))
-    ax.set_ylim(-0.13 * top, top)
     ax.set_xticks([])
-    ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= top])
-    ax.spines["left"].set_bounds(0, top)
     ax.spines["bottom"].set_visible(False)
-    ax.set_ylabel("L2 distance at the merge")
-    below = "; bottom: their functions" if tree.group is not None else ""
+    ax.set_ylabel(_wrapped(found.unit))
+    below = "; bottom: what they predict" if group is not None else ""
     ax.set_xlabel(f"{members} networks{f' in {kept} branches' if kept < members else ''}{below}")
+    ax.xaxis.labelpad = 24 if group is not None else 4
     titles = [*names, *(f"table {table + 1}" for table in range(len(names), len(counts)))]
     keys = [(color, f"{title} (n = {n})") for color, title, n in zip(colors[:-1], titles, counts, strict=False)]
     if len(counts) > most:
@@ -133,6 +145,48 @@ def dendrogram(
     if handles:
         ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
+
+
+def groups_against_threshold(ax: Axes, found: Clusters) -> Axes:
+    """Number of groups at each threshold, its widest plateaus named, and the agreement with predictions (right)."""
+    heights = found.tree[:, 2]
+    top = float(heights[-1]) or 1.0
+    low = 1e-4 * top
+    x = np.concatenate([[low], np.clip(heights, low, None), [2 * top]])
+    groups = len(heights) + 1 - np.arange(len(x) - 1)
+    ax.stairs(np.maximum(groups, 1), x, baseline=None, color=COLORS[0], lw=1.6)
+    for each in found.plateaus:
+        middle = np.sqrt(max(each.low, low) * each.high)
+        ax.annotate(
+            str(each.groups), (middle, each.groups), (0, 3), textcoords="offset points", ha="center", color=COLORS[0]
+        )
+    ax.axvline(found.threshold, color=INK, lw=1, ls=(0, (4, 3)), zorder=1)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlim(low, 2 * top)
+    ax.set_xlabel("threshold: " + found.unit)
+    ax.set_ylabel("groups", color=COLORS[0])
+    if found.predictions is not None:
+        right = ax.twinx()
+        at = np.geomspace(low, 2 * top, 200).tolist()
+        right.plot(
+            at, [row[3] or 0.0 for row in found.against_threshold(at)], color=COLORS[1], lw=1.4, ls=(0, (5, 1.5))
+        )
+        right.set_ylim(-0.05, 1.05)
+        right.set_ylabel("adjusted Rand index with predictions", color=COLORS[1])
+        right.spines["right"].set_visible(True)
+    return ax
+
+
+def clusters_figure(
+    found: Clusters, *, names: Sequence[str] = (), solved: int | None = None, caption: str = ""
+) -> Figure:
+    """The tree of members, and the number of groups against the threshold."""
+    with matplotlib.style.context(STYLE):
+        figure, (tree, curve) = sheet((WIDTH, 6.4), caption, panels=2)
+        dendrogram(tree, found, names=names, solved=solved)
+        groups_against_threshold(curve, found)
+    return figure
 
 
 def rule_examples(
@@ -188,21 +242,27 @@ def _bars(
 
 def _table_columns(
     ax: Axes,
-    tree: Clusters,
+    found: Clusters,
     group: Int[np.ndarray, " member"],
     leaves: Sequence[int],
     colors: Sequence[str],
-    top: float,
 ) -> None:
     """Below each leaf, the shares of truth tables among its members; the last colour is for all the rest."""
-    nodes = hierarchy.to_tree(tree.tree, rd=True)[1]
+    nodes = hierarchy.to_tree(found.tree, rd=True)[1]
+    across = blended_transform_factory(ax.transData, ax.transAxes)
     for place, leaf in enumerate(leaves):
         tables = np.minimum(group[nodes[leaf].pre_order()], len(colors) - 1)
-        bottom = -0.03 * top
+        bottom = -0.02
         for table, count in zip(*np.unique(tables, return_counts=True), strict=True):
-            height = 0.09 * top * count / len(tables)
+            height = 0.08 * count / len(tables)
             bottom -= height
-            ax.add_patch(Rectangle((10 * place + 0.5, bottom), 9, height, color=colors[table], lw=0))
+            box = Rectangle((10 * place + 0.5, bottom), 9, height, color=colors[table], lw=0, clip_on=False)
+            box.set_transform(across)
+            ax.add_patch(box)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 44)
 
 
 def _tile(

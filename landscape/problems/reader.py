@@ -69,12 +69,14 @@ class Reader:
             )
         return {prefix + name: tally for name, tally in found.items()} if prefix else found
 
-    def answer(self, module: nn.Module, batch: tuple[str, Any]) -> Answers:
-        """What a network decides on the batch; raises `Unsupported` for outputs that are not one tensor."""
+    def answer(self, module: nn.Module, batch: tuple[str, Any], soft: bool = False) -> Answers:
+        """What a network decides on the batch, or with which probabilities (`soft`); raises `Unsupported` for outputs
+        that are not one tensor.
+        """
         given = batch[1]
         with self.within():
             if self.batch_loss is not None:
-                return decided(*self.batch_loss.entries(module, given))
+                return decided(*self.batch_loss.entries(module, given), soft=soft)
             outputs = self._outputs(module, given[0])
         assert self.criterion is not None
         if not isinstance(outputs, Tensor):
@@ -82,9 +84,10 @@ class Reader:
                 f"the network's forward returns a {type(outputs).__name__}, and what it predicts is read from one "
                 "tensor: give `batch_loss`, which gives a dict of `loss`, `outputs` (such as logits) and `targets`"
             )
-        decisions = self.criterion.predict(outputs.movedim(0, -1)[None])[0].movedim(-1, 0)
+        make = self.criterion.soften if soft else self.criterion.predict
+        made = make(outputs.movedim(0, -1)[None])[0].movedim(-1, 0)
         judged = self.criterion.hits and self.criterion.hits(outputs, given[1])
-        return Answers.of(decisions, judged, given[2])
+        return Answers.soft(made, judged and judged[1], given[2]) if soft else Answers.of(made, judged, given[2])
 
     def _outputs(self, module: nn.Module, inputs: Any) -> Any:
         parts = inputs.split(self.rows) if self.rows else [inputs]

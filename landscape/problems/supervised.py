@@ -217,6 +217,7 @@ class Supervised(Problem):
             data=data,
             metrics=criterion.metrics,
             predict=criterion.predict,
+            soften=criterion.soften,
             hits=criterion.hits,
             sampled=self.sampled or samples is not None,
             unit=criterion.unit,

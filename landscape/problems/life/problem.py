@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.fields import check
+from landscape.engine.answers import as_numbers
 from landscape.engine.data import Batch, Data
 from landscape.engine.kernels import binary_cross_entropy, binary_errors, binary_reference
 from landscape.engine.objective import Metric, Objective
@@ -212,6 +213,7 @@ class Life(Problem):
             data=data,
             metrics=metrics,
             predict=self._predict,
+            soften=lambda outputs: as_numbers(self._output(outputs)),
             sampled=on_boards,
             unit="nats per cell" if self.loss == "bce" else "squared error per cell",
             precision=dtype,
