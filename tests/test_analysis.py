@@ -12,23 +12,34 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.stats import binom, binomtest, ttest_1samp
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import pdist, squareform
+from scipy.stats import binom, binomtest, chi2, ttest_1samp
 from scipy.stats import t as t_distribution
 from torch import nn
 
 import landscape
 from landscape.analysis.barriers import COURSES, barriers, lowest_order
-from landscape.analysis.clusters import adjusted_rand, clusters_of
-from landscape.analysis.outcomes import dead_units, outcomes
+from landscape.analysis.clusters import Clusters, adjusted_rand, clusters_of
+from landscape.analysis.outcomes import dead_units, outcomes, truth_tables
 from landscape.core.errors import LandscapeError, Unsupported
-from landscape.core.intervals import Proportion, mean_interval, median_interval, pairs_interval, quantiles, together
+from landscape.core.intervals import (
+    Proportion,
+    mean_interval,
+    median_interval,
+    pairs_interval,
+    quantiles,
+    together,
+    unseen_mass,
+)
 from landscape.core.provenance import Source
 from landscape.engine.hessian import extremes, hessians
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack, stack_state_dicts
+from landscape.problems.compute import Compute
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
-from landscape.problems.life.patterns import answers
+from landscape.problems.life.patterns import PATTERNS, answers
 from landscape.problems.life.rules import Rule
 from landscape.space import symmetry as align
 from landscape.store.checkpoints import Run
@@ -371,7 +382,7 @@ def test_planted_clusters_are_found_whatever_the_order_of_filters(m: int) -> Non
         flat = align.reorder(centres.select([centre]), problem.symmetry(), orders).flatten()
         members.append(flat + 1e-4 * torch.from_numpy(rng.normal(size=flat.shape)).float())
     stack = centres.unflatten(torch.cat(members))
-    found = clusters_of(problem, stack, cut=0.1)
+    found = clusters_of(problem, stack, by="parameters", threshold=0.05)
     np.testing.assert_array_equal(found.label, planted)
     np.testing.assert_array_equal(found.sizes, [6, 4, 2])
     assert found.exhaustive == (m == 1)
@@ -379,46 +390,143 @@ def test_planted_clusters_are_found_whatever_the_order_of_filters(m: int) -> Non
     assert adjusted_rand(found.label, planted) == 1
 
 
-def test_without_a_cut_there_are_as_many_clusters_as_truth_tables(run: Run) -> None:
+def test_members_that_predict_the_same_are_a_group(run: Run) -> None:
     problem = Life()
-    solution = known_networks(problem)
-    found = clusters_of(problem, solution)
+    found = clusters_of(problem, known_networks(problem), by="predictions")
     np.testing.assert_array_equal(found.label, [1, 0, 2, 0, 1, 0])
-    np.testing.assert_array_equal(found.group, found.label)
+    np.testing.assert_array_equal(found.predictions, found.label)
     assert found.agreement == 1
-    trained = clusters_of(problem, run.checkpoint().stack)
-    assert len(trained.sizes) == len(outcomes(problem, run.checkpoint().stack).groups)
+    stack = run.checkpoint().stack
+    trained = clusters_of(problem, stack, by="predictions")
+    assert len(trained.sizes) == len(outcomes(problem, stack).groups)
     assert (np.diff(trained.sizes) <= 0).all()
+    rows = truth_tables(problem, stack)[0]
+    assert squareform(trained.distances)[3, 7] == (rows[3] != rows[7]).mean()
+
+
+def test_distances_of_outputs_are_those_of_the_plain_networks_probabilities(run: Run) -> None:
+    problem, stack = Life(), run.checkpoint().stack.select(range(6))
+    inputs, *_ = problem._pattern_data
+    says = []
+    for member in range(6):
+        network = problem.network()
+        network.load_state_dict(stack.state_dict(member))
+        says.append(network(inputs[0].movedim(-1, 0)).detach().double().flatten())
+    found = squareform(clusters_of(problem, stack, by="outputs").distances)
+    for i, j in itertools.combinations(range(6), 2):
+        assert found[i, j] == pytest.approx(float(((says[i] - says[j]) ** 2).mean().sqrt()), rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["plain", "stacked"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "bce"])
+def test_distances_of_outputs_of_any_model_and_loss(engine: str, loss: str) -> None:
+    x, states = torch.linspace(-1, 1, 40)[:, None], [torch.nn.Linear(1, 3).state_dict() for _ in range(4)]
+    y = {"cross_entropy": torch.arange(40) % 3, "mse": torch.randn(40, 3), "bce": torch.rand(40, 3).round()}[loss]
+    problem = landscape.Problem.from_model(torch.nn.Linear(1, 3), (x, y), loss)
+    found = squareform(landscape.clusters(states, problem=problem).distances)
+    raw = torch.stack([x @ state["weight"].T + state["bias"] for state in states]).double()
+    soft = {"cross_entropy": raw.softmax(-1), "bce": raw.sigmoid(), "mse": raw / raw.std(correction=0)}[loss]
+    for i, j in itertools.combinations(range(4), 2):
+        assert found[i, j] == pytest.approx(float(((soft[i] - soft[j]) ** 2).mean().sqrt()), rel=1e-5)
+    objective = Compute(engine=engine).objective(problem)  # type: ignore[arg-type]
+    scores = torch.cat(list(objective.scores(stack_state_dicts(states))), 1)
+    torch.testing.assert_close(scores.double(), (raw if loss == "mse" else soft).flatten(1), rtol=1e-5, atol=1e-6)
+
+
+def test_barriers_between_all_pairs_join_what_lies_in_one_valley() -> None:
+    x = torch.linspace(-1, 1, 32)[:, None]
+    problem = landscape.Problem.from_model(torch.nn.Linear(1, 1), (x, 2 * x), "mse")
+    convex = [{"weight": torch.tensor([[a]]), "bias": torch.tensor([0.0])} for a in (1.0, 2.0, 4.0)]
+    assert landscape.clusters(convex, problem=problem, by="barrier").label.tolist() == [0, 0, 0]
+    wells = landscape.Problem.from_model(torch.nn.Linear(1, 1), (x, x), lambda out, t: (out**2 - t**2).square().mean())
+    signs = [{"weight": torch.tensor([[a]]), "bias": torch.tensor([0.0])} for a in (1.0, -1.0, 1.1)]
+    found = landscape.clusters(signs, problem=wells, by="barrier")
+    assert found.label.tolist() == [0, 1, 0]
+    top = float((x**4).mean())  # in the middle the network is 0
+    assert squareform(found.distances)[0, 1] == pytest.approx(top, rel=1e-3)
+
+
+def test_the_number_of_groups_against_the_threshold_and_its_plateaus() -> None:
+    points = np.array([0.0, 0.01, 0.02, 1.0, 1.01, 50.0])
+    tree = hierarchy.linkage(points[:, None], "single")
+    found = Clusters(
+        members=tuple("abcdef"), by="outputs", unit="distance", tree=tree, distances=pdist(points[:, None]),
+        threshold=0.1, label=np.array([0, 0, 0, 1, 1, 2]), predictions=np.array([0, 0, 0, 1, 1, 1]),
+    )  # fmt: skip
+    assert [(row[0], row[1], row[2]) for row in found.against_threshold([0.001, 0.1, 2.0, 60.0])] == [
+        (0.001, 6, 1),
+        (0.1, 3, 3),
+        (2.0, 2, 5),
+        (60.0, 1, 6),
+    ]
+    assert [each.groups for each in found.plateaus] == [2]  # below a thousandth of the largest distance nothing counts
+    assert (found.plateaus[0].low, found.plateaus[0].high) == (pytest.approx(0.98), pytest.approx(48.99))
+    np.testing.assert_allclose(found.diameters, [0.02, 0.01, 0.0])
+    assert (found.novel.count, found.novel.total) == (3, 3)
+    assert found.unseen is not None
+    assert found.unseen[0] == 0.0
+    assert found.agreement == pytest.approx(adjusted_rand(found.label, np.array([0, 0, 0, 1, 1, 1])))
+
+
+def test_members_whose_outputs_are_not_numbers_are_no_ones_like() -> None:
+    x = torch.linspace(-1, 1, 8)[:, None]
+    problem = landscape.Problem.from_model(torch.nn.Linear(1, 1), (x, x), "mse")
+    states = [{"weight": torch.tensor([[a]]), "bias": torch.tensor([0.0])} for a in (1.0, 1.0, 1e30)]
+    states[2]["weight"] *= 1e30  # overflows
+    found = clusters_of(problem, stack_state_dicts(states))
+    assert found.label.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("counts", [[5, 4, 1], [3, 1, 1, 1], [9, 9]])
+def test_the_mass_of_what_was_not_seen(counts: list[int]) -> None:
+    share, low, high = unseen_mass(np.array(counts))
+    once, twice, n = counts.count(1), counts.count(2), sum(counts)
+    assert share == once / n
+    wide = ((once + 2 * twice + 2) / (once + 1)) ** 0.5
+    garwood = (chi2.ppf(0.025, 2 * once) / 2 if once else 0.0, chi2.ppf(0.975, 2 * once + 2) / 2)
+    assert low == pytest.approx(max(0.0, once - (once - garwood[0]) * wide) / n)
+    assert high == pytest.approx(min(1.0, (once + (garwood[1] - once) * wide) / n))
+
+
+def test_what_is_wrong_is_told_by_case(run: Run) -> None:
+    problem, stack = Life(), run.checkpoint().stack
+    found, rows = outcomes(problem, stack), truth_tables(problem, stack)[0]
+    live = PATTERNS[:, [0, 1, 1, 2], [1, 0, 2, 1]].sum(1)
+    right = answers(Rule.parse("B3/S23V"))
+    for group in found.groups:
+        missed = rows[group.example] != right
+        for name, k, n in group.wrong:
+            of = (live == int(name.split()[1])) & (PATTERNS[:, 1, 1] == name.startswith("live"))
+            assert (k, n) == (int(missed[of].sum()), int(of.sum()))
+        assert sum(k for _, k, _ in group.wrong) == 512 - group.right
 
 
 def test_clusters_of_a_place(run: Run) -> None:
-    found, stack = landscape.clusters(run, cut=2.0), run.checkpoint().stack
+    found, stack = landscape.clusters(run, by="parameters", threshold=0.5), run.checkpoint().stack
     assert found.members == tuple(source.label for source in run.checkpoint().sources)
-    np.testing.assert_array_equal(found.label, clusters_of(Life(), stack, cut=2.0).label)
+    np.testing.assert_array_equal(found.label, clusters_of(Life(), stack, by="parameters", threshold=0.5).label)
     tables = len(outcomes(Life(), stack).groups)
-    assert repr(found).startswith(f"Clusters(24 members in {len(found.sizes)} clusters of {found.sizes[0]}, ")
-    assert repr(found).endswith(f"; cut at 2, {tables} truth tables)")
+    assert repr(found).startswith(f"Clusters(24 members in {len(found.sizes)} groups of {found.sizes[0]}, ")
+    assert repr(found).endswith(f"; parameters within 0.5, {tables} truth tables)")
     rows = found._repr_html_().split("<tr>")[2:]
     assert len(rows) == len(found.sizes)
     assert rows[0].count("seed") == found.sizes[0]
-    with pytest.raises(LandscapeError, match=r"`cut` is 0\.0, it must be positive"):
-        landscape.clusters(run, cut=0.0)
+    with pytest.raises(LandscapeError, match=r"`threshold` is -1\.0, it must"):
+        landscape.clusters(run, threshold=-1.0)
 
 
 def test_clusters_of_a_model_of_ones_own_go_by_its_decisions_on_the_data() -> None:
     x = torch.linspace(-1, 1, 40)[:, None]
     problem = landscape.Problem.from_model(torch.nn.Linear(1, 2), (x, (x[:, 0] > 0).long()), "cross_entropy")
     states = [{"weight": torch.tensor([[-a], [a]]), "bias": torch.zeros(2)} for a in (1.0, 1.1, -1.0, -1.2, 1.3)]
-    found = clusters_of(problem, stack_state_dicts(states))
-    np.testing.assert_array_equal(found.group, [0, 0, 1, 1, 0])
-    np.testing.assert_array_equal(found.label, found.group)
+    found = clusters_of(problem, stack_state_dicts(states), by="predictions")
+    np.testing.assert_array_equal(found.predictions, [0, 0, 1, 1, 0])
+    np.testing.assert_array_equal(found.label, found.predictions)
 
 
 def test_what_makes_no_clusters(run: Run) -> None:
     with pytest.raises(LandscapeError, match="one member makes no clusters"):
         clusters_of(Life(), run.checkpoint().stack.select([0]))
-    with pytest.raises(LandscapeError, match=r"`cut` is -1\.0, it must be positive"):
-        clusters_of(Life(), run.checkpoint().stack, cut=-1.0)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

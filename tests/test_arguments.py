@@ -214,8 +214,8 @@ def test_paths_are_texts_or_paths() -> None:
     run = train()
     assert Run.open("run").document == Run.open(Path("run")).document == run.document
     assert len(landscape.load(Path("run")).stack) == len(landscape.load("run/@0").stack) == 2
-    with pytest.raises(LandscapeError, match="`cut` cannot be 'x': it takes a number"):
-        landscape.clusters(run, cut="x")  # type: ignore[arg-type]
+    with pytest.raises(LandscapeError, match="`threshold` cannot be 'x': it takes a number"):
+        landscape.clusters(run, threshold="x")  # type: ignore[arg-type]
 
 
 def test_what_is_interrupted_at_its_end_is_finished(caplog: pytest.LogCaptureFixture) -> None:

@@ -118,11 +118,16 @@ def test_from_training_to_figures(landscape: Program) -> None:
     assert "solved by 0 of 3 (0.0 %, 95 % interval 0.0 to 56.1 %)" in result.stdout
     assert json.loads(Path("outcomes.json").read_text())["solved"]["total"] == 3
 
-    assert "agreement (adjusted Rand index)" in landscape("analyse", "clusters", "checkpoints/first").stdout
+    assert "agreement with truth tables" in landscape("analyse", "clusters", "checkpoints/first").stdout
 
     result = landscape("plot", "walk", "analyses/presolve--first.h5")
     assert result.stdout == "plots/presolve--first.png\nplots/presolve--first.svg\n"
-    for verb, name in (("outcomes", "checkpoints/first"), ("clusters", "checkpoints/first"), ("rule", "B3/S23V")):
+    for verb, name in (
+        ("outcomes", "checkpoints/first"),
+        ("clusters", "checkpoints/first"),
+        ("groups", "checkpoints/first"),
+        ("rule", "B3/S23V"),
+    ):
         result = landscape("plot", verb, name)
         assert result.exit_code == 0, result.output
         assert all(Path(path).stat().st_size > 1000 for path in result.stdout.split())

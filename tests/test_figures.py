@@ -253,23 +253,24 @@ def test_outcomes_are_bars_with_intervals_and_one_for_the_tail() -> None:
 
 def tree_of(members: int, *, tables: int = 8) -> SimpleNamespace:
     points = np.random.default_rng(0).normal(size=(members, 3)) + 9 * (np.arange(members) % 2)[:, None]
-    tree = hierarchy.linkage(points, "average")
-    label = hierarchy.fcluster(tree, 8.0, "distance") - 1
+    tree = hierarchy.linkage(points, "single")
+    label = hierarchy.fcluster(tree, 2.0, "distance") - 1
     group = np.sort(np.arange(members) % tables)
-    return SimpleNamespace(tree=tree, cut=8.0, label=label, sizes=np.bincount(label), group=group)
+    sizes = np.bincount(label)
+    return SimpleNamespace(tree=tree, threshold=2.0, label=label, sizes=sizes, predictions=group, unit="distance")
 
 
-@pytest.mark.parametrize(("members", "leaves"), [(2, 2), (30, 30), (100, 100), (250, 50)])
+@pytest.mark.parametrize(("members", "leaves"), [(2, 2), (30, 30), (100, 100), (250, 100)])
 def test_a_dendrogram_shows_tables_below_a_tree_of_limited_size(members: int, leaves: int) -> None:
     tree = tree_of(members)
     ax = figures.dendrogram(axes(), tree, names=["first"], solved=1)
-    assert len(segments(ax)) == leaves - 1
+    assert len(ax.lines) == 3 * (leaves - 1) + 1  # a bar and two branches a merge, and the threshold
     assert f"{members} networks" in ax.get_xlabel()
     assert (f"in {leaves} branches" in ax.get_xlabel()) == (members > leaves)
-    assert f"cut at 8: {len(tree.sizes)} clusters" in texts(ax.figure)
-    # The columns below the leaves have the same height each, and all of it below zero.
+    assert f"2: {len(tree.sizes)} groups" in texts(ax.figure)
+    # The columns below the leaves have the same height each, and all of it below the axes.
     areas = sum(patch.get_height() for patch in ax.patches)
-    assert areas == pytest.approx(leaves * 0.09 * 1.06 * tree.tree[:, 2].max())
+    assert areas == pytest.approx(leaves * 0.08)
     assert max(patch.get_y() + patch.get_height() for patch in ax.patches) < 0
     assert to_hex(ax.get_legend().get_patches()[1].get_facecolor()) == BLUE
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
@@ -603,7 +604,8 @@ def test_neither_torch_nor_pyplot_nor_its_settings_are_touched() -> None:
         "import sys, matplotlib; before = matplotlib.rcParams.copy()\n"
         "import numpy as np; from scipy.cluster import hierarchy; from types import SimpleNamespace as N\n"
         "from landscape import figures\n"
-        "of = np.arange(3); tree = N(tree=hierarchy.linkage(np.eye(3)), cut=1.0, label=of, sizes=of, group=of)\n"
+        "of = np.arange(3); tree = N(tree=hierarchy.linkage(np.eye(3)), threshold=1.0, unit='', label=of, sizes=of)\n"
+        "tree.predictions = of\n"
         "figures.page(lambda ax: figures.dendrogram(ax, tree))\n"
         "assert matplotlib.rcParams.copy() == before\n"
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules), 'imported'\n"

@@ -251,7 +251,7 @@ def test_of_a_models_own_loss_it_is_found_out_which_label_a_logit_answers(shift:
         assert found.groups[found.group[member]].accuracy == pytest.approx(float(hits.double().mean()))
 
 
-def test_losses_alone_have_no_functions_and_clusters_of_a_cut_need_none() -> None:
+def test_losses_alone_have_no_functions_and_clusters_of_parameters_need_none() -> None:
     def loss(model: nn.Module, batch: Any) -> Tensor:
         return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
@@ -259,15 +259,15 @@ def test_losses_alone_have_no_functions_and_clusters_of_a_cut_need_none() -> Non
     refusal = "what a network predicts is not known where `batch_loss` gives its loss alone"
     with pytest.raises(Unsupported, match=refusal):
         outcomes(problem, FOUR)
-    with pytest.raises(Unsupported, match=f"{refusal}.*; or give `cut`"):
+    with pytest.raises(Unsupported, match=refusal):
         clusters_of(problem, FOUR)
     with pytest.raises(Unsupported, match=refusal):
-        clusters_of(problem, FOUR, cut=2.0, tolerance=0.1)
-    found = clusters_of(problem, FOUR, cut=2.0)
-    known = clusters_of(from_model(linear, (X, Y), "cross_entropy"), FOUR, cut=2.0)
+        clusters_of(problem, FOUR, by="parameters", tolerance=0.1)
+    found = clusters_of(problem, FOUR, by="parameters")
+    known = clusters_of(from_model(linear, (X, Y), "cross_entropy"), FOUR, by="parameters")
     assert found.label.tolist() == known.label.tolist()
-    assert found.group is found.agreement is found.compared is None
-    assert repr(found).endswith("cut at 2, functions unknown)")
+    assert found.predictions is found.agreement is found.compared is None
+    assert repr(found).endswith("parameters within 0.05, predictions unknown)")
     assert "unknown" in found._repr_html_()
     _, ax = plt.subplots()
     assert figures.dendrogram(ax, found).get_legend() is None
@@ -276,7 +276,7 @@ def test_losses_alone_have_no_functions_and_clusters_of_a_cut_need_none() -> Non
 
 def test_clusters_are_compared_with_the_same_functions() -> None:
     found = clusters_of(from_model(linear, (X, Y), "cross_entropy"), concatenate([FOUR, FOUR]))
-    assert found.group.tolist() == [0, 1, 0, 2] * 2
+    assert found.predictions.tolist() == [0, 1, 0, 2] * 2
     assert found.compared == "predicted classes"
     assert repr(found).endswith("3 predicted classes)")
 
@@ -313,11 +313,15 @@ def test_the_command_line_says_of_what_the_accuracy_is_and_what_to_write_instead
         assert refused.exit_code == 1
         assert refused.stderr.count("\n") == 1
         assert "a dict of loss, outputs (such as logits) and targets" in refused.stderr
-    assert "or give --cut" in refused.stderr
-    cut = landscape("analyse", "clusters", "ALONE", "--cut", "1", "-o", "clusters.json")
-    assert "clusters at distance 1, functions unknown" in cut.stdout
-    assert json.loads(Path("clusters.json").read_text())["agreement"] is None
-    assert landscape("plot", "clusters", "ALONE", "--cut", "1", "-o", "clusters.png").exit_code == 0
+    alone = landscape("analyse", "clusters", "ALONE", "--by", "parameters", "--threshold", "1", "-o", "clusters.json")
+    assert "groups are joined by pairs at most 1 apart" in alone.stdout
+    assert json.loads(Path("clusters.json").read_text())["levels"][0]["agreement"] is None
+    drawn = landscape("plot", "clusters", "ALONE", "--by", "parameters", "--threshold", "1", "-o", "clusters.png")
+    assert drawn.exit_code == 0, drawn.stderr
+    both = landscape("analyse", "clusters", "TOKENS", "--by", "outputs", "--by", "parameters", "--by", "barrier")
+    assert "agreement between levels (adjusted Rand index)" in both.stdout
+    mixed = landscape("analyse", "clusters", "TOKENS", "--by", "outputs", "--by", "barrier", "--threshold", "1")
+    assert (mixed.exit_code, "give one --by with it" in mixed.stderr) == (1, True)
 
 
 @pytest.mark.slow
@@ -332,7 +336,7 @@ def test_outcomes_of_any_run_on_the_command_line(landscape: Callable[..., Outcom
     document = json.loads(Path("outcomes.json").read_text())
     assert document["outcomes"]["compared"] == "predicted classes"
     clusters = landscape("analyse", "clusters", "run")
-    assert "functions (predicted classes)" in clusters.stdout
+    assert "Agreement with predicted classes" in clusters.stdout
     for figure in ("outcomes", "clusters"):
         drawn = landscape("plot", figure, "run", "-o", f"{figure}.png")
         assert drawn.exit_code == 0, drawn.stderr

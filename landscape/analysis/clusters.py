@@ -330,17 +330,20 @@ def _of_outputs(problem: Problem, stack: Stack, device: str | torch.device) -> t
     """Root mean square difference of outputs over all samples, and what they are; a batch of samples at a time."""
     squares, count = torch.zeros(len(stack), len(stack), dtype=torch.float64), 0
     sums = torch.zeros(2, dtype=torch.float64)
-    bounded = True
+    bounded, finite = True, torch.ones(len(stack), dtype=torch.bool)
     for scores in on_all_samples(problem, device).scores(stack):
         rows = scores.double().cpu()
+        finite &= rows.isfinite().all(1)
+        rows = rows.where(finite[:, None], 0.0)
         # Differences, not inner products: close pairs must not lose their digits.
         squares += torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") ** 2
         count += rows.shape[1]
-        sums += torch.stack([rows.nansum(), (rows**2).nansum()])
+        sums += torch.stack([rows.sum(), (rows**2).sum()])
         bounded &= bool(((rows >= 0) & (rows <= 1)).all())
     rms = (squares / max(count, 1)).sqrt().numpy()
-    total = count * len(stack)
+    total = max(count * int(finite.sum()), 1)
     spread = 1.0 if bounded else float((sums[1] / total - (sums[0] / total) ** 2).clamp(min=0).sqrt()) or 1.0
+    rms[~finite.numpy()] = rms[:, ~finite.numpy()] = np.inf  # of members that are no numbers
     np.fill_diagonal(rms, 0)
     what = "output probabilities" if bounded else "outputs, in standard deviations"
     return squareform(rms, checks=False) / spread, what

@@ -54,6 +54,7 @@ _TOLERANCE = 1e-3
 class Group:
     """Members with the same function: its share of all members, how many samples it gets right and what share of
     targets, with its standard error over samples (None where none is right or wrong), and its members' median loss.
+    `wrong` says of each case of samples, where these have names, how many of how many it gets wrong.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Group:
     share: Proportion
     loss: float
     example: int
+    wrong: tuple[tuple[str, int, int], ...] = ()
     accuracy: float | None = None
     accuracy_se: float | None = None
 
@@ -144,7 +146,8 @@ def outcomes(
         one, share = int(members[0]), Proportion(len(members), len(stack))
         hits = None if right is None else int(right[one])
         shown = () if accuracy is None else (float(each[one]) for each in accuracy)
-        groups.append(Group(KINDS[kind[one]], hits, share, float(np.median(loss[members])), one, *shown))
+        wrong = _wrong(problem, found.answers, one)
+        groups.append(Group(KINDS[kind[one]], hits, share, float(np.median(loss[members])), one, wrong, *shown))
     targets = found.rows.shape[1]
     told = Outcomes(kind, found.group, right, total, loss, tuple(groups), found.compared, samples, targets)
     if not isinstance(precise, Objective) or not ours:
@@ -156,6 +159,17 @@ def outcomes(
         curvature=extremes(precise, stack),
         landmark=extremes(precise, landmark) if landmark else None,
     )
+
+
+def _wrong(problem: Problem, answers: Answers, member: int) -> tuple[tuple[str, int, int], ...]:
+    """How many samples of each case a member gets wrong, of how many; of cases without a mistake nothing."""
+    names = problem.strata()
+    if names is None or answers.hits is None:
+        return ()
+    missed = answers.hits[member].logical_not().numpy()
+    cases, place = np.unique(np.asarray(names)[answers.sample.numpy()], return_inverse=True)
+    wrong, total = np.bincount(place, missed, len(cases)).astype(int), np.bincount(place, minlength=len(cases))
+    return tuple((str(name), int(k), int(n)) for name, k, n in zip(cases, wrong, total, strict=True) if k)
 
 
 def _right(
@@ -194,8 +208,10 @@ def _functions(problem: Problem, objective: AnyObjective, stack: Stack, toleranc
     rows = answers.decisions.numpy()
     if np.issubdtype(rows.dtype, np.floating):
         share = _TOLERANCE if tolerance is None else tolerance
-        limit = share * float(np.nanstd(rows.astype(np.float64)))
-        return Functions(rows, _alike(rows.astype(np.float64), limit), f"outputs to within {limit:.3g}", answers)
+        numbers = rows.astype(np.float64)
+        finite = numbers[np.isfinite(numbers).all(1)]
+        limit = share * float(finite.std()) if finite.size else 0.0
+        return Functions(rows, _alike(numbers, limit), f"outputs to within {limit:.3g}", answers)
     if tolerance is not None:
         raise LandscapeError("the answers are classes, which are alike or not: leave `tolerance` out")
     predicted = "predicted sides" if rows.dtype == bool else "predicted classes"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -11,6 +11,7 @@ from landscape.analysis.barriers import COURSES, DEFINITIONS, Barriers, barriers
 from landscape.cli.curvature import curvature
 from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.options import (
+    LEVELS,
     Report,
     chosen_problem,
     computing,
@@ -32,10 +33,18 @@ from landscape.core.files import refuse_existing
 from landscape.core.intervals import Proportion
 from landscape.store.results import Result
 
+if TYPE_CHECKING:
+    from landscape.analysis.clusters import By, Clusters
+else:
+    # Their module imports torch, which other questions do not need.
+    By = Clusters = Any
+
 __all__ = ["command"]
 
 #: Rows of a table of groups; the rest is counted.
 _MOST_ROWS = 12
+#: Functions of which it is told which cases they get wrong.
+_MOST_CASES = 6
 
 
 @click.group("analyse", cls=Group)
@@ -200,9 +209,15 @@ def _outcomes(tolerance: float | None, device: str, **given: Any) -> None:
         right = ["samples right", "95 % interval of their share", "accuracy of targets"]
     header = ["truth table" if exact else "function", *right, "members", "95 % interval of share", "median loss"]
     text.append(table(header, rows))
+    mistakes = [
+        f"{g.share.count} members: wrong at " + ", ".join(f"{name} ({k} of {n})" for name, k, n in g.wrong)
+        for g in shown
+        if g.wrong
+    ]
     if rest := found.groups[len(shown) :]:
         what = "truth tables" if exact else "functions"
         text.append(f"and {len(rest)} more {what} with {sum(g.share.count for g in rest)} members")
+    text += mistakes[:_MOST_CASES]
     if exact:
         text.append(_minima(found, KINDS))
     else:
@@ -302,10 +317,17 @@ def _convergence(place: str, problem: str | None, options: tuple[str, ...], **se
 
 @command.command("clusters")
 @of_run
+@click.option(
+    "--by",
+    type=LEVELS,
+    multiple=True,
+    default=("outputs",),
+    help="What is compared. Repeatable: then the agreement between any two is told.",
+)
 @same_options
 @computing
 @reporting()
-def _clusters(by: str, threshold: float | None, tolerance: float | None, device: str, **given: Any) -> None:
+def _clusters(by: tuple[By, ...], threshold: float | None, tolerance: float | None, device: str, **given: Any) -> None:
     """Which members of RUN are the same, by what they predict, their outputs, their parameters, or a path?
 
     \b
@@ -316,17 +338,37 @@ def _clusters(by: str, threshold: float | None, tolerance: float | None, device:
 
     Two members are the same if they are at most the threshold apart, and groups are what such pairs join (single
     linkage); no number of groups is chosen. A table says how it depends on the threshold, and how far groups agree with
-    predictions, which are those of `landscape analyse outcomes`. What is not known of a network's units, their order,
-    stays as it is.
+    predictions, which are those of `landscape analyse outcomes`. Where no symmetry is known, units keep their order.
     """
-    from landscape.analysis.clusters import clusters_of
+    from landscape.analysis.clusters import adjusted_rand, clusters_of
 
     report = taken(Report, given)
+    if threshold is not None and len(by) > 1:
+        raise LandscapeError("`threshold` is of one level, each has its own: give one `by` with it")
     problem, stack = members_of(**given)
-    how: dict[str, Any] = {"by": by, "threshold": threshold, "tolerance": tolerance, "device": device}
-    found = clusters_of(problem, stack, progress=Progress("walk", "points"), **how)
+    how: dict[str, Any] = {"threshold": threshold, "tolerance": tolerance, "device": device}
+    found = {
+        level: clusters_of(problem, stack, by=level, progress=Progress("walk", "points"), **how)
+        for level in dict.fromkeys(by)
+    }
+    text = [line for each in found.values() for line in _groups(each, problem.title())]
+    between = {(a, b): adjusted_rand(found[a].label, found[b].label) for a in found for b in found}
+    if len(found) > 1:
+        rows = [[a, *(between[a, b] for b in found)] for a in found]
+        text += ["agreement between levels (adjusted Rand index)", table(["", *found], rows)]
+    document = {
+        "run": given["run"],
+        "title": problem.title(),
+        "levels": [each.document() for each in found.values()],
+        "agreement": [{"by": [a, b], "adjusted_rand": value} for (a, b), value in between.items() if a < b],
+    }
+    report.show(text, document)
+
+
+def _groups(found: Clusters, title: str) -> list[str]:
+    """Groups at one level, and how they depend on its threshold."""
     header, known = ["group", "members", "largest distance"], found.predictions is not None
-    rows = [
+    rows: list[list[Any]] = [
         [number, int(size), float(wide)]
         for number, (size, wide) in enumerate(zip(found.sizes[:_MOST_ROWS], found.diameters, strict=False))
     ]
@@ -334,20 +376,23 @@ def _clusters(by: str, threshold: float | None, tolerance: float | None, device:
         tables = [np.bincount(found.predictions[found.label == number]) for number in range(len(rows))]
         rows = [[*row, len(counts[counts > 0]), int(counts.max())] for row, counts in zip(rows, tables, strict=True)]
         header += [found.compared or "predictions", "members of its commonest"]
-    text = [found.caption(problem.title()), table(header, rows)]
+    text = [found.caption(title), table(header, rows)]
     if rest := found.sizes[len(rows) :].tolist():
         text.append(f"and {len(rest)} more groups with {sum(rest)} members")
     agreement = [f"agreement with {found.compared}"] if known else []
-    against = [row if known else row[:-1] for row in found.against_threshold()]
-    text.append(table(["threshold", "groups", "members of the largest", *agreement], [list(row) for row in against]))
+    against = [list(row if known else row[:-1]) for row in found.against_threshold()]
+    text.append(table(["threshold", "groups", "members of the largest", *agreement], against))
     text += [f"{each.groups} groups from {each.low:.3g} to {each.high:.3g}" for each in found.plateaus]
-    if found.unseen is not None:
+    if found.unseen is not None and found.by == "predictions":
         text.append(
             "probability that one more member predicts what none does here (Good-Turing): {:.3f}, 95 % interval {:.3f} "
             "to {:.3f}".format(*found.unseen)
         )
-    text.append(f"of the later half of the members farther than the threshold from all of the earlier: {found.novel}")
-    report.show(text, {"run": given["run"], "title": problem.title(), **found.document()})
+    else:
+        text.append(
+            f"of the later half of the members farther than the threshold from all of the earlier: {found.novel}"
+        )
+    return text
 
 
 @command.command("success")

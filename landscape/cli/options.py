@@ -17,6 +17,7 @@ from landscape.core.errors import LandscapeError
 from landscape.core.files import json_text, refuse_existing, write_json
 
 __all__ = [
+    "LEVELS",
     "ProblemGroup",
     "Report",
     "asked",
@@ -115,14 +116,8 @@ tolerance_option = click.option(
     "samples, up to which two members are the same function. [default: 0.001]",
 )
 
-#: `--by`, `--threshold` and `--tolerance`: when two members are the same.
+#: `--threshold` and `--tolerance`: when two members are the same.
 same_options = together(
-    click.option(
-        "--by",
-        type=click.Choice(["predictions", "outputs", "parameters", "barrier"]),
-        default="outputs",
-        help="What is compared.",
-    ),
     click.option(
         "--threshold",
         type=float,
@@ -131,6 +126,9 @@ same_options = together(
     ),
     tolerance_option,
 )
+
+#: Of `--by`, what is compared.
+LEVELS = click.Choice(["predictions", "outputs", "parameters", "barrier"])
 
 #: `-O`.
 problem_fields = click.option(

@@ -12,6 +12,7 @@ from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
 from landscape.cli.flags import Group
 from landscape.cli.options import (
+    LEVELS,
     chosen_problem,
     finished_cells,
     members_of,
@@ -158,6 +159,48 @@ def _outcomes(**given: Any) -> None:
     canvas.save(figure, f"{Path(given['run']).name}-outcomes")
 
 
+@command.command("groups")
+@of_run
+@click.option("--most", type=click.IntRange(1, 20), default=6, help="Functions that are shown, the largest first.")
+@drawing("plots/RUN-groups.png")
+def _groups(most: int, **given: Any) -> None:
+    """A card for each function of RUN: how many members, their loss, filters of the first layer, what is wrong.
+
+    For problems whose samples are all there are and have names of their cases, as those of the Game of Life have with
+    one step.
+    """
+    from landscape.analysis.outcomes import outcomes
+    from landscape.problems.places import landmark
+    from landscape.space.symmetry import match
+
+    canvas = taken(Canvas, given)
+    problem, stack = members_of(**given)
+    cases = problem.strata()
+    first = next(iter(stack.tensors))
+    if cases is None or stack[first].ndim != 5:
+        raise LandscapeError(f"{problem.title()} has no named cases of samples: cards are drawn of one step of Life")
+    found = outcomes(problem, stack)
+    examples = stack.select([group.example for group in found.groups[:most]])
+    known = landmark(problem, "presolve").stack.to(examples.dtype) if "presolve" in problem.landmarks() else None
+    if known is not None:
+        examples = match(examples, known, problem.symmetry())
+    filters = (each[first].flatten(1, 2).cpu().numpy() for each in (examples, *([known] if known else [])))
+    kernels, *solution = filters
+    caption = (
+        f"{problem.title()}, {plural(len(stack), 'seed')}, {found.solved} solved. Filters of one member each, in the "
+        "order that lies closest to the known solution. Cases: state of the centre, live neighbours."
+    )
+    figure = figures.group_cards(
+        found,
+        kernels,
+        list(dict.fromkeys(sorted(cases))),
+        known=solution[0][0] if solution else None,
+        most=most,
+        caption=caption,
+    )
+    canvas.save(figure, f"{Path(given['run']).name}-groups")
+
+
 @command.command("incidence")
 @of_run
 @drawing("plots/RUN-incidence.png")
@@ -174,6 +217,7 @@ def _incidence(**given: Any) -> None:
 
 @command.command("clusters")
 @of_run
+@click.option("--by", type=LEVELS, default="outputs", help="What is compared.")
 @same_options
 @drawing("plots/RUN-clusters.png")
 def _clusters(by: str, threshold: float | None, tolerance: float | None, **given: Any) -> None:

@@ -11,6 +11,7 @@ from landscape.figures.planes import contours, plane_figure
 from landscape.figures.runs import (
     clusters_figure,
     dendrogram,
+    group_cards,
     groups_against_threshold,
     outcomes,
     rule_examples,
@@ -28,6 +29,7 @@ __all__ = [
     "contours",
     "dendrogram",
     "density_figure",
+    "group_cards",
     "groups_against_threshold",
     "incidence",
     "outcomes",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.style
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -24,7 +24,15 @@ else:
     # Their modules import torch, which a figure does not need.
     Clusters = Outcomes = Any
 
-__all__ = ["clusters_figure", "dendrogram", "groups_against_threshold", "outcomes", "rule_examples", "shares"]
+__all__ = [
+    "clusters_figure",
+    "dendrogram",
+    "group_cards",
+    "groups_against_threshold",
+    "outcomes",
+    "rule_examples",
+    "shares",
+]
 
 #: Colours by kind of outcome; the same kinds of ends have the same colours in every figure.
 _KINDS = dict(zip(("solved", "partly right", "constant", "varying"), COLORS, strict=False))
@@ -186,6 +194,67 @@ def clusters_figure(
         figure, (tree, curve) = sheet((WIDTH, 6.4), caption, panels=2)
         dendrogram(tree, found, names=names, solved=solved)
         groups_against_threshold(curve, found)
+    return figure
+
+
+def group_cards(
+    results: Outcomes,
+    kernels: Float[np.ndarray, "card filter row column"],
+    cases: Sequence[str],
+    *,
+    known: Float[np.ndarray, "filter row column"] | None = None,
+    most: int = 6,
+    caption: str = "",
+) -> Figure:
+    """A card a function, the largest first: members and median loss, the filters of its first member's first layer (on
+    one scale, zero white; the `known` solution's above all), and the share of each case of samples that it gets wrong.
+    """
+    groups = results.groups[:most]
+    tiles = [*([known] if known is not None else []), *kernels[: len(groups)]]
+    names = ["known solution"] * (known is not None)
+    names += [f"{group.kind}: n = {group.share.count}\nmedian loss {group.loss:.2g}" for group in groups]
+    wrong = np.zeros((len(tiles), len(cases)))
+    for row, group in enumerate(groups, start=len(tiles) - len(groups)):
+        for name, k, n in group.wrong:
+            wrong[row, list(cases).index(name)] = k / n
+    with matplotlib.style.context(STYLE):
+        figure, (left, right) = sheet((WIDTH, 0.62 * len(tiles) + 1.5), caption, panels=2, ratios=(1, 2.2))
+        filters, height, width = tiles[0].shape
+        gap = 0.6
+        limit = max(float(np.abs(tile).max()) for tile in tiles) or 1.0
+        for row, tile in enumerate(tiles):
+            scale = float(np.abs(tile).max()) or 1.0
+            for k in range(filters):
+                x, y = k * (width + gap), row * (height + gap)
+                left.imshow(
+                    tile[k] / scale, cmap="RdBu_r", vmin=-1, vmax=1, extent=(x, x + width, y + height, y), zorder=2
+                )
+                left.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=GREY, lw=0.6, zorder=3))
+        left.set_xlim(-gap, filters * (width + gap))
+        left.set_ylim(len(tiles) * (height + gap), -gap)
+        middles = [row * (height + gap) + height / 2 for row in range(len(tiles))]
+        left.set_yticks(middles, names)
+        left.set_xticks([])
+        left.tick_params(length=0)
+        for spine in left.spines.values():
+            spine.set_visible(False)
+        left.set_xlabel("filters of the first layer,\neach row on its own scale" if limit else "")
+        shown = right.imshow(
+            100 * wrong,
+            cmap="Greys",
+            vmin=0,
+            vmax=100,
+            aspect="auto",
+            extent=(0, len(cases), len(tiles) * (height + gap) - gap / 2, -gap / 2),
+        )
+        right.set_xticks(np.arange(len(cases)) + 0.5, cases, rotation=90)
+        right.set_ylim(left.get_ylim())
+        right.set_yticks([])
+        for x in range(1, len(cases)):
+            right.axvline(x, color=FAINT, lw=0.4)
+        for row in range(1, len(tiles)):
+            right.axhline(row * (height + gap) - gap / 2, color=FAINT, lw=0.4)
+        figure.colorbar(shown, ax=right, label="wrong (%)", fraction=0.03, pad=0.02)
     return figure
 
 

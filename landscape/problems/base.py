@@ -192,6 +192,10 @@ class Problem(abc.ABC):
     def symmetry(self) -> Symmetry:
         """Groups of units whose order does not change the network's function."""
 
+    def strata(self) -> Sequence[str] | None:
+        """What each of all samples is, where these are all there are: equal names are one case. None: not said."""
+        return None
+
     @abc.abstractmethod
     def exactness(self) -> Metric | None:
         """Metric that is nonzero where an output equals its target exactly, not only after rounding."""

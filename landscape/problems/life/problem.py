@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -213,6 +213,7 @@ class Life(Problem):
             data=data,
             metrics=metrics,
             predict=self._predict,
+            hits=self._hits,
             soften=lambda outputs: as_numbers(self._output(outputs)),
             sampled=on_boards,
             unit="nats per cell" if self.loss == "bce" else "squared error per cell",
@@ -315,6 +316,14 @@ class Life(Problem):
                 groups.append(units(size, here, following))
         return Symmetry(tuple(groups))
 
+    def strata(self) -> Sequence[str] | None:
+        """Of each pattern the state of its centre and the number of live neighbours, those that the rule counts."""
+        if not self.exact:
+            return None
+        live = (patterns.PATTERNS * Rule.parse(self.rule).kernel).sum((1, 2))
+        centres = patterns.PATTERNS[:, 1, 1]
+        return [f"{'live' if centre else 'dead'}, {n} live" for centre, n in zip(centres, live, strict=True)]
+
     def exactness(self) -> Metric:
         """Is every cell's output exactly 0 or 1, as its target?"""
         return Metric(lambda outputs, targets: _all_cells(self._output(outputs) == targets), "all")
@@ -367,6 +376,11 @@ class Life(Problem):
 
     def _predict(self, outputs: Tensor) -> Tensor:
         return outputs.squeeze(1) > (0 if self.sigmoid else 0.5)
+
+    def _hits(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Which cells are right, and which count, samples first."""
+        right = self._predict(outputs) == (targets > 0.5)
+        return right, torch.ones_like(right)
 
     def _cells_right(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Share of the cells of each sample that are right."""
