@@ -58,7 +58,7 @@ def main() -> None:
                 "above the higher end": height,
                 "median": [float(np.median(height)), *median_interval(height)],
                 "above the chord": heights.above_chord,
-                "course": heights.courses,
+                "course": heights.courses(),
                 "loss at the ends": walked.loss[:, ends],
                 "accuracy at the ends": walked.values["accuracy"][:, ends],
             }
@@ -69,8 +69,8 @@ def main() -> None:
         f"Handwritten digits (8 x 8; 1,297 to train on, 500 to test), MLP with two hidden layers of {width}, ReLU; "
         f"{seeds} seeds, both ends of a line from the same one, {batches:,} steps of Adam at 3e-3 on batches of 128; "
         "large: all 1,297, small: 16, so 81 times fewer images. Cross-entropy with the true labels along straight "
-        "lines through both ends, alpha 0 and 1, 81 points from -0.5 to 1.5. Random labels: uniform, for the training images, "
-        f"which each network gets to {100 * fitted.min():.1f} % or more right. Medians over seeds; "
+        "lines through both ends, alpha 0 and 1, 81 points from -0.5 to 1.5. Random labels: uniform, for the training "
+        f"images, which each network gets to {100 * fitted.min():.1f} % or more right. Medians over seeds; "
         "faint: seeds."
     )
     study.keep({"seeds": seeds, "batches": batches, "random_labels_fitted": fitted, "lines": found})
