@@ -38,7 +38,7 @@ def study(rule: str, seeds: int, steps: tuple[int, ...], places: tuple[Path, Pat
     if not walks.exists():
         walk("presolve", run, order="all", save=walks, progress=Progress("walk", "lines"))
     curves, stack = Result.read(walks, plane=False), Run.open(run).checkpoint().stack
-    found, places = outcomes(problem, stack), clusters_of(problem, stack)
+    found, same = outcomes(problem, stack), clusters_of(problem, stack, by="outputs")
     lowest = curves.select(lowest_order(curves))
     heights = barriers(lowest)
     joined = heights.above_chord[lowest.values["solved"][:, -1] == 1] < 0.01
@@ -49,7 +49,13 @@ def study(rule: str, seeds: int, steps: tuple[int, ...], places: tuple[Path, Pat
         "truth_tables": len(found.groups),
         "solved_without_barrier": Proportion(int(joined.sum()), len(joined)),  # below 0.01 nats per cell
         "barriers": heights.summary(),
-        "clusters": {"cut": places.cut, "sizes": places.sizes[:10], "agreement": places.agreement},
+        "unseen_truth_tables": same.unseen,
+        "groups_of_outputs": {
+            "within": same.threshold,
+            "sizes": same.sizes[:10],
+            "agreement_against_threshold": [(row[0], row[1], row[3]) for row in same.against_threshold()],
+        },
+        "budget": steps[-1],
     }
     write_json(results / f"{name}.json", summary)
     how = f"{seeds} seeds, {steps[-1]:,} steps of Adam at 1e-2 on the exact loss"
