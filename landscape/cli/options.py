@@ -121,8 +121,8 @@ same_options = together(
     click.option(
         "--threshold",
         type=float,
-        help="Two members are the same if they are at most so far apart. [default: 0 of predictions, 0.1 of outputs, "
-        "0.05 of parameters, 0.01 of barriers]",
+        help="Two members are the same if they are at most so far apart. [default: 0 of predictions, 0.05 of outputs "
+        "and parameters, 0.01 of barriers]",
     ),
     tolerance_option,
 )
