@@ -200,6 +200,7 @@ class _State(Ends):
 
     began: Tensor
     damping: Tensor
+    refused: Tensor
     moved: Tensor
     share: Tensor
     held: Tensor
@@ -214,7 +215,7 @@ class _State(Ends):
         zero, none, no = torch.zeros_like(far), torch.zeros(m, dtype=torch.int64), torch.zeros(m, dtype=torch.bool)
         share = torch.zeros(m, kinks, dtype=torch.float64)
         ends = (flat, far, far, far, none, far, far, none, none, far)
-        way = (far, zero + 1e-3, zero, share, share > 0, no, no, none)
+        way = (far, zero + 1e-3, zero, zero, share, share > 0, no, no, none)
         return cls(*(each.clone() for each in ends + way))
 
     def select(self, index: Tensor) -> "_State":
@@ -265,7 +266,12 @@ def _model(surface: Surface, s: _State, here: Local, most: int) -> _Model:
     hessian = _padded(_padded(at.hessian).mT)
     root, values, vectors, span, negative = _curvatures(surface, s, hessian, kept)
     reach = rows @ root
-    shares = _box(reach, jumps * inputs - (reach @ (root @ base[..., None]))[..., 0])
+    linear = jumps * inputs - (reach @ (root @ base[..., None]))[..., 0]
+    # Where the step that knows of no kink crosses none it is the answer, without the rounding of the search for shares.
+    sides = (inputs > 0).to(rows.dtype)
+    same = linear - (reach @ (reach.mT @ sides[..., None]))[..., 0]
+    plain = ((same >= 0) == (sides > 0)).logical_or(jumps == 0).all(1, keepdim=True)
+    shares = sides if plain.all() else torch.where(plain, sides, _box(reach, linear))
     force = base + (shares[..., None] * rows).sum(1)
     half = (root @ force[..., None])[..., 0]
     step = -(root @ half[..., None])[..., 0]
@@ -307,7 +313,8 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
     damping = torch.where(good, torch.where(factor == 1, s.damping / 5, s.damping), s.damping * 8)
     damping = torch.where(~good & (factor > 0), s.damping * 2, damping)
     damping = torch.where(nothing, s.damping / 100, damping)
-    ended = (nothing & (s.damping <= 1e-8)) | surface.at_infinity(here.outputs)
+    ended = (nothing & (s.damping <= torch.clamp(100 * s.refused, min=1e-8))) | surface.at_infinity(here.outputs)
+    s.refused = torch.where(factor > 0, 0.0, torch.where(nothing, s.refused, torch.maximum(s.refused, s.damping)))
     push = ended & model.negative.any(1) & (s.pushed < _PUSHES)
     if push.any():
         best, lowest, pushed = _pushed(surface, s, model, push, best, lowest)
@@ -325,8 +332,8 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
     s.held = torch.zeros_like(s.held).scatter(1, model.near, model.on)
     s.share = s.share.scatter(1, model.near, model.shares)
     s.moved = (best - s.flat).norm(dim=1)
-    crowded = (here.distances < torch.maximum(10 * s.moved, 1e-6 * size)[:, None]).sum(1) > 0.75 * _KINKS[0]
-    s.wide = s.wide | crowded | ((factor == 0) & ~nothing)
+    crowded = (here.distances < torch.maximum(2 * s.moved, 1e-6 * size)[:, None]).sum(1) > 0.75 * _KINKS[0]
+    s.wide = crowded
     s.damping, s.done, s.steps = damping.clamp(_LEAST_DAMPING, _MOST_DAMPING), ended, s.steps + 1
     moved = (lowest < loss) & ~ended  # what is at its end, where all the rest was found, stays
     s.flat = torch.where(moved[:, None], surface.balanced(best), s.flat)
@@ -442,6 +449,8 @@ def _box(rows: Float[Tensor, "member kink some"], linear: Float[Tensor, "member 
         ]
         way = (0.995 * torch.stack(room).amin(0)[:, None]).clamp(max=1)
         way = torch.where(gap > 1e-16 * first, way, 0.0)  # further it would only meet the ends of what numbers can be
+        if not way.any():
+            break
         s = torch.where(way > 0, s + way * ds, s).clamp(1e-15, 1 - 1e-15)
         low, high = (torch.where(way > 0, v + way * d, v).clamp(min=1e-300) for v, d in ((low, dl), (high, dh)))
         rate = torch.where(way > 0.9, 0.02, 0.3)
