@@ -36,6 +36,9 @@ _PUSHES = 5
 #: Kinks that a step reckons with: the nearest, and for members among more of them.
 _KINKS = 64, 512
 
+#: So many members at once of these: more are no faster a member, and of those that are left few are filled up.
+_AT_ONCE = 16, 8
+
 #: Rounds of the interior-point method.
 _ROUNDS = 20
 
@@ -168,13 +171,13 @@ def descend(
     At a saddle it is pushed off along its most negative curvature. `on_progress` hears of members that are there.
     """
     every = _State.of_members(surface, flat.double())
-    for index in _chunks(torch.arange(len(flat)), min(surface.members(), 64)):
+    for index in _chunks(torch.arange(len(flat)), min(surface.members(), _AT_ONCE[0])):
         every.flat[index] = surface.balanced(every.flat[index])
     going = torch.arange(len(flat))
     for _ in range(steps):
         for wide in (False, True):
             mine = going[every.wide[going] == wide]
-            for index in _chunks(mine, min(surface.members(), 16 if wide else 64)):
+            for index in _chunks(mine, min(surface.members(), _AT_ONCE[wide])):
                 some = every.select(index)
                 _step(surface, some, _KINKS[wide], at_end)
                 every.put(index, some)
@@ -342,19 +345,28 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
 
 def _along(surface: Surface, s: _State, model: _Model) -> tuple[Tensor, Tensor, Tensor]:
     """The lowest of some places along the step, its loss, and which part of the step that is; 0 if none is lower."""
-    back = _onto(model.normals * (model.on / model.lengths)[..., None])[:, : s.flat.shape[1]]
-    offs = torch.where(model.on, model.inputs / model.lengths, 0.0)
+    back = _back(model, s)
     best, lowest, factor = s.flat, s.loss, torch.zeros_like(s.loss)
     for part, corrected in ((1.0, True), (1.0, False), (0.3, True), (0.1, False), (0.01, False)):
         tried = s.flat + part * model.step
         if corrected:  # kinks curve: a straight step leaves those that it keeps to, to second order
-            off = surface.at(tried).kinks.gather(1, model.near) / model.lengths - (1 - part) * offs
-            tried = tried - (back @ torch.where(model.on, off, 0.0)[..., None])[..., 0]
+            tried = _returned(surface, model, back, tried, 1 - part)
         there = surface.at(tried).loss.double()
         better = (there < lowest) & ((factor == 0) | (part > 0.05))
         best, lowest = torch.where(better[:, None], tried, best), torch.where(better, there, lowest)
         factor = torch.where(better, part, factor)
     return best, lowest, factor
+
+
+def _back(model: _Model, s: _State) -> Tensor:
+    """From how far kinks are off that a step keeps to, to the shortest way back."""
+    return _onto(model.normals * (model.on / model.lengths)[..., None])[:, : s.flat.shape[1]]
+
+
+def _returned(surface: Surface, model: _Model, back: Tensor, tried: Tensor, share: float) -> Tensor:
+    """Places from which kinks that are kept to are off by no more than a share of what they were off by before."""
+    off = surface.at(tried).kinks.gather(1, model.near) - share * model.inputs
+    return tried - (back @ torch.where(model.on, off / model.lengths, 0.0)[..., None])[..., 0]
 
 
 def _pushed(
@@ -364,9 +376,9 @@ def _pushed(
     worst = torch.where(model.span, model.values, torch.inf).argmin(1)
     along = model.vectors[torch.arange(len(worst)), : s.flat.shape[1], worst]
     size, least = 1 + s.flat.norm(dim=1, keepdim=True), s.loss * (1 - 1e-12)
-    found = torch.zeros_like(push)
+    found, back = torch.zeros_like(push), _back(model, s)
     for part in (1e-3, -1e-3, 1e-2, -1e-2, 1e-1, -1e-1):
-        tried = s.flat + part * size * along
+        tried = _returned(surface, model, back, s.flat + part * size * along, 1.0)
         there = surface.at(tried).loss.double()
         better = push & (there < torch.minimum(lowest, least))
         best, lowest = torch.where(better[:, None], tried, best), torch.where(better, there, lowest)
@@ -424,36 +436,42 @@ def _curvatures(
 
 
 def _box(rows: Float[Tensor, "member kink some"], linear: Float[Tensor, "member kink"]) -> Float[Tensor, "member kink"]:
-    """The shares in [0, 1] that maximise linear . s - |rows^T s|^2 / 2, by a primal-dual interior-point method (S. J.
-    Wright, *Primal-Dual Interior-Point Methods*, 1997).
+    """The shares in [0, 1] that maximise linear . s - |rows^T s|^2 / 2, by Mehrotra's predictor and corrector (S. J.
+    Wright, *Primal-Dual Interior-Point Methods*, 1997, chapter 10).
     """
     m, k, p = rows.shape
     s = torch.full_like(linear, 0.5)
     if not k:
         return s
-    low = linear.abs().amax(1, keepdim=True).clamp(min=1e-300).expand(m, k)
-    high, eye, rate = low, torch.eye(p, dtype=rows.dtype), torch.full((m, 1), 0.3, dtype=rows.dtype)
-    first = s
-    for round_ in range(_ROUNDS):
-        gap = (low * s + high * (1 - s)).mean(1, keepdim=True) / 2
-        first = gap if round_ == 0 else first
-        target = rate * gap
-        diagonal = low / s + high / (1 - s)
-        residual = linear - (rows @ (rows.mT @ s[..., None]))[..., 0] + target / s - target / (1 - s)
-        weighed = rows / diagonal[..., None]
-        inner = torch.linalg.solve_ex(eye + rows.mT @ weighed, weighed.mT @ residual[..., None])[0]
-        ds = residual / diagonal - (weighed @ inner)[..., 0]
-        dl, dh = target / s - low - low / s * ds, target / (1 - s) - high + high / (1 - s) * ds
-        room = [
-            torch.where(d < 0, -v / d, torch.inf).amin(1) for v, d in ((s, ds), (1 - s, -ds), (low, dl), (high, dh))
-        ]
-        way = (0.995 * torch.stack(room).amin(0)[:, None]).clamp(max=1)
-        way = torch.where(gap > 1e-16 * first, way, 0.0)  # further it would only meet the ends of what numbers can be
-        if not way.any():
+    low = high = linear.abs().amax(1, keepdim=True).clamp(min=1e-300).expand(m, k)
+    eye, back, first = torch.eye(p, dtype=rows.dtype), rows.mT, low.new_zeros(m, 1)
+    for _ in range(_ROUNDS):
+        rest = 1 - s
+        gap = (low * s + high * rest).mean(1, keepdim=True) / 2
+        first = torch.maximum(first, gap)
+        going = gap > 1e-14 * first  # further it would only meet the ends of what numbers can be
+        if not going.any():
             break
+        diagonal = low / s + high / rest
+        weighed = rows / diagonal[..., None]
+        factors = torch.linalg.lu_factor_ex(eye + back @ weighed)[:2]
+        slope = linear - (rows @ (back @ s[..., None]))[..., 0]
+        target_low = target_high = torch.zeros_like(s)
+        for corrected in (False, True):  # the second time for a target that is as near as the first step came
+            aim = slope + target_low / s - target_high / rest
+            inner = torch.linalg.lu_solve(*factors, weighed.mT @ aim[..., None])
+            ds = aim / diagonal - (weighed @ inner)[..., 0]
+            dl = target_low / s - low - low / s * ds
+            dh = target_high / rest - high + high / rest * ds
+            room = [torch.where(d < 0, -v / d, torch.inf).amin(1) for v, d in ((s, ds), (rest, -ds), (low, dl), (high, dh))]
+            way = ((0.995 if corrected else 1.0) * torch.stack(room).amin(0)[:, None]).clamp(max=1)
+            if not corrected:
+                left = ((low + way * dl) * (s + way * ds) + (high + way * dh) * (rest - way * ds)).mean(1, keepdim=True)
+                centre = (left / 2 / gap) ** 3 * gap
+                target_low, target_high = centre - ds * dl, centre + ds * dh
+        way = torch.where(going, way, 0.0)
         s = torch.where(way > 0, s + way * ds, s).clamp(1e-15, 1 - 1e-15)
         low, high = (torch.where(way > 0, v + way * d, v).clamp(min=1e-300) for v, d in ((low, dl), (high, dh)))
-        rate = torch.where(way > 0.9, 0.02, 0.3)
     return s
 
 
