@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from landscape.core.errors import Unsupported
@@ -34,10 +34,13 @@ NEGATIVE = 1e-8
 _PUSHES = 5
 
 #: Kinks that a step reckons with: the nearest, and for members among more of them.
-_KINKS = 64, 512
+_KINKS = 64, 192, 512
 
 #: So many members at once of these: more are no faster a member, and of those that are left few are filled up.
-_AT_ONCE = 16, 8
+_AT_ONCE = 16, 8, 8
+
+#: A member stalls that gains less than this share of its loss in so many steps.
+_STALL, _WHILE = 1e-7, 10
 
 #: Rounds of the interior-point method.
 _ROUNDS = 20
@@ -64,6 +67,7 @@ class Ends:
     negative: Int[Tensor, " member"]
     steps: Int[Tensor, " member"]
     saddle: Float[Tensor, " member"]
+    stalled: Bool[Tensor, " member"]
 
 
 class Whole:
@@ -175,11 +179,11 @@ def descend(
         every.flat[index] = surface.balanced(every.flat[index])
     going = torch.arange(len(flat))
     for _ in range(steps):
-        for wide in (False, True):
-            mine = going[every.wide[going] == wide]
-            for index in _chunks(mine, min(surface.members(), _AT_ONCE[wide])):
+        before = every.crowd.clone()
+        for crowd, most in enumerate(_KINKS):
+            for index in _chunks(going[before[going] == crowd], min(surface.members(), _AT_ONCE[crowd])):
                 some = every.select(index)
-                _step(surface, some, _KINKS[wide], at_end)
+                _step(surface, some, most, at_end)
                 every.put(index, some)
         going = going[~(every.done | (every.loss < (1 - enough) * every.began))[going]]
         on_progress(len(flat) - len(going), len(flat))
@@ -207,7 +211,8 @@ class _State(Ends):
     moved: Tensor
     share: Tensor
     held: Tensor
-    wide: Tensor
+    crowd: Tensor
+    mark: Tensor
     done: Tensor
     pushed: Tensor
 
@@ -217,8 +222,8 @@ class _State(Ends):
         far = torch.full((m,), torch.inf, dtype=torch.float64)
         zero, none, no = torch.zeros_like(far), torch.zeros(m, dtype=torch.int64), torch.zeros(m, dtype=torch.bool)
         share = torch.zeros(m, kinks, dtype=torch.float64)
-        ends = (flat, far, far, far, none, far, far, none, none, far)
-        way = (far, zero + 1e-3, zero, zero, share, share > 0, no, no, none)
+        ends = (flat, far, far, far, none, far, far, none, none, far, no)
+        way = (far, zero + 1e-3, zero, zero, share, share > 0, none, far, no, none)
         return cls(*(each.clone() for each in ends + way))
 
     def select(self, index: Tensor) -> "_State":
@@ -316,27 +321,35 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
     damping = torch.where(good, torch.where(factor == 1, s.damping / 5, s.damping), s.damping * 8)
     damping = torch.where(~good & (factor > 0), s.damping * 2, damping)
     damping = torch.where(nothing, s.damping / 100, damping)
-    ended = (nothing & (s.damping <= torch.clamp(100 * s.refused, min=1e-8))) | surface.at_infinity(here.outputs)
+    ended = (nothing & (s.damping <= 1e-8)) | surface.at_infinity(here.outputs)
+    looked = s.steps % _WHILE == 0
+    gained = torch.where(looked, s.mark - loss, torch.inf)
+    slow = ~ended & (gained <= _STALL * loss)
+    s.mark = torch.where(looked, loss, s.mark)
+    s.stalled = slow | (~ended & nothing & (s.damping <= 100 * s.refused))
+    ended = ended | s.stalled
     s.refused = torch.where(factor > 0, 0.0, torch.where(nothing, s.refused, torch.maximum(s.refused, s.damping)))
     push = ended & model.negative.any(1) & (s.pushed < _PUSHES)
     if push.any():
         best, lowest, pushed = _pushed(surface, s, model, push, best, lowest)
         damping, ended = torch.where(pushed, 1e-3, damping), ended & ~pushed
         s.saddle = torch.where(pushed & (s.pushed == 0), 1 - loss / s.began.clamp(min=1e-300), s.saddle)
-        s.pushed = s.pushed + pushed
+        s.pushed, s.stalled = s.pushed + pushed, s.stalled & ~pushed
+        s.mark = torch.where(pushed, torch.inf, s.mark)
 
     size = s.flat.norm(dim=1)
     little = 1e-4 / (1 + model.step.norm(dim=1, keepdim=True))
     change = surface.at(s.flat + little * model.step).outputs - here.outputs
-    s.fall, s.outputs = model.fall, change.flatten(1).abs().amax(1) / little[:, 0]
+    s.fall = torch.where(slow & s.stalled, torch.minimum(model.fall, _WHILE * gained), model.fall)
+    s.outputs = change.flatten(1).abs().amax(1) / little[:, 0]
     s.negative = model.negative.sum(1)
     s.pull, s.gradient = _across(surface, s.flat, model.force), _across(surface, s.flat, here.gradient)
     s.kinks = (model.inside & (model.inputs.abs() <= 1e-7 * model.lengths * size[:, None])).sum(1)
     s.held = torch.zeros_like(s.held).scatter(1, model.near, model.on)
     s.share = s.share.scatter(1, model.near, model.shares)
     s.moved = (best - s.flat).norm(dim=1)
-    crowded = (here.distances < torch.maximum(2 * s.moved, 1e-6 * size)[:, None]).sum(1) > 0.75 * _KINKS[0]
-    s.wide = crowded
+    about = (here.distances < torch.maximum(2 * s.moved, 1e-6 * size)[:, None]).sum(1)
+    s.crowd = torch.as_tensor(sum((about > 0.75 * most).long() for most in _KINKS[:-1]))
     s.damping, s.done, s.steps = damping.clamp(_LEAST_DAMPING, _MOST_DAMPING), ended, s.steps + 1
     moved = (lowest < loss) & ~ended  # what is at its end, where all the rest was found, stays
     s.flat = torch.where(moved[:, None], surface.balanced(best), s.flat)
