@@ -17,9 +17,10 @@ import landscape
 from landscape import LandscapeError, Problem, Stack
 from landscape.analysis.convergence import KINDS, prepared
 from landscape.cli import main
-from landscape.engine.descent import Whole, _box, descend, lbfgs
+from landscape.engine.descent import Whole, _box, descend
 from landscape.engine.hessian import hessians
 from landscape.engine.pieces import Pieces
+from landscape.engine.truncated import lbfgs
 from landscape.problems.life import Life
 from landscape.store.checkpoints import Run
 

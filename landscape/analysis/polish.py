@@ -154,7 +154,7 @@ def _block(descent: Descent, part: Stack, steps: int, progress: Progress) -> dic
     """Some members: where they came to, and what they are; those that are not finite stay."""
     finite = descent.finite(part)
     flat, index = part.flatten().clone(), finite.nonzero()[:, 0]
-    missing = {"kind": float(list(KINDS).index("diverged")), "sure": 1.0, "kinks": -1.0, "negative": -1.0}
+    missing = {"kind": list(KINDS).index("diverged"), "sure": 1, "stalled": 0, "kinks": -1, "negative": -1}
     rows = {name: torch.full((len(part),), missing.get(name, torch.nan), dtype=torch.float64) for name in _COLUMNS}
     if len(index):
         found, went = descent.judged(part.select(index), tolerance=0.5, steps=steps, whole=True, on_progress=progress)
@@ -173,6 +173,7 @@ _COLUMNS = (
     "fall",
     "radial",
     "sure",
+    "stalled",
     "gradient_norm",
     "pull",
     "kinks",
@@ -183,7 +184,7 @@ _COLUMNS = (
 def _plain(name: str, value: float) -> Any:
     if name == "kind":
         return list(KINDS)[int(value)]
-    if name == "sure":
+    if name in ("sure", "stalled"):
         return bool(value)
     return int(value) if name in ("kinks", "negative") else float(value)
 

@@ -1,4 +1,4 @@
-"""To where a network can go no further: Newton's method in float64 on the pieces of a rectifier network, and L-BFGS.
+"""To where a network can go no further: Newton's method in float64 on the pieces of a rectifier network.
 
 Each step minimises a model of the loss around a member: a quadratic of the smooth piece, whose curvatures are taken by
 their magnitude and damped, plus what each kink nearby adds when it is crossed. Its minimum may lie on kinks, which are
@@ -8,7 +8,7 @@ never along a rescaling of hidden units, which changes nothing. A member's numbe
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,10 +22,13 @@ from landscape.engine.pieces import Piece, Pieces
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import Stack
 
-__all__ = ["AT_END", "NEGATIVE", "Ends", "Whole", "descend", "lbfgs"]
+__all__ = ["AT_END", "NEGATIVE", "STALL", "WHILE", "ZERO", "Ends", "Whole", "descend", "outputs_of"]
 
 #: A member is at its end when the model of its loss can fall by no more than this share of it.
 AT_END = 1e-9
+
+#: A loss below this is zero but for rounding.
+ZERO = 1e-24
 
 #: Curvatures above minus this share of the largest magnitude do not count as negative.
 NEGATIVE = 1e-8
@@ -40,7 +43,7 @@ _KINKS = 64, 192, 512
 _AT_ONCE = 16, 8, 8
 
 #: A member stalls that gains less than this share of its loss in so many steps.
-_STALL, _WHILE = 1e-7, 10
+STALL, WHILE = 1e-7, 10
 
 #: Rounds of the interior-point method.
 _ROUNDS = 20
@@ -315,6 +318,7 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
     loss = s.loss = here.loss.double()
     s.began = torch.where(s.began.isinf(), loss, s.began)
     model = _model(surface, s, here, most)
+    model.fall = torch.where(loss <= ZERO, 0.0, model.fall)
     nothing = model.fall <= at_end * loss
     best, lowest, factor = _along(surface, s, model)
     good = loss - lowest > 0.3 * model.fall
@@ -322,9 +326,9 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
     damping = torch.where(~good & (factor > 0), s.damping * 2, damping)
     damping = torch.where(nothing, s.damping / 100, damping)
     ended = (nothing & (s.damping <= 1e-8)) | surface.at_infinity(here.outputs)
-    looked = s.steps % _WHILE == 0
+    looked = s.steps % WHILE == 0
     gained = torch.where(looked, s.mark - loss, torch.inf)
-    slow = ~ended & (gained <= _STALL * loss)
+    slow = ~ended & (gained <= STALL * loss)
     s.mark = torch.where(looked, loss, s.mark)
     s.stalled = slow | (~ended & nothing & (s.damping <= 100 * s.refused))
     ended = ended | s.stalled
@@ -340,7 +344,7 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
     size = s.flat.norm(dim=1)
     little = 1e-4 / (1 + model.step.norm(dim=1, keepdim=True))
     change = surface.at(s.flat + little * model.step).outputs - here.outputs
-    s.fall = torch.where(slow & s.stalled, torch.minimum(model.fall, _WHILE * gained), model.fall)
+    s.fall = torch.where(slow & s.stalled, torch.minimum(model.fall, WHILE * gained), model.fall)
     s.outputs = change.flatten(1).abs().amax(1) / little[:, 0]
     s.negative = model.negative.sum(1)
     s.pull, s.gradient = _across(surface, s.flat, model.force), _across(surface, s.flat, here.gradient)
@@ -476,7 +480,8 @@ def _box(rows: Float[Tensor, "member kink some"], linear: Float[Tensor, "member 
             ds = aim / diagonal - (weighed @ inner)[..., 0]
             dl = target_low / s - low - low / s * ds
             dh = target_high / rest - high + high / rest * ds
-            room = [torch.where(d < 0, -v / d, torch.inf).amin(1) for v, d in ((s, ds), (rest, -ds), (low, dl), (high, dh))]
+            pairs = (s, ds), (rest, -ds), (low, dl), (high, dh)
+            room = [torch.where(d < 0, -v / d, torch.inf).amin(1) for v, d in pairs]
             way = ((0.995 if corrected else 1.0) * torch.stack(room).amin(0)[:, None]).clamp(max=1)
             if not corrected:
                 left = ((low + way * dl) * (s + way * ds) + (high + way * dh) * (rest - way * ds)).mean(1, keepdim=True)
@@ -486,53 +491,3 @@ def _box(rows: Float[Tensor, "member kink some"], linear: Float[Tensor, "member 
         s = torch.where(way > 0, s + way * ds, s).clamp(1e-15, 1 - 1e-15)
         low, high = (torch.where(way > 0, v + way * d, v).clamp(min=1e-300) for v, d in ((low, dl), (high, dh)))
     return s
-
-
-#: From a place to the loss and its gradient.
-Slope = Callable[[Float[Tensor, " parameter"]], tuple[float, Float[Tensor, " parameter"]]]
-
-
-def lbfgs(
-    slope: Slope, start: Float[Tensor, " parameter"], *, steps: int, memory: int = 20
-) -> tuple[Float[Tensor, " parameter"], list[float]]:
-    """One network by L-BFGS with a line search for the weak Wolfe conditions, which serves losses with kinks too: where
-    it went, and the loss after each step.
-
-    D. C. Liu, J. Nocedal, Math. Program. 45, 1989; A. S. Lewis, M. L. Overton, *Nonsmooth optimization via quasi-Newton
-    methods*, Math. Program. 141, 2013.
-    """
-    here, (loss, gradient) = start, slope(start)
-    losses, pairs = [loss], list[tuple[Tensor, Tensor, float]]()
-    for _ in range(steps):
-        direction, kept = -gradient, []
-        for moved, turned, rho in reversed(pairs):
-            kept.append(rho * float(moved @ direction))
-            direction = direction - kept[-1] * turned
-        if pairs:
-            moved, turned, _ = pairs[-1]
-            direction = direction * float(moved @ turned) / float(turned @ turned)
-        for (moved, turned, rho), share in zip(pairs, reversed(kept), strict=True):
-            direction = direction + (share - rho * float(turned @ direction)) * moved
-        downhill = float(gradient @ direction)
-        if not downhill < 0:
-            break
-        low, high, way = 0.0, float("inf"), 1.0 if pairs else min(1.0, 1 / float(gradient.norm()))
-        there, found = here, (loss, gradient)
-        for _ in range(50):
-            there = here + way * direction
-            found = slope(there)
-            if not found[0] <= loss + 1e-4 * way * downhill:
-                high = way
-            elif float(found[1] @ direction) < 0.9 * downhill:
-                low = way
-            else:
-                break
-            way = 2 * low if high == float("inf") else (low + high) / 2
-        if not found[0] < loss:
-            break
-        moved, turned = there - here, found[1] - gradient
-        if (product := float(moved @ turned)) > 1e-300:
-            pairs = [*pairs[1 - memory :], (moved, turned, 1 / product)]
-        here, (loss, gradient) = there, found
-        losses.append(loss)
-    return here, losses

@@ -169,11 +169,12 @@ class Piece:
         sizes = [each[0].numel() for each in self.z]
         split = torch.split(self.share, sizes, 1)
         self._slopes, self._first, silent = list[Tensor](), list[Tensor](), torch.zeros_like(pieces.real)[None]
-        for layer, part, z in zip(pieces.layers, split, self.z, strict=False):
-            first = torch.where(silent, silent.to(torch.uint8).argmax(1, keepdim=True), torch.arange(z.shape[2], device=z.device))
-            self._first.append(first[:, None].expand_as(z))
-            slope = layer.slope + (1 - layer.slope) * part.view_as(z).gather(2, self._first[-1])
-            silent = pieces.real & ((slope == 0) & (z <= 0)).all(1)
+        for layer, part, sums in zip(pieces.layers, split, self.z, strict=False):
+            own = torch.arange(sums.shape[2], device=sums.device)
+            first = torch.where(silent, silent.to(torch.uint8).argmax(1, keepdim=True), own)
+            self._first.append(first[:, None].expand_as(sums))
+            slope = layer.slope + (1 - layer.slope) * part.view_as(sums).gather(2, self._first[-1])
+            silent = pieces.real & ((slope == 0) & (sums <= 0)).all(1)
             self._slopes.append(slope)
 
     @functools.cached_property
