@@ -554,17 +554,17 @@ def _lower(slope: Any, came: Came, along: Tensor) -> Tensor | None:
 
 
 def _bends(slope: Any, flat: Tensor) -> bool:
-    """Whether gradients on both sides point to a place, however near: a smooth loss turns ever less."""
+    """Whether gradients on both sides point to a place, and turn there however near: those of a smooth loss turn less
+    the nearer they are.
+    """
     gradient = slope(flat)[1]
     length = float(gradient.norm())
     if not length:
         return False
     way = -gradient / length
-    for near in (1e-5, 1e-7):
-        ahead = slope(flat + near * (1 + float(flat.norm())) * way)[1]
-        if not float(ahead @ way) > 0.1 * length:
-            return False
-    return True
+    size = 1 + float(flat.norm())
+    far, near = (float(slope(flat + part * size * way)[1] @ way) + length for part in (1e-5, 1e-7))
+    return min(far, near) > 1.1 * length and near > 0.3 * far
 
 
 def _median(values: np.ndarray) -> float | None:

@@ -144,13 +144,20 @@ def newton(
             share = 1.0 if float(gradient.norm()) < 0.9 * size else 0.0
         else:
             share = (came.loss - loss) / fall if math.isfinite(loss) else -1.0
-        length = float(step.norm())
+        length, ahead = float(step.norm()), None
+        if share <= 0.75 and not nothing and loss < math.inf:
+            # Valleys curve: the way back to their ground, of a few products, belongs to the step.
+            ahead = curved(there)
+            back, _, _ = _within(gradient, ahead, length, 0.1)
+            after = slope(there + back)
+            if (better := (came.loss - after[0]) / fall) > share:
+                there, (loss, gradient), share, ahead = there + back, after, better, None
         if share > 0.75:
             radius = max(radius, 3 * length)
         elif not share > 0.25:
             radius = 0.25 * length
         if share > 0.05:
-            came.flat, came.loss, came.gradient, product = there, loss, gradient, curved(there)
+            came.flat, came.loss, came.gradient, product = there, loss, gradient, ahead or curved(there)
             if came.loss <= (1 - enough) * first or over(came.flat, came.loss):
                 break
         elif nothing:  # as far as rounding lets it
