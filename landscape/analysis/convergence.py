@@ -14,14 +14,14 @@ from landscape.core.errors import LandscapeError, Unsupported, plural
 from landscape.core.fields import Field, require
 from landscape.core.intervals import Proportion
 from landscape.core.unfinished import Progress
-from landscape.engine.descent import AT_END, Ends, Whole, descend, outputs_of
+from landscape.engine.descent import AT_END, WHILE, Ends, Whole, descend, outputs_of
 from landscape.engine.hessian import MOST_PARAMETERS, NEAR_ZERO, Hessian, alone
 from landscape.engine.objective import Objective
 from landscape.engine.pieces import Pieces
 from landscape.engine.plain import AnyObjective
 from landscape.engine.spectrum import eigenpairs
 from landscape.engine.stack import Stack, template_of
-from landscape.engine.truncated import GRADIENT, Came, lbfgs, newton
+from landscape.engine.truncated import GRADIENT, Came, Slope, lbfgs, newton
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
@@ -335,11 +335,18 @@ class Descent:
                 on_progress(number + 1, len(flat))
             return ends
         ends = descend(surface, flat, steps=steps, at_end=at_end, enough=enough, on_progress=on_progress)
-        if isinstance(surface, Whole):  # whose kinks are not known: those at which it stopped short are looked for
-            for number in ((ends.fall > at_end * ends.loss).nonzero()[:, 0]).tolist():
-                slope = self._slope(stack, number)
-                ends.kinks[number] = -1 if _bends(slope, ends.flat[number]) else 0
+        if isinstance(surface, Whole):  # whose kinks are not known: they are looked for where it stopped short
+            for number in (ends.stalled | (ends.fall > at_end * ends.loss)).nonzero()[:, 0].tolist():
+                if _bends(slope := self._slope(stack, number), ends.flat[number]):
+                    self._kinked(slope, ends, number, steps, enough)
         return ends
+
+    def _kinked(self, slope: Slope, ends: Ends, number: int, steps: int, enough: float) -> None:
+        """One member that is held at a kink which is not known, further by L-BFGS; writes its row."""
+        flat, losses = lbfgs(slope, ends.flat[number], steps=_CHEAPER * steps, enough=enough)
+        ends.flat[number], ends.loss[number], ends.kinks[number] = flat, losses[-1], -1
+        ends.fall[number], ends.stalled[number] = losses[-min(WHILE, len(losses))] - losses[-1], True
+        ends.gradient[number] = ends.pull[number] = slope(flat)[1].norm()
 
     def _large(self, stack: Stack, number: int, ends: Ends, steps: int, at_end: float, enough: float) -> None:
         """One member of a large network, by products with vectors; writes its row."""
@@ -390,7 +397,7 @@ class Descent:
         ends.steps[number], ends.negative[number], ends.kinks[number] = taken, negative, kinks
         ends.stalled[number] = came.stalled
 
-    def _slope(self, stack: Stack, number: int) -> Any:
+    def _slope(self, stack: Stack, number: int) -> Slope:
         whole = Whole(self.objective, stack.select([number]))
 
         def slope(flat: Tensor) -> tuple[float, Tensor]:
@@ -544,7 +551,7 @@ def _rest(began: float, loss: float, enough: float) -> float:
     return min(1.0, max(0.0, 1 - (1 - enough) * began / max(loss, 1e-300)))
 
 
-def _lower(slope: Any, came: Came, along: Tensor) -> Tensor | None:
+def _lower(slope: Slope, came: Came, along: Tensor) -> Tensor | None:
     """A lower place on either side of a saddle, the lowest of some."""
     size = 1 + float(came.flat.norm())
     tried = [came.flat + part * side * size * along for part in (1e-3, 1e-2, 1e-1) for side in (1, -1)]
@@ -553,7 +560,7 @@ def _lower(slope: Any, came: Came, along: Tensor) -> Tensor | None:
     return tried[best] if losses[best] < came.loss * (1 - 1e-12) else None
 
 
-def _bends(slope: Any, flat: Tensor) -> bool:
+def _bends(slope: Slope, flat: Tensor) -> bool:
     """Whether gradients on both sides point to a place, and turn there however near: those of a smooth loss turn less
     the nearer they are.
     """

@@ -100,8 +100,8 @@ class Whole:
         return flat
 
     def members(self) -> int:
-        """At once."""
-        return 16
+        """At once: where they are computed one after another, none beside it is worth a filled up place."""
+        return 1 if isinstance(self.objective, PlainObjective) else 16
 
     def at_infinity(self, outputs: Tensor) -> Tensor:
         """Not known of outputs alone."""

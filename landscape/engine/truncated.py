@@ -158,7 +158,7 @@ def newton(
             radius = 0.25 * length
         if share > 0.05:
             came.flat, came.loss, came.gradient, product = there, loss, gradient, ahead or curved(there)
-            if came.loss <= (1 - enough) * first or over(came.flat, came.loss):
+            if came.loss < (1 - enough) * first or over(came.flat, came.loss):
                 break
         elif nothing:  # as far as rounding lets it
             came.ended = True
