@@ -75,11 +75,14 @@ class Convergence:
     descent leads to, with how far that may be off (NaN of those that fall on); `fall` is the way there as a share of
     the loss, or that which is known to be left.
 
-    A kind is `sure` if the descent came to its end within its steps, or fell far enough. `negative` (curvatures),
+    A kind is `sure` if the descent came to its end within its steps, or fell far enough. It has `stalled` where it
+    stopped before: ten steps gained less than 1e-7 of the loss, of which the `fall` that is left is then ten times what
+    they gained at most; or a lower place was found only by steps too short to be worth it. `negative` (curvatures),
     `kinks` (that it is held at), `gradient_norm` and `pull` are found there: L2 norms of the gradient on the member's
     side of the kinks, and of the shortest one over their sides, both of the balanced representative and across
     rescalings of units. `radial` is the derivative of the logarithm of the loss in that of the scale of the last
-    layer, at the member itself: 0 at a minimum. Counts are -1 where they are not known.
+    layer, at the member itself: 0 at a minimum. Counts are -1 where they are not known; of a large network's negative
+    curvatures 1 says that there are some.
     """
 
     members: tuple[str, ...]
@@ -125,8 +128,19 @@ class Convergence:
             if (of := self.kind == number).any():
                 medians = (_median(each[of]) for each in (self.loss, self.limit, self.fall, self.gradient_norm))
                 low, high = self.share(kind).interval
-                rows.append([kind, int(of.sum()), f"{low:.3f} to {high:.3f}", *medians, int((~self.sure[of]).sum())])
-        header = ["kind", "members", "95 % interval of share", "loss", "limit", "fall", "|gradient|", "unsure"]
+                unsure = int((~self.sure[of]).sum()), int(self.stalled[of].sum())
+                rows.append([kind, int(of.sum()), f"{low:.3f} to {high:.3f}", *medians, *unsure])
+        header = [
+            "kind",
+            "members",
+            "95 % interval of share",
+            "loss",
+            "limit",
+            "fall",
+            "|gradient|",
+            "unsure",
+            "stalled",
+        ]
         return header, rows
 
     def caption(self) -> str:
@@ -171,7 +185,8 @@ def convergence(
     kind. Networks of up to 400 parameters go by Newton's method; chains of fully connected layers (or convolutions that
     see their whole input) with ReLU or LeakyReLU have their kinks known, are balanced, and have rescalings of units
     taken out of gradients, steps and curvatures (those below 1e-8 of the largest magnitude count as zero). Larger ones
-    go by L-BFGS, ten steps for one: their curvatures are not counted, see `landscape.curvature`.
+    go by L-BFGS, ten steps for one, and from there by truncated Newton steps, which know the Hessian by its products
+    with vectors: negative curvatures (those below -1e-6 of the largest magnitude) are found by Lanczos' iterations.
 
     Args:
         a: A place, as in `landscape.walk`, of one or several members.
@@ -191,7 +206,8 @@ def convergence(
 
     Source: K. Lyu, J. Li, *Gradient descent maximizes the margin of homogeneous neural networks*, ICLR 2020 (limits at
     infinity); A. S. Lewis, M. L. Overton, Math. Program. 141, 2013, R. Mifflin, C. Sagastizábal, Math. Program. 104,
-    2005 (kinks); S. Du, W. Hu, J. D. Lee, NeurIPS 2018 (rescaling).
+    2005 (kinks); S. Du, W. Hu, J. D. Lee, NeurIPS 2018 (rescaling); T. Steihaug, SIAM J. Numer. Anal. 20, 1983
+    (truncated steps).
 
     >>> import landscape, torch
     >>> x = torch.linspace(-1, 1, 3)[:, None]
@@ -486,7 +502,7 @@ def prepared(a: Place, problem: Problem | str | None, engine: Engine = "auto") -
         {
             **compute.describe(problem, objective),
             "parameters": stack.parameters,
-            "method": "Newton's method" if newton else f"{_CHEAPER} times L-BFGS",
+            "method": "Newton's method" if newton else f"{_CHEAPER} times L-BFGS and truncated Newton's method",
         },
     )
 

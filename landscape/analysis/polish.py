@@ -46,13 +46,16 @@ def polish(
     Members that get every target right, whose loss has its infimum 0 at infinity, have their last layer multiplied
     until the loss is 1e-9 and stop there; others that go towards infinity stop where less than 1e-9 of the loss is
     left. Those with more than 1e-6 of their loss left after their steps are called falling; the kinds of those between
-    are not `sure`.
+    are not `sure`. A member that ten steps bring less than 1e-7 of its loss goes no further, and is said to have
+    `stalled`. Large networks that can hardly fall go on until the L2 norm of the gradient is 1e-8, if rounding lets
+    them.
 
     Args:
         a: A place, as in `landscape.walk`, of one or several members.
         output: Directory of the new run.
         problem: Model, data and loss. None: that of the run or checkpoint. The loss must be exact.
-        steps: Newton's steps at most (of large networks ten of L-BFGS for each), at least a decade.
+        steps: Newton's steps at most (of networks of more than 400 parameters truncated ones, and before them ten of
+            L-BFGS for each), at least a decade.
         engine: As in `landscape.walk`.
         overwrite: Replace the run that is there, and forget other work that was begun for it. What is finished, 256
             members after another, is kept beside `output`: an interrupted call goes on there when it is repeated.
@@ -60,8 +63,8 @@ def polish(
 
     Returns:
         The run, with one checkpoint in float64, of the members' own step; `run.document["polished"]` says what was
-        done, and of each member its kind, loss, limit, gradient norm, and the fall that is left as a share of the loss
-        (half Newton's decrement squared over the loss).
+        done, and of each member its kind, loss, limit, gradient norm, whether it has stalled, and the fall that is left
+        as a share of the loss (half Newton's decrement squared over the loss).
 
     Raises:
         Mismatch: What was left beside `output` belongs to other work, and `overwrite` is not given.

@@ -37,12 +37,12 @@ NEGATIVE = 1e-8
 _PUSHES = 5
 
 #: Kinks that a step reckons with: the nearest, and for members among more of them.
-_KINKS = 64, 192, 512
+_KINKS = 64, 256, 512
 
 #: So many members at once of these: more are no faster a member, and of those that are left few are filled up.
 _AT_ONCE = 16, 8, 8
 
-#: A member stalls that gains less than this share of its loss in so many steps.
+#: A member stalls that gains no more than this share of its loss in so many steps.
 STALL, WHILE = 1e-7, 10
 
 #: Rounds of the interior-point method.
@@ -57,7 +57,8 @@ class Ends:
     by how much that step changes the `outputs` at most; `kinks` that it is held at, its `pull` (L2 norm of the
     gradient that is left there, the smallest over the sides of these kinks, in balanced parameters) and `gradient` (the
     same on the side it lies on); `negative` curvatures, the `steps` taken, and the share of the loss that it had fallen
-    by when it was pushed off a saddle first (`saddle`; infinite if that never was).
+    by when it was pushed off a saddle first (`saddle`; infinite if that never was). It has `stalled` if it stopped not
+    because the model saw no fall, but because steps gained next to nothing, or were refused.
     """
 
     flat: Float[Tensor, "member parameter"]
@@ -352,7 +353,7 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
     s.held = torch.zeros_like(s.held).scatter(1, model.near, model.on)
     s.share = s.share.scatter(1, model.near, model.shares)
     s.moved = (best - s.flat).norm(dim=1)
-    about = (here.distances < torch.maximum(2 * s.moved, 1e-6 * size)[:, None]).sum(1)
+    about = (here.distances < torch.maximum(s.moved, 1e-6 * size)[:, None]).sum(1)
     s.crowd = torch.as_tensor(sum((about > 0.75 * most).long() for most in _KINKS[:-1]))
     s.damping, s.done, s.steps = damping.clamp(_LEAST_DAMPING, _MOST_DAMPING), ended, s.steps + 1
     moved = (lowest < loss) & ~ended  # what is at its end, where all the rest was found, stays
