@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import landscape
 from landscape import LandscapeError, Problem, Stack
 from landscape.analysis.convergence import KINDS, prepared
 from landscape.cli import main
-from landscape.engine.descent import Whole, _box, descend, lbfgs
+from landscape.engine.descent import Whole, _box, descend
 from landscape.engine.hessian import hessians
 from landscape.engine.pieces import Pieces
+from landscape.engine.truncated import _within, lbfgs, newton
 from landscape.problems.life import Life
 from landscape.store.checkpoints import Run
 
@@ -262,16 +264,6 @@ def test_polished_members_of_life_have_no_lower_neighbour() -> None:
         assert found.fun > loss * (1 - 1e-6)
 
 
-def test_dead_networks_are_a_kind_of_their_own() -> None:
-    network = perceptron(2, 3, 1)
-    x, y = torch.randn(20, 2).abs(), torch.randint(0, 2, (20, 1)).float()
-    y[0], y[1] = 0, 1
-    problem = planted(network, x, y, "bce")
-    place = {name: torch.full_like(each, -1.0) for name, each in network.state_dict().items()}
-    place["2.bias"] = torch.tensor([float(torch.logit(y.mean()))])
-    assert landscape.convergence(place, problem=problem).kinds == ["dead"]
-
-
 def test_a_planted_saddle_is_left_along_its_negative_curvature_and_called_one(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(1, 1), nn.Tanh(), nn.Linear(1, 1))
     x = torch.linspace(-1, 1, 11)[:, None]
@@ -316,15 +308,217 @@ def test_lbfgs_finds_what_scipy_finds_on_a_smooth_and_a_kinked_function() -> Non
     assert abs(losses[-1] - 0.09) < 1e-6
 
 
-def test_a_large_network_goes_by_lbfgs_and_says_so() -> None:
+class Point(nn.Module):
+    """A place; the losses below are of its coordinates alone."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.at = nn.Parameter(torch.zeros(size))
+
+
+def of_coordinates(size: int, height: Callable[[Tensor], Tensor]) -> Problem:
+    return Problem.from_model(Point(size), torch.zeros(2, 1), batch_loss=lambda model, batch: height(model.at))
+
+
+def ended(problem: Problem, place: Any, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    run = landscape.polish(place, path, problem=problem)
+    return run.document["polished"]["members"][0], run.checkpoint().stack.state_dict(0)
+
+
+#: Parameters below and above those of which the whole Hessian is taken.
+sizes = pytest.mark.parametrize("size", [7, 450])
+
+
+@sizes
+def test_a_convex_problem_ends_where_its_normal_equations_say(size: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(3 * size, size), torch.randn(3 * size, 1)
+    said, end = ended(planted(nn.Linear(size, 1), x, y, "mse"), nn.Linear(size, 1), tmp_path / "run")
+    columns = torch.cat([x, torch.ones(3 * size, 1)], 1).double()
+    best = torch.linalg.lstsq(columns, y.double()).solution
+    assert said["kind"] == "converged"
+    assert said["sure"]
+    assert not said["stalled"]
+    assert said["negative"] == 0
+    assert said["gradient_norm"] < 1e-8
+    assert said["loss"] == pytest.approx(float((columns @ best - y).square().mean()), rel=1e-12)
+    torch.testing.assert_close(torch.cat([end["weight"][0], end["bias"]]), best[:, 0], rtol=1e-6, atol=1e-8)
+
+
+@sizes
+def test_separable_classes_go_towards_infinity_with_the_limit_zero(size: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(50, size)
+    y = (x @ torch.randn(size, 1) > 0).float()
+    problem = planted(nn.Linear(size, 1), x, y, "bce")
+    zero = {"weight": torch.zeros(1, size), "bias": torch.zeros(1)}
+    said, end = ended(problem, zero, tmp_path / "run")
+    assert (said["kind"], said["limit"], said["sure"]) == ("towards infinity", 0, True)
+    assert said["loss"] == pytest.approx(1e-9, rel=1e-6)
+    assert bool(((x.double() @ end["weight"].T + end["bias"] > 0) == (y > 0)).all())
+    assert landscape.convergence(end, problem=problem).kinds == ["towards infinity"]
+
+
+def test_inputs_with_two_answers_leave_a_large_network_their_entropy(tmp_path: Path) -> None:
+    """Of a perceptron of 2,203 parameters: all else is answered as surely as one likes, so that log 2 is left of each
+    sample of a pair that is answered differently.
+    """
+    torch.manual_seed(0)
+    x = torch.randn(100, 10)
+    y = torch.cat([labels := torch.randint(0, 3, (100,)), other := torch.randint(0, 3, (20,))])
+    layers = [nn.Linear(10, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 3)]
+    problem = planted(nn.Sequential(*layers), torch.cat([x, x[:20]]), y, "cross_entropy")
+    infimum = 2 * int((labels[:20] != other).sum()) * math.log(2) / 120
+    said, _ = ended(problem, nn.Sequential(*layers), tmp_path / "run")
+    assert said["kind"] == "towards infinity"
+    assert abs(said["limit"] - infimum) < 1e-6 * infimum
+    assert said["loss"] == pytest.approx(infimum, rel=1e-6)
+
+
+@sizes
+def test_a_kink_of_an_absolute_value_is_one(size: int, tmp_path: Path) -> None:
+    wanted = torch.linspace(-1, 1, size - 1, dtype=torch.float64)
+    problem = of_coordinates(size, lambda at: 1 + at[0].abs() + (at[1:] - wanted.to(at.dtype)).square().sum() / 2)
+    said, end = ended(problem, {"at": torch.full((size,), 0.3)}, tmp_path / "run")
+    assert (said["kind"], said["kinks"]) == ("at a kink", -1)
+    assert said["loss"] == pytest.approx(1, abs=1e-6)
+    assert abs(float(end["at"][0])) < 1e-6
+
+
+@sizes
+def test_a_saddle_of_closed_form_is_one_and_is_left_for_its_minimum(size: int, tmp_path: Path) -> None:
+    def height(at: Tensor) -> Tensor:
+        return 1 - at[0] ** 2 / 2 + at[0] ** 4 / 4 + (at[1:].square() * torch.linspace(1, 3, size - 1)).sum()
+
+    problem, place = of_coordinates(size, height), {"at": torch.zeros(size)}
+    found = landscape.convergence(place, problem=problem)
+    assert found.kinds == ["saddle"]
+    said, end = ended(problem, place, tmp_path / "run")
+    assert (said["kind"], said["negative"]) == ("converged", 0)
+    assert said["loss"] == pytest.approx(0.75, rel=1e-9)
+    assert abs(float(end["at"][0])) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [3, 200])
+def test_dead_networks_are_a_kind_of_their_own(width: int) -> None:
+    network = perceptron(2, width, 1)
+    x, y = torch.randn(20, 2).abs(), torch.randint(0, 2, (20, 1)).float()
+    y[0], y[1] = 0, 1
+    problem = planted(network, x, y, "bce")
+    place = {name: torch.full_like(each, -1.0) for name, each in network.state_dict().items()}
+    place["2.bias"] = torch.tensor([float(torch.logit(y.mean()))])
+    assert landscape.convergence(place, problem=problem).kinds == ["dead"]
+
+
+def test_a_large_network_that_falls_says_so_after_few_steps() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(40, 10), torch.randint(0, 3, (40,))
     network = perceptron(10, 40, 3)
-    problem = planted(network, x, y, "cross_entropy")
-    found = landscape.convergence(network, problem=problem, steps=3)
+    found = landscape.convergence(network, problem=planted(network, x, y, "cross_entropy"), steps=3)
     assert found.kinds == ["falling"]
-    assert found.negative[0] == -1
+    assert found.sure[0]
     assert "L-BFGS" in found.caption()
+
+
+def test_truncated_newton_steps_find_what_scipy_finds_and_what_a_dense_matrix_says() -> None:
+    def slope(at: Tensor) -> tuple[float, Tensor]:
+        return float(optimize.rosen(at.numpy())), torch.from_numpy(optimize.rosen_der(at.numpy()))
+
+    def curved(at: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda vector: torch.from_numpy(optimize.rosen_hess_prod(at.numpy(), vector.numpy()))
+
+    start = torch.full((20,), -1.2, dtype=torch.float64)
+    came = newton(slope, curved, start, steps=300, at_end=1e-9)
+    assert came.ended
+    found = optimize.minimize(
+        lambda at: optimize.rosen(at),
+        start.numpy(),
+        jac=optimize.rosen_der,
+        hessp=optimize.rosen_hess_prod,
+        method="trust-ncg",
+        options={"gtol": 1e-8, "maxiter": 2000},
+    )
+    assert float(came.gradient.norm()) < 1e-8
+    assert abs(came.loss - float(found.fun)) < 1e-12
+    rng = np.random.default_rng(0)
+    turn, _ = np.linalg.qr(rng.normal(size=(12, 12)))
+    for values in (np.linspace(1, 9, 12), np.linspace(-1, 9, 12)):
+        matrix, gradient = torch.from_numpy(turn * values @ turn.T), torch.from_numpy(rng.normal(size=12))
+        step, fall, solved = _within(gradient, lambda v, m=matrix: m @ v, 10.0 if values[0] > 0 else 0.5, 1e-10)
+        assert fall == pytest.approx(-float(gradient @ step) - float(step @ matrix @ step) / 2)
+        assert solved == (values[0] > 0)
+        if solved:
+            torch.testing.assert_close(step, -torch.linalg.solve(matrix, gradient), rtol=1e-7, atol=1e-9)
+        else:  # as far as is trusted, and lower than straight down the gradient
+            assert float(step.norm()) == pytest.approx(0.5)
+            down = -0.5 * gradient / gradient.norm()
+            assert fall >= -float(gradient @ down) - float(down @ matrix @ down) / 2 - 1e-12
+
+
+def test_samples_for_which_a_layer_is_silent_share_one_kink_which_has_the_jump_of_all() -> None:
+    torch.manual_seed(0)
+    network = perceptron(1, 2, 2, 1).double()
+    values = {
+        "0.weight": [[1.0], [2.0]], "0.bias": [-0.1, 0.2],  # silent below -0.1
+        "2.weight": [[1.0, -0.5], [0.5, 1.0]], "2.bias": [1e-9, 0.4],
+        "4.weight": [[1.0, 1.0]], "4.bias": [0.1],
+    }  # fmt: skip
+    x = torch.linspace(-2, 1, 12)[:, None]
+    problem = planted(network, x, x.square(), "mse")
+    objective = problem.objective(dtype=torch.float64)
+    stack = Stack({name: torch.tensor(each, dtype=torch.float64)[None] for name, each in values.items()})
+    pieces = Pieces.of(objective)
+    assert pieces is not None
+    here = pieces.at(stack.flatten())
+    silent = int((x < -0.1).sum())
+    near = here.distances < 1e-6
+    assert int(near.sum()) == 1
+    assert int(here.distances[0].isinf().sum()) - int((~pieces.real).sum()) * 4 == 2 * (silent - 1)
+    kink = near.nonzero()[:, 1][None]
+    jump = (here.jumps.gather(1, kink)[..., None] * here.normals(kink))[0, 0]
+    ends = [
+        objective.gradient(Stack({**stack.tensors, "2.bias": stack["2.bias"] + torch.tensor([[side, 0.0]])}))[1]
+        for side in (-1e-7, 1e-7)
+    ]
+    torch.testing.assert_close(jump, (ends[1].flatten() - ends[0].flatten())[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_flat_minimum_is_approached_as_far_as_its_loss_can_tell(tmp_path: Path) -> None:
+    problem = of_coordinates(2, lambda at: 1 + at[0] ** 6 + at[1] ** 2)
+    said, end = ended(problem, {"at": torch.ones(2)}, tmp_path / "run")
+    assert said["kind"] == "converged"
+    assert abs(said["limit"] - 1) <= said["limit_error"] < 1e-8
+    assert abs(float(end["at"][0])) < 0.1
+
+
+def test_steps_that_gain_next_to_nothing_stop_and_say_what_ten_of_them_gained() -> None:
+    """A Hessian that is said to be a thousand million times too large makes each step as much too short."""
+    start = torch.ones(3, dtype=torch.float64)
+    came = newton(
+        lambda at: (1 + float(at.square().sum()), 2 * at),
+        lambda at: lambda vector: 1e9 * vector,
+        start,
+        steps=100,
+        at_end=1e-9,
+    )
+    assert (came.ended, came.stalled, came.steps) == (False, True, 10)
+    assert came.fall <= 10 * (4 - came.loss)
+    assert came.loss < 4
+
+
+def test_members_that_stall_are_not_sure_and_cost_no_further_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("landscape.engine.descent.STALL", 1.0)  # whatever ten steps gain is next to nothing
+    problem, start, _, _ = regression()
+    descent = prepared(start, problem)
+    flat = descent.stack.flatten() + torch.randn(7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    surface = descent.surface()
+    assert surface is not None
+    end = descend(surface, flat, steps=200, at_end=0.0)
+    assert bool(end.stalled[0])
+    assert int(end.steps[0]) <= 21
+    assert bool(torch.isfinite(end.fall[0]))
 
 
 def test_frozen_parameters_stay(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ from landscape.core.errors import LandscapeError, Unsupported, plural
 from landscape.core.fields import Field, require
 from landscape.core.intervals import Proportion
 from landscape.core.unfinished import Progress
-from landscape.engine.descent import AT_END, Ends, Whole, descend, lbfgs, outputs_of
-from landscape.engine.hessian import MOST_PARAMETERS
+from landscape.engine.descent import AT_END, WHILE, Ends, Whole, descend, outputs_of
+from landscape.engine.hessian import MOST_PARAMETERS, NEAR_ZERO, Hessian, alone
 from landscape.engine.objective import Objective
 from landscape.engine.pieces import Pieces
 from landscape.engine.plain import AnyObjective
+from landscape.engine.spectrum import eigenpairs
 from landscape.engine.stack import Stack, template_of
+from landscape.engine.truncated import GRADIENT, Came, Slope, lbfgs, newton
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
@@ -49,6 +51,9 @@ ROUNDING = 1e-13
 #: Of members with less than this share of their loss left it can be said where they are.
 NEARLY = 1e-6
 
+#: So often a member of a large network is pushed off saddles.
+_PUSHES = 5
+
 #: L-BFGS takes so many steps for one of Newton's.
 _CHEAPER = 10
 
@@ -70,11 +75,14 @@ class Convergence:
     descent leads to, with how far that may be off (NaN of those that fall on); `fall` is the way there as a share of
     the loss, or that which is known to be left.
 
-    A kind is `sure` if the descent came to its end within its steps, or fell far enough. `negative` (curvatures),
+    A kind is `sure` if the descent came to its end within its steps, or fell far enough. It has `stalled` where it
+    stopped before: ten steps gained less than 1e-7 of the loss, of which the `fall` that is left is then ten times what
+    they gained at most; or a lower place was found only by steps too short to be worth it. `negative` (curvatures),
     `kinks` (that it is held at), `gradient_norm` and `pull` are found there: L2 norms of the gradient on the member's
     side of the kinks, and of the shortest one over their sides, both of the balanced representative and across
     rescalings of units. `radial` is the derivative of the logarithm of the loss in that of the scale of the last
-    layer, at the member itself: 0 at a minimum. Counts are -1 where they are not known.
+    layer, at the member itself: 0 at a minimum. Counts are -1 where they are not known; of a large network's negative
+    curvatures 1 says that there are some.
     """
 
     members: tuple[str, ...]
@@ -85,6 +93,7 @@ class Convergence:
     fall: Float[np.ndarray, " member"]
     radial: Float[np.ndarray, " member"]
     sure: Bool[np.ndarray, " member"]
+    stalled: Bool[np.ndarray, " member"]
     gradient_norm: Float[np.ndarray, " member"]
     pull: Float[np.ndarray, " member"]
     kinks: Int[np.ndarray, " member"]
@@ -119,8 +128,19 @@ class Convergence:
             if (of := self.kind == number).any():
                 medians = (_median(each[of]) for each in (self.loss, self.limit, self.fall, self.gradient_norm))
                 low, high = self.share(kind).interval
-                rows.append([kind, int(of.sum()), f"{low:.3f} to {high:.3f}", *medians, int((~self.sure[of]).sum())])
-        header = ["kind", "members", "95 % interval of share", "loss", "limit", "fall", "|gradient|", "unsure"]
+                unsure = int((~self.sure[of]).sum()), int(self.stalled[of].sum())
+                rows.append([kind, int(of.sum()), f"{low:.3f} to {high:.3f}", *medians, *unsure])
+        header = [
+            "kind",
+            "members",
+            "95 % interval of share",
+            "loss",
+            "limit",
+            "fall",
+            "|gradient|",
+            "unsure",
+            "stalled",
+        ]
         return header, rows
 
     def caption(self) -> str:
@@ -165,7 +185,8 @@ def convergence(
     kind. Networks of up to 400 parameters go by Newton's method; chains of fully connected layers (or convolutions that
     see their whole input) with ReLU or LeakyReLU have their kinks known, are balanced, and have rescalings of units
     taken out of gradients, steps and curvatures (those below 1e-8 of the largest magnitude count as zero). Larger ones
-    go by L-BFGS, ten steps for one: their curvatures are not counted, see `landscape.curvature`.
+    go by L-BFGS, ten steps for one, and from there by truncated Newton steps, which know the Hessian by its products
+    with vectors: negative curvatures (those below -1e-6 of the largest magnitude) are found by Lanczos' iterations.
 
     Args:
         a: A place, as in `landscape.walk`, of one or several members.
@@ -185,7 +206,8 @@ def convergence(
 
     Source: K. Lyu, J. Li, *Gradient descent maximizes the margin of homogeneous neural networks*, ICLR 2020 (limits at
     infinity); A. S. Lewis, M. L. Overton, Math. Program. 141, 2013, R. Mifflin, C. Sagastizábal, Math. Program. 104,
-    2005 (kinks); S. Du, W. Hu, J. D. Lee, NeurIPS 2018 (rescaling).
+    2005 (kinks); S. Du, W. Hu, J. D. Lee, NeurIPS 2018 (rescaling); T. Steihaug, SIAM J. Numer. Anal. 20, 1983
+    (truncated steps).
 
     >>> import landscape, torch
     >>> x = torch.linspace(-1, 1, 3)[:, None]
@@ -208,12 +230,19 @@ def convergence(
     for name, values in found.items():
         whole[name] = whole[name].astype(values.dtype)
         whole[name][index.numpy()] = values
-    whole["sure"] = whole["sure"].astype(bool)
+    for name in ("sure", "stalled"):
+        whole[name] = whole[name].astype(bool)
     return Convergence(members=descent.labels, about={**descent.about, "tolerance": tolerance, "steps": steps}, **whole)
 
 
 _NAMES = tuple(field.name for field in dataclasses.fields(Convergence) if field.name not in ("members", "about"))
-_ABSENT: dict[str, Any] = {"kind": list(KINDS).index("diverged"), "sure": True, "kinks": -1, "negative": -1}
+_ABSENT: dict[str, Any] = {
+    "kind": list(KINDS).index("diverged"),
+    "sure": True,
+    "stalled": False,
+    "kinks": -1,
+    "negative": -1,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -287,7 +316,8 @@ class Descent:
             "limit_error": torch.where(zero, 0.0, torch.where(known, left, torch.nan)),
             "fall": fall,
             "radial": self._radial(went if whole else stack),
-            "sure": zero | ended | ((fall > tolerance) & (not whole)),
+            "sure": zero | (ended & ~ends.stalled) | ((fall > tolerance) & (not whole)),
+            "stalled": ends.stalled & ~zero & (whole | (fall <= tolerance)),
             "gradient_norm": torch.where(right, slope, ends.gradient),
             "pull": torch.where(right, slope, ends.pull),
             "kinks": ends.kinks,
@@ -317,29 +347,73 @@ class Descent:
         if surface is None:
             ends = _unmoved(flat, torch.zeros(len(flat), dtype=torch.float64))
             for number in range(len(flat)):
-                self._by_lbfgs(stack, number, ends, steps * _CHEAPER)
+                self._large(stack, number, ends, steps, at_end, enough)
                 on_progress(number + 1, len(flat))
             return ends
         ends = descend(surface, flat, steps=steps, at_end=at_end, enough=enough, on_progress=on_progress)
-        if isinstance(surface, Whole):  # whose kinks are not known: those at which it stopped short are looked for
-            for number in ((ends.fall > at_end * ends.loss).nonzero()[:, 0]).tolist():
-                slope = self._slope(stack, number)
-                ends.kinks[number] = -1 if _bends(slope, ends.flat[number]) else 0
+        if isinstance(surface, Whole):  # whose kinks are not known: they are looked for where it stopped short
+            for number in (ends.stalled | (ends.fall > at_end * ends.loss)).nonzero()[:, 0].tolist():
+                if _bends(slope := self._slope(stack, number), ends.flat[number]):
+                    self._kinked(slope, ends, number, steps, enough)
         return ends
 
-    def _by_lbfgs(self, stack: Stack, number: int, ends: Ends, steps: int) -> None:
-        """One member of a large network; writes its row."""
-        slope = self._slope(stack, number)
-        flat, losses = lbfgs(slope, ends.flat[number], steps=steps)
-        gradient = slope(flat)[1]
-        ends.flat[number], ends.loss[number] = flat, losses[-1]
-        # What another such stretch of steps would gain, if it gained as much as the last half of this.
-        ends.fall[number] = losses[len(losses) // 2] - losses[-1]
-        ends.gradient[number] = ends.pull[number] = gradient.norm()
-        ends.steps[number], ends.negative[number] = len(losses) - 1, -1
-        ends.kinks[number] = -1 if len(losses) <= steps and _bends(slope, flat) else 0
+    def _kinked(self, slope: Slope, ends: Ends, number: int, steps: int, enough: float) -> None:
+        """One member that is held at a kink which is not known, further by L-BFGS; writes its row."""
+        flat, losses = lbfgs(slope, ends.flat[number], steps=_CHEAPER * steps, enough=enough)
+        ends.flat[number], ends.loss[number], ends.kinks[number] = flat, losses[-1], -1
+        ends.fall[number], ends.stalled[number] = losses[-min(WHILE, len(losses))] - losses[-1], True
+        ends.gradient[number] = ends.pull[number] = slope(flat)[1].norm()
 
-    def _slope(self, stack: Stack, number: int) -> Any:
+    def _large(self, stack: Stack, number: int, ends: Ends, steps: int, at_end: float, enough: float) -> None:
+        """One member of a large network, by products with vectors; writes its row."""
+        like = stack.select([number])
+        whole, slope, objective = Whole(self.objective, like), self._slope(stack, number), alone(self.objective)
+
+        def curved(flat: Tensor) -> Callable[[Tensor], Tensor]:
+            hessian = Hessian(objective, whole.stack(flat[None]), name=self.labels[0])
+            return lambda vector: hessian.products(vector[None])[0].cpu()
+
+        def right(flat: Tensor, loss: float) -> bool:
+            return bool(self._at_infinity(whole.stack(flat[None]), torch.tensor([loss], dtype=torch.float64))[0])
+
+        def descended(flat: Tensor, steps: int, enough: float) -> Came:
+            least = GRADIENT if enough == 1 else math.inf
+            return newton(slope, curved, flat, steps=steps, at_end=at_end, least=least, enough=enough, over=right)
+
+        flat, losses = lbfgs(slope, ends.flat[number], steps=_CHEAPER * steps, enough=enough, over=right)
+        began = losses[0]
+        came, taken = descended(flat, steps, _rest(began, losses[-1], enough)), len(losses) - 1
+        negative, kinks = -1, 0
+        for push in range(_PUSHES + 1):
+            taken += came.steps
+            fallen = came.loss < (1 - enough) * began
+            if fallen or right(came.flat, came.loss):
+                break
+            if (came.stalled or came.steps == steps) and _bends(slope, came.flat):
+                kinks = -1
+                break
+            here = whole.stack(came.flat[None])
+            pairs = eigenpairs(objective, here, k=2, which="both")
+            low, high = (float(value) for value in pairs.values[0])
+            if not low < -NEAR_ZERO * max(abs(low), abs(high)):
+                negative = 0 if pairs.converged[0, 0] else -1
+                break
+            negative = 1
+            pushed = _lower(slope, came, torch.from_numpy(pairs.vectors[0, 0]))
+            if pushed is None or push == _PUSHES:
+                break
+            if push == 0:
+                ends.saddle[number] = 1 - came.loss / max(began, 1e-300)
+            came = descended(pushed, steps, _rest(began, came.loss, enough))
+        little = 1e-4 / (1 + float(came.step.norm()))
+        near = outputs_of(self.objective, whole.stack(torch.stack([came.flat, came.flat + little * came.step])))
+        ends.flat[number], ends.loss[number], ends.fall[number] = came.flat, came.loss, came.fall
+        ends.outputs[number] = (near[1] - near[0]).abs().max() / little
+        ends.gradient[number] = ends.pull[number] = came.gradient.norm()
+        ends.steps[number], ends.negative[number], ends.kinks[number] = taken, negative, kinks
+        ends.stalled[number] = came.stalled
+
+    def _slope(self, stack: Stack, number: int) -> Slope:
         whole = Whole(self.objective, stack.select([number]))
 
         def slope(flat: Tensor) -> tuple[float, Tensor]:
@@ -428,7 +502,7 @@ def prepared(a: Place, problem: Problem | str | None, engine: Engine = "auto") -
         {
             **compute.describe(problem, objective),
             "parameters": stack.parameters,
-            "method": "Newton's method" if newton else f"{_CHEAPER} times L-BFGS",
+            "method": "Newton's method" if newton else f"{_CHEAPER} times L-BFGS and truncated Newton's method",
         },
     )
 
@@ -477,6 +551,7 @@ def _unmoved(flat: Tensor, loss: Tensor) -> Ends:
         none.clone(),
         none.clone(),
         zero + torch.inf,
+        none.bool(),
     )
 
 
@@ -487,18 +562,32 @@ def constant(objective: AnyObjective, stack: Stack) -> Tensor:
     return (spread <= 1e-9 * (1 + outputs.abs().amax((1, 2)))) & (outputs.shape[2] > 1)
 
 
-def _bends(slope: Any, flat: Tensor) -> bool:
-    """Whether gradients on both sides point to a place, however near: a smooth loss turns ever less."""
+def _rest(began: float, loss: float, enough: float) -> float:
+    """The share of a loss that is there to fall by, for a fall by `enough` of what it began with."""
+    return min(1.0, max(0.0, 1 - (1 - enough) * began / max(loss, 1e-300)))
+
+
+def _lower(slope: Slope, came: Came, along: Tensor) -> Tensor | None:
+    """A lower place on either side of a saddle, the lowest of some."""
+    size = 1 + float(came.flat.norm())
+    tried = [came.flat + part * side * size * along for part in (1e-3, 1e-2, 1e-1) for side in (1, -1)]
+    losses = [slope(each)[0] for each in tried]
+    best = min(range(len(tried)), key=losses.__getitem__)
+    return tried[best] if losses[best] < came.loss * (1 - 1e-12) else None
+
+
+def _bends(slope: Slope, flat: Tensor) -> bool:
+    """Whether gradients on both sides point to a place, and turn there however near: those of a smooth loss turn less
+    the nearer they are.
+    """
     gradient = slope(flat)[1]
     length = float(gradient.norm())
     if not length:
         return False
     way = -gradient / length
-    for near in (1e-5, 1e-7):
-        ahead = slope(flat + near * (1 + float(flat.norm())) * way)[1]
-        if not float(ahead @ way) > 0.1 * length:
-            return False
-    return True
+    size = 1 + float(flat.norm())
+    far, near = (float(slope(flat + part * size * way)[1] @ way) + length for part in (1e-5, 1e-7))
+    return min(far, near) > 1.1 * length and near > 0.3 * far
 
 
 def _median(values: np.ndarray) -> float | None:

@@ -46,13 +46,16 @@ def polish(
     Members that get every target right, whose loss has its infimum 0 at infinity, have their last layer multiplied
     until the loss is 1e-9 and stop there; others that go towards infinity stop where less than 1e-9 of the loss is
     left. Those with more than 1e-6 of their loss left after their steps are called falling; the kinds of those between
-    are not `sure`.
+    are not `sure`. A member that ten steps bring less than 1e-7 of its loss goes no further, and is said to have
+    `stalled`. Large networks that can hardly fall go on until the L2 norm of the gradient is 1e-8, if rounding lets
+    them.
 
     Args:
         a: A place, as in `landscape.walk`, of one or several members.
         output: Directory of the new run.
         problem: Model, data and loss. None: that of the run or checkpoint. The loss must be exact.
-        steps: Newton's steps at most (of large networks ten of L-BFGS for each), at least a decade.
+        steps: Newton's steps at most (of networks of more than 400 parameters truncated ones, and before them ten of
+            L-BFGS for each), at least a decade.
         engine: As in `landscape.walk`.
         overwrite: Replace the run that is there, and forget other work that was begun for it. What is finished, 256
             members after another, is kept beside `output`: an interrupted call goes on there when it is repeated.
@@ -60,8 +63,8 @@ def polish(
 
     Returns:
         The run, with one checkpoint in float64, of the members' own step; `run.document["polished"]` says what was
-        done, and of each member its kind, loss, limit, gradient norm, and the fall that is left as a share of the loss
-        (half Newton's decrement squared over the loss).
+        done, and of each member its kind, loss, limit, gradient norm, whether it has stalled, and the fall that is left
+        as a share of the loss (half Newton's decrement squared over the loss).
 
     Raises:
         Mismatch: What was left beside `output` belongs to other work, and `overwrite` is not given.
@@ -154,7 +157,7 @@ def _block(descent: Descent, part: Stack, steps: int, progress: Progress) -> dic
     """Some members: where they came to, and what they are; those that are not finite stay."""
     finite = descent.finite(part)
     flat, index = part.flatten().clone(), finite.nonzero()[:, 0]
-    missing = {"kind": float(list(KINDS).index("diverged")), "sure": 1.0, "kinks": -1.0, "negative": -1.0}
+    missing = {"kind": list(KINDS).index("diverged"), "sure": 1, "stalled": 0, "kinks": -1, "negative": -1}
     rows = {name: torch.full((len(part),), missing.get(name, torch.nan), dtype=torch.float64) for name in _COLUMNS}
     if len(index):
         found, went = descent.judged(part.select(index), tolerance=0.5, steps=steps, whole=True, on_progress=progress)
@@ -173,6 +176,7 @@ _COLUMNS = (
     "fall",
     "radial",
     "sure",
+    "stalled",
     "gradient_norm",
     "pull",
     "kinks",
@@ -183,7 +187,7 @@ _COLUMNS = (
 def _plain(name: str, value: float) -> Any:
     if name == "kind":
         return list(KINDS)[int(value)]
-    if name == "sure":
+    if name in ("sure", "stalled"):
         return bool(value)
     return int(value) if name in ("kinks", "negative") else float(value)
 

@@ -25,7 +25,8 @@ __all__ = ["command"]
     "--steps",
     type=click.IntRange(min=10),
     default=200,
-    help="Newton's steps at most; of networks of more than 400 parameters ten of L-BFGS for each.",
+    help="Newton's steps at most; of networks of more than 400 parameters truncated ones, after ten of L-BFGS for "
+    "each.",
 )
 @problem_choice
 @engine_option("auto is plain but for small networks, which are faster stacked.")
@@ -36,10 +37,12 @@ def command(
 ) -> None:
     """Take every member of RUN to where it can go no further, or say why not.
 
-    L-BFGS or Newton's method in float64 on all data, which keeps to the kinks of rectifiers and knows that rescaling of
-    units changes nothing. Members whose loss falls to 0 at infinity stop at a loss of 1e-9, others where less than 1e-9
-    of their loss is left. The new run says of each member which kind it is (converged, at a kink, towards infinity with
-    its limit, saddle, dead, or still falling), its gradient norm and what is left. Prints the run directory.
+    Newton's method in float64 on all data, which keeps to the kinks of rectifiers and knows that rescaling of units
+    changes nothing; of networks of more than 400 parameters L-BFGS, then truncated Newton steps. Members whose loss
+    falls to 0 at infinity stop at a loss of 1e-9, others where less than 1e-9 of their loss is left. The new run says
+    of each member which kind it is (converged, at a kink, towards infinity with its limit, saddle, dead, or still
+    falling), its gradient norm and what is left, and whether it has stalled: ten steps gained less than 1e-7 of the
+    loss. Prints the run directory.
     """
     from landscape.analysis.polish import polish
 
@@ -54,6 +57,8 @@ def command(
             progress=Progress("polish", "members"),
             **settings,
         )
-    kinds = [member["kind"] for member in run.document["polished"]["members"]]
-    remark(", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)))
+    members = run.document["polished"]["members"]
+    kinds, stalled = [member["kind"] for member in members], sum(member["stalled"] for member in members)
+    counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
+    remark(", ".join(counts) + (f"; {stalled} stalled" if stalled else ""))
     click.echo(run.path)

@@ -1,4 +1,4 @@
-"""To where a network can go no further: Newton's method in float64 on the pieces of a rectifier network, and L-BFGS.
+"""To where a network can go no further: Newton's method in float64 on the pieces of a rectifier network.
 
 Each step minimises a model of the loss around a member: a quadratic of the smooth piece, whose curvatures are taken by
 their magnitude and damped, plus what each kink nearby adds when it is crossed. Its minimum may lie on kinks, which are
@@ -8,11 +8,11 @@ never along a rescaling of hidden units, which changes nothing. A member's numbe
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from landscape.core.errors import Unsupported
@@ -22,10 +22,13 @@ from landscape.engine.pieces import Piece, Pieces
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import Stack
 
-__all__ = ["AT_END", "NEGATIVE", "Ends", "Whole", "descend", "lbfgs"]
+__all__ = ["AT_END", "NEGATIVE", "STALL", "WHILE", "ZERO", "Ends", "Whole", "descend", "outputs_of"]
 
 #: A member is at its end when the model of its loss can fall by no more than this share of it.
 AT_END = 1e-9
+
+#: A loss below this is zero but for rounding.
+ZERO = 1e-24
 
 #: Curvatures above minus this share of the largest magnitude do not count as negative.
 NEGATIVE = 1e-8
@@ -34,7 +37,13 @@ NEGATIVE = 1e-8
 _PUSHES = 5
 
 #: Kinks that a step reckons with: the nearest, and for members among more of them.
-_KINKS = 64, 512
+_KINKS = 64, 256, 512
+
+#: So many members at once of these: more are no faster a member, and of those that are left few are filled up.
+_AT_ONCE = 16, 8, 8
+
+#: A member stalls that gains no more than this share of its loss in so many steps.
+STALL, WHILE = 1e-7, 10
 
 #: Rounds of the interior-point method.
 _ROUNDS = 20
@@ -48,7 +57,8 @@ class Ends:
     by how much that step changes the `outputs` at most; `kinks` that it is held at, its `pull` (L2 norm of the
     gradient that is left there, the smallest over the sides of these kinks, in balanced parameters) and `gradient` (the
     same on the side it lies on); `negative` curvatures, the `steps` taken, and the share of the loss that it had fallen
-    by when it was pushed off a saddle first (`saddle`; infinite if that never was).
+    by when it was pushed off a saddle first (`saddle`; infinite if that never was). It has `stalled` if it stopped not
+    because the model saw no fall, but because steps gained next to nothing, or were refused.
     """
 
     flat: Float[Tensor, "member parameter"]
@@ -61,6 +71,7 @@ class Ends:
     negative: Int[Tensor, " member"]
     steps: Int[Tensor, " member"]
     saddle: Float[Tensor, " member"]
+    stalled: Bool[Tensor, " member"]
 
 
 class Whole:
@@ -90,8 +101,8 @@ class Whole:
         return flat
 
     def members(self) -> int:
-        """At once."""
-        return 16
+        """At once: where they are computed one after another, none beside it is worth a filled up place."""
+        return 1 if isinstance(self.objective, PlainObjective) else 16
 
     def at_infinity(self, outputs: Tensor) -> Tensor:
         """Not known of outputs alone."""
@@ -168,15 +179,15 @@ def descend(
     At a saddle it is pushed off along its most negative curvature. `on_progress` hears of members that are there.
     """
     every = _State.of_members(surface, flat.double())
-    for index in _chunks(torch.arange(len(flat)), min(surface.members(), 64)):
+    for index in _chunks(torch.arange(len(flat)), min(surface.members(), _AT_ONCE[0])):
         every.flat[index] = surface.balanced(every.flat[index])
     going = torch.arange(len(flat))
     for _ in range(steps):
-        for wide in (False, True):
-            mine = going[every.wide[going] == wide]
-            for index in _chunks(mine, min(surface.members(), 16 if wide else 64)):
+        before = every.crowd.clone()
+        for crowd, most in enumerate(_KINKS):
+            for index in _chunks(going[before[going] == crowd], min(surface.members(), _AT_ONCE[crowd])):
                 some = every.select(index)
-                _step(surface, some, _KINKS[wide], at_end)
+                _step(surface, some, most, at_end)
                 every.put(index, some)
         going = going[~(every.done | (every.loss < (1 - enough) * every.began))[going]]
         on_progress(len(flat) - len(going), len(flat))
@@ -200,10 +211,12 @@ class _State(Ends):
 
     began: Tensor
     damping: Tensor
+    refused: Tensor
     moved: Tensor
     share: Tensor
     held: Tensor
-    wide: Tensor
+    crowd: Tensor
+    mark: Tensor
     done: Tensor
     pushed: Tensor
 
@@ -213,8 +226,8 @@ class _State(Ends):
         far = torch.full((m,), torch.inf, dtype=torch.float64)
         zero, none, no = torch.zeros_like(far), torch.zeros(m, dtype=torch.int64), torch.zeros(m, dtype=torch.bool)
         share = torch.zeros(m, kinks, dtype=torch.float64)
-        ends = (flat, far, far, far, none, far, far, none, none, far)
-        way = (far, zero + 1e-3, zero, share, share > 0, no, no, none)
+        ends = (flat, far, far, far, none, far, far, none, none, far, no)
+        way = (far, zero + 1e-3, zero, zero, share, share > 0, none, far, no, none)
         return cls(*(each.clone() for each in ends + way))
 
     def select(self, index: Tensor) -> "_State":
@@ -265,7 +278,12 @@ def _model(surface: Surface, s: _State, here: Local, most: int) -> _Model:
     hessian = _padded(_padded(at.hessian).mT)
     root, values, vectors, span, negative = _curvatures(surface, s, hessian, kept)
     reach = rows @ root
-    shares = _box(reach, jumps * inputs - (reach @ (root @ base[..., None]))[..., 0])
+    linear = jumps * inputs - (reach @ (root @ base[..., None]))[..., 0]
+    # Where the step that knows of no kink crosses none it is the answer, without the rounding of the search for shares.
+    sides = (inputs > 0).to(rows.dtype)
+    same = linear - (reach @ (reach.mT @ sides[..., None]))[..., 0]
+    plain = ((same >= 0) == (sides > 0)).logical_or(jumps == 0).all(1, keepdim=True)
+    shares = sides if plain.all() else torch.where(plain, sides, _box(reach, linear))
     force = base + (shares[..., None] * rows).sum(1)
     half = (root @ force[..., None])[..., 0]
     step = -(root @ half[..., None])[..., 0]
@@ -301,6 +319,7 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
     loss = s.loss = here.loss.double()
     s.began = torch.where(s.began.isinf(), loss, s.began)
     model = _model(surface, s, here, most)
+    model.fall = torch.where(loss <= ZERO, 0.0, model.fall)
     nothing = model.fall <= at_end * loss
     best, lowest, factor = _along(surface, s, model)
     good = loss - lowest > 0.3 * model.fall
@@ -308,25 +327,34 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
     damping = torch.where(~good & (factor > 0), s.damping * 2, damping)
     damping = torch.where(nothing, s.damping / 100, damping)
     ended = (nothing & (s.damping <= 1e-8)) | surface.at_infinity(here.outputs)
+    looked = s.steps % WHILE == 0
+    gained = torch.where(looked, s.mark - loss, torch.inf)
+    slow = ~ended & (gained <= STALL * loss)
+    s.mark = torch.where(looked, loss, s.mark)
+    s.stalled = slow | (~ended & nothing & (s.damping <= 100 * s.refused))
+    ended = ended | s.stalled
+    s.refused = torch.where(factor > 0, 0.0, torch.where(nothing, s.refused, torch.maximum(s.refused, s.damping)))
     push = ended & model.negative.any(1) & (s.pushed < _PUSHES)
     if push.any():
         best, lowest, pushed = _pushed(surface, s, model, push, best, lowest)
         damping, ended = torch.where(pushed, 1e-3, damping), ended & ~pushed
         s.saddle = torch.where(pushed & (s.pushed == 0), 1 - loss / s.began.clamp(min=1e-300), s.saddle)
-        s.pushed = s.pushed + pushed
+        s.pushed, s.stalled = s.pushed + pushed, s.stalled & ~pushed
+        s.mark = torch.where(pushed, torch.inf, s.mark)
 
     size = s.flat.norm(dim=1)
     little = 1e-4 / (1 + model.step.norm(dim=1, keepdim=True))
     change = surface.at(s.flat + little * model.step).outputs - here.outputs
-    s.fall, s.outputs = model.fall, change.flatten(1).abs().amax(1) / little[:, 0]
+    s.fall = torch.where(slow & s.stalled, torch.minimum(model.fall, WHILE * gained), model.fall)
+    s.outputs = change.flatten(1).abs().amax(1) / little[:, 0]
     s.negative = model.negative.sum(1)
     s.pull, s.gradient = _across(surface, s.flat, model.force), _across(surface, s.flat, here.gradient)
     s.kinks = (model.inside & (model.inputs.abs() <= 1e-7 * model.lengths * size[:, None])).sum(1)
     s.held = torch.zeros_like(s.held).scatter(1, model.near, model.on)
     s.share = s.share.scatter(1, model.near, model.shares)
     s.moved = (best - s.flat).norm(dim=1)
-    crowded = (here.distances < torch.maximum(10 * s.moved, 1e-6 * size)[:, None]).sum(1) > 0.75 * _KINKS[0]
-    s.wide = s.wide | crowded | ((factor == 0) & ~nothing)
+    about = (here.distances < torch.maximum(s.moved, 1e-6 * size)[:, None]).sum(1)
+    s.crowd = torch.as_tensor(sum((about > 0.75 * most).long() for most in _KINKS[:-1]))
     s.damping, s.done, s.steps = damping.clamp(_LEAST_DAMPING, _MOST_DAMPING), ended, s.steps + 1
     moved = (lowest < loss) & ~ended  # what is at its end, where all the rest was found, stays
     s.flat = torch.where(moved[:, None], surface.balanced(best), s.flat)
@@ -335,19 +363,28 @@ def _step(surface: Surface, s: _State, most: int, at_end: float) -> None:
 
 def _along(surface: Surface, s: _State, model: _Model) -> tuple[Tensor, Tensor, Tensor]:
     """The lowest of some places along the step, its loss, and which part of the step that is; 0 if none is lower."""
-    back = _onto(model.normals * (model.on / model.lengths)[..., None])[:, : s.flat.shape[1]]
-    offs = torch.where(model.on, model.inputs / model.lengths, 0.0)
+    back = _back(model, s)
     best, lowest, factor = s.flat, s.loss, torch.zeros_like(s.loss)
     for part, corrected in ((1.0, True), (1.0, False), (0.3, True), (0.1, False), (0.01, False)):
         tried = s.flat + part * model.step
         if corrected:  # kinks curve: a straight step leaves those that it keeps to, to second order
-            off = surface.at(tried).kinks.gather(1, model.near) / model.lengths - (1 - part) * offs
-            tried = tried - (back @ torch.where(model.on, off, 0.0)[..., None])[..., 0]
+            tried = _returned(surface, model, back, tried, 1 - part)
         there = surface.at(tried).loss.double()
         better = (there < lowest) & ((factor == 0) | (part > 0.05))
         best, lowest = torch.where(better[:, None], tried, best), torch.where(better, there, lowest)
         factor = torch.where(better, part, factor)
     return best, lowest, factor
+
+
+def _back(model: _Model, s: _State) -> Tensor:
+    """From how far kinks are off that a step keeps to, to the shortest way back."""
+    return _onto(model.normals * (model.on / model.lengths)[..., None])[:, : s.flat.shape[1]]
+
+
+def _returned(surface: Surface, model: _Model, back: Tensor, tried: Tensor, share: float) -> Tensor:
+    """Places from which kinks that are kept to are off by no more than a share of what they were off by before."""
+    off = surface.at(tried).kinks.gather(1, model.near) - share * model.inputs
+    return tried - (back @ torch.where(model.on, off / model.lengths, 0.0)[..., None])[..., 0]
 
 
 def _pushed(
@@ -357,9 +394,9 @@ def _pushed(
     worst = torch.where(model.span, model.values, torch.inf).argmin(1)
     along = model.vectors[torch.arange(len(worst)), : s.flat.shape[1], worst]
     size, least = 1 + s.flat.norm(dim=1, keepdim=True), s.loss * (1 - 1e-12)
-    found = torch.zeros_like(push)
+    found, back = torch.zeros_like(push), _back(model, s)
     for part in (1e-3, -1e-3, 1e-2, -1e-2, 1e-1, -1e-1):
-        tried = s.flat + part * size * along
+        tried = _returned(surface, model, back, s.flat + part * size * along, 1.0)
         there = surface.at(tried).loss.double()
         better = push & (there < torch.minimum(lowest, least))
         best, lowest = torch.where(better[:, None], tried, best), torch.where(better, there, lowest)
@@ -417,82 +454,41 @@ def _curvatures(
 
 
 def _box(rows: Float[Tensor, "member kink some"], linear: Float[Tensor, "member kink"]) -> Float[Tensor, "member kink"]:
-    """The shares in [0, 1] that maximise linear . s - |rows^T s|^2 / 2, by a primal-dual interior-point method (S. J.
-    Wright, *Primal-Dual Interior-Point Methods*, 1997).
+    """The shares in [0, 1] that maximise linear . s - |rows^T s|^2 / 2, by Mehrotra's predictor and corrector (S. J.
+    Wright, *Primal-Dual Interior-Point Methods*, 1997, chapter 10).
     """
     m, k, p = rows.shape
     s = torch.full_like(linear, 0.5)
     if not k:
         return s
-    low = linear.abs().amax(1, keepdim=True).clamp(min=1e-300).expand(m, k)
-    high, eye, rate = low, torch.eye(p, dtype=rows.dtype), torch.full((m, 1), 0.3, dtype=rows.dtype)
-    first = s
-    for round_ in range(_ROUNDS):
-        gap = (low * s + high * (1 - s)).mean(1, keepdim=True) / 2
-        first = gap if round_ == 0 else first
-        target = rate * gap
-        diagonal = low / s + high / (1 - s)
-        residual = linear - (rows @ (rows.mT @ s[..., None]))[..., 0] + target / s - target / (1 - s)
+    low = high = linear.abs().amax(1, keepdim=True).clamp(min=1e-300).expand(m, k)
+    eye, back, first = torch.eye(p, dtype=rows.dtype), rows.mT, low.new_zeros(m, 1)
+    for _ in range(_ROUNDS):
+        rest = 1 - s
+        gap = (low * s + high * rest).mean(1, keepdim=True) / 2
+        first = torch.maximum(first, gap)
+        going = gap > 1e-14 * first  # further it would only meet the ends of what numbers can be
+        if not going.any():
+            break
+        diagonal = low / s + high / rest
         weighed = rows / diagonal[..., None]
-        inner = torch.linalg.solve_ex(eye + rows.mT @ weighed, weighed.mT @ residual[..., None])[0]
-        ds = residual / diagonal - (weighed @ inner)[..., 0]
-        dl, dh = target / s - low - low / s * ds, target / (1 - s) - high + high / (1 - s) * ds
-        room = [
-            torch.where(d < 0, -v / d, torch.inf).amin(1) for v, d in ((s, ds), (1 - s, -ds), (low, dl), (high, dh))
-        ]
-        way = (0.995 * torch.stack(room).amin(0)[:, None]).clamp(max=1)
-        way = torch.where(gap > 1e-16 * first, way, 0.0)  # further it would only meet the ends of what numbers can be
+        factors = torch.linalg.lu_factor_ex(eye + back @ weighed)[:2]
+        slope = linear - (rows @ (back @ s[..., None]))[..., 0]
+        target_low = target_high = torch.zeros_like(s)
+        for corrected in (False, True):  # the second time for a target that is as near as the first step came
+            aim = slope + target_low / s - target_high / rest
+            inner = torch.linalg.lu_solve(*factors, weighed.mT @ aim[..., None])
+            ds = aim / diagonal - (weighed @ inner)[..., 0]
+            dl = target_low / s - low - low / s * ds
+            dh = target_high / rest - high + high / rest * ds
+            pairs = (s, ds), (rest, -ds), (low, dl), (high, dh)
+            room = [torch.where(d < 0, -v / d, torch.inf).amin(1) for v, d in pairs]
+            way = ((0.995 if corrected else 1.0) * torch.stack(room).amin(0)[:, None]).clamp(max=1)
+            if not corrected:
+                left = ((low + way * dl) * (s + way * ds) + (high + way * dh) * (rest - way * ds)).mean(1, keepdim=True)
+                centre = (left / 2 / gap) ** 3 * gap
+                target_low, target_high = centre - ds * dl, centre + ds * dh
+        way = torch.where(going, way, 0.0)
         s = torch.where(way > 0, s + way * ds, s).clamp(1e-15, 1 - 1e-15)
         low, high = (torch.where(way > 0, v + way * d, v).clamp(min=1e-300) for v, d in ((low, dl), (high, dh)))
-        rate = torch.where(way > 0.9, 0.02, 0.3)
     return s
-
-
-#: From a place to the loss and its gradient.
-Slope = Callable[[Float[Tensor, " parameter"]], tuple[float, Float[Tensor, " parameter"]]]
-
-
-def lbfgs(
-    slope: Slope, start: Float[Tensor, " parameter"], *, steps: int, memory: int = 20
-) -> tuple[Float[Tensor, " parameter"], list[float]]:
-    """One network by L-BFGS with a line search for the weak Wolfe conditions, which serves losses with kinks too: where
-    it went, and the loss after each step.
-
-    D. C. Liu, J. Nocedal, Math. Program. 45, 1989; A. S. Lewis, M. L. Overton, *Nonsmooth optimization via quasi-Newton
-    methods*, Math. Program. 141, 2013.
-    """
-    here, (loss, gradient) = start, slope(start)
-    losses, pairs = [loss], list[tuple[Tensor, Tensor, float]]()
-    for _ in range(steps):
-        direction, kept = -gradient, []
-        for moved, turned, rho in reversed(pairs):
-            kept.append(rho * float(moved @ direction))
-            direction = direction - kept[-1] * turned
-        if pairs:
-            moved, turned, _ = pairs[-1]
-            direction = direction * float(moved @ turned) / float(turned @ turned)
-        for (moved, turned, rho), share in zip(pairs, reversed(kept), strict=True):
-            direction = direction + (share - rho * float(turned @ direction)) * moved
-        downhill = float(gradient @ direction)
-        if not downhill < 0:
-            break
-        low, high, way = 0.0, float("inf"), 1.0 if pairs else min(1.0, 1 / float(gradient.norm()))
-        there, found = here, (loss, gradient)
-        for _ in range(50):
-            there = here + way * direction
-            found = slope(there)
-            if not found[0] <= loss + 1e-4 * way * downhill:
-                high = way
-            elif float(found[1] @ direction) < 0.9 * downhill:
-                low = way
-            else:
-                break
-            way = 2 * low if high == float("inf") else (low + high) / 2
-        if not found[0] < loss:
-            break
-        moved, turned = there - here, found[1] - gradient
-        if (product := float(moved @ turned)) > 1e-300:
-            pairs = [*pairs[1 - memory :], (moved, turned, 1 / product)]
-        here, (loss, gradient) = there, found
-        losses.append(loss)
-    return here, losses

@@ -30,6 +30,7 @@ __all__ = [
     "Hessian",
     "Matrix",
     "NAMES",
+    "alone",
     "each_member",
     "each_whole",
     "extremes",
@@ -205,16 +206,16 @@ def _each_hessian(
     objective: AnyObjective, stack: Stack, matrix: Matrix, most: int, on_progress: Progress
 ) -> Iterator[Hessian]:
     _require_finite(stack)
-    alone = _alone(objective)
-    for member, (_, part) in enumerate(alone.chunks(stack)):
+    single = alone(objective)
+    for member, (_, part) in enumerate(single.chunks(stack)):
 
         def tell(count: int, before: int = member * most) -> None:
             on_progress(before + min(count, most), len(stack) * most)
 
-        yield Hessian(alone, part, name=f"member {member}", matrix=matrix, on_product=tell)
+        yield Hessian(single, part, name=f"member {member}", matrix=matrix, on_product=tell)
 
 
-def _alone(objective: AnyObjective) -> AnyObjective:
+def alone(objective: AnyObjective) -> AnyObjective:
     """The objective with each member a chunk of its own, of as many samples as a chunk of several would take."""
     if isinstance(objective, PlainObjective):
         return objective
@@ -229,7 +230,7 @@ def _chunked(objective: AnyObjective, stack: Stack) -> AnyObjective:
 
     Decided by the network alone: a member's numbers then do not depend on its companions.
     """
-    return objective if stack.parameters <= MOST_PARAMETERS else _alone(objective)
+    return objective if stack.parameters <= MOST_PARAMETERS else alone(objective)
 
 
 def _chunk_products(

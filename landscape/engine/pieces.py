@@ -147,6 +147,9 @@ class Pieces:
 class Piece:
     """What there is to know of some members: `z`, the inputs of each hidden layer's activation, [member, unit, sample];
     `outputs`, [member, out, sample]; derivatives. Kinks are numbered layer by layer, unit by unit, by sample.
+
+    Where a whole layer is silent, the units of the next have one input, whatever the sample, and one kink: it is told
+    of the first such sample, and has the jump of all; the others are infinitely far.
     """
 
     def __init__(self, pieces: Pieces, flat: Tensor, share: Tensor | None) -> None:
@@ -165,10 +168,14 @@ class Piece:
         self.share = self.sides if share is None else share
         sizes = [each[0].numel() for each in self.z]
         split = torch.split(self.share, sizes, 1)
-        parts = [each.view_as(z) for each, z in zip(split, self.z, strict=True)]
-        self._slopes = [
-            layer.slope + (1 - layer.slope) * part for layer, part in zip(pieces.layers, parts, strict=False)
-        ]
+        self._slopes, self._first, silent = list[Tensor](), list[Tensor](), torch.zeros_like(pieces.real)[None]
+        for layer, part, sums in zip(pieces.layers, split, self.z, strict=False):
+            own = torch.arange(sums.shape[2], device=sums.device)
+            first = torch.where(silent, silent.to(torch.uint8).argmax(1, keepdim=True), own)
+            self._first.append(first[:, None].expand_as(sums))
+            slope = layer.slope + (1 - layer.slope) * part.view_as(sums).gather(2, self._first[-1])
+            silent = pieces.real & ((slope == 0) & (sums <= 0)).all(1)
+            self._slopes.append(slope)
 
     @functools.cached_property
     def loss(self) -> Float[Tensor, " member"]:
@@ -273,6 +280,7 @@ class Piece:
         found = [self._none]
         for number, layer in enumerate(self._pieces.layers[:-1]):
             values = self.weights[number + 1][:, :, :-1].mT @ self._pulls[number + 1]
+            values = torch.zeros_like(values).scatter_add(2, self._first[number], values)
             found.append((values * (1 - layer.slope)).flatten(1))
         return torch.cat(found, 1)
 
@@ -286,7 +294,8 @@ class Piece:
                 for first in range(last + 1)
             )
             distance = z.abs() / torch.as_tensor(square).sqrt()
-            found.append(torch.where(self._pieces.real, distance, torch.inf).flatten(1))
+            own = self._first[last] == torch.arange(z.shape[2], device=z.device)
+            found.append(torch.where(self._pieces.real & own, distance, torch.inf).flatten(1))
         return torch.cat(found, 1)
 
     def normals(self, kinks: Int[Tensor, "member some"]) -> Float[Tensor, "member some parameter"]:
