@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.engine.answers import Hits, as_numbers
-from landscape.engine.kernels import binary_cross_entropy, binary_errors, binary_reference
+from landscape.engine.kernels import (
+    binary_cross_entropy,
+    binary_errors,
+    binary_reference,
+    class_errors,
+    class_reference,
+    cross_entropy,
+)
 from landscape.engine.objective import Metric, PerSample
 from landscape.engine.readings import (
     Reading,
@@ -268,8 +275,8 @@ def _as_is(outputs: Tensor) -> Tensor:
 def _cross_entropy(targets: Tensor) -> Criterion:
     """Of class numbers, or of probabilities of classes; where there is space, its mean over places."""
     if targets.is_floating_point():
-        return Criterion({"loss": Metric(_class_losses, known=nn.CrossEntropyLoss())}, _classes, "nats per sample")
-    loss = Metric(_class_losses, slope=_class_slope, known=nn.CrossEntropyLoss())
+        return Criterion({"loss": Metric(_share_losses, known=nn.CrossEntropyLoss())}, _classes, "nats per sample")
+    loss = Metric(_class_losses, slope=_class_slope, known=nn.CrossEntropyLoss(), reference=_class_again)
     return Criterion({"loss": loss, **_counts(_hits, places=targets.ndim > 1)}, _classes, "nats per sample")
 
 
@@ -277,18 +284,29 @@ def _classes(outputs: Tensor) -> Tensor:
     return outputs.argmax(1)
 
 
+def _share_losses(
+    outputs: Float[Tensor, "member class *space sample"], targets: Tensor
+) -> Float[Tensor, "member sample"]:
+    return _mean(F.cross_entropy(outputs, _for_each(outputs, targets), reduction="none"))
+
+
 def _class_losses(
     outputs: Float[Tensor, "member class *space sample"], targets: Tensor
 ) -> Float[Tensor, "member sample"]:
-    return _mean(F.cross_entropy(outputs, targets.expand(len(outputs), *targets.shape[1:]), reduction="none"))
+    return _mean(cross_entropy(outputs, _for_each(outputs, targets)))
+
+
+def _class_again(outputs: Tensor, targets: Tensor) -> Tensor:
+    return _mean(class_reference(outputs, _for_each(outputs, targets)))
 
 
 def _class_slope(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Softmax less the indicator of the class."""
-    slope = outputs.softmax(1)
-    index = targets.expand(len(outputs), *targets.shape[1:])[:, None]
-    slope.scatter_add_(1, index, -torch.ones_like(slope[:, :1]))
-    return slope / math.prod(outputs.shape[2:-1])
+    return class_errors(outputs, _for_each(outputs, targets)) / math.prod(outputs.shape[2:-1])
+
+
+def _for_each(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The targets of each member."""
+    return targets.expand(len(outputs), *targets.shape[1:])
 
 
 def _hits(outputs: Tensor, targets: Tensor) -> Tensor:
