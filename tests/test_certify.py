@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 import landscape
 from landscape import LandscapeError, Problem, Result
 from landscape.analysis.barriers import DEFINITIONS, barriers
+from landscape.analysis.grid import grid_error
 from landscape.core.errors import Mismatch, Unverified
 from landscape.engine.bounds import Bounds, Segments
 from landscape.engine.data import Batch
@@ -566,6 +569,52 @@ def test_a_variance_that_falls_to_0_is_bounded_by_its_eps() -> None:
     ends[1]["1.running_var"] = torch.zeros(1)
     found = certified(*ends, problem=problem, batchnorm="interpolate", points=501, dtype=torch.float64)
     assert found.loss.max() <= found["max_upper"][0] <= found["max_lower"][0] * (1 + 1.01e-6)
+
+
+def test_a_table_of_a_grid_says_by_how_much_some_lines_are_low(
+    landscape: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(RUN, run)
+    path, sure = tmp_path / "grid.h5", tmp_path / "sure.h5"
+    walk = ("walk", "--from", "presolve", "--to", run, "--points", "11")
+    landscape(*walk, "-o", path)
+    landscape(*walk, "-o", sure, "--certify", "1e-4")
+    curves, bounds = Result.read(path), Result.read(sure)["max_upper"]
+    found = grid_error(curves, lines=30)
+    assert found is not None
+    assert len(set(found.lines.tolist())) == 30
+    low = 1 - curves.loss.max(1)[found.lines] / bounds[found.lines]
+    assert found.low_by == pytest.approx(low.clip(min=0), abs=2e-4)
+    every = grid_error(curves.select(slice(0, 5)), lines=100)
+    assert every is not None
+    assert sorted(every.lines.tolist()) == list(range(5))
+    shown = landscape("analyse", "barriers", path).stdout
+    assert re.search(
+        r"the highest of 11 points is low by up to .* at most, on 20 of 1000 lines, drawn at random", shown
+    )
+    told = json.loads(landscape("analyse", "barriers", path, "--json").stdout)["grid_low_by"]
+    assert len(told["lines"]) == len(told["of_highest_loss"]) == 20
+    assert "drawn at random" not in landscape("analyse", "barriers", path, "--bound-lines", "0").stdout
+    # Nothing is told of what is known already, takes too long, is of another loss, or whose ends are gone.
+    assert grid_error(Result.read(sure)) is None
+    assert grid_error(curves, seconds=0) is None
+    assert grid_error(dataclasses.replace(curves, values={"loss": curves.loss * 2})) is None
+    run.rename(tmp_path / "elsewhere")
+    assert grid_error(curves) is None
+    assert "drawn at random" not in landscape("analyse", "barriers", path).stdout
+
+
+def test_nothing_is_told_of_lines_that_cannot_be_walked_again() -> None:
+    ends: list[Any] = [f"{RUN}/#0", f"{RUN}/#1"]
+    assert grid_error(landscape.walk(*ends, points=5)) is not None
+    more: list[dict[str, Any]] = [{"rays": [0]}, {"via": [f"{RUN}/#2"]}, {"per": "layer"}, {"order": "matched"}]
+    for options in more:
+        places = ends[:1] if "rays" in options else ends
+        assert grid_error(landscape.walk(*places, points=5, **options)) is None
+    problem = problem_of(perceptron, (4,), "mse")
+    held = landscape.walk(*(drawn(perceptron, seed) for seed in (0, 1)), problem=problem, points=5)
+    assert grid_error(held) is None  # in no file
 
 
 def test_a_file_keeps_the_bounds_and_the_command_line_shows_them(

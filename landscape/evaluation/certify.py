@@ -36,7 +36,7 @@ from landscape.evaluation.routes import Prepared
 from landscape.problems.model import Model
 from landscape.space.family import Family
 
-__all__ = ["ABSOLUTE", "Certifying", "certified", "forgotten"]
+__all__ = ["ABSOLUTE", "Certifying", "bounded", "certified", "forgotten"]
 
 #: Widths of bounds are at most `certify` times the line's highest loss and this.
 ABSOLUTE = 1e-12
@@ -108,9 +108,7 @@ def certified(
         "cells": certifying.certify_cells,
         "method": "branch and bound over alpha with Taylor models of degree 2, float64 with its rounding",
     }
-    objective, times = _objective(prepared)
-    bounds = Bounds(objective, times)
-    work = functools.partial(_groups, bounds, objective, lines.family, certifying, on_progress)
+    work = bounded(prepared, certifying, on_progress)
     if save is None:
         found = _Bounded.join(list(work([])))
     else:
@@ -161,6 +159,16 @@ class _Bounded:
 
 def _kept(save: Path) -> Shards[_Bounded]:
     return Shards(save.with_name(save.name + ".bounds"), "lines", _Bounded.read, _Bounded.join, ending=".npz")
+
+
+def bounded(
+    prepared: Prepared, certifying: Certifying, on_progress: Progress
+) -> Callable[[Sequence[_Bounded]], Iterator[_Bounded]]:
+    """From what is finished to the bounds of the other lines, some at a time; raises as `certified` does."""
+    objective, times = _objective(prepared)
+    return functools.partial(
+        _groups, Bounds(objective, times), objective, prepared.lines.family, certifying, on_progress
+    )
 
 
 def _groups(

@@ -102,8 +102,9 @@ def walk(
         With `certify` of each line also `max_lower` and `max_upper`, between which the highest loss is, in exact
         arithmetic, `peak_low` and `peak_high`, between which its alpha is, and bounds of the barriers,
         `above_chord_lower`, `above_chord_upper` and so on. This is for networks that are linear piece by piece (ReLU,
-        LeakyReLU, maxima; BatchNorm whose statistics are kept or interpolated), on data in memory, of which it is the
-        loss that is bounded, under binary cross-entropy of logits, cross-entropy or squared error.
+        PReLU, maxima, hard limits; BatchNorm whose statistics are kept or interpolated), or products of such parts, on
+        data in memory, of which it is the loss that is bounded, under PyTorch's binary cross-entropy of logits,
+        cross-entropy or squared error in any setting.
 
     Raises:
         LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
