@@ -124,9 +124,9 @@ def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> 
     if found.bounds:
         text += _certified(kept, found)
     if low is not None:
-        points = len(curves.alpha[curves.inside])
+        inside = len(curves.alpha[curves.inside])
         text.append(
-            f"the highest of {points} points is low by up to {np.median(low.low_by):.2%} of the highest loss in the "
+            f"the highest of {inside} points is low by up to {np.median(low.low_by):.2%} of the highest loss in the "
             f"median, {low.low_by.max():.2%} at most, on {len(low.lines)} of "
             f"{plural(len(kept), 'line')}, drawn at random and bounded to {low.tolerance:g} of it"
         )
