@@ -185,7 +185,7 @@ def _groups(
     knots = torch.tensor([alpha for alpha, _ in family.knots], dtype=torch.float64, device=objective.device)
     segments, total = len(knots) - 1, len(family)
     most = max(1, min(_LINES, _BYTES // (bounds.kept_bytes * segments)))
-    first, size = sum(map(len, finished)), 1
+    first, size = sum(map(len, finished)), max(1, min(_CHECKED, most // 8))  # few of large networks
 
     def along(some: Tensor) -> Segments:
         ends = (family.at(some.repeat_interleave(segments), each.repeat(len(some))) for each in (knots[:-1], knots[1:]))
