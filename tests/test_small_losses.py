@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 
+import mpmath
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,14 @@ from torch import Tensor, nn
 import landscape
 from landscape.analysis.outcomes import outcomes
 from landscape.core.errors import Unverified
-from landscape.engine.kernels import binary_cross_entropy, binary_errors, binary_reference
+from landscape.engine.kernels import (
+    binary_cross_entropy,
+    binary_errors,
+    binary_reference,
+    class_errors,
+    class_reference,
+    cross_entropy,
+)
 from landscape.engine.losses import Criterion
 from landscape.engine.readings import known_loss, reading_of
 from landscape.engine.stack import Stack
@@ -78,6 +86,83 @@ def test_every_engine_reads_it_so() -> None:
     assert known is not None
     assert float(many.mean()) == pytest.approx(wanted, rel=1e-14)
     assert float(reading_of(known)(x, t)["loss"].value()) == pytest.approx(wanted, rel=1e-14)
+
+
+def class_columns(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Logits [1, class, sample] whose class leads by 0 to 80, and classes."""
+    generator = torch.Generator().manual_seed(0)
+    z, y = torch.randn(1, 5, 96, generator=generator), torch.randint(0, 5, (1, 96), generator=generator)
+    leads = torch.linspace(-40, 80, 96)[None, None]
+    return (z * 3 + 10 + torch.zeros_like(z).scatter(1, y[:, None], leads)).to(dtype), y
+
+
+def class_loss(z: list[float], y: int) -> tuple[mpmath.mpf, list[mpmath.mpf]]:
+    """-log softmax and its slope with 60 digits."""
+    with mpmath.workdps(60):
+        powers = [mpmath.exp(mpmath.mpf(each)) for each in z]
+        shares = [each / mpmath.fsum(powers) for each in powers]
+        return -mpmath.log(shares[y]), [share - (k == y) for k, share in enumerate(shares)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cross_entropy_of_classes_is_exact_near_0(dtype: torch.dtype) -> None:
+    z, y = class_columns(dtype)
+    exact = [class_loss(row, label) for row, label in zip(z[0].T.tolist(), y[0].tolist(), strict=True)]
+    wanted = torch.tensor([[float(loss) for loss, _ in exact]], dtype=torch.float64)
+    found = cross_entropy(z, y)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), wanted, rtol=5e-6 if dtype == torch.float32 else 2e-14, atol=0)
+    small = wanted < 0.06
+    rounding = 5e-6 if dtype == torch.float32 else 1e-14  # of a difference of 80
+    torch.testing.assert_close(found.double()[small], wanted[small], rtol=rounding, atol=0)
+    assert int(small.sum()) > 40
+    torch.testing.assert_close(class_reference(z, y), wanted, rtol=1e-14, atol=0)
+    assert (F.cross_entropy(z, y, reduction="none") == 0).any()  # which loses them
+    if dtype == torch.float64:
+        slope = torch.tensor([[float(each) for each in slope] for _, slope in exact], dtype=torch.float64).T[None]
+        torch.testing.assert_close(class_errors(z, y), slope, rtol=1e-13, atol=0)
+
+
+def test_derivatives_of_cross_entropy_are_pytorchs() -> None:
+    z, y = class_columns(torch.float64)
+    leaf, picked = z[..., ::7].clone().requires_grad_(), y[:, ::7]
+    torch.autograd.gradcheck(lambda each: cross_entropy(each, picked), leaf, atol=1e-7)
+    torch.autograd.gradgradcheck(lambda each: cross_entropy(each, picked), leaf, atol=1e-6)
+    slope = torch.autograd.grad(cross_entropy(leaf, picked).sum(), leaf)[0]
+    torch.testing.assert_close(slope, class_errors(leaf.detach(), picked), rtol=1e-12, atol=1e-300)
+    single = z.float().requires_grad_()
+    assert torch.equal(cross_entropy(single, y), F.cross_entropy(single, y, reduction="none"))  # so do trainings
+    assert torch.equal(class_errors(z.float(), y), z.float().softmax(1) - F.one_hot(y, 5).movedim(-1, 1).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_stacked_engine_has_small_losses_of_classes_and_the_plain_one_its_users(dtype: torch.dtype) -> None:
+    z, y = class_columns(torch.float32)
+    x, labels = z[0].T[40:].contiguous(), y[0, 40:]
+    problem = landscape.Problem.from_model(nn.Linear(5, 5, bias=False), (x, labels), "cross_entropy")
+    ends = [{"weight": torch.eye(5) * scale} for scale in (1.0, 1.25)]
+    stacked = landscape.walk(*ends, problem=problem, points=2, dtype=dtype, engine="stacked")["loss"][0]
+    plain = landscape.walk(*ends, problem=problem, points=2, dtype=dtype, engine="plain")["loss"][0]
+    for end, found, own in zip(ends, stacked, plain, strict=True):
+        outputs = F.linear(x.to(dtype), end["weight"].to(dtype))
+        exact = [class_loss(row, label)[0] for row, label in zip(outputs.tolist(), labels.tolist(), strict=True)]
+        assert found == pytest.approx(float(mpmath.fsum(exact) / len(x)), rel=2e-6 if dtype == torch.float32 else 1e-13)
+        users = F.cross_entropy(outputs, labels, reduction="none").double().mean()
+        assert own == pytest.approx(float(users), abs=torch.finfo(dtype).eps)  # to the rounding of 1
+
+
+def test_a_cross_entropy_that_loses_digits_is_caught_by_the_referee(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.eye(4) * 14, torch.arange(4)
+    problem = landscape.Problem.from_model(nn.Linear(4, 4, bias=False), (x, y), "cross_entropy")
+    ends = [{"weight": torch.eye(4) * scale} for scale in (0.7, 0.8)]
+    landscape.walk(*ends, problem=problem, points=3, engine="stacked")
+
+    def torchs(logits: Tensor, classes: Tensor) -> Tensor:
+        return F.cross_entropy(logits, classes, reduction="none")
+
+    monkeypatch.setattr("landscape.engine.losses.cross_entropy", torchs)
+    with pytest.raises(Unverified, match="line 0 does not reproduce its own end"):
+        landscape.walk(*ends, problem=problem, points=3, engine="stacked")
 
 
 def scaled(factor: float) -> Stack:

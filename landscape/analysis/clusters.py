@@ -235,8 +235,8 @@ def clusters(
             units, over the members' median norm. `barrier`: the height above the chord on the straight line between
             them, units in matched order where that is known, in the unit of the loss.
         problem: Model, data and loss. None: that of the run or checkpoint.
-        threshold: Two members are the same if they are at most so far apart. None: 0 of predictions, 0.05 of outputs and
-            parameters, 0.01 of barriers.
+        threshold: Two members are the same if they are at most so far apart. None: 0 of predictions, 0.05 of outputs
+            and parameters, 0.01 of barriers.
         tolerance: Largest difference of answers that are numbers, as a share of their standard deviation, up to which
             two members predict the same; None: 0.001.
         device: Where to compute; None: where the module `a` is, else the CPU.

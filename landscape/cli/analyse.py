@@ -61,8 +61,15 @@ command.add_command(curvature)
 @command.command("barriers")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--every-order", is_flag=True, help="Keep all lines, not only the lowest of the filter orders of an end.")
+@click.option(
+    "--bound-lines",
+    type=click.IntRange(0),
+    default=20,
+    help="Lines, drawn at random, whose highest loss is bounded at every alpha, in 5 s at most, to say by how much the "
+    "points are low: where the walk was not certified, its network can be, and its ends are still there. 0: none.",
+)
 @reporting()
-def _barriers(file: Path, every_order: bool, **where: Any) -> None:
+def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> None:
     """How high, where and how wide: barriers along the lines of FILE, in every definition.
 
     Heights are read off the points of the file. A line that falls or rises all the way is called so: its height above
@@ -92,6 +99,8 @@ def _barriers(file: Path, every_order: bool, **where: Any) -> None:
         "summary": found.summary(),
         "courses": found.courses(),
     }
+    if (low := _low(kept, bound_lines)) is not None:
+        document["grid_low_by"] = {"lines": low.lines, "of_highest_loss": low.low_by, "tolerance": low.tolerance}
     if found.bounds:
         document["certified"] = {**kept.about["certified"], "bounds": found.bounds, "grid_low_by": found.low_by}
     lines = plural(len(kept), "line") + (
@@ -114,10 +123,24 @@ def _barriers(file: Path, every_order: bool, **where: Any) -> None:
     text += _told(found)
     if found.bounds:
         text += _certified(kept, found)
+    if low is not None:
+        inside = len(curves.alpha[curves.inside])
+        text.append(
+            f"the highest of {inside} points is low by up to {np.median(low.low_by):.2%} of the highest loss in the "
+            f"median, {low.low_by.max():.2%} at most, on {len(low.lines)} of "
+            f"{plural(len(kept), 'line')}, drawn at random and bounded to {low.tolerance:g} of it"
+        )
     if "moves" in kept.columns:
         text.append(_by_part(kept))
     text += [f"{name}: {definition.formula}" for name, definition in DEFINITIONS.items()]
     report.show(text, document)
+
+
+def _low(curves: Result, lines: int) -> Any:
+    """By how much the points of some lines are low; None where that is known of all, or of none."""
+    from landscape.analysis.grid import grid_error
+
+    return grid_error(curves, lines=lines) if lines else None
 
 
 def _certified(curves: Result, found: Barriers) -> list[str]:

@@ -1,5 +1,6 @@
 """`landscape walk --from A --to B`: the loss along lines."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,18 @@ from landscape.evaluation.walk import walk
 from landscape.space.family import MOST_POINTS
 
 __all__ = ["command"]
+
+
+def _progress(certify: bool) -> Callable[[int, int], None]:
+    """A bar of the lines that are bounded, if any are, then one of the walk's points, which are more."""
+    bars: dict[int, Progress] = {}
+
+    def tell(done: int, total: int) -> None:
+        if total not in bars:
+            bars[total] = Progress("walk", "points") if bars or not certify else Progress("certify", "lines")
+        bars[total](done, total)
+
+    return tell
 
 
 @click.command(
@@ -52,5 +65,5 @@ def command(output: Path | None, **values: Any) -> None:
     path = output or Path("analyses") / f"{route.name}.h5"
     remark_unfinished(*map(str, route.places))
     with interruptible("repeat the same command to go on with the finished points"):
-        walk(**asked(values), save=path, progress=Progress("walk", "points"))
+        walk(**asked(values), save=path, progress=_progress(values["certify"] is not None))
     click.echo(path)

@@ -38,6 +38,7 @@ class Shards(Generic[P]):
     unit: str
     read: Callable[[Path], P]
     join: Callable[[Sequence[P]], P]
+    ending: str = ".h5"
 
     def gather(
         self,
@@ -111,4 +112,4 @@ class Shards(Generic[P]):
         return shard
 
     def _file(self, first: int) -> Path:
-        return self.path / f"{self.unit}-{first:08d}.h5"
+        return self.path / f"{self.unit}-{first:08d}{self.ending}"

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.engine.answers import Hits, as_numbers
-from landscape.engine.kernels import binary_cross_entropy, binary_errors, binary_reference
+from landscape.engine.kernels import (
+    binary_cross_entropy,
+    binary_errors,
+    binary_reference,
+    class_errors,
+    class_reference,
+    cross_entropy,
+)
 from landscape.engine.objective import Metric, PerSample
 from landscape.engine.readings import (
     Reading,
@@ -89,7 +96,7 @@ class Criterion:
         readings: The same for whole batches in PyTorch's layout.
         own: The loss as it was given, which is the referee.
         parts: Whether batches may be parted without changing the loss.
-        adds_up: Whether the loss is a sum, which nothing divides.
+        summands: Of a loss that is a sum over samples the metrics of their mean.
         refusal: Why stacks of networks cannot be evaluated.
     """
 
@@ -101,7 +108,7 @@ class Criterion:
     own: Callable[[Any, Any], Tensor] | None = None
     parts: bool = True
     refusal: str = ""
-    adds_up: bool = False
+    summands: Mapping[str, Metric] | None = None
     again: Callable[..., dict[str, Metric]] | None = None
     hits: Hits | None = None
 
@@ -157,8 +164,10 @@ class Criterion:
             stacked, refusal = {}, str(error)
         parts = known is not None and all(known_loss(each) is not None for each in (metrics or {}).values())
         unit = own_unit if unit is None else unit
-        adds_up = known is not None and known.reduction == "sum"
-        return cls(stacked, predict, unit, soften, readings, function, parts, refusal, adds_up, again, hits)
+        summands = None
+        if known is not None and known.reduction == "sum":
+            summands = {"loss": Metric(_of_members(sums_of(known)[0]), known=known)}
+        return cls(stacked, predict, unit, soften, readings, function, parts, refusal, summands, again, hits)
 
 
 def require_names(metrics: Iterable[Any], further: Collection[str] = ()) -> None:
@@ -226,9 +235,9 @@ def _summed(known: nn.Module, targets: Tensor) -> dict[str, Metric]:
     numerators, counts = sums_of(known)
     hits = hits_of(known, targets)
     if hits is None or isinstance(known, nn.BCEWithLogitsLoss) or known.reduction == "none":  # as many in each sample
-        found = {"loss": Metric(_of_members(lambda o, t: numerators(o, t) / counts(o, t)))}
+        found = {"loss": Metric(_of_members(lambda o, t: numerators(o, t) / counts(o, t)), known=known)}
     else:
-        found = {"loss": Metric(_of_members(numerators), counts=_of_targets(lambda t: counts(t, t)))}
+        found = {"loss": Metric(_of_members(numerators), counts=_of_targets(lambda t: counts(t, t)), known=known)}
     if hits is not None:
         shared = _of_targets(lambda t: added(hits(t[:, None], t)[1]))
         found |= {
@@ -266,8 +275,8 @@ def _as_is(outputs: Tensor) -> Tensor:
 def _cross_entropy(targets: Tensor) -> Criterion:
     """Of class numbers, or of probabilities of classes; where there is space, its mean over places."""
     if targets.is_floating_point():
-        return Criterion({"loss": Metric(_class_losses)}, _classes, "nats per sample")
-    loss = Metric(_class_losses, slope=_class_slope, formula="cross_entropy")
+        return Criterion({"loss": Metric(_share_losses, known=nn.CrossEntropyLoss())}, _classes, "nats per sample")
+    loss = Metric(_class_losses, slope=_class_slope, known=nn.CrossEntropyLoss(), reference=_class_again)
     return Criterion({"loss": loss, **_counts(_hits, places=targets.ndim > 1)}, _classes, "nats per sample")
 
 
@@ -275,18 +284,29 @@ def _classes(outputs: Tensor) -> Tensor:
     return outputs.argmax(1)
 
 
+def _share_losses(
+    outputs: Float[Tensor, "member class *space sample"], targets: Tensor
+) -> Float[Tensor, "member sample"]:
+    return _mean(F.cross_entropy(outputs, _for_each(outputs, targets), reduction="none"))
+
+
 def _class_losses(
     outputs: Float[Tensor, "member class *space sample"], targets: Tensor
 ) -> Float[Tensor, "member sample"]:
-    return _mean(F.cross_entropy(outputs, targets.expand(len(outputs), *targets.shape[1:]), reduction="none"))
+    return _mean(cross_entropy(outputs, _for_each(outputs, targets)))
+
+
+def _class_again(outputs: Tensor, targets: Tensor) -> Tensor:
+    return _mean(class_reference(outputs, _for_each(outputs, targets)))
 
 
 def _class_slope(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Softmax less the indicator of the class."""
-    slope = outputs.softmax(1)
-    index = targets.expand(len(outputs), *targets.shape[1:])[:, None]
-    slope.scatter_add_(1, index, -torch.ones_like(slope[:, :1]))
-    return slope / math.prod(outputs.shape[2:-1])
+    return class_errors(outputs, _for_each(outputs, targets)) / math.prod(outputs.shape[2:-1])
+
+
+def _for_each(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The targets of each member."""
+    return targets.expand(len(outputs), *targets.shape[1:])
 
 
 def _hits(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -303,7 +323,7 @@ def _hits(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _squared_error(targets: Tensor) -> Criterion:
-    return Criterion({"loss": Metric(_squares, slope=_squares_slope, formula="mse")}, _as_is, "squared error")
+    return Criterion({"loss": Metric(_squares, slope=_squares_slope, known=nn.MSELoss())}, _as_is, "squared error")
 
 
 def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -317,7 +337,7 @@ def _squares_slope(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _binary(targets: Tensor) -> Criterion:
     """Binary cross-entropy of logits."""
-    loss = Metric(_binary_losses, slope=_binary_slope, formula="bce", reference=_binary_again)
+    loss = Metric(_binary_losses, slope=_binary_slope, known=nn.BCEWithLogitsLoss(), reference=_binary_again)
     metrics = {"loss": loss, **_counts(_sides, places=True)}
     return Criterion(metrics, lambda outputs: outputs > 0, "nats per output")
 

@@ -27,7 +27,7 @@ from landscape.engine.memory import AUTOMATIC, Chunk, choose_chunk
 from landscape.engine.stack import Stack, in_order
 from landscape.engine.stacked import Backend, Noise, Stacked, Statistics
 
-__all__ = ["BatchNorm", "Between", "Formula", "Members", "Metric", "Objective", "PerSample"]
+__all__ = ["BatchNorm", "Between", "Members", "Metric", "Objective", "PerSample"]
 
 #: What stands for the statistics of BatchNorm at a point between checkpoints: they are estimated anew at each point;
 #: those of the ends, interpolated; or those that the stack brings along, whatever its parameters.
@@ -38,10 +38,6 @@ CALIBRATION_BATCH = 512
 
 #: So many members for each end make it worth while to go between; and bytes at most.
 _MANY, _ENTERED_BYTES = 4, 2**27
-
-#: Losses whose derivatives are known in closed form, each of usual settings: binary cross-entropy of logits,
-#: cross-entropy of class numbers, squared error.
-Formula = Literal["bce", "cross_entropy", "mse"]
 
 #: From outputs and targets, samples last.
 PerSample = Callable[..., Tensor]
@@ -80,8 +76,8 @@ class Metric:
     real sample once; `all`, for samples that are 0 or 1, is 1 where every real one is. Metrics with one `per_sample`
     compute it once. With `counts(targets)`, [1 or member, sample], a mean is the ratio of both sums.
     `slope(outputs, targets)`, where it is given, is the derivative of each sample's number
-    in the outputs, in their shape; training then needs no autograd for it. `formula` says which known loss it is, if
-    any, the mean over a sample's places. `reference` is the same number by another formula, which the referee takes
+    in the outputs, in their shape; training then needs no autograd for it. `known` is the one of PyTorch's losses,
+    in its setting, that it is, if any. `reference` is the same number by another formula, which the referee takes
     (`Objective.plain`): an error of the first is no error of both.
     """
 
@@ -89,7 +85,7 @@ class Metric:
     reduction: Literal["mean", "count", "all"] = "mean"
     slope: PerSample | None = None
     counts: Callable[[Tensor], Tensor] | None = None
-    formula: Formula | None = None
+    known: nn.Module | None = None
     reference: PerSample | None = None
 
 

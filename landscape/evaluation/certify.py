@@ -11,7 +11,12 @@ Makino, M. Berz, Int. J. Pure Appl. Math. 6, 2003 (the models of units).
 """
 
 import dataclasses
+import functools
 import logging
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +26,17 @@ from torch import Tensor
 
 from landscape.core.errors import LandscapeError, Unsupported, Unverified, plural
 from landscape.core.fields import check, option
+from landscape.core.files import replacing
+from landscape.core.unfinished import Progress, Shards
 from landscape.engine.bounds import Bounds, Segments
 from landscape.engine.objective import Objective
 from landscape.engine.plain import PlainObjective
+from landscape.evaluation.evaluate import identity
 from landscape.evaluation.routes import Prepared
+from landscape.problems.model import Model
+from landscape.space.family import Family
 
-__all__ = ["ABSOLUTE", "Certifying", "certified"]
+__all__ = ["ABSOLUTE", "Certifying", "bounded", "certified", "forgotten"]
 
 #: Widths of bounds are at most `certify` times the line's highest loss and this.
 ABSOLUTE = 1e-12
@@ -36,6 +46,9 @@ _PIECES, _TOGETHER, _SHORTEST = 8, 32, 2.0**-40
 
 #: Bytes of what is kept of the first layer for lines that are bounded together, and lines at most.
 _BYTES, _LINES = 2**27, 256
+
+#: Seconds from which on no more of them are bounded together: about what an interruption loses.
+_SECONDS = 2.0
 
 #: Lines of which short cells are compared with the plain module's own loss, difference at most, relative and absolute
 #: (PyTorch's softplus is a straight line from 20 on, which misses 2e-9), and half the length of these cells.
@@ -69,49 +82,136 @@ class Certifying:
             raise LandscapeError("`certify_cells` is for bounds of the highest loss: ask for them with `certify`")
 
 
-def certified(prepared: Prepared, certifying: Certifying) -> Prepared:
+def certified(
+    prepared: Prepared,
+    certifying: Certifying,
+    *,
+    save: Path | None = None,
+    overwrite: bool = False,
+    keep_seconds: float = 10.0,
+    on_progress: Progress = lambda done, total: None,
+) -> Prepared:
     """The same lines with bounds as columns: `max_lower` and `max_upper` of the highest loss from alpha 0 to 1,
     `peak_low` and `peak_high` of the alpha where it is; and of the barriers, `above_chord_lower` and so on.
 
     Bounded is the loss, in exact arithmetic, at all alphas of the lines between the networks as they are stored; the
-    rounding of what is computed here in float64 is bounded along with it. Raises `Unsupported`, naming it, for what
-    nothing bounds, `Unverified` if the plain module's loss is not within the bounds of a point.
+    rounding of what is computed here in float64 is bounded along with it. Bounds of finished lines are kept beside
+    `save`, every `keep_seconds` and when this is interrupted, until they are `forgotten`; `on_progress` is told of
+    lines. Raises `Unsupported`, naming it, for what nothing bounds, `Unverified` if the plain module's loss is not
+    within the bounds of a point.
     """
     tolerance, lines = certifying.certify, prepared.lines
     assert tolerance is not None
-    objective = _objective(prepared)
-    bounds = Bounds(objective)
-    family = lines.family.to(objective.device, torch.float64)
-    knots = torch.tensor([alpha for alpha, _ in family.knots], dtype=torch.float64, device=objective.device)
-    segments = len(knots) - 1
-    size = max(1, min(_LINES, _BYTES // (bounds.kept_bytes * segments)))
-    parts: list[dict[str, Tensor]] = []
-    for some in torch.split(torch.arange(len(family), device=objective.device), size):
-        ends = [family.at(some.repeat_interleave(segments), each.repeat(len(some))) for each in (knots[:-1], knots[1:])]
-        group = bounds.along(*ends)
-        if not parts:
-            _check(objective, group)
-        parts.append(_bounded(group, knots, tolerance, certifying.certify_cells, first=int(some[0])))
-    columns = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
-    _say_what_is_open(columns, tolerance)
     said = {
         "tolerance": tolerance,
         "absolute": ABSOLUTE,
         "cells": certifying.certify_cells,
         "method": "branch and bound over alpha with Taylor models of degree 2, float64 with its rounding",
     }
+    work = bounded(prepared, certifying, on_progress)
+    if save is None:
+        found = _Bounded.join(list(work([])))
+    else:
+        plan = {**identity(lines.family), "lines": len(lines), "objective": dict(prepared.about), "certified": said}
+        found = _kept(save).gather(
+            plan, work, total=len(lines), force=overwrite, seconds=keep_seconds, on_progress=on_progress
+        )
+    on_progress(len(lines), len(lines))
+    _say_what_is_open(found.columns, tolerance)
     return dataclasses.replace(
         prepared,
-        lines=dataclasses.replace(lines, columns={**lines.columns, **columns}),
+        lines=dataclasses.replace(lines, columns={**lines.columns, **found.columns}),
         about={**prepared.about, "certified": said},
     )
 
 
-def _objective(prepared: Prepared) -> Objective:
-    """The problem's objective in float64, layer by layer; raises `Unsupported` for what is no function of alpha that
-    bounds are known for.
+def forgotten(save: Path) -> None:
+    """Bounds that are kept beside a result are in it now."""
+    _kept(save).remove()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Bounded:
+    """Columns of some consecutive lines."""
+
+    columns: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.columns["max_lower"])
+
+    def save(self, path: Path, *, overwrite: bool) -> None:
+        """Write to a file, atomically."""
+        with replacing(path) as target, target.open("wb") as file:
+            np.savez(file, **self.columns)  # type: ignore[arg-type]
+
+    @classmethod
+    def read(cls, path: Path) -> "_Bounded":
+        try:
+            with path.open("rb") as file, np.load(file) as arrays:
+                return cls(dict(arrays))
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise LandscapeError(f"{path} is damaged ({error}): delete it, its lines are bounded again") from error
+
+    @classmethod
+    def join(cls, parts: "Sequence[_Bounded]") -> "_Bounded":
+        return cls({name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns})
+
+
+def _kept(save: Path) -> Shards[_Bounded]:
+    return Shards(save.with_name(save.name + ".bounds"), "lines", _Bounded.read, _Bounded.join, ending=".npz")
+
+
+def bounded(
+    prepared: Prepared, certifying: Certifying, on_progress: Progress
+) -> Callable[[Sequence[_Bounded]], Iterator[_Bounded]]:
+    """From what is finished to the bounds of the other lines, some at a time; raises as `certified` does."""
+    objective, times = _objective(prepared)
+    return functools.partial(
+        _groups, Bounds(objective, times), objective, prepared.lines.family, certifying, on_progress
+    )
+
+
+def _groups(
+    bounds: Bounds,
+    objective: Objective,
+    family: Family,
+    certifying: Certifying,
+    on_progress: Progress,
+    finished: Sequence[_Bounded],
+) -> Iterator[_Bounded]:
+    """The bounds of the lines that are not finished, some lines at a time: as many as take seconds."""
+    assert certifying.certify is not None
+    family = family.to(objective.device, torch.float64)
+    knots = torch.tensor([alpha for alpha, _ in family.knots], dtype=torch.float64, device=objective.device)
+    segments, total = len(knots) - 1, len(family)
+    most = max(1, min(_LINES, _BYTES // (bounds.kept_bytes * segments)))
+    first, size = sum(map(len, finished)), max(1, min(_CHECKED, most // 8))  # few of large networks
+
+    def along(some: Tensor) -> Segments:
+        ends = (family.at(some.repeat_interleave(segments), each.repeat(len(some))) for each in (knots[:-1], knots[1:]))
+        return bounds.along(*ends)
+
+    if first < total:
+        _check(objective, along(torch.linspace(0, total - 1, min(total, most, _CHECKED)).long().to(objective.device)))
+    while first < total:
+        started = time.monotonic()
+        some = torch.arange(first, min(first + size, total), device=objective.device)
+
+        def tell(closed: int, first: int = first) -> None:
+            on_progress(first + closed, total)
+
+        columns = _bounded(along(some), knots, certifying.certify, certifying.certify_cells, first=first, tell=tell)
+        yield _Bounded({name: each.cpu().numpy() for name, each in columns.items()})
+        first += len(some)
+        size = min(most, 2 * size if time.monotonic() - started < _SECONDS else size)
+
+
+def _objective(prepared: Prepared) -> tuple[Objective, int]:
+    """The problem's objective in float64, layer by layer, and how many times it the loss is, which of a sum over
+    samples are these; raises `Unsupported` for what is no function of alpha that bounds are known for.
     """
-    compute = prepared.compute
+    compute, problem = prepared.compute, prepared.problem
+    averaged = problem.averaged if isinstance(problem, Model) else None
     if compute.autocast is not None:
         raise Unsupported("`certify` bounds the loss in exact arithmetic, not in low precision: leave `autocast` out")
     if compute.draws is not None:
@@ -128,11 +228,13 @@ def _objective(prepared: Prepared) -> Objective:
     if isinstance(prepared.objective, PlainObjective) and not prepared.objective.reads_outputs:
         raise Unsupported("`certify` bounds losses of outputs and targets, and `batch_loss` is another: leave it out")
     try:
-        objective = dataclasses.replace(compute, dtype=torch.float64, engine="stacked").stacks(prepared.problem)
+        objective = dataclasses.replace(compute, dtype=torch.float64, engine="stacked").stacks(averaged or problem)
     except Unsupported as error:
         reason = str(error).partition(": ")[0]
         raise Unsupported(f"`certify` takes layers one by one, and {reason}: leave `certify` out") from error
-    return objective
+    if averaged is not None and getattr(averaged.source, "weights", None) is not None:
+        raise Unsupported("`certify` bounds sums of samples that weigh the same: leave their weights out")
+    return objective, objective.samples if averaged is not None else 1
 
 
 @dataclasses.dataclass(eq=False)
@@ -156,9 +258,17 @@ class _Cells:
 
 
 def _bounded(
-    group: Segments, knots: Float[Tensor, " knot"], tolerance: float, most: int, *, first: int
+    group: Segments,
+    knots: Float[Tensor, " knot"],
+    tolerance: float,
+    most: int,
+    *,
+    first: int,
+    tell: Callable[[int], None],
 ) -> dict[str, Tensor]:
-    """Columns of some lines, whose segments follow each other, parted into `most` cells each at most."""
+    """Columns of some lines, whose segments follow each other, parted into `most` cells each at most; `tell` hears how
+    many are done.
+    """
     segments = len(knots) - 1
     count = len(group.start) // segments
     every = torch.arange(len(group.start), device=knots.device)
@@ -171,7 +281,7 @@ def _bounded(
         wrong = first + int((~(at.isfinite() & slack.isfinite()).all(0)).nonzero()[0])
         raise LandscapeError(f"the loss at an end of line {wrong} is not finite, and has no bound: leave `certify` out")
     climb = at[1] - at[0]
-    best, rise = (at - slack).amax(0), torch.zeros_like(slack)
+    best, rise = (at - slack).amax(0).clamp(min=0), torch.zeros_like(slack)
     spent = torch.zeros(count, dtype=torch.int64, device=knots.device)
     shut: list[_Cells] = []
     waiting: list[_Cells] = []
@@ -204,6 +314,7 @@ def _bounded(
         middle = (cells.low + cells.high) / 2
         segment = cells.segment.repeat(2)
         low, high = torch.cat([cells.low, middle]), torch.cat([middle, cells.high])
+        tell(count - int(torch.bincount(segment // segments).count_nonzero()))
     return _columns(_Cells.join([*shut, *waiting]), knots, at, slack, best, rise, spent)
 
 
@@ -262,7 +373,7 @@ def _check(objective: Objective, group: Segments) -> None:
     for centre in (_SHORT, 0.375, 1 - _SHORT):
         found = group(some, radius * 0 + centre, radius)
         for t in (-_SHORT, _SHORT):
-            plain = objective.plain(group.at(some, centre + t))["loss"]
+            plain = objective.plain(group.at(some, centre + t))["loss"] * group.bounds.times
             value = found.terms[0] + t * (found.terms[1] + t * found.terms[2])
             off = (plain - value).abs() - found.error - _TOLERANCE * (1 + plain.abs())
             if bool((off > 0).any()):
@@ -274,7 +385,7 @@ def _check(objective: Objective, group: Segments) -> None:
                 )
 
 
-def _say_what_is_open(columns: dict[str, Any], tolerance: float) -> None:
+def _say_what_is_open(columns: Mapping[str, Any], tolerance: float) -> None:
     """A line about bounds that are wider than was asked for."""
     wide = np.maximum(
         columns["max_upper"] - columns["max_lower"], columns["above_chord_upper"] - columns["above_chord_lower"]

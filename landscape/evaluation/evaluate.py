@@ -26,7 +26,7 @@ from landscape.engine.stack import fingerprint, in_order, stack_state_dicts
 from landscape.space.family import Family, Known
 from landscape.store.results import Mark, Result, join, unfinished
 
-__all__ = ["computation", "evaluate"]
+__all__ = ["computation", "evaluate", "identity"]
 
 #: Chunks of members in the first block, bytes of the parameters of a block's points, and seconds: blocks grow until
 #: they take so long. At least one line, or row of a plane.
@@ -111,12 +111,8 @@ def evaluate(
     work = _Work(objective, family, axes, columns or {}, sources, marks, about or {}, on_progress)
     if shards is None:
         return _in_memory(work, places, each)
-    stacks = {f"vertex {k}": vertex for k, vertex in enumerate(family.vertices)}
-    stacks |= {"marked": family.marked.stack} if family.marked is not None else {}
     plan = {
-        "points": {name: fingerprint({**stack.tensors, **stack.buffers}) for name, stack in stacks.items()},
-        "rows": digest({"rows": family.rows.cpu().numpy()}),
-        "kind": family.kind,
+        **identity(family),
         "grid": digest(dict(axes)),
         first: len(places),
         "objective": dict(about or {}),
@@ -135,6 +131,17 @@ def evaluate(
     result.save(save, overwrite=overwrite)
     shards.remove()
     return dataclasses.replace(result, models=work.model)  # files of finished parts hold none
+
+
+def identity(family: Family) -> dict[str, Any]:
+    """What tells a family from another in plans of unfinished work: its networks, and which make each line."""
+    stacks = {f"vertex {k}": vertex for k, vertex in enumerate(family.vertices)}
+    stacks |= {"marked": family.marked.stack} if family.marked is not None else {}
+    return {
+        "points": {name: fingerprint({**stack.tensors, **stack.buffers}) for name, stack in stacks.items()},
+        "rows": digest({"rows": family.rows.cpu().numpy()}),
+        "kind": family.kind,
+    }
 
 
 def _in_memory(work: "_Work", places: np.ndarray, each: int) -> Result:

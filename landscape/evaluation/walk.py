@@ -9,7 +9,7 @@ import torch
 from landscape.core.fields import require
 from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
-from landscape.evaluation.certify import Certifying, certified
+from landscape.evaluation.certify import Certifying, certified, forgotten
 from landscape.evaluation.routes import Order, Pairs, Path, Route, along, prepare
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
@@ -91,9 +91,9 @@ def walk(
         certify: Bound the highest loss between alpha 0 and 1, and the barriers, from below and above, until the bounds
             are this share of it (and 1e-12) apart, such as 1e-6: see Returns. None: the points alone.
         certify_cells: Pieces into which a line is parted for that, at most; what is not reached is said.
-        save: HDF5 file to write, beside which unfinished work is kept, so that calling again goes on.
+        save: HDF5 file to write, beside which unfinished work, bounds too, is kept, so that calling again goes on.
         overwrite: Replace what is at `save`.
-        progress: Called with (points done, points in all).
+        progress: Called with (points done, points in all); before that, with `certify`, with (lines bounded, lines).
 
     Returns:
         A result over `line` and `alpha`: `result["loss"]`, `result["l2"]` (lengths of the lines), ... Interrupted
@@ -102,8 +102,9 @@ def walk(
         With `certify` of each line also `max_lower` and `max_upper`, between which the highest loss is, in exact
         arithmetic, `peak_low` and `peak_high`, between which its alpha is, and bounds of the barriers,
         `above_chord_lower`, `above_chord_upper` and so on. This is for networks that are linear piece by piece (ReLU,
-        LeakyReLU, maxima; BatchNorm whose statistics are kept or interpolated), on data in memory, of which it is the
-        loss that is bounded, under binary cross-entropy of logits, cross-entropy or squared error.
+        PReLU, maxima, hard limits; BatchNorm whose statistics are kept or interpolated), or products of such parts, on
+        data in memory, of which it is the loss that is bounded, under PyTorch's binary cross-entropy of logits,
+        cross-entropy or squared error in any setting.
 
     Raises:
         LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
@@ -154,14 +155,18 @@ def walk(
         l2=l2,
     )
     prepared = prepare(route, compute, problem=problem)
+    told = progress or (lambda done, total: None)
     if certifying.certify is not None:
-        prepared = certified(prepared, certifying)
-    return along(
+        prepared = certified(prepared, certifying, save=file, overwrite=overwrite, on_progress=told)
+    result = along(
         prepared.objective,
         prepared.lines,
         alphas,
         about=prepared.about,
         save=file,
         overwrite=overwrite,
-        on_progress=progress or (lambda done, total: None),
+        on_progress=told,
     )
+    if file is not None:
+        forgotten(file)
+    return result

@@ -121,6 +121,15 @@ class Model(Supervised):
         except Unsupported as error:
             raise Unsupported(f"{error}: {_ALONE}") from error
 
+    @property
+    def averaged(self) -> "Model | None":
+        """Of a loss that is a sum over samples the same problem with their mean as its loss; None of any other."""
+        if self.chosen is None or self.chosen.summands is None:
+            return None
+        metrics = dict(self.chosen.summands)
+        found = dataclasses.replace(self.chosen, metrics=metrics, refusal="", again=lambda *data, complete: metrics)
+        return dataclasses.replace(self, chosen=found)
+
     def prefers_stacks(self, device: torch.device) -> bool:
         """Whether the network is small, its loss known, and no further data is looked at."""
         known = (

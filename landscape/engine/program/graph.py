@@ -113,10 +113,10 @@ class Step:
             tensors = {short: samples_last(tensor) for short, tensor in own.tensors.items()}
             with plain_attention():
                 given = tensors, tuple(arguments), dict(keywords)
-                return by_member(self._original, given, apart=self.module is not None and pads(self.module))
+                return by_member(self.original, given, apart=self.module is not None and pads(self.module))
         return result
 
-    def _original(self, tensors: dict[str, Tensor], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def original(self, tensors: dict[str, Tensor], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What PyTorch computes for one member."""
         if self.module is not None:
             return torch.func.functional_call(self.module, tensors, arguments, keywords)

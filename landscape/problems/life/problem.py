@@ -200,10 +200,11 @@ class Life(Problem):
         on_boards = isinstance(data, boards.PackedBoards)
         per_board = self._all_right if on_boards else self._cells_right
         # A loss of logits with a sigmoid, of outputs as they are without.
-        formula = self.loss if self.sigmoid == (self.loss == "bce") else None
-        slope = _slope if formula == "bce" else None
+        losses = {("bce", True): nn.BCEWithLogitsLoss(), ("mse", False): nn.MSELoss()}
+        known = losses.get((self.loss, self.sigmoid))
+        slope = _slope if known and self.loss == "bce" else None
         metrics = {
-            "loss": Metric(self._losses, slope=slope, formula=formula, reference=self._reference),
+            "loss": Metric(self._losses, slope=slope, known=known, reference=self._reference),
             "accuracy": Metric(self._cells_right),
             "right": Metric(per_board, "count"),
             "solved": Metric(per_board, "all"),
