@@ -1,5 +1,6 @@
 """`landscape analyse`: barriers of a walk, outcomes, convergence and clusters of a run, success of a run or a sweep."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,9 +71,11 @@ def _barriers(file: Path, every_order: bool, **where: Any) -> None:
     """
     report = Report(**where)
     curves = Result.read(file, plane=False)
+    curves = dataclasses.replace(curves, values={"loss": curves.loss})
     kept = curves.select(curves.done if every_order else lowest_order(curves))
     found = barriers(kept)
-    parts = [{"moves": part} if "moves" in kept.columns else {} for part in kept.moves]
+    listed = kept if report.whole else kept.select(slice(0))  # a summary needs no line by itself
+    parts = [{"moves": part} if "moves" in listed.columns else {} for part in listed.moves]
     document = {
         "file": str(file),
         "title": curves.about.get("title"),
@@ -81,7 +84,7 @@ def _barriers(file: Path, every_order: bool, **where: Any) -> None:
         "lines": [
             {"from": kept.sources[i].label, "to": kept.sources[j].label, "l1": l1, "l2": l2} | moves
             for i, j, l1, l2, moves in zip(
-                *(kept[key] for key in ("from_member", "to_member", "l1", "l2")), parts, strict=True
+                *(listed[key] for key in ("from_member", "to_member", "l1", "l2")), parts, strict=True
             )
         ],
         "barriers": {
