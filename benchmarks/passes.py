@@ -2,8 +2,8 @@
 
     python -m benchmarks.passes [--smoke]
 
-Pairs: members i and i + 100 of checkpoints/one-step-m1-B3S23V, i = 0, ..., 99. Plain: one bend, Adam at 1e-2 on the mean
-of the loss at 8 alphas a step (T. Garipov et al., NeurIPS 2018), with as many gradient evaluations as the search has.
+Pairs: members i and i + 100 of checkpoints/one-step-m1-B3S23V, i = 0, ..., 99. Plain: one bend, Adam at 1e-2 on the
+mean of the loss at 8 alphas a step (T. Garipov et al., NeurIPS 2018), with as many gradients as the search may take.
 All maxima are those of 1,001 points; a tie is a difference of up to 1e-6 of the loss.
 """
 

@@ -6,16 +6,17 @@ on which a loss is NaN has no numbers.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from landscape.core.intervals import median_interval, quantiles
+from landscape.core.provenance import Source
 from landscape.store.results import Result, require_lines
 
-__all__ = ["COURSES", "DEFINITIONS", "MONOTONE", "Barriers", "Definition", "barriers", "lowest_order"]
+__all__ = ["COURSES", "DEFINITIONS", "MONOTONE", "Barriers", "Definition", "as_stored", "barriers", "lowest_order"]
 
 #: Values over the points of lines.
 Points = Float[np.ndarray, "line point"]
@@ -227,10 +228,8 @@ def lowest_order(curves: Result) -> Int[np.ndarray, " pair"]:
     """
     height = np.full(len(curves), np.inf)
     height[curves.done] = np.nan_to_num(barriers(curves).above_chord, nan=np.inf)
-    place: dict[object, int] = {}
-    of = np.array(
-        [place.setdefault(dataclasses.replace(source, order=""), len(place)) for source in curves.sources], dtype=int
-    )
+    place: dict[Source, int] = {}
+    of = np.array([place.setdefault(source, len(place)) for source in as_stored(curves.sources)], dtype=int)
     start, end = of[curves["from_member"]], curves["to_member"]
     # A member reordered is itself still, but where the order of an end counts.
     stored = np.array([not source.order for source in curves.sources], dtype=bool)[end]
@@ -242,6 +241,11 @@ def lowest_order(curves: Result) -> Int[np.ndarray, " pair"]:
     by_height = np.argsort(height[lines], kind="stable")
     first = np.unique(pairs[by_height], axis=0, return_index=True)[1]
     return np.sort(lines[by_height[first]]).astype(np.int64)
+
+
+def as_stored(sources: Sequence[Source]) -> list[Source]:
+    """Members whatever the order of their units."""
+    return [dataclasses.replace(source, order="") if source.order else source for source in sources]
 
 
 def _largest_rise(loss: Points) -> Float[np.ndarray, " line"]:

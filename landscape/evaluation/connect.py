@@ -463,7 +463,7 @@ def connect(
     chosen = _lowest(prepared.lines, search)
     straight = _of(prepared.lines, chosen)
     lines = _with_bends(prepared, straight, search, chosen, pieces, files)
-    about = {**prepared.about, "curve": {**dataclasses.asdict(connecting), "steps_done": search.steps}}
+    about = {**prepared.about, "curve": {**dataclasses.asdict(connecting), "steps": search.steps}}
     prepared = dataclasses.replace(prepared, lines=lines, about=about)
     if pieces:
         prepared = certified(prepared, certifying)

@@ -278,8 +278,8 @@ class _Work:
             points *= 2 if not objective.shares_first_layer and time.monotonic() - started < _BLOCK_SECONDS else 1
 
     def _require_room(self, here: Family, begins: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """Raise `LandscapeError` if the values of all points do not fit, on the disk or, if nothing is saved, in memory,
-        where they are twice while they are put together.
+        """Raise `LandscapeError` if the values of all points do not fit on the disk or, if nothing is saved, in memory:
+        they are there twice while they are put together.
         """
         points = math.prod(map(len, self.axes.values()))
         if points * 8 < LARGE:
