@@ -1,6 +1,6 @@
 """Is `landscape connect` ever worse than a straight line, or than a plain Bézier curve of equal cost, on 100 pairs?
 
-    python -m benchmarks.passes [--smoke]
+    python benchmarks/passes.py [--smoke]
 
 Pairs: members i and i + 100 of checkpoints/one-step-m1-B3S23V, i = 0, ..., 99. Plain: one bend, Adam at 1e-2 on the
 mean of the loss at 8 alphas a step (T. Garipov et al., NeurIPS 2018), with as many gradients as the search may take.

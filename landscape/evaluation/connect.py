@@ -190,14 +190,13 @@ class _Search:
             rows = self._trained(self.every, bending, begun, Emphasis())
         except KeyboardInterrupt:
             if (state := self.log.state) is not None and state.step:
-                self._keep(self.every, bending, state.rows, self.height - 1)
+                self._keep(self.every, bending, state.rows, torch.zeros_like(self.height))
             raise
         if not (finite := rows.isfinite().all(1).view(bending.bends, -1).all(0)).all():
             raise LandscapeError(
                 f"the bends of {int((~finite).sum())} of {len(finite)} lines have become NaN or infinite: lower `lr`"
             )
-        self.height = torch.full_like(self.height, torch.inf)
-        heights = self.height - 1
+        heights = torch.zeros_like(self.height)
         if self.measured:
             heights = self._highest(self.every, self._family(self.every, bending, rows), self.fine)
         self._keep(self.every, bending, rows, heights.clamp(max=torch.finfo(heights.dtype).max))

@@ -438,8 +438,8 @@ def _mark_barrier(
 
 
 def _mark_vertices(ax: Axes, curves: Result, loss: Points, group: Int[np.ndarray, " line"]) -> None:
-    """A diamond at each vertex between the ends; a Bézier curve does not lead through its bends, and where the lowest of
-    several paths was kept each line has vertices of its own.
+    """A diamond at each vertex between the ends; a Bézier curve does not lead through its bends, and where the lowest
+    of several paths was kept each line has vertices of its own.
     """
     curve = curves.about.get("curve", {})
     if (curve.get("method") or curve.get("kind")) in ("bezier", "auto"):
