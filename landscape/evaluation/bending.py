@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from landscape.core import philox
@@ -62,20 +62,24 @@ class Emphasis:
     """What of a curve counts in its training: without `sharpness` the mean of the loss over alpha, else its top.
 
     Then the loss l at each alpha of a step has the weight exp(s (l - highest) / (highest - lowest)), over their sum,
-    where s grows from the first to the second `sharpness`. If it `settles`, the learning rate falls to 0 along half of
-    a cosine.
+    where s grows from the first to the second `sharpness`; what is not above the `floor` of its line does not count. If
+    it `settles`, the learning rate falls to 0 along half of a cosine.
     """
 
     sharpness: tuple[float, float] | None = None
     settles: bool = False
+    floor: Float[Tensor, " line"] | None = None
 
-    def weights(self, losses: Float[Tensor, "line alpha"], done: float) -> Float[Tensor, "line alpha"]:
-        """How much each alpha counts after this share of the steps."""
+    def weights(
+        self, losses: Float[Tensor, "some alpha"], which: Int[Tensor, " some"], done: float
+    ) -> Float[Tensor, "some alpha"]:
+        """How much each alpha of some lines counts after this share of the steps."""
         assert self.sharpness is not None
         first, last = self.sharpness
         low, high = losses.aminmax(dim=1, keepdim=True)
         rises = (losses - high) / (high - low).clamp(min=torch.finfo(losses.dtype).tiny)
-        return torch.softmax(first * (last / first) ** done * rises, dim=1)
+        weights = torch.softmax(first * (last / first) ** done * rises, dim=1)
+        return weights if self.floor is None else weights * (losses > self.floor[which, None])
 
 
 @dataclasses.dataclass(eq=False)
@@ -191,7 +195,7 @@ def _gradient(
         losses, slopes = objective.gradient(points, with_loss=sharp)
         each = slopes.flatten().view(len(some), count, -1)
         if sharp:
-            weights = emphasis.weights(losses.view(len(some), count), state.step / bending.steps)
+            weights = emphasis.weights(losses.view(len(some), count), some, state.step / bending.steps)
             each = each * weights[:, :, None].to(each.dtype)
         # One alpha after another: a product of matrices would round by how many lines there are.
         part = torch.zeros_like(rows[:, : len(some)])

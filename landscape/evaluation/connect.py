@@ -211,7 +211,7 @@ class _Search:
         for number, (bends, aside) in enumerate(_TRIES):
             bending = self._bending("bezier", bends, steps, 0, number)
             begun = begin(self._some(which), bending, aside)
-            rows = self._trained(which, bending, begun, _emphasis(0))
+            rows = self._trained(which, bending, begun, self._emphasis(0, which))
             found.append((bending, rows, self._highest(which, self._family(which, bending, rows), self.coarse)))
         return found
 
@@ -228,7 +228,7 @@ class _Search:
                 continue
             own, bending = which[here], self._bending("bezier", tried.bends, steps, 1, len(_TRIES))
             begun = rows.view(tried.bends, len(which), -1)[:, here].flatten(0, 1)
-            found = self._trained(own, bending, begun, _emphasis(1))
+            found = self._trained(own, bending, begun, self._emphasis(1, own))
             family = self._family(own, bending, found)
             if not self.straight_pieces:
                 self._keep(own, bending, found, self._highest(own, family, self.fine))
@@ -243,7 +243,9 @@ class _Search:
             bending = self._bending("polyline", number, steps, 2, number)
             if number > len(vertices):
                 vertices = self._with_vertex(which, vertices)
-            vertices = self._trained(which, bending, vertices.flatten(0, 1), _emphasis(2)).view(number, len(which), -1)
+            vertices = self._trained(which, bending, vertices.flatten(0, 1), self._emphasis(2, which)).view(
+                number, len(which), -1
+            )
         rows = vertices.flatten(0, 1)
         self._keep(which, bending, rows, self._highest(which, self._family(which, bending, rows), self.fine))
 
@@ -261,6 +263,10 @@ class _Search:
             for k in range(count + 1)
         ]
         return torch.stack(places)
+
+    def _emphasis(self, stage: int, which: Int[Tensor, " some"]) -> Emphasis:
+        """The top counts, above the higher end: the pass is no lower than that."""
+        return Emphasis((_SHARPNESS[stage], _SHARPNESS[stage + 1]), settles=stage > 0, floor=self.ends[which])
 
     def _bending(self, kind: Any, bends: int, steps: int, stage: int, number: int) -> Bending:
         seed = (self.connecting.seed + number) % (LAST_SEED + 1)
@@ -330,10 +336,6 @@ class _Search:
         if self.connecting.method != "auto":
             return self.connecting.one.family(controls(lines, bending, rows.flatten(0, 1)))
         return bent(controls(lines, bending, rows.flatten(0, 1)), bends, self.curved[chosen])
-
-
-def _emphasis(stage: int) -> Emphasis:
-    return Emphasis((_SHARPNESS[stage], _SHARPNESS[stage + 1]), settles=stage > 0)
 
 
 def connect(
