@@ -2,8 +2,8 @@
 
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
-['average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'load', 'plane', 'plot', 'polish', 'train', \
-'walk']
+['average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'load', 'passes', 'plane', 'plot', \
+'polish', 'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
 """
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from landscape.analysis.clusters import clusters as clusters
     from landscape.analysis.convergence import convergence as convergence
     from landscape.analysis.curvature import curvature as curvature
+    from landscape.analysis.passes import passes as passes
     from landscape.analysis.polish import polish as polish
     from landscape.core.errors import LandscapeError as LandscapeError
     from landscape.engine.stack import Stack as Stack
@@ -46,6 +47,7 @@ _HOMES = {
     "clusters": "analysis.clusters",
     "convergence": "analysis.convergence",
     "plot": "figures.plot",
+    "passes": "analysis.passes",
     "polish": "analysis.polish",
     "Result": "store.results",
     "Run": "store.checkpoints",

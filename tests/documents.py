@@ -61,7 +61,8 @@ SHORTER = (
     ("", r"^(landscape (?:train|sweep) (?!.*(?:--batches|--help)).*)$", r"\1 --batches 20"),
     ("", r"--batches (?:\d{3,})\b", "--batches 20"),
     ("", r"--seeds 0:100\b", "--seeds 0:5"),
-    ("", r"^(landscape connect .*)$", r"\1 --steps 10"),
+    ("", r"^(landscape connect .*--method .*)$", r"\1 --steps 10"),
+    ("", r"^(landscape connect (?!.*--method ).*)$", r"\1 --budget 400 --points 51"),
     ("", r"^(landscape polish .*)$", r"\1 --steps 10"),
     ("", r"^(landscape plane (?!.*--points).*)$", r"\1 --points 5"),
     ("", r"^landscape validate(?: --dtype both)?$", r"\g<0> --only linear-loss --only stream"),
@@ -69,7 +70,7 @@ SHORTER = (
     ("", r"--points (?:61x41|41x31|51)\b", "--points 5"),
     ("", r"^(python analyses/\w+\.py)(?: --quick)?$", r"\1 --help"),
     ("README.md", r"\bbatches=3000?\b", "batches=20"),
-    ("README.md", r"\bsteps=200\b", "steps=10"),
+    ("", r"\bbudget=4000\b", "budget=400"),
     (
         "README.md",
         r"\btop=5, trace=True, density=True\b",

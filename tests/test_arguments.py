@@ -40,7 +40,7 @@ def plane(*places: Any, **given: Any) -> Result:
 
 
 def connect(**given: Any) -> Result:
-    return landscape.connect(A, B, **{"problem": PROBLEM, "points": 3, "steps": 1, **given})
+    return landscape.connect(A, B, **{"problem": PROBLEM, "points": 3, "method": "bezier", "steps": 1, **given})
 
 
 def curvature(**given: Any) -> Any:
@@ -92,9 +92,12 @@ WRONG: dict[Callable[..., Any], dict[str, list[Any]]] = {
     connect: {
         **EVALUATING,
         **WRITING,
-        "kind": ["x", 3, None],
-        **{name: ["x", -1, 1.5, None, True] for name in ("bends", "steps", "samples_per_step", "training_seed")},
-        "lr": ["x", 0, NAN, None],
+        "method": ["x", 3, None],
+        "budget": ["x", -1, 1.5, True, 399],
+        **{name: ["x", -1, 1.5, True] for name in ("bends", "steps", "samples_per_step")},
+        "training_seed": ["x", -1, 1.5, None, True],
+        "lr": ["x", 0, NAN],
+        "certify": ["x", 0, 1, NAN],
         "keep_seconds": ["x", -1, NAN, None, [1]],
         "points": [["a"], 10**9],
     },
@@ -142,7 +145,13 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert plane(points=np.int64(3), x=ends).loss.shape == plane(points=np.array([3, 3]), x=(-1, 2)).loss.shape
     assert plane(A, direction_seed=two).about["plane"]["seed"] == 2
     curve = connect(
-        steps=two, bends=two, points=np.int64(5), lr=np.float32(0.5), keep_seconds=np.float64(1), save="c.h5"
+        method="bezier",
+        steps=two,
+        bends=two,
+        points=np.int64(5),
+        lr=np.float32(0.5),
+        keep_seconds=np.float64(1),
+        save="c.h5",
     )
     assert curve.about["curve"]["lr"] == 0.5
     assert curvature(top=two, trace=np.bool_(True), rtol=np.float64(0.1), probe_seed=two).trace is not None

@@ -175,11 +175,11 @@ def test_other_engines_refuse_spectral_norms(engine: Any) -> None:
 def test_curves_are_not_trained_through_spectral_norms() -> None:
     a, b = network(spectral_norm, 0), network(spectral_norm, 1)
     with pytest.raises(Unsupported, match="curves are not trained through spectral norms"):
-        landscape.connect(a, b, problem=Problem.from_model(a, (X, Y), "mse"), steps=1)
+        landscape.connect(a, b, problem=Problem.from_model(a, (X, Y), "mse"), method="bezier", steps=1)
     for net in (a, b):
         remove_spectral_norm(net[1])
         remove_spectral_norm(net[4])
-    landscape.connect(a, b, problem=Problem.from_model(a, (X, Y), "mse"), steps=1, points=3)
+    landscape.connect(a, b, problem=Problem.from_model(a, (X, Y), "mse"), method="bezier", steps=1, points=3)
     layer = remove_parametrizations(parametrizations.spectral_norm(nn.Linear(2, 2)), "weight")
     assert not spectral_norms(layer)
 

@@ -20,8 +20,8 @@ from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.provenance import Source
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
-from landscape.evaluation import connect as bending_module
-from landscape.evaluation.connect import Bending, bend
+from landscape.evaluation import bending as bending_module
+from landscape.evaluation.bending import Bending, Emphasis, bend
 from landscape.evaluation.routes import Lines, along
 from landscape.evaluation.routes import connect as lines_between
 from landscape.problems.life import Life
@@ -88,8 +88,8 @@ def test_a_step_follows_the_slope_of_the_mean_loss(ring: Objective, kind: Any) -
     bending = Bending(kind=kind, bends=2, samples_per_step=5, seed=3)
     lines = opposite(0.3, 1, 2).family.to("cpu", torch.float64)
     objective = dataclasses.replace(ring, precision=torch.float64)
-    state = bending_module._begin(lines, bending)
-    found = bending_module._gradient(objective, lines, bending, state).view(2, 3, 2)
+    state = bending_module.State.of(bending_module.begin(lines, bending))
+    found = bending_module._gradient(objective, lines, bending, state, Emphasis()).view(2, 3, 2)
     drawn = torch.tensor([1, 3, 5, 7, 9]) / 10  # in the middle of each fifth, where the real ones are within
     seeds = torch.tensor([3])
     uniform = philox.uniform(seeds, stream=bending_module._ALPHA_STREAM, step=0, count=5)[0].double()
@@ -143,19 +143,33 @@ def test_solved_seeds_are_connected_better_than_by_a_line(life: Life) -> None:
 
 
 def call(*more: str) -> tuple[str, ...]:
-    return ("connect", "--from", f"{RUN}/#2", "--to", f"{RUN}/#13", "--steps", "12", "--points", "5", *more)
+    return (
+        "connect",
+        "--from",
+        f"{RUN}/#2",
+        "--to",
+        f"{RUN}/#13",
+        "--method",
+        "bezier",
+        "--steps",
+        "12",
+        "--points",
+        "5",
+        *more,
+    )
 
 
 @pytest.mark.slow
 def test_from_curves_to_walks_through_their_bends(landscape: Callable[..., Outcome]) -> None:
-    result = landscape(*call("--kind", "polyline", "--bends", "2", "-o", "c.h5"))
+    result = landscape(*call("--method", "polyline", "--bends", "2", "-o", "c.h5"))
     assert result.exit_code == 0, result.output
     assert result.stdout == "c.h5\nc.bend-1.safetensors\nc.bend-2.safetensors\n"
     assert "median barrier above the chord, 1 line: straight " in result.stderr
     assert sorted(path.name for path in Path().iterdir()) == sorted(result.stdout.split())
     curves = Result.read(Path("c.h5"), plane=False)
     assert curves.about["curve"] == {
-        "kind": "polyline",
+        "method": "polyline",
+        "budget": None,
         "bends": 2,
         "steps": 12,
         "lr": 0.01,
@@ -201,7 +215,7 @@ def stop(done: int, total: int) -> None:
 
 @pytest.mark.slow
 def test_interrupted_training_goes_on_where_it_was(tmp_path: Path) -> None:
-    curve: dict[str, Any] = {"bends": 2, "steps": 12, "points": 5}
+    curve: dict[str, Any] = {"method": "bezier", "bends": 2, "steps": 12, "points": 5}
     connect(*ENDS, **curve, save=tmp_path / "whole.h5")
     whole = Result.read(tmp_path / "whole.h5", plane=False)
     path = tmp_path / "c.h5"
@@ -229,8 +243,8 @@ def test_interrupted_training_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_interrupted_without_a_file_it_gives_the_curves_as_far_as_they_are_trained() -> None:
-    part = connect(*ENDS, steps=12, points=5, progress=stop)
-    whole = connect(*ENDS, steps=7, points=5)
+    part = connect(*ENDS, method="bezier", steps=12, points=5, progress=stop)
+    whole = connect(*ENDS, method="bezier", steps=7, points=5)
     assert part.loss.tobytes() == whole.loss.tobytes()
     assert part.about["curve"]["steps"] == 7
 
@@ -240,7 +254,7 @@ def test_interrupted_while_it_is_evaluated(tmp_path: Path, monkeypatch: pytest.M
     """Ctrl-C after two of four curves, or of four straight lines: no file says that it is whole."""
     every = load(str(RUN))
     four = Checkpoint(every.stack.select([2, 13, 18, 32]), every.sources[:4], every.problem)
-    curve: dict[str, Any] = {"a": four, "b": f"{RUN}/#41", "steps": 2, "points": 5}
+    curve: dict[str, Any] = {"a": four, "b": f"{RUN}/#41", "method": "bezier", "steps": 2, "points": 5}
     whole = connect(**curve)
     right, calls = Objective.__call__, 0
 
@@ -285,7 +299,7 @@ def test_places_of_every_sort_give_the_same_curves(life: Life, tmp_path: Path, m
         [module.state_dict() for module in modules],
     ]
     problem = create(*members[0].problem)  # type: ignore[misc]
-    found = [connect(*ends, problem=problem, bends=2, steps=3, points=7) for ends in sorts]
+    found = [connect(*ends, problem=problem, method="bezier", bends=2, steps=3, points=7) for ends in sorts]
     for name in ("loss", "loss_straight", "l2"):
         assert len({result[name].tobytes() for result in found}) == 1
     assert found[0].kind == "curve"
@@ -305,7 +319,10 @@ def test_places_of_every_sort_give_the_same_curves(life: Life, tmp_path: Path, m
         ({"steps": -1}, "`steps` is -1, it must be at least 0"),
         ({"samples_per_step": 0}, "`samples_per_step` is 0"),
         ({"training_seed": -1}, "-1 is no seed"),
-        ({"order": "all"}, "curves are bent with the `order` stored or matched, not with all"),
+        ({"method": "auto"}, '`steps` is for one curve: choose `method="bezier"`, or leave it out'),
+        ({"budget": 800}, "`budget` is for the method auto: one curve takes `steps` x `samples_per_step`"),
+        ({"method": "auto", "steps": None, "budget": 10}, "`budget` is 10, it must be at least 400"),
+        ({"certify": 1e-3}, "`certify` bounds the loss on straight pieces: choose the `method` auto or polyline"),
         ({"dtype": torch.float16}, "`dtype` is torch.float16"),
         ({"save": "there.h5"}, r"there\.h5 exists: choose another"),
         ({"save": "free.h5"}, r"free\.bend-1\.safetensors exists: choose another"),
@@ -323,7 +340,7 @@ def test_wrong_arguments_are_refused_before_any_work(
     for name in ("there.h5", "free.bend-1.safetensors"):
         Path(name).write_text("precious")
     with pytest.raises(LandscapeError, match=message):
-        connect(**{"a": ENDS[0], "b": ENDS[1], **options})
+        connect(**{"a": ENDS[0], "b": ENDS[1], "method": "bezier", "steps": 3, **options})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["free.bend-1.safetensors", "there.h5"]
 
 
@@ -334,7 +351,9 @@ def test_bends_of_many_lines(landscape: Callable[..., Outcome]) -> None:
         problem = {"name": members.problem[0], "config": members.problem[1]}  # type: ignore[index]
         write_tensors(Path(f"{name}.safetensors"), members.stack.select(rows).tensors, document | {"problem": problem})
     ends = ("--from", "a.safetensors", "--to", "b.safetensors", "--points", "3")
-    assert landscape("connect", *ends, "--steps", "3", "--pairs", "all", "-o", "c.h5").exit_code == 0
+    assert (
+        landscape("connect", *ends, "--method", "bezier", "--steps", "3", "--pairs", "all", "-o", "c.h5").exit_code == 0
+    )
     curves = Result.read(Path("c.h5"), plane=False)
     assert len(curves) == 9
     assert len(np.unique(curves.via_member)) == 9
@@ -346,8 +365,9 @@ def test_bends_of_many_lines(landscape: Callable[..., Outcome]) -> None:
     [
         (("--lr", "0"), "--lr is 0.0, it must be positive and finite", 1),
         (("--bends", "0"), "0 is not in the range", 2),
-        (("--kind", "spline"), "'spline' is not one of", 2),
-        (("--filter-order", "all"), "'all' is not one of", 2),
+        (("--method", "spline"), "'spline' is not one of", 2),
+        (("--method", "auto"), "--steps is for one curve: choose --method bezier, or leave it out", 1),
+        (("--budget", "800"), "--budget is for the method auto: one curve takes --steps x --samples-per-step", 1),
         (("--to", "nowhere/"), "nowhere does not exist", 1),
         (("--lr", "1e38", "--steps", "3"), "lines have become NaN or infinite: lower --lr", 1),
     ],
@@ -381,7 +401,7 @@ def test_a_gpu_bends_the_same_curves(life: Life, tmp_path: Path) -> None:
     )
     for one, other in zip(here.vertices, there.vertices, strict=True):
         torch.testing.assert_close(one.flatten(), other.flatten(), rtol=1e-7, atol=1e-9)
-    curve: dict[str, Any] = {"bends": 2, "steps": 30, "device": "cuda", "save": tmp_path / "c.h5"}
+    curve: dict[str, Any] = {"method": "bezier", "bends": 2, "steps": 30, "device": "cuda", "save": tmp_path / "c.h5"}
     with pytest.raises(KeyboardInterrupt):
         connect(*ENDS, **curve, progress=stop)
     connect(*ENDS, **curve)

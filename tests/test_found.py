@@ -217,7 +217,7 @@ def test_every_verb_takes_what_is_found(tmp_path: Path, problem: Problem) -> Non
     rows = [
         (
             landscape.curvature(place, problem=problem).eigenvalues,
-            landscape.connect(place, state(2), problem=problem, steps=2, points=3)["loss"],
+            landscape.connect(place, state(2), problem=problem, method="bezier", steps=2, points=3)["loss"],
             landscape.plane(place, state(2), state(3), problem=problem, points=2)["loss"],
         )
         for place in (found, state(1))

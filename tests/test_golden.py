@@ -39,8 +39,8 @@ WALKS: dict[str, Callable[[], Result]] = {
     "rays": lambda: walk("exact#1", rays=range(3), span=(-1, 1), points=11),
     "plane": lambda: plane("presolve", "exact#1", "exact#3", points=(9, 7)),
     "plane_trajectory": lambda: plane("exact#2", directions="trajectory", points=(7, 5)),
-    "bezier": lambda: connect("exact#1", "exact", steps=30, points=11),
-    "chain": lambda: connect("exact#1", "exact", steps=30, points=11, kind="polyline", bends=2),
+    "bezier": lambda: connect("exact#1", "exact", method="bezier", steps=30, points=11),
+    "chain": lambda: connect("exact#1", "exact", steps=30, points=11, method="polyline", bends=2),
 }
 
 

@@ -341,8 +341,11 @@ def test_curves_and_planes_of_a_loss_that_reads_a_model_and_a_batch() -> None:
     a, b, c = Small(), Small(), Small()
     problem = Problem.from_model(a, (x, y), batch_loss=lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]))
     named = Problem.from_model(a, (x, y), "cross_entropy")
-    curves = [landscape.connect(a, b, problem=each, steps=20, points=5, engine="plain") for each in (problem, named)]
-    stacked = landscape.connect(a, b, problem=named, steps=20, points=5, engine="stacked")
+    curves = [
+        landscape.connect(a, b, problem=each, method="bezier", steps=20, points=5, engine="plain")
+        for each in (problem, named)
+    ]
+    stacked = landscape.connect(a, b, problem=named, method="bezier", steps=20, points=5, engine="stacked")
     np.testing.assert_allclose(curves[0]["loss"], stacked["loss"], rtol=1e-4)
     np.testing.assert_allclose(curves[1]["loss"], curves[0]["loss"], rtol=1e-5)
     plane = landscape.plane(a, b, c, problem=problem, points=5)

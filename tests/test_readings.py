@@ -282,7 +282,10 @@ def test_train_and_test_are_found_in_one_pass() -> None:
     alone = Problem.from_model(flat, (X[:40], Y[:40]), "cross_entropy")
     both = [landscape.curvature(a, problem=each, top=2, engine="plain").eigenvalues for each in (problem, alone)]
     np.testing.assert_array_equal(*both)
-    ends_ = [landscape.connect(a, b, problem=each, steps=3, points=3, engine="plain") for each in (problem, alone)]
+    ends_ = [
+        landscape.connect(a, b, problem=each, method="bezier", steps=3, points=3, engine="plain")
+        for each in (problem, alone)
+    ]
     np.testing.assert_array_equal(ends_[0]["loss"], ends_[1]["loss"])
 
 
@@ -414,7 +417,7 @@ def test_a_penalty_is_an_option_of_each_verb() -> None:
         lambda problem, l2: landscape.walk(a, b, problem=problem, points=3, l2=l2)["loss"],
         lambda problem, l2: landscape.plane(a, b, c, problem=problem, points=3, l2=l2)["loss"],
         lambda problem, l2: landscape.curvature(a, problem=problem, top=2, trace=True, l2=l2).eigenvalues,
-        lambda problem, l2: landscape.connect(a, b, problem=problem, steps=3, points=3, l2=l2)["loss"],
+        lambda problem, l2: landscape.connect(a, b, problem=problem, method="bezier", steps=3, points=3, l2=l2)["loss"],
     ):
         np.testing.assert_allclose(verb(asked, 0.2), verb(own, 0.0), rtol=1e-6)
     assert landscape.walk(a, b, problem=asked, points=3, l2=0.2).about["l2"] == pytest.approx(0.3)

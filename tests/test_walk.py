@@ -649,8 +649,14 @@ def test_alphas_may_be_given(run: Run) -> None:
 def test_each_with_each_holds_each_member_once(run: Run, presolve: Checkpoint) -> None:
     trained = run.checkpoint()
     every = connect(trained, trained, pairs="all")
-    assert (len(every), [len(vertex) for vertex in every.family.vertices]) == (24 * 24, [24, 24])
+    assert (len(every), [len(vertex) for vertex in every.family.vertices]) == (24 * 23 // 2, [24, 24])
     assert all(vertex["net.0.0.weight"] is trained.stack["net.0.0.weight"] for vertex in every.family.vertices)
+    pairs = np.stack([every.columns["from_member"], every.columns["to_member"]], axis=1)
+    assert sorted(map(tuple, pairs.tolist())) == list(itertools.combinations(range(24), 2))
+    assert len(every.sources) == 24
+    assert len(connect(trained, run.checkpoint(20), pairs="all")) == 24 * 24
+    with pytest.raises(Mismatch, match="a place of one member has no pairs with itself"):
+        connect(presolve, presolve, pairs="all")
     one = connect(presolve, trained, via=[run.checkpoint(20)])
     assert [len(vertex) for vertex in one.family.vertices] == [1, 24, 24]
 

@@ -6,18 +6,17 @@ on which a loss is NaN has no numbers.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.signal import find_peaks
 
 from landscape.core.intervals import median_interval, quantiles
 from landscape.core.provenance import Source
 from landscape.store.results import Result, require_lines
 
-__all__ = ["COURSES", "DEFINITIONS", "MONOTONE", "Barriers", "Definition", "barriers", "lowest_order"]
+__all__ = ["COURSES", "DEFINITIONS", "MONOTONE", "Barriers", "Definition", "as_stored", "barriers", "lowest_order"]
 
 #: Values over the points of lines.
 Points = Float[np.ndarray, "line point"]
@@ -70,6 +69,9 @@ MONOTONE = 1e-3
 #: How lines run from start to end; the last has neither, or a NaN on it.
 COURSES = ("falling", "rising", "level", "neither")
 
+
+#: Points of lines that are looked at together, which bounds the memory.
+_BLOCK_POINTS = 2**20
 
 #: What barriers say beside quantities of lines.
 _NO_QUANTITIES = ("heights", "course", "independent", "bounds")
@@ -173,28 +175,15 @@ def barriers(curves: Result) -> Barriers:
     ([0.355], [0.5])
     """
     require_lines(curves, "barriers")
-    alpha, loss = curves.alpha[curves.inside], curves.loss[curves.done][:, curves.inside]
-    known = ~np.isnan(loss).any(axis=1)
-    loss = np.where(known[:, None], loss, np.nan)
-    excess = DEFINITIONS["above_chord"].rises(alpha, loss)
-    top = np.argmax(np.where(np.isnan(excess), -np.inf, excess), axis=1)
-    # What rounding makes of a straight line is no barrier.
-    noticeable = (excess.max(axis=1) > 1e-12 * np.abs(loss).max(axis=1)) & np.isfinite(loss).all(axis=1)
-    widths = np.array([_half_widths(alpha, row) for row in np.where(noticeable[:, None], excess, 0)]).reshape(-1, 2)
-    up, down = (_largest_rise(each) for each in (loss, loss[:, ::-1]))
-    results = {
-        "peak_alpha": np.where(np.isnan(excess[:, 0]), np.nan, alpha[top]),
-        "peak_loss": np.where(np.isnan(excess[:, 0]), np.nan, loss[np.arange(len(loss)), top]),
-        "peaks": np.array([_count_peaks(row) for row in loss], dtype=float),
-        "delta": up,
-        "start_width": widths[:, 0],
-        "end_width": widths[:, 1],
-    }
+    alpha, done = curves.alpha[curves.inside], np.flatnonzero(curves.done)
+    size = max(1, _BLOCK_POINTS // len(alpha))
+    blocks = [_read(alpha, curves.loss[done[i : i + size], curves.inside]) for i in range(0, len(done), size)]
+    found = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     ends = curves["to_member"][curves.done]
     return Barriers(
-        heights={name: definition.rises(alpha, loss).max(axis=1) for name, definition in DEFINITIONS.items()},
-        **{name: np.where(known, values, np.nan) for name, values in results.items()},
-        course=_courses(loss, up, down),
+        heights={name: found.pop(name) for name in DEFINITIONS},
+        course=found.pop("course").astype(np.int64),
+        **found,
         independent=len(np.unique(ends)) == len(ends),
         bounds={
             name: np.stack([curves[f"{name}_{side}"][curves.done] for side in ("lower", "upper")])
@@ -202,6 +191,32 @@ def barriers(curves: Result) -> Barriers:
             if f"{name}_lower" in curves.columns
         },
     )
+
+
+def _read(alpha: Float[np.ndarray, " point"], loss: Points) -> dict[str, Float[np.ndarray, " line"]]:
+    """What is read off some lines, by name."""
+    known = ~np.isnan(loss).any(axis=1)
+    loss = np.where(known[:, None], loss, np.nan)
+    excess = DEFINITIONS["above_chord"].rises(alpha, loss)
+    top = np.argmax(np.where(np.isnan(excess), -np.inf, excess), axis=1)
+    # What rounding makes of a straight line is no barrier.
+    noticeable = (excess.max(axis=1) > 1e-12 * np.abs(loss).max(axis=1)) & np.isfinite(loss).all(axis=1)
+    above = np.where(noticeable[:, None], excess, 0)
+    half = above.max(axis=1) / 2
+    up, down = (_largest_rise(each) for each in (loss, loss[:, ::-1]))
+    results = {
+        "peak_alpha": np.where(np.isnan(excess[:, 0]), np.nan, alpha[top]),
+        "peak_loss": np.where(np.isnan(excess[:, 0]), np.nan, loss[np.arange(len(loss)), top]),
+        "peaks": _count_peaks(loss),
+        "delta": up,
+        "start_width": _first_crossing(alpha, above, half),
+        "end_width": _first_crossing(1 - alpha[::-1], above[:, ::-1], half),
+    }
+    return {
+        **{name: definition.rises(alpha, loss).max(axis=1) for name, definition in DEFINITIONS.items()},
+        **{name: np.where(known, values, np.nan) for name, values in results.items()},
+        "course": _courses(loss, up, down).astype(np.float64),
+    }
 
 
 def lowest_order(curves: Result) -> Int[np.ndarray, " pair"]:
@@ -213,19 +228,24 @@ def lowest_order(curves: Result) -> Int[np.ndarray, " pair"]:
     """
     height = np.full(len(curves), np.inf)
     height[curves.done] = np.nan_to_num(barriers(curves).above_chord, nan=np.inf)
-    starts = [dataclasses.replace(curves.sources[member], order="") for member in curves["from_member"]]
-    moves, via = curves.moves.tolist(), curves.via_member.tolist()
-    lowest: dict[tuple[Source, int, str, tuple[int, ...]], int] = {}
-    trivial = np.array(
-        [source == curves.sources[member] for source, member in zip(starts, curves["to_member"], strict=True)],
-        dtype=bool,
-    ) & ("via_member" not in curves.columns)
+    place: dict[Source, int] = {}
+    of = np.array([place.setdefault(source, len(place)) for source in as_stored(curves.sources)], dtype=int)
+    start, end = of[curves["from_member"]], curves["to_member"]
+    # A member reordered is itself still, but where the order of an end counts.
+    stored = np.array([not source.order for source in curves.sources], dtype=bool)[end]
+    trivial = (start == of[end]) & stored & ("via_member" not in curves.columns)
     shown = curves.done & ~trivial if (curves.done & ~trivial).any() else curves.done
-    for line in np.flatnonzero(shown).tolist():
-        pair = starts[line], int(curves["to_member"][line]), moves[line], tuple(via[line])
-        if height[line] < height[lowest.setdefault(pair, line)]:
-            lowest[pair] = line
-    return np.array(sorted(lowest.values()), dtype=np.int64)
+    lines = np.flatnonzero(shown)
+    moves = np.unique(curves.moves.astype(str), return_inverse=True)[1]
+    pairs = np.column_stack([start, end, moves, curves.via_member])[lines]
+    by_height = np.argsort(height[lines], kind="stable")
+    first = np.unique(pairs[by_height], axis=0, return_index=True)[1]
+    return np.sort(lines[by_height[first]]).astype(np.int64)
+
+
+def as_stored(sources: Sequence[Source]) -> list[Source]:
+    """Members whatever the order of their units."""
+    return [dataclasses.replace(source, order="") if source.order else source for source in sources]
 
 
 def _largest_rise(loss: Points) -> Float[np.ndarray, " line"]:
@@ -239,32 +259,45 @@ def _courses(
     loss: Points, up: Float[np.ndarray, " line"], down: Float[np.ndarray, " line"]
 ) -> Int[np.ndarray, " line"]:
     """Of each line an index into `COURSES`, from its largest rise and its largest fall."""
-    finite = [row[np.isfinite(row)] for row in loss]
-    spread, largest = np.array([(np.ptp(row), np.abs(row).max()) if len(row) else (np.nan, np.nan) for row in finite]).T
+    finite = np.isfinite(loss)
+    some = finite.any(axis=1)
+    low, high = (each.min(axis=1, where=finite, initial=np.inf) for each in (loss, -loss))
+    spread, largest = (np.where(some, each, np.nan) for each in (-high - low, np.maximum(-high, -low)))
     level = np.maximum(up, down) <= 1e-12 * largest
     return np.select([level, up <= MONOTONE * spread, down <= MONOTONE * spread], [2, 0, 1], default=3)
 
 
-def _count_peaks(loss: Float[np.ndarray, " point"]) -> float:
-    """Local maxima between the ends; `find_peaks` finds a plateau once and never an end. NaN beside infinite points."""
-    if not np.isfinite(loss).all():
-        return np.nan
-    if (spread := float(np.ptp(loss))) == 0:
-        return 0
-    # Of two equally high peaks scipy counts both, however small the dent between them; a slight slope breaks ties.
-    sloped = loss + np.linspace(0, 1e-3 * PROMINENCE * spread, len(loss))
-    return len(find_peaks(sloped, prominence=PROMINENCE * spread)[0])
+def _count_peaks(loss: Points) -> Float[np.ndarray, " line"]:
+    """Of each line the local maxima between its ends whose prominence is enough, a plateau counted once; NaN beside
+    infinite points.
+
+    As many as there are times, from start to end, that the loss rises by so much from its lowest point since the last
+    peak, and falls by as much from its highest since: between two peaks that stand out it falls so far, and where it
+    has fallen so far on both sides the highest point stands out.
+    """
+    finite = np.isfinite(loss).all(axis=1)
+    here = np.where(finite[:, None], loss, 0.0)
+    enough = PROMINENCE * np.ptp(here, axis=1)
+    # Of two equally high peaks both would count, however small the dent between them; a slight slope breaks ties.
+    here = here + np.linspace(0, 1e-3 * PROMINENCE, loss.shape[1]) * np.ptp(here, axis=1)[:, None]
+    low, high = here[:, 0].copy(), here[:, 0].copy()
+    climbing, peaks = np.zeros(len(loss), dtype=bool), np.zeros(len(loss))
+    for value in here.T:
+        low, high = np.where(climbing, low, np.minimum(low, value)), np.where(climbing, np.maximum(high, value), high)
+        risen = ~climbing & (value - low >= enough) & (enough > 0)
+        fallen = climbing & (high - value >= enough)
+        peaks += fallen
+        low, high = np.where(fallen, value, low), np.where(risen, value, high)
+        climbing = (climbing | risen) & ~fallen
+    return np.where(finite, peaks, np.nan)
 
 
-def _half_widths(alpha: Float[np.ndarray, " point"], excess: Float[np.ndarray, " point"]) -> tuple[float, float]:
-    """From each end, how far to where the excess first reaches half its maximum (linear between points)."""
-    if excess.max() <= 0:
-        return np.nan, np.nan
-    half = excess.max() / 2
-    return _first_crossing(alpha, excess, half), _first_crossing(1 - alpha[::-1], excess[::-1], half)
-
-
-def _first_crossing(x: Float[np.ndarray, " point"], y: Float[np.ndarray, " point"], level: float) -> float:
-    after = int(np.argmax(y >= level))
-    share = (level - y[after - 1]) / (y[after] - y[after - 1])
-    return float(x[after - 1] + share * (x[after] - x[after - 1]))
+def _first_crossing(
+    x: Float[np.ndarray, " point"], y: Points, level: Float[np.ndarray, " line"]
+) -> Float[np.ndarray, " line"]:
+    """Where each line first reaches a level above 0, linear between points; NaN where the level is 0."""
+    after = np.argmax(y >= level[:, None], axis=1)
+    before, rows = np.maximum(after - 1, 0), np.arange(len(y))
+    low, high = y[rows, before], y[rows, after]
+    share = np.divide(level - low, high - low, out=np.full(len(y), np.nan), where=(level > 0) & (high > low))
+    return np.asarray(x[before] + share * (x[after] - x[before]))

@@ -352,15 +352,15 @@ def _of_outputs(problem: Problem, stack: Stack, device: str | torch.device) -> t
 def _barriers(
     problem: Problem, stack: Stack, device: str | torch.device, progress: Progress | None
 ) -> Float[np.ndarray, " pair"]:
-    """Height above the chord between each two members; the lower of both ways where both were walked."""
+    """Height above the chord between each two members."""
     members = [stack.state_dict(number) for number in range(len(stack))]
     order: Literal["matched", "stored"] = "matched" if problem.symmetry() else "stored"
     curves = walk(
         members, members, problem=problem, pairs="all", order=order, device=device, progress=progress, points=_POINTS
     )
-    one, other = (np.asarray(curves.columns[name]) % len(stack) for name in ("from_member", "to_member"))
-    found = np.full((len(stack), len(stack)), np.inf)
-    np.minimum.at(found, (np.minimum(one, other), np.maximum(one, other)), barriers(curves).above_chord)
+    later, earlier = np.tril_indices(len(stack), -1)  # as the lines of a place with itself follow each other
+    found = np.empty((len(stack), len(stack)))
+    found[earlier, later] = barriers(curves).above_chord
     return found[np.triu_indices(len(stack), 1)]
 
 

@@ -1,5 +1,6 @@
 """`landscape analyse`: barriers of a walk, outcomes, convergence and clusters of a run, success of a run or a sweep."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ import click
 import numpy as np
 
 from landscape.analysis.barriers import COURSES, DEFINITIONS, Barriers, barriers, lowest_order
+from landscape.analysis.passes import passes, rows_of
 from landscape.cli.curvature import curvature
 from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.options import (
@@ -30,7 +32,7 @@ from landscape.cli.report import Progress, remark, remark_unfinished, table
 from landscape.cli.types import SEED, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import refuse_existing
-from landscape.core.intervals import Proportion
+from landscape.core.intervals import Proportion, quantiles
 from landscape.store.results import Result
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ _MOST_CASES = 6
 
 @click.group("analyse", cls=Group)
 def command() -> None:
-    """Barriers of a walk; outcomes, convergence, clusters and success of a run; curvature of places and walks.
+    """Barriers of a walk, passes between members; outcomes, convergence, clusters and success of a run; curvature.
 
     Prints a summary table, or everything with --json; -o keeps everything as a JSON file.
     """
@@ -77,9 +79,11 @@ def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> 
     """
     report = Report(**where)
     curves = Result.read(file, plane=False)
+    curves = dataclasses.replace(curves, values={"loss": curves.loss})
     kept = curves.select(curves.done if every_order else lowest_order(curves))
     found = barriers(kept)
-    parts = [{"moves": part} if "moves" in kept.columns else {} for part in kept.moves]
+    listed = kept if report.whole else kept.select(slice(0))  # a summary needs no line by itself
+    parts = [{"moves": part} if "moves" in listed.columns else {} for part in listed.moves]
     document = {
         "file": str(file),
         "title": curves.about.get("title"),
@@ -88,7 +92,7 @@ def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> 
         "lines": [
             {"from": kept.sources[i].label, "to": kept.sources[j].label, "l1": l1, "l2": l2} | moves
             for i, j, l1, l2, moves in zip(
-                *(kept[key] for key in ("from_member", "to_member", "l1", "l2")), parts, strict=True
+                *(listed[key] for key in ("from_member", "to_member", "l1", "l2")), parts, strict=True
             )
         ],
         "barriers": {
@@ -182,6 +186,60 @@ def _told(found: Barriers) -> list[str]:
             f"without a height: {plural(lost, 'line')}, with NaN on it or an infinite end; left out of the table"
         )
     return text
+
+
+@command.command("passes")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@reporting()
+def _passes(files: tuple[Path, ...], **where: Any) -> None:
+    """The lowest known path of each pair of members in what `landscape connect` or `walk` wrote.
+
+    Heights are those of the highest loss above the higher end: of the straight line, of the lowest path of the pair,
+    and of the lowest chain of paths, which may lead through other members. All are upper bounds. A pair without a path
+    is missing, and counts as not connected unless others connect it.
+    """
+    report = taken(Report, where)
+    found = passes(*(Result.read(file, plane=False) for file in files))
+    missing = found.missing
+    rows = rows_of(found) if report.whole or len(found) <= _MOST_ROWS else ()
+    named = [[found.members[i], found.members[j]] for i, j in (missing if report.whole else missing[:_MOST_ROWS])]
+    document = {
+        "files": list(map(str, files)),
+        "title": found.about.get("title"),
+        "loss_unit": found.about.get("loss_unit"),
+        "members": [{"name": name, "loss": loss} for name, loss in zip(found.members, found.loss, strict=True)],
+        "pairs": rows,
+        "missing": named,
+        "merges": [dataclasses.asdict(merge) for merge in found.merges],
+        "straight_merges": [dataclasses.asdict(merge) for merge in found.straight_merges],
+    }
+    text = [
+        f"{document['title']}: {len(found.members)} members, {plural(len(found), 'pair')} with a known path; loss in "
+        f"{document['loss_unit']}, heights above the higher end"
+    ]
+    heights = {"straight": found.straight, "known": found.known, "through others": found.through}
+    summary = []
+    for name, values in heights.items():
+        above = found.barrier(values)[~np.isnan(values)]
+        quartiles = quantiles(above, np.array([0, 0.25, 0.5, 0.75, 1])).tolist()
+        summary.append([name, *quartiles, len(above)])
+    text.append(table(["height", "min", "q1", "median", "q3", "max", "pairs"], summary))
+    if not report.whole and rows:
+        columns = ("from", "to", "straight", "known", "through_others", "method", "gradients")
+        text.append(table([name.replace("_", " ") for name in columns], [[row[c] for c in columns] for row in rows]))
+    counts = sorted(((found.method.count(name), name) for name in set(found.method)), reverse=True)
+    text.append(f"found by: {', '.join(f'{name} {count}' for count, name in counts)}")
+    text.append(f"cost: {int(found.gradients.sum()):,} gradients of the loss, with all that was tried")
+    lost = len(found.members) - 1 - len(found.merges)
+    text.append(
+        f"merged: {plural(len(found.members), 'member')} in {plural(lost + 1, 'group')} at the top"
+        + (f", at {found.merges[-1].height:.4g} at the latest" if found.merges else "")
+    )
+    if len(missing):
+        some = ", ".join(f"{one} to {other}" for one, other in named[:_MOST_ROWS])
+        rest = f", and {len(missing) - _MOST_ROWS} more" if len(missing) > _MOST_ROWS else ""
+        text.append(f"missing: {plural(len(missing), 'pair')} without a path of their own: {some}{rest}")
+    report.show(text, document)
 
 
 def _by_part(curves: Result) -> str:

@@ -1,4 +1,4 @@
-"""`landscape connect --from A --to B`: curves of low loss between two points."""
+"""`landscape connect --from A --to B`: paths of low loss between two points."""
 
 import dataclasses
 from pathlib import Path
@@ -10,9 +10,11 @@ import numpy as np
 from landscape.analysis.barriers import barriers
 from landscape.cli.options import asked, evaluating, keyed
 from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
-from landscape.cli.types import options_of, taken
+from landscape.cli.types import options_of
 from landscape.core.errors import plural
-from landscape.evaluation.connect import Bending, bend_files, connect
+from landscape.core.fields import fields_of
+from landscape.evaluation.certify import Certifying
+from landscape.evaluation.connect import Connecting, bend_files, connect
 from landscape.evaluation.routes import Route
 from landscape.space.family import MOST_POINTS
 from landscape.store.results import Result
@@ -25,48 +27,52 @@ __all__ = ["command"]
     epilog="""\b
         Examples:
           landscape connect --from 'checkpoints/first/#3' --to 'checkpoints/first/#7'
-          landscape connect --from presolve --to checkpoints/first/ --kind polyline --bends 3 -o analyses/bent.h5
+          landscape connect --from presolve --to checkpoints/first/ --method polyline --bends 3 -o analyses/bent.h5
+          landscape connect --from checkpoints/first/ --to checkpoints/first/ --pairs all -o analyses/passes.h5
+          landscape analyse passes analyses/passes.h5
           landscape plot walk analyses/bent.h5
           landscape walk --from presolve --via analyses/bent.bend-2.safetensors --to checkpoints/first/""",
 )
 @options_of(Route, "a", a="Where the curves begin.")
 @click.option("--to", "b", required=True, metavar="PLACE", help="Where the curves end.")
-@options_of(Bending)
-@click.option("--points", type=click.IntRange(2, MOST_POINTS), default=51, help="Points at which a curve is evaluated.")
-@options_of(Route, "pairs")
+@options_of(Connecting)
 @click.option(
-    "--filter-order",
-    "order",
-    type=click.Choice(["stored", "matched"]),
-    default="stored",
-    help="Order of the start's filters: as stored, or the one closest to the end.",
+    "--points", type=click.IntRange(2, MOST_POINTS), default=1001, help="Points at which a path is evaluated."
 )
-@evaluating("HDF5 file; FILE.bend-1.safetensors go beside it. [default: analyses/FROM--TO-KIND-BENDS.h5]")
+@options_of(
+    Route,
+    "pairs",
+    "order",
+    order="Order of the start's filters: as stored, each equivalent one with a budget of its own, of which the lowest "
+    "path is kept, or the one closest to the end.",
+)
+@options_of(Certifying)
+@evaluating("HDF5 file; FILE.bend-1.safetensors go beside it. [default: analyses/FROM--TO-METHOD.h5]")
 def command(output: Path | None, **values: Any) -> None:
-    """Find curves between two places along which the loss is low: bends in a path are trained while its ends stay.
+    """Find paths between two places along which the loss is low: the highest loss on one is an upper bound of the pass.
 
-    Places are those of `landscape walk`. Prints the file with the loss along the curves, which is read as that of a
-    walk, and the checkpoints that hold the bends, to be walked via. An interrupted training goes on when the same
-    command is given again.
+    Places are those of `landscape walk`. Prints the file with the loss along the paths, which is read as that of a
+    walk, and by `landscape analyse passes`, and the checkpoints that hold the bends, to be walked via. An interrupted
+    training goes on when the same command is given again.
     """
     values["a"], values["b"] = keyed(values.pop("key"), values["a"], values["b"])
-    bending = taken(Bending, values)
-    bent = dataclasses.asdict(bending)  # all of them: one that the verb does not know is an error
+    bent = {name: values.pop(name) for name in fields_of(Connecting)}
+    connecting = Connecting(**bent)
     bent["training_seed"] = bent.pop("seed")
     route = Route(**{name: values[name] for name in ("a", "b", "pairs", "order")})
-    path = output or Path("analyses") / f"{route.name}-{bending.kind}-{bending.bends}.h5"
+    path = output or Path("analyses") / f"{route.name}-{connecting.name}.h5"
     remark_unfinished(*map(str, route.places))
     with interruptible("repeat the same command to go on with the training"):
         result = connect(**bent, **asked(values), save=path, progress=Progress("connect", "steps"))
     remark(_barriers(result))
-    for written in (path, *bend_files(path, bending)):
+    for written in (path, *bend_files(path, connecting.most_bends)):
         click.echo(written)
 
 
 def _barriers(curves: Result) -> str:
-    """What bending has brought, in one line."""
+    """What the search has brought, in one line."""
     straight = dataclasses.replace(curves, values={"loss": curves.values["loss_straight"]})
     each = [barriers(lines).above_chord for lines in (straight, curves)]
     texts = [f"{np.median(heights):.4g} (highest {np.max(heights):.4g})" for heights in each]
     lines = plural(len(curves), "line")
-    return f"median barrier above the chord, {lines}: straight {texts[0]}, along the curves {texts[1]}"
+    return f"median barrier above the chord, {lines}: straight {texts[0]}, along the paths {texts[1]}"

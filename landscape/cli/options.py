@@ -272,6 +272,11 @@ class Report:
         if self.output is not None:
             refuse_existing(self.output, force=self.force, argument="output")
 
+    @property
+    def whole(self) -> bool:
+        """Whether more than the summary is asked for."""
+        return self.print_json or self.output is not None
+
     def show(self, text: Sequence[str], document: Mapping[str, Any]) -> None:
         """Print the summary or the document, and keep the document if a path is given."""
         if self.output is not None:

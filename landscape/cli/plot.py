@@ -69,7 +69,7 @@ _definition = click.option(
 
 @click.group("plot", cls=Group)
 def command() -> None:
-    """Draw walks, planes, densities, barriers, outcomes, incidence, clusters, success, rules; prints paths."""
+    """Draw walks, planes, densities, barriers, passes, outcomes, incidence, clusters, success, rules; prints paths."""
 
 
 @command.command("walk")
@@ -140,6 +140,19 @@ def _barriers(file: Path, definition: str, **where: Any) -> None:
         size=(4, 3.6),
     )
     canvas.save(figure, f"{file.stem}-barriers")
+
+
+@command.command("passes")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--caption", help="Text below the figure. [default: composed from the files]")
+@drawing("plots/FILE-passes.png")
+def _passes(files: tuple[Path, ...], caption: str | None, **where: Any) -> None:
+    """Disconnectivity graph of the members in FILE: from known paths, and beside it from straight lines."""
+    from landscape.analysis.passes import passes
+
+    canvas = Canvas(**where)
+    found = passes(*(Result.read(file, plane=False) for file in files))
+    canvas.save(figures.passes_figure(found, caption=caption), f"{files[0].stem}-passes")
 
 
 @command.command("outcomes")

@@ -23,21 +23,20 @@ class Part(Protocol):
     def __len__(self) -> int:
         """Number of items."""
 
-    def save(self, path: Path, *, overwrite: bool) -> None:
-        """Write to a file, atomically."""
-
 
 P = TypeVar("P", bound=Part)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shards(Generic[P]):
-    """A directory with the plan of unfinished work and files of its finished items, called `unit` (`rows`)."""
+    """A directory with the plan of unfinished work and files of its finished items, called `unit` (`rows`), which
+    `save` writes atomically, joined, and `read` reads.
+    """
 
     path: Path
     unit: str
     read: Callable[[Path], P]
-    join: Callable[[Sequence[P]], P]
+    save: Callable[[Sequence[P], Path], None]
     ending: str = ".h5"
 
     def gather(
@@ -49,11 +48,12 @@ class Shards(Generic[P]):
         force: bool,
         seconds: float,
         on_progress: Progress,
-    ) -> P:
-        """All items: those that are kept, and the rest as `go_on`, given what is kept, yields them part by part.
+    ) -> list[P]:
+        """All items, part by part: those that are kept, and the rest as `go_on`, given what is kept, yields them.
 
-        Keeps what is new every `seconds`, and when it is interrupted. Raises `Mismatch`, saying what differs, if what
-        is kept belongs to another plan; with `force` it is forgotten then.
+        Keeps what is new every `seconds`, and when it is interrupted; of that no more is in memory than `read` takes.
+        Raises `Mismatch`, saying what differs, if what is kept belongs to another plan; with `force` it is forgotten
+        then.
         """
         finished = self._open(plan, force=force)
         fresh: list[P] = []
@@ -69,7 +69,7 @@ class Shards(Generic[P]):
             if fresh:
                 self._keep(plan, sum(map(len, finished)), fresh)
             raise
-        return self.join(finished + fresh)
+        return finished + fresh
 
     def begin(self, plan: Mapping[str, Any]) -> None:
         """Make the directory for a plan if it is not there."""
@@ -107,9 +107,8 @@ class Shards(Generic[P]):
     def _keep(self, plan: Mapping[str, Any], first: int, parts: Sequence[P]) -> P:
         """Write items that begin with item `first`."""
         self.begin(plan)
-        shard = self.join(parts)
-        shard.save(self._file(first), overwrite=True)
-        return shard
+        self.save(parts, self._file(first))
+        return self.read(self._file(first))
 
     def _file(self, first: int) -> Path:
         return self.path / f"{self.unit}-{first:08d}{self.ending}"

@@ -5,6 +5,9 @@ import ctypes
 import dataclasses
 import functools
 import math
+import os
+import sys
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,7 +16,7 @@ from landscape.engine.data import SAMPLE_MULTIPLE, Data, Stream
 from landscape.engine.program.products import ceil_div
 from landscape.engine.stacked import Stacked
 
-__all__ = ["AUTOMATIC", "Chunk", "choose_chunk", "fitting_batch", "keep_freed_memory", "widest_output"]
+__all__ = ["AUTOMATIC", "Chunk", "choose_chunk", "fitting_batch", "free_memory", "keep_freed_memory", "widest_output"]
 
 #: Bytes of the widest activation of a chunk: about a core's cache on a CPU, a small share of the memory on a GPU.
 ACTIVATION_BYTES = {"cpu": 2**20, "cuda": 2**28}
@@ -161,6 +164,18 @@ def _outputs(module: nn.Module, inputs: torch.Tensor) -> list[int]:
 
 
 @functools.cache
+def free_memory() -> int:
+    """Bytes of memory that a program can still have, what the system would give up for it included."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        try:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):
+            return sys.maxsize  # where nobody says
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep up to 256 MiB of freed memory for the next chunk.
 

@@ -113,9 +113,10 @@ def certified(
         found = _Bounded.join(list(work([])))
     else:
         plan = {**identity(lines.family), "lines": len(lines), "objective": dict(prepared.about), "certified": said}
-        found = _kept(save).gather(
+        parts = _kept(save).gather(
             plan, work, total=len(lines), force=overwrite, seconds=keep_seconds, on_progress=on_progress
         )
+        found = _Bounded.join(parts)
     on_progress(len(lines), len(lines))
     _say_what_is_open(found.columns, tolerance)
     return dataclasses.replace(
@@ -139,10 +140,11 @@ class _Bounded:
     def __len__(self) -> int:
         return len(self.columns["max_lower"])
 
-    def save(self, path: Path, *, overwrite: bool) -> None:
-        """Write to a file, atomically."""
+    @classmethod
+    def keep(cls, parts: "Sequence[_Bounded]", path: Path) -> None:
+        """Write parts to one file, atomically."""
         with replacing(path) as target, target.open("wb") as file:
-            np.savez(file, **self.columns)  # type: ignore[arg-type]
+            np.savez(file, **cls.join(parts).columns)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Path) -> "_Bounded":
@@ -158,7 +160,7 @@ class _Bounded:
 
 
 def _kept(save: Path) -> Shards[_Bounded]:
-    return Shards(save.with_name(save.name + ".bounds"), "lines", _Bounded.read, _Bounded.join, ending=".npz")
+    return Shards(save.with_name(save.name + ".bounds"), "lines", _Bounded.read, _Bounded.keep, ending=".npz")
 
 
 def bounded(

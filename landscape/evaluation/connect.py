@@ -1,7 +1,10 @@
-"""Curves of low loss between two points: bends in a path that are trained while its ends stay."""
+"""`landscape.connect`: the lowest path that is found between two points, an upper bound of the pass between them.
+
+Several ways are tried on one budget of gradient evaluations: the straight line, Bézier curves of several degrees from
+several starts, and a polyline through what they led to, whose top is lowered, with one more vertex where it is highest.
+"""
 
 import dataclasses
-import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,96 +14,328 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
-from landscape.core.fields import Field, check, option, require
-from landscape.core.files import differences, refuse_existing
+from landscape.core.fields import LAST_SEED, Field, check, option, require
+from landscape.core.files import differences, digest, refuse_existing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress
-from landscape.engine.memory import choose_chunk, keep_freed_memory
+from landscape.engine.memory import keep_freed_memory
 from landscape.engine.objective import BatchNorm
 from landscape.engine.plain import AnyObjective, PlainObjective
-from landscape.engine.stack import Stack, fingerprint
+from landscape.engine.stack import fingerprint
+from landscape.evaluation.bending import OFF_LINE, Bending, Emphasis, State, begin, controls, train
+from landscape.evaluation.certify import Certifying, certified
 from landscape.evaluation.evaluate import computation
 from landscape.evaluation.routes import Lines, Order, Pairs, Prepared, Route, along, prepare
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, held
-from landscape.space.family import Family, bezier, grid, polyline
+from landscape.space.family import Family, bent, grid, polyline
 from landscape.store.checkpoints import read_tensors, write_stack, write_tensors
 from landscape.store.results import Result, target
-from landscape.training.optimizers import OPTIMIZERS
 
-__all__ = ["Bending", "bend", "bend_files", "connect"]
+__all__ = ["Connecting", "bend_files", "connect"]
 
 _log = logging.getLogger("landscape")
 
-#: Streams of random numbers: where bends begin, and the alphas of each step.
-_START_STREAM, _ALPHA_STREAM = 0x42454E44, 0x42454E45
+#: Gradient evaluations for each line, all tries together.
+_BUDGET = 8000
 
-#: Bends begin beside the straight line, by this share of its length: on it a symmetric loss would never push them off.
-_OFF_LINE = 0.01
+#: What is tried first: bends of Bézier curves, and how far beside the line they begin, as a share of its length. The
+#: first seed is the user's, further ones follow.
+_TRIES = ((3, OFF_LINE), (3, 0.3), (5, 0.3), (1, OFF_LINE))
 
-#: Bytes of the parameters of all points whose gradients are computed at once; at least one line.
-_STEP_BYTES = 2**28
+#: Shares of the budget for these tries, for going on with the best of a line, and for lowering the top of a polyline;
+#: alphas of a step in the last, learning rates, and how sharply the top counts, from one stage to the next.
+_SHARES, _ALPHAS, _RATES, _SHARPNESS = (0.4, 0.25, 0.35), (8, 8, 16), (3e-2, 3e-2, 1e-2), (1.0, 5.0, 20.0, 40.0)
+
+#: Vertices of the polyline before and after one is put in where it is highest. Corners are at eighths in the end.
+_VERTICES, _MOST_VERTICES = 6, 7
+
+#: Points by which tries are compared, and points whose parameters are made at once.
+_COARSE, _AT_ONCE = 101, 2**17
+
+#: Streams of data: a curve is chosen on other samples than it is reported on, of which the seed is this far away.
+_SEARCH_SEED = 2**32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bending:
-    """How a curve is bent; raises `LandscapeError` for values that make no sense.
+class Connecting:
+    """How paths are sought; raises `LandscapeError` for options that do not go together.
 
-    `bezier` is a Bézier curve with `bends` control points between its ends, `polyline` has as many vertices. Adam
-    minimises the mean of the loss over alpha, uniform on [0, 1], from `samples_per_step` alphas in each of `steps`
-    steps.
+    What is for one training, `bends`, `steps`, `lr` and `samples_per_step`, is None with the method auto, as is
+    `budget` with the others.
     """
 
-    kind: Literal["bezier", "polyline"] = option("bezier", "Bézier curve, or straight segments.")
-    bends: int = option(1, "Points that are trained.", at_least=1, at_most=100)
-    steps: int = option(1000, "Steps of Adam.", at_least=0)
-    lr: float = option(1e-2, "Learning rate.", above=0)
-    samples_per_step: int = option(
-        8, "Points of the curve at which the gradient is taken in a step.", at_least=1, at_most=1_000_000
+    method: Literal["auto", "bezier", "polyline"] = option(
+        "auto",
+        "Try several ways within `budget`, and keep the lowest path, of the straight line too; or train one Bézier "
+        "curve, or one polyline, to a low mean of the loss.",
     )
-    seed: int = option(0, "Seed of these points.", syntax="seed")
+    budget: int | None = option(
+        None,
+        f"With the method auto: gradient evaluations for each line, all tries together. [default: {_BUDGET}]",
+        at_least=400,
+    )
+    bends: int | None = option(None, "Of one curve: points that are trained. [default: 1]", at_least=1, at_most=100)
+    steps: int | None = option(None, "Of one curve: steps of Adam. [default: 1000]", at_least=0)
+    lr: float | None = option(None, "Of one curve: learning rate. [default: 0.01]", above=0)
+    samples_per_step: int | None = option(
+        None,
+        "Of one curve: points at which the gradient is taken in a step. [default: 8]",
+        at_least=1,
+        at_most=1_000_000,
+    )
+    seed: int = option(0, "Seed of these points, and of where bends begin.", syntax="seed")
 
     def __post_init__(self) -> None:
         check(self)
+        single = {name: getattr(self, name) for name in ("bends", "steps", "lr", "samples_per_step")}
+        if self.method != "auto":
+            if self.budget is not None:
+                raise LandscapeError("`budget` is for the method auto: one curve takes `steps` x `samples_per_step`")
+            for name, value in single.items():
+                object.__setattr__(self, name, getattr(Bending, name) if value is None else value)
+            return
+        if given := [name for name, value in single.items() if value is not None]:
+            raise LandscapeError(f'`{given[0]}` is for one curve: choose `method="bezier"`, or leave it out')
+        object.__setattr__(self, "budget", _BUDGET if self.budget is None else self.budget)
 
-    def family(self, controls: Sequence[Stack]) -> Family:
-        """The curves with these ends and bends."""
-        return dataclasses.replace((bezier if self.kind == "bezier" else polyline)(controls), kind="curve")
+    @property
+    def one(self) -> Bending:
+        """The training of one curve."""
+        assert self.method != "auto"
+        single = {name: getattr(self, name) for name in ("bends", "steps", "lr", "samples_per_step", "seed")}
+        return Bending(kind=self.method, **single)
+
+    @property
+    def most_bends(self) -> int:
+        """Bends that a path has at most."""
+        return _MOST_VERTICES if self.method == "auto" else self.one.bends
+
+    @property
+    def name(self) -> str:
+        """The method as part of a file's name."""
+        return "auto" if self.method == "auto" else f"{self.method}-{self.bends}"
 
 
 @dataclasses.dataclass(eq=False)
-class _State:
-    """Bends, one row for each bend of each line, bend by bend, and what the optimizer remembers after `step` steps."""
+class _Log:
+    """The trainings of a search that are finished, in order, and the state of the one that is not."""
 
-    rows: Float[Tensor, "row parameter"]
-    moments: dict[str, Tensor]
-    step: int = 0
+    done: list[Float[Tensor, "row parameter"]] = dataclasses.field(default_factory=list)
+    state: State | None = None
 
 
-def bend(
-    objective: AnyObjective,
-    lines: Family,
-    bending: Bending,
-    *,
-    on_progress: Progress = lambda done, total: None,
-) -> Family:
-    """Bend all straight lines at once into curves along which the mean loss is low; their ends stay.
-
-    T. Garipov et al., NeurIPS 2018; F. Draxler, K. Veschgini, M. Salmhofer, F. A. Hamprecht, *Essentially no barriers
-    in neural network energy landscape*, ICML 2018. The alphas of a step are stratified and the same for all lines, as
-    are the directions in which bends begin beside their line: a line's result does not depend on its companions. The
-    gradient at each alpha is that of the whole objective.
+class _Search:
+    """A search for low paths along some lines, and the lowest so far of each line: its bends in `rows`, [bend, line,
+    parameter], how many `bends` they are, whether they are those of a Bézier curve (`curved`), its `height`, which is
+    the highest loss on it; and what it has cost, in `gradients` and `evaluations` of the loss.
     """
-    lines = lines.to(objective.device, objective.dtype)
-    state = _begin(lines, bending)
-    _train(_for_training(objective, lines, bending), lines, bending, state, on_progress)
-    return _finished(lines, bending, state)[0]
+
+    def __init__(
+        self,
+        objective: AnyObjective,
+        lines: Family,
+        alphas: Float[np.ndarray, " alpha"],
+        connecting: Connecting,
+        *,
+        measured: bool,
+        straight_pieces: bool,
+        log: _Log,
+        on_progress: Progress,
+    ) -> None:
+        self.objective, self.lines, self.connecting = objective, lines, connecting
+        self.measured, self.straight_pieces, self.log, self.on_progress = measured, straight_pieces, log, on_progress
+        device = lines.rows.device
+        self.every = torch.arange(len(lines), device=device)
+        self.fine = torch.from_numpy(alphas).to(device)
+        self.coarse = torch.linspace(0, 1, _COARSE, dtype=torch.float64, device=device)
+        self.gradients, self.evaluations, self.bends = (torch.zeros_like(self.every) for _ in range(3))
+        self.curved = torch.zeros_like(self.every, dtype=torch.bool)
+        end = lines.stack(1).flatten()
+        self.rows = end.expand(connecting.most_bends, *end.shape).clone()
+        self.height = torch.full((len(lines),), torch.inf, dtype=torch.float64, device=device)
+        self.trainings = self.steps = self.total = 0
+
+    def run(self) -> None:
+        """Find paths. Interrupted it raises `KeyboardInterrupt`, and what was lowest by then is there."""
+        if self.connecting.method != "auto":
+            self._one(self.connecting.one)
+            return
+        self.height = self._highest(self.every, self.lines, self.fine)
+        self.ends = self._highest(self.every, self.lines, self.fine[[0, -1]])
+        spent = [share * (self.connecting.budget or 0) / alphas for share, alphas in zip(_SHARES, _ALPHAS, strict=True)]
+        first, second, third = (max(1, int(steps)) for steps in (spent[0] / len(_TRIES), spent[1], spent[2] / 2))
+        self.total = len(_TRIES) * (first + second) + 2 * third
+        if len(open_ := self._open(self.every)):
+            curves = self._go_on(open_, self._try(open_, first), second)
+            still = self.height[open_] > self.ends[open_]
+            if still.any():
+                self._lower(open_[still], curves[:, still], third)
+
+    def methods(self) -> list[str]:
+        """How each path was found."""
+        names = zip(self.bends.tolist(), self.curved.tolist(), strict=True)
+        return [f"{'bezier' if curved else 'polyline'} {bends}" if bends else "straight" for bends, curved in names]
+
+    def _one(self, bending: Bending) -> None:
+        """Train one curve, which is then the path whatever its height."""
+        self.total = bending.steps
+        begun = begin(self.lines, bending)
+        try:
+            rows = self._trained(self.every, bending, begun, Emphasis())
+        except KeyboardInterrupt:
+            if (state := self.log.state) is not None and state.step:
+                self._keep(self.every, bending, state.rows, torch.zeros_like(self.height))
+            raise
+        if not (finite := rows.isfinite().all(1).view(bending.bends, -1).all(0)).all():
+            raise LandscapeError(
+                f"the bends of {int((~finite).sum())} of {len(finite)} lines have become NaN or infinite: lower `lr`"
+            )
+        heights = torch.zeros_like(self.height)
+        if self.measured:
+            heights = self._highest(self.every, self._family(self.every, bending, rows), self.fine)
+        self._keep(self.every, bending, rows, heights.clamp(max=torch.finfo(heights.dtype).max))
+
+    def _open(self, which: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
+        """Of some lines those on whose path the loss rises above both ends."""
+        return which[self.height[which] > self.ends[which]]
+
+    def _try(self, which: Int[Tensor, " some"], steps: int) -> list[tuple[Bending, Tensor, Tensor]]:
+        """Short trainings of curves of several degrees, each from a start of its own: with their bends and heights."""
+        found = []
+        for number, (bends, aside) in enumerate(_TRIES):
+            bending = self._bending("bezier", bends, steps, 0, number)
+            begun = begin(self._some(which), bending, aside)
+            rows = self._trained(which, bending, begun, self._emphasis(0, which))
+            found.append((bending, rows, self._highest(which, self._family(which, bending, rows), self.coarse)))
+        return found
+
+    def _go_on(
+        self, which: Int[Tensor, " some"], tries: Sequence[tuple[Bending, Tensor, Tensor]], steps: int
+    ) -> Float[Tensor, "vertex some parameter"]:
+        """Train the best try of each line further; points of its curve, evenly spaced in alpha."""
+        best = torch.stack([heights for *_, heights in tries]).argmin(0)
+        vertices = self.rows[:_VERTICES, which].clone()
+        for number, (tried, rows, _) in enumerate(tries):
+            here = (best == number).nonzero()[:, 0]
+            if not len(here):
+                self._skip(steps)
+                continue
+            own, bending = which[here], self._bending("bezier", tried.bends, steps, 1, len(_TRIES))
+            begun = rows.view(tried.bends, len(which), -1)[:, here].flatten(0, 1)
+            found = self._trained(own, bending, begun, self._emphasis(1, own))
+            family = self._family(own, bending, found)
+            if not self.straight_pieces:
+                self._keep(own, bending, found, self._highest(own, family, self.fine))
+            for vertex in range(_VERTICES):
+                alpha = torch.full_like(here, (vertex + 1) / (_VERTICES + 1), dtype=torch.float64)
+                vertices[vertex, here] = family.at(torch.arange(len(here), device=here.device), alpha).flatten()
+        return vertices
+
+    def _lower(self, which: Int[Tensor, " some"], vertices: Float[Tensor, "vertex some parameter"], steps: int) -> None:
+        """Lower the top of polylines, and again with one more vertex where they are highest."""
+        for number in (_VERTICES, _MOST_VERTICES):
+            bending = self._bending("polyline", number, steps, 2, number)
+            if number > len(vertices):
+                vertices = self._with_vertex(which, vertices)
+            vertices = self._trained(which, bending, vertices.flatten(0, 1), self._emphasis(2, which)).view(
+                number, len(which), -1
+            )
+        rows = vertices.flatten(0, 1)
+        self._keep(which, bending, rows, self._highest(which, self._family(which, bending, rows), self.fine))
+
+    def _with_vertex(
+        self, which: Int[Tensor, " some"], vertices: Float[Tensor, "vertex some parameter"]
+    ) -> Float[Tensor, "more some parameter"]:
+        """The same polylines with one vertex more, where they are highest between the ends."""
+        count = len(vertices)
+        family = self._family(which, Bending(kind="polyline", bends=count), vertices.flatten(0, 1))
+        alpha = self.coarse[1:-1][self._losses(which, family, self.coarse[1:-1]).argmax(1)]
+        segment = (alpha * (count + 1)).long()[:, None]
+        new = family.at(torch.arange(len(which), device=which.device), alpha).flatten()
+        places = [
+            torch.where(segment > k, vertices[min(k, count - 1)], torch.where(segment == k, new, vertices[k - 1]))
+            for k in range(count + 1)
+        ]
+        return torch.stack(places)
+
+    def _emphasis(self, stage: int, which: Int[Tensor, " some"]) -> Emphasis:
+        """The top counts, above the higher end: the pass is no lower than that."""
+        return Emphasis((_SHARPNESS[stage], _SHARPNESS[stage + 1]), settles=stage > 0, floor=self.ends[which])
+
+    def _bending(self, kind: Any, bends: int, steps: int, stage: int, number: int) -> Bending:
+        seed = (self.connecting.seed + number) % (LAST_SEED + 1)
+        alphas, lr = _ALPHAS[stage], _RATES[stage]
+        return Bending(kind=kind, bends=bends, steps=steps, lr=lr, samples_per_step=alphas, seed=seed)
+
+    def _trained(self, which: Int[Tensor, " some"], bending: Bending, begun: Tensor, emphasis: Emphasis) -> Tensor:
+        """Bends after a training, which may have been done before an interruption."""
+        number, self.trainings = self.trainings, self.trainings + 1
+        if number < len(self.log.done):
+            rows = self.log.done[number]
+        else:
+            state = self.log.state = self.log.state or State.of(begun)
+            before = self.steps
+            try:
+                train(
+                    *(self.objective, self._some(which), bending, state, emphasis),
+                    on_progress=lambda done, _: self.on_progress(before + done, self.total),
+                )
+            except KeyboardInterrupt:
+                self.gradients[which] += state.step * bending.samples_per_step
+                raise
+            rows, self.log.state = state.rows, None
+            self.log.done.append(rows)
+        self.gradients[which] += bending.steps * bending.samples_per_step
+        self.steps += bending.steps
+        return rows
+
+    def _skip(self, steps: int) -> None:
+        self.steps += steps
+
+    def _some(self, which: Int[Tensor, " some"]) -> Family:
+        return dataclasses.replace(self.lines, rows=self.lines.rows[:, which])
+
+    def _family(self, which: Int[Tensor, " some"], bending: Bending, rows: Tensor) -> Family:
+        return bending.family(controls(self._some(which), bending, rows))
+
+    def _losses(self, which: Int[Tensor, " some"], family: Family, alphas: Tensor) -> Float[Tensor, "some alpha"]:
+        """The loss along some paths, NaN being infinite."""
+        self.evaluations[which] += len(alphas)
+        found = []
+        for some in torch.split(torch.arange(len(family), device=alphas.device), max(1, _AT_ONCE // len(alphas))):
+            points = family.points(some.repeat_interleave(len(alphas)), alphas.repeat(len(some)))
+            found.append(self.objective(points)["loss"].view(len(some), -1).double())
+        return torch.cat(found).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+    def _highest(self, which: Int[Tensor, " some"], family: Family, alphas: Tensor) -> Float[Tensor, " some"]:
+        return self._losses(which, family, alphas).amax(1)
+
+    def _keep(self, which: Int[Tensor, " some"], bending: Bending, rows: Tensor, heights: Tensor) -> None:
+        """Take these paths where they are lower."""
+        better = heights < self.height[which]
+        lines, own = which[better], rows.view(bending.bends, len(which), -1)[:, better]
+        self.rows[: bending.bends, lines] = own
+        self.rows[bending.bends :, lines] = self.lines.stack(1).flatten()[lines]
+        self.bends[lines], self.curved[lines] = bending.bends, bending.kind == "bezier"
+        self.height[lines] = heights[better]
+
+    def paths(self, chosen: Int[Tensor, " pair"], *, straight_pieces: bool) -> Family:
+        """The paths of some lines; with `straight_pieces` as polylines, of which all have as many."""
+        bending, lines = Bending(kind="polyline", bends=len(self.rows)), self._some(chosen)
+        rows, bends = self.rows[:, chosen], self.bends[chosen]
+        if straight_pieces:
+            on_line = begin(lines, bending, 0.0).view(rows.shape)
+            rows = torch.where((bends == 0)[:, None], on_line, rows)
+            return polyline(controls(lines, bending, rows.flatten(0, 1)))
+        if self.connecting.method != "auto":
+            return self.connecting.one.family(controls(lines, bending, rows.flatten(0, 1)))
+        return bent(controls(lines, bending, rows.flatten(0, 1)), bends, self.curved[chosen])
 
 
 def connect(
@@ -108,13 +343,14 @@ def connect(
     b: Place,
     *,
     problem: Problem | str | None = None,
-    kind: Literal["bezier", "polyline"] = Bending.kind,
-    bends: int = Bending.bends,
-    steps: int = Bending.steps,
-    lr: float = Bending.lr,
-    samples_per_step: int = Bending.samples_per_step,
-    training_seed: int = Bending.seed,
-    points: int | Sequence[float] | np.ndarray = 51,
+    method: Literal["auto", "bezier", "polyline"] = Connecting.method,
+    budget: int | None = None,
+    bends: int | None = None,
+    steps: int | None = None,
+    lr: float | None = None,
+    samples_per_step: int | None = None,
+    training_seed: int = Connecting.seed,
+    points: int | Sequence[float] | np.ndarray = 1001,
     pairs: Pairs = "matched",
     order: Order = "stored",
     device: str | torch.device | None = None,
@@ -126,47 +362,80 @@ def connect(
     seed: int = 0,
     draws: int | None = None,
     l2: float = 0.0,
+    certify: float | None = None,
+    certify_cells: int = Certifying.certify_cells,
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     keep_seconds: float = 30.0,
     progress: Progress | None = None,
 ) -> Result:
-    """Find curves of low loss from `a` to `b`: bends in a path are trained while its ends stay.
+    """Find paths of low loss from `a` to `b`: the highest loss on one is an upper bound of the pass between its ends.
 
     Args:
         a, b: Places, as in `landscape.walk`.
         problem: Model, data and loss. None: that of the run or checkpoint.
-        kind: A Bézier curve with `bends` control points, or a `polyline` with as many vertices.
-        bends: Points that are trained.
-        steps, lr: Steps of Adam, and its learning rate.
-        samples_per_step: Points of the curve at which the gradient is taken in a step.
+        method: `auto` tries the straight line, Bézier curves of 1, 3 and 5 bends from several starts, and a polyline
+            along the best of them with a vertex more where it is highest, trained for its highest loss, and keeps the
+            lowest. `bezier` and `polyline` train one curve for its mean loss.
+        budget: Of `auto`: gradient evaluations for each line, all tries together. None: 8000.
+        bends: Of one curve: points that are trained. None: 1.
+        steps, lr: Of one curve: steps of Adam, and its learning rate. None: 1000 and 0.01.
+        samples_per_step: Of one curve: points of it at which the gradient is taken in a step. None: 8.
         training_seed: Seed of these points, and of where bends begin.
         points: How many evenly spaced alphas are evaluated, or the alphas themselves.
-        pairs, order: As in `landscape.walk`, without all equivalent orders.
-        device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, overwrite: As in `landscape.walk`.
+        pairs, order: As in `landscape.walk`. With the `order` all each is tried on a budget of its own, and the lowest
+            path of each pair kept.
+        device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, overwrite: As in `landscape.walk`. Where
+            data is sampled, paths are sought on other samples than those of `seed`, which they are reported on.
+        certify, certify_cells: As in `landscape.walk`; paths are then straight lines or polylines.
         save: HDF5 file to write; beside it the bends as checkpoints (`bend_files`), which can be walked via, and while
             it trains, every `keep_seconds`, what is needed to go on.
         progress: Called with (steps done, steps in all).
 
     Returns:
-        A result over `line` and `alpha`, of kind `curve`, with the loss on the straight lines as `loss_straight`.
-        Interrupted (Ctrl-C) without `save`, the curves as far as they were trained, or evaluated (then without
-        `loss_straight`).
+        A result over `line` and `alpha`, of kind `curve` (`polyline` with `certify`), with the loss on the straight
+        lines as `loss_straight`; of each line the `method` that found it, the number of its `bends`, and its cost, with
+        all that was tried: `gradients`, and `evaluations` of the loss that chose. Interrupted (Ctrl-C) without `save`,
+        the lowest paths by then, or evaluated so far (then without `loss_straight`).
 
     Raises:
         Mismatch: What was left beside `save` belongs to other curves, and `overwrite` is not given.
         LandscapeError: In one line, what is wrong and what to write instead.
+
+    Source: T. Garipov, P. Izmailov, D. Podoprikhin, D. Vetrov, A. G. Wilson, NeurIPS 2018 (Bézier curves, polylines);
+    F. Draxler, K. Veschgini, M. Salmhofer, F. A. Hamprecht, *Essentially no barriers in neural network energy
+    landscape*, ICML 2018 (the highest loss, vertices that are put in).
+
+    >>> import landscape, torch
+    >>> x = torch.linspace(-1, 1, 32)[:, None]
+    >>> network = torch.nn.Sequential(torch.nn.Linear(1, 2, bias=False), torch.nn.Linear(2, 1, bias=False))
+    >>> problem = landscape.Problem.from_model(network, (x, x), "mse")
+    >>> units = torch.eye(2)[:, :, None]
+    >>> one, other = ({"0.weight": unit, "1.weight": unit.T} for unit in units)
+    >>> found = landscape.connect(one, other, problem=problem, budget=400, points=51)
+    >>> bool(found.loss.max() < found["loss_straight"].max()), int(found["gradients"][0]) <= 400
+    (True, True)
     """
     require(connect, locals(), Field("keep_seconds", float, 30.0, at_least=0))
-    bending = Bending(kind=kind, bends=bends, steps=steps, lr=lr, samples_per_step=samples_per_step, seed=training_seed)
-    if order == "all":
-        raise LandscapeError("curves are bent with the `order` stored or matched, not with all")
+    connecting = Connecting(
+        method=method,
+        budget=budget,
+        bends=bends,
+        steps=steps,
+        lr=lr,
+        samples_per_step=samples_per_step,
+        seed=training_seed,
+    )
+    certifying = Certifying(certify=certify, certify_cells=certify_cells)
+    pieces = certify is not None
+    if pieces and method == "bezier":
+        raise LandscapeError("`certify` bounds the loss on straight pieces: choose the `method` auto or polyline")
     route = Route(a=held(a, "a"), b=held(b, "b"), pairs=pairs, order=order)
-    vertices = bending.bends + 1 if kind == "polyline" else 1
+    vertices = 1 if method == "bezier" else connecting.most_bends + 1
     alphas = grid(points, knots=[i / vertices for i in range(vertices + 1)])
     path = None if save is None else target(save, overwrite=overwrite)
     resume = None if path is None else path.with_name(f"{path.name}.resume.safetensors")
-    files = [] if path is None else bend_files(path, bending)
+    files = [] if path is None else bend_files(path, connecting.most_bends)
     if resume is not None and not resume.exists():
         for file in files:
             refuse_existing(file, force=overwrite)
@@ -189,18 +458,23 @@ def connect(
             "curves are not trained through spectral norms, whose singular vectors belong to one network each: take "
             "the norms off (torch.nn.utils.parametrize.remove_parametrizations, or remove_spectral_norm), or walk lines"
         )
-    curve, bending = _trained(
-        prepared, bending, resume, keep_seconds, overwrite, progress or (lambda done, total: None)
+    search = _searched(
+        prepared, alphas, connecting, pieces, resume, keep_seconds, overwrite, progress or (lambda done, total: None)
     )
-    lines = _with_bends(prepared, bending, curve, files)
-    about = {**prepared.about, "curve": dataclasses.asdict(bending)}
-    result = along(prepared.objective, lines, alphas, about=about)
+    chosen = _lowest(prepared.lines, search)
+    straight = _of(prepared.lines, chosen)
+    lines = _with_bends(prepared, straight, search, chosen, pieces, files)
+    about = {**prepared.about, "curve": {**dataclasses.asdict(connecting), "steps": search.steps}}
+    prepared = dataclasses.replace(prepared, lines=lines, about=about)
+    if pieces:
+        prepared = certified(prepared, certifying)
+    result = along(prepared.objective, prepared.lines, alphas, about=prepared.about)
     if result.done.all():  # and else what is interrupted goes no further
-        straight = along(prepared.objective, prepared.lines, alphas)
+        beside = along(prepared.objective, straight, alphas)
         result = dataclasses.replace(
             result,
-            values={**result.values, "loss_straight": straight.loss},
-            columns={**result.columns, "done": straight.done},
+            values={**result.values, "loss_straight": beside.loss},
+            columns={**result.columns, "done": beside.done},
         )
     if path is not None and resume is not None:
         if not result.done.all():
@@ -210,147 +484,122 @@ def connect(
     return result
 
 
-def _trained(
-    prepared: Prepared, bending: Bending, resume: Path | None, seconds: float, overwrite: bool, on_progress: Progress
-) -> tuple[Family, Bending]:
-    """The curves of a route and how they were bent, from where an interrupted training left them; it keeps its state in
-    the file `resume`.
+def _searched(
+    prepared: Prepared,
+    alphas: Float[np.ndarray, " alpha"],
+    connecting: Connecting,
+    pieces: bool,
+    resume: Path | None,
+    seconds: float,
+    overwrite: bool,
+    on_progress: Progress,
+) -> _Search:
+    """The paths of a route, from where an interrupted search left them; it keeps its state in the file `resume`.
+
+    Samples, where they are drawn, are others than those of the route's objective.
     """
-    lines = prepared.lines.family.to(prepared.objective.device, prepared.objective.dtype)
-    objective = _for_training(prepared.objective, lines, bending)
+    objective = prepared.objective
+    if objective.sampled:
+        other = dataclasses.replace(prepared.compute, sample_seed=prepared.compute.sample_seed ^ _SEARCH_SEED)
+        objective = other.objective(prepared.problem)
+    lines = prepared.lines.family.to(objective.device, objective.dtype)
+    log = _Log()
+    several = any(source.order.startswith("order") for source in prepared.lines.sources)
+    search = _Search(
+        *(objective, lines, alphas, connecting),
+        measured=several,
+        straight_pieces=pieces,
+        log=log,
+        on_progress=on_progress,
+    )
     if resume is None:
-        state = _begin(lines, bending)
         try:
-            _train(objective, lines, bending, state, on_progress)
+            search.run()
         except KeyboardInterrupt:
-            if not state.step:
+            if connecting.method != "auto" and not search.bends.any():
                 raise
-            _log.warning("interrupted: the curves are those after %d of %d steps", state.step, bending.steps)
-        return _finished(lines, bending, state)
+            search.steps += 0 if log.state is None else log.state.step
+            _log.warning("interrupted: the paths are the lowest after %d of %d steps", search.steps, search.total)
+        return search
     plan = {
         "ends": [fingerprint({**end.tensors, **end.buffers}) for end in (lines.stack(0), lines.stack(1))],
-        "curve": dataclasses.asdict(bending),
+        "curve": dataclasses.asdict(connecting),
+        "straight_pieces": pieces,
+        "grid": digest({"alpha": alphas}),
         "objective": prepared.about,
         "computation": computation(objective),
     }
-    state = _taken_up(resume, plan, objective.device, force=overwrite) or _begin(lines, bending)
-    keep = functools.partial(_keep, resume, state, plan)
+    _take_up(log, resume, plan, objective.device, force=overwrite)
+
+    def keep() -> None:
+        _keep(resume, log, plan)
+
+    search.on_progress = _every(seconds, keep, on_progress)
     try:
-        _train(objective, lines, bending, state, _every(seconds, keep, on_progress))
-    finally:
-        keep()
-    try:
-        return _finished(lines, bending, state)
+        search.run()
     except LandscapeError:
         resume.unlink(missing_ok=True)  # there is nothing to go on with
         raise
+    except BaseException:
+        keep()
+        raise
+    keep()
+    return search
 
 
-def bend_files(path: Path, bending: Bending) -> list[Path]:
-    """The checkpoints that hold the bends of a file of curves, in order: `FILE.bend-1.safetensors` and so on."""
+def _lowest(lines: Lines, search: _Search) -> Int[Tensor, " pair"]:
+    """Of each pair the line with the lowest path: of several orders of the start's units, which follow each other; its
+    cost is then that of all.
+    """
+    stored = sum(not lines.sources[member].order.startswith("order") for member in lines.columns["from_member"])
+    pairs = torch.arange(stored, device=search.height.device)
+    best = search.height.view(-1, stored).argmin(0)
+    for cost in (search.gradients, search.evaluations):
+        cost.copy_(cost.view(-1, stored).sum(0).repeat(len(cost) // stored))
+    return best * stored + pairs
+
+
+def _of(lines: Lines, chosen: Int[Tensor, " pair"]) -> Lines:
+    """Some of the lines."""
+    family = dataclasses.replace(lines.family, rows=lines.family.rows[:, chosen.to(lines.family.rows.device)])
+    columns = {name: column[chosen.cpu().numpy()] for name, column in lines.columns.items()}
+    return Lines(family, columns, lines.sources)
+
+
+def bend_files(path: Path, bends: int) -> list[Path]:
+    """The checkpoints that hold the bends of a file of paths, in order: `FILE.bend-1.safetensors` and so on."""
     stem = path.name.removesuffix(".h5")
-    return [path.with_name(f"{stem}.bend-{number}.safetensors") for number in range(1, bending.bends + 1)]
+    return [path.with_name(f"{stem}.bend-{number}.safetensors") for number in range(1, bends + 1)]
 
 
-def _begin(lines: Family, bending: Bending) -> _State:
-    """Bends evenly spaced along the straight lines, a little beside them."""
-    numbers = torch.arange(len(lines), device=lines.rows.device)
-    seeds = torch.tensor([bending.seed], device=numbers.device)
-    parameters = lines.vertices[0].parameters
-    length = lines.lengths()[1][:, None]
-    rows = []
-    for number in range(1, bending.bends + 1):
-        aside = philox.normal(seeds, stream=_START_STREAM, step=number, count=parameters)
-        on_line = lines.at(numbers, _alphas(lines, bending, number)).flatten()
-        rows.append(on_line + (aside * length * (_OFF_LINE / parameters**0.5)).to(on_line.dtype))
-    flat = torch.cat(rows)
-    return _State(flat, OPTIMIZERS["adam"].begin(flat))
-
-
-def _alphas(lines: Family, bending: Bending, number: int) -> Float[Tensor, " line"]:
-    """Where a bend begins on each line."""
-    alpha = number / (bending.bends + 1)
-    return torch.full((len(lines),), alpha, dtype=torch.float64, device=lines.rows.device)
-
-
-def _controls(lines: Family, bending: Bending, rows: Float[Tensor, "row parameter"]) -> list[Stack]:
-    """Start, bends and end; the buffers of bends are those of their places on the straight line."""
-    numbers = torch.arange(len(lines), device=rows.device)
-    start, end = lines.stack(0), lines.stack(1)
-    between = []
-    for number, part in enumerate(rows.view(bending.bends, len(lines), -1), start=1):
-        buffers = lines.at(numbers, _alphas(lines, bending, number)).buffers if start.buffers else {}
-        between.append(dataclasses.replace(start.unflatten(part), buffers=buffers))
-    return [start, *between, end]
-
-
-def _for_training(objective: AnyObjective, lines: Family, bending: Bending) -> AnyObjective:
-    """The objective with chunks for gradients."""
-    if isinstance(objective, PlainObjective):
-        return objective
-    most = len(lines) * bending.samples_per_step
-    chunk = choose_chunk(objective.network, objective.data, training=True, most=most)
-    return dataclasses.replace(objective, chunk=chunk)
-
-
-def _train(objective: AnyObjective, lines: Family, bending: Bending, state: _State, on_progress: Progress) -> None:
-    """Take the steps that are left; `state` is that of the last finished step at any time."""
-    while state.step < bending.steps:
-        gradient = _gradient(objective, lines, bending, state)
-        moments = dict(state.moments)
-        rows = OPTIMIZERS["adam"].step(state.rows, gradient, moments, bending, state.step)
-        state.rows, state.moments, state.step = rows, moments, state.step + 1
-        on_progress(state.step, bending.steps)
-
-
-def _gradient(
-    objective: AnyObjective, lines: Family, bending: Bending, state: _State
-) -> Float[Tensor, "row parameter"]:
-    """Derivative of the mean loss over this step's alphas in the bends, by the chain rule from that in the points."""
-    count = bending.samples_per_step
-    seeds = torch.tensor([bending.seed], device=objective.device)
-    drawn = philox.uniform(seeds, stream=_ALPHA_STREAM, step=state.step, count=count)[0].double()
-    alphas = (torch.arange(count, device=objective.device) + drawn) / count
-    family = bending.family(_controls(lines, bending, state.rows))
-    weights = (family.shares(alphas)[:, 1:-1] / count).to(objective.dtype)
-    rows = state.rows.view(bending.bends, len(lines), -1)
-    size = max(1, _STEP_BYTES // (count * rows.shape[2] * rows.element_size()))
-    parts = []
-    for first in range(0, len(lines), size):
-        some = torch.arange(first, min(first + size, len(lines)), device=objective.device)
-        points = family.at(some.repeat_interleave(count), alphas.repeat(len(some)))
-        slopes = objective.gradient(points, with_loss=False)[1].flatten().view(len(some), count, -1)
-        # One alpha after another: a product of matrices would round by how many lines there are.
-        part = torch.zeros_like(rows[:, : len(some)])
-        for slope, weight in zip(slopes.unbind(1), weights, strict=True):
-            part = part + weight[:, None, None] * slope
-        parts.append(part)
-    return torch.cat(parts, dim=1).flatten(0, 1)
-
-
-def _taken_up(resume: Path, plan: Mapping[str, Any], device: torch.device, *, force: bool) -> _State | None:
-    """What interrupted training left behind, if it is of this plan."""
+def _take_up(log: _Log, resume: Path, plan: Mapping[str, Any], device: torch.device, *, force: bool) -> None:
+    """Fill the log with what an interrupted search left behind, if it is of this plan."""
     if not resume.exists():
-        return None
+        return
     tensors, document = read_tensors(resume)
     different = differences(document["plan"], plan)
     if different and force:
         resume.unlink()
-        return None
+        return
     if different:
         raise Mismatch(
             f"{resume} keeps the training of other curves: {different}. Repeat that command, choose another output "
             "with `save`, or start anew with `overwrite=True`"
         )
-    moments = {name: tensor.to(device) for name, tensor in tensors.items()}
-    return _State(moments.pop("rows"), moments, document["step"])
+    kept = {name: tensor.to(device) for name, tensor in tensors.items()}
+    log.done = [kept.pop(f"done {number}") for number in range(document["done"])]
+    if "rows" in kept:
+        log.state = State(kept.pop("rows"), kept, document["step"])
 
 
-def _keep(resume: Path, state: _State, plan: Mapping[str, Any]) -> None:
+def _keep(resume: Path, log: _Log, plan: Mapping[str, Any]) -> None:
     """Write what is needed to go on."""
-    if state.step:
-        document = {"kind": "resume", "step": state.step, "plan": plan}
-        write_tensors(resume, {"rows": state.rows, **state.moments}, document)
+    state = log.state
+    going = {} if state is None or not state.step else {"rows": state.rows, **state.moments}
+    tensors = {f"done {number}": rows for number, rows in enumerate(log.done)} | going
+    if tensors:
+        document = {"kind": "resume", "done": len(log.done), "step": state.step if state else 0, "plan": plan}
+        write_tensors(resume, tensors, document)
 
 
 def _every(seconds: float, keep: Callable[[], None], on_progress: Progress) -> Progress:
@@ -367,32 +616,38 @@ def _every(seconds: float, keep: Callable[[], None], on_progress: Progress) -> P
     return tick
 
 
-def _finished(lines: Family, bending: Bending, state: _State) -> tuple[Family, Bending]:
-    """The curves as they are, and how they were bent; raises `LandscapeError` if they are not finite."""
-    finite = state.rows.isfinite().all(1).view(bending.bends, len(lines)).all(0)
-    if not finite.all():
-        raise LandscapeError(
-            f"the bends of {int((~finite).sum())} of {len(lines)} lines have become NaN or infinite: lower `lr`"
-        )
-    return bending.family(_controls(lines, bending, state.rows)), dataclasses.replace(bending, steps=state.step)
-
-
-def _with_bends(prepared: Prepared, bending: Bending, curve: Family, files: Sequence[Path]) -> Lines:
-    """The curves with their bends in the table of members, which are written as checkpoints if there are files."""
-    sources, lines = list(prepared.lines.sources), list(range(len(curve)))
+def _with_bends(
+    prepared: Prepared,
+    straight: Lines,
+    search: _Search,
+    chosen: Int[Tensor, " pair"],
+    pieces: bool,
+    files: Sequence[Path],
+) -> Lines:
+    """The paths with their bends in the table of members, which are written as checkpoints if there are files."""
+    family = search.paths(chosen, straight_pieces=pieces)
+    sources, lines = list(straight.sources), list(range(len(family)))
     via = []
-    for number, stack in enumerate(curve.vertices[1:-1], start=1):
+    for number, stack in enumerate(family.vertices[1:-1], start=1):
         document = {
             "kind": "checkpoint",
-            "step": bending.steps,
+            "step": search.steps,
             "seeds": lines,
             "data_seeds": lines,
             **{key: prepared.about[key] for key in ("problem", "code") if key in prepared.about},
-            "bend": {"number": number, **dataclasses.asdict(bending)},
+            "bend": {"number": number, **dataclasses.asdict(search.connecting)},
         }
         sha = write_stack(files[number - 1], stack, document) if files else fingerprint(stack.tensors)
         path = str(files[number - 1]) if files else "memory"
         via.append(np.arange(len(lines)) + len(sources))
-        sources += [Source(path, bending.steps, k, sha, f"bend {number} of line {k}") for k in lines]
-    columns = {**prepared.lines.columns, "via_member": np.stack(via, axis=1)}
-    return Lines(curve, columns, tuple(sources))
+        sources += [Source(path, search.steps, k, sha, f"bend {number} of line {k}") for k in lines]
+    index = chosen.cpu().numpy()
+    columns = {
+        **straight.columns,
+        "via_member": np.stack(via, axis=1),
+        "method": np.array(search.methods(), dtype=object)[index],
+        "bends": search.bends.cpu().numpy()[index],
+        "gradients": search.gradients.cpu().numpy()[index],
+        "evaluations": search.evaluations.cpu().numpy()[index],
+    }
+    return Lines(family, columns, tuple(sources))

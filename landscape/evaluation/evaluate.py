@@ -19,12 +19,12 @@ from landscape.core.files import digest, refuse_existing, replacing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress, Shards
 from landscape.engine.live import duplicate
-from landscape.engine.memory import Chunk, keep_freed_memory
+from landscape.engine.memory import Chunk, free_memory, keep_freed_memory
 from landscape.engine.objective import Objective
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import fingerprint, in_order, stack_state_dicts
 from landscape.space.family import Family, Known
-from landscape.store.results import Mark, Result, join, unfinished
+from landscape.store.results import LARGE, Mark, Result, join, require_room, save_joined, unfinished
 
 __all__ = ["computation", "evaluate", "identity"]
 
@@ -88,6 +88,7 @@ def evaluate(
         that is not `done` too, the rest of it being NaN.
 
     Raises:
+        LandscapeError: The values are too many for the disk of `save`, or without it for the memory.
         Unverified: The objective is not deterministic, or does not reproduce a known network.
         Mismatch: What is kept beside `save` belongs to other work; it says what differs.
     """
@@ -104,11 +105,12 @@ def evaluate(
     unit = "rows" if first == "y" else "lines"
     shards = None
     if save is not None:
-        shards = Shards(save.with_name(save.name + ".parts"), unit=unit, read=Result.read, join=join)
+        keep = functools.partial(save_joined, overwrite=True)
+        shards = Shards(save.with_name(save.name + ".parts"), unit=unit, read=Result.read, save=keep)
         objective = _as_before(objective, shards.recorded())
 
     each = math.prod(len(axis) for axis in axes.values()) // max(1, len(places))
-    work = _Work(objective, family, axes, columns or {}, sources, marks, about or {}, on_progress)
+    work = _Work(objective, family, axes, columns or {}, sources, marks, about or {}, on_progress, save)
     if shards is None:
         return _in_memory(work, places, each)
     plan = {
@@ -119,7 +121,7 @@ def evaluate(
         "computation": computation(objective),
     }
     points = _Kept(shards.path, functools.partial(shards.begin, plan), keep_seconds)
-    result = shards.gather(
+    parts = shards.gather(
         plan,
         lambda finished: work.blocks(sum(map(len, finished)), points),
         total=len(places),
@@ -128,7 +130,9 @@ def evaluate(
         on_progress=lambda done, total: on_progress(done * each, total * each),
     )
     assert save is not None
-    result.save(save, overwrite=overwrite)
+    save_joined(parts, save, overwrite=overwrite)
+    large = sum(value.nbytes for part in parts for value in part.values.values()) >= LARGE
+    result = Result.read(save) if large else join(parts)
     shards.remove()
     return dataclasses.replace(result, models=work.model)  # files of finished parts hold none
 
@@ -215,6 +219,7 @@ class _Work:
     marks: Sequence[Mark]
     about: Mapping[str, Any]
     on_progress: Progress
+    save: Path | None = None
 
     def blocks(self, begin: int, kept: _Kept) -> Iterator[Result]:
         """The result on consecutive lines, or rows, from number `begin` on, a block at a time."""
@@ -226,6 +231,7 @@ class _Work:
             columns |= dict(zip(("l1", "l2"), (each.cpu().numpy() for each in self.family.lengths()), strict=True))
         columns["done"] = np.ones(len(places), dtype=bool)
         begins = self._tensors(places[:1], along[:1] * 0)
+        self._require_room(here, begins)
         if isinstance(objective, Objective):
             objective.check_deterministic(here.at(*begins))
         else:
@@ -277,6 +283,23 @@ class _Work:
             begin += most if not streamed else len(places)
             # Whether a first layer is shared may depend on the size of a block: then it must not depend on time.
             points *= 2 if not objective.shares_first_layer and time.monotonic() - started < _BLOCK_SECONDS else 1
+
+    def _require_room(self, here: Family, begins: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Raise `LandscapeError` if the values of all points do not fit on the disk or, if nothing is saved, in memory:
+        they are there twice while they are put together.
+        """
+        points = math.prod(map(len, self.axes.values()))
+        if points * 8 < LARGE:
+            return
+        metrics = len(self.objective(here.points(*begins)))
+        size, free = points * metrics * 8, free_memory()
+        if self.save is not None:
+            require_room(self.save, 2 * size)  # finished parts, and what is made of them
+        elif 2 * size > free:
+            raise LandscapeError(
+                f"{points:,} points with {metrics} metrics take {2 * size / 1e9:.3g} GB of memory, of which "
+                f"{free / 1e9:.3g} GB are free: write them to a file with `save`, or take fewer lines or `points`"
+            )
 
     def _point_by_point(
         self,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from landscape.core.errors import LandscapeError, Mismatch, few
 from landscape.core.fields import check, option, require_seeds
 from landscape.core.provenance import Source
+from landscape.engine.memory import free_memory
 from landscape.engine.plain import AnyObjective
 from landscape.engine.program.layers import has_statistics
 from landscape.engine.spectral import spectral_norms
@@ -48,6 +49,9 @@ __all__ = [
 
 #: Ends of names of what normalisations keep of the data they have seen.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+#: Bytes of memory that a line takes whatever its points are: its ends, lengths and what else is known of it.
+_LINE_BYTES = 128
 
 _log = logging.getLogger("landscape")
 
@@ -85,7 +89,10 @@ class Route:
         "filter", "Length of random directions: that of each filter of the start, of each layer, or as drawn."
     )
     all_parameters: bool = option(False, "Random directions move frozen parameters (requires_grad=False) too.")
-    pairs: Pairs = option("matched", "Member by member (a single one goes with all), or each with each.")
+    pairs: Pairs = option(
+        "matched",
+        "Member by member (a single one with all), or each with each, of a place with itself each two members once.",
+    )
     order: Order = option(
         "stored",
         "Order of the start's filters: as stored, a line from every equivalent one, or the one closest to the end.",
@@ -325,17 +332,21 @@ def connect(
 ) -> Lines:
     """Lines from the members of one checkpoint to those of another, straight, on arcs, or `via` those of others.
 
-    `matched` pairs member with member, a single member with all. With the `order` all there is a line from every
+    `matched` pairs member with member, a single member with all; `all` each with each, of a place with itself each two
+    members once. With the `order` all there is a line from every
     equivalent order of the start's units (few units only, straight lines only); with `matched` each start is reordered
     to lie close to its end, and so is each member on the way, from the last on, to the one behind it. With
     `keep_statistics` those of a line's start are those of all its points. Raises `Mismatch` if the members do not
     pair.
     """
     places = [start, *via, end]
-    rows = _pair([len(place.stack) for place in places], pairs)
+    itself = pairs == "all" and _same(start, end)
+    rows = _pair([len(place.stack) for place in places], pairs, itself=itself)
     stacks = [place.stack for place in places]
-    sources = [source for place in places for source in place.sources]
-    offsets = np.cumsum([0, *(len(place.sources) for place in places[:-1])])
+    tables = [place.sources for place in (places[:-1] if itself else places)]
+    sources = [source for table in tables for source in table]
+    offsets = np.cumsum([0, *map(len, tables)])[: len(places)]
+    offsets[-1] *= not itself  # a member stands there once
     members = [row + offset for row, offset in zip(rows, offsets, strict=True)]
     if order == "matched":
         for k in reversed(range(len(places) - 1)):
@@ -373,16 +384,40 @@ def connect(
     return Lines(family, columns, tuple(sources))
 
 
-def _pair(sizes: Sequence[int], pairs: Pairs) -> list[Int[np.ndarray, " line"]]:
-    """For each place the member through which each line leads."""
+def _same(start: Checkpoint, end: Checkpoint) -> bool:
+    """Whether two places have the same members, however they are called."""
+    one, other = ({**each.stack.tensors, **each.stack.buffers} for each in (start, end))
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def _require_table(lines: int) -> None:
+    """Raise `LandscapeError` if even the list of lines, with what is said of each, does not fit in memory."""
+    if (size := lines * _LINE_BYTES) > (free := free_memory()):
+        raise LandscapeError(
+            f"{lines:,} lines take {size / 1e9:.3g} GB of memory, of which {free / 1e9:.3g} GB are free: choose fewer "
+            "members with RUN/#seed, or walk a part of them at a time"
+        )
+
+
+def _pair(sizes: Sequence[int], pairs: Pairs, *, itself: bool = False) -> list[Int[np.ndarray, " line"]]:
+    """For each place the member through which each line leads; where the last place is the first `itself`, of each two
+    members the later is an end.
+    """
     if pairs == "all":
         first, *between, last = sizes
+        count = first * (first - 1) // 2 if itself else first * last
+        _require_table(count)
+        if not count:
+            raise Mismatch("a place of one member has no pairs with itself: choose a run with several")
         if max(between, default=1) > 1:
             raise Mismatch(
                 f"each with each goes via single members, not {max(between)}: choose one with RUN/#seed, or "
                 '`pairs="matched"`'
             )
-        single = [np.zeros(first * last, dtype=np.int64)] * len(between)
+        single = [np.zeros(count, dtype=np.int64)] * len(between)
+        if itself:
+            later, earlier = np.tril_indices(first, -1)
+            return [earlier, *single, later]
         return [np.tile(np.arange(first), last), *single, np.repeat(np.arange(last), first)]
     if len(several := dict.fromkeys(size for size in sizes if size > 1)) > 1:
         counts = " and ".join(f"{size} members" for size in several)

@@ -72,8 +72,8 @@ def walk(
         per: Beside the full line one for each `layer`, or `module` at the top, on which only that one moves.
         hold: Where what does not move is held: at the `start` or the `end`.
         all_parameters: Let random directions move frozen parameters (`requires_grad=False`) too.
-        pairs: `matched` pairs member with member (a single one with all), `all` each with each, those of one start
-            after another.
+        pairs: `matched` pairs member with member (a single one with all), `all` each with each, those that
+            lead to one end after another; of a place with itself each two members once.
         order: Order of the start's units: as `stored`, `matched` to the end, or a line from `all` equivalent ones.
         device: Where to compute; None: where the module `a` is, else the CPU.
         dtype: Element type of the computation.

@@ -7,6 +7,7 @@ A function draws into `ax` and returns it; `page`, `walk_figure`, `plane_figure`
 from landscape.figures.density import density_figure, spectral_density
 from landscape.figures.incidence import incidence
 from landscape.figures.pages import COLORS, page, save, targets
+from landscape.figures.passes import disconnectivity, passes_figure
 from landscape.figures.planes import contours, plane_figure
 from landscape.figures.runs import (
     clusters_figure,
@@ -28,12 +29,14 @@ __all__ = [
     "clusters_figure",
     "contours",
     "dendrogram",
+    "disconnectivity",
     "density_figure",
     "group_cards",
     "groups_against_threshold",
     "incidence",
     "outcomes",
     "page",
+    "passes_figure",
     "part_figure",
     "plane_figure",
     "rule_examples",

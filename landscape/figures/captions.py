@@ -221,7 +221,14 @@ def _course(panels: Sequence[Result]) -> str:
         return f"on the straight {line} from {starts}{star} {_RAYS[told['normalise']]} (dot: alpha 1)"
     if "curve" in told:
         curve = told["curve"]
-        bezier, few = curve["kind"] == "bezier", single and curve["bends"] == 1
+        method = curve.get("method") or curve["kind"]  # as it was called before
+        if method == "auto":
+            paths = "path that was found" if single else "paths that were found"
+            return (
+                f"on the lowest {paths} from {starts}{star} to {ends} (dot), of Bézier curves and polylines on "
+                f"{curve['budget']} gradients of the loss a line, and on the straight {line} (grey)"
+            )
+        bezier, few = method == "bezier", single and curve["bends"] == 1
         marks = "" if bezier else " (diamond)" if few else " (diamonds)"
         kind = ("Bézier curve" if bezier else "polyline") + ("" if single else "s")
         return (

@@ -42,6 +42,8 @@ _BEHIND, _LINES, _DOTS = 1.5, 2.0, 3.0
 _COLUMNS, _ROW = 4, 1.55
 #: Barriers below this share of the loss are rounding.
 _ROUNDING = 1e-12
+#: Lines, and dots of a strip, of which more are drawn evenly thinned; medians are those of all.
+_MOST = 2000
 #: A name beside a point is at most so long.
 _LONGEST = 28
 
@@ -94,6 +96,11 @@ def barrier_distribution(
     return ax
 
 
+def _thinned(count: int) -> Int[np.ndarray, " line"]:
+    """Numbers of the lines that are drawn."""
+    return np.linspace(0, count - 1, min(count, _MOST)).astype(np.int64)
+
+
 def intervals_of(groups: Sequence[Int[np.ndarray, " _"]]) -> int:
     """How many groups of lines have as many as the interval of a median needs."""
     return sum(int(count >= FEWEST) for group in groups for count in np.bincount(group))
@@ -111,6 +118,7 @@ def _draw_heights(
         of = values[group == index]
         every = np.sort(of[~np.isnan(of)])
         sample = every[np.isfinite(every)]
+        sample = sample[_thinned(len(sample))]
         # Multiples of the golden ratio keep neighbours in height apart, the same way each time.
         jitter = 0.44 * ((np.arange(len(sample)) * 0.6180339887) % 1 - 0.5)
         place, opacity = strip + jitter, group_opacity(len(sample), 0.6)
@@ -150,7 +158,8 @@ def walk_figure(
     ]
     groups = [_by_end(curves) for curves in panels]
     alone = all(len(curves) == 1 for curves in panels)
-    shared = [loss for curves in panels for loss in _losses(curves)]
+    few = [(curves.select(some), some) for curves in panels for some in [_thinned(len(curves))]]
+    shared = [loss for curves, _ in few for loss in _losses(curves)]
     if not alone:
         shared += [_noticeable(own, definition) for own, *_ in heights]
     floor = floor_below(shared)
@@ -165,14 +174,18 @@ def walk_figure(
         [int(every.done.sum()) // len(kept) for every, kept in zip(whole, panels, strict=True)]
     )
     caption += captions.courses_caption([own for own, *_ in heights], definition)
+    if max(map(len, panels)) > _MOST:
+        caption += f" Of more than {_MOST} lines so many are drawn, evenly spaced; medians are those of all."
     with matplotlib.style.context(STYLE):
         ratios = (1,) if alone else (2.9, 1)
         figure, axes = sheet((WIDTH, 2.9 * len(panels)), caption.strip(), len(panels) * len(ratios), ratios)
         named = []
         for row, curves in enumerate(panels):
             left, *right = axes[row * len(ratios) : (row + 1) * len(ratios)]
-            named.append((left, _draw_walk(left, curves, groups[row], x=x, unit=unit, floor=floor)))
-            log_axis(left, curves.loss, floor, shared)
+            shown, index = few[row]
+            of = groups[row][0][index], groups[row][1]
+            named.append((left, _draw_walk(left, shown, of, x=x, unit=unit, floor=floor)))
+            log_axis(left, shown.loss, floor, shared)
             left.set_title(captions.walk_title(curves), pad=19)
             if alone:
                 _mark_barrier(left, curves, heights[row], definition, floor, x=x, unit=unit)
@@ -425,8 +438,11 @@ def _mark_barrier(
 
 
 def _mark_vertices(ax: Axes, curves: Result, loss: Points, group: Int[np.ndarray, " line"]) -> None:
-    """A diamond at each vertex between the ends; a Bézier curve does not lead through its bends."""
-    if curves.about.get("curve", {}).get("kind") == "bezier":
+    """A diamond at each vertex between the ends; a Bézier curve does not lead through its bends, and where the lowest
+    of several paths was kept each line has vertices of its own.
+    """
+    curve = curves.about.get("curve", {})
+    if (curve.get("method") or curve.get("kind")) in ("bezier", "auto"):
         return
     segments = curves.via_member.shape[1] + 1
     for vertex in range(1, segments):

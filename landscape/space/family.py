@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from landscape.core.errors import LandscapeError, Mismatch, few
@@ -31,6 +31,7 @@ __all__ = [
     "Marked",
     "Points",
     "Weights",
+    "bent",
     "bezier",
     "grid",
     "line",
@@ -43,6 +44,9 @@ __all__ = [
 
 #: Chords that measure the length of a curve: two thousandths of a percent too short for a parabola as wide as high.
 _CHORDS = 100
+
+#: Chords of curves and polylines side by side: each up to 6 segments, and 8, has its corners at ends of chords.
+_BENT_CHORDS = 120
 
 #: The same of an arc: less than a two thousandth too short for a quarter of a circle.
 _ARC_CHORDS = 16
@@ -624,6 +628,26 @@ def bezier(controls: Sequence[Stack], rows: Int[Tensor, "vertex line"] | None = 
 
     knots = ((0.0, 0), (1.0, degree))
     return Family("curve", tuple(controls), weigh, _rows(controls, rows), knots, chords=_CHORDS)
+
+
+def bent(controls: Sequence[Stack], bends: Int[Tensor, " line"], curved: Bool[Tensor, " line"]) -> Family:
+    """Of each line a Bézier curve, where it is `curved`, or straight segments through its `bends`, which are so many of
+    the first of `controls` after the start; the end is the last. What is left of the controls has no weight.
+    """
+    ends = len(controls) - 1
+
+    def weigh(dtype: torch.dtype, lines: Tensor, alphas: Tensor) -> Weights:
+        here = lines.to(bends.device)
+        kinds = 2 * bends[here] + curved[here]
+        share = torch.zeros(len(alphas), ends + 1, dtype=torch.float64, device=alphas.device)
+        for kind in torch.unique(kinds).tolist():
+            own = [*range(kind // 2 + 1), ends]
+            family = (bezier if kind % 2 else polyline)([controls[k] for k in own])
+            some = (kinds == kind).nonzero()[:, 0].to(alphas.device)
+            share[some[:, None], torch.tensor(own, device=alphas.device)] = family.shares(alphas[some])
+        return Weights(share.to(dtype), lines, tuple(range(ends + 1)))
+
+    return Family("curve", tuple(controls), weigh, _rows(controls, None), ((0.0, 0), (1.0, ends)), chords=_BENT_CHORDS)
 
 
 def ray(origin: Stack, direction: Stack, rows: Int[Tensor, "vertex line"] | None = None) -> Family:

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import io
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -21,7 +22,19 @@ from landscape.core.fields import Field, as_path
 from landscape.core.files import refuse_existing, replacing
 from landscape.core.provenance import Source
 
-__all__ = ["Kind", "Mark", "Result", "is_result", "join", "require_lines", "target", "unfinished"]
+__all__ = [
+    "LARGE",
+    "Kind",
+    "Mark",
+    "Result",
+    "is_result",
+    "join",
+    "require_lines",
+    "require_room",
+    "save_joined",
+    "target",
+    "unfinished",
+]
 
 SCHEMA = 2
 
@@ -37,6 +50,9 @@ _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: Step or seed of a source that has none, and place on the trajectory of a mark that lies on none; real ones are never
 #: negative.
 _NONE = -1
+
+#: Bytes of all values from which on they lie in a file as they are, so that they can be mapped in place of read.
+LARGE = 2**23
 
 #: How the columns of tables begin.
 _TABLES = ("source_", "mark_")
@@ -188,8 +204,10 @@ class Result:
     def select(self, index: Int[np.ndarray, " index"] | Bool[np.ndarray, " first"] | slice) -> "Result":
         """Some of the lines, or rows of a plane; the table of sources stays whole."""
         first = next(iter(self.axes))
-        kept = self.axes[first][index]
-        models, lines = self.models, np.arange(len(self))[index]
+        lines = np.arange(len(self))[index]
+        if np.array_equal(lines, np.arange(len(self))):
+            return self  # nothing large is copied
+        kept, models = self.axes[first][index], self.models
         if models is not None and first == "line":
             models = functools.partial(_of_line, models, lines)
         return dataclasses.replace(
@@ -253,33 +271,9 @@ class Result:
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write to an HDF5 file, atomically; raises `LandscapeError` if there is one, unless `overwrite`.
 
-        The file is made in memory: on a full disk the HDF5 library crashes the program.
+        From 8 MiB of values on they are not compressed, and `read` maps them: no more is in memory than is looked at.
         """
-        path = target(path, overwrite=overwrite)
-        made = io.BytesIO()
-        with h5py.File(made, "w", userblock_size=_SEAL_BYTES) as file:
-            self._fill(file)
-        content = made.getbuffer()
-        content[:_SEAL_BYTES] = _seal(_SEALS[0], hashlib.sha256(content[_SEAL_BYTES:]).hexdigest())
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-
-    def _fill(self, file: h5py.File) -> None:
-        file.attrs["schema"], file.attrs["kind"], file.attrs["axes"] = SCHEMA, self.kind, list(self.axes)
-        file.attrs["about"] = json.dumps(dict(self.about), sort_keys=True, default=_number)
-        first = next(iter(self.axes))
-        via = self.columns["via_member"].shape[1] if "via_member" in self.columns else 0
-        sizes = {"via": via, "source": len(self.sources), "mark": len(self.marks)}
-        for axis, places in {**self.axes, **{name: np.arange(size) for name, size in sizes.items() if size}}.items():
-            file.create_dataset(axis, data=places)
-            file[axis].make_scale(axis)
-        for name, array in self.values.items():
-            _create(file, name, array, tuple(self.axes))
-        for name, array in self.columns.items():
-            _create(file, name, array, (first, "via")[: array.ndim])
-        for axis, rows in (("source", self.sources), ("mark", self.marks)):
-            for name, array in _table(rows, axis).items():
-                _create(file, name, array, (axis,))
+        save_joined([self], path, overwrite=overwrite)
 
     @classmethod
     def read(cls, path: str | PathLike[str], *, plane: bool | None = None) -> "Result":
@@ -334,18 +328,55 @@ def _of_line(models: Callable[..., Any], lines: Int[np.ndarray, " line"], line: 
 
 def join(parts: Sequence[Result]) -> Result:
     """The lines, or rows, of several parts that share all else, in their order."""
+    axes, columns = _joined(parts)
+    values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
+    return dataclasses.replace(parts[0], axes=axes, values=values, columns=columns)
+
+
+def save_joined(parts: Sequence[Result], path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    """Write several parts as the one result that `join` makes of them; their values are never in memory at once.
+
+    Small ones are made in memory, because on a full disk the HDF5 library crashes the program; for large ones the disk
+    must have room, else `LandscapeError` is raised.
+    """
+    path = target(path, overwrite=overwrite)
+    size = sum(array.nbytes for part in parts for array in part.values.values())
+    made: Any = io.BytesIO()
+    if size < LARGE:
+        with h5py.File(made, "w", userblock_size=_SEAL_BYTES) as file:
+            _fill(file, parts, packed=True)
+        content = made.getbuffer()
+        content[:_SEAL_BYTES] = _seal(_SEALS[0], hashlib.sha256(content[_SEAL_BYTES:]).hexdigest())
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+        return
+    require_room(path, size)
+    with replacing(path) as temporary:
+        with h5py.File(temporary, "w", userblock_size=_SEAL_BYTES) as file:
+            _fill(file, parts, packed=False)
+        with temporary.open("r+b") as made:
+            made.seek(_SEAL_BYTES)
+            sha = hashlib.file_digest(made, "sha256").hexdigest()
+            made.seek(0)
+            made.write(_seal(_SEALS[0], sha))
+
+
+def require_room(path: Path, size: int) -> None:
+    """Raise `LandscapeError` if so many bytes of values do not fit on the disk of a file."""
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if (free := shutil.disk_usage(there).free) < size:
+        raise LandscapeError(
+            f"the values take {size / 1e9:.3g} GB, and the disk of {there} has {free / 1e9:.3g} GB free: walk fewer "
+            "lines or fewer `points`, or `save` elsewhere"
+        )
+
+
+def _joined(parts: Sequence[Result]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Axes and columns of several parts."""
     first = next(iter(parts[0].axes))
     whole = np.concatenate([part.axes[first] for part in parts])
-
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([part[name] for part in parts])
-
-    return dataclasses.replace(
-        parts[0],
-        axes={**parts[0].axes, first: np.arange(len(whole)) if first == "line" else whole},
-        values={name: joined(name) for name in parts[0].values},
-        columns={name: joined(name) for name in parts[0].columns},
-    )
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+    return {**parts[0].axes, first: np.arange(len(whole)) if first == "line" else whole}, columns
 
 
 def unfinished(parts: Sequence[Result], axis: np.ndarray) -> Result:
@@ -382,11 +413,42 @@ def _library(name: str) -> Any:
 # The file -------------------------------------------------------------------------------------------------------------
 
 
-def _create(file: h5py.File, name: str, array: np.ndarray, axes: tuple[str, ...]) -> None:
-    """One variable with its dimension scales, compressed and with checksums where it has elements."""
-    text = array.dtype == object
-    packing = {"compression": "gzip", "shuffle": True, "fletcher32": True} if array.size and not text else {}
-    data = file.create_dataset(name, data=array, dtype=h5py.string_dtype() if text else array.dtype, **packing)
+def _fill(file: h5py.File, parts: Sequence[Result], *, packed: bool) -> None:
+    """Write what `join` makes of the parts, the values compressed (`packed`) or as they are."""
+    one, (axes, columns) = parts[0], _joined(parts)
+    file.attrs["schema"], file.attrs["kind"], file.attrs["axes"] = SCHEMA, one.kind, list(axes)
+    file.attrs["about"] = json.dumps(dict(one.about), sort_keys=True, default=_number)
+    first = next(iter(axes))
+    via = columns["via_member"].shape[1] if "via_member" in columns else 0
+    sizes = {"via": via, "source": len(one.sources), "mark": len(one.marks)}
+    for axis, places in {**axes, **{name: np.arange(size) for name, size in sizes.items() if size}}.items():
+        file.create_dataset(axis, data=places)
+        file[axis].make_scale(axis)
+    for name in one.values:
+        _create(file, name, [part.values[name] for part in parts], tuple(axes), packed=packed)
+    for name, array in columns.items():
+        _create(file, name, [array], (first, "via")[: array.ndim])
+    for axis, rows in (("source", one.sources), ("mark", one.marks)):
+        for name, array in _table(rows, axis).items():
+            _create(file, name, [array], (axis,))
+
+
+def _create(
+    file: h5py.File, name: str, parts: Sequence[np.ndarray], axes: tuple[str, ...], *, packed: bool = True
+) -> None:
+    """One variable, given part by part, with its dimension scales; compressed and with checksums where it has elements,
+    unless it is not to be.
+    """
+    text = parts[0].dtype == object
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    packed = packed and not text and 0 not in shape
+    packing = {"compression": "gzip", "shuffle": True, "fletcher32": True} if packed else {}
+    data = file.create_dataset(name, shape, h5py.string_dtype() if text else parts[0].dtype, **packing)
+    begin = 0
+    for part in parts:
+        if part.size:
+            data[begin : begin + len(part)] = part
+        begin += len(part)
     for place, axis in enumerate(axes):
         data.dims[place].attach_scale(file[axis])
 
@@ -432,6 +494,9 @@ def _marks_of(file: h5py.File, sources: str) -> list[Mark]:
 
 
 def _array(data: h5py.Dataset) -> np.ndarray:
+    if data.chunks is None and data.ndim == 2 and data.nbytes and (at := data.id.get_offset()) is not None:
+        # Values of a large file, of which no more is read than is looked at.
+        return np.memmap(data.file.filename, data.dtype, "r", offset=at, shape=data.shape)
     array: np.ndarray = data[()]
     return np.array([text.decode() for text in array], dtype=object) if array.dtype == object else array
 
