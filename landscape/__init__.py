@@ -2,8 +2,8 @@
 
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
-['average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'load', 'plane', 'plot', 'polish', 'train', \
-'walk']
+['average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'load', 'plane', 'plot', 'polish', \
+'symmetry', 'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
 """
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from landscape.analysis.convergence import convergence as convergence
     from landscape.analysis.curvature import curvature as curvature
     from landscape.analysis.polish import polish as polish
+    from landscape.analysis.symmetry import symmetry as symmetry
     from landscape.core.errors import LandscapeError as LandscapeError
     from landscape.engine.stack import Stack as Stack
     from landscape.evaluation.connect import connect as connect
@@ -47,6 +48,7 @@ _HOMES = {
     "convergence": "analysis.convergence",
     "plot": "figures.plot",
     "polish": "analysis.polish",
+    "symmetry": "analysis.symmetry",
     "Result": "store.results",
     "Run": "store.checkpoints",
     "Checkpoint": "store.checkpoints",
