@@ -3,7 +3,7 @@
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
 ['average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'load', 'passes', 'plane', 'plot', \
-'polish', 'train', 'walk']
+'polish', 'symmetry', 'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from landscape.analysis.curvature import curvature as curvature
     from landscape.analysis.passes import passes as passes
     from landscape.analysis.polish import polish as polish
+    from landscape.analysis.symmetry import symmetry as symmetry
     from landscape.core.errors import LandscapeError as LandscapeError
     from landscape.engine.stack import Stack as Stack
     from landscape.evaluation.connect import connect as connect
@@ -49,6 +50,7 @@ _HOMES = {
     "plot": "figures.plot",
     "passes": "analysis.passes",
     "polish": "analysis.polish",
+    "symmetry": "analysis.symmetry",
     "Result": "store.results",
     "Run": "store.checkpoints",
     "Checkpoint": "store.checkpoints",

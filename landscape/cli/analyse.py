@@ -419,7 +419,8 @@ def _clusters(by: tuple[By, ...], threshold: float | None, tolerance: float | No
 
     Two members are the same if they are at most the threshold apart, and groups are what such pairs join (single
     linkage); no number of groups is chosen. A table says how it depends on the threshold, and how far groups agree with
-    predictions, which are those of `landscape analyse outcomes`. Where no symmetry is known, units keep their order.
+    predictions, which are those of `landscape analyse outcomes`. Where no symmetry is known, units keep their order
+    (`landscape analyse symmetry`).
     """
     from landscape.analysis.clusters import adjusted_rand, clusters_of
 
@@ -474,6 +475,39 @@ def _groups(found: Clusters, title: str) -> list[str]:
             f"of the later half of the members farther than the threshold from all of the earlier: {found.novel}"
         )
     return text
+
+
+@command.command("symmetry")
+@click.argument("place", metavar="[RUN]", required=False)
+@problem_choice
+@reporting()
+def _symmetry(place: str | None, problem: str | None, options: tuple[str, ...], **where: Any) -> None:
+    """Which changes of parameters leave the function of RUN's networks, or of those of --problem, as it is?
+
+    \b
+    in any order  units of a layer that can change places
+    scales        of each unit: what makes it, times s > 0, and what reads it, times a power of s
+    signs         the same for s = -1
+
+    All is derived from the operations that the network's own forward performs, never guessed, and tried on the
+    network. Held units are named with the reason: an operation without a rule, a constant that tells them apart. What
+    symmetry there is beyond, such as linear maps between queries and keys of attention, is named too. Weights of
+    which a loss has a penalty are no part of it: a penalty tells scales apart.
+    """
+    from landscape.analysis.symmetry import HEADER, caption, rows, symmetry
+
+    report = taken(Report, where)
+    found = symmetry(place, problem=chosen_problem(problem, options))
+    text, listed = [caption(found)], rows(found)
+    if listed:
+        text.append(table(HEADER, listed[:_MOST_ROWS]))
+    if len(listed) > _MOST_ROWS:
+        text.append(f"and {plural(len(listed) - _MOST_ROWS, 'more group')}")
+    for told, lines in (("held", found.refused), ("beyond", found.unquotiented)):
+        text += [f"{told}: {line}" for line in lines[:_MOST_ROWS]]
+        if len(lines) > _MOST_ROWS:
+            text.append(f"{told}: {len(lines) - _MOST_ROWS} more")
+    report.show(text, {"place": place, "symmetry": found})
 
 
 @command.command("success")

@@ -197,10 +197,11 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = N
     pattern that matches nothing, `LandscapeError` for parameters that are NaN.
     """
     problem, places = networks(route.places, compute, problem, only=route.only)
-    symmetry = problem.symmetry()
+    symmetry = Symmetry() if route.order == "stored" else problem.symmetry()
     if route.order != "stored" and not symmetry:
+        why = f" ({symmetry.refused[0]})" if symmetry.refused else ""
         raise LandscapeError(
-            f"no symmetry of {problem.title()} is known, so its units have no other order: leave `order` out"
+            f"no symmetry of {problem.title()} is known{why}, so its units have no other order: leave `order` out"
         )
     network = problem.prototype
     lines = _lines(route, places, symmetry, network, keep=compute.batchnorm == "keep")

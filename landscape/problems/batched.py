@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from landscape.engine.batches import common_length, loader_name, mapped, moved, 
 from landscape.engine.live import copied
 from landscape.engine.losses import require_names
 from landscape.engine.readings import Gathered, Tally, number
+from landscape.space.derivation import derived
+from landscape.space.symmetry import Symmetry
 
 __all__ = ["BatchLoss", "Held", "dataset_loader", "raw_source", "require_a_number", "require_no_size"]
 
@@ -24,6 +26,9 @@ _KEPT = ("outputs", "targets")
 
 #: Samples a batch of a dataset.
 _BATCH = 256
+
+#: Samples with which the symmetry of a network is derived, if a loss can do with them.
+_FOLLOWED = 4
 
 #: Relative difference up to which the parts of a batch give the loss of the whole.
 _SAME = 1e-5
@@ -161,6 +166,29 @@ class BatchLoss:
             return weight
         return float(common_length(batch) or 1)
 
+    def symmetry(self, module: nn.Module, batch: Any, *, evaluation: bool) -> Symmetry:
+        """The symmetry of a network as this reads it on a few samples of a batch, or on all if it needs them; where it
+        takes derivatives, of the network's own forward as it calls it.
+        """
+        if (common_length(batch) or 0) > _FOLLOWED:
+            few = self._followed(module, next(iter(parted(batch, _FOLLOWED))), evaluation)
+            if few:
+                return few
+        return self._followed(module, batch, evaluation)
+
+    def _followed(self, module: nn.Module, batch: Any, evaluation: bool) -> Symmetry:
+        if not self.differentiates:
+            return derived(module, batch, through=self.function, evaluation=evaluation)
+        calls: list[tuple[Any, Any]] = []
+        network = copied(module).eval() if evaluation else copied(module)
+        network.register_forward_pre_hook(lambda _, *given: calls.append(given), with_kwargs=True)
+        try:
+            self.function(network, renewed(batch))
+        except Exception as error:  # whatever a loss of the user's may raise
+            return Symmetry(refused=(_does_not_run(error),))
+        given = mapped(calls, lambda tensor: tensor.detach())
+        return derived(module, given, through=_repeated, evaluation=evaluation)
+
     @classmethod
     def of(
         cls,
@@ -238,6 +266,11 @@ class BatchLoss:
                 f"{float(joined):.7g}: it is no mean over samples. Give `batch_weight`, such as the number of tokens "
                 'that count: lambda batch: (batch["labels"][:, 1:] != -100).sum()'
             )
+
+
+def _repeated(module: nn.Module, calls: Sequence[tuple[Any, Any]]) -> list[Any]:
+    """What a network gives in each of some calls."""
+    return [module(*positional, **named) for positional, named in calls]
 
 
 def require_a_number(tallies: Iterable[Tally], of: str) -> None:

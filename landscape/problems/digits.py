@@ -27,12 +27,9 @@ from landscape.problems.initialisation import (
     initialise,
     mlp,
     mlp_size,
-    mlp_symmetry,
     require_shapes,
-    units,
 )
 from landscape.problems.supervised import Samples, Supervised
-from landscape.space.symmetry import Symmetry
 
 __all__ = ["TEST", "TRAIN", "Digits"]
 
@@ -140,17 +137,6 @@ class Digits(Supervised):
         data = objective.memory.samples(0, len(objective.memory))
         most = float(data.targets[0, data.weights[0] > 0].bincount().max()) / objective.samples
         return {"most frequent digit": (most, most)}
-
-    def symmetry(self) -> Symmetry:
-        """Hidden units of each layer, or channels with what BatchNorm knows of them."""
-        if self.architecture == "mlp":
-            return mlp_symmetry(self.width, self.depth)
-        groups = []
-        for number, following in ((1, "conv2"), (2, "out")):
-            kinds = ("weight", "bias", "running_mean", "running_var") if self.architecture == "cnn_bn" else ()
-            along = (f"norm{number}.{kind}" for kind in kinds)
-            groups.append(units(number * self.width, f"conv{number}", following, *along))
-        return Symmetry(tuple(groups))
 
     def _convolutional(self, *, normalised: bool) -> nn.Sequential:
         """The last layer reads all places of all channels, as a convolution: its weights then have an axis of channels.

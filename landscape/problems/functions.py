@@ -28,11 +28,9 @@ from landscape.problems.initialisation import (
     Activation,
     mlp,
     mlp_size,
-    mlp_symmetry,
     require_shapes,
 )
 from landscape.problems.supervised import Samples, Supervised
-from landscape.space.symmetry import Symmetry
 
 __all__ = ["Functions"]
 
@@ -121,10 +119,6 @@ class Functions(Supervised):
     def training_kinds(self) -> tuple[str, ...]:
         """All points, unless batches of them are asked for."""
         return ("exact", "batches")
-
-    def symmetry(self) -> Symmetry:
-        """Hidden units of each layer."""
-        return mlp_symmetry(self.width, self.depth)
 
     def exactness(self) -> Metric:
         """Is every output equal to its target?"""

@@ -1,7 +1,6 @@
 """How networks begin, and what those of several problems share: activations, perceptrons, checks of their sizes."""
 
 import dataclasses
-import itertools
 import math
 import re
 from collections import OrderedDict
@@ -14,7 +13,6 @@ from torch import nn
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.engine.stack import Stack, template_of
-from landscape.space.symmetry import Axis, Group, Symmetry
 
 __all__ = [
     "ACTIVATIONS",
@@ -23,9 +21,7 @@ __all__ = [
     "initialise",
     "mlp",
     "mlp_size",
-    "mlp_symmetry",
     "require_shapes",
-    "units",
 ]
 
 Scheme = Literal["default", "normal", "normal_uniform"]
@@ -114,18 +110,6 @@ def mlp(inputs: int, width: int, depth: int, outputs: int, activation: Activatio
         layers[f"activation{number}"] = ACTIVATIONS[activation]()
     layers["out"] = nn.Linear(width, outputs)
     return nn.Sequential(layers)
-
-
-def mlp_symmetry(width: int, depth: int) -> Symmetry:
-    """The units of each hidden layer."""
-    names = [*(f"hidden{number}" for number in range(1, depth + 1)), "out"]
-    return Symmetry(tuple(units(width, here, following) for here, following in itertools.pairwise(names)))
-
-
-def units(size: int, here: str, following: str, *along: str) -> Group:
-    """The units of a layer with weights and biases that the following layer reads, and tensors that go along."""
-    axes = (Axis(f"{here}.weight", 0), Axis(f"{here}.bias", 0), Axis(f"{following}.weight", 1))
-    return Group(size, (*axes, *(Axis(name, 0) for name in along)))
 
 
 def mlp_size(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

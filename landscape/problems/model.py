@@ -37,8 +37,10 @@ from landscape.problems.batched import (
 )
 from landscape.problems.pool import Pool, numbered
 from landscape.problems.reader import Named, Part, Reader, drawn, referee, rows_of
-from landscape.problems.supervised import CALIBRATION_SAMPLES, Samples, Source, Supervised
+from landscape.problems.supervised import CALIBRATION_SAMPLES, FOLLOWED, Samples, Source, Supervised
+from landscape.space.derivation import derived
 from landscape.space.groups import learning
+from landscape.space.symmetry import Symmetry
 
 __all__ = ["Model", "from_model"]
 
@@ -343,6 +345,12 @@ class Model(Supervised):
             if count >= CALIBRATION_SAMPLES:
                 break
         return Held(tuple(found))
+
+    @functools.cached_property
+    def _symmetry(self) -> Symmetry:
+        if self.batch_loss is None:
+            return derived(self.prototype, _first(self.source, FOLLOWED).inputs, evaluation=self.evaluation)
+        return self.batch_loss.symmetry(self.prototype, next(iter(self.source)), evaluation=self.evaluation)
 
     def config(self) -> dict[str, Any]:
         """What tells this problem from another: the model's tensors, and the data as far as it is in memory."""

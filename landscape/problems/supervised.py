@@ -14,19 +14,23 @@ from torch import Tensor
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
 from landscape.engine.backends import many_at_once
-from landscape.engine.data import Batch, Data, Stream
+from landscape.engine.data import Batch, Data, Stream, labelled
 from landscape.engine.live import is_spread
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend, Stacked, features_first
 from landscape.problems.base import Problem
+from landscape.space.derivation import derived
 from landscape.space.symmetry import Symmetry
 
-__all__ = ["CALIBRATION_SAMPLES", "Samples", "Source", "Supervised", "part_of"]
+__all__ = ["CALIBRATION_SAMPLES", "FOLLOWED", "Samples", "Source", "Supervised", "part_of"]
 
 #: Samples on which statistics of BatchNorm are estimated, at most.
 CALIBRATION_SAMPLES = 4096
+
+#: Samples with which the symmetry of a network is derived.
+FOLLOWED = 2
 
 #: Streams of random numbers: the order of an epoch, samples of a part of the data.
 _ORDER, _PART = 2**17, 2**17 + 1
@@ -188,8 +192,16 @@ class Supervised(Problem):
         return name
 
     def symmetry(self) -> Symmetry:
-        """None that is known."""
-        return Symmetry()
+        """Derived from what the network's forward does to a few training samples; without groups, and with the reason
+        in `refused`, where it cannot be.
+        """
+        return self._symmetry
+
+    @functools.cached_property
+    def _symmetry(self) -> Symmetry:
+        source = self.training_data()
+        inputs = source.inputs if isinstance(source, Samples) else labelled(next(iter(source)), source, 0)[0]
+        return derived(self.prototype, inputs[:FOLLOWED])
 
     def exactness(self) -> Metric | None:
         """None: targets of real data are seldom met exactly."""

@@ -25,9 +25,9 @@ from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend, Stacked, Table, features_first, leaves
 from landscape.problems.base import Nouns, Problem, Renaming, option
-from landscape.problems.initialisation import units
 from landscape.problems.life import boards, infer, network, patterns, presolved
 from landscape.problems.life.rules import Rule
+from landscape.space.derivation import derived
 from landscape.space.symmetry import Symmetry
 
 __all__ = ["Life"]
@@ -306,16 +306,12 @@ class Life(Problem):
         )
 
     def symmetry(self) -> Symmetry:
-        """In each block, the filters of the first and of the second layer."""
-        groups = []
-        for block in range(self.blocks):
-            after = f"net.{block}.4"
-            if self.architecture == "paper":
-                after = f"net.{block + 1}.0" if block < self.blocks - 1 else "out"
-            first, second = f"net.{block}.0", f"net.{block}.2"
-            for size, here, following in ((2 * self.m_factor, first, second), (self.m_factor, second, after)):
-                groups.append(units(size, here, following))
-        return Symmetry(tuple(groups))
+        """In each block the filters of the first and of the second layer, and what passes between blocks."""
+        return self._symmetry
+
+    @functools.cached_property
+    def _symmetry(self) -> Symmetry:
+        return derived(self.prototype, torch.eye(5)[None, None])
 
     def strata(self) -> Sequence[str] | None:
         """Of each pattern the state of its centre and the number of live neighbours, those that the rule counts."""
