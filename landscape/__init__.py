@@ -2,8 +2,8 @@
 
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
-['average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'load', 'plane', 'plot', 'polish', 'train', \
-'walk']
+['align', 'average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'load', 'plane', 'plot', 'polish', \
+'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
 """
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from landscape.analysis.polish import polish as polish
     from landscape.core.errors import LandscapeError as LandscapeError
     from landscape.engine.stack import Stack as Stack
+    from landscape.evaluation.align import Alignment as Alignment
+    from landscape.evaluation.align import align as align
     from landscape.evaluation.connect import connect as connect
     from landscape.evaluation.plane import plane as plane
     from landscape.evaluation.walk import walk as walk
@@ -40,6 +42,8 @@ _HOMES = {
     "walk": "evaluation.walk",
     "plane": "evaluation.plane",
     "connect": "evaluation.connect",
+    "align": "evaluation.align",
+    "Alignment": "evaluation.align",
     "average": "problems.averaging",
     "barriers": "analysis.barriers",
     "curvature": "analysis.curvature",

@@ -17,7 +17,16 @@ from landscape.core.intervals import median_interval, quantiles
 from landscape.core.provenance import Source
 from landscape.store.results import Result, require_lines
 
-__all__ = ["COURSES", "DEFINITIONS", "MONOTONE", "Barriers", "Definition", "barriers", "lowest_order"]
+__all__ = [
+    "COURSES",
+    "DEFINITIONS",
+    "MONOTONE",
+    "Barriers",
+    "Definition",
+    "barriers",
+    "lowest_order",
+    "representatives",
+]
 
 #: Values over the points of lines.
 Points = Float[np.ndarray, "line point"]
@@ -213,11 +222,12 @@ def lowest_order(curves: Result) -> Int[np.ndarray, " pair"]:
     """
     height = np.full(len(curves), np.inf)
     height[curves.done] = np.nan_to_num(barriers(curves).above_chord, nan=np.inf)
-    starts = [dataclasses.replace(curves.sources[member], order="") for member in curves["from_member"]]
+    stored = [dataclasses.replace(source, order="") for source in curves.sources]
+    starts = [stored[member] for member in curves["from_member"]]
     moves, via = curves.moves.tolist(), curves.via_member.tolist()
     lowest: dict[tuple[Source, int, str, tuple[int, ...]], int] = {}
     trivial = np.array(
-        [source == curves.sources[member] for source, member in zip(starts, curves["to_member"], strict=True)],
+        [source == stored[member] for source, member in zip(starts, curves["to_member"], strict=True)],
         dtype=bool,
     ) & ("via_member" not in curves.columns)
     shown = curves.done & ~trivial if (curves.done & ~trivial).any() else curves.done
@@ -226,6 +236,16 @@ def lowest_order(curves: Result) -> Int[np.ndarray, " pair"]:
         if height[line] < height[lowest.setdefault(pair, line)]:
             lowest[pair] = line
     return np.array(sorted(lowest.values()), dtype=np.int64)
+
+
+def representatives(curves: Result) -> dict[str, Result]:
+    """Of a walk with `align` the lines to ends as they are stored, and those to their representatives; else all lines,
+    without a name.
+    """
+    if "aligned" not in curves.columns:
+        return {"": curves}
+    kinds = {"stored": ~curves["aligned"], "aligned": curves["aligned"]}
+    return {name: curves.select(lines) for name, lines in kinds.items() if lines.any()}
 
 
 def _largest_rise(loss: Points) -> Float[np.ndarray, " line"]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import numpy as np
 
-from landscape.analysis.barriers import barriers
+from landscape.analysis.barriers import barriers, representatives
 from landscape.cli.options import asked, evaluating, keyed
 from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
 from landscape.cli.types import options_of, taken
@@ -25,6 +25,7 @@ __all__ = ["command"]
     epilog="""\b
         Examples:
           landscape connect --from 'checkpoints/first/#3' --to 'checkpoints/first/#7'
+          landscape connect --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --align
           landscape connect --from presolve --to checkpoints/first/ --kind polyline --bends 3 -o analyses/bent.h5
           landscape plot walk analyses/bent.h5
           landscape walk --from presolve --via analyses/bent.bend-2.safetensors --to checkpoints/first/""",
@@ -33,13 +34,12 @@ __all__ = ["command"]
 @click.option("--to", "b", required=True, metavar="PLACE", help="Where the curves end.")
 @options_of(Bending)
 @click.option("--points", type=click.IntRange(2, MOST_POINTS), default=51, help="Points at which a curve is evaluated.")
-@options_of(Route, "pairs")
-@click.option(
-    "--filter-order",
-    "order",
-    type=click.Choice(["stored", "matched"]),
-    default="stored",
-    help="Order of the start's filters: as stored, or the one closest to the end.",
+@options_of(
+    Route,
+    "pairs",
+    "align",
+    align="Beside each curve one to that network which computes the same as its end and lies close to the start: units "
+    "in another order, other scales and signs where these make no difference.",
 )
 @evaluating("HDF5 file; FILE.bend-1.safetensors go beside it. [default: analyses/FROM--TO-KIND-BENDS.h5]")
 def command(output: Path | None, **values: Any) -> None:
@@ -53,12 +53,13 @@ def command(output: Path | None, **values: Any) -> None:
     bending = taken(Bending, values)
     bent = dataclasses.asdict(bending)  # all of them: one that the verb does not know is an error
     bent["training_seed"] = bent.pop("seed")
-    route = Route(**{name: values[name] for name in ("a", "b", "pairs", "order")})
+    route = Route(**{name: values[name] for name in ("a", "b", "pairs", "align")})
     path = output or Path("analyses") / f"{route.name}-{bending.kind}-{bending.bends}.h5"
     remark_unfinished(*map(str, route.places))
     with interruptible("repeat the same command to go on with the training"):
         result = connect(**bent, **asked(values), save=path, progress=Progress("connect", "steps"))
-    remark(_barriers(result))
+    for name, lines in representatives(result).items():
+        remark(f"{name}: {_barriers(lines)}" if name else _barriers(lines))
     for written in (path, *bend_files(path, bending)):
         click.echo(written)
 

@@ -25,7 +25,7 @@ from landscape.engine.objective import BatchNorm
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import Stack, fingerprint
 from landscape.evaluation.evaluate import computation
-from landscape.evaluation.routes import Lines, Order, Pairs, Prepared, Route, along, prepare
+from landscape.evaluation.routes import Lines, Pairs, Prepared, Route, along, prepare
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, held
@@ -116,7 +116,7 @@ def connect(
     training_seed: int = Bending.seed,
     points: int | Sequence[float] | np.ndarray = 51,
     pairs: Pairs = "matched",
-    order: Order = "stored",
+    align: bool = False,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     batchnorm: BatchNorm | None = None,
@@ -142,7 +142,8 @@ def connect(
         samples_per_step: Points of the curve at which the gradient is taken in a step.
         training_seed: Seed of these points, and of where bends begin.
         points: How many evenly spaced alphas are evaluated, or the alphas themselves.
-        pairs, order: As in `landscape.walk`, without all equivalent orders.
+        pairs, align: As in `landscape.walk`; with `align` there is a curve to each end as it is, and one to its
+            representative.
         device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, overwrite: As in `landscape.walk`.
         save: HDF5 file to write; beside it the bends as checkpoints (`bend_files`), which can be walked via, and while
             it trains, every `keep_seconds`, what is needed to go on.
@@ -159,9 +160,7 @@ def connect(
     """
     require(connect, locals(), Field("keep_seconds", float, 30.0, at_least=0))
     bending = Bending(kind=kind, bends=bends, steps=steps, lr=lr, samples_per_step=samples_per_step, seed=training_seed)
-    if order == "all":
-        raise LandscapeError("curves are bent with the `order` stored or matched, not with all")
-    route = Route(a=held(a, "a"), b=held(b, "b"), pairs=pairs, order=order)
+    route = Route(a=held(a, "a"), b=held(b, "b"), pairs=pairs, align=align)
     vertices = bending.bends + 1 if kind == "polyline" else 1
     alphas = grid(points, knots=[i / vertices for i in range(vertices + 1)])
     path = None if save is None else target(save, overwrite=overwrite)

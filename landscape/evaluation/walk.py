@@ -39,6 +39,7 @@ def walk(
     all_parameters: bool = False,
     pairs: Pairs = "matched",
     order: Order = "stored",
+    align: bool = False,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     batchnorm: BatchNorm | None = None,
@@ -74,7 +75,10 @@ def walk(
         all_parameters: Let random directions move frozen parameters (`requires_grad=False`) too.
         pairs: `matched` pairs member with member (a single one with all), `all` each with each, those of one start
             after another.
-        order: Order of the start's units: as `stored`, `matched` to the end, or a line from `all` equivalent ones.
+        order: Order of the start's units: as `stored`, or a line from `all` equivalent ones, where they are few.
+        align: Beside each line (naive) walk one to another representative of its end (`result["aligned"]`): of all
+            networks that compute the same (units in another order, positive scales and signs that make no difference)
+            one close to the start. `landscape.align` says how it is found.
         device: Where to compute; None: where the module `a` is, else the CPU.
         dtype: Element type of the computation.
         batchnorm: What BatchNorm normalises by at a point: `recalibrate` estimates statistics there anew on training
@@ -134,6 +138,7 @@ def walk(
         all_parameters=all_parameters,
         pairs=pairs,
         order=order,
+        align=align,
         only=tuple(only),
         per=per,
         hold=hold,
