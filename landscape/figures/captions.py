@@ -76,6 +76,7 @@ def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, ba
     each = "" if all(len(curves) == 1 for curves in panels) else " a line"
     formula = DEFINITIONS[definition].formula.replace(" - ", "\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}")
     solved = any("solved" in curves.values and "normalise" not in curves.about for curves in panels)
+    matched = any(curves.about.get("orders") == "matched" for curves in panels)  # in older files
     aligned = any("aligned" in curves.columns for curves in panels)
     told = f"Dotted: the barrier, {formula}." if barrier else f"The barrier is {formula}."
     return _sentences(
@@ -84,6 +85,7 @@ def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, ba
         "Aligned: the end is another network that computes the same, close to the start; stored: as it is."
         if aligned
         else "",
+        "Each start has the order of its filters that lies closest to the end." if matched else "",
         "Dashed: on the test data." if any("test_loss" in curves.values for curves in panels) else "",
         "Solved: the end gets every sample right." if solved and not aligned else "",
         f"Right: the barrier of each line, {formula}{bars}." if each else told,

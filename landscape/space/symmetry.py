@@ -216,7 +216,7 @@ def _orders(group: Group) -> Iterator[tuple[int, ...]]:
     return itertools.permutations(units) if group.permutes else iter([tuple(units)])
 
 
-def reorder(stack: Stack, symmetry: Symmetry, orders: Sequence[Int[np.ndarray, " unit"]]) -> Stack:
+def reorder(stack: Stack, symmetry: Symmetry, orders: Sequence[Int[np.ndarray, " _"]]) -> Stack:
     """The same functions with the units of each group in another order."""
     if len(orders) != len(symmetry):
         raise ValueError(f"{len(orders)} orders for {len(symmetry)} groups")
