@@ -346,7 +346,7 @@ def test_bends_of_many_lines(landscape: Callable[..., Outcome]) -> None:
         (("--lr", "0"), "--lr is 0.0, it must be positive and finite", 1),
         (("--bends", "0"), "0 is not in the range", 2),
         (("--kind", "spline"), "'spline' is not one of", 2),
-        (("--filter-order", "all"), "No such option: --filter-order", 2),
+        (("--filter-order", "all"), "No such option '--filter-order'", 2),
         (("--to", "nowhere/"), "nowhere does not exist", 1),
         (("--lr", "1e38", "--steps", "3"), "lines have become NaN or infinite: lower --lr", 1),
     ],
