@@ -185,7 +185,8 @@ class Clusters:
 
     def caption(self, title: str) -> str:
         """What was divided, and how."""
-        how = {"parameters": " up to order, signs and scales of units" + ("" if self.exhaustive else " (matched: an upper bound)")}
+        bound = "" if self.exhaustive else " (matched: an upper bound)"
+        how = {"parameters": f" up to order, signs and scales of units{bound}"}
         text = (
             f"{title}, {plural(len(self), 'member')}: {self.unit}{how.get(self.by, '')}; groups are joined by pairs at "
             f"most {self.threshold:.3g} apart (single linkage)."

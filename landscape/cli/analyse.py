@@ -358,7 +358,7 @@ def _clusters(by: tuple[By, ...], threshold: float | None, tolerance: float | No
     predictions  share of all answers that differ
     outputs      root mean square difference of output probabilities, or of outputs in standard deviations
     parameters   L2 distance up to order, signs and scales of units, over the median norm of the members
-    barrier      height above the chord on the straight line between two, units in matched order
+    barrier      height above the chord on the straight line between two, also aligned
 
     Two members are the same if they are at most the threshold apart, and groups are what such pairs join (single
     linkage); no number of groups is chosen. A table says how it depends on the threshold, and how far groups agree with

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -248,33 +248,39 @@ def idle(
     for member, single in enumerate(stack.to("cpu", torch.float64).chunks(1)):
         arrays = {name: tensor[0].numpy() for name, tensor in single.tensors.items()}
         for number, group in enumerate(symmetry):
-            sides = _sides(group, arrays)
-            still = np.zeros(group.size, dtype=bool)
-            for side in sides:
-                still |= ~side.any(1) if side.shape[1] else False
+            kinds = [_sides(group, arrays, powers) for powers in group.scalings or (None,)]
+            still = np.all([np.any([~side.any(1) for side in sides if side.shape[1]], 0) for sides in kinds], 0)
             if active is not None and number in active[member]:
                 still |= ~active[member][number].any(1)
-            incoming = sides[0][~still]
-            if group.permutes and len(incoming) and incoming.shape[1] > 1:
-                incoming = incoming / np.linalg.norm(incoming, axis=1, keepdims=True)
-                cosines = incoming @ incoming.T
-                cosines = np.abs(cosines) if group.flips else cosines
-                double[member] += int((np.tril(cosines, -1) >= _PARALLEL).any(1).sum())
+            if group.permutes and not still.all():
+                alike = np.all([_parallel(incoming[~still], group) for incoming, _ in kinds], 0)
+                double[member] += int(np.tril(alike, -1).any(1).sum())
             dead[member] += int(still.sum())
     return dead, double
 
 
-def _sides(group: Group, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _sides(
+    group: Group, arrays: Mapping[str, np.ndarray], powers: Sequence[int] | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Incoming and outgoing numbers of each unit: those that grow with it and those that shrink, where it can be
     rescaled; else those in the first dimension of tensors, as layers have their outputs, and the others.
     """
     parts: tuple[list[np.ndarray], list[np.ndarray]] = [], []
     for number, axis in enumerate(group.axes):
-        if axis.name in arrays:
-            power = group.scalings[0][number] if group.scalings else 1 if axis.dim == 0 else -1
+        power = powers[number] if powers is not None else 1 if axis.dim == 0 else -1
+        if axis.name in arrays and power:
             parts[0 if power > 0 else 1].append(_units(arrays[axis.name], axis, group.size))
     one, other = (np.concatenate([np.zeros((group.size, 0)), *each], 1) for each in parts)
     return one, other
+
+
+def _parallel(rows: Float[np.ndarray, "unit number"], group: Group) -> Bool[np.ndarray, "unit unit"]:
+    """Which rows, of more than one number, are the same but for a positive factor, or any where signs may change."""
+    if rows.shape[1] < 2:
+        return np.zeros((len(rows), len(rows)), dtype=bool)
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
+    cosines = rows @ rows.T
+    return np.asarray((np.abs(cosines) if group.flips else cosines) >= _PARALLEL)
 
 
 def _words(
@@ -287,7 +293,7 @@ def _words(
     """
     a, b = ({name: t[0].double().cpu().numpy() for name, t in s.tensors.items()} for s in (target, source))
     groups = sorted(range(len(symmetry)), key=lambda group: symmetry[group].size)
-    free = [group for group in groups if symmetry[group].permutes]
+    free = [group for group in groups if symmetry[group].permutes and symmetry[group].size > 1]
     orders = _first_orders(symmetry[free[0]].size) if free else []
     starts = [_Matching(a, b, symmetry).by_sorted_weights()]
     starts += [_Matching(a, b, symmetry).move(Move(free[0], order)) for order in orders]
