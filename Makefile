@@ -87,6 +87,7 @@ smoke: $(VENV)/.smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/layers.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/certified.py --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/alignment.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/zoo.py --smoke --all-verbs --require
 
@@ -109,6 +110,7 @@ benchmark: $(VENV)/.benchmark
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/certified.py
+	$(BIN)/python benchmarks/alignment.py
 	$(BIN)/python benchmarks/zoo.py
 
 reference: $(VENV)/.demo

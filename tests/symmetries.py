@@ -178,7 +178,13 @@ def transformer(*, causal: bool = False) -> tuple[nn.Module, Symmetry, Tensor]:
             Axis(f"{at}.qkv.bias", 0, 0, 3, 2),
             Axis(f"{at}.out.weight", 1, inner=2),
         )
-        groups += [Group(4, heads), rectified(12, f"{at}.up", f"{at}.down")]
+        qk, vo = (
+            [Axis(f"{at}.qkv.{name}", 0, start, 4) for name in ("weight", "bias") for start in starts]
+            for starts in ((0, 8), (16,))
+        )
+        groups += [Group(4, heads), Group(2, tuple(qk), ((1, -1, 1, -1),), ((1, 1, 1, 1),))]
+        groups += [Group(2, (*vo, Axis(f"{at}.out.weight", 1, 0, 4)), ((1, 1, -1),), ((1, 1, 1),))]
+        groups += [rectified(12, f"{at}.up", f"{at}.down")]
     stream += [Axis("last.weight", 0), Axis("last.bias", 0)]
     with torch.no_grad():
         for name, tensor in net.named_parameters():

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,8 +37,11 @@ __all__ = ["Activity", "Matched", "balance", "distances", "idle", "match"]
 #: nothing at all.
 Activity = Mapping[int, Float[np.ndarray, "unit sample"]]
 
-#: Starts of a matching.
-_STARTS = 6
+#: Starts of a matching of each kind; of networks with more parameters than this one of each, since each takes seconds.
+_STARTS, _SMALL = 6, 2**20
+
+#: A network at this share of the norms from another is a copy of it, but for noise: no further start is tried.
+_CLOSE = 0.03
 
 #: Balancing ends where no scale changes by more than this share, or after so many rounds.
 _BALANCED, _ROUNDS = 1e-11, 2000
@@ -160,13 +163,15 @@ def match(
         return one, other, (ours, theirs) if rescaled else None
 
     if count_elements(symmetry) <= EXHAUSTIVE:
-        words = [("exhaustive", element) for element in every_element(symmetry)]
-        return _nearest(*pairs(slice(None)), symmetry, words)
+        every = [("exhaustive", element) for element in every_element(symmetry)]
+        return _nearest(*pairs(slice(None)), symmetry, every)
     found = []
     for line, (i, j) in enumerate(rows.T):
         one, other, scales = pairs(slice(line, line + 1))
         activity = None if active is None else (active[1][j], active[0][i])
-        words = [("weights", ()), *_words(other, one, symmetry, activity)]
+        words: list[tuple[str, Element]] = [("weights", ())]
+        if scales is None or one.parameters <= _SMALL:
+            words += _words(other, one, symmetry, activity)
         if scales is not None:
             here, there = (
                 act(s.to("cpu", torch.float64), symmetry, e) for s, e in zip((one, other), scales, strict=True)
@@ -249,11 +254,21 @@ def idle(
         arrays = {name: tensor[0].numpy() for name, tensor in single.tensors.items()}
         for number, group in enumerate(symmetry):
             kinds = [_sides(group, arrays, powers) for powers in group.scalings or (None,)]
-            still = np.all([np.any([~side.any(1) for side in sides if side.shape[1]], 0) for sides in kinds], 0)
+            none = np.zeros(group.size, dtype=bool)
+            still = np.all(
+                [np.any([none, *(~side.any(1) for side in sides if side.shape[1])], 0) for sides in kinds], 0
+            )
             if active is not None and number in active[member]:
                 still |= ~active[member][number].any(1)
             if group.permutes and not still.all():
-                alike = np.all([_parallel(incoming[~still], group) for incoming, _ in kinds], 0)
+                # What no rescaling reaches must be alike too, such as weights in front of a normalisation.
+                first = [
+                    int(axis.dim == 0 and not any(row[k] for row in group.scalings))
+                    for k, axis in enumerate(group.axes)
+                ]
+                others = _sides(group, arrays, first)
+                blocks = [side[~still] for side, _ in [*kinds, others] if side.shape[1] > 1]
+                alike = np.all([_parallel(block, group) for block in blocks] or [np.zeros((1, 1), dtype=bool)], 0)
                 double[member] += int(np.tril(alike, -1).any(1).sum())
             dead[member] += int(still.sum())
     return dead, double
@@ -275,9 +290,7 @@ def _sides(
 
 
 def _parallel(rows: Float[np.ndarray, "unit number"], group: Group) -> Bool[np.ndarray, "unit unit"]:
-    """Which rows, of more than one number, are the same but for a positive factor, or any where signs may change."""
-    if rows.shape[1] < 2:
-        return np.zeros((len(rows), len(rows)), dtype=bool)
+    """Which rows are the same but for a positive factor, or any where signs may change."""
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
     cosines = rows @ rows.T
     return np.asarray((np.abs(cosines) if group.flips else cosines) >= _PARALLEL)
@@ -294,15 +307,29 @@ def _words(
     a, b = ({name: t[0].double().cpu().numpy() for name, t in s.tensors.items()} for s in (target, source))
     groups = sorted(range(len(symmetry)), key=lambda group: symmetry[group].size)
     free = [group for group in groups if symmetry[group].permutes and symmetry[group].size > 1]
-    orders = _first_orders(symmetry[free[0]].size) if free else []
-    starts = [_Matching(a, b, symmetry).by_sorted_weights()]
-    starts += [_Matching(a, b, symmetry).move(Move(free[0], order)) for order in orders]
-    if active is not None:
-        starts.append(_Matching(a, b, symmetry).by_activity(*active))
-    found = [each.descend(groups[::-1]) for each in starts]
-    best = max(range(len(found)), key=lambda number: found[number].total())
-    name = "activations" if active is not None and best == len(found) - 1 else "weights"
-    return [(name, tuple(found[best].moves))]
+    many = sum(array.size for array in a.values()) <= _SMALL
+
+    def starts() -> Iterator[tuple[str, _Matching]]:
+        # Where there are signs, of which those of blocks and of what is inside depend on each other, from several.
+        for seed in range(_STARTS if many and any(group.flips for group in symmetry) else 1):
+            yield "weights", _Matching(a, b, symmetry).by_sorted_weights(seed).descend(groups[::-1], orders=False)
+        if active is not None:
+            yield "activations", _Matching(a, b, symmetry).by_activity(*active)
+        for order in _first_orders(symmetry[free[0]].size) if free else [None]:
+            moves = [] if order is None else [Move(free[0], order)]
+            yield "weights", functools.reduce(_Matching.move, moves, _Matching(a, b, symmetry))
+            if not many:
+                return
+
+    best: tuple[float, str, list[Move]] | None = None
+    for name, start in starts():
+        found = start.descend(groups[::-1])
+        if best is None or found.total() > best[0]:
+            best = found.total(), name, found.moves
+        if found.apart() < _CLOSE:  # a copy, which no other start brings closer
+            break
+    assert best is not None
+    return [(best[1], tuple(best[2]))]
 
 
 def _first_orders(size: int) -> list[Int[np.ndarray, " unit"]]:
@@ -319,11 +346,16 @@ class _Matching:
         self.target, self.state, self.symmetry = target, dict(source), symmetry
         self.moves: list[Move] = []
         norms = (math.sqrt(sum(float(np.vdot(x, x)) for x in each.values())) for each in (target, source))
-        self._noise = 1e-12 * math.prod(norms)
+        one, other = norms
+        self._noise, self._most = 1e-12 * one * other, one**2 + other**2
 
     def total(self, names: Iterable[str] | None = None) -> float:
         """Inner product of the two, or of some tensors; the distance is least where it is largest."""
         return float(sum(np.vdot(self.target[name], self.state[name]) for name in names or self.target))
+
+    def apart(self) -> float:
+        """Distance of the two as a share of both norms."""
+        return math.sqrt(max(0.0, self._most - 2 * self.total()) / (self._most or 1.0))
 
     def move(self, move: Move) -> "_Matching":
         """Do it."""
@@ -343,19 +375,23 @@ class _Matching:
         self.moves.append(move)
         return self
 
-    def descend(self, groups: Sequence[int]) -> "_Matching":
-        """Match group after group until nothing changes."""
-        while sum(self._improved(group) for group in groups):  # each of them, every time
+    def descend(self, groups: Sequence[int], *, orders: bool = True) -> "_Matching":
+        """Match group after group until nothing changes; without `orders` signs alone."""
+        while sum(self._improved(group, orders) for group in groups):  # each of them, every time
             pass
         return self
 
-    def by_sorted_weights(self) -> "_Matching":
+    def by_sorted_weights(self, seed: int) -> "_Matching":
         """Match each group by its units' numbers without signs in the order of their size, which no order of other
-        groups changes; those whose units have the most numbers first, since those may have the others inside.
+        groups changes; those whose units have the most numbers first, since those may have the others inside. Signs are
+        drawn, but for seed 0.
         """
+        generator = np.random.default_rng(seed)
         sizes = {n: sum(a.inner * a.outer for a in group.axes) for n, group in enumerate(self.symmetry)}
         for number in sorted(sizes, key=lambda each: -sizes[each]):
             group = self.symmetry[number]
+            if group.flips and seed:
+                self.move(Move(number, signs=generator.choice([-1.0, 1.0], (len(group.flips), group.size))))
             if not group.permutes:
                 continue
             likeness = np.zeros((group.size, group.size))
@@ -379,8 +415,10 @@ class _Matching:
             self.move(Move(number, order))
         return self
 
-    def _improved(self, number: int) -> bool:
-        """Give the units of one group the orders and signs that are best while all else stays; whether it is closer."""
+    def _improved(self, number: int, orders: bool) -> bool:
+        """Give the units of one group the order, unless it is to stay, and signs that are best while all else stays;
+        whether it is closer.
+        """
         group = self.symmetry[number]
         parts: dict[tuple[int, ...], np.ndarray] = {}
         for k, axis in enumerate(group.axes):
@@ -392,7 +430,8 @@ class _Matching:
         signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(group.flips))))
         every = np.stack([sum(part * np.prod(sign**parity) for parity, part in parts.items()) for sign in signs])
         best = every.max(0)
-        order = linear_sum_assignment(best, maximize=True)[1] if group.permutes else np.arange(group.size)
+        free = group.permutes and orders
+        order = linear_sum_assignment(best, maximize=True)[1] if free else np.arange(group.size)
         chosen = signs[every.argmax(0)[np.arange(group.size), order]].T
         if (order == np.arange(group.size)).all() and (chosen > 0).all():
             return False
