@@ -52,8 +52,8 @@ $(VENV)/.benchmark: $(BIN)/python $(SOURCES)
 demo: $(VENV)/.demo
 	$(RUN) train life --m-factor 1 --seeds 0:100 -o checkpoints/demo-m1 --force
 	$(RUN) train life --m-factor 4 --seeds 0:100 -o checkpoints/demo-m4 --force
-	$(RUN) walk --from presolve --to checkpoints/demo-m1 --filter-order matched -o analyses/demo-m1.h5 --force
-	$(RUN) walk --from presolve --to checkpoints/demo-m4 --filter-order matched -o analyses/demo-m4.h5 --force
+	$(RUN) walk --from presolve --to checkpoints/demo-m1 --align -o analyses/demo-m1.h5 --force
+	$(RUN) walk --from presolve --to checkpoints/demo-m4 --align -o analyses/demo-m4.h5 --force
 	$(RUN) analyse outcomes checkpoints/demo-m1
 	$(RUN) analyse outcomes checkpoints/demo-m4
 	$(RUN) analyse barriers analyses/demo-m1.h5
@@ -87,6 +87,7 @@ smoke: $(VENV)/.smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/layers.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/certified.py --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/alignment.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/passes.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/zoo.py --smoke --all-verbs --require
@@ -111,6 +112,7 @@ benchmark: $(VENV)/.benchmark
 	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/certified.py
 	$(BIN)/python benchmarks/passes.py
+	$(BIN)/python benchmarks/alignment.py
 	$(BIN)/python benchmarks/zoo.py
 
 reference: $(VENV)/.demo

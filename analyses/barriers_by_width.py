@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from landscape import Result, figures
-from landscape.analysis.barriers import barriers
+from landscape.analysis.barriers import barriers, representatives
 from landscape.analysis.outcomes import truth_tables
 from landscape.figures.success import NAMES
 from landscape.problems.places import run_members
@@ -44,7 +44,7 @@ def main() -> None:
     for cell in done.cells():
         m, run = cell.values["m_factor"], str(cell.path)
         known, between = (
-            study.walk(start, run, f"{name}-m{m}", order="matched", pairs=pairing)
+            representatives(study.walk(start, run, f"{name}-m{m}", align=True, pairs=pairing))["aligned"]
             for start, name, pairing in (("presolve", "known", "matched"), (run, "pairs", "all"))
         )
         joined = pairs_joined(between, seeds)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from landscape import figures
-from landscape.analysis.barriers import barriers
+from landscape.analysis.barriers import barriers, representatives
 from landscape.problems.registry import create
 from study import Study
 
-ORDERS = {"stored": "as stored", "matched": "hidden units matched"}
+KINDS = {"stored": "as stored", "aligned": "aligned"}
 
 
 def main() -> None:
@@ -26,15 +26,16 @@ def main() -> None:
     widths = (8, 16, 32, 64, 128, 256) if study.quick else (8, 16, 32, 64, 128, 256, 512, 1024)
     seeds, batches, points = (6, 1000, 25) if study.quick else (20, 5000, 51)
     done = study.sweep("digits", grid={"width": widths}, seeds=range(seeds), training={"batches": batches, "lr": 3e-3})
-    found: dict[str, dict[str, list[np.ndarray]]] = {order: {} for order in ORDERS}
+    found: dict[str, dict[str, list[np.ndarray]]] = {order: {} for order in KINDS}
     ends: dict[str, list[np.ndarray]] = {"loss": [], "test accuracy": []}
     for cell in done.cells():
         width, run = cell.values["width"], str(cell.path)
         test = create("digits", {**cell.problem.config(), "on": "test"})
-        for order, pairs in found.items():
-            how = {"order": order, "pairs": "all"}
-            train = study.walk(run, run, f"train-{order}-{width}", points=points, **how)
-            tested = study.walk(run, run, f"test-{order}-{width}", points=3, problem=test, **how)
+        how = {"align": True, "pairs": "all"}
+        walked = representatives(study.walk(run, run, f"train-{width}", points=points, **how))
+        again = representatives(study.walk(run, run, f"test-{width}", points=3, problem=test, **how))
+        for kind, pairs in found.items():
+            train, tested = walked[kind], again[kind]
             values = {
                 "barrier": barriers(train).above_chord,
                 "loss": train.loss[:, np.flatnonzero(train.alpha == 0.5)[0]],
@@ -50,14 +51,14 @@ def main() -> None:
     about = (
         f"Handwritten digits (8 x 8; 1,297 to train on, 500 to test), MLP with two hidden layers, ReLU; {seeds} seeds "
         f"a width, {batches:,} batches of 128, Adam at 3e-3. Straight lines between all pairs of seeds, units as "
-        "stored or those of one end reordered to lie close to the other's (weight matching). "
+        "stored or one end replaced by the network that computes the same and lies close to the other (align). "
     )
     bands = (
         "Means over pairs, both ways; bands, from 20 seeds on: over seeds, each with all its pairs; faint: the mean of "
         "each seed's pairs."
     )
     of_pairs = figures.Series.of_pairs
-    heights = [of_pairs(label, widths, found[order]["barrier"]) for order, label in ORDERS.items()]
+    heights = [of_pairs(label, widths, found[order]["barrier"]) for order, label in KINDS.items()]
     options: dict[str, Any] = {"xlabel": "width", "xscale": "log", "height": 3.2}
     label = "barrier above the chord (nats per image)"
     caption = f"{about}Training loss, {points} points a line: its largest distance above the chord. {bands}"
@@ -70,13 +71,13 @@ def main() -> None:
         figures.Series.of_seeds("trained networks", widths, np.array(ends["test accuracy"]).T, **kept),
         *(
             of_pairs(f"middle, {label}", widths, found[order]["test accuracy"], **kept)
-            for order, label in ORDERS.items()
+            for order, label in KINDS.items()
         ),
     ]
     caption = f"{about}Accuracy on the test images, at the ends of the lines and at alpha = 1/2. {bands}"
     drawn = figures.series_figure([("", curves)], ylabel="test accuracy (%)", caption=caption, **options)
     study.draw(drawn, "accuracy")
-    means = [[np.nanmean(each) for each in found[order]["barrier"]] for order in ORDERS]
+    means = [[np.nanmean(each) for each in found[order]["barrier"]] for order in KINDS]
     study.done(", ".join(f"{width}: {a:.2g} to {b:.2g}" for width, a, b in zip(widths, *means, strict=True)))
 
 

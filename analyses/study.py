@@ -111,7 +111,8 @@ class Study:
         if not self.force and path.exists():
             curves = Result.read(path, plane=False)
             kept = {"from": start, "to": end} | ({"orders": how["order"]} if "order" in how else {})
-            if ends <= {source.digest for source in curves.sources} and kept.items() <= curves.about.items():
+            alike = kept.items() <= curves.about.items() and ("align" in curves.about) == how.get("align", False)
+            if ends <= {source.digest for source in curves.sources} and alike:
                 return curves
         progress = self.progress(f"walk {part}", "lines")
         return walk(start, end, device=self.device, save=path, overwrite=True, progress=progress, **how)

@@ -2,7 +2,7 @@
 
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
-['average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'load', 'passes', 'plane', 'plot', \
+['align', 'average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'load', 'passes', 'plane', 'plot', \
 'polish', 'symmetry', 'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from landscape.analysis.symmetry import symmetry as symmetry
     from landscape.core.errors import LandscapeError as LandscapeError
     from landscape.engine.stack import Stack as Stack
+    from landscape.evaluation.align import Alignment as Alignment
+    from landscape.evaluation.align import align as align
     from landscape.evaluation.connect import connect as connect
     from landscape.evaluation.plane import plane as plane
     from landscape.evaluation.walk import walk as walk
@@ -42,6 +44,8 @@ _HOMES = {
     "walk": "evaluation.walk",
     "plane": "evaluation.plane",
     "connect": "evaluation.connect",
+    "align": "evaluation.align",
+    "Alignment": "evaluation.align",
     "average": "problems.averaging",
     "barriers": "analysis.barriers",
     "curvature": "analysis.curvature",

@@ -1,17 +1,21 @@
-"""The order of filters: no change of the function, the nearest order found, distances up to it."""
+"""Symmetry: no change of the function, the nearest representative found, distances between classes."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
+import scipy.optimize
+import symmetries
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from landscape.core.errors import LandscapeError
-from landscape.engine.stack import Stack
+from landscape.engine.stack import Stack, concatenate
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
+from landscape.space import alignment
 from landscape.space import symmetry as align
 
 PROBLEMS = {m: Life(m_factor=m) for m in (1, 2, 4)}
@@ -76,18 +80,20 @@ def test_every_order_begins_with_the_present_one() -> None:
 @pytest.mark.parametrize("m", PROBLEMS)
 def test_a_permuted_copy_comes_back_exactly(m: int) -> None:
     stack = members(m, range(20))
-    assert torch.equal(align.match(shuffled(stack, m), stack, PROBLEMS[m].symmetry()).flatten(), stack.flatten())
+    assert torch.equal(
+        alignment.match(shuffled(stack, m), stack, PROBLEMS[m].symmetry()).stack.flatten(), stack.flatten()
+    )
     one = stack.select([3])
-    got = align.match(shuffled(one, m), stack, PROBLEMS[m].symmetry())
+    got = alignment.match(shuffled(one, m), stack, PROBLEMS[m].symmetry()).stack
     assert torch.equal(got.flatten()[3], one.flatten()[0])
     assert len(got) == 20
-    got = align.match(shuffled(stack, m), one, PROBLEMS[m].symmetry())
+    got = alignment.match(shuffled(stack, m), one, PROBLEMS[m].symmetry()).stack
     assert torch.equal(got.flatten()[3], one.flatten()[0])
 
 
 def test_the_exhaustive_match_is_the_nearest() -> None:
     stack, reference = members(1), members(1, range(10, 16))
-    got = align.match(stack, reference, PROBLEMS[1].symmetry())
+    got = alignment.match(stack, reference, PROBLEMS[1].symmetry()).stack
     for i in range(6):
         found = float((got.flatten()[i] - reference.flatten()[i]).norm())
         assert found == pytest.approx(nearest(reference.select([i]), stack.select([i]), 1), rel=1e-12)
@@ -96,7 +102,7 @@ def test_the_exhaustive_match_is_the_nearest() -> None:
 @pytest.mark.parametrize("m", [2, 4])
 def test_weight_matching_never_moves_away(m: int) -> None:
     stack, reference = members(m), members(m, range(10, 16))
-    got = align.match(stack, reference, PROBLEMS[m].symmetry())
+    got = alignment.match(stack, reference, PROBLEMS[m].symmetry()).stack
     before, after = ((s.flatten() - reference.flatten()).norm(dim=1) for s in (stack, got))
     assert (after <= before + 1e-12).all()
     assert torch.equal(got.flatten().sort().values, stack.flatten().sort().values)
@@ -105,7 +111,7 @@ def test_weight_matching_never_moves_away(m: int) -> None:
 @pytest.mark.parametrize("m", PROBLEMS)
 def test_distances(m: int) -> None:
     stack = members(m)
-    pairs = align.distances(stack, PROBLEMS[m].symmetry())
+    pairs = alignment.distances(stack, PROBLEMS[m].symmetry())
     assert pairs.shape == (6, 6)
     assert pairs.dtype == np.float64
     np.testing.assert_array_equal(pairs, pairs.T)
@@ -124,7 +130,7 @@ def test_distances(m: int) -> None:
 def test_permuted_copies_are_at_distance_zero(m: int) -> None:
     stack = members(m)
     copies = stack.unflatten(torch.cat([stack.flatten(), shuffled(stack, m).flatten()]))
-    pairs = align.distances(copies, PROBLEMS[m].symmetry())
+    pairs = alignment.distances(copies, PROBLEMS[m].symmetry())
     np.testing.assert_array_equal(pairs[:6, 6:].diagonal(), np.zeros(6))
 
 
@@ -133,4 +139,187 @@ def test_distances_of_close_members_keep_their_digits() -> None:
     moved = stack.flatten().clone()
     moved[1, 0] += 1e-9
     wanted = float(moved[1, 0] - moved[0, 0])
-    assert align.distances(stack.unflatten(moved), PROBLEMS[1].symmetry())[0, 1] == pytest.approx(wanted, rel=1e-12)
+    assert alignment.distances(stack.unflatten(moved), PROBLEMS[1].symmetry())[0, 1] == pytest.approx(wanted, rel=1e-12)
+
+
+def by_loops(stack: Stack, symmetry: align.Symmetry, element: align.Element) -> Stack:
+    """What `act` does to a stack of one, number by number."""
+    there = {name: tensor.clone() for part in (stack.tensors, stack.buffers) for name, tensor in part.items()}
+    for move in element:
+        group = symmetry[move.group]
+        for number, axis in enumerate(group.axes):
+            old, new = there[axis.name][0].movedim(axis.dim, 0), there[axis.name].clone()
+            for unit in range(group.size):
+                source = unit if move.order is None else int(move.order[unit])
+                factor = 1.0
+                for row, powers in enumerate(group.scalings):
+                    if move.scales is not None:
+                        factor *= float(move.scales[row, unit]) ** powers[number]
+                for row, powers in enumerate(group.flips):
+                    if move.signs is not None:
+                        factor *= float(move.signs[row, unit]) ** powers[number]
+                for o, i in itertools.product(range(axis.outer), range(axis.inner)):
+                    here, was = (axis.start + (o * group.size + u) * axis.inner + i for u in (unit, source))
+                    new[0].movedim(axis.dim, 0)[here] = old[was] * factor
+            there[axis.name] = new
+    return Stack(*({name: there[name] for name in part} for part in (stack.tensors, stack.buffers)))
+
+
+@pytest.mark.parametrize("name", symmetries.NETWORKS)
+def test_an_element_keeps_the_function_and_its_inverse_takes_it_back(name: str) -> None:
+    net, symmetry, inputs = symmetries.made(name)
+    stack = symmetries.stack_of(net)
+    for seed in range(3):
+        element = symmetries.element(symmetry, seed)
+        moved = align.act(stack, symmetry, element)
+        assert not torch.equal(moved.flatten(), stack.flatten())
+        twin = by_loops(stack, symmetry, element)
+        for part, other in ((moved.tensors, twin.tensors), (moved.buffers, twin.buffers)):
+            for key, tensor in part.items():
+                torch.testing.assert_close(tensor, other[key], rtol=1e-15, atol=0)
+        was, now = (symmetries.outputs(net, each, inputs) for each in (stack, moved))
+        torch.testing.assert_close(now, was, rtol=0, atol=1e-14 * float(was.abs().max()))
+        back = align.act(moved, symmetry, align.inverse(element))
+        torch.testing.assert_close(back.flatten(), stack.flatten(), rtol=1e-15, atol=0)
+        for key, buffer in stack.buffers.items():
+            assert torch.equal(back.buffers[key], buffer)
+
+
+def test_few_elements_are_all_there_the_present_one_first() -> None:
+    group = align.Group(2, (align.Axis("w", 0),), flips=((1,),))
+    elements = list(align.every_element(align.Symmetry((group,))))
+    assert align.count_elements(align.Symmetry((group,))) == len(elements) == 8
+    stack = Stack({"w": torch.tensor([[1.0, 2.0]])})
+    found = {tuple(align.act(stack, align.Symmetry((group,)), each)["w"][0].tolist()) for each in elements}
+    assert found == {(s * a, t * b) for a, b in ((1, 2), (2, 1)) for s in (1, -1) for t in (1, -1)}
+    assert torch.equal(align.act(stack, align.Symmetry((group,)), elements[0])["w"], stack["w"])
+    held = align.Symmetry((dataclasses.replace(group, permutes=False),))
+    assert (align.count_orders(held), align.count_elements(held)) == (1, 4)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "batch_resnet", "encoder"])
+def test_the_balanced_network_is_the_shortest_and_the_same_for_all_of_its_class(name: str) -> None:
+    net, symmetry, _ = symmetries.made(name)
+    stack = symmetries.stack_of(net)
+    balanced = align.act(stack, symmetry, alignment.balance(stack, symmetry))
+    scales_alone = [
+        dataclasses.replace(move, order=None, signs=None) for move in symmetries.element(symmetry, 4, spread=2.0)
+    ]
+    other = align.act(stack, symmetry, tuple(scales_alone))
+    again = align.act(other, symmetry, alignment.balance(other, symmetry))
+    torch.testing.assert_close(again.flatten(), balanced.flatten(), rtol=1e-8, atol=0)
+    # The twin: descend the norm in the logarithms of all scales at once.
+    groups = [(n, g) for n, g in enumerate(symmetry) if g.scalings]
+
+    def scaled(logs: np.ndarray) -> Stack:
+        parts = np.split(logs, np.cumsum([len(g.scalings) * g.size for _, g in groups])[:-1])
+        moves = (align.Move(n, scales=np.exp(p.reshape(-1, g.size))) for (n, g), p in zip(groups, parts, strict=True))
+        return align.act(other, symmetry, tuple(moves))
+
+    start = np.zeros(sum(len(g.scalings) * g.size for _, g in groups))
+    found = scipy.optimize.minimize(lambda logs: float(scaled(logs).flatten().square().sum()), start, tol=1e-14)
+    least = float(balanced.flatten().square().sum())
+    assert least == pytest.approx(found.fun, rel=1e-6)
+    assert least <= found.fun * (1 + 1e-12)
+
+
+def test_all_members_are_balanced_as_each_is() -> None:
+    net, symmetry, _ = symmetries.made("mlp")
+    stack = symmetries.stack_of(net)
+    several = stack.unflatten(torch.cat([stack.flatten() * scale for scale in (1.0, 3.0, 0.1)]))
+    together = align.act(several, symmetry, alignment.balance(several, symmetry))
+    for k, single in enumerate(several.chunks(1)):
+        alone = align.act(single, symmetry, alignment.balance(single, symmetry))
+        torch.testing.assert_close(together.flatten()[k], alone.flatten()[0], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", symmetries.NETWORKS)
+def test_planted_copies_are_recovered(name: str, seed: int) -> None:
+    net, symmetry, _ = symmetries.made(name, seed)
+    stack, element = symmetries.stack_of(net), symmetries.element(symmetry, seed)
+    found = alignment.match(align.act(stack, symmetry, element), stack, symmetry)
+    assert found.how != ("stored",)
+    assert float(found.stack.subtract(stack).norms()[1] / stack.norms()[1]) < 1e-9
+    for key, buffer in stack.buffers.items():
+        torch.testing.assert_close(found.stack.buffers[key], buffer, rtol=1e-12, atol=1e-14)
+    # With noise each unit comes back to its place: another there would be far away.
+    noisy = symmetries.noisy(stack, 0.01, seed)
+    found = alignment.match(align.act(noisy, symmetry, element), stack, symmetry)
+    assert float(found.stack.subtract(noisy).norms()[1] / stack.norms()[1]) < 0.02
+
+
+@pytest.mark.parametrize("name", ["mlp", "odd_mlp", "normalised_cnn"])
+def test_distances_are_between_classes(name: str) -> None:
+    net, symmetry, _ = symmetries.made(name)
+    stack = symmetries.stack_of(net)
+    copies = [align.act(stack, symmetry, symmetries.element(symmetry, seed)) for seed in range(3)]
+    pairs = alignment.distances(concatenate([stack, *copies]), symmetry)
+    np.testing.assert_allclose(pairs, np.zeros((4, 4)), atol=1e-8)
+    other = symmetries.stack_of(symmetries.made(name, 9)[0])
+    moved = align.act(other, symmetry, symmetries.element(symmetry, 5))
+    one, same = (alignment.distances(concatenate([stack, each]), symmetry)[0, 1] for each in (other, moved))
+    assert one > 0.1
+    assert same == pytest.approx(one, rel=0.05)  # each a local optimum
+
+
+def test_signs_and_scales_of_few_units_are_tried_one_by_one() -> None:
+    """A hidden unit or two of tanh, against a walk through all elements by hand."""
+    torch.manual_seed(3)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1)).double()
+    axes = (align.Axis("0.weight", 0), align.Axis("0.bias", 0), align.Axis("2.weight", 1))
+    symmetry = align.Symmetry((align.Group(2, axes, flips=((1, 1, 1),)),))
+    one, other = symmetries.stack_of(net), initialise(net, [5]).to(torch.float64)
+    found = alignment.match(other, one, symmetry)
+    lengths = []
+    for order, signs in itertools.product(([0, 1], [1, 0]), itertools.product((1.0, -1.0), repeat=2)):
+        weight, bias, out = (other[name][0] for name in ("0.weight", "0.bias", "2.weight"))
+        sign = torch.tensor(signs).double()
+        moved = [weight[order] * sign[:, None], bias[order] * sign, out[:, order] * sign, other["2.bias"][0]]
+        lengths.append(float((torch.cat([each.flatten() for each in moved]) - one.flatten()[0]).norm()))
+    assert float(found.stack.subtract(one).norms()[1]) == pytest.approx(min(lengths), rel=1e-12)
+    assert alignment.distances(concatenate([one, other]), symmetry)[0, 1] == pytest.approx(min(lengths), rel=1e-12)
+
+
+def test_dead_and_duplicate_units_are_counted() -> None:
+    net, symmetry, _ = symmetries.made("mlp")
+    stack = symmetries.stack_of(net)
+    assert [each.tolist() for each in alignment.idle(stack, symmetry)] == [[0], [0]]
+    tensors = {name: tensor.clone() for name, tensor in stack.tensors.items()}
+    tensors["2.weight"][0, :, 3] = 0  # what unit 3 of the first layer does is read by nobody
+    tensors["2.weight"][0, 5], tensors["2.bias"][0, 5] = 2.5 * tensors["2.weight"][0, 1], 2.5 * tensors["2.bias"][0, 1]
+    idle = Stack(tensors)
+    assert [each.tolist() for each in alignment.idle(idle, symmetry)] == [[1], [1]]
+    still = np.ones((8, 4))
+    still[[0, 6]] = 0
+    assert [each.tolist() for each in alignment.idle(idle, symmetry, active=[{2: still}])] == [[3], [1]]
+    # The rest of such a network is recovered all the same.
+    moved = align.act(idle, symmetry, symmetries.element(symmetry))
+    back = alignment.match(moved, idle, symmetry).stack
+    kept = [unit for unit in range(9) if unit != 3]
+    torch.testing.assert_close(back["0.weight"][:, kept], idle["0.weight"][:, kept], rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(back["6.weight"], idle["6.weight"], rtol=1e-8, atol=1e-10)
+
+
+def test_what_units_do_is_a_start_too() -> None:
+    """With it alone the planted order is found, whatever the weights say."""
+    net, symmetry, inputs = symmetries.made("mlp")
+    stack, element = symmetries.stack_of(net), symmetries.element(symmetry, 2)
+
+    def activity(of: Stack) -> dict[int, np.ndarray]:
+        x, found = inputs, {}
+        for number, layer in enumerate((0, 2, 4)):
+            x = torch.relu(x @ of[f"{layer}.weight"][0].T + of[f"{layer}.bias"][0])
+            rows = (x - x.mean(0)).T
+            found[number] = np.asarray(rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-300))
+        return found
+
+    moved = align.act(stack, symmetry, element)
+    a, b = ({name: t[0].numpy() for name, t in each.tensors.items()} for each in (stack, moved))
+    matching = alignment._Matching(a, b, symmetry).by_activity(activity(stack), activity(moved))
+    for move, planted in zip(matching.moves, element, strict=True):
+        assert move.order is not None
+        assert planted.order is not None
+        assert (planted.order[move.order] == np.arange(len(move.order))).all()
+    active = [activity(moved)], [activity(stack)]
+    assert float(alignment.match(moved, stack, symmetry, active=active).stack.subtract(stack).norms()[1]) < 1e-9

@@ -21,6 +21,7 @@ from landscape.problems.digits import TEST, TRAIN, Digits
 from landscape.problems.initialisation import initialise
 from landscape.problems.places import run_members
 from landscape.problems.registry import create
+from landscape.space import alignment
 from landscape.space import symmetry as align
 from landscape.store.checkpoints import Run
 from landscape.store.results import Result
@@ -95,10 +96,10 @@ def test_other_orders_are_the_same_function(fields: dict[str, Any]) -> None:
         before, after = (_outputs(network, each.state_dict(member), inputs) for each in (stack, other))
         torch.testing.assert_close(after, before, rtol=1e-10, atol=1e-10)
     # Matched again it lies where it was, buffers included.
-    back = align.match(other, stack, problem.symmetry())
+    back = alignment.match(other, stack, problem.symmetry()).stack
     for name, tensor in {**stack.tensors, **stack.buffers}.items():
         assert torch.equal({**back.tensors, **back.buffers}[name], tensor), name
-    apart = align.distances(_joined(stack, other), problem.symmetry())
+    apart = alignment.distances(_joined(stack, other), problem.symmetry())
     np.testing.assert_allclose(np.diag(apart[:2, 2:]), 0, atol=1e-9)
 
 
@@ -106,7 +107,7 @@ def test_statistics_are_no_coordinates_of_a_distance() -> None:
     problem = Digits(architecture="cnn_bn", width=4)
     stack = _with_statistics(problem, [1])
     louder = Stack(stack.tensors, {name: 100 * buffer for name, buffer in stack.buffers.items()})
-    moved = align.match(louder, stack, problem.symmetry())
+    moved = alignment.match(louder, stack, problem.symmetry()).stack
     assert torch.equal(moved.flatten(), stack.flatten())
 
 
@@ -222,11 +223,13 @@ def test_all_verbs(landscape: Callable[..., Outcome], trained: Run) -> None:
     curves = Result.read(Path("line.h5"), plane=False)
     assert curves.loss.shape == (3, 5)
     assert curves.about["title"] == "Digits, MLP 2 x 16, relu"
-    how = ("--pairs", "all", "--filter-order", "matched", "--problem", "digits", "-O", "width=16", "-O", "on=test")
+    how = ("--pairs", "all", "--align", "--problem", "digits", "-O", "width=16", "-O", "on=test")
     run("walk", "--from", trained.path, "--to", trained.path, "--points", "3", *how, "-o", "pairs.h5")
     curves = Result.read(Path("pairs.h5"), plane=False)
     assert curves.about["samples"] == TEST
-    assert (curves.loss[:: 3 + 1] == curves.loss[:: 3 + 1, :1]).all()  # from each seed to itself
+    own = [line for line in range(18) if line % 9 % 4 == 0]  # from each seed to itself, as stored and aligned
+    assert (curves.loss[own] == curves.loss[own, :1]).all()
+    assert curves["aligned"].tolist() == [False] * 9 + [True] * 9
     run("sweep", "digits", "--grid", "width=4,8", "--seeds", "0:2", "--batches", "3", "-o", "grid")
     told = run("analyse", "success", "grid")
     assert "most frequent digit: images" in told
@@ -236,7 +239,7 @@ def test_all_verbs(landscape: Callable[..., Outcome], trained: Run) -> None:
 
 
 @pytest.mark.slow
-def test_batchnorm_is_trained_walked_and_matched(tmp_path: Path) -> None:
+def test_batchnorm_is_trained_walked_and_reordered(tmp_path: Path) -> None:
     problem = Digits(architecture="cnn_bn", width=4)
     done = train(problem, Training(batches=60, save_at=(0, 60)), tmp_path / "run", seeds=range(2))
     first, stack = (run_members(f"{done.path}/@{step}")[1] for step in (0, 60))

@@ -309,7 +309,7 @@ def test_a_walk_figure_has_two_axes_a_panel_on_one_scale() -> None:
     assert "orders" not in caption
 
 
-def test_the_caption_tells_sampled_losses_and_matched_orders() -> None:
+def test_the_caption_tells_sampled_losses_and_matched_orders_of_older_files() -> None:
     curves = arcs(loss_se=0.1 * arcs().loss)
     told = dataclasses.replace(curves, about={"samples": 500, "orders": "matched"})
     caption = flat(figures.walk_figure([told]).get_supxlabel())

@@ -34,7 +34,7 @@ def options(*names: str) -> list[click.Parameter]:
     ("names", "text", "told"),
     [
         (("walk",), "name `b`, or `rays`", "name --to, or --rays"),
-        (("walk",), '`via` goes with `order="matched"`', "--via goes with --filter-order matched"),
+        (("walk",), '`via` goes with `order="all"`', "--via goes with --filter-order all"),
         (("walk",), 'or `pairs="all"`', "or --pairs all"),
         (("walk",), "choose another with `save`, or `overwrite=True`", "choose another with -o, or --force"),
         (("walk",), 'try `engine="plain"` and another `seed`', "try --engine plain and another --sample-seed"),

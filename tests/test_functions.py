@@ -17,6 +17,7 @@ from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.problems.base import Problem, verify
 from landscape.problems.functions import Functions
 from landscape.problems.initialisation import initialise
+from landscape.space import alignment
 from landscape.space import symmetry as align
 from landscape.store.results import Result
 from landscape.training.train import Training, train
@@ -148,7 +149,7 @@ def test_hidden_units_can_be_reordered() -> None:
     other = align.reorder(stack, problem.symmetry(), tuple(rng.permutation(6) for _ in problem.symmetry()))
     before, after = (problem.objective(dtype=torch.float64)(each)["loss"] for each in (stack, other))
     torch.testing.assert_close(after, before, rtol=1e-12, atol=0)
-    assert torch.equal(align.match(other, stack, problem.symmetry()).flatten(), stack.flatten())
+    assert torch.equal(alignment.match(other, stack, problem.symmetry()).stack.flatten(), stack.flatten())
 
 
 def test_a_checkpoint_says_its_size() -> None:
@@ -215,7 +216,7 @@ def test_all_verbs(landscape: Callable[..., Outcome]) -> None:
     assert "points right" in told
     assert "teacher+split   65 of 65      exact" in told
     run("train", "functions", "--width", "8", "--seeds", "0:3", "--batches", "30", "-o", "run")
-    run("walk", "--from", "teacher", "--to", "run", "--points", "5", "--filter-order", "matched", "-o", "line.h5")
+    run("walk", "--from", "teacher", "--to", "run", "--points", "5", "--align", "-o", "line.h5")
     curves = Result.read(Path("line.h5"), plane=False)
     assert (curves.loss[:, 0] == 0).all()
     assert curves.about["landmarks"] == {"teacher": "teacher+split"}

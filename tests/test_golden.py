@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from landscape import connect, plane, walk
+from landscape.analysis.barriers import representatives
 from landscape.problems.base import Problem
 from landscape.problems.registry import create
 from landscape.store.checkpoints import Run
@@ -32,7 +33,9 @@ SMALL = 2e-7
 BENT = 1e-4
 
 WALKS: dict[str, Callable[[], Result]] = {
-    "walk_matched": lambda: walk("presolve", "exact", order="matched", span=(-0.25, 1.25), points=21),
+    "walk_matched": lambda: representatives(walk("presolve", "exact", align=True, span=(-0.25, 1.25), points=21))[
+        "aligned"
+    ],
     "walk_boards": lambda: walk("boards/@0", "boards", points=11, samples=50),
     "polyline": lambda: walk("exact/@0", "exact", via=["presolve"], points=21),
     "layers": lambda: walk("exact/@0", "exact", per="layer", points=11, hold="end"),
@@ -68,6 +71,8 @@ def test_results_are_those_that_were_committed(name: str) -> None:
     for column in ("l1", "l2"):
         if column in was.columns:
             np.testing.assert_allclose(now[column], was[column], rtol=near)
+    if name == "walk_matched":  # in which the start was reordered, not the end
+        return
     for column in ("from_member", "to_member", "via_member", "moves", "done"):
         assert now.columns.get(column, np.array(())).tolist() == was.columns.get(column, np.array(())).tolist()
 

@@ -26,11 +26,12 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Stacked
 from landscape.evaluation import evaluate as evaluating
-from landscape.evaluation.routes import Lines, Route, along, connect, rays
+from landscape.evaluation.routes import Align, Lines, Route, along, connect, rays
 from landscape.figures import walk_figure
 from landscape.problems.life import Life
 from landscape.problems.model import from_model
 from landscape.problems.places import Place
+from landscape.space.alignment import match
 from landscape.space.directions import random_directions
 from landscape.space.family import Family, bezier, grid, line, polyline, ray
 from landscape.store.checkpoints import Checkpoint, Run, load
@@ -279,6 +280,11 @@ def test_pairings(run: Run) -> None:
         connect(two, three)
 
 
+def nearest_order(life: Life) -> Align:
+    """Each member's representative by its own walk through all."""
+    return lambda members, reference, rows: match(members, reference, life.symmetry(), rows=rows).stack
+
+
 def test_orders(life: Life, run: Run, presolve: Checkpoint) -> None:
     trained, symmetry = run.checkpoint(), life.symmetry()
     stored = connect(presolve, trained, symmetry=symmetry)
@@ -291,11 +297,15 @@ def test_orders(life: Life, run: Run, presolve: Checkpoint) -> None:
     assert torch.equal(every.family.stack(0)["net.0.0.weight"][24:], swapped.expand(24, 2, 1, 3, 3))
     assert torch.equal(every.family.stack(1).flatten(), trained.stack.flatten().repeat(2, 1))
 
-    matched = connect(presolve, trained, order="matched", symmetry=symmetry)
-    assert ends(matched) == ends(stored)
-    assert {matched.sources[i].order for i in matched.columns["from_member"]} == {"matched"}
+    aligned = connect(presolve, trained, align=nearest_order(life))
+    assert ends(aligned) == 2 * ends(stored)
+    assert aligned.columns["aligned"].tolist() == [False] * 24 + [True] * 24
+    assert [aligned.sources[i].order for i in aligned.columns["to_member"]] == [""] * 24 + ["aligned"] * 24
+    assert torch.equal(aligned.family.stack(0).flatten(), presolve.stack.flatten().expand(48, -1))
     lengths = every.family.lengths()[1].view(2, 24)
-    assert torch.equal(matched.family.lengths()[1], lengths.min(0).values)
+    torch.testing.assert_close(
+        aligned.family.lengths()[1], torch.cat([lengths[0], lengths.min(0).values]), rtol=1e-12, atol=0
+    )
     assert (lengths[0] != lengths[1]).any()
 
 
@@ -365,15 +375,17 @@ def test_lines_through_several_places(landscape: Callable[..., Outcome], life: L
         assert landscape(*verb, "analyses/small-3--presolve--small@20--small.h5").exit_code == 0
 
 
-def test_filters_on_the_way_are_matched_from_the_end_on(life: Life, run: Run, presolve: Checkpoint) -> None:
-    trained, symmetry = run.checkpoint(), life.symmetry()
-    found = connect(presolve, trained, via=[run.checkpoint(20)], order="matched", symmetry=symmetry)
-    later = connect(run.checkpoint(20), trained, order="matched", symmetry=symmetry)
-    assert torch.equal(found.family.stack(1).flatten(), later.family.stack(0).flatten())
+def test_members_on_the_way_are_aligned_from_the_start_on(life: Life, run: Run, presolve: Checkpoint) -> None:
+    trained, symmetry, align = run.checkpoint(), life.symmetry(), nearest_order(life)
+    found = connect(presolve, trained, via=[run.checkpoint(20)], align=align)
+    first = connect(presolve, run.checkpoint(20), align=align)
+    assert torch.equal(found.family.stack(1).flatten(), first.family.stack(1).flatten())
+    between = Checkpoint(found.family.stack(1).select(slice(24, None)), run.checkpoint(20).sources, None)
+    last = connect(between, trained, align=align)
+    assert torch.equal(found.family.stack(2).flatten()[24:], last.family.stack(1).flatten()[24:])
     assert [found.sources[row[0]] for row in found.columns["via_member"]] == [
-        later.sources[i] for i in later.columns["from_member"]
+        first.sources[i] for i in first.columns["to_member"]
     ]
-    assert {found.sources[i].order for i in found.columns["from_member"]} == {"matched"}
     each = connect(trained, presolve, via=[presolve], pairs="all")
     assert len(each) == 24
     with pytest.raises(Mismatch, match="each with each goes via single members, not 24"):
@@ -458,7 +470,7 @@ def test_walks_written_before_move_as_a_whole() -> None:
         (("--only", "a", "--per", "layer"), "--only and --per both say what moves", 1),
         (("--hold", "end"), "name what moves with --only or --per", 1),
         (("--via", "presolve", "--per", "layer"), "with --via everything moves: leave --only and --per out", 1),
-        (("--via", "presolve", "--filter-order", "all"), "--via goes with the --filter-order stored or matched", 1),
+        (("--via", "presolve", "--filter-order", "all"), "--via goes with the --filter-order stored, not with all", 1),
         (("--rays", "0:3"), "--rays lead from the start to no other place: leave --to out, or --rays", 1),
         (("--normalise", "none"), "--normalise is for random directions: give them with --rays", 1),
         (("--via", "presolve", "--path", "slerp"), "--path slerp leads from one place to another: leave --via", 1),
@@ -782,7 +794,8 @@ def test_the_network_of_a_line_stays_that_of_the_line(run: Run, small_blocks: No
         ({"only": ("a",), "per": "layer"}, "`only` and `per` both say what moves"),
         ({"hold": "end"}, "name what moves with `only` or `per`"),
         ({"via": ("presolve",), "per": "layer"}, "with `via` everything moves: leave `only` and `per` out"),
-        ({"via": ("presolve",), "order": "all"}, "`via` goes with the `order` stored or matched"),
+        ({"via": ("presolve",), "order": "all"}, "`via` goes with the `order` stored"),
+        ({"align": True, "order": "all"}, '`align` chooses one order, `order="all"` takes all'),
         ({"only": ("net.9.*",)}, r"'net\.9\.\*' matches no parameter"),
         ({"b": "THREE"}, r'24 members and 3 members do not pair: .* or `pairs="all"`'),
         ({"b": "nowhere/"}, "nowhere does not exist"),

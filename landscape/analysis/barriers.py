@@ -16,7 +16,17 @@ from landscape.core.intervals import median_interval, quantiles
 from landscape.core.provenance import Source
 from landscape.store.results import Result, require_lines
 
-__all__ = ["COURSES", "DEFINITIONS", "MONOTONE", "Barriers", "Definition", "as_stored", "barriers", "lowest_order"]
+__all__ = [
+    "COURSES",
+    "DEFINITIONS",
+    "MONOTONE",
+    "Barriers",
+    "Definition",
+    "as_stored",
+    "barriers",
+    "lowest_order",
+    "representatives",
+]
 
 #: Values over the points of lines.
 Points = Float[np.ndarray, "line point"]
@@ -246,6 +256,16 @@ def lowest_order(curves: Result) -> Int[np.ndarray, " pair"]:
 def as_stored(sources: Sequence[Source]) -> list[Source]:
     """Members whatever the order of their units."""
     return [dataclasses.replace(source, order="") if source.order else source for source in sources]
+
+
+def representatives(curves: Result) -> dict[str, Result]:
+    """Of a walk with `align` the lines to ends as they are stored, and those to their representatives; else all lines,
+    without a name.
+    """
+    if "aligned" not in curves.columns:
+        return {"": curves}
+    kinds = {"stored": ~curves["aligned"], "aligned": curves["aligned"]}
+    return {name: curves.select(lines) for name, lines in kinds.items() if lines.any()}
 
 
 def _largest_rise(loss: Points) -> Float[np.ndarray, " line"]:

@@ -28,8 +28,9 @@ from landscape.evaluation.walk import walk
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute
 from landscape.problems.places import Place, device_of
-from landscape.space.symmetry import EXHAUSTIVE, count_orders
-from landscape.space.symmetry import distances as distances_of
+from landscape.space.alignment import balance
+from landscape.space.alignment import distances as distances_of
+from landscape.space.symmetry import EXHAUSTIVE, act, count_elements
 
 __all__ = ["LEVELS", "By", "Clusters", "Plateau", "adjusted_rand", "clusters", "clusters_of"]
 
@@ -79,7 +80,7 @@ class Clusters:
     `distances` are those of scipy's condensed form, what they are says `unit`, and `tree` is their single linkage.
     `label` numbers the group of each member, the largest first. `predictions` numbers what it predicts on all samples,
     likewise (None where that is not known), and `compared` says how these are told apart. Of parameters `exhaustive`
-    says that every order of units was tried; else distances are upper bounds, by weight matching.
+    says that every order and sign of units was tried; else distances are upper bounds, by weight matching.
     """
 
     members: tuple[str, ...]
@@ -184,7 +185,8 @@ class Clusters:
 
     def caption(self, title: str) -> str:
         """What was divided, and how."""
-        how = {"parameters": " up to the order of units" + ("" if self.exhaustive else " (matched: an upper bound)")}
+        bound = "" if self.exhaustive else " (matched: an upper bound)"
+        how = {"parameters": f" up to order, signs and scales of units{bound}"}
         text = (
             f"{title}, {plural(len(self), 'member')}: {self.unit}{how.get(self.by, '')}; groups are joined by pairs at "
             f"most {self.threshold:.3g} apart (single linkage)."
@@ -232,8 +234,8 @@ def clusters(
         by: What is compared. `predictions`: the share of all answers, on all samples, that differ. `outputs`: the root
             mean square difference over all samples of the probabilities that they give, or of outputs that are numbers,
             in their standard deviations over members and samples. `parameters`: the L2 distance up to the order of
-            units, over the members' median norm. `barrier`: the height above the chord on the straight line between
-            them, units in matched order where that is known, in the unit of the loss.
+            units, in balanced scales, over the members' median norm. `barrier`: the height above the chord on the
+            straight line between them, also aligned where that is known, in the unit of the loss.
         problem: Model, data and loss. None: that of the run or checkpoint.
         threshold: Two members are the same if they are at most so far apart. None: 0 of predictions, 0.05 of outputs
             and parameters, 0.01 of barriers.
@@ -298,8 +300,9 @@ def clusters_of(
         distances, what = _of_outputs(problem, stack, device)
         unit = unit.replace("outputs", what)
     elif by == "parameters":
-        norm = float(np.median(np.linalg.norm(stack.flatten().double().cpu().numpy(), axis=1)))
-        distances = squareform(distances_of(stack, problem.symmetry()), checks=False) / (norm or 1.0)
+        symmetry = problem.symmetry()
+        norm = float(act(stack, symmetry, balance(stack, symmetry)).norms()[1].median())
+        distances = squareform(distances_of(stack, symmetry), checks=False) / (norm or 1.0)
     else:
         distances = _barriers(problem, stack, device, progress)
         unit += f" ({problem.objective().unit})" if problem.objective().unit else ""
@@ -315,7 +318,7 @@ def clusters_of(
         label=_groups(tree, threshold),
         predictions=None if found is None else found.group,
         compared=None if found is None else found.compared,
-        exhaustive=by != "parameters" or count_orders(problem.symmetry()) <= EXHAUSTIVE,
+        exhaustive=by != "parameters" or count_elements(problem.symmetry()) <= EXHAUSTIVE,
     )
 
 
@@ -352,15 +355,16 @@ def _of_outputs(problem: Problem, stack: Stack, device: str | torch.device) -> t
 def _barriers(
     problem: Problem, stack: Stack, device: str | torch.device, progress: Progress | None
 ) -> Float[np.ndarray, " pair"]:
-    """Height above the chord between each two members."""
+    """Height above the chord between each two members; the lower of those to the end as it is and aligned."""
     members = [stack.state_dict(number) for number in range(len(stack))]
-    order: Literal["matched", "stored"] = "matched" if problem.symmetry() else "stored"
+    align = bool(problem.symmetry())
     curves = walk(
-        members, members, problem=problem, pairs="all", order=order, device=device, progress=progress, points=_POINTS
+        members, members, problem=problem, pairs="all", align=align, device=device, progress=progress, points=_POINTS
     )
     later, earlier = np.tril_indices(len(stack), -1)  # as the lines of a place with itself follow each other
+    height = barriers(curves).above_chord.reshape(1 + align, -1)  # to ends as they are, and to representatives
     found = np.empty((len(stack), len(stack)))
-    found[earlier, later] = barriers(curves).above_chord
+    found[earlier, later] = height.min(0)
     return found[np.triu_indices(len(stack), 1)]
 
 

@@ -1,14 +1,14 @@
 """`landscape analyse`: barriers of a walk, outcomes, convergence and clusters of a run, success of a run or a sweep."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
-from landscape.analysis.barriers import COURSES, DEFINITIONS, Barriers, barriers, lowest_order
+from landscape.analysis.barriers import COURSES, DEFINITIONS, Barriers, barriers, lowest_order, representatives
 from landscape.analysis.passes import passes, rows_of
 from landscape.cli.curvature import curvature
 from landscape.cli.flags import Group, in_flags, running
@@ -30,7 +30,7 @@ from landscape.cli.options import (
 )
 from landscape.cli.report import Progress, remark, remark_unfinished, table
 from landscape.cli.types import SEED, taken
-from landscape.core.errors import LandscapeError, plural
+from landscape.core.errors import LandscapeError, few, plural
 from landscape.core.files import refuse_existing
 from landscape.core.intervals import Proportion, quantiles
 from landscape.store.results import Result
@@ -82,8 +82,12 @@ def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> 
     curves = dataclasses.replace(curves, values={"loss": curves.loss})
     kept = curves.select(curves.done if every_order else lowest_order(curves))
     found = barriers(kept)
+    kinds = {name: barriers(lines) for name, lines in representatives(kept).items()}
     listed = kept if report.whole else kept.select(slice(0))  # a summary needs no line by itself
-    parts = [{"moves": part} if "moves" in listed.columns else {} for part in listed.moves]
+    parts = [
+        {name: listed[name][line] for name in ("moves", "aligned") if name in listed.columns}
+        for line in range(len(listed))
+    ]
     document = {
         "file": str(file),
         "title": curves.about.get("title"),
@@ -105,26 +109,36 @@ def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> 
     }
     if (low := _low(kept, bound_lines)) is not None:
         document["grid_low_by"] = {"lines": low.lines, "of_highest_loss": low.low_by, "tolerance": low.tolerance}
+    if "aligned" in kept.columns:  # medians of both kinds together say nothing
+        document |= {
+            key: {name: getattr(each, key)() for name, each in kinds.items()} for key in ("summary", "courses")
+        }
+        document["align"] = kept.about["align"]
     if found.bounds:
         document["certified"] = {**kept.about["certified"], "bounds": found.bounds, "grid_low_by": found.low_by}
-    lines = plural(len(kept), "line") + (
-        "" if len(kept) == len(curves) else f", the lowest of {len(curves)} over filter orders"
-    )
+    lowest = len(kept) < len(curves) and "aligned" not in kept.columns
+    lines = plural(len(kept), "line") + (f", the lowest of {len(curves)} over filter orders" if lowest else "")
     points = plural(len(curves.alpha), "point") + (" each" if len(kept) > 1 else "")
     text = [f"{document['title']}: {lines}, {points}; loss in {document['loss_unit']}"]
     if "loss" in curves.about.get("means_over_batches", ()):
         text.append("the loss is a mean over batches, of one number each")
+    summaries = {kind: each.summary() for kind, each in kinds.items()}
     rows = [
         [
-            name,
+            f"{name}, {kind}" if kind else name,
             *(s[key] for key in ("min", "q1", "median")),
             "-" if np.isnan(s["median_interval"]).any() else "{:.4g} to {:.4g}".format(*s["median_interval"]),
             *(s[key] for key in ("q3", "max", "lines")),
         ]
-        for name, s in found.summary().items()
+        for name in found.quantities
+        for kind, each in summaries.items()
+        for s in [each[name]]
     ]
     text.append(table(["quantity", "min", "q1", "median", "95 % interval", "q3", "max", "lines"], rows))
-    text += _told(found)
+    if "aligned" in kept.columns:
+        text.append(_aligned(kept.about["align"]))
+    for kind, each in kinds.items():
+        text += [f"{kind}: {line}" if kind else line for line in _told(each)]
     if found.bounds:
         text += _certified(kept, found)
     if low is not None:
@@ -145,6 +159,17 @@ def _low(curves: Result, lines: int) -> Any:
     from landscape.analysis.grid import grid_error
 
     return grid_error(curves, lines=lines) if lines else None
+
+
+def _aligned(told: Mapping[str, Any]) -> str:
+    """Up to what ends were aligned with starts, and what was held."""
+    kinds = [f"{told[name]} {name}" for name in ("units", "scales", "signs") if told[name]]
+    text = f"aligned: each end the representative close to its start, up to {', '.join(kinds)}"
+    text += f"; {plural(len(told['refused']), 'module')} held: {few(told['refused'])}" if told["refused"] else ""
+    if told["dead"] or told["duplicates"]:
+        count = plural(told["networks"], "network")
+        text += f"; {told['dead']} dead units and {told['duplicates']} duplicates in {count}, whose place is arbitrary"
+    return text
 
 
 def _certified(curves: Result, found: Barriers) -> list[str]:
@@ -414,8 +439,8 @@ def _clusters(by: tuple[By, ...], threshold: float | None, tolerance: float | No
     \b
     predictions  share of all answers that differ
     outputs      root mean square difference of output probabilities, or of outputs in standard deviations
-    parameters   L2 distance up to the order of units, over the median norm of the members
-    barrier      height above the chord on the straight line between two, units in matched order
+    parameters   L2 distance up to order, signs and scales of units, over the median norm of the members
+    barrier      height above the chord on the straight line between two, also aligned
 
     Two members are the same if they are at most the threshold apart, and groups are what such pairs join (single
     linkage); no number of groups is chosen. A table says how it depends on the threshold, and how far groups agree with

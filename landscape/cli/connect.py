@@ -7,7 +7,7 @@ from typing import Any
 import click
 import numpy as np
 
-from landscape.analysis.barriers import barriers
+from landscape.analysis.barriers import barriers, representatives
 from landscape.cli.options import asked, evaluating, keyed
 from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
 from landscape.cli.types import options_of
@@ -28,7 +28,7 @@ __all__ = ["command"]
         Examples:
           landscape connect --from 'checkpoints/first/#3' --to 'checkpoints/first/#7'
           landscape connect --from presolve --to checkpoints/first/ --method polyline --bends 3 -o analyses/bent.h5
-          landscape connect --from checkpoints/first/ --to checkpoints/first/ --pairs all -o analyses/passes.h5
+          landscape connect --from checkpoints/first/ --to checkpoints/first/ --pairs all --align -o analyses/passes.h5
           landscape analyse passes analyses/passes.h5
           landscape plot walk analyses/bent.h5
           landscape walk --from presolve --via analyses/bent.bend-2.safetensors --to checkpoints/first/""",
@@ -43,8 +43,11 @@ __all__ = ["command"]
     Route,
     "pairs",
     "order",
-    order="Order of the start's filters: as stored, each equivalent one with a budget of its own, of which the lowest "
-    "path is kept, or the one closest to the end.",
+    "align",
+    order="Order of the start's filters: as stored, or each equivalent one with a budget of its own, of which the "
+    "lowest path is kept.",
+    align="Beside each curve one to that network which computes the same as its end and lies close to the start: units "
+    "in another order, other scales and signs where these make no difference.",
 )
 @options_of(Certifying)
 @evaluating("HDF5 file; FILE.bend-1.safetensors go beside it. [default: analyses/FROM--TO-METHOD.h5]")
@@ -59,12 +62,13 @@ def command(output: Path | None, **values: Any) -> None:
     bent = {name: values.pop(name) for name in fields_of(Connecting)}
     connecting = Connecting(**bent)
     bent["training_seed"] = bent.pop("seed")
-    route = Route(**{name: values[name] for name in ("a", "b", "pairs", "order")})
+    route = Route(**{name: values[name] for name in ("a", "b", "pairs", "order", "align")})
     path = output or Path("analyses") / f"{route.name}-{connecting.name}.h5"
     remark_unfinished(*map(str, route.places))
     with interruptible("repeat the same command to go on with the training"):
         result = connect(**bent, **asked(values), save=path, progress=Progress("connect", "steps"))
-    remark(_barriers(result))
+    for name, lines in representatives(result).items():
+        remark(f"{name}: {_barriers(lines)}" if name else _barriers(lines))
     for written in (path, *bend_files(path, connecting.most_bends)):
         click.echo(written)
 

@@ -96,6 +96,9 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
     Route,
     "normalise",
     "all_parameters",
+    "align",
+    align="With --through and --tasks: in place of B and C take those networks that compute the same and lie close to "
+    "the first place.",
     normalise="Random directions have the norms of weights filter by filter, layer by layer, or are standard normal.",
 )
 @evaluating("HDF5 file. [default: analyses/plane-PLACES.h5]")
@@ -130,7 +133,9 @@ def command(
     kinds: dict[Directions, Any] = {"through": through, "tasks": tasks, "trajectory": trajectory}
     directions = next((kind for kind, given in kinds.items() if given is not None), chosen or "random")
     values |= {"directions": directions, "direction_seed": direction_seed or 0}
-    path = output or Path("analyses") / f"{plane_name(places, directions, direction_seed or 0)}.h5"
+    path = (
+        output or Path("analyses") / f"{plane_name(places, directions, direction_seed or 0, align=values['align'])}.h5"
+    )
     remark_unfinished(*places)
     with interruptible("repeat the same command to go on with the finished points"):
         plane(*places, **asked(values), save=path, progress=Progress("plane", "points"))

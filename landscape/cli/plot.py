@@ -184,7 +184,7 @@ def _groups(most: int, **given: Any) -> None:
     """
     from landscape.analysis.outcomes import outcomes
     from landscape.problems.places import landmark
-    from landscape.space.symmetry import match
+    from landscape.space.alignment import match
 
     canvas = taken(Canvas, given)
     problem, stack = members_of(**given)
@@ -196,12 +196,12 @@ def _groups(most: int, **given: Any) -> None:
     examples = stack.select([group.example for group in found.groups[:most]])
     known = landmark(problem, "presolve").stack.to(examples.dtype) if "presolve" in problem.landmarks() else None
     if known is not None:
-        examples = match(examples, known, problem.symmetry())
+        examples = match(examples, known, problem.symmetry()).stack
     filters = (each[first].flatten(1, 2).cpu().numpy() for each in (examples, *([known] if known else [])))
     kernels, *solution = filters
     caption = (
-        f"{problem.title()}, {plural(len(stack), 'seed')}, {found.solved} solved. Filters of one member each, in the "
-        "order that lies closest to the known solution. Cases: state of the centre, live neighbours."
+        f"{problem.title()}, {plural(len(stack), 'seed')}, {found.solved} solved. Filters of one member each, of the "
+        "representative that lies closest to the known solution. Cases: state of the centre, live neighbours."
     )
     figure = figures.group_cards(
         found,

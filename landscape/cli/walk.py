@@ -40,6 +40,7 @@ def _progress(certify: bool) -> Callable[[int, int], None]:
           landscape walk --from presolve --to checkpoints/first/ --per layer
           landscape walk --from 'checkpoints/first/#3' --via presolve --to 'checkpoints/first/#7'
           landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --path slerp
+          landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --align
           landscape walk --from 'checkpoints/first/#3' --rays 0:10 --range -1:1
           landscape walk --from run-a/ --to run-b/ --only 'layer4.*' --only 'fc.*' --hold end
           landscape walk --from presolve --to checkpoints/first/ --certify 1e-6 -o analyses/certain.h5

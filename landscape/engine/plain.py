@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -241,6 +241,37 @@ class PlainObjective:
                 self._live.tensors[name].copy_(tensor)
             with torch.set_grad_enabled(self.differentiates), self._casting():
                 yield
+
+    @torch.no_grad()
+    def looked_at(
+        self, stack: Stack, samples: int, modules: Collection[str] = ()
+    ) -> Iterator[tuple[list[Tensor], dict[str, Tensor]]]:
+        """Of each member, with the statistics that it brings along, what its forward makes of the first samples, as
+        tensors in order, and what these modules, by name, read first.
+        """
+        batch = next(iter(self.data))
+        with contextlib.suppress(Unsupported):  # what cannot be parted is looked at whole
+            batch = self.few(batch, samples)
+        seen: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[[nn.Module, Any], None]:
+            def look(module: nn.Module, given: Any) -> None:
+                seen.setdefault(name, given[0].clone())
+
+            return look
+
+        there = dict(self._live.module.named_modules())
+        handles = [there[name].register_forward_pre_hook(keep(name)) for name in modules]
+        try:
+            for point in stack.mixtures():
+                self._live.write(point)
+                seen.clear()
+                with torch.set_grad_enabled(self.differentiates), self._casting(), self._seeded(0, 0):
+                    found = self.forward(self._live.module, batch)
+                yield [tensor.detach().clone() for tensor in tensors_of(found)], dict(seen)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     # Derivatives ------------------------------------------------------------------------------------------------------
 

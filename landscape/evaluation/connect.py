@@ -353,6 +353,7 @@ def connect(
     points: int | Sequence[float] | np.ndarray = 1001,
     pairs: Pairs = "matched",
     order: Order = "stored",
+    align: bool = False,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     batchnorm: BatchNorm | None = None,
@@ -383,8 +384,9 @@ def connect(
         samples_per_step: Of one curve: points of it at which the gradient is taken in a step. None: 8.
         training_seed: Seed of these points, and of where bends begin.
         points: How many evenly spaced alphas are evaluated, or the alphas themselves.
-        pairs, order: As in `landscape.walk`. With the `order` all each is tried on a budget of its own, and the lowest
-            path of each pair kept.
+        pairs, order, align: As in `landscape.walk`. With the `order` all each is tried on a budget of its own, and the
+            lowest path of each pair kept; with `align` there is a path to each end as it is, and one to its
+            representative.
         device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, overwrite: As in `landscape.walk`. Where
             data is sampled, paths are sought on other samples than those of `seed`, which they are reported on.
         certify, certify_cells: As in `landscape.walk`; paths are then straight lines or polylines.
@@ -430,7 +432,7 @@ def connect(
     pieces = certify is not None
     if pieces and method == "bezier":
         raise LandscapeError("`certify` bounds the loss on straight pieces: choose the `method` auto or polyline")
-    route = Route(a=held(a, "a"), b=held(b, "b"), pairs=pairs, order=order)
+    route = Route(a=held(a, "a"), b=held(b, "b"), pairs=pairs, order=order, align=align)
     vertices = 1 if method == "bezier" else connecting.most_bends + 1
     alphas = grid(points, knots=[i / vertices for i in range(vertices + 1)])
     path = None if save is None else target(save, overwrite=overwrite)

@@ -19,6 +19,7 @@ from landscape.engine.objective import BatchNorm
 from landscape.engine.spectrum import eigenpairs
 from landscape.engine.stack import Stack, concatenate
 from landscape.evaluation.evaluate import evaluate
+from landscape.evaluation.representatives import Aligner
 from landscape.evaluation.routes import buffers_between, networks, with_statistics
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
@@ -55,6 +56,7 @@ def plane(
     direction_seed: int = 0,
     normalise: Normalise = "filter",
     all_parameters: bool = False,
+    align: bool = False,
     points: int | tuple[int, int] = 31,
     x: tuple[float, float] | None = None,
     y: tuple[float, float] | None = None,
@@ -88,6 +90,8 @@ def plane(
         direction_seed: Seed of random directions.
         normalise: Length of random directions: that of each filter of the network, of each layer, or as drawn.
         all_parameters: Let these directions move frozen parameters (`requires_grad=False`) too.
+        align: Lay the plane through those representatives of `b` and `c` that lie close to `a`, as in `landscape.walk`.
+            The plane through `a`, `b` and `landscape.align(a, b).network` has both lines.
         points: Points along x and y; the coordinates of places are added to them.
         x, y: Ranges; None: around the places, or -1 to 1 for random directions.
         device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, save, overwrite: As in `landscape.walk`.
@@ -117,6 +121,8 @@ def plane(
     _check(kind, a, b, c, several=several, random=normalise != "filter" or direction_seed != 0)
     if all_parameters and kind not in _AT_ONE:
         raise LandscapeError("`all_parameters` is for random directions, eigenvectors and the gradient")
+    if align and kind not in ("through", "tasks"):
+        raise LandscapeError("`align` moves places towards the first of three: leave it out of planes at one")
     path = None if save is None else target(save, overwrite=overwrite)
     counts = int(np.broadcast_to(points, 2)[0]), int(np.broadcast_to(points, 2)[1])
     for count, span in zip(counts, (x, y), strict=True):  # before anything is computed
@@ -156,6 +162,14 @@ def plane(
     about["landmarks"] = {
         label_of(place): problem.describe_landmark(label_of(place)) for place in places if is_landmark(place)
     }
+    if align:
+        aligner, first = Aligner.of(problem, compute), at[0]
+        moved = [aligner(one.stack, first.stack, np.zeros((2, 1), dtype=np.int64)) for one in at[1:]]
+        at[1:] = [
+            dataclasses.replace(one, stack=stack, sources=(dataclasses.replace(one.sources[0], order="aligned"),))
+            for one, stack in zip(at[1:], moved, strict=True)
+        ]
+        about["align"] = aligner.about()
     stacks = [one.stack for one in at]
     if compute.batchnorm == "keep":
         kept = stacks[-1 if kind == "trajectory" else 0].buffers
@@ -189,10 +203,10 @@ def plane(
     )
 
 
-def plane_name(places: Sequence[Place], directions: Directions, seed: int = 0) -> str:
+def plane_name(places: Sequence[Place], directions: Directions, seed: int = 0, *, align: bool = False) -> str:
     """The plane as a file name, without an ending."""
     last = {"through": "", "random": f"--random-{seed}"}.get(directions, f"--{directions}")
-    return f"plane-{'--'.join(short(label_of(place)) for place in places)}{last}"
+    return f"plane-{'--'.join(short(label_of(place)) for place in places)}{last}{'--aligned' if align else ''}"
 
 
 def _check(

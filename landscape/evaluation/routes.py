@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from landscape.engine.program.layers import has_statistics
 from landscape.engine.spectral import spectral_norms
 from landscape.engine.stack import Stack, aliases, concatenate, fingerprint
 from landscape.evaluation.evaluate import evaluate
+from landscape.evaluation.representatives import Aligner
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute
 from landscape.problems.places import Place, checkpoint_at, fitting, is_landmark, label_of, landmark, problem_of, short
@@ -26,7 +27,7 @@ from landscape.problems.registry import chosen
 from landscape.space.directions import Normalise, random_directions
 from landscape.space.family import Family, Hold, line, partial, polyline, ray, slerp
 from landscape.space.groups import Per, frozen, matching, split
-from landscape.space.symmetry import Symmetry, every_order, match, reorder
+from landscape.space.symmetry import Symmetry, every_order, reorder
 from landscape.store.checkpoints import Checkpoint, Run
 from landscape.store.results import Result
 
@@ -61,8 +62,11 @@ Pairs = Literal["matched", "all"]
 #: How a line goes from its start to its end: straight, or with each tensor turning evenly.
 Path = Literal["straight", "slerp"]
 
-#: Order of the start's units: as stored, every equivalent one, or the one that lies closest to the end.
-Order = Literal["stored", "all", "matched"]
+#: Order of the start's units: as stored, or every equivalent one.
+Order = Literal["stored", "all"]
+
+#: Chooses for each pair of a member of one stack and one of another a representative of the first, close to the second.
+Align = Callable[[Stack, Stack, Int[np.ndarray, "2 pair"]], Stack]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,8 +99,13 @@ class Route:
     )
     order: Order = option(
         "stored",
-        "Order of the start's filters: as stored, a line from every equivalent one, or the one closest to the end.",
+        "Order of the start's filters: as stored, or a line from every equivalent one, where they are few.",
         flag="filter-order",
+    )
+    align: bool = option(
+        False,
+        "Beside each line one to that network which computes the same as its end, with its units in another order, and "
+        "with other scales and signs where these make no difference, and lies close to the start.",
     )
     only: tuple[str, ...] = option(
         (),
@@ -112,21 +121,24 @@ class Route:
     def __post_init__(self) -> None:
         check(self)
         require_seeds(*self.rays, name="rays")
-        one_way = self.via or self.only or self.per or self.order != "stored" or self.pairs != "matched"
+        one_way = self.via or self.only or self.per or self.order != "stored" or self.align or self.pairs != "matched"
         checks = {
             "lines need an end: name it with `b`, or random directions with `rays`": self.b is None and not self.rays,
             "`rays` lead from the start to no other place: leave `b` out, or `rays`": self.rays and self.b is not None,
             '`path="slerp"` leads from one place to another: leave `via` and `rays` out': self.path != "straight"
             and (self.via or self.rays),
-            "`rays` go straight from each start: leave `via`, `only`, `per`, `pairs` and `order` out": self.rays
-            and one_way,
+            "`rays` go straight from each start: leave `via`, `only`, `per`, `pairs`, `order` and `align` out": bool(
+                self.rays and one_way
+            ),
             "`normalise` is for random directions: give them with `rays`": self.normalise != "filter" and not self.rays,
             "`all_parameters` is for random directions: give them with `rays`": self.all_parameters and not self.rays,
             "`only` and `per` both say what moves: leave one of them out": self.only and self.per,
             "`hold` says where the rest is held: name what moves with `only` or `per`": self.hold != "start"
             and not (self.only or self.per),
             "with `via` everything moves: leave `only` and `per` out": self.via and (self.only or self.per),
-            "`via` goes with the `order` stored or matched, not with all": self.via and self.order == "all",
+            "`via` goes with the `order` stored, not with all": self.via and self.order == "all",
+            '`align` chooses one order, `order="all"` takes all: leave one of them out': self.align
+            and self.order == "all",
         }
         for message, wrong in checks.items():
             if wrong:
@@ -143,6 +155,7 @@ class Route:
         what = [f"per-{self.per}"] if self.per else ["only", *map(short, self.only)] if self.only else []
         what = [f"rays-{self.normalise}"] if self.rays else what
         what += [self.path] if self.path != "straight" else []
+        what += ["aligned"] if self.align else []
         held = ["hold-end"] if self.hold == "end" else []
         return "-".join(["--".join(short(label_of(place)) for place in self.places), *what, *held])
 
@@ -167,7 +180,8 @@ class Lines:
     """Lines with the table of members that they connect.
 
     `columns` are those of a `Result`: `from_member` and `to_member`, rows of `sources`; `via_member`, those in between
-    in order; `moves`, which names what moves on each line and is empty if all does.
+    in order; `moves`, which names what moves on each line and is empty if all does; `aligned`, whether the line leads
+    to representatives that were chosen.
     """
 
     family: Family
@@ -197,14 +211,15 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = N
     pattern that matches nothing, `LandscapeError` for parameters that are NaN.
     """
     problem, places = networks(route.places, compute, problem, only=route.only)
-    symmetry = Symmetry() if route.order == "stored" else problem.symmetry()
+    symmetry = problem.symmetry() if route.order == "all" else Symmetry()
     if route.order != "stored" and not symmetry:
         why = f" ({symmetry.refused[0]})" if symmetry.refused else ""
         raise LandscapeError(
             f"no symmetry of {problem.title()} is known{why}, so its units have no other order: leave `order` out"
         )
     network = problem.prototype
-    lines = _lines(route, places, symmetry, network, keep=compute.batchnorm == "keep")
+    aligner = Aligner.of(problem, compute) if route.align else None
+    lines = _lines(route, places, symmetry, aligner, network, keep=compute.batchnorm == "keep")
     objective = compute.objective(problem)
     family = lines.family
     states = [
@@ -213,6 +228,7 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = N
     ]
     about = {**compute.describe(problem, objective), **_named(problem, route)}
     about |= buffers_between(states, network, moving=frozenset().union(*family.moving) if family.moving else None)
+    about |= {"align": aligner.about()} if aligner is not None else {}
     return Prepared(problem, compute, objective, lines, about)
 
 
@@ -295,7 +311,15 @@ def _named(problem: Problem, route: Route) -> dict[str, Any]:
     return {**route.about(), "landmarks": {name: problem.describe_landmark(name) for name in names}}
 
 
-def _lines(route: Route, places: Sequence[Checkpoint], symmetry: Symmetry, network: nn.Module, *, keep: bool) -> Lines:
+def _lines(
+    route: Route,
+    places: Sequence[Checkpoint],
+    symmetry: Symmetry,
+    align: Align | None,
+    network: nn.Module,
+    *,
+    keep: bool,
+) -> Lines:
     """The lines of a route through its places; with `keep` they have their starts' buffers."""
     if route.rays:
         still = frozen(network, taken=route.all_parameters)
@@ -309,6 +333,7 @@ def _lines(route: Route, places: Sequence[Checkpoint], symmetry: Symmetry, netwo
         pairs=route.pairs,
         order=route.order,
         symmetry=symmetry,
+        align=align,
         keep_statistics=keep,
     )
     if route.only:
@@ -329,14 +354,15 @@ def connect(
     pairs: Pairs = "matched",
     order: Order = "stored",
     symmetry: Symmetry = Symmetry(),  # noqa: B008
+    align: Align | None = None,
     keep_statistics: bool = False,
 ) -> Lines:
     """Lines from the members of one checkpoint to those of another, straight, on arcs, or `via` those of others.
 
     `matched` pairs member with member, a single member with all; `all` each with each, of a place with itself each two
-    members once. With the `order` all there is a line from every
-    equivalent order of the start's units (few units only, straight lines only); with `matched` each start is reordered
-    to lie close to its end, and so is each member on the way, from the last on, to the one behind it. With
+    members once. With the `order` all there is a line from every equivalent order of the start's units (few units only,
+    straight lines only). With `align` all lines follow once more to representatives: that of each member after the
+    start lies close to the one before it on the line. With
     `keep_statistics` those of a line's start are those of all its points. Raises `Mismatch` if the members do not
     pair.
     """
@@ -349,13 +375,16 @@ def connect(
     offsets = np.cumsum([0, *map(len, tables)])[: len(places)]
     offsets[-1] *= not itself  # a member stands there once
     members = [row + offset for row, offset in zip(rows, offsets, strict=True)]
-    if order == "matched":
-        for k in reversed(range(len(places) - 1)):
-            one, other = (stacks[i].select(rows[i].tolist()) for i in (k, k + 1))
-            stacks[k] = match(one, other, symmetry)
-            members[k] = np.arange(len(rows[k])) + len(sources)
-            sources += [dataclasses.replace(places[k].sources[row], order="matched") for row in rows[k]]
-            rows[k] = np.arange(len(rows[k]))
+    if align is not None:
+        lines = len(rows[0])
+        for k in range(1, len(places)):
+            each = np.stack([rows[k][:lines], rows[k - 1][-lines:]])
+            moved = align(stacks[k], stacks[k - 1], each)
+            rows[k] = np.append(rows[k], np.arange(lines) + len(stacks[k]))
+            stacks[k] = concatenate([stacks[k], moved])
+            members[k] = np.append(members[k], np.arange(lines) + len(sources))
+            sources += [dataclasses.replace(places[k].sources[row], order="aligned") for row in each[0]]
+        rows[0], members[0] = np.tile(rows[0], 2), np.tile(members[0], 2)
     elif order == "all":
         if via:
             raise Mismatch("lines via other members start in one order of their units: not in all")
@@ -382,6 +411,8 @@ def connect(
     columns = {"from_member": members[0], "to_member": members[-1]}
     if via:
         columns["via_member"] = np.stack(members[1:-1], axis=1)
+    if align is not None:
+        columns["aligned"] = np.repeat([False, True], len(rows[0]) // 2)
     return Lines(family, columns, tuple(sources))
 
 
@@ -429,7 +460,7 @@ def _pair(sizes: Sequence[int], pairs: Pairs, *, itself: bool = False) -> list[I
 
 def parts(lines: Lines, moving: Mapping[str, frozenset[str]], *, hold: Hold = "start") -> Lines:
     """Lines once for each part of the network, by name, with only that one moving."""
-    columns = {name: np.tile(lines.columns[name], len(moving)) for name in ("from_member", "to_member")}
+    columns = {name: np.tile(column, len(moving)) for name, column in lines.columns.items()}
     columns["moves"] = np.repeat(np.array(list(moving), dtype=object), len(lines))
     return Lines(partial(lines.family, tuple(moving.values()), hold), columns, lines.sources)
 

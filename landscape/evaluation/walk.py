@@ -39,6 +39,7 @@ def walk(
     all_parameters: bool = False,
     pairs: Pairs = "matched",
     order: Order = "stored",
+    align: bool = False,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     batchnorm: BatchNorm | None = None,
@@ -72,9 +73,12 @@ def walk(
         per: Beside the full line one for each `layer`, or `module` at the top, on which only that one moves.
         hold: Where what does not move is held: at the `start` or the `end`.
         all_parameters: Let random directions move frozen parameters (`requires_grad=False`) too.
-        pairs: `matched` pairs member with member (a single one with all), `all` each with each, those that
-            lead to one end after another; of a place with itself each two members once.
-        order: Order of the start's units: as `stored`, `matched` to the end, or a line from `all` equivalent ones.
+        pairs: `matched` pairs member with member (a single one with all), `all` each with each, those that lead to one
+            end after another; of a place with itself each two members once.
+        order: Order of the start's units: as `stored`, or a line from `all` equivalent ones, where they are few.
+        align: Beside each line (naive) walk one to another representative of its end (`result["aligned"]`): of all
+            networks that compute the same (units in another order, positive scales and signs that make no difference)
+            one close to the start. `landscape.align` says how it is found.
         device: Where to compute; None: where the module `a` is, else the CPU.
         dtype: Element type of the computation.
         batchnorm: What BatchNorm normalises by at a point: `recalibrate` estimates statistics there anew on training
@@ -135,6 +139,7 @@ def walk(
         all_parameters=all_parameters,
         pairs=pairs,
         order=order,
+        align=align,
         only=tuple(only),
         per=per,
         hold=hold,

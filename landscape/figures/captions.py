@@ -41,6 +41,10 @@ def starts_of(curves: Result) -> list[Source]:
     return [dataclasses.replace(curves.sources[member], order="") for member in curves["from_member"]]
 
 
+def _ends_of(curves: Result) -> list[Source]:
+    return [dataclasses.replace(curves.sources[member], order="") for member in curves["to_member"]]
+
+
 def start_of(curves: Result) -> str:
     """The start by its full name, as far as the file knows it."""
     if (place := curves.about.get("from")) is None:
@@ -50,18 +54,19 @@ def start_of(curves: Result) -> str:
 
 def end_of(curves: Result) -> str:
     """The end by its full name, if all lines have the same."""
-    if "normalise" in curves.about or len({curves.sources[member] for member in curves["to_member"]}) > 1:
+    if "normalise" in curves.about or len(set(_ends_of(curves))) > 1:
         return "each end"
     return _full(curves, curves.about.get("to", curves.sources[curves["to_member"][0]].label))
 
 
 def walk_title(curves: Result) -> str:
     """The problem and how many lines there are; they are seeds where each leads to one of its own."""
-    ends = np.unique(curves["to_member"])
+    every = curves if "aligned" not in curves.columns else curves.select(~curves["aligned"])
+    ends = np.unique(every["to_member"])
     directions = "normalise" in curves.about
-    seeds = not directions and len(ends) == len(curves) and all(curves.sources[end].seed is not None for end in ends)
+    seeds = not directions and len(ends) == len(every) and all(curves.sources[end].seed is not None for end in ends)
     what = "seed" if seeds else "direction" if directions else "curve" if "curve" in curves.about else "line"
-    count = plural(len(curves), what)
+    count = plural(len(every), what) + (", stored and aligned" if every is not curves else "")
     return f"{curves.about['title']}: {count}" if "title" in curves.about else count
 
 
@@ -71,14 +76,18 @@ def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, ba
     each = "" if all(len(curves) == 1 for curves in panels) else " a line"
     formula = DEFINITIONS[definition].formula.replace(" - ", "\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}")
     solved = any("solved" in curves.values and "normalise" not in curves.about for curves in panels)
-    matched = any(curves.about.get("orders") == "matched" for curves in panels)
+    matched = any(curves.about.get("orders") == "matched" for curves in panels)  # in older files
+    aligned = any("aligned" in curves.columns for curves in panels)
     told = f"Dotted: the barrier, {formula}." if barrier else f"The barrier is {formula}."
     return _sentences(
         f"{_loss(panels)} {_lines(panels)}, {count} points{each}.",
         _computed([curves.about for curves in panels]),
+        "Aligned: the end is another network that computes the same, close to the start; stored: as it is."
+        if aligned
+        else "",
         "Each start has the order of its filters that lies closest to the end." if matched else "",
         "Dashed: on the test data." if any("test_loss" in curves.values for curves in panels) else "",
-        "Solved: the end gets every sample right." if solved else "",
+        "Solved: the end gets every sample right." if solved and not aligned else "",
         f"Right: the barrier of each line, {formula}{bars}." if each else told,
         "A barrier's height is read off these points, and depends on which representative of a solution the line "
         "starts from and ends at.",

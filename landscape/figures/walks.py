@@ -193,7 +193,10 @@ def walk_figure(
             group, names = groups[row]
             values = [_noticeable(each, definition) for each in heights[row]]
             if len(values) > 1:  # the straight lines in the grey of the third group
-                group, names = np.append(group, np.full(len(group), 2)), (*(names or ("curves", "")), "straight")
+                aligned = "aligned" in curves.columns
+                straight = ("straight, aligned", "straight, stored") if aligned else ("straight",)
+                group = np.append(group, group + 2 if aligned else np.full(len(group), 2))
+                names = (*(names or ("curves", "")), *straight)
             told = confidence if heights[row][0].independent else None
             _draw_heights(right[0], np.concatenate(values), (group, names), floor, confidence=told)
             log_axis(right[0], np.concatenate(values), floor, shared)
@@ -306,7 +309,8 @@ def _draw_walk(
     ax.set_xlabel(_DISTANCES[x])
     log_axis(ax, curves.loss, floor, [*losses, *tests])
     ax.set_ylabel(with_unit("loss", unit or curves.about.get("loss_unit")))
-    _name_groups(ax, group, groups[1], independent=len(np.unique(curves["to_member"])) == len(curves))
+    independent = len(np.unique(curves["to_member"])) == len(curves)
+    _name_groups(ax, group, groups[1], independent=independent, shares="aligned" not in curves.columns)
     return ends
 
 
@@ -362,7 +366,13 @@ def _require_finite(curves: Result) -> None:
 
 
 def _by_end(curves: Result) -> Groups:
-    """Lines by whether they end at a solution; one group without a name if the curves do not say."""
+    """Lines by whether their end is a representative that was chosen, else whether it is a solution; one group without
+    a name if the curves do not say.
+    """
+    if (
+        "aligned" in curves.columns
+    ):  # in the colours of their own ranks: those to representatives are what is looked for
+        return np.where(curves["aligned"], 0, 1), ("aligned", "stored")
     # The end of a random direction is no place of its own.
     if "solved" not in curves.values or "normalise" in curves.about:
         return np.zeros(len(curves), dtype=int), ()
@@ -463,18 +473,20 @@ def _mark_vertices(ax: Axes, curves: Result, loss: Points, group: Int[np.ndarray
             )
 
 
-def _name_groups(ax: Axes, group: Int[np.ndarray, " line"], names: Sequence[str], *, independent: bool) -> None:
-    """Each group with its share of the lines, above the axes, where no line can run through it; with an interval if the
-    lines are independent.
+def _name_groups(
+    ax: Axes, group: Int[np.ndarray, " line"], names: Sequence[str], *, independent: bool, shares: bool
+) -> None:
+    """Each group with its share of the lines, if they are `shares`, above the axes, where no line can run through it;
+    with an interval if the lines are independent.
     """
     handles: list[Line2D] = []
     for index in np.unique(group) if len(names) else ():
         share = Proportion(int((group == index).sum()), len(group))
         low, high = (100 * bound for bound in share.interval)
         # What a single line is needs no share.
-        text = f"{names[index]}: {share.count}" if share.total > 1 else names[index]
+        text = f"{names[index]}: {share.count}" if share.total > 1 and shares else names[index]
         # Of two groups the second share follows from the first.
-        if not handles and share.total > 1:
+        if not handles and share.total > 1 and shares:
             text += f" of {share.total}" + (f" (95 % interval {low:.1f} to {high:.1f} %)" if independent else "")
         handles.append(Line2D([], [], color=group_color(index), lw=2, label=text))
     if handles:
