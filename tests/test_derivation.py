@@ -659,4 +659,4 @@ def test_a_problem_without_symmetry_says_why() -> None:
     assert not problem.symmetry()
     assert "looks at values that depend on parameters" in problem.symmetry().refused[0]
     with pytest.raises(landscape.LandscapeError, match=r"no symmetry of Calling is known \(Calling looks at values"):
-        landscape.walk(Calling(between), Calling(between), problem=problem, points=3, order="matched")
+        landscape.walk(Calling(between), Calling(between), problem=problem, points=3, align=True)

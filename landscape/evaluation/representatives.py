@@ -53,7 +53,7 @@ class Aligner:
         if not symmetry.groups:
             why = f" ({few(symmetry.refused)})" if symmetry.refused else ""
             raise LandscapeError(
-                f"no symmetry of {problem.title()} is known, so its units have no other order{why}: leave `align` out"
+                f"no symmetry of {problem.title()} is known{why}, so its units have no other order: leave `align` out"
             )
         if symmetry.refused:
             count = plural(len(symmetry.refused), "module")

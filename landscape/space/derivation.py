@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -14,8 +15,9 @@ from landscape.core.errors import LandscapeError, Mismatch, Unsupported, few, pl
 from landscape.engine.batches import mapped, moved, renewed, tensors_of
 from landscape.engine.casting import running_in
 from landscape.engine.live import copied
+from landscape.engine.stack import Stack
 from landscape.space.rules import RULES, STRUCTURAL, Call, Value
-from landscape.space.symmetry import Axis, Group, Symmetry
+from landscape.space.symmetry import Axis, Element, Group, Move, Symmetry, act
 from landscape.space.units import Dim, Powers, Units, fixed, independent, together
 
 __all__ = ["derive", "derived"]
@@ -471,8 +473,10 @@ def _try(
         before = _called(module, network, call)
     with torch.no_grad():
         state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-        for group in symmetry:
-            _change(state, group)
+        named = {axis.name for group in symmetry for axis in group.axes}
+        stack = Stack({name: state[name][None].clone() for name in named}, {})
+        for name, tensor in act(stack, symmetry, _drawn(symmetry)).tensors.items():
+            state[name].copy_(tensor[0])
     with _plainly():
         after = _called(module, network, call)
     for one, other in zip(tensors_of(before), tensors_of(after), strict=True):
@@ -486,19 +490,15 @@ def _try(
                 )
 
 
-def _change(state: Mapping[str, Tensor], group: Group) -> None:
-    """A random order, scale and sign of the units, in place."""
-    generator = torch.Generator().manual_seed(group.size)
-    order = torch.randperm(group.size, generator=generator) if group.permutes else torch.arange(group.size)
-    factors = [torch.ones(group.size, dtype=torch.float64) for _ in group.axes]
-    for rows, flips in ((group.scalings, False), (group.flips, True)):
-        for row in rows:
-            drawn = torch.rand(group.size, generator=generator, dtype=torch.float64)
-            s = torch.where(drawn < 0.5, -1.0, 1.0).double() if flips else 0.5 * 4**drawn
-            factors = [factor * s**power for factor, power in zip(factors, row, strict=True)]
-    for axis, factor in zip(group.axes, factors, strict=True):
-        tensor, places = state[axis.name], torch.as_tensor(axis.places(group.size))
-        index, scale = torch.arange(tensor.shape[axis.dim]), torch.ones(tensor.shape[axis.dim], dtype=torch.float64)
-        index[places], scale[places] = places[order], factor[:, None].expand(places.shape)
-        moved = tensor.index_select(axis.dim, index)
-        tensor.copy_(moved.mul_(scale.reshape(-1, *(1 for _ in tensor.shape[axis.dim + 1 :]))))
+def _drawn(symmetry: Symmetry) -> Element:
+    """A random order, random scales between a half and two, and random signs of the units of each group."""
+    rng = np.random.default_rng(0)
+    return tuple(
+        Move(
+            number,
+            order=rng.permutation(group.size) if group.permutes else None,
+            scales=2 ** rng.uniform(-1, 1, (len(group.scalings), group.size)),
+            signs=rng.choice([-1.0, 1.0], (len(group.flips), group.size)),
+        )
+        for number, group in enumerate(symmetry)
+    )
