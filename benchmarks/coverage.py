@@ -22,7 +22,7 @@ from torch import nn
 from landscape import Problem
 from landscape.analysis.crossed import crossed_shares
 from landscape.analysis.trace import trace
-from landscape.core.intervals import Proportion, mean_interval, median_interval, pairs_interval, together
+from landscape.core.intervals import Proportion, mean_interval, median_interval, pairs_interval, together, unseen_mass
 from landscape.engine.stack import Stack
 
 LEAST, WIDEST = 0.93, 1.5
@@ -220,6 +220,48 @@ def of_traces(seeds: int) -> Iterator[Row]:
         yield Row("trace of a Hessian (Hutch++)", f"eigenvalues k^-{power:g}", f"{parameters}", held, width, seeds)
 
 
+def of_unseen(counts: Sequence[int], trials: int) -> Iterator[Row]:
+    """The probability of a kind that was not seen yet, itself random: kinds that are as frequent as functions are."""
+    populations = {
+        "one of 3/4, one of 1/5, 40 rare kinds": np.array([0.75, 0.19, 0.02, *[0.001] * 40]),
+        "geometric, 0.7": 0.7 ** np.arange(60),
+        "k^-1.3, 400 kinds": np.arange(1.0, 401) ** -1.3,
+        "six equal kinds": np.ones(6),
+        "100 equal kinds": np.ones(100),
+    }
+    for name, weights in populations.items():
+        shares, rng = weights / weights.sum(), np.random.default_rng(0)
+        for n in counts:
+            held = 0
+            for _ in range(trials):
+                drawn = rng.multinomial(n, shares)
+                low, high = unseen_mass(drawn)[1:]
+                held += low - 1e-12 <= shares[drawn == 0].sum() <= high + 1e-12
+            yield Row("unseen mass (Good-Turing)", name, f"{n}", held / trials, None, trials)
+
+
+def of_densities(seeds: int) -> Iterator[Row]:
+    """The band of a spectral density, on average over its points, of Hessians whose eigenvalues fall as a power."""
+    rng = np.random.default_rng(0)
+    for power, parameters in ((0.5, 120), (1.0, 300)):
+        basis = np.linalg.qr(rng.normal(size=(500, parameters)))[0] * np.arange(1, parameters + 1) ** (-power / 2)
+        inputs = torch.from_numpy(basis * 500**0.5)
+        problem = Problem.from_model(nn.Linear(parameters, 1, bias=False), (inputs.float(), torch.zeros(500, 1)), "mse")
+        objective, stack = problem.objective(dtype=torch.float64), Stack({"weight": torch.zeros(1, 1, parameters)})
+        eigenvalues = np.linalg.eigvalsh(2 * (inputs.T @ inputs).numpy() / 500)
+        width = np.ptp(eigenvalues) / 40  # more than 80 Lanczos steps leave unresolved
+        held = []
+        for seed in range(seeds):
+            found = density(objective, stack, seed=seed, whole=0, width=width)
+            away = (found.grid[:, None] - eigenvalues) / width
+            truth = np.exp(-0.5 * away**2).mean(1) / (width * (2 * np.pi) ** 0.5)
+            low, high = band(found)
+            there = truth > 0.01 * truth.max()
+            held.append(((low[0] <= truth) & (truth <= high[0]))[there].mean())
+        population = f"eigenvalues k^-{power:g}, {parameters} of them"
+        yield Row("spectral density (its band)", population, "10", float(np.mean(held)), None, seeds)
+
+
 def of_shares(trials: int) -> Iterator[Row]:
     for shape in ((40, 5), (200, 20)):
         for effect in ("normal", "two-valued"):
@@ -287,7 +329,9 @@ def main() -> int:
         of_lines("mean", RATES, means, trials, truths),
         of_pairs(nodes, trials // 4, 60 if smoke else 1500),
         of_traces(trials // 10),
+        of_densities(trials // 40),
         of_shares(trials // 10),
+        of_unseen((20, 1000) if smoke else (20, 50, 250, 1000), trials // 2),
         of_figures(trials // 8, truths),
     )
     print(f"{'statistic':<34} {'population':<38} {'n':>7}  covered  width")

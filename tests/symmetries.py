@@ -10,6 +10,11 @@ from landscape.engine.stack import Stack, template_of
 from landscape.space.symmetry import Axis, Element, Group, Move, Symmetry
 
 
+def orders_alone(symmetry: Symmetry) -> Symmetry:
+    """The same units without their scales and signs."""
+    return Symmetry(tuple(Group(group.size, group.axes) for group in symmetry if group.permutes))
+
+
 def rectified(size: int, here: str, following: str, inner: int = 1) -> Group:
     """Units whose activation lets positive factors through."""
     axes = (Axis(f"{here}.weight", 0), Axis(f"{here}.bias", 0), Axis(f"{following}.weight", 1, inner=inner))

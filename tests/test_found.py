@@ -277,7 +277,21 @@ def test_the_option_key_chooses_in_all_files_of_a_command(landscape: Program, on
         ["walk", "--from", "a.pt", "--to", "b.pt", "--via", "c.pt", "--points", "3", "-o", "walk.h5"],
         ["walk", "--from", "presolve", "--to", "a.pt", "--points", "2", "-o", "mark.h5"],
         ["plane", "--through", "a.pt", "b.pt", "c.pt::other.deep", "--points", "2", "-o", "plane.h5"],
-        ["connect", "--from", "a.pt", "--to", "b.pt", "--steps", "1", "--points", "2", "-o", "curve.h5"],
+        [
+            "connect",
+            "--from",
+            "a.pt",
+            "--to",
+            "b.pt",
+            "--method",
+            "bezier",
+            "--steps",
+            "1",
+            "--points",
+            "2",
+            "-o",
+            "curve.h5",
+        ],
         ["analyse", "curvature", "a.pt", "--top", "1", "-o", "curvature.json"],
     ):
         result = landscape(*verb, "--key", "ema", "--problem", "life")

@@ -127,7 +127,7 @@ def test_units_that_are_held_are_told_and_stored(
 def test_networks_without_a_known_symmetry_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     problem, net, _ = problem_of("mlp", monkeypatch)
     monkeypatch.setattr(type(problem), "symmetry", lambda self: Symmetry(refused=("0: it is called twice",)))
-    with pytest.raises(LandscapeError, match=r"have no other order \(0: it is called twice\): leave `align` out"):
+    with pytest.raises(LandscapeError, match=r"is known \(0: it is called twice\), .* leave `align` out"):
         walk(net, net, problem=problem, align=True)
 
 
@@ -135,13 +135,11 @@ def test_all_pairs_are_aligned_one_by_one(monkeypatch: pytest.MonkeyPatch) -> No
     problem, _, _ = problem_of("odd_mlp", monkeypatch)
     members = [symmetries.made("odd_mlp", seed)[0] for seed in range(3)]
     result = walk(members, members, problem=problem, align=True, pairs="all", points=3, dtype=torch.float64)
-    assert result.loss.shape == (18, 3)
+    assert result.loss.shape == (6, 3)  # each two members once, and once more to representatives
     aligned = representatives(result)["aligned"]
-    for line in range(9):
-        i, j = line % 3, line // 3
+    for line, (i, j) in enumerate([(0, 1), (0, 2), (1, 2)]):
         alone = package.align(members[i], members[j], problem=problem)
         assert aligned["l2"][line] == pytest.approx(alone.after[0], rel=1e-12)
-    assert (aligned["l2"][::4] == 0).all()
     assert result.about["align"]["networks"] == 3
 
 
@@ -158,7 +156,7 @@ def test_planes_and_curves_lead_to_representatives(monkeypatch: pytest.MonkeyPat
     assert aligned.about["plane"]["align"]["groups"] == 3
     with pytest.raises(LandscapeError, match="`align` moves places towards the first of three"):
         plane(net, problem=problem, align=True)
-    curves = package.connect(net, moved[0], problem=problem, align=True, points=3, steps=2)
+    curves = package.connect(net, moved[0], problem=problem, align=True, points=3, method="bezier", steps=2)
     assert curves["aligned"].tolist() == [False, True]
     assert curves["loss_straight"].shape == (2, 3)
 

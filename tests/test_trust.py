@@ -65,7 +65,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("sweep", "canary:PROBLEM", "--seeds", "0:2", *short, "--grid", "lr=0.1,0.01", "-o", "swept"),
             ("walk", "--from", "run/@0", "--to", "run", "--points", "3", "-o", "line.h5"),
             ("plane", "--at", "run/#0", "--points", "2", "-o", "plane.h5"),
-            ("connect", "--from", "run/#0", "--to", "run/#1", "--steps", "1", "--points", "3", "-o", "curve.h5"),
+            (
+                "connect",
+                "--from",
+                "run/#0",
+                "--to",
+                "run/#1",
+                "--method",
+                "bezier",
+                "--steps",
+                "1",
+                "--points",
+                "3",
+                "-o",
+                "curve.h5",
+            ),
         ):
             result = run(*arguments)
             assert result.exit_code == 0, result.output
