@@ -113,7 +113,7 @@ def test_the_standard_error_of_a_density_covers() -> None:
         found = density(objective, stack, whole=0, probes=8, steps=50, width=0.6, seed=seed)
         middle = np.argmin(np.abs(found.grid - 2))
         true = np.exp(-0.5 * ((found.grid[middle] - spectrum) / 0.6) ** 2).mean() / 0.6 / math.sqrt(2 * math.pi)
-        hits.append(abs(found.values[0, middle] - true) <= 2.36 * found.se[0, middle])
+        hits.append(found.low[0, middle] <= true <= found.high[0, middle])
     # Of 60 intervals at 95 % fewer than 51 hold once in some hundred times.
     assert 51 <= sum(hits) < 60
 
@@ -406,14 +406,14 @@ def test_the_figure_says_what_it_draws() -> None:
     module = classifier(60)
     problem = Problem.from_model(module, (INPUTS, LABELS), "cross_entropy", title="three classes")
     found = landscape.curvature(
-        module, problem=problem, density=True, density_probes=4, density_steps=20, top=2, max_products=300
+        module, problem=problem, density=True, density_probes=8, density_steps=20, top=2, max_products=300
     )
     figure = found.plot()
     (ax,) = figure.axes
     assert (ax.get_yscale(), ax.get_title("left")) == ("log", "three classes")
     text = figure.get_supxlabel().replace("\n", " ")
     assert "Density of the 483 eigenvalues of the Hessian at Sequential, loss on 60 samples" in text
-    assert "By stochastic Lanczos quadrature, 4 probes of 20 steps; band: 95 %" in text
+    assert "By stochastic Lanczos quadrature, 8 probes of 20 steps; band: 95 %" in text
     assert found.density is not None
     line = ax.lines[0]
     np.testing.assert_array_equal(line.get_ydata(), found.density.values[0])
@@ -442,7 +442,7 @@ def test_many_members_share_a_figure() -> None:
             "members": [f"seed {k}" for k in range(2 * count)],
             "density": {
                 **vars(found),
-                **{key: np.tile(getattr(found, key), (count, 1)) for key in ("values", "se")},
+                **{key: np.tile(getattr(found, key), (count, 1)) for key in ("values", "se", "low", "high")},
             },
             "eigenpairs": {"values": np.tile(pairs.values, (count, 1))},
         }

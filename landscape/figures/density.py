@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.special import stdtrit
 
 from landscape.core.errors import LandscapeError, plural
-from landscape.core.intervals import CONFIDENCE
+from landscape.core.intervals import FEWEST_OF_MEANS
 from landscape.figures.pages import COLORS, GREY, INK, group_opacity, page
 
 __all__ = ["density_figure", "spectral_density"]
@@ -37,11 +36,11 @@ def spectral_density(ax: Axes, document: Mapping[str, Any]) -> Axes:
         LandscapeError: There is no density in it.
     """
     found = _density(document)
-    grid, values, se = (np.asarray(found[key], dtype=float) for key in ("grid", "values", "se"))
+    grid, values, lows, highs = (np.asarray(found[key], dtype=float) for key in ("grid", "values", "low", "high"))
     one = 1 / (document["parameters"] * found["width"] * np.sqrt(2 * np.pi))
     floor = _LEAST * one
     few = len(values) <= _FEW
-    for number, (value, error) in enumerate(zip(values, se, strict=True)):
+    for number, (value, low, high) in enumerate(zip(values, lows, highs, strict=True)):
         color = _COLORS[number] if few else COLORS[0]
         label = document["members"][number] if few and len(values) > 1 else None
         ax.plot(
@@ -52,10 +51,8 @@ def spectral_density(ax: Axes, document: Mapping[str, Any]) -> Axes:
             alpha=1 if few else group_opacity(len(values)),
             label=label,
         )
-        if few and error.any():
-            half = stdtrit(len(found["nodes"][number]) - 1, (1 + CONFIDENCE) / 2) * error
-            low, high = np.maximum(value - half, floor / 10), value + half
-            ax.fill_between(grid, low, high, color=color, alpha=0.25, lw=0, gid="band")
+        if few and (high > low).any():
+            ax.fill_between(grid, np.maximum(low, floor / 10), high, color=color, alpha=0.25, lw=0, gid="band")
         leading = np.asarray(document["eigenpairs"]["values"][number], dtype=float)
         if few:
             marks = leading[np.isfinite(leading)]
@@ -118,7 +115,10 @@ def _caption(document: Mapping[str, Any]) -> str:
         steps = sorted(set(np.asarray(found["steps"]).tolist()))
         count = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
         probes = len(np.asarray(found["nodes"])[0])
-        band = "; band: 95 %, from the spread over probes alone" if len(members) <= _FEW else ""
+        band = ""
+        if len(members) <= _FEW:
+            known = probes >= FEWEST_OF_MEANS
+            band = "; band: 95 %, from the spread over probes alone" if known else ", too few for a band"
         sentences.append(f"By stochastic Lanczos quadrature, {plural(probes, 'probe')} of {count} steps{band}.")
     chance = "" if found["exact"] else ", or chance of the probes"
     sentences.append(f"Dotted: the height of one eigenvalue alone; what lies lower is a tail{chance}.")
