@@ -7,22 +7,14 @@ valleys, sets of seeds joined by straight lines without a barrier. Filters are r
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from landscape import Result, figures
-from landscape.analysis.barriers import barriers, representatives
+from landscape import figures
+from landscape.analysis.barriers import barriers, representatives, square
 from landscape.analysis.outcomes import truth_tables
 from landscape.figures.success import NAMES
 from landscape.problems.places import run_members
 from study import Study
 
 LOW = 0.01  # nats per cell; a barrier below is none
-
-
-def pairs_joined(curves: Result, seeds: int) -> np.ndarray:
-    """Which two of the seeds have no barrier between them, from walks of each to each; the better of both ways."""
-    joined = np.zeros((seeds, seeds), dtype=bool)
-    height = barriers(curves).above_chord
-    joined[np.tile(np.arange(seeds), seeds), np.repeat(np.arange(seeds), seeds)] = height < LOW
-    return joined | joined.T
 
 
 def valleys(joined: np.ndarray, of: np.ndarray) -> int:
@@ -47,11 +39,12 @@ def main() -> None:
             representatives(study.walk(start, run, f"{name}-m{m}", align=True, pairs=pairing))["aligned"]
             for start, name, pairing in (("presolve", "known", "matched"), (run, "pairs", "all"))
         )
-        joined = pairs_joined(between, seeds)
+        heights = square(barriers(between).above_chord, seeds)
+        joined = heights < LOW
         problem, stack = run_members(run)
         rows[m] = {
             "height": barriers(known).above_chord,
-            "between": barriers(between).above_chord.reshape(seeds, seeds).T,  # from each seed to each
+            "between": heights,
             "joined": joined,
             "valleys": valleys(joined, np.arange(seeds)),
             "valleys_of_halves": [valleys(joined, rng.permutation(seeds)[: seeds // 2]) for _ in range(400)],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from landscape import figures
-from landscape.analysis.barriers import barriers, representatives
+from landscape.analysis.barriers import barriers, representatives, square
 from landscape.problems.registry import create
 from study import Study
 
@@ -42,11 +42,10 @@ def main() -> None:
                 "test accuracy": tested.values["accuracy"][:, 1],
             }
             for name, value in values.items():
-                square = value.reshape(seeds, seeds).T.copy()  # from each seed to each
-                np.fill_diagonal(square, np.nan)
-                pairs.setdefault(name, []).append(square)
-        ends["loss"].append(train.loss.reshape(seeds, seeds, -1)[:, 0, -1])
-        ends["test accuracy"].append(tested.values["accuracy"].reshape(seeds, seeds, -1)[:, 0, -1])
+                pairs.setdefault(name, []).append(square(value, seeds))
+        lines = [k * (k - 1) // 2 for k in range(1, seeds)]  # from the first seed to each of the others
+        for name, along in (("loss", train.loss), ("test accuracy", tested.values["accuracy"])):
+            ends[name].append(np.array([along[0, 0], *along[lines, -1]]))
     study.keep({"widths": widths, "seeds": seeds, "pairs": found, "ends": ends})
     about = (
         f"Handwritten digits (8 x 8; 1,297 to train on, 500 to test), MLP with two hidden layers, ReLU; {seeds} seeds "
@@ -54,7 +53,7 @@ def main() -> None:
         "stored or one end replaced by the network that computes the same and lies close to the other (align). "
     )
     bands = (
-        "Means over pairs, both ways; bands, from 20 seeds on: over seeds, each with all its pairs; faint: the mean of "
+        "Means over pairs; bands, from 20 seeds on: over seeds, each with all its pairs; faint: the mean of "
         "each seed's pairs."
     )
     of_pairs = figures.Series.of_pairs

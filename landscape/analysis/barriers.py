@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from landscape.core.intervals import median_interval, quantiles
 from landscape.core.provenance import Source
@@ -26,6 +26,7 @@ __all__ = [
     "barriers",
     "lowest_order",
     "representatives",
+    "square",
 ]
 
 #: Values over the points of lines.
@@ -256,6 +257,19 @@ def lowest_order(curves: Result) -> Int[np.ndarray, " pair"]:
 def as_stored(sources: Sequence[Source]) -> list[Source]:
     """Members whatever the order of their units."""
     return [dataclasses.replace(source, order="") if source.order else source for source in sources]
+
+
+def square(values: Shaped[np.ndarray, " line"], members: int) -> Float[np.ndarray, "member member"]:
+    """Values of the lines between each two members, in the order in which `pairs="all"` walks those of a place with
+    itself, as a symmetric matrix whose diagonal is NaN.
+
+    >>> square(np.array([1.0, 2.0, 3.0]), 3).tolist()
+    [[nan, 1.0, 2.0], [1.0, nan, 3.0], [2.0, 3.0, nan]]
+    """
+    found = np.full((members, members), np.nan)
+    later, earlier = np.tril_indices(members, -1)
+    found[later, earlier] = found[earlier, later] = values
+    return found
 
 
 def representatives(curves: Result) -> dict[str, Result]:

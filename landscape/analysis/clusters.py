@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist, squareform
 
-from landscape.analysis.barriers import barriers
+from landscape.analysis.barriers import barriers, square
 from landscape.analysis.outcomes import TOLERANCE, Functions, functions, grouped, on_all_samples
 from landscape.core.errors import LandscapeError, Unsupported, plural
 from landscape.core.fields import Field, require
@@ -361,11 +361,8 @@ def _barriers(
     curves = walk(
         members, members, problem=problem, pairs="all", align=align, device=device, progress=progress, points=_POINTS
     )
-    later, earlier = np.tril_indices(len(stack), -1)  # as the lines of a place with itself follow each other
     height = barriers(curves).above_chord.reshape(1 + align, -1)  # to ends as they are, and to representatives
-    found = np.empty((len(stack), len(stack)))
-    found[earlier, later] = height.min(0)
-    return found[np.triu_indices(len(stack), 1)]
+    return square(height.min(0), len(stack))[np.triu_indices(len(stack), 1)]
 
 
 def _finite(distances: Float[np.ndarray, " pair"]) -> Float[np.ndarray, " pair"]:
