@@ -1,7 +1,8 @@
 """Does width smooth the surface and join valleys? Barriers and the number of valleys against m.
 
 The study's second post claims both. Here: the barrier from the known solution to each seed, and between seeds; and
-valleys, sets of seeds joined by straight lines without a barrier. Filters are reordered to lie close before each walk.
+valleys, sets of seeds joined by straight lines without a barrier. One end of each walk is replaced by the network that
+computes the same and lies close to the other: filters in another order, with other scales.
 """
 
 import numpy as np
@@ -67,7 +68,7 @@ def main() -> None:
     ]
     about = (
         f"Life B3/S23V, one step, LeakyReLU, sigmoid; {seeds} seeds a width, 3,000 steps of Adam at 1e-2 on the exact "
-        "loss. Straight lines of 51 points, filters reordered to lie close. "
+        "loss. Straight lines of 51 points, order and scales of filters chosen to lie close. "
     )
     drawn = {
         "heights": (heights, "barrier above the chord (nats per cell)", {"percent": False, "yscale": "log"}),

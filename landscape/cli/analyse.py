@@ -325,7 +325,7 @@ def _outcomes(tolerance: float | None, device: str, **given: Any) -> None:
         text.append(f"and {len(rest)} more {what} with {sum(g.share.count for g in rest)} members")
     text += mistakes[:_MOST_CASES]
     if exact:
-        text.append(_minima(found, KINDS))
+        text.append(_ends(found, KINDS))
     else:
         ignored = f"the {found.total} of {found.samples} samples that have targets that count"
         where = f"all {found.total} samples" if found.total == found.samples else ignored
@@ -353,7 +353,7 @@ def _answers(group: Any, found: Any) -> list[str]:
     return [group.kind, f"{right.count} of {right.total}", *sampled, *share]
 
 
-def _minima(found: Any, names: Sequence[str]) -> str:
+def _ends(found: Any, names: Sequence[str]) -> str:
     """Where members of each kind ended."""
     kinds = [(kind, found.kind == number) for number, kind in enumerate(names) if (found.kind == number).any()]
     rows = [
