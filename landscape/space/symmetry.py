@@ -6,6 +6,7 @@ takes it back.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -52,9 +53,14 @@ class Axis:
     inner: int = 1
 
     def places(self, size: int) -> Int[np.ndarray, "unit place"]:
-        """The indices of each unit along the dimension."""
-        outer, unit, inner = np.ogrid[: self.outer, :size, : self.inner]
-        return (self.start + (outer * size + unit) * self.inner + inner).transpose(1, 0, 2).reshape(size, -1)
+        """The indices of each unit along the dimension; shared, not to be written to."""
+        return _places(self.start, self.outer, self.inner, size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _places(start: int, outer: int, inner: int, size: int) -> Int[np.ndarray, "unit place"]:
+    each, unit, side = np.ogrid[:outer, :size, :inner]
+    return (start + (each * size + unit) * inner + side).transpose(1, 0, 2).reshape(size, -1)
 
 
 @dataclasses.dataclass(frozen=True)
