@@ -22,7 +22,7 @@ from landscape.problems.places import Place, checkpoint_at, label_of
 from landscape.problems.registry import code_of, record
 from landscape.store.checkpoints import Run, read_tensors, write_tensors
 
-__all__ = ["polish"]
+__all__ = ["polish", "polished"]
 
 #: Members that go down together, and whose result is then kept: of few, the last ones would cost as much as many.
 _TOGETHER = 256
@@ -105,7 +105,7 @@ def polish(
     plan = {**work, **record(descent.problem), "threads": torch.get_num_threads()}
     resume = path.with_name(f"{path.name}.resume.safetensors")
     rows = _taken_up(resume, plan, force=overwrite)
-    stack, columns = _polished(descent, steps, rows, functools.partial(_keep, resume, plan), progress)
+    stack, columns = polished(descent, steps, rows, functools.partial(_keep, resume, plan), progress)
     members = [
         {"member": label, **{name: _plain(name, values[number]) for name, values in columns.items()}}
         for number, label in enumerate(descent.labels)
@@ -126,15 +126,17 @@ def polish(
     return Run(path, run.document, descent.problem)
 
 
-def _polished(
+def polished(
     descent: Descent,
     steps: int,
-    rows: dict[str, torch.Tensor],
-    keep: Callable[[dict[str, torch.Tensor]], None],
-    progress: Progress | None,
+    rows: Mapping[str, torch.Tensor] | None = None,
+    keep: Callable[[dict[str, torch.Tensor]], None] = lambda rows: None,
+    progress: Progress | None = None,
 ) -> tuple[Stack, dict[str, np.ndarray]]:
-    """All members, some together, and the columns of what they are; `rows` are of those that were done before."""
-    stack, total = descent.stack, len(descent.stack)
+    """All members where they can go no further, some together, and the columns of what they are; `rows` are of those
+    that were done before, and `keep` is called with those that are done.
+    """
+    stack, total, rows = descent.stack, len(descent.stack), dict(rows or {})
     done = len(rows["flat"]) if rows else 0
     for first in range(done, total, _TOGETHER):
         part = stack.select(range(first, min(first + _TOGETHER, total)))

@@ -12,6 +12,7 @@ from landscape.analysis.barriers import COURSES, DEFINITIONS, Barriers, barriers
 from landscape.analysis.passes import passes, rows_of
 from landscape.cli.curvature import curvature
 from landscape.cli.flags import Group, in_flags, running
+from landscape.cli.mechanism import mechanism
 from landscape.cli.options import (
     LEVELS,
     Report,
@@ -58,6 +59,7 @@ def command() -> None:
 
 
 command.add_command(curvature)
+command.add_command(mechanism)
 
 
 @command.command("barriers")
