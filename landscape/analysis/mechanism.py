@@ -117,7 +117,8 @@ class Population:
 
     On the second half, of `pairs`: the sizes of their connected `components`, and the share of pairs within these that
     a line connects directly (`direct`); `undecided` pairs, left out everywhere; `signature` numbers the best one of
-    each member. `crossing` is the lowest highest loss on lines between last weights of unlike signs.
+    each member. `crossing` is the lowest of the highest losses on lines whose ends have last weights of unlike signs,
+    and `losing` on those whose ends differ only in the signs behind filters; NaN without such lines.
     """
 
     name: str
@@ -130,6 +131,17 @@ class Population:
     direct: float
     undecided: int
     crossing: float
+    losing: float
+
+    @property
+    def decided(self) -> int:
+        """Pairs of the second half of which it is known whether they are connected."""
+        return len(self.pairs.members) * (len(self.pairs.members) - 1) // 2 - self.undecided
+
+    @property
+    def exceptions(self) -> int:
+        """Pairs of them for which the best signature is wrong."""
+        return next(test.exceptions for test in self.tests if test.name == self.best)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -169,6 +181,33 @@ class Mechanism:
                 for each in self.populations
             ],
         }
+
+    def summary(self, fewest: int = 10) -> dict[str, Any]:
+        """The same without the names of members, with limits of at least `fewest` members, and with counterexamples of
+        the best signatures alone.
+        """
+        told = self.document()
+        told["mistakes"] = [
+            {
+                "members": each.members,
+                "right": each.right,
+                "computes": each.computes.text,
+                "limits": [
+                    {**dataclasses.asdict(limit), "members": len(limit.members)}
+                    for limit in each.limits
+                    if len(limit.members) >= fewest
+                ],
+            }
+            for each in self.mistakes
+        ]
+        for each, population in zip(told["populations"], self.populations, strict=True):
+            each["members"] = len(population.pairs.members)
+            del each["signature"]
+            each["tests"] = [
+                {key: value for key, value in vars(test).items() if key != "against" or test.name == population.best}
+                for test in population.tests
+            ]
+        return told
 
 
 def mechanism(
@@ -313,7 +352,6 @@ class _Half:
 
     pairs: Pairs
     same: Mapping[str, Bool[np.ndarray, "member member"]]
-    last: Bool[np.ndarray, " member"]
 
 
 def _half(problem: Problem, stack: Stack, labels: Sequence[str], progress: Progress) -> _Half:
@@ -333,8 +371,7 @@ def _half(problem: Problem, stack: Stack, labels: Sequence[str], progress: Progr
         "loss": gap <= np.median(gap[upper]),
         "stored order": pairs.stored,
     }
-    last = taken_apart(problem, stack).last > 0
-    return _Half(pairs, {name: same[name] for name in SIGNATURES}, last)
+    return _Half(pairs, {name: same[name] for name in SIGNATURES})
 
 
 def _equal(labels: Sequence[Hashable]) -> Bool[np.ndarray, "member member"]:
@@ -442,10 +479,14 @@ def _population(name: str, found: _Half, test: _Half, threshold: float) -> Popul
     best = max(tests, key=lambda each: -2.0 if np.isnan(each.phi) else each.phi)
     _, label = connected_components(connected == 1, directed=False)
     inside = (label[:, None] == label) & np.isfinite(connected)
-    across = test.last[:, None] != test.last
+    across = ~test.same["last sign"]
+
+    def lowest(of: Bool[np.ndarray, "member member"]) -> float:
+        return float(test.pairs.top[of].min()) if of.any() else float("nan")
+
     return Population(
         name=name,
-        found_on=len(found.last),
+        found_on=len(found.pairs.members),
         pairs=test.pairs,
         tests=tests,
         best=best.name,
@@ -453,5 +494,6 @@ def _population(name: str, found: _Half, test: _Half, threshold: float) -> Popul
         components=tuple(sorted(np.bincount(label).tolist(), reverse=True)),
         direct=float(connected[inside].mean()) if inside.any() else float("nan"),
         undecided=int(np.isnan(connected[np.triu_indices(len(label), 1)]).sum()),
-        crossing=float(test.pairs.top[across].min()) if across.any() else float("nan"),
+        crossing=lowest(across),
+        losing=lowest(~test.same["signs"] & ~across),
     )

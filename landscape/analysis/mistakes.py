@@ -81,12 +81,12 @@ class Anatomy:
 
     def rectified(self, x: np.ndarray) -> np.ndarray:
         """The activation."""
-        return np.asarray(np.where(x > 0, x, self.slope * x))
+        return np.asarray(x * np.where(x > 0, 1.0, self.slope))
 
     @property
     def filters(self) -> Float[np.ndarray, "member 2 pattern"]:
         """Inputs of the first activation."""
-        return np.einsum("mfc,pc->mfp", self.kernels, self.cells) + self.offsets[:, :, None]
+        return np.asarray(np.einsum("mfc,pc->mfp", self.kernels, self.cells) + self.offsets[:, :, None])
 
     @property
     def middle(self) -> Float[np.ndarray, "member pattern"]:

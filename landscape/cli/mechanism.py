@@ -153,6 +153,10 @@ def _population(found: Any, whole: Any) -> list[str]:
         f"connected components of the odd seeds: {', '.join(map(str, found.components))} members; {found.direct:.1%} "
         "of the pairs within one are connected directly",
     ]
-    if found.crossing == found.crossing:
-        text.append(f"lines between last weights of unlike signs rise to {found.crossing:.6f} at least")
+    for what, rise in (
+        ("last weights", found.crossing),
+        ("weights behind filters, but not of last ones", found.losing),
+    ):
+        if rise == rise:
+            text.append(f"lines between unlike signs of {what} rise to {rise:.6f} at least")
     return text

@@ -6,6 +6,7 @@ A function draws into `ax` and returns it; `page`, `walk_figure`, `plane_figure`
 
 from landscape.figures.density import density_figure, spectral_density
 from landscape.figures.incidence import incidence
+from landscape.figures.mechanism import barrier_table, mechanism_figure
 from landscape.figures.pages import COLORS, page, save, targets
 from landscape.figures.passes import disconnectivity, passes_figure
 from landscape.figures.planes import contours, plane_figure
@@ -26,6 +27,7 @@ __all__ = [
     "COLORS",
     "Series",
     "barrier_distribution",
+    "barrier_table",
     "clusters_figure",
     "contours",
     "dendrogram",
@@ -34,6 +36,7 @@ __all__ = [
     "group_cards",
     "groups_against_threshold",
     "incidence",
+    "mechanism_figure",
     "outcomes",
     "page",
     "passes_figure",

@@ -1,0 +1,60 @@
+"""What lies between each two members, those with the same signature side by side."""
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from landscape.core.errors import LandscapeError
+from landscape.figures.pages import COLORS, STYLE, WIDTH, sheet
+
+if TYPE_CHECKING:
+    from landscape.analysis.mechanism import Population
+else:
+    # Its module imports torch, which a figure does not need.
+    Population = Any
+
+__all__ = ["barrier_table", "mechanism_figure"]
+
+#: Least and greatest height that have a colour of their own.
+_LEAST, _MOST = 1e-4, 10.0
+
+
+def barrier_table(ax: Axes, found: Population) -> AxesImage:
+    """Upper bounds of the heights between each two members, in the order of their `signature`, its groups framed."""
+    order = np.argsort(found.signature, kind="stable")
+    high = np.clip(found.pairs.high[np.ix_(order, order)], _LEAST, _MOST)
+    np.fill_diagonal(high, _LEAST)
+    shown = ax.imshow(high, cmap="Greys", norm=LogNorm(_LEAST, _MOST), interpolation="nearest")
+    edges = np.append(0, np.cumsum(np.bincount(found.signature))) - 0.5
+    for low, top in itertools.pairwise(edges):
+        ax.plot([low, top, top, low, low], [low, low, top, top, low], color=COLORS[1], lw=1.0)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_xlabel(f"{len(order)} members, by {found.best}")
+    return shown
+
+
+def mechanism_figure(panels: Sequence[tuple[str, Population]], *, caption: str = "") -> Figure:
+    """A table of barriers for each panel, of its title and population, with one scale; raises `LandscapeError` without
+    panels.
+    """
+    if not panels:
+        raise LandscapeError("there is nothing to draw: give at least one population")
+    with matplotlib.style.context(STYLE):
+        columns = min(2, len(panels))
+        size = WIDTH, (0.8 * WIDTH / columns + 0.3) * -(-len(panels) // columns)
+        figure, axes = sheet(size, caption, len(panels), (1,) * columns)
+        for ax, (title, found) in zip(axes, panels, strict=True):
+            shown = barrier_table(ax, found)
+            ax.set_title(title)
+        figure.colorbar(
+            shown, ax=axes, label="height above the higher end\n(nats per cell)", extend="both", shrink=0.85
+        )
+    return figure
