@@ -36,7 +36,7 @@ from landscape.space.alignment import balance
 from landscape.space.family import line
 from landscape.space.symmetry import act, every_order, reorder
 
-__all__ = ["SIGNATURES", "Mechanism", "Pairs", "Population", "Test", "mechanism", "signatures", "tested"]
+__all__ = ["SIGNATURES", "Mechanism", "Pairs", "Population", "Verdict", "mechanism", "signatures", "on_halves"]
 
 #: Bounds of barriers are so near, as a share of the highest loss of the line.
 _CERTIFY = 1e-3
@@ -92,7 +92,7 @@ class Pairs:
 
 
 @dataclasses.dataclass(frozen=True)
-class Test:
+class Verdict:
     """A signature: how well the same one went with being connected on the first half (`phi`, the correlation of both;
     NaN where it tells no pairs apart), and on the second the shares of pairs that are connected, `same` and
     `different`, with their intervals, and how many pairs there are. `against` lists counterexamples: members, whether
@@ -124,7 +124,7 @@ class Population:
     name: str
     found_on: int
     pairs: Pairs
-    tests: tuple[Test, ...]
+    tests: tuple[Verdict, ...]
     best: str
     signature: Int[np.ndarray, " member"]
     components: tuple[int, ...]
@@ -242,12 +242,12 @@ def mechanism(
     Source: C. D. Freeman, J. Bruna, ICLR 2017 (connected level sets of half-rectified networks); D. R. Cox, Biometrika
     62, 1975 (finding and testing on halves); G. U. Yule, J. R. Stat. Soc. 75, 1912 (phi).
 
-    >>> import landscape
-    >>> from landscape.analysis.mechanism import mechanism
-    >>> mechanism(torch.nn.Linear(2, 1), problem="digits")
-    Traceback (most recent call last):
-    ...
-    landscape.core.errors.Unsupported: ...
+    >>> problem = Life(steps=2)
+    >>> try:
+    ...     mechanism(problem.network(), problem=problem)
+    ... except LandscapeError as error:
+    ...     print(str(error)[:68])
+    what a network computes is derived for Life with steps=1, m_factor=1
     """
     require(mechanism, locals(), *_FIELDS)
     tell = progress or (lambda name: lambda done, total: None)
@@ -416,11 +416,11 @@ def _lines(problem: Problem, stack: Stack, labels: Sequence[str], progress: Prog
     )
 
 
-def tested(
+def on_halves(
     found: tuple[Mapping[str, Bool[np.ndarray, "one one"]], Float[np.ndarray, "one one"]],
     test: tuple[Mapping[str, Bool[np.ndarray, "other other"]], Pairs],
     threshold: float,
-) -> tuple[Test, ...]:
+) -> tuple[Verdict, ...]:
     """Each signature's correlation with being connected on one half, and its shares on the other: tables of which pairs
     have the same, and which are connected (1, 0, NaN where that is not known), of the other with its lines.
     """
@@ -436,7 +436,7 @@ def tested(
             for pair in list(zip(*(rows.tolist() for rows in np.nonzero(wrong & of)), strict=True))[:_SHOWN]
         ]
         phi, exceptions = _phi(found[0][name], found[1]), int(wrong.sum())
-        tests.append(Test(name, phi, *shares[0], *shares[1], exceptions, tuple(listed)))
+        tests.append(Verdict(name, phi, *shares[0], *shares[1], exceptions, tuple(listed)))
     return tuple(tests)
 
 
@@ -475,7 +475,7 @@ def _phi(same: Bool[np.ndarray, "member member"], connected: Float[np.ndarray, "
 def _population(name: str, found: _Half, test: _Half, threshold: float) -> Population:
     """What the signatures say of both halves."""
     connected = test.pairs.connected(threshold)
-    tests = tested((found.same, found.pairs.connected(threshold)), (test.same, test.pairs), threshold)
+    tests = on_halves((found.same, found.pairs.connected(threshold)), (test.same, test.pairs), threshold)
     best = max(tests, key=lambda each: -2.0 if np.isnan(each.phi) else each.phi)
     _, label = connected_components(connected == 1, directed=False)
     inside = (label[:, None] == label) & np.isfinite(connected)
