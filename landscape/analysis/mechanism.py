@@ -6,6 +6,7 @@ that hold at every point of each line, between balanced representatives, in the 
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -118,7 +119,8 @@ class Population:
     On the second half, of `pairs`: the sizes of their connected `components`, and the share of pairs within these that
     a line connects directly (`direct`); `undecided` pairs, left out everywhere; `signature` numbers the best one of
     each member. `crossing` is the lowest of the highest losses on lines whose ends have last weights of unlike signs,
-    and `losing` on those whose ends differ only in the signs behind filters; NaN without such lines.
+    and `losing` on those whose ends differ only in the signs behind filters; NaN without such lines. `classes` counts
+    all members of this kind by their "reach", in words.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Population:
     undecided: int
     crossing: float
     losing: float
+    classes: tuple[tuple[str, int], ...] = ()
 
     @property
     def decided(self) -> int:
@@ -281,7 +284,10 @@ def mechanism(
             continue
         name = "all members" if number < 0 else f"{right[of][0]} of {told.answers.samples} right, group {number}"
         ends = [_half(chosen, stack.select(part), [labels[k] for k in part], tell(f"lines, {name}")) for part in parts]
-        populations.append(_population(name, ends[0], ends[1], threshold))
+        found = _population(name, ends[0], ends[1], threshold)
+        populations.append(
+            dataclasses.replace(found, classes=_classes(chosen, stack.select(np.flatnonzero(of & finite).tolist())))
+        )
     anatomy = taken_apart(chosen, stack.select([0]))
     share = float(anatomy.weights @ anatomy.targets)
     return Mechanism(
@@ -334,6 +340,19 @@ def signatures(problem: Problem, stack: Stack) -> dict[str, list[Hashable]]:
         "activity": [both(k, second, by_case) for k in every],
         "units": [(both(k, second, by_case), tuple(of_middle[k].tolist())) for k in every],
     }
+
+
+def _classes(problem: Problem, stack: Stack) -> tuple[tuple[str, int], ...]:
+    """How many members have each reach, in words, the most first."""
+    counts: Counter[str] = Counter()
+    reach: list[Any] = signatures(problem, stack)["reach"]
+    for last, units in reach:
+        filters = [
+            f"{'+' if weight else '-'} {'many' if many else 'few'}{'' if active else ' (leaks)'}"
+            for weight, many, active in units
+        ]
+        counts[f"last {'+' if last else '-'}, filters {', '.join(filters)}"] += 1
+    return tuple(counts.most_common())
 
 
 def _majority(

@@ -74,8 +74,8 @@ def mechanism(place: str, problem: str | None, options: tuple[str, ...], **setti
         text += _population(population, found)
     text += [f"{name}: {words}" for name, words in SIGNATURES.items()]
     text.append(
-        f"every path on which the last weight changes its sign rises to {found.constant:.6f}, the lowest loss of a "
-        "network with one answer"
+        f"every path on which the last weight changes its sign rises to {found.constant:.6f} at least, the lowest loss "
+        "of a network with one answer; no pass between members with lower losses is higher, since all may change there"
     )
     report.show(text, {"place": place, **found.document()})
 
