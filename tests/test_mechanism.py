@@ -10,14 +10,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from matplotlib.figure import Figure
-from scipy.optimize import minimize
+from scipy.optimize import isotonic_regression, minimize
 from scipy.special import softplus
 
 import landscape
 from landscape import LandscapeError, Run, Stack, figures
 from landscape.analysis.convergence import prepared
 from landscape.analysis.mechanism import Pairs, Population, _lines, _phi, _share, mechanism, on_halves, signatures
-from landscape.analysis.mistakes import Anatomy, Mistake, floor, formula, mistakes, pooled, taken_apart
+from landscape.analysis.mistakes import Anatomy, Mistake, floor, formula, mistakes, one_filter, pooled, taken_apart
 from landscape.cli import main
 from landscape.core.errors import Unsupported
 from landscape.core.intervals import Proportion
@@ -323,6 +323,26 @@ def test_a_path_between_last_weights_of_unlike_signs_passes_what_answers_all_ali
     least = (-live * np.log(answers_) - (1 - live) * np.log(1 - answers_)).min()
     found = pooled(np.zeros(512), data.targets, data.weights)[0]
     assert found == pytest.approx(least, abs=1e-8)
+
+
+@pytest.mark.parametrize("rule", ["B3/S23V", "B3/S23", "B2/S13V", "B36/S23"])
+def test_no_monotone_answer_to_a_weighted_sum_of_cells_is_better_than_the_bound_for_one_filter(rule: str) -> None:
+    problem, rng = Life(rule=rule), np.random.default_rng(0)
+    own = taken_apart(problem, random_stack(Life(), 1))
+    bound, cells = one_filter(Rule.parse(rule), own.weights), PATTERNS.reshape(512, 9)
+    counted = Rule.parse(rule).kernel.reshape(-1)
+    least = np.inf
+    for number in range(300):
+        kernel = rng.integers(-3, 4, 9) * (1 if number % 2 else counted)
+        if number % 4 == 0:
+            kernel = rng.choice([-1, 1]) * counted
+        kernel[4] = rng.integers(-4, 5)
+        _, place = np.unique(cells @ kernel, return_inverse=True)
+        whole, live = np.bincount(place, own.weights), np.bincount(place, own.weights * own.targets)
+        for increasing in (True, False):  # the best answer of all, by pooling adjacent violators
+            best = isotonic_regression(live / whole, weights=whole, increasing=increasing).x.clip(1e-300, 1 - 1e-16)
+            least = min(least, float(-(live * np.log(best) + (whole - live) * np.log1p(-best)).sum()))
+    assert 0 < bound < least
 
 
 @pytest.fixture(scope="module")

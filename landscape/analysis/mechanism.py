@@ -18,7 +18,7 @@ from scipy.special import entr
 
 from landscape.analysis.clusters import LEVELS, clusters_of
 from landscape.analysis.convergence import prepared
-from landscape.analysis.mistakes import Mistake, mistakes, taken_apart
+from landscape.analysis.mistakes import Mistake, mistakes, one_filter, taken_apart
 from landscape.analysis.outcomes import functions, grouped
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.fields import Field, require
@@ -153,7 +153,8 @@ class Mechanism:
     members are connected, of each of the `populations` at the step that the run is at.
 
     `solved` members get all right at that step, `later` become so on the way to their limit. `constant` is the lowest
-    loss of a network with one answer, which every path passes whose last weight changes its sign.
+    loss of a network with one answer, which every path passes whose last weight changes its sign, and `one_filter` a
+    bound from below on that of networks with one filter, which one passes where a weight behind a filter changes its.
     """
 
     title: str
@@ -164,6 +165,7 @@ class Mechanism:
     mistakes: tuple[Mistake, ...]
     populations: tuple[Population, ...]
     constant: float
+    one_filter: float
     threshold: float
 
     def __repr__(self) -> str:
@@ -289,6 +291,7 @@ def mechanism(
             dataclasses.replace(found, classes=_classes(chosen, stack.select(np.flatnonzero(of & finite).tolist())))
         )
     anatomy = taken_apart(chosen, stack.select([0]))
+    assert isinstance(chosen, Life)
     share = float(anatomy.weights @ anatomy.targets)
     return Mechanism(
         title=chosen.title(),
@@ -299,6 +302,7 @@ def mechanism(
         mistakes=failures,
         populations=tuple(populations),
         constant=float(entr(share) + entr(1 - share)),
+        one_filter=one_filter(Rule.parse(chosen.rule), anatomy.weights),
         threshold=threshold,
     )
 

@@ -73,10 +73,12 @@ def mechanism(place: str, problem: str | None, options: tuple[str, ...], **setti
     for population in found.populations:
         text += _population(population, found)
     text += [f"{name}: {words}" for name, words in SIGNATURES.items()]
-    text.append(
+    text += [
         f"every path on which the last weight changes its sign rises to {found.constant:.6f} at least, the lowest loss "
-        "of a network with one answer; no pass between members with lower losses is higher, since all may change there"
-    )
+        "of a network with one answer; no pass between members with lower losses is higher, since all may change there",
+        f"every path on which a weight behind a filter changes its sign rises to {found.one_filter:.6f} at least, a "
+        "bound for networks with one filter",
+    ]
     report.show(text, {"place": place, **found.document()})
 
 
