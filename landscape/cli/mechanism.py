@@ -155,6 +155,11 @@ def _population(found: Any, whole: Any) -> list[str]:
         f"connected components of the odd seeds: {', '.join(map(str, found.components))} members; {found.direct:.1%} "
         "of the pairs within one are connected directly",
     ]
+    text.append(
+        f"its members by signs and reach, {len(found.classes)} kinds (weight behind a filter, the neighbours it looks "
+        "for; it leaks where it is not active on most of these): "
+        + "; ".join(f"{count} {words}" for words, count in found.classes[:_MOST])
+    )
     for what, rise in (
         ("last weights", found.crossing),
         ("weights behind filters, but not of last ones", found.losing),
