@@ -446,6 +446,26 @@ def test_barriers_between_all_pairs_join_what_lies_in_one_valley() -> None:
     assert squareform(found.distances)[0, 1] == pytest.approx(top, rel=1e-3)
 
 
+def test_levels_say_what_is_held_and_barriers_of_losses_of_ones_own_have_them() -> None:
+    x = torch.linspace(-1, 1, 32)[:, None]
+
+    class Sorted(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.svdvals(super().forward(x)[:, :, None])[:, 0]
+
+    def loss(model: torch.nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+        outputs = model(batch[0])
+        return {"loss": ((outputs - batch[0][:, 0]) ** 2).mean(), "outputs": outputs}
+
+    problem = landscape.Problem.from_model(Sorted(1, 3), (x, x), batch_loss=loss)
+    states = [Sorted(1, 3).state_dict() for _ in range(3)]
+    for by in ("parameters", "barrier"):
+        found = landscape.clusters(states, problem=problem, by=by)  # type: ignore[arg-type]
+        assert "units as they stand (held: " in found.caption("mine")
+    with pytest.raises(LandscapeError, match=r"`threshold` is nan"):
+        clusters_of(problem, stack_state_dicts(states), by="barrier", threshold=float("nan"))
+
+
 def test_the_number_of_groups_against_the_threshold_and_its_plateaus() -> None:
     points = np.array([0.0, 0.01, 0.02, 1.0, 1.01, 50.0])
     tree = hierarchy.linkage(points[:, None], "single")

@@ -626,3 +626,17 @@ def test_a_network_of_any_kind_has_its_outputs_and_no_rescalings_known() -> None
     assert surface.at(flat).outputs.shape[0] == 1
     assert surface.scalings(flat).shape[1] == 0
     assert float(surface.at(flat).loss[0]) == pytest.approx(float(descent.objective(descent.stack)["loss"][0]))
+
+
+def test_a_parameter_without_dimensions_has_a_kind() -> None:
+    class Scale(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.tensor(3.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.w * x
+
+    x = torch.tensor([[-1.0], [1.0], [2.0]])
+    problem = landscape.Problem.from_model(Scale(), (x, (x > 0).float()), "bce")
+    assert landscape.convergence(Scale(), problem=problem).kinds == ["towards infinity"]

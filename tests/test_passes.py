@@ -367,3 +367,29 @@ def test_peaks_and_crossings_are_those_of_one_line_after_another() -> None:
         after = next(k for k in range(31) if row[k] >= row.max() / 2)
         share = (row.max() / 2 - row[after - 1]) / (row[after] - row[after - 1])
         assert found_at == pytest.approx(alpha[after - 1] + share / 30)
+
+
+def test_results_of_several_problems_are_refused() -> None:
+    x = torch.linspace(-1, 1, 16)[:, None]
+    ends = [{"weight": torch.tensor([[w]])} for w in (0.0, 1.0)]
+    lines = [
+        landscape.walk(
+            *ends, problem=landscape.Problem.from_model(torch.nn.Linear(1, 1, bias=False), data, loss), points=3
+        )
+        for data, loss in (((x, x), "mse"), ((x, (x > 0).float()), "bce"))
+    ]
+    with pytest.raises(landscape.LandscapeError, match="the results are of several problems"):
+        landscape.passes(*lines)
+
+
+def test_a_path_to_a_representative_is_called_aligned_and_is_no_straight_line() -> None:
+    torch.manual_seed(0)
+    nets = [torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1)) for _ in range(2)]
+    x = torch.randn(32, 2)
+    problem = landscape.Problem.from_model(nets[0], (x, x[:, :1] * x[:, 1:]), "mse")
+    walked = landscape.walk(*nets, problem=problem, align=True, points=21)
+    found = landscape.passes(walked)
+    assert found.straight[0] == walked.loss[0].max()
+    assert found.known[0] == walked.loss.max(1).min()
+    lower = int(walked.loss.max(1).argmin())
+    assert found.method == (("straight", "straight, aligned")[lower],)

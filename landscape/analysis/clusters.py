@@ -18,7 +18,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from landscape.analysis.barriers import barriers, square
 from landscape.analysis.outcomes import TOLERANCE, Functions, functions, grouped, on_all_samples
-from landscape.core.errors import LandscapeError, Unsupported, plural
+from landscape.core.errors import LandscapeError, Unsupported, few, plural
 from landscape.core.fields import Field, require
 from landscape.core.intervals import Proportion, unseen_mass
 from landscape.core.unfinished import Progress
@@ -30,7 +30,7 @@ from landscape.problems.compute import Compute
 from landscape.problems.places import Place, device_of
 from landscape.space.alignment import balance
 from landscape.space.alignment import distances as distances_of
-from landscape.space.symmetry import EXHAUSTIVE, act, count_elements
+from landscape.space.symmetry import EXHAUSTIVE, Symmetry, act, count_elements
 
 __all__ = ["LEVELS", "By", "Clusters", "Plateau", "adjusted_rand", "clusters", "clusters_of"]
 
@@ -81,6 +81,7 @@ class Clusters:
     `label` numbers the group of each member, the largest first. `predictions` numbers what it predicts on all samples,
     likewise (None where that is not known), and `compared` says how these are told apart. Of parameters `exhaustive`
     says that every order and sign of units was tried; else distances are upper bounds, by weight matching.
+    `symmetry` is what was known of the network, with `parameters` and `barrier`, where it counts.
     """
 
     members: tuple[str, ...]
@@ -93,6 +94,7 @@ class Clusters:
     predictions: Int[np.ndarray, " member"] | None
     compared: str | None = "truth tables"
     exhaustive: bool = True
+    symmetry: Symmetry | None = None
 
     @property
     def sizes(self) -> Int[np.ndarray, " group"]:
@@ -185,10 +187,13 @@ class Clusters:
 
     def caption(self, title: str) -> str:
         """What was divided, and how."""
-        bound = "" if self.exhaustive else " (matched: an upper bound)"
-        how = {"parameters": f" up to order, signs and scales of units{bound}"}
+        how = ""
+        if self.symmetry is not None:
+            bound = "" if self.exhaustive or self.by == "barrier" else " (matched: an upper bound)"
+            how = f" up to order, signs and scales of units{bound}" if self.symmetry else ", units as they stand"
+            how += f" (held: {few(self.symmetry.refused)})" if self.symmetry.refused else ""
         text = (
-            f"{title}, {plural(len(self), 'member')}: {self.unit}{how.get(self.by, '')}; groups are joined by pairs at "
+            f"{title}, {plural(len(self), 'member')}: {self.unit}{how}; groups are joined by pairs at "
             f"most {self.threshold:.3g} apart (single linkage)."
         )
         if self.agreement is not None:
@@ -197,7 +202,7 @@ class Clusters:
 
     def document(self) -> dict[str, Any]:
         """All of it but the distances, which grow as members squared."""
-        left_out = ("distances", "members", "label", "predictions")
+        left_out = ("distances", "members", "label", "predictions", "symmetry")
         told = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         predicted = [None] * len(self) if self.predictions is None else self.predictions.tolist()
         rows = zip(self.members, self.label.tolist(), predicted, strict=True)
@@ -286,6 +291,7 @@ def clusters_of(
     """`clusters` of the members of a stack, called by `names`, else by their numbers."""
     if len(stack) < 2:
         raise LandscapeError("one member makes no clusters: give a run with at least two seeds")
+    _FIELDS[1].check(threshold)
     try:
         found: Functions | None = functions(problem, stack, device=device, tolerance=tolerance)
     except Unsupported:
@@ -293,6 +299,7 @@ def clusters_of(
             raise
         found = None
     unit = LEVELS[by].distance
+    symmetry = problem.symmetry() if by in ("parameters", "barrier") else None
     if by == "predictions":
         assert found is not None
         distances = _differing(found)
@@ -300,12 +307,13 @@ def clusters_of(
         distances, what = _of_outputs(problem, stack, device)
         unit = unit.replace("outputs", what)
     elif by == "parameters":
-        symmetry = problem.symmetry()
+        assert symmetry is not None
         norm = float(act(stack, symmetry, balance(stack, symmetry)).norms()[1].median())
         distances = squareform(distances_of(stack, symmetry), checks=False) / (norm or 1.0)
     else:
         distances = _barriers(problem, stack, device, progress)
-        unit += f" ({problem.objective().unit})" if problem.objective().unit else ""
+        loss_unit = Compute(device=device).objective(problem).unit
+        unit += f" ({loss_unit})" if loss_unit else ""
     tree = hierarchy.linkage(_finite(distances), method="single")
     threshold = LEVELS[by].threshold if threshold is None else threshold
     return Clusters(
@@ -318,7 +326,8 @@ def clusters_of(
         label=_groups(tree, threshold),
         predictions=None if found is None else found.group,
         compared=None if found is None else found.compared,
-        exhaustive=by != "parameters" or count_elements(problem.symmetry()) <= EXHAUSTIVE,
+        exhaustive=by != "parameters" or symmetry is None or count_elements(symmetry) <= EXHAUSTIVE,
+        symmetry=symmetry,
     )
 
 

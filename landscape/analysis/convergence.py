@@ -430,7 +430,7 @@ class Descent:
         loss, gradient = self.objective.gradient(stack)
         total = torch.zeros_like(loss)
         for name in self.last & stack.tensors.keys():
-            total = total + (stack[name] * gradient[name]).flatten(1).sum(1)
+            total = total + (stack[name] * gradient[name]).reshape(len(stack), -1).sum(1)
         return (total / loss.clamp(min=1e-300)).double().cpu()
 
     def _at_infinity(self, stack: Stack, loss: Tensor) -> Tensor:

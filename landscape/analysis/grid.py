@@ -48,8 +48,9 @@ def grid_error(curves: Result, *, lines: int = 20, seconds: float = 5.0) -> Grid
         seconds: After which no other line is begun, and one that is not done is left out.
 
     Returns:
-        A `GridError`; None where nothing can be told: of lines that bend, go through places or move in part, of ends
-        that are no longer where they were, of networks and losses that nothing bounds, or where no line was done.
+        A `GridError`, of a walk with `align` of the lines to ends as they are; None where nothing can be told: of lines
+        that bend, go through places or move in part, of ends that are no longer where they were, of networks and losses
+        that nothing bounds, or where no line was done.
 
     Source: `landscape.evaluation.certify`.
     """
@@ -59,7 +60,8 @@ def grid_error(curves: Result, *, lines: int = 20, seconds: float = 5.0) -> Grid
     if not lines or curves.kind != "line" or partial or any(about.get(each) for each in left_out):
         return None
     until = time.monotonic() + seconds
-    drawn = np.random.default_rng(_SEED).permutation(np.flatnonzero(curves.done))[:lines]
+    naive = curves.done & ~curves.columns.get("aligned", np.zeros(len(curves), dtype=bool))
+    drawn = np.random.default_rng(_SEED).permutation(np.flatnonzero(naive))[:lines]
     grid, found = curves.loss[:, curves.inside].max(axis=1), list[float]()
     log = logging.getLogger("landscape")
     level = log.level

@@ -14,6 +14,7 @@ from landscape.core.intervals import CONFIDENCE, Proportion
 from landscape.engine.plain import AnyObjective
 from landscape.engine.stack import Stack
 from landscape.problems.base import Problem
+from landscape.problems.compute import Compute
 from landscape.problems.places import fitting, problem_of
 from landscape.store.checkpoints import Run
 
@@ -120,7 +121,7 @@ def incidence(run: Run, problem: Problem | None = None) -> Incidence:
             else f"{run.path} is an empty run, it has no checkpoint yet: train it first"
         )
     problem = problem or problem_of({str(run.path): run.checkpoint(steps[0])})
-    objective = problem.objective(dtype=torch.float64)
+    objective = Compute(dtype=torch.float64).objective(problem)
     solved, dead = [], []
     for step in steps:
         right, silent = _states(problem, objective, fitting(problem, run.checkpoint(step), finite=False).stack)

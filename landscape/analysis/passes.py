@@ -48,7 +48,8 @@ class Passes:
         straight: The highest loss on the straight line, NaN where none is known.
         known: The highest loss on the lowest known path.
         through: The same on the lowest chain of known paths, which may lead through other members.
-        method: What found the lowest path: `straight`, `bezier 3`, `polyline 7`, `via`.
+        method: What found the lowest path: `straight`, `bezier 3`, `polyline 7`, `via`; `aligned` is one to a network
+            that computes the same as its end (`align`).
         gradients: What that took, in gradients of the loss, with all that was tried.
         merges, straight_merges: How groups merge, from the lowest on: along known paths, and along straight lines.
         solved: Which members are solved, None where that is not known.
@@ -102,7 +103,7 @@ def passes(*results: Result) -> Passes:
         A `Passes`; its heights are losses, `barrier` is how far they lie above the higher end.
 
     Raises:
-        Mismatch: A member has another loss in one result than in another.
+        Mismatch: Results are of several problems, or a member has another loss in one result than in another.
         Unsupported: Lines on which only parts of a network move, or in random directions.
 
     Source: O. M. Becker, M. Karplus, *The topology of multidimensional potential energy surfaces*, J. Chem. Phys. 106,
@@ -125,6 +126,12 @@ def passes(*results: Result) -> Passes:
     straight: dict[tuple[int, int], float] = {}
     for result in results:
         require_lines(result, "passes")
+        for key in ("title", "loss_unit"):
+            if result.about.get(key) != results[0].about.get(key):
+                raise Mismatch(
+                    f"the results are of several problems, `{key}` is {results[0].about.get(key)!r} in one and "
+                    f"{result.about.get(key)!r} in another: passes are compared on the same one"
+                )
         if result.kind == "ray" or "moves" in result.columns:
             raise Unsupported("passes lead from member to member: leave out random directions, and parts that move")
         heights, beside = (_highest(result, name) for name in ("loss", "loss_straight"))
@@ -134,6 +141,7 @@ def passes(*results: Result) -> Passes:
         methods = result.columns.get("method", np.full(len(result), _method(result), dtype=object))
         first, last = result.inside.start, result.inside.stop - 1
         answers = result.values.get("solved")
+        aligned = result.columns.get("aligned", np.zeros(len(result), dtype=bool))
         of = as_stored(result.sources)
         for line in np.flatnonzero(result.done).tolist():
             ends = []
@@ -156,7 +164,9 @@ def passes(*results: Result) -> Passes:
                 continue
             pair = min(ends), max(ends)
             height, method = float(heights[line]), str(methods[line])
-            if method == "straight" or not np.isnan(beside[line]):
+            if aligned[line]:
+                method += ", aligned"
+            elif method == "straight" or not np.isnan(beside[line]):
                 own = height if method == "straight" else float(beside[line])
                 straight[pair] = min(straight.get(pair, np.inf), own)
             before = lowest.get(pair, (np.inf, "", 0))

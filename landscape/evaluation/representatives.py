@@ -96,7 +96,7 @@ class Aligner:
         dead, double = (sum(each[kind] for each in self.idle.values()) for kind in (0, 1))
         if dead or double:
             which = "%d dead units and %d duplicates in %s, on %d samples: their order and scale are arbitrary"
-            _log.info(which, dead, double, plural(len(self.idle), "network"), _SAMPLES)
+            _log.info(which, dead, double, plural(len(self.idle), "network"), min(_SAMPLES, self.objective.samples))
         idle_units = {"dead": dead, "duplicates": double, "networks": len(self.idle)}
         lists = {"refused": list(told.refused), "unquotiented": list(told.unquotiented)}
         return {"groups": len(groups), **count, "found_by": self.how, **idle_units, **lists}

@@ -19,12 +19,13 @@ __all__ = ["incidence"]
 def incidence(ax: Axes, found: Incidence) -> Axes:
     """Cumulative incidence of solved and dead as stairs with their bands, and the share solved at each saved step."""
     steps = np.asarray(found.steps, float)
+    beyond = np.append(steps, 1.3 * steps[-1])  # the last step has a stair, too
     for cause, (label, color) in enumerate((("solved by", COLORS[0]), ("dead by", GREY))):
-        share, low, high = (100 * each[cause] for each in (found.by, found.low, found.high))
+        share, low, high = (100 * np.append(each[cause], each[cause, -1]) for each in (found.by, found.low, found.high))
         if cause and not share.any():
             label = "dead by: none"
-        ax.fill_between(steps, low, high, step="post", color=color, alpha=0.2, linewidth=0)
-        ax.plot(steps, share, drawstyle="steps-post", color=color, label=label)
+        ax.fill_between(beyond, low, high, step="post", color=color, alpha=0.2, linewidth=0)
+        ax.plot(beyond, share, drawstyle="steps-post", color=color, label=label)
     at = 100 * np.array([each.value for each in found.at])
     ends = 100 * np.array([each.interval for each in found.at])
     errors = np.clip([at - ends[:, 0], ends[:, 1] - at], 0, None)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 from matplotlib.transforms import blended_transform_factory
 from scipy.cluster import hierarchy
 
@@ -172,15 +173,16 @@ def groups_against_threshold(ax: Axes, found: Clusters) -> Axes:
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlim(low, 2 * top)
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("threshold: " + found.unit)
     ax.set_ylabel("groups", color=COLORS[0])
     if found.predictions is not None:
         right = ax.twinx()
         at = np.geomspace(low, 2 * top, 200).tolist()
-        right.plot(
-            at, [row[3] or 0.0 for row in found.against_threshold(at)], color=COLORS[1], lw=1.4, ls=(0, (5, 1.5))
-        )
-        right.set_ylim(-0.05, 1.05)
+        agreement = [row[3] or 0.0 for row in found.against_threshold(at)]
+        right.plot(at, agreement, color=COLORS[1], lw=1.4, ls=(0, (5, 1.5)))
+        right.set_ylim(min(-0.05, *agreement), 1.05)
         right.set_ylabel("adjusted Rand index with predictions", color=COLORS[1])
         right.spines["right"].set_visible(True)
     return ax
