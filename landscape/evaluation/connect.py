@@ -48,6 +48,9 @@ _BUDGET = 8000
 #: first seed is the user's, further ones follow.
 _TRIES = ((3, OFF_LINE), (3, 0.3), (5, 0.3), (1, OFF_LINE))
 
+#: From so many gradients on it is said how many there will be.
+_LONG = 10_000_000
+
 #: Shares of the budget for these tries, for going on with the best of a line, and for lowering the top of a polyline;
 #: alphas of a step in the last, learning rates, and how sharply the top counts, from one stage to the next.
 _SHARES, _ALPHAS, _RATES, _SHARPNESS = (0.4, 0.25, 0.35), (8, 8, 16), (3e-2, 3e-2, 1e-2), (1.0, 5.0, 20.0, 40.0)
@@ -460,6 +463,10 @@ def connect(
             "curves are not trained through spectral norms, whose singular vectors belong to one network each: take "
             "the norms off (torch.nn.utils.parametrize.remove_parametrizations, or remove_spectral_norm), or walk lines"
         )
+    lines = len(prepared.lines)
+    each = connecting.budget or (connecting.steps or 0) * (connecting.samples_per_step or 0)
+    if lines * each >= _LONG:
+        _log.warning("%d paths of up to %d gradients of the loss each: %.1g in all", lines, each, float(lines * each))
     search = _searched(
         prepared, alphas, connecting, pieces, resume, keep_seconds, overwrite, progress or (lambda done, total: None)
     )
