@@ -463,10 +463,10 @@ def connect(
             "curves are not trained through spectral norms, whose singular vectors belong to one network each: take "
             "the norms off (torch.nn.utils.parametrize.remove_parametrizations, or remove_spectral_norm), or walk lines"
         )
-    lines = len(prepared.lines)
+    paths = len(prepared.lines)
     each = connecting.budget or (connecting.steps or 0) * (connecting.samples_per_step or 0)
-    if lines * each >= _LONG:
-        _log.warning("%d paths of up to %d gradients of the loss each: %.1g in all", lines, each, float(lines * each))
+    if paths * each >= _LONG:
+        _log.warning("%d paths of up to %d gradients of the loss each: %.1g in all", paths, each, float(paths * each))
     search = _searched(
         prepared, alphas, connecting, pieces, resume, keep_seconds, overwrite, progress or (lambda done, total: None)
     )
