@@ -608,8 +608,12 @@ def test_a_table_of_a_grid_says_by_how_much_some_lines_are_low(
 
 def test_nothing_is_told_of_lines_that_cannot_be_walked_again() -> None:
     ends: list[Any] = [f"{RUN}/#0", f"{RUN}/#1"]
-    assert grid_error(landscape.walk(*ends, points=5)) is not None
-    more: list[dict[str, Any]] = [{"rays": [0]}, {"via": [f"{RUN}/#2"]}, {"per": "layer"}, {"align": True}]
+    alone = grid_error(landscape.walk(*ends, points=5))
+    assert alone is not None
+    beside = grid_error(landscape.walk(*ends, points=5, align=True))  # of the line to the end as it is
+    assert beside is not None
+    np.testing.assert_array_equal(beside.low_by, alone.low_by)
+    more: list[dict[str, Any]] = [{"rays": [0]}, {"via": [f"{RUN}/#2"]}, {"per": "layer"}]
     for options in more:
         places = ends[:1] if "rays" in options else ends
         assert grid_error(landscape.walk(*places, points=5, **options)) is None

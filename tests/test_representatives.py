@@ -115,7 +115,7 @@ def test_units_that_are_held_are_told_and_stored(
     assert "units of 1 module stay as they are: 2: its units are read by code that is not known" in caplog.text
     assert "aligned up to the order of 24 units, 24 positive scales, in 3 groups" in caplog.text
     assert (
-        "dead units and 0 duplicates in 2 networks, on 256 samples: their order and scale are arbitrary" in caplog.text
+        "dead units and 0 duplicates in 2 networks, on 20 samples: their order and scale are arbitrary" in caplog.text
     )
     about = result.about["align"]
     assert (about["refused"], about["unquotiented"]) == (list(told.refused), list(told.unquotiented))
