@@ -58,7 +58,7 @@ demo: $(VENV)/.demo
 	$(RUN) analyse outcomes checkpoints/demo-m4
 	$(RUN) analyse barriers analyses/demo-m1.h5
 	$(RUN) analyse barriers analyses/demo-m4.h5
-	$(RUN) plot walk analyses/demo-m1.h5 analyses/demo-m4.h5 -o plots/demo.png --force
+	$(RUN) plot walk analyses/demo-m1.h5 analyses/demo-m4.h5 --ends aligned -o plots/demo.png --force
 
 # Compiled modules are kept even where the environment says not to: pytest compiles each test module for each worker
 # otherwise, and every process that a test starts compiles the package.

@@ -180,7 +180,7 @@ def test_both_kinds_of_lines_are_printed_and_drawn(landscape: Callable[..., Outc
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["aligned", "stored"]
     assert [text.get_text().split("\n")[0] for text in right.get_xticklabels()] == ["aligned", "stored"]
-    assert "24 seeds, stored and aligned" in left.get_title(loc="left")
+    assert "24 seeds" in left.get_title(loc="left")
     assert "Aligned: the end is another network" in " ".join(figure.get_supxlabel().split())
 
 
@@ -200,3 +200,18 @@ def test_outputs_of_any_structure_are_compared(monkeypatch: pytest.MonkeyPatch) 
     ((found, _),) = other.plain(dtype=torch.float64).looked_at(moved, 4)
     assert found
     assert Compute().objective(problem) is not None
+
+
+def test_a_figure_shows_the_ends_that_are_asked_for(landscape: Callable[..., Outcome]) -> None:
+    made = landscape("train", "life", "--seeds", "0:2", "--batches", "2", "-o", "run")
+    assert made.exit_code == 0, made.stderr
+    for name, more in (("both", ("--align",)), ("naive", ())):
+        landscape("walk", "--from", "presolve", "--to", "run", "--points", "3", *more, "-o", f"{name}.h5")
+    for ends in ("both", "stored", "aligned"):
+        drawn = landscape("plot", "walk", "both.h5", "--ends", ends, "-o", f"{ends}.png")
+        assert drawn.exit_code == 0, drawn.stderr
+    refused = landscape("plot", "walk", "naive.h5", "--ends", "aligned", "-o", "no.png")
+    assert refused.exit_code == 1
+    assert refused.stderr == (
+        "Error: naive.h5 was walked without --align, all its ends are as they are: leave --ends out\n"
+    )

@@ -9,7 +9,7 @@ import click
 from matplotlib.figure import Figure
 
 from landscape import figures
-from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order
+from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order, representatives
 from landscape.cli.flags import Group
 from landscape.cli.options import (
     LEVELS,
@@ -77,23 +77,46 @@ def command() -> None:
 @click.option("--x", type=click.Choice(["l2", "l1", "alpha"]), default="l2", help="Distance from the start, or alpha.")
 @_definition
 @click.option(
+    "--ends",
+    type=click.Choice(["both", "stored", "aligned"]),
+    default="both",
+    help="Of a walk with --align: lines to ends as they are, to their representatives close to the start, or both.",
+)
+@click.option(
     "--small-multiples", is_flag=True, help="Of a walk per layer or module: a panel for each that moves alone."
 )
 @click.option("--caption", help="Text below the figure. [default: composed from the files]")
 @drawing("plots/FILE.png, plots/FILE-parts.png")
 def _walk(
-    files: tuple[Path, ...], x: Any, definition: str, small_multiples: bool, caption: str | None, **where: Any
+    files: tuple[Path, ...],
+    x: Any,
+    definition: str,
+    ends: str,
+    small_multiples: bool,
+    caption: str | None,
+    **where: Any,
 ) -> None:
     """Loss along the lines of each FILE (one panel each), with the barriers beside."""
     canvas = Canvas(**where)
     if small_multiples and len(files) > 1:
         raise click.UsageError("--small-multiples draws one FILE")
-    curves = [Result.read(file, plane=False) for file in files]
+    curves = [_ending(Result.read(file, plane=False), ends, file) for file in files]
     if small_multiples:
         figure = figures.part_figure(curves[0], definition=definition, caption=caption)
         canvas.save(figure, f"{files[0].stem}-parts")
         return
     canvas.save(figures.walk_figure(curves, x=x, definition=definition, caption=caption), files[0].stem)
+
+
+def _ending(curves: Result, ends: str, file: Path) -> Result:
+    """The lines to ends of one kind, or all."""
+    if ends == "both":
+        return curves
+    kinds = representatives(curves)
+    if ends not in kinds:
+        raise LandscapeError(f"{file} was walked without --align, all its ends are as they are: leave --ends out")
+    columns = {name: column for name, column in kinds[ends].columns.items() if name != "aligned"}
+    return dataclasses.replace(kinds[ends], columns=columns, about={**curves.about, "ends": ends})
 
 
 @command.command("plane")

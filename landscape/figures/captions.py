@@ -66,7 +66,7 @@ def walk_title(curves: Result) -> str:
     directions = "normalise" in curves.about
     seeds = not directions and len(ends) == len(every) and all(curves.sources[end].seed is not None for end in ends)
     what = "seed" if seeds else "direction" if directions else "curve" if "curve" in curves.about else "line"
-    count = plural(len(every), what) + (", stored and aligned" if every is not curves else "")
+    count = plural(len(every), what)
     return f"{curves.about['title']}: {count}" if "title" in curves.about else count
 
 
@@ -78,6 +78,7 @@ def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, ba
     solved = any("solved" in curves.values and "normalise" not in curves.about for curves in panels)
     matched = any(curves.about.get("orders") == "matched" for curves in panels)  # in older files
     aligned = any("aligned" in curves.columns for curves in panels)
+    alone = any(curves.about.get("ends") == "aligned" for curves in panels)
     told = f"Dotted: the barrier, {formula}." if barrier else f"The barrier is {formula}."
     return _sentences(
         f"{_loss(panels)} {_lines(panels)}, {count} points{each}.",
@@ -85,6 +86,7 @@ def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, ba
         "Aligned: the end is another network that computes the same, close to the start; stored: as it is."
         if aligned
         else "",
+        "Each end is replaced by the network that computes the same and lies close to the start." if alone else "",
         "Each start has the order of its filters that lies closest to the end." if matched else "",
         "Dashed: on the test data." if any("test_loss" in curves.values for curves in panels) else "",
         "Solved: the end gets every sample right." if solved and not aligned else "",
