@@ -227,9 +227,8 @@ def test_all_verbs(landscape: Callable[..., Outcome], trained: Run) -> None:
     run("walk", "--from", trained.path, "--to", trained.path, "--points", "3", *how, "-o", "pairs.h5")
     curves = Result.read(Path("pairs.h5"), plane=False)
     assert curves.about["samples"] == TEST
-    own = [line for line in range(18) if line % 9 % 4 == 0]  # from each seed to itself, as stored and aligned
-    assert (curves.loss[own] == curves.loss[own, :1]).all()
-    assert curves["aligned"].tolist() == [False] * 9 + [True] * 9
+    assert curves["aligned"].tolist() == [False] * 3 + [True] * 3  # each two members once, and once more aligned
+    np.testing.assert_allclose(curves.loss[:3, [0, -1]], curves.loss[3:, [0, -1]], rtol=1e-5)
     run("sweep", "digits", "--grid", "width=4,8", "--seeds", "0:2", "--batches", "3", "-o", "grid")
     told = run("analyse", "success", "grid")
     assert "most frequent digit: images" in told

@@ -204,7 +204,7 @@ class _Search:
             heights = self._highest(self.every, self._family(self.every, bending, rows), self.fine)
         self._keep(self.every, bending, rows, heights.clamp(max=torch.finfo(heights.dtype).max))
 
-    def _open(self, which: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
+    def _open(self, which: Int[Tensor, " some"]) -> Int[Tensor, " open"]:
         """Of some lines those on whose path the loss rises above both ends."""
         return which[self.height[which] > self.ends[which]]
 
