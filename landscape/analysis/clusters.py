@@ -51,11 +51,8 @@ LEVELS: dict[By, Level] = {
     "barrier": Level("barrier above the chord", 0.01),
 }
 
-_FIELDS = (
-    Field("by", By, "outputs"),
-    Field("threshold", float | None, None, at_least=0),
-    TOLERANCE,
-)
+_THRESHOLD = Field("threshold", float | None, None, at_least=0)
+_FIELDS = (Field("by", By, "outputs"), _THRESHOLD, TOLERANCE)
 
 #: Points of a line whose barrier is taken.
 _POINTS = 51
@@ -291,7 +288,7 @@ def clusters_of(
     """`clusters` of the members of a stack, called by `names`, else by their numbers."""
     if len(stack) < 2:
         raise LandscapeError("one member makes no clusters: give a run with at least two seeds")
-    _FIELDS[1].check(threshold)
+    _THRESHOLD.check(threshold)
     try:
         found: Functions | None = functions(problem, stack, device=device, tolerance=tolerance)
     except Unsupported:

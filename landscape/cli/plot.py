@@ -229,7 +229,7 @@ def _groups(most: int, **given: Any) -> None:
     figure = figures.group_cards(
         found,
         kernels,
-        list(dict.fromkeys(sorted(cases))),
+        sorted(set(cases)),
         known=solution[0][0] if solution else None,
         most=most,
         caption=caption,

@@ -208,8 +208,8 @@ def group_cards(
     most: int = 6,
     caption: str = "",
 ) -> Figure:
-    """A card a function, the largest first: members and median loss, the filters of its first member's first layer (on
-    one scale, zero white; the `known` solution's above all), and the share of each case of samples that it gets wrong.
+    """A card a function, the largest first: members and median loss, the filters of its first member's first layer (a
+    card on its own scale, zero white; the `known` solution's above all), and the share of each case of samples that it gets wrong.
     """
     groups = results.groups[:most]
     tiles = [*([known] if known is not None else []), *kernels[: len(groups)]]
@@ -223,7 +223,6 @@ def group_cards(
         figure, (left, right) = sheet((WIDTH, 0.62 * len(tiles) + 1.5), caption, panels=2, ratios=(1, 2.2))
         filters, height, width = tiles[0].shape
         gap = 0.6
-        limit = max(float(np.abs(tile).max()) for tile in tiles) or 1.0
         for row, tile in enumerate(tiles):
             scale = float(np.abs(tile).max()) or 1.0
             for k in range(filters):
@@ -240,7 +239,7 @@ def group_cards(
         left.tick_params(length=0)
         for spine in left.spines.values():
             spine.set_visible(False)
-        left.set_xlabel("filters of the first layer,\neach row on its own scale" if limit else "")
+        left.set_xlabel("filters of the first layer, each row\non its own scale; red above 0, blue below")
         shown = right.imshow(
             100 * wrong,
             cmap="Greys",
