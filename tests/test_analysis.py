@@ -19,7 +19,7 @@ from scipy.stats import t as t_distribution
 from torch import nn
 
 import landscape
-from landscape.analysis.barriers import COURSES, barriers, lowest_order
+from landscape.analysis.barriers import COURSES, barriers, lowest_order, square
 from landscape.analysis.clusters import Clusters, adjusted_rand, clusters_of
 from landscape.analysis.outcomes import dead_units, outcomes, truth_tables
 from landscape.core.errors import LandscapeError, Unsupported
@@ -486,6 +486,40 @@ def test_the_number_of_groups_against_the_threshold_and_its_plateaus() -> None:
     assert found.unseen is not None
     assert found.unseen[0] == 0.0
     assert found.agreement == pytest.approx(adjusted_rand(found.label, np.array([0, 0, 0, 1, 1, 1])))
+
+
+def test_a_later_member_is_new_if_it_is_far_from_all_of_the_earlier() -> None:
+    points = np.array([0.0, 5.0, 5.01, 9.0])[:, None]  # the third is near one of the first two, the fourth near none
+    found = Clusters(
+        members=tuple("abcd"), by="outputs", unit="distance", tree=hierarchy.linkage(points, "single"),
+        distances=pdist(points), threshold=0.1, label=np.array([1, 0, 0, 2]), predictions=None,
+    )  # fmt: skip
+    assert (found.novel.count, found.novel.total) == (1, 2)
+
+
+def test_the_matrix_of_all_pairs_has_each_where_it_belongs() -> None:
+    x = torch.linspace(-1, 1, 16)[:, None]
+    problem = landscape.Problem.from_model(torch.nn.Linear(1, 1, bias=False), (x, x), lambda out, t: (out**4).mean())
+    states = [{"weight": torch.tensor([[w]])} for w in (0.5, 1.0, -2.0, 3.0)]
+    lines = landscape.walk(states, states, problem=problem, pairs="all", points=5)
+    found = square(barriers(lines).above_mean, 4)
+    for i, j in itertools.combinations(range(4), 2):
+        alone = landscape.walk(states[i], states[j], problem=problem, points=5)
+        assert found[i, j] == found[j, i] == pytest.approx(barriers(alone).above_mean[0], rel=1e-6)
+    assert len(np.unique(found[np.triu_indices(4, 1)])) > 3
+
+
+@pytest.mark.parametrize("engine", ["plain", "stacked"])
+def test_outputs_at_targets_that_are_ignored_do_not_count(engine: str) -> None:
+    x, y = torch.randn(12, 2), torch.arange(12) % 3
+    y[::4] = -100
+    problem = landscape.Problem.from_model(torch.nn.Linear(2, 3), (x, y), "cross_entropy")
+    net = torch.nn.Linear(2, 3)
+    objective = Compute(engine=engine).objective(problem)  # type: ignore[arg-type]
+    found = torch.cat(list(objective.scores(stack_state_dicts([net.state_dict()]))), 1)
+    torch.testing.assert_close(
+        found, net(x[y >= 0]).softmax(1).flatten()[None], rtol=1e-5, atol=1e-6, check_dtype=False
+    )
 
 
 def test_members_whose_outputs_are_not_numbers_are_no_ones_like() -> None:

@@ -209,7 +209,8 @@ def group_cards(
     caption: str = "",
 ) -> Figure:
     """A card a function, the largest first: members and median loss, the filters of its first member's first layer (a
-    card on its own scale, zero white; the `known` solution's above all), and the share of each case of samples that it gets wrong.
+    card on its own scale, zero white; the `known` solution's above all), and the share of each case of samples that it
+    gets wrong.
     """
     groups = results.groups[:most]
     tiles = [*([known] if known is not None else []), *kernels[: len(groups)]]
