@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import subprocess
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import printed
 from torch import Tensor, nn
 
 from landscape.core import philox
@@ -249,12 +248,11 @@ def test_what_makes_no_objective(life: Life) -> None:
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_members() -> None:
     program = """
-import resource, torch
+import torch
 from landscape.problems.life import Life
 objective = Life().objective()
 stack = objective.network.template.unflatten(torch.linspace(-1, 1, 2_500_000).view(100_000, 25))
 assert len(objective(stack)["loss"]) == 100_000
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 1e9
+    assert 0 < printed(program) < 1e9
