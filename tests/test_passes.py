@@ -393,10 +393,10 @@ def test_a_path_to_a_representative_is_called_aligned_and_is_no_straight_line() 
         "2.bias": last.bias,
     }
     x = torch.randn(32, 2)
-    problem = landscape.Problem.from_model(net, (x, x[:, :1] * x[:, 1:]), "mse")
+    problem = landscape.Problem.from_model(net, (x, net(x).detach()), "mse")
     walked = landscape.walk(net, {name: tensor.detach() for name, tensor in copy.items()}, problem=problem, align=True)
     naive, aligned = walked.loss.max(1)
-    assert aligned < naive
+    assert aligned < 1e-3 * naive
     found = landscape.passes(walked)
     assert (found.straight[0], found.known[0]) == (naive, aligned)
     assert found.method == ("straight, aligned",)
