@@ -72,8 +72,8 @@ def test_what_it_says_of_itself(tmp_path: Path) -> None:
     assert {"created", "command", "versions"} <= again.document.keys()
 
 
-@pytest.mark.parametrize(("resume_every", "first"), [(0.0, 5), (30.0, 4)], ids=["resume state", "cell begun anew"])
-def test_an_interrupted_sweep_goes_on(tmp_path: Path, resume_every: float, first: int) -> None:
+@pytest.mark.parametrize("resume_every", [0.0, 30.0])
+def test_an_interrupted_sweep_goes_on(tmp_path: Path, resume_every: float) -> None:
     def stop(done: int, total: int) -> None:
         if done == 5:
             raise KeyboardInterrupt
@@ -93,7 +93,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, resume_every: float, first
     )
     assert stamps(cells[0].path) == before
     assert begun == NAMES[1:]
-    assert told == [(done, 12) for done in range(first, 13)]
+    assert told == [(done, 12) for done in range(6, 13)]
     for name in NAMES:
         ours, theirs = (load(str(tmp_path / path / name)).sources[0].digest for path in ("sweep", "whole"))
         assert ours == theirs

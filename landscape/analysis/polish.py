@@ -12,7 +12,7 @@ import torch
 from landscape.analysis.convergence import KINDS, STOP, Descent, prepared
 from landscape.core.errors import Mismatch
 from landscape.core.fields import Field, as_path, require
-from landscape.core.files import differences, refuse_existing, require_vacant
+from landscape.core.files import differences
 from landscape.core.unfinished import Progress
 from landscape.engine.descent import AT_END
 from landscape.engine.stack import Stack, fingerprint
@@ -83,10 +83,7 @@ def polish(
     """
     require(polish, locals(), _STEPS)
     path = as_path(output, "output")
-    if not (path / "run.json").exists():
-        require_vacant(path, "run")
-    elif not overwrite:
-        refuse_existing(path, force=False, argument="output")
+    Run.require_free(path, overwrite=overwrite)
     descent = prepared(a, problem, engine)
     checkpoint = checkpoint_at(a)
     sources = () if checkpoint is None else checkpoint.sources
@@ -104,13 +101,26 @@ def polish(
     }
     plan = {**work, **record(descent.problem), "threads": torch.get_num_threads()}
     resume = path.with_name(f"{path.name}.resume.safetensors")
-    rows = _taken_up(resume, plan, force=overwrite)
-    stack, columns = polished(descent, steps, rows, functools.partial(_keep, resume, plan), progress)
+    with Run.made(path, overwrite=overwrite):
+        rows = _taken_up(resume, plan, force=overwrite)
+        stack, columns = polished(descent, steps, rows, functools.partial(_keep, resume, plan), progress)
+        run = Run(path, _document(descent, step, work, columns, seeds))
+        Run.remove(path)
+        run.save(step, stack)
+        run = Run.create(path, run.document)
+    resume.unlink(missing_ok=True)
+    return Run(path, run.document, descent.problem)
+
+
+def _document(
+    descent: Descent, step: int, work: Mapping[str, Any], columns: Mapping[str, np.ndarray], seeds: list[int]
+) -> dict[str, Any]:
+    """What `run.json` says."""
     members = [
         {"member": label, **{name: _plain(name, values[number]) for name, values in columns.items()}}
         for number, label in enumerate(descent.labels)
     ]
-    document = {
+    return {
         **record(descent.problem),
         **code_of(descent.problem),
         "training": {"polished": True, "batches": step},
@@ -119,11 +129,6 @@ def polish(
         "data_seeds": seeds,
         "computation": {"device": "cpu", "dtype": "float64", "threads": torch.get_num_threads()},
     }
-    Run.remove(path)
-    Run(path, document).save(step, stack)  # first: what has a `run.json` is a whole run, whenever this is interrupted
-    run = Run.create(path, document)
-    resume.unlink(missing_ok=True)
-    return Run(path, run.document, descent.problem)
 
 
 def polished(

@@ -27,7 +27,7 @@ def training_options(**helps: str) -> Callable[[Command], Command]:
         click.option("--data-seeds", type=SEEDS, help="Data seeds: as many, or one for all. [default: the seeds]"),
         options_of(Training, **helps),
         click.option(
-            "--resume-every", type=click.FloatRange(min=0), default=30.0, help="Seconds between resume states."
+            "--resume-every", type=click.FloatRange(min=0), default=10.0, help="Seconds between resume states."
         ),
         device_option,
     )

@@ -2,7 +2,17 @@
 
 from collections.abc import Collection
 
-__all__ = ["DamagedFile", "LandscapeError", "Mismatch", "Unsupported", "Untrusted", "Unverified", "few", "plural"]
+__all__ = [
+    "Busy",
+    "DamagedFile",
+    "LandscapeError",
+    "Mismatch",
+    "Unsupported",
+    "Untrusted",
+    "Unverified",
+    "few",
+    "plural",
+]
 
 
 class LandscapeError(Exception):
@@ -11,6 +21,10 @@ class LandscapeError(Exception):
 
 class DamagedFile(LandscapeError):
     """A file that is there but cannot be read as what it should be. Never treated as an absent file."""
+
+
+class Busy(LandscapeError):
+    """An output that somebody else is writing."""
 
 
 class Mismatch(LandscapeError):

@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 
-#: What a writer that is killed leaves.
-_LEFT_OVER = re.compile(r"\..*\.tmp")
+#: What stands in an empty directory: what a writer that is killed leaves, and locks.
+_LEFT_OVER = re.compile(r"\..*\.tmp|\.lock")
 
 
 @contextlib.contextmanager

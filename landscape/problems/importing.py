@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import require_seeds
-from landscape.core.files import refuse_existing, require_vacant
 from landscape.engine.stack import Stack, aliases, names_fit, require_same_shapes, template_of
 from landscape.problems.base import Problem, Renaming
 from landscape.problems.places import fitting
@@ -70,7 +69,7 @@ def import_run(
             tensors contradict.
         LandscapeError: For parameters that are NaN or infinite. Nothing is written unless all files fit.
     """
-    _require_free(path, overwrite=overwrite)
+    Run.require_free(path, overwrite=overwrite)
     keys, stepped = _expanded(places), taken_as == "steps"
     files = sorted(keys, key=natural) if stepped else list(keys)
     if stepped:
@@ -130,25 +129,12 @@ def import_run(
     }
     for remark in remarks:
         _LOG.info("%s: %s", files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} first", remark)
-    # The checkpoint first: what has a `run.json` is a whole run, whenever the writing is interrupted.
-    Run.remove(path)
-    run = Run(path, document)
-    try:
+    with Run.made(path, overwrite=overwrite):
+        Run.remove(path)
+        run = Run(path, document)
         for number, step in enumerate(steps):
             run.save(step, stack.select([number]) if stepped else stack)
         return Run.create(path, document)
-    except BaseException:
-        for step in steps:
-            run.checkpoint_path(step).unlink(missing_ok=True)
-        raise
-
-
-def _require_free(path: Path, *, overwrite: bool) -> None:
-    """Raise `LandscapeError` if a new run would replace one without `overwrite`, or mix with something else."""
-    if not (path / "run.json").exists():
-        require_vacant(path, "run")
-    elif not overwrite:
-        refuse_existing(path, force=False, argument="output")
 
 
 def _expanded(places: Sequence[str | Path]) -> dict[Path, str]:

@@ -5,7 +5,9 @@ all members, `resume.safetensors` the state from which an interrupted training g
 optimizer remembered at the end.
 """
 
+import contextlib
 import dataclasses
+import functools
 import glob
 import hashlib
 import json
@@ -13,7 +15,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,17 @@ from torch import Tensor, nn
 from landscape.core import provenance
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
 from landscape.core.fields import as_path
-from landscape.core.files import Stamp, differences, is_there, read_document, write_json
+from landscape.core.files import (
+    Stamp,
+    differences,
+    is_there,
+    json_text,
+    read_document,
+    refuse_existing,
+    require_vacant,
+    write_json,
+)
+from landscape.core.locks import LOCK, writing
 from landscape.core.provenance import Source
 from landscape.engine.stack import (
     Stack,
@@ -194,14 +206,41 @@ class Run:
         return cls(path, document)
 
     @classmethod
-    def remove(cls, path: Path) -> bool:
-        """Delete the files of a run, if there is one at `path`, and nothing else that lies there; was there one?"""
+    def remove(cls, path: Path, *, begun: bool = False) -> bool:
+        """Delete the files of a run, if one is at `path` or was `begun`, and nothing else there; was there one?"""
         there = (path / "run.json").exists()
-        if there:
+        if there or begun:
             for name in ("step-*.safetensors", "resume.safetensors", "optimizer.safetensors", "log.jsonl", "run.json"):
                 for file in path.glob(name):
                     file.unlink()
         return there
+
+    @classmethod
+    def require_free(cls, path: Path, *, overwrite: bool) -> None:
+        """Raise `LandscapeError` if a new run would replace one without `overwrite`, or mix with something else."""
+        if (path / "run.json").exists():
+            if not overwrite:
+                refuse_existing(path, force=False, argument="output")
+        elif not (path / LOCK).exists():  # and else what lies there may have been begun by a writer that died
+            require_vacant(path, "run")
+
+    @classmethod
+    @contextlib.contextmanager
+    def made(cls, path: Path, *, overwrite: bool) -> Iterator[None]:
+        """Within the block a run is made at `path` by this process alone, its `run.json` last; if that fails nothing of
+        it stays. What a writer that died had begun there, without a `run.json`, goes first.
+        """
+        with writing(path, directory=True) as died:
+            if died and not is_there(path / "run.json"):
+                cls.remove(path, begun=True)
+                require_vacant(path, "run")
+            cls.require_free(path, overwrite=overwrite)
+            try:
+                yield
+            except BaseException:
+                if not is_there(path / "run.json"):
+                    cls.remove(path, begun=True)
+                raise
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> "Run":
@@ -228,6 +267,11 @@ class Run:
     def seeds(self) -> list[int]:
         """Initialisation seed of each member."""
         return list(self.document["seeds"])
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of what stands in its `run.json`."""
+        return hashlib.sha256(json_text(self.document).encode()).hexdigest()
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""

@@ -19,6 +19,7 @@ from landscape.core.devices import chosen_device
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import Field, as_json, axis, converted, fields_of, make, require_known, text
 from landscape.core.files import differences, is_there, read_document, require_vacant, write_json
+from landscape.core.locks import writing
 from landscape.core.unfinished import Progress
 from landscape.engine.stack import Stack
 from landscape.problems.base import Problem
@@ -152,7 +153,7 @@ def sweep(
     seeds: Sequence[int] = range(20),
     data_seeds: Sequence[int] | None = None,
     device: str | torch.device | None = None,
-    resume_every: float = 30.0,
+    resume_every: float = 10.0,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
     on_cell: Callable[[Cell], None] = lambda cell: None,
@@ -198,24 +199,25 @@ def sweep(
         training = {k: v for k, v in as_json(training).items() if k not in grid and v != usual.get(k)}
     document = _document(name, grid, options, training, seeds, data_seeds)
     path = default_output(name, grid) if output is None else Path(output)
-    done, todo = _opened(Sweep(path, document), device=device, overwrite=overwrite)
-    cells = done.cells()
-    total = sum(cell.training.batches for cell in cells)
-    before = total - sum(cell.training.batches for cell in todo)
-    for cell in todo:
-        on_cell(cell)
-        train(
-            cell.problem,
-            cell.training,
-            cell.path,
-            seeds=document["seeds"],
-            data_seeds=document["data_seeds"],
-            device=device,
-            resume_every=resume_every,
-            overwrite=_is_bare(cell.path),
-            progress=_after(before, total, progress),
-        )
-        before += cell.training.batches
+    with writing(path, directory=True):
+        done, todo = _opened(Sweep(path, document), device=device, overwrite=overwrite)
+        cells = done.cells()
+        total = sum(cell.training.batches for cell in cells)
+        before = total - sum(cell.training.batches for cell in todo)
+        for cell in todo:
+            on_cell(cell)
+            train(
+                cell.problem,
+                cell.training,
+                cell.path,
+                seeds=document["seeds"],
+                data_seeds=document["data_seeds"],
+                device=device,
+                resume_every=resume_every,
+                overwrite=_is_bare(cell.path),
+                progress=_after(before, total, progress),
+            )
+            before += cell.training.batches
     return done
 
 

@@ -13,6 +13,8 @@ import torch
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch
 from landscape.core.fields import Field, fields_of, require
 from landscape.core.files import differences, require_vacant
+from landscape.core.interrupts import between_steps
+from landscape.core.locks import writing
 from landscape.core.unfinished import Progress
 from landscape.engine.data import Data
 from landscape.engine.determinism import preserved
@@ -53,7 +55,7 @@ def train(
     start: Stack | None = None,
     device: str | torch.device | None = None,
     engine: Engine = "auto",
-    resume_every: float = 30.0,
+    resume_every: float = 10.0,
     overwrite: bool = False,
     keep: bool = False,
     logs: Sequence[str] = (),
@@ -61,9 +63,9 @@ def train(
 ) -> Run:
     """Train one member a seed and write their checkpoints to a directory, a run.
 
-    A directory that holds an interrupted run of the same configuration is taken up where its last resume state left
-    it; the tensors are the same as without the interruption. Losses of the members on their batches go to `log.jsonl`
-    there, about a hundred times. All arguments are checked before any work.
+    A directory that holds an interrupted run of the same configuration is taken up where it was stopped, or, if it was
+    killed, where its last resume state left it; the tensors are the same as without the interruption. Losses of the
+    members on their batches go to `log.jsonl` there, about a hundred times. All arguments are checked before any work.
 
     Args:
         problem: What is learnt, or its name.
@@ -75,7 +77,7 @@ def train(
         device: Where to compute: auto, cpu or cuda; the CPU if none is given.
         engine: As in `landscape.walk`; auto is stacked for small networks that stacks can train, else each network's
             own forward with the loss as it was given.
-        resume_every: Seconds between resume states, which an interruption loses at most.
+        resume_every: Seconds between resume states, which a kill loses at most.
         overwrite: Begin anew in the place of the run that is there.
         keep: Give a run that is there, finished, as it is, instead of an error.
         logs: Where losses go too, `tensorboard` or `wandb`.
@@ -86,6 +88,7 @@ def train(
 
     Raises:
         LandscapeError: For what makes no sense, and if `output` holds something else, or this run, finished.
+        Busy: If somebody else is writing it.
         Mismatch: If `output` holds another run; it says what differs.
 
     Example:
@@ -94,14 +97,21 @@ def train(
         >>> run.steps(), len(run.checkpoint().stack)
         ([0, 1, 2], 3)
     """
-    require(train, locals(), Field("resume_every", float, 30.0, at_least=0))
+    require(train, locals(), Field("resume_every", float, 10.0, at_least=0))
     require_logs(logs)
     plan = planned(problem, training, seeds, data_seeds, device=device, start=start)
     path = default_output(plan.problem) if output is None else Path(output)
+    if keep and (run := _found(path, plan, overwrite=overwrite)) is not None and plan.training.batches in run.steps():
+        return dataclasses.replace(run, trained_on=plan.problem)
+    with writing(path, directory=True):
+        run, trainer = _begun(path, plan, engine, overwrite=overwrite)
+        return _run(plan, trainer, run, logs=logs, resume_every=resume_every, progress=progress)
+
+
+def _begun(path: Path, plan: Plan, engine: Engine, *, overwrite: bool) -> tuple[Run, AnyTrainer]:
+    """The run at a path, made if it is not there or is replaced, and what trains it."""
     run = _found(path, plan, overwrite=overwrite)
     if run is not None and plan.training.batches in run.steps():
-        if keep:
-            return dataclasses.replace(run, trained_on=plan.problem)
         raise LandscapeError(
             f"{path} is finished: choose another run with `output`, or replace it with `overwrite=True`"
         )
@@ -113,10 +123,7 @@ def train(
         run = Run.create(path, {**plan.document(), **code_of(plan.problem), "computation": _computation(trainer)})
     else:
         _require_same_computation(run, trainer)
-    for left_over in (*path.glob(".*.tmp"), *path.glob(".tmp*")):  # of a writer that was killed
-        left_over.unlink()
-    run = dataclasses.replace(run, trained_on=plan.problem)
-    return _run(plan, trainer, run, logs=logs, resume_every=resume_every, progress=progress)
+    return dataclasses.replace(run, trained_on=plan.problem), trainer
 
 
 def unusual(problem: Problem) -> dict[str, Any]:
@@ -220,19 +227,31 @@ def _keep_moments(run: Run, trainer: AnyTrainer, plan: Plan) -> None:
         )
 
 
+def _resumed(run: Run, resume: Path, trainer: AnyTrainer) -> int:
+    """Take up the state that an interrupted training left; returns the next step."""
+    try:
+        tensors, document = read_tensors(resume)
+    except DamagedFile as error:
+        raise DamagedFile(f"{resume} is damaged: delete it to begin this run anew") from error
+    if document.get("run", run.digest) != run.digest:
+        raise Mismatch(f"{resume} is the state of another run than {run.path / 'run.json'} says: delete one of them")
+    return trainer.restore(tensors, document)
+
+
 def _run(
     plan: Plan, trainer: AnyTrainer, run: Run, *, logs: Sequence[str], resume_every: float, progress: Progress
 ) -> Run:
     """Go on with a run to its last step."""
     training, resume = plan.training, run.path / "resume.safetensors"
-    try:
-        first = trainer.restore(*read_tensors(resume)) if resume.exists() else trainer.begin(plan.initial)
-    except DamagedFile as error:
-        raise DamagedFile(f"{resume} is damaged: delete it to begin this run anew") from error
+    first = _resumed(run, resume, trainer) if resume.exists() else trainer.begin(plan.initial)
     saved = {*(training.save_at or ()), training.batches}
     logged = {*saved, *range(0, training.batches, max(1, training.batches // _LOGGED))}
     last_kept = time.monotonic()
-    with open_logs(run, first, logs) as log, preserved():
+
+    def keep(step: int) -> None:
+        write_tensors(resume, trainer.state(), {"kind": "resume", "step": step, "run": run.digest})
+
+    with open_logs(run, first, logs) as log, preserved(), between_steps() as heed:
         for step in range(first, training.batches + 1):
             if step == training.batches:  # before the last step, with which a run is finished
                 _keep_moments(run, trainer, plan)
@@ -241,11 +260,16 @@ def _run(
             if step == training.batches:
                 break
             trainer.step(step, with_loss=step in logged)
-            if step in logged:
-                log(step, trainer.loss.double().cpu().numpy())
-            progress(step + 1, training.batches)
+            try:
+                if step in logged:
+                    log(step, trainer.loss.double().cpu().numpy())
+                progress(step + 1, training.batches)
+                heed()
+            except BaseException:
+                keep(step + 1)
+                raise
             if time.monotonic() - last_kept >= resume_every:
-                write_tensors(resume, trainer.state(), {"kind": "resume", "step": step + 1})
+                keep(step + 1)
                 last_kept = time.monotonic()
     resume.unlink(missing_ok=True)
     if diverged := sum(not row.isfinite().all() for row in trainer.stack.flatten()):

@@ -1,0 +1,116 @@
+"""One writer at a time: an output is locked by who writes it, and says who that is."""
+
+import contextlib
+import datetime
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from landscape.core.errors import Busy, LandscapeError
+
+__all__ = ["LOCK", "writing"]
+
+#: Lock of a directory, in it; that of a file is beside it, `.NAME.lock`.
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def writing(output: Path | None, *, directory: bool = False) -> Iterator[bool]:
+    """Within the block nobody else writes `output`, a file, or with `directory` one that is made if it is not there.
+    Gives whether the last writer died: then what it had begun lies there. Its temporary files are removed.
+
+    The operating system holds the lock (`flock`), and frees it when its holder dies, however that happens. Over NFS it
+    holds between hosts too. Where a file system has no such locks, the lock is a file with the holder's process and
+    host: on the same host it is taken over when that process is gone; of another host it cannot be seen, and the file
+    must be deleted by hand.
+
+    Args:
+        output: What is written; None locks nothing.
+        directory: Whether it is a directory, which is removed again if it was made here and is left empty.
+
+    Raises:
+        Busy: Somebody else writes it; the message says who.
+        LandscapeError: It cannot be made.
+    """
+    if output is None:
+        yield False
+        return
+    folder = (output if directory else output.parent).absolute()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        with _said(output):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = output / LOCK if directory else output.with_name(f".{output.name}{LOCK}")
+        died = lock.exists()
+        with _locked(output, lock):
+            for left_over in folder.glob(".*.tmp" if directory else f".{output.name}.*.tmp"):
+                left_over.unlink(missing_ok=True)  # nobody writes it any more
+            yield died
+    finally:
+        with contextlib.suppress(OSError):  # which is what a directory with something in it is
+            for place in made:
+                place.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(output: Path, place: Path) -> Iterator[None]:
+    import filelock  # takes as long as a short walk
+
+    lock: filelock.BaseFileLock = filelock.FileLock(place, blocking=False, on_acquired=_sign)
+    try:
+        with _said(output):
+            try:
+                lock.acquire()
+            except NotImplementedError:  # no locks in this file system
+                lock = filelock.SoftFileLock(place, blocking=False)
+                lock.acquire()
+    except filelock.Timeout:
+        raise Busy(f"{output} is being written by {_holder(place)}: wait for it, or choose another output") from None
+    try:
+        yield
+    finally:
+        if not isinstance(lock, filelock.SoftFileLock):
+            with contextlib.suppress(OSError):
+                place.unlink()  # while it is held: who opened it meanwhile sees that it is gone, and opens it anew
+        lock.release()
+
+
+@contextlib.contextmanager
+def _said(output: Path) -> Iterator[None]:
+    """What the file system refuses is a line about the output."""
+    try:
+        yield
+    except TimeoutError:  # it is held
+        raise
+    except OSError as error:
+        raise LandscapeError(f"cannot write {output}: {error.strerror or error}") from error
+
+
+def _sign(descriptor: int) -> None:
+    """Write into the lock who holds it."""
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
+    }
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+    os.fsync(descriptor)  # it says, after a crash of the machine too, that something was begun
+
+
+def _holder(place: Path) -> str:
+    """Who holds a lock, in words."""
+    try:
+        text = place.read_text(errors="replace")
+    except OSError:
+        return "another process"
+    try:
+        holder = json.loads(text)
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']} ({holder['command']})"
+    except (ValueError, TypeError, KeyError):
+        lines = text.split()[:2]  # as `SoftFileLock` writes it
+        return f"process {' on '.join(lines)} (if it is gone, delete {place})" if lines else "another process"
