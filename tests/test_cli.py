@@ -384,7 +384,7 @@ def test_names_that_look_like_something_else(landscape: Program, here: Path) -> 
 def test_where_nothing_can_be_written(landscape: Program, here: Path) -> None:
     Path("file").touch()
     fails(landscape("walk", "--from", "presolve", "--to", here, "-o", "file/walk.h5"), "cannot write file/walk.h5")
-    fails(landscape("train", "life", *SMALL, "-o", "file/run"), "cannot write file/run/run.json")
+    fails(landscape("train", "life", *SMALL, "-o", "file/run"), "cannot write file/run")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -410,19 +410,27 @@ def test_verify_over_many_steps(landscape: Program, steps: int) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_can_be_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = [sys.executable, "-m", "landscape", "train", "life", "--seeds", "0:40", "--batches", "1000", "-o", "run"]
+@pytest.mark.parametrize(("number", "by", "status"), [(2, "", 130), (15, " by SIGTERM", 75), (1, " by SIGHUP", 75)])
+def test_what_is_stopped_can_be_taken_up_again(
+    number: int, by: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-m", "landscape", "train", "life", "--seeds", "0:40", "--batches", "5000", "-o", "run"]
     # What runs in the background of a shell inherits that it ignores the signal.
-    heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    heeded = functools.partial(signal.signal, number, signal.SIG_DFL)
     process = subprocess.Popen(
-        [*command, "--resume-every", "0"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heeded
+        [*command, "--resume-every", "600"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heeded
     )
-    while not (tmp_path / "run" / "resume.safetensors").exists():
+    log = tmp_path / "run" / "log.jsonl"
+    while not log.exists() or len(log.read_text().splitlines()) < 3:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate()[1] == "Error: interrupted: repeat the same command to go on with run\n"
-    assert process.returncode == 1
     monkeypatch.chdir(tmp_path)
+    second = CliRunner().invoke(main, command[3:])
+    assert second.exit_code == 1
+    assert f"run is being written by process {process.pid} on " in second.stderr
+    process.send_signal(number)
+    assert process.communicate()[1] == f"Error: interrupted{by}: repeat the same command to go on with run\n"
+    assert process.returncode == status
+    assert (tmp_path / "run" / "resume.safetensors").exists()
     result = CliRunner().invoke(main, command[3:])
     assert result.exit_code == 0, result.output
-    assert Run.open(tmp_path / "run").steps()[-1] == 1000
+    assert Run.open(tmp_path / "run").steps()[-1] == 5000

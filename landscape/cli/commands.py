@@ -6,6 +6,7 @@ import importlib
 import keyword
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +14,9 @@ import click
 
 from landscape import __version__
 from landscape.cli.flags import Group, in_flags, running
-from landscape.cli.report import remark
+from landscape.cli.report import Interruption, remark
 from landscape.core.errors import LandscapeError
+from landscape.core.interrupts import listening
 
 __all__ = ["main"]
 
@@ -67,7 +69,9 @@ def _remarked() -> Iterator[None]:
 
 
 class _Verbs(Group):
-    """A group whose verbs are imported on use, and in which a `LandscapeError` is one line and exit status 1."""
+    """A group whose verbs are imported on use, in which whatever goes wrong is one line: exit status 1 for an error,
+    2 for a command that makes no sense, and those of `Interruption`.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)
@@ -85,13 +89,30 @@ class _Verbs(Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with _remarked():
-                return super().invoke(ctx)
+            with _remarked(), listening():
+                result = super().invoke(ctx)
+                if sys.stdout is not None:
+                    sys.stdout.flush()  # a full disk is told here, and not after the end
+                return result
         except LandscapeError as error:
             raise click.ClickException(in_flags(" ".join(str(error).split()), running(ctx))) from error
+        except BrokenPipeError:  # whoever read has read enough: click ends quietly
+            raise
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{place}{error.strerror or error}") from error
+        except KeyboardInterrupt as error:
+            raise Interruption(error) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if os.environ.get("LANDSCAPE_DEBUG"):
+                raise
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise click.ClickException(
+                f"unexpected, {said}. This is a mistake in landscape: please report it to its authors, with what the "
+                "command shows with LANDSCAPE_DEBUG=1 before it"
+            ) from error
 
 
 @click.command(

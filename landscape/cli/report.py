@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -9,9 +10,12 @@ from typing import Any
 
 import click
 
-from landscape.core.errors import LandscapeError
+from landscape.core.interrupts import Stopped
 
-__all__ = ["Progress", "interruptible", "remark", "remark_unfinished", "table"]
+__all__ = ["Interruption", "Progress", "interruptible", "remark", "remark_unfinished", "table"]
+
+#: Exit status that asks for another try, EX_TEMPFAIL.
+_TRY_AGAIN = 75
 
 
 class Progress:
@@ -41,13 +45,27 @@ class Progress:
             click.echo(self.what + text, err=True)
 
 
+class Interruption(click.ClickException):
+    """An end that somebody wished for, by Ctrl-C or another signal; `how` to go on, if what was done is kept.
+
+    The exit status is 130 after Ctrl-C; after other signals 75, for "try again", if anything is kept, else 128 and the
+    signal's number, as of any program.
+    """
+
+    def __init__(self, error: KeyboardInterrupt, how: str = "") -> None:
+        number = error.signal if isinstance(error, Stopped) else signal.SIGINT
+        by = "" if number == signal.SIGINT else f" by {number.name}"
+        super().__init__(f"interrupted{by}{how and f': {how}'}")
+        self.exit_code = _TRY_AGAIN if how and number != signal.SIGINT else 128 + number  # type: ignore[misc]
+
+
 @contextlib.contextmanager
 def interruptible(how: str) -> Iterator[None]:
-    """Within the block, Ctrl-C ends in a line that says how to go on."""
+    """Within the block, Ctrl-C ends in a line that says how to go on with what is kept."""
     try:
         yield
     except KeyboardInterrupt as error:
-        raise LandscapeError(f"interrupted: {how}") from error
+        raise Interruption(error, how) from error
 
 
 def remark(text: str) -> None:
