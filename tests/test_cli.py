@@ -393,6 +393,16 @@ def test_no_permission_to_write(landscape: Program, here: Path) -> None:
     fails(landscape("walk", "--from", "presolve", "--to", here, "-o", "locked/walk.h5"), "Permission denied")
 
 
+def test_what_is_unexpected_is_one_line_and_a_traceback_on_demand(
+    landscape: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("landscape.problems.life.Life.landmarks", lambda *_: 1 // 0)
+    result = landscape("verify", "life")
+    fails(result, "unexpected, ZeroDivisionError: integer division or modulo by zero. This is a mistake in landscape")
+    monkeypatch.setenv("LANDSCAPE_DEBUG", "1")
+    assert isinstance(landscape("verify", "life").exception, ZeroDivisionError)
+
+
 def test_a_landmark_that_fails_is_told(landscape: Program) -> None:
     result = landscape("verify", "life", "--steps", "3", "--boards", "200")
     assert result.exit_code == 1

@@ -87,6 +87,14 @@ class _Verbs(Group):
         with formatter.section("Verbs, in the order of use"):
             formatter.write_dl(list(_VERBS.items()))
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        for number in range(3):  # a file that is opened would take the number of a stream that is closed, and its text
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with _remarked(), listening():
@@ -99,8 +107,8 @@ class _Verbs(Group):
         except BrokenPipeError:  # whoever read has read enough: click ends quietly
             raise
         except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{place}{error.strerror or error}") from error
+            place = error.filename or "standard output"
+            raise click.ClickException(f"cannot read or write {place}: {error.strerror or error}") from error
         except KeyboardInterrupt as error:
             raise Interruption(error) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):

@@ -25,7 +25,7 @@ class Progress:
         self.what, self.unit, self.every = what, unit, every
         self.start = self.last = time.monotonic()
         self.first: int | None = None
-        self.terminal = sys.stderr.isatty()
+        self.terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def __call__(self, done: int, total: int) -> None:
         """Tell, if it is time to."""
@@ -40,9 +40,9 @@ class Progress:
             filled = round(24 * done / total)
             # A line that breaks could not be written over.
             what = self.what[: max(shutil.get_terminal_size().columns - 26 - len(text), 0)]
-            click.echo(f"\r{'█' * filled}{'░' * (24 - filled)} {what}{text}\x1b[K", err=True, nl=done == total)
+            remark(f"\r{'█' * filled}{'░' * (24 - filled)} {what}{text}\x1b[K", end=done == total)
         else:
-            click.echo(self.what + text, err=True)
+            remark(self.what + text)
 
 
 class Interruption(click.ClickException):
@@ -68,9 +68,10 @@ def interruptible(how: str) -> Iterator[None]:
         raise Interruption(error, how) from error
 
 
-def remark(text: str) -> None:
-    """A line for the reader, on stderr."""
-    click.echo(text, err=True)
+def remark(text: str, *, end: bool = True) -> None:
+    """A line for the reader, on stderr; nothing is lost where that is closed or full."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True, nl=end)
 
 
 def remark_unfinished(*places: str) -> None:

@@ -86,7 +86,7 @@ def _said(output: Path) -> Iterator[None]:
     except TimeoutError:  # it is held
         raise
     except OSError as error:
-        raise LandscapeError(f"cannot write {output}: {error.strerror or error}") from error
+        raise LandscapeError(f"cannot write {output}: {error.strerror or error}: choose another output") from error
 
 
 def _sign(descriptor: int) -> None:
