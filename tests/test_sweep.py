@@ -459,4 +459,4 @@ def test_ctrl_c_says_how_to_go_on(
 
     monkeypatch.setattr("landscape.cli.sweep.sweep", interrupted)
     result = landscape("sweep", "life", "--grid", "lr=1", "-o", "here", *force)
-    fails(result, f"interrupted: repeat {same} to go on with here")
+    fails(result, f"interrupted: repeat {same} to go on with here", status=130)

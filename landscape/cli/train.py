@@ -48,7 +48,7 @@ def training_options(**helps: str) -> Callable[[Command], Command]:
 def _verb(problem: Problem, *, output: Path | None, force: bool, **values: Any) -> None:
     training = taken(Training, values)
     path = output or default_output(problem)
-    with interruptible(f"repeat the same command to go on with {path}"):
+    with interruptible(f"repeat the same command{' without --force' if force else ''} to go on with {path}"):
         if training.start:
             remark_unfinished(training.start)
         run = train(problem, training, path, **values, overwrite=force, progress=Progress("train", "steps"))
