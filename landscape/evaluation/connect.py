@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
@@ -22,10 +22,12 @@ from landscape.core.fields import LAST_SEED, Field, check, option, require
 from landscape.core.files import differences, digest, refuse_existing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress
+from landscape.engine.hessian import alone
 from landscape.engine.memory import keep_freed_memory
 from landscape.engine.objective import BatchNorm
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import fingerprint
+from landscape.evaluation import bottleneck
 from landscape.evaluation.bending import OFF_LINE, Bending, Emphasis, State, begin, controls, train
 from landscape.evaluation.certify import Certifying, certified
 from landscape.evaluation.evaluate import computation
@@ -44,22 +46,26 @@ _log = logging.getLogger("landscape")
 #: Gradient evaluations for each line, all tries together.
 _BUDGET = 8000
 
-#: What is tried first: bends of Bézier curves, and how far beside the line they begin, as a share of its length. The
-#: first seed is the user's, further ones follow.
-_TRIES = ((3, OFF_LINE), (3, 0.3), (5, 0.3), (1, OFF_LINE))
+#: What is tried first: bends of Bézier curves, how far beside the line they begin, as a share of its length, and learning
+#: rates. The first seed is the user's, further ones follow. The last is trained for its mean, by steps that do not throw
+#: it off where the loss hardly rises along the line.
+_TRIES = ((3, OFF_LINE, 3e-2), (3, 0.3, 3e-2), (5, 0.3, 3e-2), (1, OFF_LINE, 3e-2), (1, OFF_LINE, 1e-3))
 
 #: From so many gradients on it is said how many there will be.
 _LONG = 10_000_000
 
 #: Shares of the budget for these tries, for going on with the best of a line, and for lowering the top of a polyline;
-#: alphas of a step in the last, learning rates, and how sharply the top counts, from one stage to the next.
-_SHARES, _ALPHAS, _RATES, _SHARPNESS = (0.4, 0.25, 0.35), (8, 8, 16), (3e-2, 3e-2, 1e-2), (1.0, 5.0, 20.0, 40.0)
+#: alphas of a step, the learning rate of the last, and how sharply the top counts, from one stage to the next.
+_SHARES, _ALPHAS, _RATE, _SHARPNESS = (0.4, 0.25, 0.35), (8, 8, 16), 1e-2, (1.0, 5.0, 20.0, 40.0)
 
 #: Vertices of the polyline before and after one is put in where it is highest. Corners are at eighths in the end.
 _VERTICES, _MOST_VERTICES = 6, 7
 
 #: Points by which tries are compared, and points whose parameters are made at once.
 _COARSE, _AT_ONCE = 101, 2**17
+
+#: Where a path through networks with one answer has its corners, and how far losses between may differ by rounding.
+_CORNERS, _ROUNDING = torch.tensor([1 / 3, 2 / 3], dtype=torch.float64), 1e-5
 
 #: Streams of data: a curve is chosen on other samples than it is reported on, of which the seed is this far away.
 _SEARCH_SEED = 2**32
@@ -135,8 +141,9 @@ class _Log:
 
 class _Search:
     """A search for low paths along some lines, and the lowest so far of each line: its bends in `rows`, [bend, line,
-    parameter], how many `bends` they are, whether they are those of a Bézier curve (`curved`), its `height`, which is
-    the highest loss on it; and what it has cost, in `gradients` and `evaluations` of the loss.
+    parameter], how many `bends` they are, whether they are those of a Bézier curve (`curved`) or lead through a network
+    with one answer (`level`), its `height`, which is the highest loss on it; and what it has cost, in `gradients` and
+    `evaluations` of the loss.
     """
 
     def __init__(
@@ -151,6 +158,8 @@ class _Search:
         log: _Log,
         on_progress: Progress,
     ) -> None:
+        if not isinstance(objective, PlainObjective):  # nothing else is asked for
+            objective = dataclasses.replace(objective, metrics={"loss": objective.metrics["loss"]})
         self.objective, self.lines, self.connecting = objective, lines, connecting
         self.measured, self.straight_pieces, self.log, self.on_progress = measured, straight_pieces, log, on_progress
         device = lines.rows.device
@@ -158,7 +167,7 @@ class _Search:
         self.fine = torch.from_numpy(alphas).to(device)
         self.coarse = torch.linspace(0, 1, _COARSE, dtype=torch.float64, device=device)
         self.gradients, self.evaluations, self.bends = (torch.zeros_like(self.every) for _ in range(3))
-        self.curved = torch.zeros_like(self.every, dtype=torch.bool)
+        self.curved, self.level = (torch.zeros_like(self.every, dtype=torch.bool) for _ in range(2))
         end = lines.stack(1).flatten()
         self.rows = end.expand(connecting.most_bends, *end.shape).clone()
         self.height = torch.full((len(lines),), torch.inf, dtype=torch.float64, device=device)
@@ -174,6 +183,7 @@ class _Search:
         spent = [share * (self.connecting.budget or 0) / alphas for share, alphas in zip(_SHARES, _ALPHAS, strict=True)]
         first, second, third = (max(1, int(steps)) for steps in (spent[0] / len(_TRIES), spent[1], spent[2] / 2))
         self.total = len(_TRIES) * (first + second) + 2 * third
+        self._answer(self._open(self.every))
         if len(open_ := self._open(self.every)):
             curves = self._go_on(open_, self._try(open_, first), second)
             still = self.height[open_] > self.ends[open_]
@@ -182,8 +192,9 @@ class _Search:
 
     def methods(self) -> list[str]:
         """How each path was found."""
-        names = zip(self.bends.tolist(), self.curved.tolist(), strict=True)
-        return [f"{'bezier' if curved else 'polyline'} {bends}" if bends else "straight" for bends, curved in names]
+        names = [f"{'bezier' if curved else 'polyline'} {bends}" for bends, curved in zip(self.bends, self.curved)]
+        flat = zip(names, self.bends.tolist(), self.level.tolist(), strict=True)
+        return ["one answer" if level else name if bends else "straight" for name, bends, level in flat]
 
     def _one(self, bending: Bending) -> None:
         """Train one curve, which is then the path whatever its height."""
@@ -204,6 +215,31 @@ class _Search:
             heights = self._highest(self.every, self._family(self.every, bending, rows), self.fine)
         self._keep(self.every, bending, rows, heights.clamp(max=torch.finfo(heights.dtype).max))
 
+    def _answer(self, which: Int[Tensor, " some"]) -> None:
+        """Lead lines through networks with one answer, where a layer of zeros makes such: there alone the loss does not
+        change from one end's other parameters to the other's.
+        """
+        bending = Bending(kind="polyline", bends=2)
+        for layer in bottleneck.candidates(self.objective.module, self.lines.vertices[0]):
+            if not len(which):
+                break
+            family = self._family(which, bending, self._through(which, layer, {}))
+            own = which[_level(self._losses(which, family, _CORNERS.to(which.device)))]
+            if not len(own):
+                continue
+            answer, taken = bottleneck.fitted(alone(self.objective), self._some(own[:1]).stack(0), layer)
+            self.gradients[own] += taken
+            rows = self._through(own, layer, answer)
+            losses = self._losses(own, self._family(own, bending, rows), self.fine)
+            flat = _level(losses[:, (self.fine >= _CORNERS[0]) & (self.fine <= _CORNERS[1])])
+            self._keep(own, bending, rows, losses.amax(1).where(flat, torch.inf), level=True)
+            which = which[~torch.isin(which, own)]
+
+    def _through(self, which: Int[Tensor, " some"], layer: bottleneck.Layer, answer: dict[str, Tensor]) -> Tensor:
+        """The ends of some lines with one answer, as bends."""
+        ends = (self._some(which).stack(vertex) for vertex in (0, 1))
+        return torch.cat([bottleneck.answering(end, layer, answer).flatten() for end in ends])
+
     def _open(self, which: Int[Tensor, " some"]) -> Int[Tensor, " open"]:
         """Of some lines those on whose path the loss rises above both ends."""
         return which[self.height[which] > self.ends[which]]
@@ -211,11 +247,12 @@ class _Search:
     def _try(self, which: Int[Tensor, " some"], steps: int) -> list[tuple[Bending, Tensor, Tensor]]:
         """Short trainings of curves of several degrees, each from a start of its own: with their bends and heights."""
         found = []
-        for number, (bends, aside) in enumerate(_TRIES):
-            bending = self._bending("bezier", bends, steps, 0, number)
+        for number, (bends, aside, rate) in enumerate(_TRIES):
+            bending = self._bending("bezier", bends, steps, 0, number, rate)
+            plain = number == len(_TRIES) - 1
             begun = begin(self._some(which), bending, aside)
-            rows = self._trained(which, bending, begun, self._emphasis(0, which))
-            found.append((bending, rows, self._highest(which, self._family(which, bending, rows), self.coarse)))
+            rows = self._trained(which, bending, begun, Emphasis() if plain else self._emphasis(0, which))
+            found.append((bending, rows, self._offer(which, bending, rows)))
         return found
 
     def _go_on(
@@ -224,33 +261,40 @@ class _Search:
         """Train the best try of each line further; points of its curve, evenly spaced in alpha."""
         best = torch.stack([heights for *_, heights in tries]).argmin(0)
         vertices = self.rows[:_VERTICES, which].clone()
-        for number, (tried, rows, _) in enumerate(tries):
+        for number, (tried, rows, heights) in enumerate(tries):
             here = (best == number).nonzero()[:, 0]
             if not len(here):
                 self._skip(steps)
                 continue
-            own, bending = which[here], self._bending("bezier", tried.bends, steps, 1, len(_TRIES))
+            own, bending = which[here], self._bending("bezier", tried.bends, steps, 1, len(_TRIES), tried.lr)
             begun = rows.view(tried.bends, len(which), -1)[:, here].flatten(0, 1)
-            found = self._trained(own, bending, begun, self._emphasis(1, own))
+            found = self._better(own, bending, begun, self._emphasis(1, own), heights[here])[0]
             family = self._family(own, bending, found)
-            if not self.straight_pieces:
-                self._keep(own, bending, found, self._highest(own, family, self.fine))
             for vertex in range(_VERTICES):
                 alpha = torch.full_like(here, (vertex + 1) / (_VERTICES + 1), dtype=torch.float64)
                 vertices[vertex, here] = family.at(torch.arange(len(here), device=here.device), alpha).flatten()
         return vertices
 
+    def _better(
+        self, which: Int[Tensor, " some"], bending: Bending, begun: Tensor, emphasis: Emphasis, before: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Bends after a training, and the height of their path; where it was lower before, what was begun with."""
+        found = self._trained(which, bending, begun, emphasis)
+        heights = self._offer(which, bending, found)
+        worse = heights > before
+        rows = torch.where(worse.repeat(bending.bends)[:, None], begun, found)
+        return rows, torch.where(worse, before, heights)
+
     def _lower(self, which: Int[Tensor, " some"], vertices: Float[Tensor, "vertex some parameter"], steps: int) -> None:
         """Lower the top of polylines, and again with one more vertex where they are highest."""
         for number in (_VERTICES, _MOST_VERTICES):
-            bending = self._bending("polyline", number, steps, 2, number)
+            bending = self._bending("polyline", number, steps, 2, number, _RATE)
             if number > len(vertices):
                 vertices = self._with_vertex(which, vertices)
-            vertices = self._trained(which, bending, vertices.flatten(0, 1), self._emphasis(2, which)).view(
-                number, len(which), -1
-            )
-        rows = vertices.flatten(0, 1)
-        self._keep(which, bending, rows, self._highest(which, self._family(which, bending, rows), self.fine))
+            rows = vertices.flatten(0, 1)
+            before = self._offer(which, bending, rows)
+            rows, _ = self._better(which, bending, rows, self._emphasis(2, which), before)
+            vertices = rows.view(number, len(which), -1)
 
     def _with_vertex(
         self, which: Int[Tensor, " some"], vertices: Float[Tensor, "vertex some parameter"]
@@ -271,10 +315,9 @@ class _Search:
         """The top counts, above the higher end: the pass is no lower than that."""
         return Emphasis((_SHARPNESS[stage], _SHARPNESS[stage + 1]), settles=stage > 0, floor=self.ends[which])
 
-    def _bending(self, kind: Any, bends: int, steps: int, stage: int, number: int) -> Bending:
+    def _bending(self, kind: Any, bends: int, steps: int, stage: int, number: int, lr: float) -> Bending:
         seed = (self.connecting.seed + number) % (LAST_SEED + 1)
-        alphas, lr = _ALPHAS[stage], _RATES[stage]
-        return Bending(kind=kind, bends=bends, steps=steps, lr=lr, samples_per_step=alphas, seed=seed)
+        return Bending(kind=kind, bends=bends, steps=steps, lr=lr, samples_per_step=_ALPHAS[stage], seed=seed)
 
     def _trained(self, which: Int[Tensor, " some"], bending: Bending, begun: Tensor, emphasis: Emphasis) -> Tensor:
         """Bends after a training, which may have been done before an interruption."""
@@ -319,13 +362,28 @@ class _Search:
     def _highest(self, which: Int[Tensor, " some"], family: Family, alphas: Tensor) -> Float[Tensor, " some"]:
         return self._losses(which, family, alphas).amax(1)
 
-    def _keep(self, which: Int[Tensor, " some"], bending: Bending, rows: Tensor, heights: Tensor) -> None:
+    def _offer(self, which: Int[Tensor, " some"], bending: Bending, rows: Tensor) -> Float[Tensor, " some"]:
+        """Take these paths where they are lower, which is not looked at closely where few points are too high already;
+        their heights at these.
+        """
+        family = self._family(which, bending, rows)
+        heights = self._highest(which, family, self.coarse)
+        lower = (heights < self.height[which]).nonzero()[:, 0]
+        if len(lower) and (bending.kind == "polyline" or not self.straight_pieces):
+            own, rows = which[lower], rows.view(bending.bends, len(which), -1)[:, lower].flatten(0, 1)
+            self._keep(own, bending, rows, self._highest(own, self._family(own, bending, rows), self.fine))
+        return heights
+
+    def _keep(
+        self, which: Int[Tensor, " some"], bending: Bending, rows: Tensor, heights: Tensor, *, level: bool = False
+    ) -> None:
         """Take these paths where they are lower."""
         better = heights < self.height[which]
         lines, own = which[better], rows.view(bending.bends, len(which), -1)[:, better]
         self.rows[: bending.bends, lines] = own
         self.rows[bending.bends :, lines] = self.lines.stack(1).flatten()[lines]
         self.bends[lines], self.curved[lines] = bending.bends, bending.kind == "bezier"
+        self.level[lines] = level
         self.height[lines] = heights[better]
 
     def paths(self, chosen: Int[Tensor, " pair"], *, straight_pieces: bool) -> Family:
@@ -554,6 +612,12 @@ def _searched(
         raise
     keep()
     return search
+
+
+def _level(losses: Float[Tensor, "line alpha"]) -> Bool[Tensor, " line"]:
+    """Whether the loss is one number along each line."""
+    low, high = losses.aminmax(dim=1)
+    return losses.isfinite().all(1) & (high - low <= _ROUNDING * high.abs())
 
 
 def _lowest(lines: Lines, search: _Search) -> Int[Tensor, " pair"]:
