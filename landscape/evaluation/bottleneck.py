@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from landscape.engine.plain import AnyObjective
 from landscape.engine.stack import Stack, aliases
 
-__all__ = ["Layer", "answering", "candidates", "fitted"]
+__all__ = ["MOST_GRADIENTS", "Layer", "answering", "candidates", "fitted"]
 
 #: Names of the parameters of a layer that are zero with one answer, and of those that are the answer.
 Layer = tuple[tuple[str, ...], tuple[str, ...]]
 
-#: Layers that are tried, and gradients that the best answer of one takes at most.
-_LAYERS, _GRADIENTS = 3, 30
+#: Gradients that the best answer of a network takes at most.
+MOST_GRADIENTS = 30
+
+#: Layers that are tried.
+_LAYERS = 3
 
 
 def candidates(module: nn.Module, moving: Stack) -> Iterator[Layer]:
@@ -60,7 +63,7 @@ def fitted(objective: AnyObjective, network: Stack, layer: Layer) -> tuple[dict[
     here = still.flatten().double()
     best, lowest, taken = here, torch.inf, 0
     before: tuple[Tensor, Tensor] | None = None
-    for taken in range(1, _GRADIENTS + 1):
+    for taken in range(1, MOST_GRADIENTS + 1):
         point = Stack(still.unflatten(here.to(still.dtype)).tensors, still.buffers)
         losses, slopes = objective.gradient(point)
         loss, slope = float(losses[0]), slopes.flatten().double().to(here.device)

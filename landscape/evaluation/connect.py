@@ -164,8 +164,9 @@ class _Search:
         self.measured, self.straight_pieces, self.log, self.on_progress = measured, straight_pieces, log, on_progress
         device = lines.rows.device
         self.every = torch.arange(len(lines), device=device)
-        self.fine = torch.from_numpy(alphas).to(device)
-        self.coarse = torch.linspace(0, 1, _COARSE, dtype=torch.float64, device=device)
+        self.fine = torch.from_numpy(alphas[(alphas >= 0) & (alphas <= 1)]).to(device)
+        few = torch.linspace(0, len(self.fine) - 1, min(_COARSE, len(self.fine)), device=device)
+        self.coarse = self.fine[few.round().long()]
         self.gradients, self.evaluations, self.bends = (torch.zeros_like(self.every) for _ in range(3))
         self.curved, self.level = (torch.zeros_like(self.every, dtype=torch.bool) for _ in range(2))
         end = lines.stack(1).flatten()
@@ -178,9 +179,11 @@ class _Search:
         if self.connecting.method != "auto":
             self._one(self.connecting.one)
             return
-        self.height = self._highest(self.every, self.lines, self.fine)
-        self.ends = self._highest(self.every, self.lines, self.fine[[0, -1]])
-        spent = [share * (self.connecting.budget or 0) / alphas for share, alphas in zip(_SHARES, _ALPHAS, strict=True)]
+        losses = self._losses(self.every, self.lines, self.coarse)
+        self.height, self.ends = losses.amax(1), losses[:, [0, -1]].amax(1)
+        self._look_closely(self.height == self.ends)
+        left = (self.connecting.budget or 0) - bottleneck.MOST_GRADIENTS
+        spent = [share * left / alphas for share, alphas in zip(_SHARES, _ALPHAS, strict=True)]
         first, second, third = (max(1, int(steps)) for steps in (spent[0] / len(_TRIES), spent[1], spent[2] / 2))
         self.total = len(_TRIES) * (first + second) + 2 * third
         self._answer(self._open(self.every))
@@ -189,6 +192,13 @@ class _Search:
             still = self.height[open_] > self.ends[open_]
             if still.any():
                 self._lower(open_[still], curves[:, still], third)
+            self._look_closely((self.bends == 0) & (self.height > self.ends))
+
+    def _look_closely(self, straight: Bool[Tensor, " line"]) -> None:
+        """Measure these lines, of which few points are known, at all."""
+        which = self.every[straight]
+        if len(which):
+            self.height[which] = self._highest(which, self._some(which), self.fine)
 
     def methods(self) -> list[str]:
         """How each path was found."""
@@ -252,7 +262,7 @@ class _Search:
             plain = number == len(_TRIES) - 1
             begun = begin(self._some(which), bending, aside)
             rows = self._trained(which, bending, begun, Emphasis() if plain else self._emphasis(0, which))
-            found.append((bending, rows, self._offer(which, bending, rows)))
+            found.append((bending, rows, self._heights(which, bending, rows)))
         return found
 
     def _go_on(
@@ -268,7 +278,8 @@ class _Search:
                 continue
             own, bending = which[here], self._bending("bezier", tried.bends, steps, 1, len(_TRIES), tried.lr)
             begun = rows.view(tried.bends, len(which), -1)[:, here].flatten(0, 1)
-            found = self._better(own, bending, begun, self._emphasis(1, own), heights[here])[0]
+            self._offer(own, bending, begun, heights[here])
+            found = self._better(own, bending, begun, self._emphasis(1, own), heights[here])
             family = self._family(own, bending, found)
             for vertex in range(_VERTICES):
                 alpha = torch.full_like(here, (vertex + 1) / (_VERTICES + 1), dtype=torch.float64)
@@ -277,13 +288,12 @@ class _Search:
 
     def _better(
         self, which: Int[Tensor, " some"], bending: Bending, begun: Tensor, emphasis: Emphasis, before: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Bends after a training, and the height of their path; where it was lower before, what was begun with."""
+    ) -> Tensor:
+        """Bends after a training; where their path is higher than it was before, those that it began with."""
         found = self._trained(which, bending, begun, emphasis)
-        heights = self._offer(which, bending, found)
-        worse = heights > before
-        rows = torch.where(worse.repeat(bending.bends)[:, None], begun, found)
-        return rows, torch.where(worse, before, heights)
+        heights = self._heights(which, bending, found)
+        self._offer(which, bending, found, heights)
+        return torch.where((heights > before).repeat(bending.bends)[:, None], begun, found)
 
     def _lower(self, which: Int[Tensor, " some"], vertices: Float[Tensor, "vertex some parameter"], steps: int) -> None:
         """Lower the top of polylines, and again with one more vertex where they are highest."""
@@ -292,8 +302,8 @@ class _Search:
             if number > len(vertices):
                 vertices = self._with_vertex(which, vertices)
             rows = vertices.flatten(0, 1)
-            before = self._offer(which, bending, rows)
-            rows, _ = self._better(which, bending, rows, self._emphasis(2, which), before)
+            before = self._heights(which, bending, rows)
+            rows = self._better(which, bending, rows, self._emphasis(2, which), before)
             vertices = rows.view(number, len(which), -1)
 
     def _with_vertex(
@@ -362,17 +372,16 @@ class _Search:
     def _highest(self, which: Int[Tensor, " some"], family: Family, alphas: Tensor) -> Float[Tensor, " some"]:
         return self._losses(which, family, alphas).amax(1)
 
-    def _offer(self, which: Int[Tensor, " some"], bending: Bending, rows: Tensor) -> Float[Tensor, " some"]:
-        """Take these paths where they are lower, which is not looked at closely where few points are too high already;
-        their heights at these.
-        """
-        family = self._family(which, bending, rows)
-        heights = self._highest(which, family, self.coarse)
+    def _heights(self, which: Int[Tensor, " some"], bending: Bending, rows: Tensor) -> Float[Tensor, " some"]:
+        """The highest loss at few points of some paths."""
+        return self._highest(which, self._family(which, bending, rows), self.coarse)
+
+    def _offer(self, which: Int[Tensor, " some"], bending: Bending, rows: Tensor, heights: Tensor) -> None:
+        """Take these paths where they are lower at all points, of which those of their `heights` are some."""
         lower = (heights < self.height[which]).nonzero()[:, 0]
         if len(lower) and (bending.kind == "polyline" or not self.straight_pieces):
             own, rows = which[lower], rows.view(bending.bends, len(which), -1)[:, lower].flatten(0, 1)
             self._keep(own, bending, rows, self._highest(own, self._family(own, bending, rows), self.fine))
-        return heights
 
     def _keep(
         self, which: Int[Tensor, " some"], bending: Bending, rows: Tensor, heights: Tensor, *, level: bool = False
