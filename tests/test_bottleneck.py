@@ -1,4 +1,4 @@
-"""Paths through networks with one answer: which layers leave one, the best answer by closed forms, and what it bounds."""
+"""Paths through networks with one answer: which layers leave one, the best by closed forms, and what it bounds."""
 
 import math
 from pathlib import Path

@@ -48,8 +48,8 @@ class Passes:
         straight: The highest loss on the straight line, NaN where none is known.
         known: The highest loss on the lowest known path.
         through: The same on the lowest chain of known paths, which may lead through other members.
-        method: What found the lowest path: `straight`, `bezier 3`, `polyline 7`, `via`; `aligned` is one to a network
-            that computes the same as its end (`align`).
+        method: What found the lowest path: `straight`, `one answer` (through networks that give all inputs one),
+            `bezier 3`, `polyline 7`, `via`; `aligned` is one to a network that computes the same as its end (`align`).
         gradients: What that took, in gradients of the loss, with all that was tried.
         merges, straight_merges: How groups merge, from the lowest on: along known paths, and along straight lines.
         solved: Which members are solved, None where that is not known.

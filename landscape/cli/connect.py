@@ -69,8 +69,18 @@ def command(output: Path | None, **values: Any) -> None:
         result = connect(**bent, **asked(values), save=path, progress=Progress("connect", "steps"))
     for name, lines in representatives(result).items():
         remark(f"{name}: {_barriers(lines)}" if name else _barriers(lines))
+    if connecting.refine:
+        remark(_saddles(result))
     for written in (path, *bend_files(path, connecting.most_bends)):
         click.echo(written)
+
+
+def _saddles(curves: Result) -> str:
+    """What the search for saddles has come to, in one line."""
+    sought, found = ~np.isnan(curves["saddle_loss"]), curves["saddle_converged"] & curves["saddle_below"]
+    losses = curves["saddle_loss"][found]
+    text = f", median loss {np.median(losses):.6g}" if len(losses) else ""
+    return f"saddles of index 1, no higher than the path: {found.sum()} of {sought.sum()} paths that rise{text}"
 
 
 def _barriers(curves: Result) -> str:

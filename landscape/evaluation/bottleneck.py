@@ -63,7 +63,8 @@ def fitted(objective: AnyObjective, network: Stack, layer: Layer) -> tuple[dict[
     here = still.flatten().double()
     best, lowest, taken = here, torch.inf, 0
     before: tuple[Tensor, Tensor] | None = None
-    for taken in range(1, MOST_GRADIENTS + 1):
+    while taken < MOST_GRADIENTS:
+        taken += 1
         point = Stack(still.unflatten(here.to(still.dtype)).tensors, still.buffers)
         losses, slopes = objective.gradient(point)
         loss, slope = float(losses[0]), slopes.flatten().double().to(here.device)

@@ -31,6 +31,7 @@ from landscape.evaluation import bottleneck
 from landscape.evaluation.bending import OFF_LINE, Bending, Emphasis, State, begin, controls, train
 from landscape.evaluation.certify import Certifying, certified
 from landscape.evaluation.evaluate import computation
+from landscape.evaluation.refine import require_smooth, saddles
 from landscape.evaluation.routes import Lines, Order, Pairs, Prepared, Route, along, prepare
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
@@ -46,9 +47,9 @@ _log = logging.getLogger("landscape")
 #: Gradient evaluations for each line, all tries together.
 _BUDGET = 8000
 
-#: What is tried first: bends of Bézier curves, how far beside the line they begin, as a share of its length, and learning
-#: rates. The first seed is the user's, further ones follow. The last is trained for its mean, by steps that do not throw
-#: it off where the loss hardly rises along the line.
+#: What is tried first: bends of Bézier curves, how far beside the line they begin, as a share of its length, and
+#: learning rates. The first seed is the user's, further ones follow. The last is trained for its mean, by steps that do
+#: not throw it off where the loss hardly rises along the line.
 _TRIES = ((3, OFF_LINE, 3e-2), (3, 0.3, 3e-2), (5, 0.3, 3e-2), (1, OFF_LINE, 3e-2), (1, OFF_LINE, 1e-3))
 
 #: From so many gradients on it is said how many there will be.
@@ -99,6 +100,11 @@ class Connecting:
         at_most=1_000_000,
     )
     seed: int = option(0, "Seed of these points, and of where bends begin.", syntax="seed")
+    refine: bool = option(
+        False,
+        "From the highest point of each path go to the saddle nearby, up along the path's direction and down along all "
+        "others; for smooth activations, and networks of up to 400 parameters.",
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -202,9 +208,11 @@ class _Search:
 
     def methods(self) -> list[str]:
         """How each path was found."""
-        names = [f"{'bezier' if curved else 'polyline'} {bends}" for bends, curved in zip(self.bends, self.curved)]
-        flat = zip(names, self.bends.tolist(), self.level.tolist(), strict=True)
-        return ["one answer" if level else name if bends else "straight" for name, bends, level in flat]
+        kinds = zip(self.bends.tolist(), self.curved.tolist(), self.level.tolist(), strict=True)
+        return [
+            "one answer" if level else f"{'bezier' if curved else 'polyline'} {bends}" if bends else "straight"
+            for bends, curved, level in kinds
+        ]
 
     def _one(self, bending: Bending) -> None:
         """Train one curve, which is then the path whatever its height."""
@@ -420,6 +428,7 @@ def connect(
     lr: float | None = None,
     samples_per_step: int | None = None,
     training_seed: int = Connecting.seed,
+    refine: bool = Connecting.refine,
     points: int | Sequence[float] | np.ndarray = 1001,
     pairs: Pairs = "matched",
     order: Order = "stored",
@@ -445,14 +454,18 @@ def connect(
     Args:
         a, b: Places, as in `landscape.walk`.
         problem: Model, data and loss. None: that of the run or checkpoint.
-        method: `auto` tries the straight line, Bézier curves of 1, 3 and 5 bends from several starts, and a polyline
-            along the best of them with a vertex more where it is highest, trained for its highest loss, and keeps the
-            lowest. `bezier` and `polyline` train one curve for its mean loss.
+        method: `auto` tries the straight line, a path through networks with one answer, Bézier curves of 1, 3 and 5
+            bends from several starts, and a polyline along the best of them with a vertex more where it is highest,
+            trained for its highest loss, and keeps the lowest. The second is tried where one of the last three layers
+            leaves one answer to all inputs when its weights are zero, which is looked at on both ends; its bias is
+            then the best constant. `bezier` and `polyline` train one curve for its mean loss.
         budget: Of `auto`: gradient evaluations for each line, all tries together. None: 8000.
         bends: Of one curve: points that are trained. None: 1.
         steps, lr: Of one curve: steps of Adam, and its learning rate. None: 1000 and 0.01.
         samples_per_step: Of one curve: points of it at which the gradient is taken in a step. None: 8.
         training_seed: Seed of these points, and of where bends begin.
+        refine: From the highest point of each path, where it lies above both ends, go to the saddle nearby by
+            eigenvector following, in float64; for smooth activations, and networks of up to 400 parameters.
         points: How many evenly spaced alphas are evaluated, or the alphas themselves.
         pairs, order, align: As in `landscape.walk`. With the `order` all each is tried on a budget of its own, and the
             lowest path of each pair kept; with `align` there is a path to each end as it is, and one to its
@@ -467,8 +480,11 @@ def connect(
     Returns:
         A result over `line` and `alpha`, of kind `curve` (`polyline` with `certify`), with the loss on the straight
         lines as `loss_straight`; of each line the `method` that found it, the number of its `bends`, and its cost, with
-        all that was tried: `gradients`, and `evaluations` of the loss that chose. Interrupted (Ctrl-C) without `save`,
-        the lowest paths by then, or evaluated so far (then without `loss_straight`).
+        all that was tried: `gradients`, and `evaluations` of the loss that chose. With `refine` also `saddle_loss`,
+        `saddle_gradient` (its L2 norm), `saddle_negative` (negative eigenvalues of the Hessian), NaN where an end is
+        highest, `saddle_converged`, to a vanishing gradient and one of these, and `saddle_below`, no higher than the
+        path. Interrupted (Ctrl-C) without `save`, the lowest paths by then, or evaluated so far (then without
+        `loss_straight` and saddles).
 
     Raises:
         Mismatch: What was left beside `save` belongs to other curves, and `overwrite` is not given.
@@ -497,6 +513,7 @@ def connect(
         lr=lr,
         samples_per_step=samples_per_step,
         seed=training_seed,
+        refine=refine,
     )
     certifying = Certifying(certify=certify, certify_cells=certify_cells)
     pieces = certify is not None
@@ -530,6 +547,8 @@ def connect(
             "curves are not trained through spectral norms, whose singular vectors belong to one network each: take "
             "the norms off (torch.nn.utils.parametrize.remove_parametrizations, or remove_spectral_norm), or walk lines"
         )
+    if refine:
+        require_smooth(prepared)
     paths = len(prepared.lines)
     each = connecting.budget or (connecting.steps or 0) * (connecting.samples_per_step or 0)
     if paths * each >= _LONG:
@@ -550,7 +569,7 @@ def connect(
         result = dataclasses.replace(
             result,
             values={**result.values, "loss_straight": beside.loss},
-            columns={**result.columns, "done": beside.done},
+            columns={**result.columns, "done": beside.done, **(saddles(prepared, result) if refine else {})},
         )
     if path is not None and resume is not None:
         if not result.done.all():
