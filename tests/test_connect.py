@@ -175,6 +175,7 @@ def test_from_curves_to_walks_through_their_bends(landscape: Callable[..., Outco
         "lr": 0.01,
         "samples_per_step": 8,
         "seed": 0,
+        "refine": False,
     }
     assert [curves.sources[i].label for i in curves.via_member[0]] == ["bend 1 of line 0", "bend 2 of line 0"]
     through = ("--via", "c.bend-1.safetensors", "--via", "c.bend-2.safetensors", "--points", "5", "-o", "w.h5")

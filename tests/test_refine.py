@@ -55,7 +55,7 @@ def test_from_the_top_of_a_path_to_the_only_saddle(options: dict[str, Any]) -> N
 
 
 def test_a_linear_network_of_two_layers_has_its_saddle_at_zero() -> None:
-    """w1 w2 = 1 is a hyperbola; between its branches no path is below the saddle at 0, whose loss is the mean of x^2."""
+    """w1 w2 = 1 is a hyperbola; no path between its branches is below the saddle at 0, with the mean of x^2 as loss."""
     network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
     problem = Problem.from_model(network, (X, X), "mse")
     one, other = ({f"{k}.weight": torch.tensor([[sign * w]]) for k, w in enumerate((0.5, 2.0))} for sign in (1.0, -1.0))
