@@ -72,6 +72,13 @@ def test_no_path_is_higher_than_the_line_and_level_lines_cost_nothing() -> None:
     assert (found["gradients"][level] == 0).all()
 
 
+def test_where_the_loss_hardly_rises_large_steps_throw_no_path_off() -> None:
+    """The straight line rises by 1.4e-4, and curves that are trained by large steps by more."""
+    found = connect(some(74), some(174), budget=2000, points=101)
+    assert 1e-4 < found["loss_straight"].max() - found.loss[0, 0] < 2e-4
+    assert found.loss.max() <= found.loss[0, 0] + 1e-6
+
+
 def test_a_pair_does_not_depend_on_its_companions() -> None:
     both = connect(some(0, 2), some(4, 6), budget=400, points=11)
     alone = connect(some(2), some(6), budget=400, points=11)
