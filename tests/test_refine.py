@@ -132,6 +132,35 @@ def test_the_command_line_refuses_kinks_in_one_line_and_writes_nothing(landscape
     assert not list(Path().iterdir())
 
 
+def test_the_command_line_says_how_many_saddles_there_are(landscape: Callable[..., Outcome]) -> None:
+    small = ("--function", "abs", "--width", "2", "--activation", "tanh", "--seeds", "0:2", "--batches", "20")
+    assert landscape("train", "functions", *small, "-o", "run").exit_code == 0
+    ends = ("--from", "run/#0", "--to", "run/#1", "--budget", "400", "--points", "21")
+    result = landscape("connect", *ends, "--refine", "-o", "c.h5")
+    assert result.exit_code == 0, result.output
+    assert "saddles of index 1, no higher than the path: " in result.stderr
+    assert "saddle_loss" in Result.read(Path("c.h5"), plane=False).columns
+
+
+def test_interrupted_at_a_saddle_the_paths_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"problem": WELLS, "points": 21, "refine": True, "budget": 400}
+    with monkeypatch.context() as patched:
+        patched.setattr("landscape.evaluation.refine.follow", pressed)
+        found = connect(Wells(), Wells(-1.0), **options)
+        assert "loss_straight" in found.values
+        assert "saddle_loss" not in found.columns
+        with pytest.raises(KeyboardInterrupt):
+            connect(Wells(), Wells(-1.0), **options, save=tmp_path / "c.h5")
+    assert not (tmp_path / "c.h5").exists()
+    told: list[int] = []
+    again = connect(Wells(), Wells(-1.0), **options, save=tmp_path / "c.h5", progress=lambda *now: told.append(now[0]))
+    assert told == [], "what was trained is kept"
+    assert "saddle_loss" in again.columns
+
+
 def test_saddles_are_kept_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
     found = connect(Wells(), Wells(-1.0), problem=WELLS, points=21, refine=True, budget=400, save=path)

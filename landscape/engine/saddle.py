@@ -42,8 +42,8 @@ def follow(
     surface: Whole, start: Float[Tensor, " parameter"], along: Float[Tensor, " parameter"], *, steps: int = 200
 ) -> Saddle:
     """The saddle that is reached from `start` up along the eigenvector closest to the direction `along`, which is then
-    that closest to the one before, or, while its curvature is positive, that of the lowest curvature; a step is no longer
-    than a radius within which the loss is what its quadratic model says.
+    that closest to the one before, or, while its curvature is positive, that of the lowest curvature; a step is no
+    longer than a radius within which the loss is what its quadratic model says.
 
     C. J. Cerjan, W. H. Miller, J. Chem. Phys. 75, 1981; A. Banerjee, N. Adams, J. Simons, R. Shepard, J. Phys. Chem.
     89, 1985.

@@ -569,8 +569,15 @@ def connect(
         result = dataclasses.replace(
             result,
             values={**result.values, "loss_straight": beside.loss},
-            columns={**result.columns, "done": beside.done, **(saddles(prepared, result) if refine else {})},
+            columns={**result.columns, "done": beside.done},
         )
+    if refine and result.done.all():
+        try:
+            result = dataclasses.replace(result, columns={**result.columns, **saddles(prepared, result)})
+        except KeyboardInterrupt:
+            if path is not None:
+                raise
+            _log.warning("interrupted: the paths are whole, and there are no saddles")
     if path is not None and resume is not None:
         if not result.done.all():
             raise KeyboardInterrupt
