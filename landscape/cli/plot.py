@@ -24,7 +24,8 @@ from landscape.cli.options import (
 from landscape.cli.report import Progress
 from landscape.cli.types import Command, taken
 from landscape.core.errors import LandscapeError, plural
-from landscape.core.files import read_json, refuse_existing
+from landscape.core.files import is_there, read_json, refuse_existing
+from landscape.core.locks import lock_of, writing
 from landscape.figures.captions import courses_caption
 from landscape.store.results import Result
 
@@ -47,15 +48,17 @@ class Canvas:
     force: bool
 
     def __post_init__(self) -> None:
-        if self.output is not None:
+        if self.output is not None and not is_there(lock_of(self.output)):
             self._require_free(self.output)
 
     def save(self, figure: Figure, name: str) -> None:
         """Write the figure, and print its files."""
         path = self.output or Path("plots") / f"{name}.png"
-        self._require_free(path)
-        for written in figures.save(figure, path):
-            click.echo(written)
+        with writing(path) as died:
+            if not died:  # and else what is there was begun, and is replaced
+                self._require_free(path)
+            written = figures.save(figure, path)
+        click.echo("\n".join(map(str, written)))
 
     def _require_free(self, path: Path) -> None:
         for target in figures.targets(path):

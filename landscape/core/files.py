@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from landscape.core.errors import DamagedFile, LandscapeError, Unsupported
+from landscape.core.locks import writing
 
 __all__ = [
     "differences",
@@ -35,13 +36,22 @@ __all__ = [
 #: What stands in an empty directory: what a writer that is killed leaves, and locks.
 _LEFT_OVER = re.compile(r"\..*\.tmp|\.lock")
 
+#: Seconds to wait for another writer of one file.
+_PATIENCE = 10.0
+
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A temporary path beside `target`, which takes its place when the block ends well and vanishes otherwise.
 
-    Written through to the disk before the rename: after a crash `target` is the old file or the new one.
+    Written through to the disk before the rename: after a crash `target` is the old file or the new one. One writer at
+    a time: another waits.
     """
+    with writing(target, wait=_PATIENCE):
+        yield from _replacing(target)
+
+
+def _replacing(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,19 +6,23 @@ import json
 import os
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from landscape.core.errors import Busy, LandscapeError
 
-__all__ = ["LOCK", "writing"]
+__all__ = ["LOCK", "lock_of", "writing"]
 
 #: Lock of a directory, in it; that of a file is beside it, `.NAME.lock`.
 LOCK = ".lock"
 
+#: What this process writes, and in which thread: what is inside of it needs no lock of its own.
+_held: dict[Path, int] = {}
+
 
 @contextlib.contextmanager
-def writing(output: Path | None, *, directory: bool = False) -> Iterator[bool]:
+def writing(output: Path | None, *, directory: bool = False, wait: float = 0.0) -> Iterator[bool]:
     """Within the block nobody else writes `output`, a file, or with `directory` one that is made if it is not there.
     Gives whether the last writer died: then what it had begun lies there. Its temporary files are removed.
 
@@ -30,12 +34,13 @@ def writing(output: Path | None, *, directory: bool = False) -> Iterator[bool]:
     Args:
         output: What is written; None locks nothing.
         directory: Whether it is a directory, which is removed again if it was made here and is left empty.
+        wait: Seconds to wait for another writer.
 
     Raises:
         Busy: Somebody else writes it; the message says who.
         LandscapeError: It cannot be made.
     """
-    if output is None:
+    if output is None or _is_ours(output.absolute(), inside=not directory):
         yield False
         return
     folder = (output if directory else output.parent).absolute()
@@ -43,9 +48,9 @@ def writing(output: Path | None, *, directory: bool = False) -> Iterator[bool]:
     try:
         with _said(output):
             folder.mkdir(parents=True, exist_ok=True)
-        lock = output / LOCK if directory else output.with_name(f".{output.name}{LOCK}")
+        lock = lock_of(output, directory=directory)
         died = lock.exists()
-        with _locked(output, lock):
+        with _locked(output, lock, wait):
             for left_over in folder.glob(".*.tmp" if directory else f".{output.name}.*.tmp"):
                 left_over.unlink(missing_ok=True)  # nobody writes it any more
             yield died
@@ -55,27 +60,40 @@ def writing(output: Path | None, *, directory: bool = False) -> Iterator[bool]:
                 place.rmdir()
 
 
+def lock_of(output: Path, *, directory: bool = False) -> Path:
+    """The file that says who writes an output, and stays if that dies."""
+    return output / LOCK if directory else output.with_name(f".{output.name}{LOCK}")
+
+
 @contextlib.contextmanager
-def _locked(output: Path, place: Path) -> Iterator[None]:
+def _locked(output: Path, place: Path, wait: float) -> Iterator[None]:
     import filelock  # takes as long as a short walk
 
-    lock: filelock.BaseFileLock = filelock.FileLock(place, blocking=False, on_acquired=_sign)
+    lock: filelock.BaseFileLock = filelock.FileLock(place, timeout=wait, on_acquired=_sign)
     try:
         with _said(output):
             try:
                 lock.acquire()
             except NotImplementedError:  # no locks in this file system
-                lock = filelock.SoftFileLock(place, blocking=False)
+                lock = filelock.SoftFileLock(place, timeout=wait)
                 lock.acquire()
     except filelock.Timeout:
         raise Busy(f"{output} is being written by {_holder(place)}: wait for it, or choose another output") from None
+    _held[output.absolute()] = threading.get_ident()
     try:
         yield
     finally:
+        del _held[output.absolute()]
         if not isinstance(lock, filelock.SoftFileLock):
             with contextlib.suppress(OSError):
                 place.unlink()  # while it is held: who opened it meanwhile sees that it is gone, and opens it anew
         lock.release()
+
+
+def _is_ours(output: Path, *, inside: bool) -> bool:
+    """Whether this thread writes it already, or, if that serves, a directory that it is inside of."""
+    places = (output, *output.parents) if inside else (output,)
+    return any(_held.get(place) == threading.get_ident() for place in places)
 
 
 @contextlib.contextmanager

@@ -296,6 +296,11 @@ class Run:
         return write_stack(self.checkpoint_path(step), stack, document)
 
     @property
+    def resume_path(self) -> Path:
+        """File from which an interrupted training goes on."""
+        return self.path / "resume.safetensors"
+
+    @property
     def optimizer_path(self) -> Path:
         """File of the optimizer's moments at the last step."""
         return self.path / "optimizer.safetensors"

@@ -202,6 +202,9 @@ def sweep(
     with writing(path, directory=True):
         done, todo = _opened(Sweep(path, document), device=device, overwrite=overwrite)
         cells = done.cells()
+        for cell in cells:
+            if cell not in todo:
+                Run(cell.path, {}).resume_path.unlink(missing_ok=True)  # a kill left it
         total = sum(cell.training.batches for cell in cells)
         before = total - sum(cell.training.batches for cell in todo)
         for cell in todo:

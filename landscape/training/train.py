@@ -112,6 +112,7 @@ def _begun(path: Path, plan: Plan, engine: Engine, *, overwrite: bool) -> tuple[
     """The run at a path, made if it is not there or is replaced, and what trains it."""
     run = _found(path, plan, overwrite=overwrite)
     if run is not None and plan.training.batches in run.steps():
+        run.resume_path.unlink(missing_ok=True)  # a kill left it
         raise LandscapeError(
             f"{path} is finished: choose another run with `output`, or replace it with `overwrite=True`"
         )
@@ -242,7 +243,7 @@ def _run(
     plan: Plan, trainer: AnyTrainer, run: Run, *, logs: Sequence[str], resume_every: float, progress: Progress
 ) -> Run:
     """Go on with a run to its last step."""
-    training, resume = plan.training, run.path / "resume.safetensors"
+    training, resume = plan.training, run.resume_path
     first = _resumed(run, resume, trainer) if resume.exists() else trainer.begin(plan.initial)
     saved = {*(training.save_at or ()), training.batches}
     logged = {*saved, *range(0, training.batches, max(1, training.batches // _LOGGED))}
