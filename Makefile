@@ -9,7 +9,7 @@ SOURCES = setup.cfg pyproject.toml constraints.txt
 RUN = $(BIN)/landscape
 STUDIES = $(filter-out analyses/one_step_m1.py analyses/study.py, $(wildcard analyses/*.py))
 
-.PHONY: help demo test test-quick test-cpus smoke lint dist benchmark reference studies clean
+.PHONY: help demo test test-quick test-cpus smoke faults lint dist benchmark reference studies clean
 
 help:
 	@echo "make demo       train, walk, analyse and draw: what separates trained solutions from the known one"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-cpus  bit identity of a member in any company, under each instruction set that this machine has"
 	@echo "make test-quick the suite without run-time checks of shapes, slow tests and bit identity: while one works"
 	@echo "make smoke      each example of the documents and of every --help, each benchmark in its smallest setting"
+	@echo "make faults     a campaign of kills, changed files, odd commands and pairs of writers, an hour and a half"
 	@echo "make lint       ruff, mypy --strict and the layers"
 	@echo "make dist       the wheel, installed into an empty environment, where the README's first example is run"
 	@echo "make benchmark  speed and memory beside a plain implementation and beside other tools"
@@ -79,6 +80,9 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+faults: $(VENV)/.test
+	$(BIN)/python tests/faults.py
 
 # `--smoke` of a benchmark shows that it runs; its times mean nothing.
 smoke: $(VENV)/.smoke

@@ -81,7 +81,6 @@ READERS = {
         "info run",
         "analyse outcomes run",
         "walk --from presolve --to run --points 3 -o new.h5",
-        "train life --seeds 0:3 --batches 6 -o run",
     ),
     "run/step-00000006.safetensors": (
         "info run",
@@ -217,7 +216,7 @@ def counting(folder: Path, at: int | None = None, report: Path | None = None) ->
 
         def hook(event: str, arguments: tuple[object, ...]) -> None:
             if event == "open":
-                path, mode, flags = arguments
+                path, _, flags = arguments
                 changes = isinstance(flags, int) and bool(flags & writes)
             elif event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "os.link"):
                 path, changes = arguments[0], True
@@ -413,7 +412,12 @@ def mutations(table: Table, root: Path, count: int, random_: random.Random) -> N
 
 
 #: What people and scripts may write where a value belongs.
-VALUES = ("0", "-1", "1e999", "nan", "", " ", "x", "0:10", "10:0", "0:1:0", "a,b", "1,,2", "run", "walk.h5", "nowhere", "run/@9", "run/#x", "run/#0", "presolve", "..", "/", "/dev/null", "é", "$x^", "\x1b[31m", "%s{}", "--help", "1e-300", "99999999999999999999", "True", "null", "3x3", "1:2:3:4", "@", "#", "::", "*", "[", "life", "B3/S23", "json", "out.h5", "out.png", "1")  # fmt: skip
+VALUES = (
+    "0", "-1", "1e999", "nan", "", " ", "x", "0:10", "10:0", "0:1:0", "a,b", "1,,2", "run", "walk.h5", "nowhere",
+    "run/@9", "run/#x", "run/#0", "presolve", "..", "/", "/dev/null", "é", "$x^", "\x1b[31m", "%s{}", "--help",
+    "1e-300", "99999999999999999999", "True", "null", "3x3", "1:2:3:4", "@", "#", "::", "*", "[", "life", "B3/S23",
+    "json", "out.h5", "out.png", "1",
+)  # fmt: skip
 
 
 def lines(table: Table, root: Path, count: int, random_: random.Random) -> None:

@@ -62,6 +62,8 @@ def writing(output: Path | None, *, directory: bool = False, wait: float = 0.0) 
 
 def lock_of(output: Path, *, directory: bool = False) -> Path:
     """The file that says who writes an output, and stays if that dies."""
+    if not directory and not output.name:
+        raise LandscapeError(f"cannot write {output}: it is a directory")
     return output / LOCK if directory else output.with_name(f".{output.name}{LOCK}")
 
 
