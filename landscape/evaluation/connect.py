@@ -19,7 +19,8 @@ from torch import Tensor
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import LAST_SEED, Field, check, option, require
-from landscape.core.files import differences, digest, refuse_existing
+from landscape.core.files import differences, digest, is_there, refuse_existing
+from landscape.core.locks import lock_of, writing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress
 from landscape.engine.hessian import alone
@@ -525,7 +526,8 @@ def connect(
     path = None if save is None else target(save, overwrite=overwrite)
     resume = None if path is None else path.with_name(f"{path.name}.resume.safetensors")
     files = [] if path is None else bend_files(path, connecting.most_bends)
-    if resume is not None and not resume.exists():
+    # What a writer that died had begun is replaced.
+    if path is not None and resume is not None and not (is_there(resume) or is_there(lock_of(path))):
         for file in files:
             refuse_existing(file, force=overwrite)
     compute = Compute.chosen(
@@ -553,37 +555,45 @@ def connect(
     each = connecting.budget or (connecting.steps or 0) * (connecting.samples_per_step or 0)
     if paths * each >= _LONG:
         _log.warning("%d paths of up to %d gradients of the loss each: %.1g in all", paths, each, float(paths * each))
-    search = _searched(
-        prepared, alphas, connecting, pieces, resume, keep_seconds, overwrite, progress or (lambda done, total: None)
-    )
-    chosen = _lowest(prepared.lines, search)
-    straight = _of(prepared.lines, chosen)
-    lines = _with_bends(prepared, straight, search, chosen, pieces, files)
-    about = {**prepared.about, "curve": {**dataclasses.asdict(connecting), "steps": search.steps}}
-    prepared = dataclasses.replace(prepared, lines=lines, about=about)
-    if pieces:
-        prepared = certified(prepared, certifying)
-    result = along(prepared.objective, prepared.lines, alphas, about=prepared.about)
-    if result.done.all():  # and else what is interrupted goes no further
-        beside = along(prepared.objective, straight, alphas)
-        result = dataclasses.replace(
-            result,
-            values={**result.values, "loss_straight": beside.loss},
-            columns={**result.columns, "done": beside.done},
+    with writing(path):
+        search = _searched(
+            prepared,
+            alphas,
+            connecting,
+            pieces,
+            resume,
+            keep_seconds,
+            overwrite,
+            progress or (lambda done, total: None),
         )
-    if refine and result.done.all():
-        try:
-            result = dataclasses.replace(result, columns={**result.columns, **saddles(prepared, result)})
-        except KeyboardInterrupt:
-            if path is not None:
-                raise
-            _log.warning("interrupted: the paths are whole, and there are no saddles")
-    if path is not None and resume is not None:
-        if not result.done.all():
-            raise KeyboardInterrupt
-        result.save(path, overwrite=overwrite)
-        resume.unlink(missing_ok=True)
-    return result
+        chosen = _lowest(prepared.lines, search)
+        straight = _of(prepared.lines, chosen)
+        lines = _with_bends(prepared, straight, search, chosen, pieces, files)
+        about = {**prepared.about, "curve": {**dataclasses.asdict(connecting), "steps": search.steps}}
+        prepared = dataclasses.replace(prepared, lines=lines, about=about)
+        if pieces:
+            prepared = certified(prepared, certifying)
+        result = along(prepared.objective, prepared.lines, alphas, about=prepared.about)
+        if result.done.all():  # and else what is interrupted goes no further
+            beside = along(prepared.objective, straight, alphas)
+            result = dataclasses.replace(
+                result,
+                values={**result.values, "loss_straight": beside.loss},
+                columns={**result.columns, "done": beside.done},
+            )
+        if refine and result.done.all():
+            try:
+                result = dataclasses.replace(result, columns={**result.columns, **saddles(prepared, result)})
+            except KeyboardInterrupt:
+                if path is not None:
+                    raise
+                _log.warning("interrupted: the paths are whole, and there are no saddles")
+        if path is not None and resume is not None:
+            if not result.done.all():
+                raise KeyboardInterrupt
+            result.save(path, overwrite=overwrite)
+            resume.unlink(missing_ok=True)
+        return result
 
 
 def _searched(

@@ -16,6 +16,7 @@ import torch
 from landscape.core import provenance
 from landscape.core.errors import LandscapeError, Mismatch, Unverified
 from landscape.core.files import digest, refuse_existing, replacing
+from landscape.core.locks import writing
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress, Shards
 from landscape.engine.live import duplicate
@@ -121,19 +122,20 @@ def evaluate(
         "computation": computation(objective),
     }
     points = _Kept(shards.path, functools.partial(shards.begin, plan), keep_seconds)
-    parts = shards.gather(
-        plan,
-        lambda finished: work.blocks(sum(map(len, finished)), points),
-        total=len(places),
-        force=overwrite,
-        seconds=keep_seconds,
-        on_progress=lambda done, total: on_progress(done * each, total * each),
-    )
     assert save is not None
-    save_joined(parts, save, overwrite=overwrite)
-    large = sum(value.nbytes for part in parts for value in part.values.values()) >= LARGE
-    result = Result.read(save) if large else join(parts)
-    shards.remove()
+    with writing(save):
+        parts = shards.gather(
+            plan,
+            lambda finished: work.blocks(sum(map(len, finished)), points),
+            total=len(places),
+            force=overwrite,
+            seconds=keep_seconds,
+            on_progress=lambda done, total: on_progress(done * each, total * each),
+        )
+        save_joined(parts, save, overwrite=overwrite)
+        large = sum(value.nbytes for part in parts for value in part.values.values()) >= LARGE
+        result = Result.read(save) if large else join(parts)
+        shards.remove()
     return dataclasses.replace(result, models=work.model)  # files of finished parts hold none
 
 
