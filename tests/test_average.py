@@ -118,7 +118,7 @@ def test_statistics_of_batchnorm_are_told_of(caplog: pytest.LogCaptureFixture) -
         (("--weights", "0.5,0.25,0.25"), "there are 3 --weights for 2 networks: give one a network"),
         (("--weights", "a,b"), "'a,b' is no list of numbers"),
         (("-o", "soup.pt"), "soup.pt is to hold tensors: end -o in .safetensors"),
-        (("presolve",), "presolve is no file: averages are of networks, their state dicts and files"),
+        (("presolve",), "presolve does not exist: averages are of networks, their state dicts and files"),
         (("nowhere.pt",), "nowhere.pt does not exist"),
     ],
 )

@@ -217,7 +217,7 @@ def test_options_from_a_file(landscape: Program) -> None:
         (("train", "life", "--activation", "tanh"), "'tanh' is not one of", 2),
         (("walk", "--from", "presolve"), "Missing option '--to'", 2),
         (("walk", "--from", "presolve", "--to", "nowhere/"), "nowhere does not exist: give a landmark", 1),
-        (("walk", "--from", "presolve", "--to", "presolve:post"), "does not say its problem", 1),
+        (("walk", "--from", "presolve", "--to", "presolve:post"), "presolve, presolve:post do not exist; if they are landmarks, name their problem", 1),
         (("walk", "--from", "a", "--to", "b", "--range", "x"), "'x' is no range: write LOW:HIGH", 2),
         (("walk", "--from", "a", "--to", "b", "-O", "m=1"), "-O goes with --problem", 2),
         (
@@ -239,12 +239,38 @@ def test_bad_input(landscape: Program, arguments: tuple[str, ...], text: str, st
     assert list(Path().iterdir()) == []
 
 
+#: Verbs that read places, with what they take besides; of those that are not named here a place is the one argument.
+PLACED = {
+    ("average",): ("-o", "out.safetensors"),
+    ("import",): ("--problem", "life", "-o", "out"),
+    ("walk",): ("--to", "nowhere-2", "--from"),
+    ("connect",): ("--to", "nowhere-2", "--from"),
+    ("plane",): ("--at", "nowhere-2", "--at", "nowhere-3", "--at"),
+    ("train", "life"): (*SMALL, "--start"),
+    ("sweep", "life"): (*SMALL, "--grid", "lr=0.1", "--start"),
+}
+READERS = [
+    verb
+    for verb in commands(main)
+    if verb in PLACED or not (verb in [(), ("plot", "rule")] or verb[0] in ("train", "sweep", "verify", "validate"))
+]
+
+
+@pytest.mark.parametrize("verb", [verb for verb in READERS if verb not in [("analyse",), ("plot",)]], ids=" ".join)
+@pytest.mark.parametrize("place", ["nowhere", "nowhere/there.h5"])
+def test_every_verb_says_of_a_place_that_is_not_there_that_it_does_not_exist(
+    landscape: Program, verb: tuple[str, ...], place: str
+) -> None:
+    fails(landscape(*verb, *PLACED.get(verb, ()), place), "not exist")
+    assert list(Path().iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (("--from", "presolve:bump"), "design 'bump' is made for relu, not for leaky_relu"),
         (("--from", "presolve:tent"), "no design is called 'tent'"),
-        (("--from", "nothing"), "life has no landmark 'nothing'"),
+        (("--from", "nothing"), "nothing does not exist; as a landmark: life has no landmark 'nothing'"),
         (("--from", "presolve+noise:x"), "'noise:x' is no choice for spare filters"),
         (("--from", "presolve+noise:9"), "does not solve the problem"),
         (("--from", "presolve", "--range", "0.5:1"), "must contain both ends of the line, 0 and 1"),

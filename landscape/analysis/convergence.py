@@ -25,7 +25,7 @@ from landscape.engine.truncated import GRADIENT, Came, Slope, lbfgs, newton
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
-from landscape.problems.places import Place, is_landmark
+from landscape.problems.places import Place
 from landscape.space.groups import learning
 
 __all__ = ["KINDS", "Convergence", "Descent", "constant", "convergence", "prepared"]
@@ -475,8 +475,6 @@ def prepared(a: Place, problem: Problem | str | None, engine: Engine = "auto") -
     compute = Compute.chosen(
         a, device="cpu", dtype=torch.float64, batchnorm=None, engine=engine, autocast=None, samples=None, seed=0
     )
-    if problem is None and is_landmark(a):
-        raise LandscapeError(f'{a} does not exist; if it is a landmark, name its problem, such as `problem="life"`')
     problem, (place,) = networks([a], compute, problem, finite=False)
     objective = compute.objective(problem)
     if objective.sampled and not _has_all(problem):

@@ -26,7 +26,7 @@ from landscape.engine.stack import aliases
 from landscape.evaluation.routes import networks
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
-from landscape.problems.places import Place, is_landmark
+from landscape.problems.places import Place
 from landscape.space.groups import Per, frozen, matching, split
 
 __all__ = ["Curvature", "curvature"]
@@ -354,8 +354,6 @@ def curvature(
         draws=draws,
         l2=l2,
     )
-    if problem is None and is_landmark(a):
-        raise LandscapeError(f'{a} does not exist; if it is a landmark, name its problem, such as `problem="life"`')
     problem, (place,) = networks([a], compute, problem, only=only)
     objective, stack = compute.objective(problem), place.stack.to(dtype)
     network = problem.prototype

@@ -13,7 +13,7 @@ from landscape.core.errors import Mismatch, Unsupported
 from landscape.engine.batches import Reread, loader_name
 from landscape.engine.stacked import features_first
 
-__all__ = ["SAMPLE_MULTIPLE", "Batch", "Data", "Stream", "labelled"]
+__all__ = ["SAMPLE_MULTIPLE", "Batch", "Data", "Stream", "labelled", "require_paired"]
 
 #: Sample axes are padded to a multiple of this with weight zero: vector units then never treat a member's numbers
 #: differently for its place.
@@ -141,7 +141,25 @@ def labelled(raw: Any, loader: object, number: int) -> tuple[Tensor, Tensor, Ten
             f"batch {number} of {loader_name(loader)} is {what}, not (inputs, targets) tensors: give `batch_loss` "
             "in place of `loss`, which reads batches of any kind"
         )
-    lengths = [each.shape[0] if each.ndim else 0 for each in tensors]
-    if len(set(lengths)) > 1 or not lengths[0]:
-        raise Mismatch(f"batch {number} of {loader_name(loader)} has {' and '.join(map(str, lengths))} samples")
-    return tensors[0], tensors[1], tensors[2] if len(tensors) == 3 else None
+    inputs, targets, weights = (*tensors, None)[:3]
+    require_paired(inputs, targets, weights, f"batch {number} of {loader_name(loader)}")
+    return inputs, targets, weights
+
+
+def require_paired(inputs: Tensor, targets: Tensor, weights: Tensor | None, what: str) -> None:
+    """Raise `Mismatch` unless these have as many samples, one or more, on their first axes, and weights a number each;
+    `what` has them.
+    """
+    named = {"inputs": inputs, "targets": targets} | ({} if weights is None else {"weights": weights})
+    for name, each in named.items():
+        if not each.ndim:
+            raise Mismatch(f"{what} has {name} that are a single number: give tensors whose first axis is the samples")
+    counts = [len(each) for each in named.values()]
+    if weights is not None and (weights.ndim > 1 or weights.is_complex()):
+        kind = " of complex numbers" if weights.is_complex() else ""
+        raise Mismatch(f"{what} has weights of shape {[*weights.shape]}{kind}: give one number a sample, [{counts[0]}]")
+    if len(set(counts)) > 1:
+        told = [f"{count} {name}" for count, name in zip(counts, named, strict=True)]
+        raise Mismatch(f"{what} has {' and '.join(told)}: they must pair")
+    if not counts[0]:
+        raise Mismatch(f"{what} has no samples")

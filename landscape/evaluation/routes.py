@@ -290,7 +290,8 @@ def networks(
     loaded = [checkpoint_at(place) for place in places]
     named = {label_of(place): found for place, found in zip(places, loaded, strict=True) if found is not None}
     trained_on = (place.trained_on for place in places if isinstance(place, Run))
-    problem = problem or next((each for each in trained_on if each is not None), None) or problem_of(named)
+    lost = list(dict.fromkeys(label_of(place) for place, found in zip(places, loaded, strict=True) if found is None))
+    problem = problem or next((each for each in trained_on if each is not None), None) or problem_of(named, lost)
     read = compute.batchnorm in ("interpolate", "keep")
     return problem, [
         landmark(problem, str(place), **compute.drawn)

@@ -116,8 +116,9 @@ def is_landmark(place: Place) -> bool:
     )
 
 
-def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
-    """The one problem that the checkpoints, by their places, were trained on.
+def problem_of(checkpoints: Mapping[str, Checkpoint], landmarks: Sequence[str] = ()) -> Problem:
+    """The one problem that the checkpoints, by their places, were trained on; `landmarks` are places beside them that
+    do not exist as files.
 
     Raises `LandscapeError` if none of them says, `Mismatch` if they differ, `Untrusted` for code not named before.
     """
@@ -126,8 +127,12 @@ def problem_of(checkpoints: Mapping[str, Checkpoint]) -> Problem:
         for place, checkpoint in checkpoints.items()
         if checkpoint.problem
     ]
+    if not problems and landmarks:
+        lost, one = few(landmarks), len(landmarks) == 1
+        what = f"{lost} does not exist; if it is a landmark" if one else f"{lost} do not exist; if they are landmarks"
+        raise LandscapeError(f'{what}, name {"its" if one else "their"} problem, such as `problem="life"`')
     if not problems:
-        where = next(iter(checkpoints), "a landmark alone")
+        where = next(iter(checkpoints))
         raise LandscapeError(
             f'{where} does not say its problem: name it with `problem`, such as `problem="my_module:NAME"`'
         )
@@ -163,8 +168,15 @@ def fitting(
 
 
 def landmark(problem: Problem, name: str, **settings: Any) -> Checkpoint:
-    """A landmark, verified with these settings; raises `Unverified` if it does not solve the problem."""
-    verification = verify(problem, name, **settings)
+    """A landmark, verified with these settings; raises `Unverified` if it does not solve the problem, `Unsupported` for
+    a name that is none, which may be a path mistyped.
+    """
+    try:
+        verification = verify(problem, name, **settings)
+    except Unsupported as error:
+        if name.startswith(problem.landmarks() or ("presolve",)):
+            raise
+        raise Unsupported(f"{name} does not exist; as a landmark: {error}") from error
     require_verified(verification, problem.nouns)
     stack = problem.landmark(name)
     sha = fingerprint(stack.tensors)

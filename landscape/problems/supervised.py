@@ -12,9 +12,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from landscape.core import philox
-from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
+from landscape.core.errors import LandscapeError, Unsupported, Unverified
 from landscape.engine.backends import many_at_once
-from landscape.engine.data import Batch, Data, Stream, labelled
+from landscape.engine.data import Batch, Data, Stream, labelled, require_paired
 from landscape.engine.live import is_spread
 from landscape.engine.losses import Criterion
 from landscape.engine.objective import Metric, Objective
@@ -47,11 +47,7 @@ class Samples:
     weights: Tensor | None = None
 
     def __post_init__(self) -> None:
-        counts = [len(each) for each in (self.inputs, self.targets, self.weights) if each is not None]
-        if len(set(counts)) > 1:
-            raise Mismatch(f"the data has {' and '.join(map(str, counts))} inputs, targets and weights: they must pair")
-        if not counts[0]:
-            raise LandscapeError("the data has no samples")
+        require_paired(self.inputs, self.targets, self.weights, "the data")
         for name, each in (("inputs", self.inputs), ("targets", self.targets), ("weights", self.weights)):
             if each is not None and each.is_floating_point() and not each.isfinite().all():
                 raise LandscapeError(f"the data's {name} are NaN or infinite in places: clean them")

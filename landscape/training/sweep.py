@@ -103,6 +103,8 @@ class Sweep:
         """An existing sweep; raises `LandscapeError` if there is none, `DamagedFile` if its `sweep.json` is not one."""
         path = Path(path)
         file = path / _FILE
+        if not is_there(path):
+            raise LandscapeError(f"{path} does not exist: give the directory of a sweep")
         if not is_there(file):
             raise LandscapeError(f"{path} is no sweep, it has no {_FILE}: give the directory of a sweep")
         try:
