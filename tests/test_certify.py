@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from click.testing import Result as Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,8 @@ import landscape
 from landscape import LandscapeError, Problem, Result
 from landscape.analysis.barriers import DEFINITIONS, barriers
 from landscape.analysis.grid import grid_error
-from landscape.core.errors import Mismatch, Unverified
+from landscape.cli import main
+from landscape.core.errors import Mismatch, Unverified, plural
 from landscape.engine.bounds import Bounds, Segments
 from landscape.engine.data import Batch
 from landscape.engine.objective import BatchNorm, Objective
@@ -484,6 +486,32 @@ def test_the_budget_is_kept_and_what_is_not_reached_is_said(caplog: pytest.LogCa
     assert found["bound_cells"][0] <= 16
     fine = landscape.walk(*ends, problem=problem, points=501, dtype=torch.float64)
     assert max(found["max_lower"][0], fine.loss.max()) <= found["max_upper"][0]
+
+
+@pytest.mark.parametrize("lost", [(1,), (0, 1, 2)])
+def test_a_loss_that_is_not_finite_at_an_end_leaves_the_bounds_of_other_lines(
+    lost: tuple[int, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Products of weights of 1e200 overflow; the other lines have the bounds that they have alone."""
+    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    problem = Problem.from_model(perceptron, (x, torch.arange(20) % 3), "cross_entropy")
+    starts = [{name: each.double() for name, each in drawn(perceptron, seed).items()} for seed in range(3)]
+    for number in lost:
+        starts[number] = {name: each * 1e200 for name, each in starts[number].items()}
+    how: dict[str, Any] = {"problem": problem, "points": 5, "certify": 1e-3, "dtype": torch.float64}
+    end = drawn(perceptron, 9)
+    found = landscape.walk(starts, [end], **how, save=tmp_path / "walk.h5")
+    assert f"{plural(len(lost), 'line')} of 3 without bounds" in caplog.text
+    assert f"the loss at an end of line {lost[0]} is not finite" in caplog.text
+    bounds = ("max_lower", "max_upper", "peak_low", "above_chord_lower", "above_mean_upper", "above_higher_end_upper")
+    for number in range(3):
+        alone = None if number in lost else landscape.walk([starts[number]], [end], **how)
+        for name in bounds:
+            assert np.isnan(found[name][number]) if alone is None else found[name][number] == alone[name][0]
+    shown = CliRunner().invoke(main, ["analyse", "barriers", str(tmp_path / "walk.h5")])
+    assert shown.exit_code == 0, shown.output
+    assert f"without bounds: {len(lost)} line" in shown.stdout
+    assert "nan" not in shown.stdout.partition("medians of")[2].partition("without")[0]
 
 
 def test_members_are_bounded_alike_alone_and_together() -> None:

@@ -217,7 +217,11 @@ def test_options_from_a_file(landscape: Program) -> None:
         (("train", "life", "--activation", "tanh"), "'tanh' is not one of", 2),
         (("walk", "--from", "presolve"), "Missing option '--to'", 2),
         (("walk", "--from", "presolve", "--to", "nowhere/"), "nowhere does not exist: give a landmark", 1),
-        (("walk", "--from", "presolve", "--to", "presolve:post"), "presolve, presolve:post do not exist; if they are landmarks, name their problem", 1),
+        (
+            ("walk", "--from", "presolve", "--to", "presolve:post"),
+            "presolve, presolve:post do not exist; if they are landmarks, name their problem",
+            1,
+        ),
         (("walk", "--from", "a", "--to", "b", "--range", "x"), "'x' is no range: write LOW:HIGH", 2),
         (("walk", "--from", "a", "--to", "b", "-O", "m=1"), "-O goes with --problem", 2),
         (
@@ -443,6 +447,40 @@ def test_verify_over_many_steps(landscape: Program, steps: int) -> None:
     (found,) = json.loads(result.stdout)
     assert found["solves"]
     assert found["sampled"] == (steps > 1)
+
+
+def interrupt(*_: object) -> None:
+    """Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("verb", _VERBS)
+def test_ctrl_c_while_a_verb_is_loaded_is_one_line(
+    landscape: Program, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("landscape.cli.commands.importlib.import_module", interrupt)
+    fails(landscape(verb), "interrupted", 130)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("train", "life"),
+        ("walk",),
+        ("connect",),
+        ("plane",),
+        ("analyse", "outcomes"),
+        ("plot", "clusters"),
+        ("polish",),
+    ],
+    ids=" ".join,
+)
+def test_ctrl_c_while_a_place_is_read_is_one_line(
+    landscape: Program, verb: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("problems.places", "training.plan", "store.checkpoints"):
+        monkeypatch.setattr(f"landscape.{module}.load", interrupt)
+    fails(landscape(*verb, *PLACED.get(verb, ()), here), "interrupted", 130)
 
 
 @pytest.mark.slow

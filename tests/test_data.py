@@ -136,11 +136,19 @@ def test_a_loader_that_changes_between_passes_is_named() -> None:
         (iter([]), Unsupported, "can be read only once"),
         ([torch.zeros(3, 2)], Unsupported, r"batch 0 of the list is Tensor, not \(inputs, targets\) tensors"),
         ([(torch.zeros(3), torch.zeros(3), torch.zeros(3), 1)], Unsupported, "is 4 entries, not"),
-        ([(torch.zeros(3), torch.zeros(2))], Mismatch, "batch 0 of the list has 3 inputs and 2 targets: they must pair"),
+        (
+            [(torch.zeros(3), torch.zeros(2))],
+            Mismatch,
+            "batch 0 of the list has 3 inputs and 2 targets: they",
+        ),
         ([(torch.zeros(0, 2), torch.zeros(0))], Mismatch, "batch 0 of the list has no samples"),
         ([{"x": torch.zeros(2)}], Unsupported, "batch 0 of the list is dict"),
         ([(torch.zeros(3), torch.tensor(1.0))], Mismatch, "batch 0 of the list has targets that are a single number"),
-        ([(torch.zeros(3), torch.zeros(3), torch.zeros(3, 1))], Mismatch, r"weights of shape \[3, 1\]: give one number"),
+        (
+            [(torch.zeros(3), torch.zeros(3), torch.zeros(3, 1))],
+            Mismatch,
+            r"weights of shape \[3, 1\]: give one",
+        ),
     ],
     ids=["empty", "iterator", "inputs", "four entries", "unpaired", "without samples", "dict", "number", "column"],
 )

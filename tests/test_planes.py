@@ -749,7 +749,11 @@ def test_the_program(landscape: Program, run: Run, steps: Run) -> None:
         ),
         (("--at", "presolve", "--points", "5x"), "'5x' is no grid: write 31, or 41x21", 2),
         (("--at", "presolve", "--points", "1x9"), "has an axis of fewer than 2 points", 2),
-        (("--at", "presolve"), "presolve does not exist; if it is a landmark, name its problem, such as --problem life", 1),
+        (
+            ("--at", "presolve"),
+            "presolve does not exist; if it is a landmark, name its problem, such as --problem life",
+            1,
+        ),
         (
             ("--at", "presolve", "--problem", "life", "--x", "1:0"),
             "the range 1:0 is empty: write the lower",

@@ -61,6 +61,7 @@ def grid_error(curves: Result, *, lines: int = 20, seconds: float = 5.0) -> Grid
         return None
     until = time.monotonic() + seconds
     naive = curves.done & ~curves.columns.get("aligned", np.zeros(len(curves), dtype=bool))
+    naive &= np.isfinite(curves.loss[:, curves.inside][:, [0, -1]]).all(axis=1)  # other lines have no bounds
     drawn = np.random.default_rng(_SEED).permutation(np.flatnonzero(naive))[:lines]
     grid, found = curves.loss[:, curves.inside].max(axis=1), list[float]()
     log = logging.getLogger("landscape")

@@ -177,20 +177,27 @@ def _aligned(told: Mapping[str, Any]) -> str:
 def _certified(curves: Result, found: Barriers) -> list[str]:
     """What is known of barriers between the points: medians beside the grid's, and how far that is off."""
     top, grid = curves["max_upper"], curves.loss[:, curves.inside].max(axis=1)
+    there, lost = ~np.isnan(top), []
+    if not there.all():
+        count = plural(int((~there).sum()), "line")
+        lost = [f"without bounds: {count}, with a loss at an end that is not finite; left out of the bounds' table"]
+    if not there.any():
+        return lost
     rows = [
         [
             name,
-            *(float(np.median(each)) for each in (found.heights[name], *found.bounds[name], low)),
-            float(np.max(low)),
+            *(float(np.median(each[there])) for each in (found.heights[name], *found.bounds[name], low)),
+            float(np.max(low[there])),
         ]
         for name, (_, low) in found.low_by.items()
     ]
-    width, off = (float(np.max(each / np.maximum(top, 1e-300))) for each in (top - curves["max_lower"], top - grid))
+    width, off = (float(np.nanmax(each / np.maximum(top, 1e-300))) for each in (top - curves["max_lower"], top - grid))
     asked = curves.about["certified"]["tolerance"]
     return [
         table(["medians of", "grid", "lower bound", "upper bound", "grid low by at most", "on any line"], rows),
         f"bounds hold at every alpha from 0 to 1; those of a line's highest loss are {width:.2g} of it apart at most "
         f"({asked:g} was asked for), and the highest point is low by {off:.2%} at most",
+        *lost,
     ]
 
 

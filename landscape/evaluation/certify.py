@@ -95,7 +95,8 @@ def certified(
     `peak_low` and `peak_high` of the alpha where it is; and of the barriers, `above_chord_lower` and so on.
 
     Bounded is the loss, in exact arithmetic, at all alphas of the lines between the networks as they are stored; the
-    rounding of what is computed here in float64 is bounded along with it. Bounds of finished lines are kept beside
+    rounding of what is computed here in float64 is bounded along with it. Lines with a loss at an end that is not
+    finite have NaN, and it is said. Bounds of finished lines are kept beside
     `save`, every `keep_seconds` and when this is interrupted, until they are `forgotten`; `on_progress` is told of
     lines. Raises `Unsupported`, naming it, for what nothing bounds, `Unverified` if the plain module's loss is not
     within the bounds of a point.
@@ -202,7 +203,7 @@ def _groups(
         def tell(closed: int, first: int = first) -> None:
             on_progress(first + closed, total)
 
-        columns = _bounded(along(some), knots, certifying.certify, certifying.certify_cells, first=first, tell=tell)
+        columns = _bounded(along(some), knots, certifying.certify, certifying.certify_cells, tell=tell)
         yield _Bounded({name: each.cpu().numpy() for name, each in columns.items()})
         first += len(some)
         size = min(most, 2 * size if time.monotonic() - started < _SECONDS else size)
@@ -265,11 +266,10 @@ def _bounded(
     tolerance: float,
     most: int,
     *,
-    first: int,
     tell: Callable[[int], None],
 ) -> dict[str, Tensor]:
-    """Columns of some lines, whose segments follow each other, parted into `most` cells each at most; `tell` hears how
-    many are done.
+    """Columns of some lines, whose segments follow each other, parted into `most` cells each at most, NaN of those with
+    a loss at an end that is not finite; `tell` hears how many are done.
     """
     segments = len(knots) - 1
     count = len(group.start) // segments
@@ -279,17 +279,15 @@ def _bounded(
     ends = group(every[segments - 1 :: segments], zero + 1, zero)
     at = torch.stack([starts.terms[0], ends.terms[0]])
     slack = torch.maximum(starts.error, ends.error)
-    if not bool((at.isfinite() & slack.isfinite()).all()):
-        wrong = first + int((~(at.isfinite() & slack.isfinite()).all(0)).nonzero()[0])
-        raise LandscapeError(f"the loss at an end of line {wrong} is not finite, and has no bound: leave `certify` out")
+    finite = (at.isfinite() & slack.isfinite()).all(0)  # other lines have no chord, and stay without bounds
     climb = at[1] - at[0]
     best, rise = (at - slack).amax(0).clamp(min=0), torch.zeros_like(slack)
     spent = torch.zeros(count, dtype=torch.int64, device=knots.device)
-    shut: list[_Cells] = []
-    waiting: list[_Cells] = []
-    segment = every.repeat_interleave(_PIECES)
-    low = torch.arange(_PIECES, device=knots.device, dtype=torch.float64).repeat(len(every)) / _PIECES
+    going = every[finite.repeat_interleave(segments)]
+    segment = going.repeat_interleave(_PIECES)
+    low = torch.arange(_PIECES, device=knots.device, dtype=torch.float64).repeat(len(going)) / _PIECES
     high = low + 1 / _PIECES
+    shut, waiting = [_Cells(segment[:0], low[:0], low[:0], low[:0], low[:0])], list[_Cells]()
     while len(segment):
         line, length = segment // segments, knots.diff()[segment % segments]
         centre, radius = (low + high) / 2, (high - low) / 2
@@ -317,7 +315,10 @@ def _bounded(
         segment = cells.segment.repeat(2)
         low, high = torch.cat([cells.low, middle]), torch.cat([middle, cells.high])
         tell(count - int(torch.bincount(segment // segments).count_nonzero()))
-    return _columns(_Cells.join([*shut, *waiting]), knots, at, slack, best, rise, spent)
+    columns = _columns(_Cells.join([*shut, *waiting]), knots, at, slack, best, rise, spent)
+    return {
+        name: each if name == "bound_cells" else each.masked_fill(~finite, torch.nan) for name, each in columns.items()
+    }
 
 
 def _place(line: Int[Tensor, " cell"], over: Float[Tensor, " cell"]) -> Int[Tensor, " cell"]:
@@ -378,8 +379,8 @@ def _check(objective: Objective, group: Segments) -> None:
             plain = objective.plain(group.at(some, centre + t))["loss"] * group.bounds.times
             value = found.terms[0] + t * (found.terms[1] + t * found.terms[2])
             off = (plain - value).abs() - found.error - _TOLERANCE * (1 + plain.abs())
-            if bool((off > 0).any()):
-                worst = int(off.argmax())
+            if bool((off > 0).any()):  # of what overflows there is nothing to compare
+                worst = int(off.nan_to_num(nan=-np.inf).argmax())
                 raise Unverified(
                     f"the bounds at a point are {float(value[worst]):.12g} +- {float(found.error[worst]):.1g}, the "
                     f"plain module's loss is {float(plain[worst]):.12g}: `certify` is wrong for this model, please "
@@ -388,7 +389,14 @@ def _check(objective: Objective, group: Segments) -> None:
 
 
 def _say_what_is_open(columns: Mapping[str, Any], tolerance: float) -> None:
-    """A line about bounds that are wider than was asked for."""
+    """A line about lines without bounds, and one about bounds that are wider than was asked for."""
+    if len(lost := np.flatnonzero(np.isnan(columns["max_upper"]))):
+        _log.warning(
+            "%s of %d without bounds, NaN in their columns: the loss at an end of line %d is not finite",
+            plural(len(lost), "line"),
+            len(columns["max_upper"]),
+            lost[0],
+        )
     wide = np.maximum(
         columns["max_upper"] - columns["max_lower"], columns["above_chord_upper"] - columns["above_chord_lower"]
     )

@@ -109,7 +109,9 @@ def _networks(places: Sequence[Place]) -> Iterator[tuple[str, Mapping[str, Tenso
     for number, place in enumerate(places):
         checkpoint = checkpoint_at(held(place, f"places[{number}]"))
         if checkpoint is None:
-            raise LandscapeError(f"{label_of(place)} does not exist: averages are of networks, their state dicts and files")
+            raise LandscapeError(
+                f"{label_of(place)} does not exist: averages are of networks, their state dicts and files"
+            )
         if checkpoint.adapter:
             raise LandscapeError(f"{label_of(place)} is an adapter, a part of a network: merge it into its model first")
         for member, source in enumerate(checkpoint.sources):

@@ -127,7 +127,7 @@ def problem_of(checkpoints: Mapping[str, Checkpoint], landmarks: Sequence[str] =
         for place, checkpoint in checkpoints.items()
         if checkpoint.problem
     ]
-    if not problems and landmarks:
+    if not checkpoints:
         lost, one = few(landmarks), len(landmarks) == 1
         what = f"{lost} does not exist; if it is a landmark" if one else f"{lost} do not exist; if they are landmarks"
         raise LandscapeError(f'{what}, name {"its" if one else "their"} problem, such as `problem="life"`')
