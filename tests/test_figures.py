@@ -1,6 +1,7 @@
 """Figures: what is drawn where, read back from the artists; files that are the same each time."""
 
 import dataclasses
+import itertools
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.cluster import hierarchy
@@ -276,6 +277,20 @@ def test_a_dendrogram_shows_tables_below_a_tree_of_limited_size(members: int, le
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels[0].startswith("first (n = ")
     assert labels[-1].startswith("3 more (n = " if members > 5 else "table 2")
+
+
+@pytest.mark.parametrize("solved", [None, 0, 3])
+@pytest.mark.parametrize("most", [5, 20])
+def test_no_two_tables_of_a_dendrogram_have_one_colour_or_one_name(solved: int | None, most: int) -> None:
+    tree = tree_of(60, tables=15)
+    ax = figures.dendrogram(axes(), tree, names=["failed, 9 right"] * 15, solved=solved, most=most)
+    legend = ax.get_legend()
+    colors = [np.array(to_rgb(patch.get_facecolor())) for patch in legend.get_patches()]
+    assert min(np.abs(a - b).max() for a, b in itertools.combinations(colors, 2)) > 0.2
+    names = [text.get_text() for text in legend.get_texts()]
+    assert len({name.partition(" (n")[0] for name in names}) == len(names)
+    assert names[1] == "failed, 9 right, no. 2 (n = 4)"
+    assert sum(int(re.search(r"n = (\d+)", name)[1]) for name in names) == 60
 
 
 @pytest.mark.parametrize(("rule", "live", "dead", "hatched"), [("B3/S23V", 3, 7, 40), ("B3/S23", 3, 15, 0)])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from scipy.signal import find_peaks
 from torch import Tensor, nn
 
 import landscape
-from landscape import Checkpoint, Problem, Result, connect, figures, load, walk
+from landscape import Checkpoint, Problem, Result, connect, convergence, curvature, figures, load, walk
 from landscape.analysis import barriers as barriers_module
 from landscape.analysis.passes import passes
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
@@ -407,3 +408,26 @@ def test_a_path_to_a_representative_is_called_aligned_and_is_no_straight_line() 
     found = landscape.passes(walked)
     assert (found.straight[0], found.known[0]) == (naive, aligned)
     assert found.method == ("straight, aligned",)
+
+
+def test_no_text_has_an_empty_unit_where_the_loss_has_none(landscape: Callable[..., Outcome]) -> None:
+    """The loss of a `batch_loss` has no unit that anybody knows."""
+    x = torch.randn(16, 2, generator=torch.Generator().manual_seed(0))
+
+    def loss(module: nn.Module, batch: Tensor) -> Tensor:
+        return module(batch).square().mean()
+
+    problem = Problem.from_model(nn.Linear(2, 1), torch.utils.data.DataLoader(x, 8), batch_loss=loss)
+    torch.manual_seed(0)
+    ends = [nn.Linear(2, 1) for _ in range(3)]
+    walk(ends, ends, problem=problem, pairs="all", points=9, save="lines.h5")
+    for verb in ("analyse barriers", "analyse passes", "analyse curvature", "plot walk", "plot passes"):
+        found = landscape(*verb.split(), "lines.h5")
+        assert found.exit_code == 0, found.output
+    text = "".join(landscape("analyse", name, "lines.h5").stdout for name in ("barriers", "passes", "curvature"))
+    text += "".join(path.read_text() for path in Path("plots").glob("*.svg"))
+    assert "; loss, heights above the higher end" in text
+    assert "9 points each; loss per L2^2" in text
+    assert not any(odd in text for odd in (" in ,", " in ;", " in \n", "()", "None"))
+    captions = [convergence(ends, problem=problem), curvature(ends, problem=problem, top=1)]
+    assert all(re.search(r", loss(;| on 16 samples)", each.caption()) for each in captions)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from landscape.core.errors import LandscapeError, Unsupported, plural
+from landscape.core.errors import LandscapeError, Unsupported, loss_in, plural
 from landscape.core.fields import Field, require
 from landscape.core.intervals import Proportion
 from landscape.core.unfinished import Progress
@@ -145,10 +145,9 @@ class Convergence:
 
     def caption(self) -> str:
         """What was judged, and how."""
-        unit = self.about["loss_unit"]
         return (
-            f"{self.about['title']}: {plural(len(self), 'member')} of {self.about['parameters']} parameters, loss"
-            f"{f' in {unit}' if unit else ''}; a fall of more than {self.about['tolerance']:g} of the loss in "
+            f"{self.about['title']}: {plural(len(self), 'member')} of {self.about['parameters']} parameters, "
+            f"{loss_in(self.about['loss_unit'])}; a fall of more than {self.about['tolerance']:g} of the loss in "
             f"{self.about['steps']} steps of {self.about['method']} is falling"
         )
 

@@ -15,7 +15,7 @@ from landscape.analysis.density import PROBES, STEPS, Density
 from landscape.analysis.density import density as density_of
 from landscape.analysis.trace import Trace
 from landscape.analysis.trace import trace as trace_of
-from landscape.core.errors import LandscapeError, plural
+from landscape.core.errors import LandscapeError, loss_in, plural
 from landscape.core.fields import Field, require
 from landscape.core.unfinished import Progress
 from landscape.engine.hessian import MOST_PRODUCTS, NAMES, Matrix
@@ -162,10 +162,9 @@ class Curvature:
 
     def caption(self) -> str:
         """What the numbers are of, in which unit, and how they were found."""
-        unit = self.about["loss_unit"]
         on = f" on {self.about['samples']} samples" if self.about["sampled"] else ""
         on += f" (se: standard deviation over {len(self.repeats.seeds)} draws of them)" if self.repeats else ""
-        return f"{self.about['title']}: {self._size}, loss{f' in {unit}' if unit else ''}{on}; {self._how}"
+        return f"{self.about['title']}: {self._size}, {loss_in(self.about['loss_unit'])}{on}; {self._how}"
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
         """Header and a row a member; None stands for what was not found."""

@@ -31,7 +31,7 @@ from landscape.cli.options import (
 )
 from landscape.cli.report import Progress, remark, remark_unfinished, table
 from landscape.cli.types import SEED, taken
-from landscape.core.errors import LandscapeError, few, plural
+from landscape.core.errors import LandscapeError, few, loss_in, plural
 from landscape.core.files import refuse_existing
 from landscape.core.intervals import Proportion, quantiles
 from landscape.store.results import Result
@@ -121,7 +121,7 @@ def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> 
     lowest = len(kept) < len(curves) and "aligned" not in kept.columns
     lines = plural(len(kept), "line") + (f", the lowest of {len(curves)} over filter orders" if lowest else "")
     points = plural(len(curves.alpha), "point") + (" each" if len(kept) > 1 else "")
-    text = [f"{document['title']}: {lines}, {points}; loss in {document['loss_unit']}"]
+    text = [f"{document['title']}: {lines}, {points}; {loss_in(document['loss_unit'])}"]
     if "loss" in curves.about.get("means_over_batches", ()):
         text.append("the loss is a mean over batches, of one number each")
     summaries = {kind: each.summary() for kind, each in kinds.items()}
@@ -248,8 +248,8 @@ def _passes(files: tuple[Path, ...], **where: Any) -> None:
         "straight_merges": [dataclasses.asdict(merge) for merge in found.straight_merges],
     }
     text = [
-        f"{document['title']}: {len(found.members)} members, {plural(len(found), 'pair')} with a known path; loss in "
-        f"{document['loss_unit']}, heights above the higher end"
+        f"{document['title']}: {len(found.members)} members, {plural(len(found), 'pair')} with a known path; "
+        f"{loss_in(document['loss_unit'])}, heights above the higher end"
     ]
     heights = {"straight": found.straight, "known": found.known, "through others": found.through}
     summary = []

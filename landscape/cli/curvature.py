@@ -182,7 +182,7 @@ def _along_lines(path: Path) -> tuple[list[str], dict[str, Any]]:
     ]
     text = [
         f"{document['title']}: {plural(len(found), 'line')}, {len(curves.alpha)} points each; "
-        f"{document['loss_unit']} per L2^2",
+        f"{document['loss_unit'] or 'loss'} per L2^2",
         table(["line", "smallest", "at alpha", "largest", "at alpha", "below 0", *errors], rows),
         *_rest(len(found), "lines"),
         f"curvature: {DEFINITION}, by second differences at all points but the first and last of the grid",

@@ -11,6 +11,7 @@ __all__ = [
     "Untrusted",
     "Unverified",
     "few",
+    "loss_in",
     "plural",
 ]
 
@@ -60,3 +61,12 @@ def plural(count: int, noun: str) -> str:
     ('1 line', '3 lines')
     """
     return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def loss_in(unit: str | None) -> str:
+    """The loss and its unit, where it has one.
+
+    >>> loss_in("nats per sample"), loss_in("")
+    ('loss in nats per sample', 'loss')
+    """
+    return f"loss in {unit}" if unit else "loss"

@@ -127,8 +127,10 @@ def dendrogram(
         ax.plot(x[1:3], ends[1:3], color=ink, lw=0.8, solid_capstyle="butt")
         for child, leg in zip(found.tree[node - members, :2].astype(int), (slice(0, 2), slice(2, 4)), strict=True):
             ax.plot(x[leg], ends[leg], color=ink, lw=0.5 + 5 * np.sqrt(size[child] / members), solid_capstyle="butt")
-    others = iter([*COLORS[1:], *[GREY] * most])
-    colors = [COLORS[0] if table == solved else next(others) for table in range(min(most, len(counts)))] + [FAINT]
+    others = [color for color in COLORS[1:] if color != GREY]  # beside the faint one of all the rest it looks alike
+    most = min(most, len(counts), len(others) + (solved is not None and solved < most))
+    own = iter(others)
+    colors = [COLORS[0] if table == solved else next(own) for table in range(most)] + [FAINT]
     ax.set_yscale("log")
     ax.set_ylim(floor, 1.2 * top)
     if group is not None:
@@ -146,7 +148,11 @@ def dendrogram(
     below = "; bottom: what they predict" if group is not None else ""
     ax.set_xlabel(f"{members} networks{f' in {kept} branches' if kept < members else ''}{below}")
     ax.xaxis.labelpad = 24 if group is not None else 4
-    titles = [*names, *(f"table {table + 1}" for table in range(len(names), len(counts)))]
+    titles = [*names, *(f"table {table + 1}" for table in range(len(names), len(counts)))][:most]
+    titles = [
+        title if titles.count(title) == 1 else f"{title}, no. {titles[: place + 1].count(title)}"
+        for place, title in enumerate(titles)
+    ]
     keys = [(color, f"{title} (n = {n})") for color, title, n in zip(colors[:-1], titles, counts, strict=False)]
     if len(counts) > most:
         keys.append((FAINT, f"{len(counts) - most} more (n = {counts[most:].sum()})"))
