@@ -373,6 +373,7 @@ def test_inputs_with_two_answers_leave_a_large_network_their_entropy(tmp_path: P
     assert said["kind"] == "towards infinity"
     assert abs(said["limit"] - infimum) < 1e-6 * infimum
     assert said["loss"] == pytest.approx(infimum, rel=1e-6)
+    assert landscape.convergence(str(tmp_path / "run"), problem=problem).kinds == ["towards infinity"]
 
 
 @sizes
@@ -408,6 +409,57 @@ def test_dead_networks_are_a_kind_of_their_own(width: int) -> None:
     place = {name: torch.full_like(each, -1.0) for name, each in network.state_dict().items()}
     place["2.bias"] = torch.tensor([float(torch.logit(y.mean()))])
     assert landscape.convergence(place, problem=problem).kinds == ["dead"]
+
+
+def test_a_dead_network_whose_loss_can_still_fall_is_falling() -> None:
+    """Its rectifiers are off, and the bias of its last layer is not yet where it belongs."""
+    network = perceptron(2, 3, 1)
+    x, y = torch.randn(20, 2).abs(), torch.arange(20)[:, None] % 2 * 1.0
+    place = {name: torch.full_like(each, -1.0) for name, each in network.state_dict().items()}
+    found = landscape.convergence(place, problem=planted(network, x, y, "bce"))
+    assert found.kinds == ["falling"]
+    assert found.fall[0] > 0.1
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+def test_samples_that_are_alike_make_no_network_dead(bias: float) -> None:
+    """Whatever the parameters are, all inputs have one output: the least loss is the variance of the targets."""
+    network = perceptron(2, 3, 1)
+    y = torch.tensor([[-1.0], [1.0]]).repeat(10, 1)
+    place = {name: torch.full_like(each, -1.0) for name, each in network.state_dict().items()}
+    place["2.bias"] = torch.tensor([bias])
+    found = landscape.convergence(place, problem=planted(network, torch.ones(20, 2), y, "mse"))
+    assert found.kinds == ["falling" if bias else "converged"]
+    assert found.fall[0] == pytest.approx(bias**2 / (1 + bias**2), abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 3, 450])
+@pytest.mark.parametrize("x", [0.5, 2.0])
+def test_where_a_gradient_jumps_a_member_is_held_at_a_kink(size: int, x: float) -> None:
+    """(|b| + x)^2 is least at b = 0, where automatic differentiation says that its gradient is 0; b^2 + x has none."""
+    for height, kind in (
+        (lambda at: (at.abs().sum() + x) ** 2, "at a kink"),
+        (lambda at: (at.square().sum() + x) ** 2, "converged"),
+        (lambda at: at.square().sum(), "converged"),
+        (lambda at: at.pow(4).sum() + x, "converged"),
+    ):
+        found = landscape.convergence({"at": torch.zeros(size)}, problem=of_coordinates(size, height))
+        assert found.kinds == [kind]
+        assert found.fall[0] == 0
+
+
+@pytest.mark.slow
+def test_what_polish_says_of_small_rectifier_networks_is_what_convergence_says_of_its_file(tmp_path: Path) -> None:
+    """Also of members that stay at kinks, stall, or fall on; of all together and of one alone."""
+    network = perceptron(4, 8, 3)
+    torch.manual_seed(1)
+    problem = planted(network, torch.randn(40, 4), torch.randn(40, 3), "mse")
+    starts = [perceptron(4, 8, 3).state_dict() for _ in range(20)]
+    run = landscape.polish(starts, tmp_path / "run", problem=problem, steps=20)
+    said = [member["kind"] for member in run.document["polished"]["members"]]
+    assert landscape.convergence(run, problem=problem).kinds == said
+    assert landscape.convergence(f"{run.path}/#7", problem=problem).kinds == said[7:8]
+    assert len(set(said)) > 1
 
 
 def test_a_large_network_that_falls_says_so_after_few_steps() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place
 from landscape.space.groups import learning
+from landscape.store.checkpoints import Run
 
 __all__ = ["KINDS", "Convergence", "Descent", "constant", "convergence", "prepared"]
 
@@ -37,7 +39,7 @@ KINDS = {
     "towards infinity": "the loss falls to its limit as the outputs grow without end",
     "at a kink": "held where the input of a rectifier is zero, with gradients that point there from both sides",
     "saddle": "nothing is left to gain along the gradient, but along a negative curvature",
-    "dead": "the same output for every sample, which no descent changes",
+    "dead": "the same output for every sample, though samples differ, which no descent changes",
     "diverged": "parameters or a loss that are NaN or infinite",
 }
 
@@ -60,12 +62,19 @@ _CHEAPER = 10
 #: Members that go towards infinity with the limit 0 are taken to this loss.
 STOP = 1e-9
 
+#: Networks with random parameters, of which one at least tells samples apart that are not alike.
+_RANDOM = 16
+
 #: The last layer is multiplied by these to see whether the loss goes to zero.
 _FACTORS = (1e2, 1e4, 1e6, 1e8)
 
+#: Members whose loss falls by more than this share of it are falling, unless a polished run says otherwise; and so many
+#: of Newton's steps are taken to see it.
+TOLERANCE, STEPS = 1e-3, 30
+
 _FIELDS = (
-    Field("tolerance", float, 1e-3, above=0, below=1),
-    Field("steps", int, 30, at_least=1),
+    Field("tolerance", float | None, None, above=0, below=1),
+    Field("steps", int, STEPS, at_least=1),
 )
 
 
@@ -173,8 +182,8 @@ def convergence(
     a: Place,
     *,
     problem: Problem | str | None = None,
-    tolerance: float = 1e-3,
-    steps: int = 30,
+    tolerance: float | None = None,
+    steps: int = STEPS,
     engine: Engine = "auto",
     progress: Progress | None = None,
 ) -> Convergence:
@@ -190,7 +199,8 @@ def convergence(
     Args:
         a: A place, as in `landscape.walk`, of one or several members.
         problem: Model, data and loss. None: that of the run or checkpoint. The loss must be exact.
-        tolerance: Members whose loss falls by more than this share of it are `falling`.
+        tolerance: Members whose loss falls by more than this share of it are `falling`. None: 0.001, and of a polished
+            run what it was judged by, 1e-6, so that its kinds are those that it says.
         steps: Newton's steps at most.
         engine: As in `landscape.walk`.
         progress: Called with (members done, members in all).
@@ -217,6 +227,7 @@ def convergence(
     """
     require(convergence, locals(), *_FIELDS)
     descent = prepared(a, problem, engine)
+    tolerance = descent.polished.tolerance if tolerance is None else tolerance
     finite = descent.finite(descent.stack)
     index = finite.nonzero()[:, 0]
     told = progress or (lambda done, total: None)
@@ -231,6 +242,8 @@ def convergence(
         whole[name][index.numpy()] = values
     for name in ("sure", "stalled"):
         whole[name] = whole[name].astype(bool)
+    infinite = torch.tensor([seed in descent.polished.infinite for seed in descent.seeds])
+    whole["kind"] = _infinite(torch.from_numpy(whole["kind"]), infinite).numpy()
     return Convergence(members=descent.labels, about={**descent.about, "tolerance": tolerance, "steps": steps}, **whole)
 
 
@@ -244,6 +257,28 @@ _ABSENT: dict[str, Any] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Polished:
+    """What a polished run says: by which tolerance it was judged, and the seeds of members that went towards infinity,
+    which those that have come far no longer show.
+    """
+
+    tolerance: float = TOLERANCE
+    infinite: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, files: set[str]) -> "Polished":
+        """That of the run that a file is in, if it is one alone and the run is polished."""
+        file = Path(files.pop())
+        if files or not (file.is_file() and (file.parent / "run.json").is_file()):
+            return cls()
+        run = Run.open(file.parent)
+        told = run.document.get("polished", {})
+        kinds = zip(run.seeds, told.get("members", ()), strict=False)
+        infinite = frozenset(seed for seed, member in kinds if member["kind"] == "towards infinity")
+        return cls(told.get("tolerance", TOLERANCE), infinite)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Descent:
     """What a place's members go down: their objective, the members, and what is known of it all."""
@@ -254,6 +289,8 @@ class Descent:
     labels: tuple[str, ...]
     last: frozenset[str]
     about: Mapping[str, Any]
+    polished: Polished = Polished()
+    seeds: tuple[int | None, ...] = ()
 
     def finite(self, stack: Stack) -> Bool[Tensor, " member"]:
         """Which members have parameters and a loss that are numbers."""
@@ -263,7 +300,8 @@ class Descent:
         self, stack: Stack, *, tolerance: float, steps: int, whole: bool = False, on_progress: Progress
     ) -> tuple[dict[str, np.ndarray], Stack]:
         """The columns of a `Convergence` of finite members, and where they came to, no further than is needed to know
-        their kind. With `whole` they go to their end, and the columns are of what they are there.
+        their kind. With `whole` they go to their end, and the columns are of what they are there: their kind is what
+        this says of them when they begin there, with a tolerance of `NEARLY`, and that they went towards infinity.
         """
         at_end = AT_END if whole else min(tolerance / 1000, NEARLY)
         loss = self.objective(stack)["loss"].double().cpu()
@@ -284,7 +322,7 @@ class Descent:
                 getattr(ends, field.name)[going] = getattr(part, field.name)
         went = self._with(stack, ends.flat)
         late = self._at_infinity(went, ends.loss)  # those that have come to get all right on their way
-        silent = constant(self.objective, stack) & constant(self.objective, went)
+        silent = self._silent(stack) & constant(self.objective, went)
         ended = ends.fall <= at_end * ends.loss
         left = torch.where(ended, ends.fall, 0.0)  # of others it was seen before the last step
         fall = torch.where(right | late, 1.0, ((loss - ends.loss + left) / loss.clamp(min=1e-300)).clamp(0, 1))
@@ -293,10 +331,10 @@ class Descent:
         for name, of in (
             ("at a kink", ends.kinks != 0),
             ("towards infinity", grows),
-            ("falling", ends.fall > NEARLY * ends.loss if whole else fall > tolerance),
-            ("saddle", (ends.saddle <= tolerance) & (not whole)),
-            ("towards infinity", right | (late & whole)),
-            ("dead", silent & ~right),
+            ("falling", fall > tolerance),
+            ("saddle", ends.saddle <= tolerance),
+            ("towards infinity", right),
+            ("dead", silent & ~right & (fall <= tolerance)),
         ):
             kind = torch.where(of, list(KINDS).index(name), kind)
         surface = self.surface()
@@ -326,6 +364,8 @@ class Descent:
             went = self._grown(went, zero)
             grown = self.objective(went)["loss"].double().cpu()
             columns |= {"loss": grown, "fall": torch.where(zero, 1.0, ends.fall / ends.loss.clamp(min=1e-300))}
+            there = self.judged(went, tolerance=NEARLY, steps=STEPS, on_progress=lambda done, total: None)[0]
+            columns["kind"] = _infinite(torch.from_numpy(there["kind"]), grows | zero)
         return {name: values.numpy() for name, values in columns.items()}, went
 
     def surface(self) -> Pieces | Whole | None:
@@ -350,10 +390,14 @@ class Descent:
                 on_progress(number + 1, len(flat))
             return ends
         ends = descend(surface, flat, steps=steps, at_end=at_end, enough=enough, on_progress=on_progress)
-        if isinstance(surface, Whole):  # whose kinks are not known: they are looked for where it stopped short
-            for number in (ends.stalled | (ends.fall > at_end * ends.loss)).nonzero()[:, 0].tolist():
-                if _bends(slope := self._slope(stack, number), ends.flat[number]):
+        if isinstance(surface, Whole):  # whose kinks are not known: they are looked for
+            short = ends.stalled | (ends.fall > at_end * ends.loss)
+            for number in range(len(flat)):
+                slope = self._slope(stack, number)
+                if short[number] and _bends(slope, ends.flat[number]):
                     self._kinked(slope, ends, number, steps, enough)
+                elif not short[number] and _held(slope, ends.flat[number]):
+                    ends.kinks[number] = -1
         return ends
 
     def _kinked(self, slope: Slope, ends: Ends, number: int, steps: int, enough: float) -> None:
@@ -388,7 +432,7 @@ class Descent:
             fallen = came.loss < (1 - enough) * began
             if fallen or right(came.flat, came.loss):
                 break
-            if (came.stalled or came.steps == steps) and _bends(slope, came.flat):
+            if _bends(slope, came.flat) if came.stalled or came.steps == steps else _held(slope, came.flat):
                 kinks = -1
                 break
             here = whole.stack(came.flat[None])
@@ -420,6 +464,17 @@ class Descent:
             return float(loss[0]), gradient.flatten()[0].double().cpu()
 
         return slope
+
+    def _silent(self, stack: Stack) -> Tensor:
+        """Which members give the same output to every sample, where others do not: not where the samples are alike."""
+        silent = constant(self.objective, stack)
+        if silent.any():
+            flat = torch.randn(
+                _RANDOM, stack.parameters, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+            )
+            drawn = Whole(self.objective, stack.select([0])).stack(flat)
+            silent &= not bool(constant(self.objective, drawn).all())
+        return silent
 
     def _with(self, stack: Stack, flat: Tensor) -> Stack:
         return dataclasses.replace(stack.unflatten(flat), buffers=stack.buffers)
@@ -501,7 +556,16 @@ def prepared(a: Place, problem: Problem | str | None, engine: Engine = "auto") -
             "parameters": stack.parameters,
             "method": "Newton's method" if newton else f"{_CHEAPER} times L-BFGS and truncated Newton's method",
         },
+        Polished.of({source.path for source in place.sources}),
+        tuple(source.seed for source in place.sources),
     )
+
+
+def _infinite(kind: Int[Tensor, " member"], these: Bool[Tensor, " member"]) -> Int[Tensor, " member"]:
+    """Kinds, of which those that seem to be at their end are going towards infinity if they are known to."""
+    number = list(KINDS).index
+    still = these & ((kind == number("converged")) | (kind == number("at a kink")))
+    return torch.where(still, number("towards infinity"), kind)
 
 
 def _has_all(problem: Problem) -> bool:
@@ -585,6 +649,22 @@ def _bends(slope: Slope, flat: Tensor) -> bool:
     size = 1 + float(flat.norm())
     far, near = (float(slope(flat + part * size * way)[1] @ way) + length for part in (1e-5, 1e-7))
     return min(far, near) > 1.1 * length and near > 0.3 * far
+
+
+def _held(slope: Slope, flat: Tensor) -> bool:
+    """Whether the gradient jumps at a place where it says that there is nothing to gain, and points there from both
+    sides of a random way: at a kink automatic differentiation takes a gradient between, which may be zero.
+    """
+    way = torch.randn(len(flat), generator=torch.Generator().manual_seed(0), dtype=flat.dtype)
+    way /= way.norm()
+    size = 1 + float(flat.norm())
+
+    def jump(part: float) -> float:
+        ahead, behind = (side * float(slope(flat + side * part * size * way)[1] @ way) for side in (1, -1))
+        return ahead + behind if min(ahead, behind) > 0 else 0.0
+
+    far, near = jump(1e-5), jump(1e-7)
+    return near > 0.3 * far and near * size > NEARLY * slope(flat)[0]
 
 
 def _median(values: np.ndarray) -> float | None:

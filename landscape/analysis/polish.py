@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from landscape.analysis.convergence import KINDS, STOP, Descent, prepared
+from landscape.analysis.convergence import KINDS, NEARLY, STOP, Descent, prepared
 from landscape.core.errors import Mismatch
 from landscape.core.fields import Field, as_path, require
 from landscape.core.files import differences
@@ -45,10 +45,10 @@ def polish(
     The descent is that of `landscape.convergence`, to where what its model sees left is below 1e-9 of the loss.
     Members that get every target right, whose loss has its infimum 0 at infinity, have their last layer multiplied
     until the loss is 1e-9 and stop there; others that go towards infinity stop where less than 1e-9 of the loss is
-    left. Those with more than 1e-6 of their loss left after their steps are called falling; the kinds of those between
-    are not `sure`. A member that ten steps bring less than 1e-7 of its loss goes no further, and is said to have
-    `stalled`. Large networks that can hardly fall go on until the L2 norm of the gradient is 1e-8, if rounding lets
-    them.
+    left. The kind of each is what `landscape.convergence` says of it where it came to, with a tolerance of 1e-6:
+    those that fall by more are called falling. It is not `sure` of members with more than 1e-9 left. A member that
+    ten steps bring less than 1e-7 of its loss goes no further, and is said to have `stalled`. Large networks that
+    can hardly fall go on until the L2 norm of the gradient is 1e-8, if rounding lets them.
 
     Args:
         a: A place, as in `landscape.walk`, of one or several members.
@@ -124,7 +124,7 @@ def _document(
         **record(descent.problem),
         **code_of(descent.problem),
         "training": {"polished": True, "batches": step},
-        "polished": {**work, "members": members},
+        "polished": {**work, "tolerance": NEARLY, "members": members},
         "seeds": seeds,
         "data_seeds": seeds,
         "computation": {"device": "cpu", "dtype": "float64", "threads": torch.get_num_threads()},
