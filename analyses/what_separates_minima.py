@@ -29,7 +29,9 @@ def main() -> None:
         some = dataclasses.replace(whole, stack=whole.stack.select(range(seeds)), sources=whole.sources[:seeds])
         found[rule] = mechanism(some, members=members, progress=lambda what: study.progress(what, "done"))
         each = found[rule].populations
-        panels += [(f"{rule}, {part.name.partition(',')[0]}", part) for part in each[1 : 1 + PANELS]]
+        tables = [figures.BarrierTable(part.pairs.high, part.signature, part.best) for part in each]
+        titles = [f"{rule}, {part.name.partition(',')[0]}" for part in each]
+        panels += list(zip(titles, tables, strict=True))[1 : 1 + PANELS]
         said += [f"{rule}, {part.name}: {part.best}, {part.exceptions} exceptions of {part.decided}" for part in each]
     study.keep({"seeds": seeds, "members": members, "rules": {rule: each.summary() for rule, each in found.items()}})
     caption = (

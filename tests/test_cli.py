@@ -269,6 +269,68 @@ def test_every_verb_says_of_a_place_that_is_not_there_that_it_does_not_exist(
     assert list(Path().iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def kinds(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file or directory of each kind that verbs write."""
+    folder = tmp_path_factory.mktemp("kinds")
+    os.symlink(run.path, folder / "run")
+    here, program = os.getcwd(), CliRunner()
+    os.chdir(folder)
+    try:
+        for command in (
+            "sweep life --seeds 0:2 --batches 2 --grid lr=0.1 -o sweep",
+            "walk --from presolve --to run -o lines.h5 --points 5",
+            "plane --at run/#0 --at run/#1 --at run/#2 -o plane.h5 --points 3",
+            "analyse barriers lines.h5 -o barriers.json --bound-lines 0",
+            "analyse passes lines.h5 -o passes.json",
+            "analyse outcomes run -o outcomes.json",
+            "analyse convergence run/#0 -o convergence.json",
+            "analyse clusters run -o clusters.json",
+            "analyse symmetry run -o symmetry.json",
+            "analyse success run -o success.json --samples 4",
+            "analyse curvature run/#0 --density -o density.json",
+            "analyse curvature lines.h5 -o curvature.json",
+            "plot walk lines.h5 -o picture.png",
+        ):
+            result = program.invoke(main, command.split())
+            assert result.exit_code == 0, result.output
+    finally:
+        os.chdir(here)
+    (folder / "mechanism.json").write_text('{"populations": []}')
+    (folder / "other.json").write_text('{"a": 1}')
+    return folder
+
+
+#: What each verb of `analyse` and `plot` takes, by the names above; the rest is refused.
+TAKES = {
+    ("analyse", "barriers"): "lines.h5",
+    ("analyse", "passes"): "lines.h5",
+    ("analyse", "curvature"): "run lines.h5",
+    ("analyse", "success"): "run sweep",
+    ("plot", "walk"): "lines.h5",
+    ("plot", "plane"): "plane.h5",
+    ("plot", "barriers"): "lines.h5",
+    ("plot", "passes"): "lines.h5",
+    ("plot", "density"): "density.json",
+    ("plot", "mechanism"): "run mechanism.json",
+    ("plot", "success"): "sweep",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "verb", [verb for verb in READERS if len(verb) == 2 and verb[0] in ("analyse", "plot")], ids=" ".join
+)
+def test_every_verb_says_what_a_file_of_another_kind_is(landscape: Program, verb: tuple[str, ...], kinds: Path) -> None:
+    for path in sorted(kinds.iterdir()):
+        if path.name not in TAKES.get(verb, "run").split() and path.suffix != ".svg":
+            result = landscape(*verb, path)
+            fails(result, str(path))
+            assert "damaged" not in result.stderr
+            assert " is " in result.stderr
+    assert list(Path().iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -20,6 +20,7 @@ from landscape.analysis.mechanism import Pairs, Population, _lines, _phi, _share
 from landscape.analysis.mistakes import Anatomy, Mistake, floor, formula, mistakes, one_filter, pooled, taken_apart
 from landscape.cli import main
 from landscape.core.errors import Unsupported
+from landscape.core.files import write_json
 from landscape.core.intervals import Proportion
 from landscape.problems.life import Life
 from landscape.problems.life.patterns import PATTERNS, answers
@@ -351,7 +352,9 @@ def small() -> landscape.Checkpoint:
     return dataclasses.replace(whole, stack=whole.stack.select(range(44)), sources=whole.sources[:44])
 
 
-def test_a_whole_run_is_told_and_drawn(small: landscape.Checkpoint) -> None:
+def test_a_whole_run_is_told_and_drawn(
+    small: landscape.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pieces: list[str] = []
 
     def progress(name: str) -> Callable[[int, int], None]:
@@ -372,11 +375,19 @@ def test_a_whole_run_is_told_and_drawn(small: landscape.Checkpoint) -> None:
     assert population.decided == 231
     assert json.loads(json.dumps(found.summary(), default=lambda value: getattr(value, "__dict__", str(value))))
     assert repr(found).startswith("Mechanism(44 members, ")
-    figure = figures.mechanism_figure([("title", population)], caption="words")
+    figure = figures.mechanism_figure(
+        [("title", figures.BarrierTable(population.pairs.high, population.signature, population.best))], caption="words"
+    )
     assert isinstance(figure, Figure)
     assert figure.axes[0].get_xlabel() == f"22 members, by {population.best}"
     with pytest.raises(LandscapeError, match="nothing to draw"):
         figures.mechanism_figure([])
+    write_json(tmp_path / "found.json", found.document())
+    monkeypatch.setattr("landscape.analysis.mechanism.mechanism", lambda *arguments, **options: found)
+    for place in (RUN, tmp_path / "found.json"):  # of a run it is what would be analysed
+        drawn = CliRunner().invoke(main, ["plot", "mechanism", str(place), "-o", str(tmp_path / Path(place).stem)])
+        assert drawn.exit_code == 0, drawn.output
+    assert (tmp_path / f"{Path(RUN).stem}.png").read_bytes() == (tmp_path / "found.png").read_bytes()
 
 
 def test_too_few_members_of_a_half_are_refused(small: landscape.Checkpoint) -> None:
@@ -411,3 +422,16 @@ def test_the_command_prints_tables_and_keeps_all_of_it(tmp_path: Path) -> None:
     document = json.loads(kept.read_text())
     assert {"mistakes", "populations", "constant", "signatures", "solved"} <= document.keys()
     assert len(document["populations"][0]["tests"]) == len(document["signatures"])
+    drawn = CliRunner().invoke(main, ["plot", "mechanism", str(kept), "-o", str(tmp_path / "drawn.png")])
+    assert drawn.exit_code == 0, drawn.stderr
+    assert drawn.stdout.split() == [str(tmp_path / f"drawn.{kind}") for kind in ("png", "svg")]
+    whole = json.loads(kept.read_text())
+    heights = np.array(whole["populations"][0]["heights"])
+    assert heights.shape == (20, 20)
+    np.testing.assert_array_equal(heights, heights.T)
+    refused = CliRunner().invoke(main, ["plot", "mechanism", str(kept), "--members", "30"])
+    assert (refused.exit_code, "says how it was found: leave --members out" in refused.stderr) == (2, True)
+    del whole["populations"][0]["heights"]
+    kept.write_text(json.dumps(whole))
+    older = CliRunner().invoke(main, ["plot", "mechanism", str(kept), "-o", str(tmp_path / "older.png")])
+    assert (older.exit_code, "holds no heights" in older.stderr) == (1, True)

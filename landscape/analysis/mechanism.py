@@ -173,7 +173,7 @@ class Mechanism:
         return f"Mechanism({plural(self.members, 'member')}, {plural(len(self.mistakes), 'mistake')}; {best})"
 
     def document(self) -> dict[str, Any]:
-        """All of it but the tables of pairs, as a file keeps it."""
+        """All of it, as a file keeps it; of the tables of pairs upper bounds of the `heights`."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             **own,
@@ -182,6 +182,7 @@ class Mechanism:
                 {
                     **{f.name: getattr(each, f.name) for f in dataclasses.fields(each) if f.name != "pairs"},
                     "members": each.pairs.members,
+                    "heights": each.pairs.high,
                 }
                 for each in self.populations
             ],
@@ -207,7 +208,7 @@ class Mechanism:
         ]
         for each, population in zip(told["populations"], self.populations, strict=True):
             each["members"] = len(population.pairs.members)
-            del each["signature"]
+            del each["signature"], each["heights"]
             each["tests"] = [
                 {key: value for key, value in vars(test).items() if key != "against" or test.name == population.best}
                 for test in population.tests

@@ -37,7 +37,7 @@ _VERBS = {
     "verify": "Is every landmark of a problem what it says it is?",
     "validate": "Does this installation reproduce what is known in closed form?",
     "analyse": "Barriers of a walk; outcomes, convergence, clusters, success and curvature.",
-    "plot": "Draw walks, planes, barriers, outcomes, incidence, clusters, success and rules.",
+    "plot": "Draw walks, planes, barriers, outcomes, incidence, clusters, mechanism, success and rules.",
     "info": "What is this file, who made it, and how?",
 }
 

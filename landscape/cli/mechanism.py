@@ -6,10 +6,10 @@ import click
 
 from landscape.cli.options import Report, chosen_problem, problem_choice, reporting
 from landscape.cli.report import Progress, remark_unfinished, table
-from landscape.cli.types import taken
+from landscape.cli.types import taken, together
 from landscape.core.errors import plural
 
-__all__ = ["mechanism"]
+__all__ = ["conditions", "mechanism", "progress"]
 
 #: Functions and limits that are shown, at most; limits have so many members at least, or are the commonest.
 _MOST, _FEWEST_MEMBERS = 8, 10
@@ -18,21 +18,27 @@ _MOST, _FEWEST_MEMBERS = 8, 10
 _CASES, _AGAINST = 3, 6
 
 
+#: `--members` and `--threshold`.
+conditions = together(
+    click.option(
+        "--members",
+        type=click.IntRange(min=20),
+        default=50,
+        help="Members of each half of the seeds between which lines are bounded, at most: of all, and of each function "
+        "that has 20 in both halves.",
+    ),
+    click.option(
+        "--threshold",
+        type=click.FloatRange(min=0, min_open=True),
+        default=0.01,
+        help="Two members are connected if the straight line rises by no more than this above its higher end.",
+    ),
+)
+
+
 @click.command("mechanism")
 @click.argument("place", metavar="RUN")
-@click.option(
-    "--members",
-    type=click.IntRange(min=20),
-    default=50,
-    help="Members of each half of the seeds between which lines are bounded, at most: of all, and of each function "
-    "that has 20 in both halves.",
-)
-@click.option(
-    "--threshold",
-    type=click.FloatRange(min=0, min_open=True),
-    default=0.01,
-    help="Two members are connected if the straight line rises by no more than this above its higher end.",
-)
+@conditions
 @problem_choice
 @reporting()
 def mechanism(place: str, problem: str | None, options: tuple[str, ...], **settings: Any) -> None:
@@ -59,7 +65,7 @@ def mechanism(place: str, problem: str | None, options: tuple[str, ...], **setti
     found = found_in(
         place,
         problem=chosen_problem(problem, options),
-        progress=lambda name: Progress(f"mechanism: {name}", "members" if name == "limits" else "lines"),
+        progress=progress,
         **settings,
     )
     wrong = sum(each.members for each in found.mistakes)
@@ -80,6 +86,11 @@ def mechanism(place: str, problem: str | None, options: tuple[str, ...], **setti
         "bound for networks with one filter",
     ]
     report.show(text, {"place": place, **found.document()})
+
+
+def progress(name: str) -> Progress:
+    """That of a piece of the work."""
+    return Progress(f"mechanism: {name}", "members" if name == "limits" else "lines")
 
 
 def _mistakes(found: Any) -> list[str]:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+from click.core import ParameterSource
 from matplotlib.figure import Figure
 
 from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order, representatives
 from landscape.cli.flags import Group
+from landscape.cli.mechanism import conditions, progress
 from landscape.cli.options import (
     LEVELS,
     chosen_problem,
@@ -18,15 +21,17 @@ from landscape.cli.options import (
     members_of,
     of_run,
     output,
+    problem_choice,
     same_options,
     samples_option,
 )
-from landscape.cli.report import Progress
+from landscape.cli.report import Progress, remark_unfinished
 from landscape.cli.types import Command, taken
 from landscape.core.errors import LandscapeError, plural
-from landscape.core.files import is_there, read_json, refuse_existing
+from landscape.core.files import is_there, refuse_existing
 from landscape.core.locks import lock_of, writing
 from landscape.figures.captions import courses_caption
+from landscape.store.kinds import document_of, is_document
 from landscape.store.results import Result
 
 __all__ = ["command"]
@@ -72,7 +77,7 @@ _definition = click.option(
 
 @click.group("plot", cls=Group)
 def command() -> None:
-    """Draw walks, planes, densities, barriers, passes, outcomes, incidence, clusters, success, rules; prints paths."""
+    """Draw walks, planes, densities, barriers, passes, outcomes, incidence, clusters, mechanism, success, rules."""
 
 
 @command.command("walk")
@@ -141,10 +146,7 @@ def _plane(file: Path, solid: bool, caption: str | None, **where: Any) -> None:
 def _density(file: Path, caption: str | None, **where: Any) -> None:
     """Density of the Hessian's eigenvalues in FILE, which `analyse curvature --density -o FILE.json` wrote."""
     canvas = Canvas(**where)
-    found = read_json(file)
-    if not isinstance(found, dict) or "eigenpairs" not in found:
-        raise LandscapeError(f"{file} holds no curvature: give what landscape analyse curvature --density -o wrote")
-    canvas.save(figures.density_figure(found, caption=caption), f"{file.stem}-density")
+    canvas.save(figures.density_figure(document_of(file, "curvature"), caption=caption), f"{file.stem}-density")
 
 
 @command.command("barriers")
@@ -273,6 +275,57 @@ def _clusters(by: str, threshold: float | None, tolerance: float | None, **given
     solved = next((number for number, group in enumerate(groups) if group.kind == "solved"), None)
     figure = figures.clusters_figure(found, names=names, solved=solved, caption=found.caption(problem.title()))
     canvas.save(figure, f"{Path(given['run']).name}-clusters")
+
+
+#: Kinds of members that are drawn, the first of `landscape analyse mechanism`.
+_PANELS = 4
+
+
+@command.command("mechanism")
+@click.argument("place", metavar="FILE|RUN")
+@conditions
+@problem_choice
+@click.option("--caption", help="Text below the figure. [default: composed of what was found]")
+@drawing("plots/FILE-mechanism.png, plots/RUN-mechanism.png")
+def _mechanism(place: str, problem: str | None, options: tuple[str, ...], caption: str | None, **given: Any) -> None:
+    """Heights between each two members, sorted by the signature that tells best which are connected.
+
+    Of FILE, which `landscape analyse mechanism -o FILE.json` wrote; or of RUN, which takes as long as that does.
+    """
+    canvas = taken(Canvas, given)
+    if is_document(Path(place)):
+        context = click.get_current_context()
+        default, params = ParameterSource.DEFAULT, context.command.params
+        for name in (*given, "problem", "options"):
+            if context.get_parameter_source(name) != default:
+                flag = next(each.opts[0] for each in params if each.name == name)
+                raise click.UsageError(f"{place} says how it was found: leave {flag} out")
+        found = document_of(Path(place), "mechanism")
+    else:
+        from landscape.analysis.mechanism import mechanism
+
+        remark_unfinished(place)
+        chosen = chosen_problem(problem, options)
+        found = mechanism(place, problem=chosen, progress=progress, **given).document()
+    shown = found["populations"][:_PANELS]
+    if not all("heights" in each for each in shown):
+        raise LandscapeError(f"{place} holds no heights, it is of an older version: analyse the run again")
+    tables = [
+        figures.BarrierTable(np.array(each["heights"], dtype=float), np.array(each["signature"]), each["best"])
+        for each in shown
+    ]
+    if caption is None:
+        more = len(found["populations"]) - len(shown)
+        rest = f" ({plural(more, 'more kind')} of members not drawn)" if more else ""
+        caption = (
+            f"{found['title']}, {plural(found['members'], 'member')}, of which up to "
+            f"{max(len(table.signature) for table in tables)} with odd seeds are shown a panel{rest}. Upper bounds of "
+            "the height above the higher end at every point of the straight lines between balanced representatives, in "
+            "the better order of filters. Framed: the same signature, the one that told connected pairs best on even "
+            "seeds."
+        )
+    panels = [(each["name"], table) for each, table in zip(shown, tables, strict=True)]
+    canvas.save(figures.mechanism_figure(panels, caption=caption), f"{Path(place).stem}-mechanism")
 
 
 @command.command("success")

@@ -6,7 +6,7 @@ A function draws into `ax` and returns it; `page`, `walk_figure`, `plane_figure`
 
 from landscape.figures.density import density_figure, spectral_density
 from landscape.figures.incidence import incidence
-from landscape.figures.mechanism import barrier_table, mechanism_figure
+from landscape.figures.mechanism import BarrierTable, barrier_table, mechanism_figure
 from landscape.figures.pages import COLORS, page, save, targets
 from landscape.figures.passes import disconnectivity, passes_figure
 from landscape.figures.planes import contours, plane_figure
@@ -24,6 +24,7 @@ from landscape.figures.solids import surface_figure
 from landscape.figures.walks import barrier_distribution, part_figure, walk_curves, walk_figure
 
 __all__ = [
+    "BarrierTable",
     "COLORS",
     "Series",
     "barrier_distribution",

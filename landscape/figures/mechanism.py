@@ -2,10 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import matplotlib.style
 import numpy as np
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -14,22 +15,24 @@ from matplotlib.image import AxesImage
 from landscape.core.errors import LandscapeError
 from landscape.figures.pages import COLORS, STYLE, WIDTH, sheet
 
-if TYPE_CHECKING:
-    from landscape.analysis.mechanism import Population
-else:
-    # Its module imports torch, which a figure does not need.
-    Population = Any
-
-__all__ = ["barrier_table", "mechanism_figure"]
+__all__ = ["BarrierTable", "barrier_table", "mechanism_figure"]
 
 #: Least and greatest height that have a colour of their own.
 _LEAST, _MOST = 1e-4, 10.0
 
 
-def barrier_table(ax: Axes, found: Population) -> AxesImage:
-    """Upper bounds of the heights between each two members, in the order of their `signature`, its groups framed."""
+class BarrierTable(NamedTuple):
+    """Upper bounds of the heights between each two members, and the signature of each, a number, with its name."""
+
+    heights: Float[np.ndarray, "member member"]
+    signature: Int[np.ndarray, " member"]
+    name: str
+
+
+def barrier_table(ax: Axes, found: BarrierTable) -> AxesImage:
+    """The heights between each two members, in the order of their signature, its groups framed."""
     order = np.argsort(found.signature, kind="stable")
-    high = np.clip(found.pairs.high[np.ix_(order, order)], _LEAST, _MOST)
+    high = np.clip(found.heights[np.ix_(order, order)], _LEAST, _MOST)
     np.fill_diagonal(high, _LEAST)
     shown = ax.imshow(high, cmap="Greys", norm=LogNorm(_LEAST, _MOST), interpolation="nearest")
     edges = np.append(0, np.cumsum(np.bincount(found.signature))) - 0.5
@@ -37,13 +40,14 @@ def barrier_table(ax: Axes, found: Population) -> AxesImage:
         ax.plot([low, top, top, low, low], [low, low, top, top, low], color=COLORS[1], lw=1.0)
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.set_xlabel(f"{len(order)} members, by {found.best}")
+    ax.set_xlabel(f"{len(order)} members, by {found.name}")
     return shown
 
 
-def mechanism_figure(panels: Sequence[tuple[str, Population]], *, caption: str = "") -> Figure:
-    """A table of barriers for each panel, of its title and population, with one scale; raises `LandscapeError` without
-    panels.
+def mechanism_figure(panels: Sequence[tuple[str, BarrierTable]], *, caption: str = "") -> Figure:
+    """A table of barriers for each panel, of its title and what is between its members, with one scale.
+
+    Raises `LandscapeError` without panels.
     """
     if not panels:
         raise LandscapeError("there is nothing to draw: give at least one population")

@@ -59,6 +59,7 @@ from landscape.store.formats import (
     state_dict_of,
     write_safetensors,
 )
+from landscape.store.kinds import refuse_others
 from landscape.store.names import naming
 from landscape.store.results import is_result
 
@@ -246,6 +247,9 @@ class Run:
     def open(cls, path: str | PathLike[str]) -> "Run":
         """An existing run; raises `DamagedFile` if its `run.json` is not one."""
         path = as_path(path, "path")
+        if path.exists() and not is_there(path / "run.json"):
+            refuse_others(path, "a run directory")
+            raise LandscapeError(f"{path} is no run, it has no run.json: give a run directory")
         return cls(path, read_document(path / "run.json", SCHEMA, _RUN, "its problem or its seeds"))
 
     @property
@@ -383,6 +387,8 @@ def read_file(path: Path, key: str = "") -> Checkpoint:
             "gives it; give a run or a checkpoint here"
         )
     else:
+        if path.suffix not in ENDINGS:
+            refuse_others(path, "a run or a checkpoint")
         found = read_state_dict(path, key)
     behind = f"::{key}" if key else ""
     label = (path.name if path.is_dir() else path.stem) + behind

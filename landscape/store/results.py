@@ -21,6 +21,7 @@ from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsuppo
 from landscape.core.fields import Field, as_path
 from landscape.core.files import refuse_existing, replacing
 from landscape.core.provenance import Source
+from landscape.store.kinds import SEALS, refuse_others
 
 __all__ = [
     "LARGE",
@@ -41,11 +42,12 @@ SCHEMA = 2
 #: What the points lie on: straight lines, lines through vertices, trained curves, arcs, random directions, a plane.
 Kind = Literal["line", "polyline", "curve", "arc", "ray", "plane"]
 
-#: Bytes in front of the HDF5 data (its user block), which hold the digest of the rest; and their first lines, those of
-#: files of schema 1 after ours.
+#: Bytes in front of the HDF5 data (its user block), which hold the digest of the rest.
 _SEAL_BYTES = 512
-_SEALS = (b"landscape result", b"landscape curves", b"landscape surface")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+#: What is to be given where results are read.
+_WANTED = "what landscape walk, plane or connect wrote"
 
 #: Step or seed of a source that has none, and place on the trajectory of a mark that lies on none; real ones are never
 #: negative.
@@ -299,7 +301,11 @@ class Result:
             raise DamagedFile(f"{path} is damaged ({error}): restore it, or evaluate again") from error
         if plane is not None and plane != (result.kind == "plane"):
             content, writer = ("lines", "landscape walk") if result.kind == "plane" else ("a plane", "landscape plane")
-            raise Unsupported(f"{path} is of the kind '{result.kind}', not {content}: give a file written by {writer}")
+            drawn = "plane" if result.kind == "plane" else "walk"
+            raise Unsupported(
+                f"{path} is of the kind '{result.kind}', not {content}: landscape plot {drawn} draws it; give a file "
+                f"written by {writer} here"
+            )
         return result
 
 
@@ -346,7 +352,7 @@ def save_joined(parts: Sequence[Result], path: str | PathLike[str], *, overwrite
         with h5py.File(made, "w", userblock_size=_SEAL_BYTES) as file:
             _fill(file, parts, packed=True)
         content = made.getbuffer()
-        content[:_SEAL_BYTES] = _seal(_SEALS[0], hashlib.sha256(content[_SEAL_BYTES:]).hexdigest())
+        content[:_SEAL_BYTES] = _seal(SEALS[0], hashlib.sha256(content[_SEAL_BYTES:]).hexdigest())
         with replacing(path) as temporary:
             temporary.write_bytes(content)
         return
@@ -358,7 +364,7 @@ def save_joined(parts: Sequence[Result], path: str | PathLike[str], *, overwrite
             made.seek(_SEAL_BYTES)
             sha = hashlib.file_digest(made, "sha256").hexdigest()
             made.seek(0)
-            made.write(_seal(_SEALS[0], sha))
+            made.write(_seal(SEALS[0], sha))
 
 
 def require_room(path: Path, size: int) -> None:
@@ -543,7 +549,7 @@ _READERS: dict[int, Callable[[h5py.File], Result]] = {1: _read_first, SCHEMA: _r
 def is_result(path: Path) -> bool:
     """Whether a file says that it is a result of ours."""
     with contextlib.suppress(OSError), path.open("rb") as file:
-        return file.read(max(map(len, _SEALS))).startswith(_SEALS)
+        return file.read(max(map(len, SEALS))).startswith(SEALS)
     return False
 
 
@@ -554,6 +560,8 @@ def _seal(first: bytes, sha: str) -> bytes:
 
 def _check_seal(path: Path) -> None:
     """Raise an error unless the file's bytes are those that were written: damaged files can crash the HDF5 library."""
+    if path.is_dir():
+        refuse_others(path, _WANTED)
     try:
         with path.open("rb") as file:
             found = file.read(_SEAL_BYTES)
@@ -563,10 +571,11 @@ def _check_seal(path: Path) -> None:
     except OSError as error:
         raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
     first = found.partition(b"\n")[0]
-    if first in _SEALS and found == _seal(first, sha):
+    if first in SEALS and found == _seal(first, sha):
         return
     if found.startswith(_HDF5_SIGNATURE):
         raise Unsupported(f"{path} is an HDF5 file, but no result: it was not written by landscape")
-    if first not in _SEALS:
+    if first not in SEALS:
+        refuse_others(path, _WANTED)
         raise DamagedFile(f"{path} is damaged, or no result: restore it, or evaluate again")
     raise DamagedFile(f"{path} is damaged: its bytes do not match their SHA-256; restore it, or evaluate again")

@@ -26,6 +26,7 @@ from landscape.problems.base import Problem
 from landscape.problems.places import fitting
 from landscape.problems.registry import Found, code_of, find, made, name_of, require_fields, trusted
 from landscape.store.checkpoints import SCHEMA, Run, code_in
+from landscape.store.kinds import refuse_others
 from landscape.training.plan import Training, completed, planned, save_steps
 from landscape.training.train import train, unusual
 
@@ -106,6 +107,7 @@ class Sweep:
         if not is_there(path):
             raise LandscapeError(f"{path} does not exist: give the directory of a sweep")
         if not is_there(file):
+            refuse_others(path, "the directory of a sweep")
             raise LandscapeError(f"{path} is no sweep, it has no {_FILE}: give the directory of a sweep")
         try:
             document = read_document(file, SCHEMA, _DOCUMENT, "its options, its grid or its seeds")
