@@ -8,7 +8,7 @@ single linkage. No number of groups is chosen; `Clusters.against_threshold` show
 import dataclasses
 import html
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist, squareform
 
 from landscape.analysis.barriers import barriers, square
+from landscape.analysis.levels import LEVELS, By
 from landscape.analysis.outcomes import TOLERANCE, Functions, functions, grouped, on_all_samples
 from landscape.core.errors import LandscapeError, Unsupported, few, plural
 from landscape.core.fields import Field, require
@@ -32,24 +33,7 @@ from landscape.space.alignment import balance
 from landscape.space.alignment import distances as distances_of
 from landscape.space.symmetry import EXHAUSTIVE, Symmetry, act, count_elements
 
-__all__ = ["LEVELS", "By", "Clusters", "Plateau", "adjusted_rand", "clusters", "clusters_of"]
-
-By = Literal["predictions", "outputs", "parameters", "barrier"]
-
-
-class Level(NamedTuple):
-    """One meaning of the same: what the distance is, and up to which two members are the same."""
-
-    distance: str
-    threshold: float
-
-
-LEVELS: dict[By, Level] = {
-    "predictions": Level("share of all answers that differ", 0.0),
-    "outputs": Level("root mean square difference of outputs", 0.05),
-    "parameters": Level("distance of parameters, over the median norm", 0.05),
-    "barrier": Level("barrier above the chord", 0.01),
-}
+__all__ = ["Clusters", "Plateau", "adjusted_rand", "clusters", "clusters_of"]
 
 _THRESHOLD = Field("threshold", float | None, None, at_least=0)
 _FIELDS = (Field("by", By, "outputs"), _THRESHOLD, TOLERANCE)

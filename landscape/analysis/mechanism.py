@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 from scipy.special import entr
 
-from landscape.analysis.clusters import LEVELS, clusters_of
+from landscape.analysis.clusters import clusters_of
 from landscape.analysis.convergence import prepared
+from landscape.analysis.levels import LEVELS
 from landscape.analysis.mistakes import Mistake, mistakes, one_filter, taken_apart
 from landscape.analysis.outcomes import functions, grouped
 from landscape.core.errors import LandscapeError, plural

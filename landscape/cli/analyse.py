@@ -9,12 +9,13 @@ import click
 import numpy as np
 
 from landscape.analysis.barriers import COURSES, DEFINITIONS, Barriers, barriers, lowest_order, representatives
+from landscape.analysis.levels import By
 from landscape.analysis.passes import passes, rows_of
 from landscape.cli.curvature import curvature
 from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.mechanism import mechanism
 from landscape.cli.options import (
-    LEVELS,
+    BY,
     Report,
     chosen_problem,
     computing,
@@ -37,10 +38,10 @@ from landscape.core.intervals import Proportion, quantiles
 from landscape.store.results import Result
 
 if TYPE_CHECKING:
-    from landscape.analysis.clusters import By, Clusters
+    from landscape.analysis.clusters import Clusters
 else:
-    # Their module imports torch, which other questions do not need.
-    By = Clusters = Any
+    # Its module imports torch, which other questions do not need.
+    Clusters = Any
 
 __all__ = ["command"]
 
@@ -121,7 +122,7 @@ def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> 
     lowest = len(kept) < len(curves) and "aligned" not in kept.columns
     lines = plural(len(kept), "line") + (f", the lowest of {len(curves)} over filter orders" if lowest else "")
     points = plural(len(curves.alpha), "point") + (" each" if len(kept) > 1 else "")
-    text = [f"{document['title']}: {lines}, {points}; {loss_in(document['loss_unit'])}"]
+    text = [f"{document['title']}: {lines}, {points}; {loss_in(curves.about.get('loss_unit'))}"]
     if "loss" in curves.about.get("means_over_batches", ()):
         text.append("the loss is a mean over batches, of one number each")
     summaries = {kind: each.summary() for kind, each in kinds.items()}
@@ -249,7 +250,7 @@ def _passes(files: tuple[Path, ...], **where: Any) -> None:
     }
     text = [
         f"{document['title']}: {len(found.members)} members, {plural(len(found), 'pair')} with a known path; "
-        f"{loss_in(document['loss_unit'])}, heights above the higher end"
+        f"{loss_in(found.about.get('loss_unit'))}, heights above the higher end"
     ]
     heights = {"straight": found.straight, "known": found.known, "through others": found.through}
     summary = []
@@ -434,7 +435,7 @@ def _convergence(place: str, problem: str | None, options: tuple[str, ...], **se
 @of_run
 @click.option(
     "--by",
-    type=LEVELS,
+    type=BY,
     multiple=True,
     default=("outputs",),
     help="What is compared. Repeatable: then the agreement between any two is told.",

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from landscape.analysis.levels import LEVELS
 from landscape.cli.options import Report, chosen_problem, problem_choice, reporting
 from landscape.cli.report import Progress, remark_unfinished, table
 from landscape.cli.types import taken, together
@@ -30,7 +31,7 @@ conditions = together(
     click.option(
         "--threshold",
         type=click.FloatRange(min=0, min_open=True),
-        default=0.01,
+        default=LEVELS["barrier"].threshold,
         help="Two members are connected if the straight line rises by no more than this above its higher end.",
     ),
 )

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from landscape.analysis.levels import LEVELS
 from landscape.cli.config import config_file
 from landscape.cli.flags import Group
 from landscape.cli.report import remark, remark_unfinished
@@ -17,7 +18,7 @@ from landscape.core.errors import LandscapeError
 from landscape.core.files import json_text, refuse_existing, write_json
 
 __all__ = [
-    "LEVELS",
+    "BY",
     "ProblemGroup",
     "Report",
     "asked",
@@ -121,14 +122,15 @@ same_options = together(
     click.option(
         "--threshold",
         type=float,
-        help="Two members are the same if they are at most so far apart. [default: 0 of predictions, 0.05 of outputs "
-        "and parameters, 0.01 of barriers]",
+        help="Two members are the same if they are at most so far apart. [default: "
+        + ", ".join(f"{level.threshold:g} of {name}" for name, level in LEVELS.items())
+        + "]",
     ),
     tolerance_option,
 )
 
 #: Of `--by`, what is compared.
-LEVELS = click.Choice(["predictions", "outputs", "parameters", "barrier"])
+BY = click.Choice(list(LEVELS))
 
 #: `-O`.
 problem_fields = click.option(

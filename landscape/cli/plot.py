@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 
 from landscape import figures
 from landscape.analysis.barriers import DEFINITIONS, barriers, lowest_order, representatives
+from landscape.analysis.levels import By
 from landscape.cli.flags import Group
 from landscape.cli.mechanism import conditions, progress
 from landscape.cli.options import (
-    LEVELS,
+    BY,
     chosen_problem,
     finished_cells,
     members_of,
@@ -258,10 +259,10 @@ def _incidence(**given: Any) -> None:
 
 @command.command("clusters")
 @of_run
-@click.option("--by", type=LEVELS, default="outputs", help="What is compared.")
+@click.option("--by", type=BY, default="outputs", help="What is compared.")
 @same_options
 @drawing("plots/RUN-clusters.png")
-def _clusters(by: str, threshold: float | None, tolerance: float | None, **given: Any) -> None:
+def _clusters(by: By, threshold: float | None, tolerance: float | None, **given: Any) -> None:
     """Which members of RUN are the same? Tree of the members, and the number of groups against the threshold."""
     from landscape.analysis.clusters import clusters_of
     from landscape.analysis.outcomes import outcomes
@@ -269,7 +270,7 @@ def _clusters(by: str, threshold: float | None, tolerance: float | None, **given
     canvas = taken(Canvas, given)
     problem, stack = members_of(**given)
     progress = Progress("walk", "points")
-    found = clusters_of(problem, stack, by=by, threshold=threshold, tolerance=tolerance, progress=progress)  # type: ignore[arg-type]
+    found = clusters_of(problem, stack, by=by, threshold=threshold, tolerance=tolerance, progress=progress)
     groups = outcomes(problem, stack, tolerance=tolerance).groups if found.predictions is not None else ()
     names = [group.kind if group.right is None else f"{group.kind}, {group.right} right" for group in groups]
     solved = next((number for number, group in enumerate(groups) if group.kind == "solved"), None)

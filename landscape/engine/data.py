@@ -141,7 +141,8 @@ def labelled(raw: Any, loader: object, number: int) -> tuple[Tensor, Tensor, Ten
             f"batch {number} of {loader_name(loader)} is {what}, not (inputs, targets) tensors: give `batch_loss` "
             "in place of `loss`, which reads batches of any kind"
         )
-    inputs, targets, weights = (*tensors, None)[:3]
+    inputs, targets = tensors[:2]
+    weights = tensors[2] if len(tensors) == 3 else None
     require_paired(inputs, targets, weights, f"batch {number} of {loader_name(loader)}")
     return inputs, targets, weights
 
