@@ -251,6 +251,45 @@ def test_planted_copies_are_recovered(name: str, seed: int) -> None:
     assert float(found.stack.subtract(noisy).norms()[1] / stack.norms()[1]) < 0.02
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_unit_with_nothing_on_one_side_is_rescaled_back(side: int) -> None:
+    """It does nothing, so that what is on its other side may have any length."""
+    net, symmetry, _ = symmetries.made("mlp")
+    stack = symmetries.stack_of(net)
+    number, group = next((n, g) for n, g in enumerate(symmetry) if g.scalings)
+    for axis, power in zip(group.axes, group.scalings[0], strict=True):
+        if (power < 0) == bool(side):
+            stack[axis.name].select(axis.dim + 1, 2).zero_()
+    scales = np.ones((1, group.size))
+    scales[0, 2] = 7.0
+    copy = align.act(stack, symmetry, (align.Move(number, scales=scales),))
+    assert float(copy.subtract(stack).norms()[1]) > 0.1
+    found = alignment.match(copy, stack, symmetry)
+    assert float(found.stack.subtract(stack).norms()[1] / stack.norms()[1]) < 1e-9
+
+
+def test_of_several_representatives_that_with_the_lowest_loss_in_the_middle_is_taken() -> None:
+    symmetry = symmetries.made("mlp")[1]
+    one, other = (symmetries.stack_of(symmetries.made("mlp", seed)[0]) for seed in (1, 2))
+    offered: list[torch.Tensor] = []
+
+    def far(members: Stack, reference: Stack) -> torch.Tensor:
+        """The farther the lower; what is close to a copy is never asked for."""
+        offered.append(members.flatten())
+        return 1 / (members.flatten() - reference.flatten()).norm(dim=1)
+
+    closest = alignment.match(one, other, symmetry).stack.flatten()[0]
+    found = alignment.match(one, other, symmetry, middle=far).stack.flatten()[0]
+    lengths = (offered[0] - other.flatten()).norm(dim=1)
+    assert len(lengths) > 1
+    assert torch.equal(found, offered[0][lengths.argmax()])
+    assert torch.equal(closest, offered[0][lengths.argmin()])
+    assert (found - other.flatten()).norm() < (one.flatten() - other.flatten()).norm()
+    copy = align.act(one, symmetry, symmetries.element(symmetry, 3))
+    alignment.match(copy, one, symmetry, middle=far)
+    assert len(offered) == 1
+
+
 @pytest.mark.parametrize("name", ["mlp", "odd_mlp", "normalised_cnn"])
 def test_distances_are_between_classes(name: str) -> None:
     net, symmetry, _ = symmetries.made(name)

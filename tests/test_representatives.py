@@ -1,8 +1,10 @@
 """Representatives of networks with data: walks, planes and curves to them, their checks, and what is said of them."""
 
+import copy
 import dataclasses
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from landscape.core.errors import LandscapeError, Unverified
 from landscape.engine.stack import Stack
 from landscape.figures import walk_figure
 from landscape.problems.compute import Compute
+from landscape.problems.registry import create
+from landscape.space.alignment import match
 from landscape.space.symmetry import Axis, Symmetry, act
 from landscape.store.checkpoints import Run
 from landscape.store.results import Result
@@ -215,3 +219,32 @@ def test_a_figure_shows_the_ends_that_are_asked_for(landscape: Callable[..., Out
     assert refused.stderr == (
         "Error: naive.h5 was walked without --align, all its ends are as they are: leave --ends out\n"
     )
+
+
+def test_the_representative_is_the_better_one_half_way() -> None:
+    """Of trained networks: the loss in the middle is never above that of the closest one, in a plain module."""
+    problem = create("digits", {"width": 8})
+    torch.manual_seed(0)
+    nets = [problem.network() for _ in range(4)]
+    samples = problem.training_data()
+    for net in nets:
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+        for _ in range(60):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(samples.inputs), samples.targets).backward()
+            optimizer.step()
+
+    def middle(one: nn.Module, other: Mapping[str, torch.Tensor]) -> float:
+        half = copy.deepcopy(one).double()
+        half.load_state_dict({name: (t.double() + other[name].double()) / 2 for name, t in one.state_dict().items()})
+        with torch.no_grad():
+            return float(nn.functional.cross_entropy(half(samples.inputs.double()), samples.targets))
+
+    lower = 0
+    for one, other in itertools.combinations(nets, 2):
+        stacks = [Stack({name: t.detach()[None] for name, t in net.state_dict().items()}) for net in (one, other)]
+        closest = match(stacks[1], stacks[0], problem.symmetry()).stack.state_dict(0)
+        found = package.align(one, other, problem=problem).network.state_dict()
+        assert middle(one, found) <= middle(one, closest) * (1 + 2e-3)
+        lower += middle(one, found) < 0.99 * middle(one, closest)
+    assert lower > 0

@@ -18,6 +18,7 @@ from landscape.engine.stack import Stack, fingerprint
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute
 from landscape.space.alignment import Activity, idle, match
+from landscape.space.family import line
 from landscape.space.symmetry import Group, Move, Symmetry, act
 
 __all__ = ["Aligner"]
@@ -72,7 +73,14 @@ class Aligner:
             self._survey(reference, others)
         self._survey(members, active)
         wide = members.to("cpu", torch.float64)
-        found = match(wide, reference.to("cpu", torch.float64), self.symmetry, rows=rows, active=(active, others))
+        found = match(
+            wide,
+            reference.to("cpu", torch.float64),
+            self.symmetry,
+            rows=rows,
+            active=(active, others),
+            middle=self._middle,
+        )
         for way in found.how:
             self.how[way] = self.how.get(way, 0) + 1
         self._check(found.stack, wide, outputs, rows[0])
@@ -81,6 +89,13 @@ class Aligner:
             {name: tensor.to(members[name].dtype) for name, tensor in stored.tensors.items()},
             {name: tensor.to(members.buffers[name].dtype) for name, tensor in stored.buffers.items()},
         )
+
+    def _middle(self, members: Stack, reference: Stack) -> Tensor:
+        """The loss in the middle of the line from each member to the one reference."""
+        rows = torch.stack([torch.arange(len(members)), torch.zeros(len(members), dtype=torch.int64)])
+        family = line(members, reference.to(members.dtype), rows).to(self.objective.device, torch.float64)
+        every = torch.arange(len(members), device=self.objective.device)
+        return self.objective(family.at(every, torch.full((len(members),), 0.5, device=every.device)))["loss"]
 
     def about(self) -> dict[str, Any]:
         """What a result says of it, which is logged too."""
@@ -146,9 +161,10 @@ class Aligner:
         """Raise `Unverified`, naming the module, if outputs have changed."""
         count = len(moved)
         lines = np.unique(np.linspace(0, count - 1, min(count, _CHECKED)).round().astype(int))
-        for line, (now, _) in zip(lines, self.objective.looked_at(moved.select(lines.tolist()), _SAMPLES), strict=True):
-            if (off := _difference(outputs[rows[line]], now)) > _SAME:
-                where = self._culprit(members.select([int(rows[line])]), outputs[rows[line]])
+        seen = self.objective.looked_at(moved.select(lines.tolist()), _SAMPLES)
+        for row, (now, _) in zip(rows[lines], seen, strict=True):
+            if (off := _difference(outputs[row], now)) > _SAME:
+                where = self._culprit(members.select([int(row)]), outputs[row])
                 raise Unverified(
                     f"another representative does not compute what the network computes: outputs differ by {off:.2g} "
                     f"of the largest, because of the units of {where}: leave `align` out"

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -43,10 +43,13 @@ _STARTS, _SMALL = 6, 2**20
 #: A network at this share of the norms from another is a copy of it, but for noise: no further start is tried.
 _CLOSE = 0.03
 
+#: A representative that is not the closest has a loss in the middle of the line that is lower by more than this share.
+_LOWER = 1e-3
+
 #: Balancing ends where no scale changes by more than this share, or after so many rounds.
 _BALANCED, _ROUNDS = 1e-11, 2000
 
-#: So many parameters, at most, are balanced at once.
+#: So many parameters, at most, are balanced at once, and have representatives that are chosen by their loss.
 _AT_ONCE = 2**24
 
 #: Units whose incoming numbers have this cosine, or a higher one, are one unit twice.
@@ -64,7 +67,8 @@ class Matched:
 
 
 def balance(stack: Stack, symmetry: Symmetry) -> Element:
-    """The rescaling of each member to the least L2 norm in its class; units without numbers on one side stay.
+    """The rescaling of each member to the least L2 norm in its class; what is on the other side of units without
+    numbers on one, which may have any length, gets the length 1.
 
     Cyclic minimisation over groups, each in closed form where powers are 1 and -1 (P. Stock, B. Graham, R. Gribonval,
     H. Jégou, *Equi-normalization of neural networks*, ICLR 2019).
@@ -103,10 +107,10 @@ def _balance(stack: Stack, symmetry: Symmetry) -> Element:
                 for axis, power in along:
                     mass = _mass(*squares[axis.name], axis, factors)
                     sums[1 if power > 0 else -1] += abs(power) * mass[:, axis.places(group.size)].sum(-1)
-                live = (sums[1] > 0) & (sums[-1] > 0)
-                step = torch.where(live, sums[-1] / sums[1], 1.0).log() / (
-                    4 * max((abs(p) for _, p in along), default=1)
-                )
+                # Of a unit with nothing on one side the other gets the length 1: what has no least norm is alike too.
+                one, other = (torch.where(sums[side] > 0, sums[side], 1.0) for side in (1, -1))
+                both = torch.where((sums[1] > 0) & (sums[-1] > 0), 4.0, 2.0)
+                step = (other / one).log() / (both * max((abs(p) for _, p in along), default=1))
                 if len({(axis.name, axis.dim) for axis, _ in along}) > len({axis.name for axis, _ in along}):
                     step = step / 2  # units that read each other move at once
                 for axis, power in along:
@@ -136,6 +140,7 @@ def match(
     *,
     rows: Int[np.ndarray, "2 pair"] | None = None,
     active: tuple[Sequence[Activity], Sequence[Activity]] | None = None,
+    middle: Callable[[Stack, Stack], Tensor] | None = None,
 ) -> Matched:
     """The representative of each member that lies close (L2) to the same member of `reference`, which stays; a stack of
     one goes with any. With `rows`, pairs of a member and one of `reference`, a representative for each.
@@ -145,7 +150,8 @@ def match(
     local optimum. Of the starts one is by each unit's sorted weights, and one by what units do on samples, if `active`
     says that of the members of both stacks (Y. Li, J. Yosinski, J. Clune, H. Lipson, J. Hopcroft, *Convergent
     learning*, ICLR 2016). Each is tried with the member's own scales and with those of the reference, its first.
-    Nothing moves away.
+    With `middle`, which gives the losses in the middle of the lines from representatives to a reference, the lowest of
+    those that come closer is taken where they are not all tried, unless the closest is a copy. Nothing moves away.
     """
     if rows is None:
         lines = np.arange(max(len(stack), len(reference)))
@@ -177,7 +183,8 @@ def match(
                 act(s.to("cpu", torch.float64), symmetry, e) for s, e in zip((one, other), scales, strict=True)
             )
             words += _words(there, here, symmetry, activity)
-        found.append(_nearest(one, other, scales, symmetry, words))
+        judged = middle if one.parameters <= _AT_ONCE else None  # of larger ones copies would fill the memory
+        found.append(_nearest(one, other, scales, symmetry, words, judged))
     return Matched(concatenate([each.stack for each in found]), tuple(how for each in found for how in each.how))
 
 
@@ -187,21 +194,34 @@ def _nearest(
     scales: tuple[Element, Element] | None,
     symmetry: Symmetry,
     words: Iterable[tuple[str, Element]],
+    middle: Callable[[Stack, Stack], Tensor] | None = None,
 ) -> Matched:
     """Of each member the closest of all that these elements make of it, each with its own scales and the reference's;
-    the first of equally close ones.
+    the first of equally close ones. Of one member, with `middle`, the one with the lowest loss half way.
     """
+    tries: list[tuple[float, str, Stack]] = []
     best, how = members, np.full(len(members), "stored", dtype=object)
-    nearest = members.subtract(reference).norms()[1]
+    stored = nearest = members.subtract(reference).norms()[1]
     wide = members.to(torch.float64)
     for name, word in words:
         for element in [word] if scales is None else [word, (*scales[0], *word, *inverse(scales[1]))]:
             tried = act(members if element is word else wide, symmetry, element)
             length = tried.subtract(reference).norms()[1]
             closer = length < nearest * (1 - 1e-9)
+            if middle is not None and bool(length < stored) and not any(length == each for each, *_ in tries):
+                tries.append((float(length), name, tried))
             if bool(closer.any()):
                 nearest, how[closer.cpu().numpy()] = torch.where(closer, length, nearest), name
                 best = _where(closer, tried, best)
+    size = float(reference.flatten().norm())
+    if middle is None or len(tries) < 2 or float(nearest) < _CLOSE * size:
+        return Matched(best, tuple(how))
+    tries.sort(key=lambda each: each[0])
+    every = concatenate([each.to(torch.float64) for *_, each in tries])
+    losses = middle(every, reference).cpu().nan_to_num(nan=math.inf)
+    chosen = int(losses.argmin())
+    if losses[chosen] < losses[0] * (1 - _LOWER):
+        best, how[0] = _where(torch.ones(1, dtype=torch.bool), tries[chosen][2], best), tries[chosen][1]
     return Matched(best, tuple(how))
 
 
@@ -299,7 +319,7 @@ def _parallel(rows: Float[np.ndarray, "unit number"], group: Group) -> Bool[np.n
 def _words(
     target: Stack, source: Stack, symmetry: Symmetry, active: tuple[Activity, Activity] | None = None
 ) -> list[tuple[str, Element]]:
-    """Elements that bring one network's units close to another's: the best of coordinate descents from several starts.
+    """Elements that bring one network's units close to another's: of each kind of start the best coordinate descent.
 
     Some start with another order of the smallest group, all of them if they are few: with two groups, of which each
     assignment is solved exactly given the other, the result is then the closest of all.
@@ -321,15 +341,14 @@ def _words(
             if not many:
                 return
 
-    best: tuple[float, str, list[Move]] | None = None
+    best: dict[str, tuple[float, list[Move]]] = {}
     for name, start in starts():
         found = start.descend(groups[::-1])
-        if best is None or found.total() > best[0]:
-            best = found.total(), name, found.moves
+        if name not in best or found.total() > best[name][0]:
+            best[name] = found.total(), found.moves
         if found.apart() < _CLOSE:  # a copy, which no other start brings closer
             break
-    assert best is not None
-    return [(best[1], tuple(best[2]))]
+    return [(name, tuple(moves)) for name, (_, moves) in sorted(best.items(), key=lambda item: -item[1][0])]
 
 
 def _first_orders(size: int) -> list[Int[np.ndarray, " unit"]]:
