@@ -296,7 +296,7 @@ def test_what_is_not_of_the_sweep_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_not_absent(tmp_path: Path) -> None:
-    with pytest.raises(LandscapeError, match=r"nowhere is no sweep, it has no sweep\.json"):
+    with pytest.raises(LandscapeError, match="nowhere does not exist: give the directory of a sweep"):
         Sweep.open(tmp_path / "nowhere")
     small(tmp_path)
     file, run = tmp_path / "sweep.json", tmp_path / NAMES[0] / "run.json"

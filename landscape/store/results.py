@@ -303,8 +303,8 @@ class Result:
             content, writer = ("lines", "landscape walk") if result.kind == "plane" else ("a plane", "landscape plane")
             drawn = "plane" if result.kind == "plane" else "walk"
             raise Unsupported(
-                f"{path} is of the kind '{result.kind}', not {content}: landscape plot {drawn} draws it; give a file "
-                f"written by {writer} here"
+                f"{path} is of the kind '{result.kind}', not {content}: give a file written by {writer}; landscape plot "
+                f"{drawn} draws this one"
             )
         return result
 
