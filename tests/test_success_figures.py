@@ -382,10 +382,14 @@ def test_finished_cells_are_shown_before_the_last_is(landscape: Program, tmp_pat
 
 
 def test_only_a_sweep_is_drawn(landscape: Program, tmp_path: Path, run: Any) -> None:
-    for place in (tmp_path, run.path, tmp_path / "nowhere"):
+    for place, text in (
+        (tmp_path, "is no sweep, it has no sweep.json: give the directory of a sweep"),
+        (run.path, "is a run: landscape plot outcomes draws it; give the directory of a sweep here"),
+        (tmp_path / "nowhere", "does not exist: give the directory of a sweep"),
+    ):
         result = landscape("plot", "success", place)
         assert result.exit_code == 1
-        assert f"{place} is no sweep, it has no sweep.json: give the directory of a sweep" in result.stderr
+        assert f"{place} {text}" in result.stderr
 
 
 def test_figures_are_replaced_only_with_force(landscape: Program, deep: Path) -> None:

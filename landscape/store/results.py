@@ -303,8 +303,8 @@ class Result:
             content, writer = ("lines", "landscape walk") if result.kind == "plane" else ("a plane", "landscape plane")
             drawn = "plane" if result.kind == "plane" else "walk"
             raise Unsupported(
-                f"{path} is of the kind '{result.kind}', not {content}: give a file written by {writer}; landscape plot "
-                f"{drawn} draws this one"
+                f"{path} is of the kind '{result.kind}', not {content}: give a file written by {writer}; "
+                f"landscape plot {drawn} draws this one"
             )
         return result
 
