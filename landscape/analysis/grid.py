@@ -43,7 +43,7 @@ def grid_error(curves: Result, *, lines: int = 20, seconds: float = 5.0) -> Grid
     """Bound the highest loss of some of a result's lines, to say by how much its grid may miss it.
 
     Args:
-        curves: Lines that were walked without `certify`.
+        curves: Lines that were walked without `certify` or `tolerance`.
         lines: How many are drawn, at most; all that are finished, if they are no more.
         seconds: After which no other line is begun, and one that is not done is left out.
 
@@ -56,7 +56,7 @@ def grid_error(curves: Result, *, lines: int = 20, seconds: float = 5.0) -> Grid
     """
     about = curves.about
     left_out = ("draws", "l2", "autocast", "means_over_batches")
-    partial = {"moves", "via_member", "max_lower"} & curves.columns.keys()
+    partial = {"moves", "via_member", "max_lower", "barrier_low"} & curves.columns.keys()
     if not lines or curves.kind != "line" or partial or any(about.get(each) for each in left_out):
         return None
     until = time.monotonic() + seconds

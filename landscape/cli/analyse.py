@@ -119,6 +119,8 @@ def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> 
         document["align"] = kept.about["align"]
     if found.bounds:
         document["certified"] = {**kept.about["certified"], "bounds": found.bounds, "grid_low_by": found.low_by}
+    if "barrier_low" in kept.columns:
+        document["accuracy"] = {**kept.about["accuracy"], **{name: kept[name] for name in _MEASURED}}
     lowest = len(kept) < len(curves) and "aligned" not in kept.columns
     lines = plural(len(kept), "line") + (f", the lowest of {len(curves)} over filter orders" if lowest else "")
     points = plural(len(curves.alpha), "point") + (" each" if len(kept) > 1 else "")
@@ -144,6 +146,8 @@ def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> 
         text += [f"{kind}: {line}" if kind else line for line in _told(each)]
     if found.bounds:
         text += _certified(kept, found)
+    if "barrier_low" in kept.columns:
+        text += _measured(kept)
     if low is not None:
         inside = len(curves.alpha[curves.inside])
         text.append(
@@ -162,6 +166,11 @@ def _low(curves: Result, lines: int) -> Any:
     from landscape.analysis.grid import grid_error
 
     return grid_error(curves, lines=lines) if lines else None
+
+
+#: Columns of lines that were measured to an accuracy, and lines of which each is listed.
+_MEASURED = ("barrier", "barrier_low", "barrier_high", "peak", "points_used", "samples_used", "reached")
+_LISTED = 20
 
 
 def _aligned(told: Mapping[str, Any]) -> str:
@@ -199,6 +208,39 @@ def _certified(curves: Result, found: Barriers) -> list[str]:
         f"bounds hold at every alpha from 0 to 1; those of a line's highest loss are {width:.2g} of it apart at most "
         f"({asked:g} was asked for), and the highest point is low by {off:.2%} at most",
         *lost,
+    ]
+
+
+def _measured(curves: Result) -> list[str]:
+    """What is known of the barriers of lines that were measured to an accuracy: of each of a few, or the extremes."""
+    asked, few_lines = curves.about["accuracy"], len(curves) <= _LISTED
+    shown = [curves[name] for name in _MEASURED]
+    rows = [
+        [
+            f"{curves.sources[i].label} to {curves.sources[j].label}",
+            *(value.item() for value in values[:6]),
+            "reached" if values[6] else f"width so far {values[2] - values[1]:.3g}",
+        ]
+        for i, j, *values in zip(curves["from_member"], curves["to_member"], *shown, strict=True)
+    ]
+    if asked["tolerance"] is None:
+        rows = [[*row[:-1], f"none; width {row[3] - row[2]:.3g}"] for row in rows]
+    if not few_lines:
+        extremes = (("lowest", np.min), ("median", np.median), ("highest", np.max))
+        done = f"reached on {int(curves['reached'].sum())} of {len(curves)}"
+        rows = [[name, *(float(of(each)) for each in shown[:6]), done] for name, of in extremes]
+    header = ["line", "barrier", "low", "high", "peak at", "points", "samples", "tolerance"]
+    of = "the distribution behind the data" if asked["population"] else "the whole data set"
+    tolerance = (
+        ""
+        if asked["tolerance"] is None
+        else f", tolerance {asked['tolerance']:g} of the "
+        + ("barrier" if asked["quantity"] == "barrier" else "range of losses")
+    )
+    return [
+        table(header, rows),
+        f"barriers above the chord with intervals of {asked['level']:.0%} each, over {of}{tolerance}; the table "
+        "above is of the curves between the points",
     ]
 
 

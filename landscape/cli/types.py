@@ -88,6 +88,24 @@ def _numbers(written: str) -> tuple[float, ...]:
         raise ValueError(f"'{written}' is no list of numbers: write such as 0.5,0.3,0.2") from None
 
 
+def _tolerance(written: str) -> float | str:
+    """`0.01`, or `0.01:loss`."""
+    share, colon, _ = written.partition(":")
+    try:
+        return written if colon else float(share)
+    except ValueError:
+        raise ValueError(f"'{written}' is no tolerance: write a share such as 0.01, or 0.01:loss") from None
+
+
+def _seconds(written: str) -> float:
+    """`60s`, `1.5m`, `2h`, or seconds alone."""
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([smh]?)\s*", written)
+    try:
+        return float(found[1] if found else "") * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2] if found else ""]
+    except ValueError:
+        raise ValueError(f"'{written}' is no time: write such as 60s, 10m or 2h") from None
+
+
 def _grid(written: str) -> tuple[str, tuple[str, ...]]:
     """`m_factor=1,5,10`: a key, and the texts of its values."""
     key, equals, values = written.partition("=")
@@ -101,7 +119,13 @@ SEEDS, NUMBERS = Written("seeds", _seeds, ","), Written("numbers", _numbers, ","
 RANGE, GRID = Written("low:high", _range, ":"), Written("key=values", _grid)
 SEED = click.IntRange(0, LAST_SEED)
 
-_SYNTAX = {"seed": SEED, "seeds": SEEDS, "blocks": Written("blocks", _blocks, ",")}
+_SYNTAX = {
+    "seed": SEED,
+    "seeds": SEEDS,
+    "blocks": Written("blocks", _blocks, ","),
+    "tolerance": Written("tolerance", _tolerance),
+    "seconds": Written("time", _seconds),
+}
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from landscape.cli.options import asked, evaluating, keyed
-from landscape.cli.report import Progress, interruptible, remark_unfinished
+from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
 from landscape.cli.types import RANGE, options_of
 from landscape.core.fields import fields_of
+from landscape.evaluation.accuracy import Accuracy, reached
 from landscape.evaluation.certify import Certifying
 from landscape.evaluation.routes import Route
 from landscape.evaluation.walk import walk
@@ -43,12 +44,15 @@ def _progress(certify: bool) -> Callable[[int, int], None]:
           landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --align
           landscape walk --from 'checkpoints/first/#3' --rays 0:10 --range -1:1
           landscape walk --from run-a/ --to run-b/ --only 'layer4.*' --only 'fc.*' --hold end
+          landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --tolerance 0.01
+          landscape walk --from presolve --to checkpoints/first/ --budget 10s -o analyses/quick.h5
           landscape walk --from presolve --to checkpoints/first/ --certify 1e-6 -o analyses/certain.h5
           landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",
 )
 @options_of(Route)
 @click.option("--points", type=click.IntRange(2, MOST_POINTS), default=51, help="Points of a line.")
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
+@options_of(Accuracy)
 @options_of(Certifying)
 @evaluating("HDF5 file. [default: in analyses/, named for the places, such as FROM--TO.h5, and for what moves]")
 def command(output: Path | None, **values: Any) -> None:
@@ -66,5 +70,7 @@ def command(output: Path | None, **values: Any) -> None:
     path = output or Path("analyses") / f"{route.name}.h5"
     remark_unfinished(*map(str, route.places))
     with interruptible("repeat the same command to go on with the finished points"):
-        walk(**asked(values), save=path, progress=_progress(values["certify"] is not None))
+        found = walk(**asked(values), save=path, progress=_progress(values["certify"] is not None))
+    if "accuracy" in found.about:
+        remark(reached(found))
     click.echo(path)

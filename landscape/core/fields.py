@@ -75,7 +75,7 @@ class Field:
         at_least, at_most, above, below: Limits of a number, which `check` holds it to.
         choices: What a text may be, where its type does not say that: the keys of a table.
         syntax: What numbers are, and so how a command line writes them: a `seed`; `seeds`, written `0:20,30`;
-            `blocks`, written `none` or `0,2`.
+            `blocks`, written `none` or `0,2`; a `tolerance`, written `0.01:loss`; `seconds`, written `60s` or `10m`.
         metavar: What stands for its value in the help, such as PLACE.
         flag: How the option is called, if not as the field is.
     """

@@ -38,6 +38,11 @@ class Data(Protocol):
     def samples(self, start: int, stop: int) -> "Batch":
         """A range of samples; both ends are multiples of 32, or the last end is that of all."""
 
+    def part(self, index: Tensor) -> "Data":
+        """The samples of these numbers as data of their own, whose weights keep their ratios; of data that is kept more
+        compactly than a `Batch` consecutive ones, from a multiple of 32 on.
+        """
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
@@ -91,6 +96,11 @@ class Batch:
         """The samples that are not padding."""
         index = self.real.nonzero()[:, 0]
         return self._map(lambda tensor: tensor[..., index])
+
+    def part(self, index: Tensor) -> "Batch":
+        """The samples at `index`, alike for all members, as data of their own."""
+        weights = self.weights[..., index]
+        return Batch.padded(self.inputs[..., index], self.targets[..., index], weights / weights.sum(1, keepdim=True))
 
     def select(self, index: Tensor) -> "Batch":
         """The samples at `index`, alike for all members, as a batch of their own in which each weighs the same."""

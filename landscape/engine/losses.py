@@ -51,6 +51,7 @@ Measure = Callable[[Any, Any], Tensor]
 _TAKEN = frozenset(
     [
         "loss",
+        "loss_error",
         "loss_straight",
         "right",
         "solved",
@@ -103,6 +104,7 @@ class Criterion:
         parts: Whether batches may be parted without changing the loss.
         summands: Of a loss that is a sum over samples the metrics of their mean.
         refusal: Why stacks of networks cannot be evaluated.
+        each: What a sample adds to a loss that is an average over samples, and to what that divides by.
     """
 
     metrics: Mapping[str, Metric]
@@ -116,6 +118,7 @@ class Criterion:
     summands: Mapping[str, Metric] | None = None
     again: Callable[..., dict[str, Metric]] | None = None
     hits: Hits | None = None
+    each: tuple[PerSample, PerSample] | None = None
 
     def tallies(self, outputs: Any, targets: Any, weights: Tensor | None = None) -> dict[str, Tally]:
         """What a batch adds to the loss and each metric."""
@@ -172,7 +175,8 @@ class Criterion:
         summands = None
         if known is not None and known.reduction == "sum":
             summands = {"loss": Metric(_of_members(sums_of(known)[0]), known=known)}
-        return cls(stacked, predict, unit, soften, readings, function, parts, refusal, summands, again, hits)
+        each = sums_of(known) if known is not None and known.reduction != "sum" else None
+        return cls(stacked, predict, unit, soften, readings, function, parts, refusal, summands, again, hits, each)
 
 
 def require_names(metrics: Iterable[Any], further: Collection[str] = ()) -> None:

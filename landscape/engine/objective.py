@@ -9,12 +9,12 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported, Unverified
@@ -27,7 +27,7 @@ from landscape.engine.memory import AUTOMATIC, Chunk, choose_chunk
 from landscape.engine.stack import Stack, in_order
 from landscape.engine.stacked import Backend, Noise, Stacked, Statistics
 
-__all__ = ["BatchNorm", "Between", "Members", "Metric", "Objective", "PerSample"]
+__all__ = ["BatchNorm", "Between", "Members", "Metric", "Objective", "PerSample", "Sampling", "Share"]
 
 #: What stands for the statistics of BatchNorm at a point between checkpoints: they are estimated anew at each point;
 #: those of the ends, interpolated; or those that the stack brings along, whatever its parameters.
@@ -87,6 +87,29 @@ class Metric:
     counts: Callable[[Tensor], Tensor] | None = None
     known: nn.Module | None = None
     reference: PerSample | None = None
+
+
+class Share(NamedTuple):
+    """Some of the samples of a data set: their `data`, as an objective's `each` reads it, the loss of stacks on them by
+    the `referee`, and what all that `each` says of them is multiplied with, to be that of the whole data.
+    """
+
+    data: Any
+    referee: Callable[[Stack], Float[Tensor, " member"]]
+    weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampling:
+    """A data set in memory of which a part may be taken, because its loss is an average over samples: how many these
+    are, their `classes`, where targets are some, whether they were `drawn` independently, so that parts of them are
+    consecutive ones, from multiples of 32 on, and a `share` of them by their numbers.
+    """
+
+    samples: int
+    classes: Int[Tensor, " sample"] | None
+    drawn: bool
+    share: Callable[[Int[Tensor, " index"]], Share]
 
 
 class _Sums(NamedTuple):
@@ -288,6 +311,43 @@ class Objective:
                     counted = self.hits(out, targets)[1] if self.hits else None
                     found.append(Answers.soft(made, counted).decisions)
             yield torch.cat(found[: len(stack)])
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """How to take a part of the data; None where it is exact, or streamed."""
+        if not self.sampled or isinstance(self.data, Stream):
+            return None
+        data = self.data
+        targets = data.targets[0, data.real] if isinstance(data, Batch) and data.targets.ndim == 2 else None
+
+        def share(index: Tensor) -> Share:
+            part = data.part(index)
+            alone = dataclasses.replace(self, data=part, chunk=AUTOMATIC)
+            return Share(part, lambda stack: alone.plain(stack)["loss"], float(data.weights[0, index].sum()))
+
+        classes = targets if targets is not None and targets.dtype == torch.int64 else None
+        return Sampling(self.samples, classes, not isinstance(data, Batch), share)
+
+    @_within_memory
+    @torch.no_grad()
+    def each(
+        self, members: Members, shares: Sequence[Data]
+    ) -> tuple[Float[Tensor, "member sample"], Float[Tensor, " sample"]]:
+        """What each sample of some shares of the data adds to the loss of each member, and to what that divides by: the
+        loss on these samples is the ratio of both sums.
+        """
+        metric, rows, counts = self.metrics["loss"], list[Tensor](), list[Tensor]()
+        for _, part in self.chunks(members):
+            found = list[Tensor]()
+            for batch in (batch for data in shares for batch in self._sample_chunks(data)):
+                real, weights = batch.real, batch.weights[0]
+                losses = metric.per_sample(self._forward(part, batch.inputs), batch.targets)
+                found.append((losses.double() * weights)[:, real])
+                if not rows:
+                    count = weights if metric.counts is None else weights * metric.counts(batch.targets)[0]
+                    counts.append(count[real])
+            rows.append(torch.cat(found, 1))
+        return torch.cat(rows)[: len(members)], torch.cat(counts)
 
     @_within_memory
     def gradient(

@@ -21,8 +21,8 @@ from landscape.engine.data import Stream
 from landscape.engine.determinism import culprit, mixes_samples, seeded
 from landscape.engine.kernels import plain_attention
 from landscape.engine.live import Live, Mixtures, Point, copied, naming_sparse
-from landscape.engine.memory import Chunk
-from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
+from landscape.engine.memory import AUTOMATIC, Chunk
+from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective, Sampling, Share
 from landscape.engine.program.layers import has_statistics
 from landscape.engine.readings import Measure, Tally
 from landscape.engine.spectral import Spectral, largest, spectral_norms
@@ -117,6 +117,9 @@ class PlainObjective:
         over_batches: Names of metrics that are means over batches, of one number each.
         l2: Adds so much times half of the sum of squares of the parameters that learn to the loss.
         learning: Names of these.
+        each_of: What each sample of a batch adds to the loss of a network, and to what that divides by; None of a loss
+            that is no average over samples.
+        sampling: How to take a part of the data; None where there is no `each_of`, or data is streamed.
         answer: What a network decides on a batch, or with which probabilities; None where its outputs are the loss's
             own affair.
     """
@@ -149,6 +152,8 @@ class PlainObjective:
     over_batches: tuple[str, ...] = ()
     l2: float = 0.0
     learning: frozenset[str] = frozenset()
+    each_of: Callable[[nn.Module, Any], tuple[Tensor, Tensor]] | None = None
+    sampling: Sampling | None = None
     answer: Callable[[nn.Module, Any, bool], Answers] | None = None
 
     backend = "plain"
@@ -225,6 +230,21 @@ class PlainObjective:
         for batch in self.data:
             yield torch.cat([answer(self._live.module, batch, True).decisions for _ in self._written(stack)])
 
+    @torch.no_grad()
+    def each(
+        self, members: Mixtures, shares: Sequence[Iterable[Any]]
+    ) -> tuple[Float[Tensor, "member sample"], Float[Tensor, " sample"]]:
+        """What each sample of some shares of the data adds to the loss of each member, and to what that divides by: the
+        loss on these samples is the ratio of both sums.
+        """
+        assert self.each_of is not None
+        rows, counts = list[Tensor](), Tensor()
+        for _ in self._written(members):
+            found = [self.each_of(self._live.module, batch) for share in shares for batch in share]
+            each, counts = (torch.cat(parts).double() for parts in zip(*found, strict=True))
+            rows.append(each + self._penalty(self._live.tensors) * counts if self.l2 else each)
+        return torch.stack(rows), counts
+
     def _answer(self) -> Callable[[nn.Module, Any, bool], Answers]:
         if self.answer is None:
             raise Unsupported(
@@ -233,7 +253,7 @@ class PlainObjective:
             )
         return self.answer
 
-    def _written(self, stack: Stack) -> Iterator[None]:
+    def _written(self, stack: Mixtures) -> Iterator[None]:
         """Each member in turn as the live network."""
         for point in stack.mixtures():
             self._live.write(point)
@@ -385,10 +405,13 @@ class PlainObjective:
         seeds = [functools.partial(self._seeded, draw) for draw in range(max(1, self.draws))]
         found = [self.referee(members, seeded, self.batchnorm == "recalibrate") for seeded in seeds]
         means = {name: torch.stack([each[name] for each in found]).mean(0) for name in found[0]}
-        if self.l2:  # by another way than that of each point
-            norms = members.moving(self.learning).norms()[1].square()
-            means["loss"] = means["loss"] + (self.l2 / 2 * norms).to(means["loss"].device)
+        if self.l2:
+            means["loss"] = means["loss"] + self.penalty(members).to(means["loss"].device)
         return means
+
+    def penalty(self, members: Stack) -> Float[Tensor, " member"]:
+        """What the parameters of members add to the loss, by another way than that of each point."""
+        return self.l2 / 2 * members.moving(self.learning).norms()[1].square()
 
     def statistics(self, members: Mixtures) -> dict[str, Tensor]:
         """By name what BatchNorm normalises by at a single member, and the singular vectors of spectral norms, where
@@ -530,7 +553,7 @@ class PlainObjective:
                 return Answers.soft(made, judged and judged[1], batch.weights)
             return Answers.of(made, judged, batch.weights)
 
-        def parts() -> Iterator[_Labelled]:
+        def parts(objective: Objective = objective) -> Iterator[_Labelled]:
             for batch in objective.batches():
                 real = batch.real_alone()
                 inputs = network.plain_data(real.inputs, objective.dtype)[0].movedim(-1, 0).contiguous()
@@ -543,15 +566,32 @@ class PlainObjective:
                 real = objective.calibration.samples(start, stop).real_alone()
                 yield _Labelled(real.inputs[0].movedim(-1, 0).contiguous(), real.targets, real.weights[0])
 
+        def share(index: Tensor) -> Share:
+            part = dataclasses.replace(objective, data=objective.memory.part(index), chunk=AUTOMATIC)
+            weight = float(objective.memory.weights[0, index].sum())
+            return Share(list(parts(part)), lambda stack: part.plain(stack)["loss"], weight)
+
+        def each_of(module: nn.Module, batch: _Labelled) -> tuple[Tensor, Tensor]:
+            metric, outputs = objective.metrics["loss"], run(module, batch)
+            with torch.autocast(objective.device.type, enabled=False):
+                last = (outputs if objective.autocast is None else outputs.to(objective.dtype)).movedim(0, -1)[None]
+                each = metric.per_sample(last, batch.targets)[0].double()
+            counts = 1.0 if metric.counts is None else metric.counts(batch.targets)[0]
+            return each * batch.weights, counts * batch.weights
+
+        @functools.cache
+        def trusted(anew: bool) -> Objective:
+            policy: BatchNorm | None = objective.batchnorm if anew or not objective.batchnorm else "interpolate"
+            return dataclasses.replace(objective, batchnorm=policy)
+
         streamed = isinstance(data, Stream)
+        sampling = objective.sampling
         return cls(
             module=network.module,
             measure=measure,
             data=_Again(parts) if streamed else list(parts()),
             forward=run,
-            referee=lambda stack, seeded, anew: dataclasses.replace(
-                objective, batchnorm=objective.batchnorm if anew or not objective.batchnorm else "interpolate"
-            ).plain(stack),
+            referee=lambda stack, seeded, anew: trusted(anew).plain(stack),
             size=lambda batch: len(batch.inputs),
             device=objective.device,
             dtype=objective.dtype,
@@ -566,6 +606,8 @@ class PlainObjective:
             autocast=objective.autocast,
             batchnorm=objective.batchnorm,
             calibration=list(calibration()) if objective.batchnorm == "recalibrate" else (),
+            each_of=each_of,
+            sampling=sampling and dataclasses.replace(sampling, share=share),
             answer=answer,
         )
 

@@ -8,7 +8,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from landscape.engine.stack import fingerprint, in_order, stack_state_dicts
 from landscape.space.family import Family, Known
 from landscape.store.results import LARGE, Mark, Result, join, require_room, save_joined, unfinished
 
-__all__ = ["computation", "evaluate", "identity"]
+__all__ = ["Measuring", "computation", "evaluate", "identity", "require_same"]
 
 #: Chunks of members in the first block, bytes of the parameters of a block's points, and seconds: blocks grow until
 #: they take so long. At least one line, or row of a plane.
@@ -50,7 +50,39 @@ _EXACT = {torch.float32: 1e-8, torch.float64: 1e-30}
 #: Relative difference that recalibrated statistics make at an end, from which on it is said.
 _NOTICEABLE = 0.01
 
+#: Points of a line that are measured to an accuracy, at first.
+_MEASURED = 9
+
 _log = logging.getLogger("landscape")
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """What finds the loss along lines to an accuracy, not at each point: `landscape.evaluation.accuracy`."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all samples are used at each point, so that known ones can be compared as they are."""
+
+    @property
+    def lines(self) -> int:
+        """How many lines are measured together, at most."""
+
+    def asked(self) -> Mapping[str, Any]:
+        """What is asked for."""
+
+    def said(self, columns: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        """What was found, of the columns of all lines."""
+
+    def __call__(
+        self,
+        family: Family,
+        numbers: np.ndarray,
+        alphas: np.ndarray,
+        known: Sequence[Known],
+        tell: Callable[[int], None],
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Values of some lines at the alphas, and columns; `tell` hears how many lines are finished."""
 
 
 def evaluate(
@@ -65,6 +97,7 @@ def evaluate(
     save: Path | None = None,
     overwrite: bool = False,
     keep_seconds: float = 10.0,
+    measuring: Measuring | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> Result:
     """Evaluate an objective at each point of a grid over a family.
@@ -82,6 +115,7 @@ def evaluate(
         save: HDF5 file for the result. Long work keeps what is finished beside it, in `FILE.parts/`, every
             `keep_seconds` and when it is interrupted; evaluating again goes on from there with the same chunks.
         overwrite: Replace what is at `save`.
+        measuring: Finds the loss of lines to an accuracy, in place of all metrics at each point.
         on_progress: Called with how many points are done, and how many there are.
 
     Returns:
@@ -111,14 +145,15 @@ def evaluate(
         objective = _as_before(objective, shards.recorded())
 
     each = math.prod(len(axis) for axis in axes.values()) // max(1, len(places))
-    work = _Work(objective, family, axes, columns or {}, sources, marks, about or {}, on_progress, save)
+    about = {**(about or {}), **({"accuracy": dict(measuring.asked())} if measuring is not None else {})}
+    work = _Work(objective, family, axes, columns or {}, sources, marks, about, on_progress, save, measuring)
     if shards is None:
         return _in_memory(work, places, each)
     plan = {
         **identity(family),
         "grid": digest(dict(axes)),
         first: len(places),
-        "objective": dict(about or {}),
+        "objective": about,
         "computation": computation(objective),
     }
     points = _Kept(shards.path, functools.partial(shards.begin, plan), keep_seconds)
@@ -132,6 +167,7 @@ def evaluate(
             seconds=keep_seconds,
             on_progress=lambda done, total: on_progress(done * each, total * each),
         )
+        parts = work.said(parts)
         save_joined(parts, save, overwrite=overwrite)
         large = sum(value.nbytes for part in parts for value in part.values.values()) >= LARGE
         result = Result.read(save) if large else join(parts)
@@ -165,8 +201,8 @@ def _in_memory(work: "_Work", places: np.ndarray, each: int) -> Result:
         done = sum(int(part["done"].sum()) for part in parts)
         if done < len(places):
             _log.warning("interrupted: %d of %d are finished, the rest of the result is not done", done, len(places))
-        return unfinished(parts, places)
-    return join(parts)
+        return unfinished(work.said(parts), places)
+    return join(work.said(parts))
 
 
 @dataclasses.dataclass(eq=False)
@@ -222,6 +258,15 @@ class _Work:
     about: Mapping[str, Any]
     on_progress: Progress
     save: Path | None = None
+    measuring: Measuring | None = None
+
+    def said(self, parts: list[Result]) -> list[Result]:
+        """The parts, the first of which, whose words are those of all, says what was found of all lines."""
+        if self.measuring is None:
+            return parts
+        every = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+        about = {**parts[0].about, "accuracy": dict(self.measuring.said(every))}
+        return [dataclasses.replace(parts[0], about=about), *parts[1:]]
 
     def blocks(self, begin: int, kept: _Kept) -> Iterator[Result]:
         """The result on consecutive lines, or rows, from number `begin` on, a block at a time."""
@@ -246,14 +291,16 @@ class _Work:
             "mark_check" if marks else "end_check": {**checked, "relative_tolerance": _tolerance(objective)},
             **provenance.stamp(),
         }
-        if first == "line" and objective.batchnorm == "recalibrate":
+        measuring = self.measuring
+        if first == "line" and objective.batchnorm == "recalibrate" and (measuring is None or measuring.whole):
             columns |= self._with_stored_statistics(known, len(places))
         bytes_of_one = here.vertices[0].parameters * here.dtype.itemsize
         streamed = objective.streamed  # read once for all points
         points = _BLOCK_CHUNKS * objective.chunk.members
         while begin < len(places):
             started = time.monotonic()
-            most = max(1, min(points, _BLOCK_BYTES // bytes_of_one) // len(along))
+            most = max(1, min(points, _BLOCK_BYTES // bytes_of_one) // (len(along) if measuring is None else _MEASURED))
+            most = most if measuring is None else min(most, measuring.lines)
             index = slice(begin, len(places) if streamed else begin + most)
             grid = np.meshgrid(places[index], along, indexing="ij")
             coordinates = self._tensors(*(each.ravel() for each in grid))
@@ -270,12 +317,17 @@ class _Work:
                 marks=marks,
                 models=self.model,
             )
-            if objective.backend == "plain" and not streamed:
+            if measuring is not None:
+                tell = functools.partial(self._tell, begin)
+                values, found = measuring(here, places[index], along, known, tell)
+                result = functools.partial(result, columns={**result.keywords["columns"], **found})
+            elif objective.backend == "plain" and not streamed:
                 values = self._point_by_point(here, coordinates, result, kept, begin)
             else:
                 flat = objective(here.points(*coordinates) if lazy else here.at(*coordinates))
                 values = {name: value.view(grid[0].shape).cpu().numpy() for name, value in flat.items()}
-            self._check(known, places[index], along, values["loss"])
+            if measuring is None or measuring.whole:
+                self._check(known, places[index], along, values["loss"])
             if not begin and "start_stored" in columns:
                 _say_what_recalibrating_changes(columns, places[index], along, values["loss"])
             if not begin:
@@ -285,6 +337,11 @@ class _Work:
             begin += most if not streamed else len(places)
             # Whether a first layer is shared may depend on the size of a block: then it must not depend on time.
             points *= 2 if not objective.shares_first_layer and time.monotonic() - started < _BLOCK_SECONDS else 1
+
+    def _tell(self, begin: int, finished: int) -> None:
+        """That some lines after number `begin` are finished."""
+        lines, points = map(len, self.axes.values())
+        self.on_progress((begin + finished) * points, lines * points)
 
     def _require_room(self, here: Family, begins: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Raise `LandscapeError` if the values of all points do not fit on the disk or, if nothing is saved, in memory:
@@ -397,7 +454,7 @@ class _Work:
             stack = in_order(stack_state_dicts([each.network]), self.objective.template)
             loss, plain = (float(value["loss"][0]) for value in (stored(stack), stored.plain(stack)))
             what = f"with its stored statistics line {each.number} does not reproduce its own end"
-            _require_same(self.objective, loss, plain, what, f"at alpha {alpha:g}")
+            require_same(self.objective, loss, plain, what, f"at alpha {alpha:g}")
             found["end_stored" if alpha else "start_stored"][int(number)] = loss
         return found
 
@@ -419,7 +476,7 @@ class _Work:
                 self._require_same(float(loss[row, column]), wanted, self.marks[each.number].name, each.coordinates)
                 continue
             what = f"line {each.number} does not reproduce its own end"
-            _require_same(self.objective, float(loss[row, column]), wanted, what, f"at alpha {each.coordinates[1]:g}")
+            require_same(self.objective, float(loss[row, column]), wanted, what, f"at alpha {each.coordinates[1]:g}")
 
     def _marked(self, family: Family) -> list[Mark]:
         """The marks with their own losses, which are compared with the plain module's, and those of the points of the
@@ -443,7 +500,7 @@ class _Work:
 
     def _require_same(self, loss: float, plain: float, mark: str, place: tuple[float, float]) -> None:
         what = f"the plane does not reproduce the network marked {mark}"
-        _require_same(self.objective, loss, plain, what, f"at x {place[1]:g}, y {place[0]:g}")
+        require_same(self.objective, loss, plain, what, f"at x {place[1]:g}, y {place[0]:g}")
 
 
 def _say_what_recalibrating_changes(
@@ -495,7 +552,7 @@ def _tolerance(objective: AnyObjective) -> float:
     return _AUTOCAST_TOLERANCE if objective.autocast else _TOLERANCE[objective.dtype]
 
 
-def _require_same(objective: AnyObjective, found: float, plain: float, what: str, where: str) -> None:
+def require_same(objective: AnyObjective, found: float, plain: float, what: str, where: str) -> None:
     """Raise `Unverified`, naming `what` and `where`, unless the engine's loss is the plain module's own."""
     near = _tolerance(objective)
     remedy = (

@@ -6,9 +6,11 @@ from os import PathLike
 import numpy as np
 import torch
 
+from landscape.core.errors import LandscapeError
 from landscape.core.fields import require
 from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
+from landscape.evaluation.accuracy import Accuracy, Measured
 from landscape.evaluation.certify import Certifying, certified, forgotten
 from landscape.evaluation.routes import Order, Pairs, Path, Route, along, prepare
 from landscape.problems.base import Problem
@@ -49,6 +51,10 @@ def walk(
     seed: int = 0,
     draws: int | None = None,
     l2: float = 0.0,
+    tolerance: float | str | None = None,
+    floor: float = Accuracy.floor,
+    budget: float | None = None,
+    population: bool = False,
     certify: float | None = None,
     certify_cells: int = Certifying.certify_cells,
     save: str | PathLike[str] | None = None,
@@ -92,6 +98,14 @@ def walk(
             the standard error. None: a random loss is an error.
         l2: Adds `l2 / 2` times the sum of squares of the parameters that learn to the loss, as weight decay does;
             `test_loss` goes without.
+        tolerance: In place of all points find each line's barrier above the chord to this share of it, such as 0.01,
+            or, written "0.01:loss", its loss everywhere to this share of its range: half the width of a 95 % interval.
+            Points and samples are chosen for that; `points` are then those that the curve is drawn with.
+        floor: Share of a line's range of losses that is tolerated whatever its barrier is.
+        budget: Seconds that all lines may take, in place of a tolerance or with it: intervals are then as narrow as
+            that allows.
+        population: Whether intervals are of the loss over the distribution that the data is a sample of, not over the
+            data itself; those of a problem that draws its samples always are.
         certify: Bound the highest loss between alpha 0 and 1, and the barriers, from below and above, until the bounds
             are this share of it (and 1e-12) apart, such as 1e-6: see Returns. None: the points alone.
         certify_cells: Pieces into which a line is parted for that, at most; what is not reached is said.
@@ -102,6 +116,12 @@ def walk(
     Returns:
         A result over `line` and `alpha`: `result["loss"]`, `result["l2"]` (lengths of the lines), ... Interrupted
         (Ctrl-C) without `save`, what is `done` by then.
+
+        With `tolerance` or `budget` the loss and `loss_error`, half the width of its band, and of each line `barrier`
+        above the chord, its 95 % interval from `barrier_low` to `barrier_high`, the alpha of its `peak`, `points_used`,
+        `samples_used`, and whether the tolerance was `reached`; `result.about["accuracy"]` sums it up. No other metric
+        is found. Samples are the same for all points and lines, drawn without replacement class by class; the interval
+        of all of them has no error of theirs (but with `population`).
 
         With `certify` of each line also `max_lower` and `max_upper`, between which the highest loss is, in exact
         arithmetic, `peak_low` and `peak_high`, between which its alpha is, and bounds of the barriers,
@@ -114,7 +134,8 @@ def walk(
         LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
 
     Source: I. Goodfellow, O. Vinyals, A. Saxe, *Qualitatively characterizing neural network optimization problems*,
-    ICLR 2015; K. Shoemake, *Animating rotation with quaternion curves*, SIGGRAPH 1985 (slerp).
+    ICLR 2015; K. Shoemake, *Animating rotation with quaternion curves*, SIGGRAPH 1985 (slerp); W. Cochran, *Sampling
+    Techniques*, 1977 (intervals of samples of a data set).
 
     >>> import landscape, torch
     >>> x = torch.linspace(-1, 1, 32)[:, None]
@@ -129,6 +150,11 @@ def walk(
     """
     require(walk, locals())
     certifying = Certifying(certify=certify, certify_cells=certify_cells)
+    accuracy = Accuracy(tolerance=tolerance, floor=floor, budget=budget, population=population)
+    if accuracy and certify is not None:
+        raise LandscapeError("`certify` bounds what `tolerance` and `budget` estimate: leave it, or both of them, out")
+    if accuracy and span != (0.0, 1.0):
+        raise LandscapeError("lines are measured from alpha 0 to 1: leave `span`, or `tolerance` and `budget`, out")
     route = Route(
         a=held(a, "a"),
         b=None if b is None else held(b, "b"),
@@ -163,11 +189,17 @@ def walk(
     told = progress or (lambda done, total: None)
     if certifying.certify is not None:
         prepared = certified(prepared, certifying, save=file, overwrite=overwrite, on_progress=told)
+    measuring = None
+    if accuracy:
+        measuring = Measured(
+            prepared.objective, accuracy, prepared.problem, prepared.compute, total=len(prepared.lines)
+        )
     result = along(
         prepared.objective,
         prepared.lines,
         alphas,
         about=prepared.about,
+        measuring=measuring,
         save=file,
         overwrite=overwrite,
         on_progress=told,

@@ -79,9 +79,11 @@ def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, ba
     matched = any(curves.about.get("orders") == "matched" for curves in panels)  # in older files
     aligned = any("aligned" in curves.columns for curves in panels)
     alone = any(curves.about.get("ends") == "aligned" for curves in panels)
+    measured = any("accuracy" in curves.about for curves in panels)
+    between = ", between those that were evaluated" if measured else ""
     told = f"Dotted: the barrier, {formula}." if barrier else f"The barrier is {formula}."
     return _sentences(
-        f"{_loss(panels)} {_lines(panels)}, {count} points{each}.",
+        f"{_loss(panels)} {_lines(panels)}, {count} points{each}{between}.",
         _computed([curves.about for curves in panels]),
         "Aligned: the end is another network that computes the same, close to the start; stored: as it is."
         if aligned
@@ -91,6 +93,7 @@ def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, ba
         "Dashed: on the test data." if any("test_loss" in curves.values for curves in panels) else "",
         "Solved: the end gets every sample right." if solved and not aligned else "",
         f"Right: the barrier of each line, {formula}{bars}." if each else told,
+        _accuracy(panels),
         "A barrier's height is read off these points, and depends on which representative of a solution the line "
         "starts from and ends at.",
     )
@@ -183,6 +186,11 @@ def _full(result: Result, place: str | None) -> str:
 
 def _loss(results: Sequence[Result]) -> str:
     """Which loss is drawn."""
+    parts = [
+        result.about["accuracy"] for result in results if not result.about.get("accuracy", {}).get("all_samples", True)
+    ]
+    if parts and len(parts) == len(results):
+        return f"Loss estimated from up to {' and '.join(f'{_most(said):,}' for said in parts)} samples"
     sampled = {result.about.get("samples") for result in results if "loss_se" in result.values}
     counts = [f"{count:,}" if count else "some" for count in sorted(sampled, key=lambda count: count or 0)]
     exact = "Exact loss" if any("loss_se" not in result.values for result in results) else ""
@@ -192,6 +200,29 @@ def _loss(results: Sequence[Result]) -> str:
     if not sampled:
         return exact + behind
     return f"{'Exact loss, and loss' if exact else 'Loss'} on {' and '.join(counts)} samples{behind}"
+
+
+def _most(said: Mapping[str, Any]) -> int:
+    """Samples of a line, at most."""
+    found = said.get("samples", 0)
+    return int(np.max(found or 0))
+
+
+def _accuracy(panels: Sequence[Result]) -> str:
+    """What lines that were measured to an accuracy reached; empty for others."""
+    told = []
+    for said in (curves.about["accuracy"] for curves in panels if "interval" in curves.about.get("accuracy", {})):
+        of = "barrier" if said["quantity"] == "barrier" else "range of losses"
+        asked = f" to {said['tolerance']:g} of the {of}" if said["tolerance"] is not None else ""
+        count = f"{said['reached']} of {said['lines']}"
+        reached = "" if said["reached"] == said["lines"] else f" (reached on {count}; the band is the width so far)"
+        low, high = said["interval"]
+        barriers = "barrier" if said["lines"] == 1 else "barriers, the lowest and highest ends of their intervals,"
+        told.append(
+            f"Measured{asked}{reached}; band: {said['level']:.0%} for all points of a line, of samples and "
+            f"interpolation; {barriers} {low:.4g} to {high:.4g}."
+        )
+    return _sentences(*dict.fromkeys(told))
 
 
 def _computed(files: Sequence[Mapping[str, Any]], *, between: str = "the ends", start: str = "the start") -> str:

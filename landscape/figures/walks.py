@@ -64,7 +64,8 @@ def walk_curves(
     and behind trained curves the loss on the straight lines lies in grey.
     Coloured by whether the line's end is solved, where the curves say so, or by `color_by`, indices into `names`; small
     groups lie in front. Exact zeros lie on a dotted line at `floor`; what is not finite leaves a gap. Up to 10 lines of
-    sampled losses have a band of one standard error. Raises `LandscapeError` if no loss is finite.
+    sampled losses have a band of one standard error, of lines to a stated accuracy that of 95 %. Raises
+    `LandscapeError` if no loss is finite.
     """
     groups = _by_end(curves) if color_by is None else (color_by, names)
     name_points(ax, _draw_walk(ax, curves, groups, x=x, unit=unit, floor=floor), _drawn_lines(ax))
@@ -296,9 +297,10 @@ def _draw_walk(
             "gid": "test",
         }
         ax.add_collection(LineCollection(segments, colors=colors, **look), autolim=False)
-    if "loss_se" in curves.values and len(curves) <= _BANDS:
-        for line, se in enumerate(curves.values["loss_se"]):
-            low, high = (on_axis(curves.loss[line] + sign * se, floor) for sign in (-1, 1))
+    band = next((name for name in ("loss_error", "loss_se") if name in curves.values), None)
+    if band is not None and len(curves) <= _BANDS:
+        for line, half in enumerate(curves.values[band]):
+            low, high = (on_axis(np.maximum(curves.loss[line] + sign * half, 0), floor) for sign in (-1, 1))
             ax.fill_between(
                 place[line], low, high, color=group_color(group[line]), alpha=0.25, lw=0, zorder=_LINES - 0.1
             )

@@ -1,5 +1,6 @@
 """A problem made of anybody's model, data and loss: what `landscape.Problem.from_model` gives."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from landscape.engine.lessons import Lessons
 from landscape.engine.live import copied, duplicate
 from landscape.engine.losses import Criterion, Loss, Measure, counted, require_names
 from landscape.engine.memory import Chunk
-from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective
+from landscape.engine.objective import CALIBRATION_BATCH, BatchNorm, Objective, Sampling, Share
 from landscape.engine.plain import PlainObjective
 from landscape.engine.program.layers import has_statistics
 from landscape.engine.readings import Tally, known_loss, whole
@@ -173,6 +174,20 @@ class Model(Supervised):
         trusted = functools.partial(referee, module, reader, parts[0], held)
         if self.chosen is not None and not self.chosen.parts and isinstance(source, Samples) and not self.batch_size:
             reader = dataclasses.replace(reader, rows=rows_of(running, reader, next(iter(parts[0]))[0]))
+        of_samples = self.chosen is not None and self.chosen.each is not None and self.evaluation
+
+        def share(index: Tensor) -> Share:
+            part = Part(source.select(index), reader, running, self.batch_size)
+            trusted = functools.partial(referee, module, reader, part, held)
+            return Share(
+                Named(part, ""),
+                lambda stack: trusted(stack, lambda _: contextlib.nullcontext(), policy == "recalibrate")["loss"],
+            )
+
+        sampling = None
+        if of_samples and isinstance(source, Samples):
+            classes = source.targets if source.targets.ndim == 1 and source.targets.dtype == torch.int64 else None
+            sampling = Sampling(len(source), classes, False, share)
         return PlainObjective(
             module=module,
             measure=reader.measure,
@@ -198,6 +213,8 @@ class Model(Supervised):
             over_batches=self.over_batches,
             l2=self.l2,
             learning=learning(self.prototype),
+            each_of=reader.each if of_samples else None,
+            sampling=sampling,
             answer=reader.answer if self.batch_loss is None or "outputs" in self.batch_loss.kept else None,
         )
 

@@ -104,6 +104,17 @@ class Reader:
             found = self.criterion.tallies(outputs, targets, weights)
         return {**found, **gathered(self.metrics_all, outputs, targets)}
 
+    def each(self, module: nn.Module, batch: tuple[str, Any]) -> tuple[Tensor, Tensor]:
+        """What each sample of the batch adds to one of PyTorch's own losses, and to what that divides by."""
+        assert self.criterion is not None
+        assert self.criterion.each is not None
+        inputs, targets, weights = batch[1]
+        with self.within():
+            outputs = self._outputs(module, inputs)
+            with torch.autocast(self.device.type, enabled=False) if self.autocast else contextlib.nullcontext():
+                each, counts = (function(outputs, targets) for function in self.criterion.each)
+        return (each, counts) if weights is None else (each * weights, counts * weights)
+
     def ready(self, raw: Any, source: object, number: int) -> Any:
         """A batch of a source as it is read, in its place and type: of labelled samples inputs, targets and weights."""
         if self.batch_loss is not None:

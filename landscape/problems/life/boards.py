@@ -149,6 +149,13 @@ class PackedBoards:
             return self
         return dataclasses.replace(self, now=self.now.index_select(0, index), later=self.later.index_select(0, index))
 
+    def part(self, index: Tensor) -> "PackedBoards":
+        """Consecutive boards, from a multiple of 32 on."""
+        words = slice(int(index[0]) // 32, -(-(int(index[-1]) + 1) // 32))
+        return dataclasses.replace(
+            self, now=self.now[..., words].contiguous(), later=self.later[..., words].contiguous(), count=len(index)
+        )
+
     def samples(self, start: int, stop: int) -> Batch:
         """A range of boards, unpacked; `start` and `stop` are multiples of 32."""
         words = slice(start // 32, -(-stop // 32))
