@@ -444,12 +444,13 @@ def test_lines_that_are_bounded_are_told_and_kept_and_the_same_walk_goes_on(
 ) -> None:
     ends: Any = ("presolve", [f"{RUN}/#{seed}" for seed in range(9)])
     given: dict[str, Any] = {"points": 5, "certify": 1e-4, "save": tmp_path / "x.h5"}
-    bounded, told = certify._bounded, list[tuple[int, int]]()
+    bounded, told, called = certify._bounded, list[tuple[int, int]](), list[int]()
 
-    def interrupted(*arguments: Any, first: int, **options: Any) -> Any:
-        if first >= 3:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        called.append(1)
+        if len(called) == 3:  # after one line and two
             raise KeyboardInterrupt
-        return bounded(*arguments, first=first, **options)
+        return bounded(*arguments, **options)
 
     monkeypatch.setattr(certify, "_bounded", interrupted)
     monkeypatch.setattr(certify, "_CHECKED", 1)  # one line at first, then two
@@ -460,14 +461,17 @@ def test_lines_that_are_bounded_are_told_and_kept_and_the_same_walk_goes_on(
     with pytest.raises(Mismatch, match=r"x\.h5\.bounds keeps lines of other work: .*tolerance"):
         landscape.walk(*ends, **{**given, "certify": 1e-5})
 
-    def afterwards(*arguments: Any, first: int, **options: Any) -> Any:
-        assert first >= 3
-        return bounded(*arguments, first=first, **options)
+    def afterwards(*arguments: Any, **options: Any) -> Any:
+        columns = bounded(*arguments, **options)
+        again.append(len(columns["max_lower"]))
+        return columns
 
+    again = list[int]()
     told.clear()
     monkeypatch.setattr(certify, "_bounded", afterwards)
     found = landscape.walk(*ends, **given, progress=lambda *each: told.append(each))
     lines, points = ([each for each in told if each[1] == total] for total in (9, 45))
+    assert sum(again) == 6  # the others were kept
     assert told == lines + points
     assert sorted(lines) == lines
     assert (lines[-1], points[-1]) == ((9, 9), (45, 45))

@@ -388,7 +388,7 @@ def test_the_program_writes_a_density_and_draws_it(landscape: Program) -> None:
     Path("none.json").write_text("[]")
     for file, words in (
         ("other.json", "there is no density of eigenvalues: ask curvature for it with density"),
-        ("none.json", "none.json holds no curvature"),
+        ("none.json", "none.json is a JSON file of something else; give what landscape analyse curvature -o wrote"),
         ("missing.json", "missing.json"),
     ):
         result = landscape("plot", "density", file)

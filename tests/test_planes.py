@@ -793,7 +793,7 @@ def test_an_interrupted_program_goes_on(landscape: Program, run: Run, monkeypatc
 
     monkeypatch.setattr("landscape.cli.plane.Progress", Pressed)
     result = landscape(*command, "p.h5")
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr == "Error: interrupted: repeat the same command to go on with the finished points\n"
     assert runs_well(landscape(*command, "p.h5")) == ["p.h5"]
     assert told == sorted(set(told)), "no row is evaluated twice"

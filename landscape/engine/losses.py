@@ -76,6 +76,13 @@ _TAKEN = frozenset(
         "peak_low",
         "peak_high",
         "bound_cells",
+        "barrier",
+        "barrier_low",
+        "barrier_high",
+        "peak",
+        "points_used",
+        "samples_used",
+        "reached",
         "via",
         "source",
         "mark",
@@ -83,7 +90,7 @@ _TAKEN = frozenset(
 )
 
 #: How names begin that stand for test data, and for the tables of a result; how those of errors and bounds end.
-_BEGINNINGS, _ENDINGS = ("test_", "source_", "mark_"), ("_se", "_lower", "_upper")
+_BEGINNINGS, _ENDINGS = ("test_", "source_", "mark_", "saddle_"), ("_se", "_lower", "_upper")
 
 #: Relative difference up to which a loss counts as the mean of its samples' losses.
 _MEAN = 1e-4

@@ -49,6 +49,7 @@ from landscape.engine.stack import (
 )
 from landscape.store.formats import (
     ENDINGS,
+    INDEX,
     checkpoint_files,
     is_adapter,
     mapped,
@@ -387,7 +388,7 @@ def read_file(path: Path, key: str = "") -> Checkpoint:
             "gives it; give a run or a checkpoint here"
         )
     else:
-        if path.suffix not in ENDINGS:
+        if path.suffix not in ENDINGS and not path.name.endswith(INDEX):
             refuse_others(path, "a run or a checkpoint")
         found = read_state_dict(path, key)
     behind = f"::{key}" if key else ""

@@ -21,6 +21,7 @@ from landscape.store.pickles import read_pickle, require_file
 
 __all__ = [
     "ENDINGS",
+    "INDEX",
     "WRAPPERS",
     "StateDict",
     "checkpoint_files",
@@ -35,6 +36,9 @@ __all__ = [
     "unusable",
     "write_safetensors",
 ]
+
+#: End of the name of a file that lists the shards of a model.
+INDEX = ".index.json"
 
 #: File endings that are read as checkpoints.
 ENDINGS = (".safetensors", ".pt", ".pth", ".pyt", ".ckpt", ".bin")
@@ -93,7 +97,7 @@ def read_state_dict(path: Path, key: str = "") -> StateDict:
     weights = model_weights(path) if path.is_dir() else path
     if weights is None:
         raise LandscapeError(f"{path} is a directory: give a checkpoint file in it")
-    contents = _shards(weights) if weights.name.endswith(".index.json") else _contents(weights)
+    contents = _shards(weights) if weights.name.endswith(INDEX) else _contents(weights)
     found = state_dict_of(path, contents, key)
     return dataclasses.replace(found, adapter=is_adapter(weights))
 
@@ -123,7 +127,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def mapped(path: Path) -> tuple[Stamp, ...]:
     """The files that are mapped where a path is read: large safetensors files, of a model's directory each shard."""
     weights = (model_weights(path) if path.is_dir() else path) or path
-    files = weights.parent.glob("*.safetensors") if weights.name.endswith(".index.json") else [weights]
+    files = weights.parent.glob("*.safetensors") if weights.name.endswith(INDEX) else [weights]
     return tuple(Stamp.of(file) for file in files if _is_mapped(file))
 
 
