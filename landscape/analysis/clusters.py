@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float, Int
-from scipy.cluster import hierarchy
-from scipy.spatial.distance import pdist, squareform
 
 from landscape.analysis.barriers import barriers, square
 from landscape.analysis.levels import LEVELS, By
@@ -92,7 +91,7 @@ class Clusters:
     @property
     def diameters(self) -> Float[np.ndarray, " group"]:
         """Largest distance within each group: that of a chain of near pairs may be above the threshold."""
-        square = squareform(self.distances, checks=False)
+        square = scipy.spatial.distance.squareform(self.distances, checks=False)
         return np.array([square[np.ix_(of, of)].max() for of in map(self._of, range(len(self.sizes)))])
 
     def _of(self, group: int) -> Int[np.ndarray, " _"]:
@@ -144,7 +143,7 @@ class Clusters:
     @property
     def novel(self) -> Proportion:
         """Of the later half of the members, those that are farther than the threshold from all of the earlier half."""
-        square, half = squareform(self.distances, checks=False), len(self) // 2
+        square, half = scipy.spatial.distance.squareform(self.distances, checks=False), len(self) // 2
         return Proportion(int((square[half:, :half].min(1) > self.threshold).sum()), len(self) - half)
 
     def __len__(self) -> int:
@@ -290,12 +289,12 @@ def clusters_of(
     elif by == "parameters":
         assert symmetry is not None
         norm = float(act(stack, symmetry, balance(stack, symmetry)).norms()[1].median())
-        distances = squareform(distances_of(stack, symmetry), checks=False) / (norm or 1.0)
+        distances = scipy.spatial.distance.squareform(distances_of(stack, symmetry), checks=False) / (norm or 1.0)
     else:
         distances = _barriers(problem, stack, device, progress)
         loss_unit = Compute(device=device).objective(problem).unit
         unit += f" ({loss_unit})" if loss_unit else ""
-    tree = hierarchy.linkage(_finite(distances), method="single")
+    tree = scipy.cluster.hierarchy.linkage(_finite(distances), method="single")
     threshold = LEVELS[by].threshold if threshold is None else threshold
     return Clusters(
         members=tuple(map(str, range(len(stack)))) if names is None else tuple(names),
@@ -315,8 +314,8 @@ def clusters_of(
 def _differing(found: Functions) -> Float[np.ndarray, " pair"]:
     """Share of the answers of two members that differ; of answers that are numbers, whether they do at all."""
     if np.issubdtype(found.rows.dtype, np.floating):
-        return pdist(found.group[:, None], "hamming")
-    return pdist(found.rows, "hamming")
+        return scipy.spatial.distance.pdist(found.group[:, None], "hamming")
+    return scipy.spatial.distance.pdist(found.rows, "hamming")
 
 
 def _of_outputs(problem: Problem, stack: Stack, device: str | torch.device) -> tuple[Float[np.ndarray, " pair"], str]:
@@ -339,7 +338,7 @@ def _of_outputs(problem: Problem, stack: Stack, device: str | torch.device) -> t
     rms[~finite.numpy()] = rms[:, ~finite.numpy()] = np.inf  # of members that are no numbers
     np.fill_diagonal(rms, 0)
     what = "output probabilities" if bounded else "outputs, in standard deviations"
-    return squareform(rms, checks=False) / spread, what
+    return scipy.spatial.distance.squareform(rms, checks=False) / spread, what
 
 
 def _barriers(
@@ -362,7 +361,7 @@ def _finite(distances: Float[np.ndarray, " pair"]) -> Float[np.ndarray, " pair"]
 
 
 def _groups(tree: Float[np.ndarray, "merge 4"], threshold: float) -> Int[np.ndarray, " member"]:
-    return grouped(hierarchy.fcluster(tree, threshold, criterion="distance"))
+    return grouped(scipy.cluster.hierarchy.fcluster(tree, threshold, criterion="distance"))
 
 
 def adjusted_rand(a: Int[np.ndarray, " member"], b: Int[np.ndarray, " member"]) -> float:

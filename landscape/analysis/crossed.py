@@ -3,8 +3,8 @@
 import dataclasses
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy import special
 
 from landscape.core.errors import LandscapeError
 from landscape.core.intervals import CONFIDENCE
@@ -65,7 +65,7 @@ def _pivots(outcomes: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "3 d
     # Each draw of rows and columns both ways round: then they may change places.
     chances = np.stack([np.append(one, other), np.append(other, one), np.append(rest, rest)])
     squares, freedom = _squares(outcomes)
-    mean = squares[:, None] / special.chdtri(freedom[:, None], chances)
+    mean = squares[:, None] / scipy.special.chdtri(freedom[:, None], chances)
     components = np.maximum(_components(mean, outcomes.shape), 0)
     shares: Float[np.ndarray, "3 draw"] = components / components.sum(0)
     return shares

@@ -4,9 +4,9 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy import special
 
 from landscape.analysis.convergence import constant
 from landscape.core.errors import LandscapeError, Unsupported, plural
@@ -172,7 +172,7 @@ def _interval(
     shares: Float[np.ndarray, "cause time"], se: Float[np.ndarray, "cause time"], members: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """95 % intervals on the scale of log(-log), within [0, 1]; where nothing or all has happened, Wilson's."""
-    z = float(special.ndtri((1 + CONFIDENCE) / 2))
+    z = float(scipy.special.ndtri((1 + CONFIDENCE) / 2))
     inside = (shares > 0) & (shares < 1 - 1e-12) & (se > 0)
     share = np.where(inside, shares, 0.5)
     wide = np.exp(z * np.where(inside, se, 0.0) / (share * np.log(share)))

@@ -11,10 +11,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.sparse.csgraph import connected_components
-from scipy.special import entr
 
 from landscape.analysis.clusters import clusters_of
 from landscape.analysis.convergence import prepared
@@ -303,7 +302,7 @@ def mechanism(
         later=later,
         mistakes=failures,
         populations=tuple(populations),
-        constant=float(entr(share) + entr(1 - share)),
+        constant=float(scipy.special.entr(share) + scipy.special.entr(1 - share)),
         one_filter=one_filter(Rule.parse(chosen.rule), anatomy.weights),
         threshold=threshold,
     )
@@ -502,7 +501,7 @@ def _population(name: str, found: _Half, test: _Half, threshold: float) -> Popul
     connected = test.pairs.connected(threshold)
     tests = on_halves((found.same, found.pairs.connected(threshold)), (test.same, test.pairs), threshold)
     best = max(tests, key=lambda each: -2.0 if np.isnan(each.phi) else each.phi)
-    _, label = connected_components(connected == 1, directed=False)
+    _, label = scipy.sparse.csgraph.connected_components(connected == 1, directed=False)
     inside = (label[:, None] == label) & np.isfinite(connected)
     across = ~test.same["last sign"]
 

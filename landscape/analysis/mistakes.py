@@ -19,10 +19,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import linprog, nnls
-from scipy.special import entr, expit, softplus
 
 from landscape.analysis.convergence import KINDS, Descent
 from landscape.analysis.outcomes import grouped
@@ -113,7 +112,7 @@ class Anatomy:
 
     def losses(self) -> Float[np.ndarray, " member"]:
         """Cross-entropy of each member, in nats per cell."""
-        return np.asarray(softplus(np.where(self.targets, -1, 1) * self.outputs) @ self.weights)
+        return np.asarray(scipy.special.softplus(np.where(self.targets, -1, 1) * self.outputs) @ self.weights)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -231,9 +230,9 @@ def floor(anatomy: Anatomy, member: int) -> Floor:
     walls /= np.linalg.norm(walls, axis=1, keepdims=True)
     right = np.where(own.targets, 1.0, -1.0)
     per = (own.weights * right)[:, None] * linear  # by how much the gradient falls with what a pattern lacks
-    lacks = expit(-right * outputs)
+    lacks = scipy.special.expit(-right * outputs)
     try:
-        shares = nnls(walls.T, -per.T @ lacks, maxiter=50 * len(walls))[0]
+        shares = scipy.optimize.nnls(walls.T, -per.T @ lacks, maxiter=50 * len(walls))[0]
     except RuntimeError:
         return nothing
     for _ in range(10):
@@ -246,7 +245,7 @@ def floor(anatomy: Anatomy, member: int) -> Floor:
         shares[held] = np.maximum(shares[held] * (1 + step[count:]), 0)
     if np.abs(-per.T @ lacks - walls.T @ shares).max() > _RESIDUAL:
         return nothing
-    entropies = own.weights * (entr(lacks) + entr(1 - lacks))
+    entropies = own.weights * (scipy.special.entr(lacks) + scipy.special.entr(1 - lacks))
     return Floor(loss, float(entropies.sum()), pieces, entropies)
 
 
@@ -268,7 +267,7 @@ def pooled(
     level[order] = np.append(0, np.cumsum(np.diff(outputs[order]) > within))
     whole, live = np.bincount(level, weights), np.bincount(level, weights * targets)
     share = np.clip(live / whole, 0, 1)
-    return float((whole * (entr(share) + entr(1 - share))).sum()), len(whole)
+    return float((whole * (scipy.special.entr(share) + scipy.special.entr(1 - share))).sum()), len(whole)
 
 
 def one_filter(rule: Rule, weights: Float[np.ndarray, " pattern"]) -> float:
@@ -302,7 +301,7 @@ def one_filter(rule: Rule, weights: Float[np.ndarray, " pattern"]) -> float:
                     for cell in counted
                 ]
                 both = np.array([weights[pattern], min(shares)])
-                costs[pattern & mask] += float(both.sum() * entr(both / max(both.sum(), 1e-300)).sum())
+                costs[pattern & mask] += float(both.sum() * scipy.special.entr(both / max(both.sum(), 1e-300)).sum())
             bounds.append(sum(costs.values()) - max(costs.values()))
         total += max(bounds)
     return total
@@ -350,7 +349,7 @@ def _of_cells(alive: Bool[np.ndarray, " pattern"]) -> Formula | None:
     """One threshold of a sum over the nine cells, in whole numbers if small ones do; by linear programming."""
     cells = PATTERNS.reshape(-1, 9).astype(float)
     rows = np.where(alive, -1.0, 1.0)[:, None] * np.concatenate([cells, -np.ones((len(cells), 1))], 1)
-    found = linprog(np.zeros(10), A_ub=rows, b_ub=-np.ones(len(rows)), bounds=(None, None))
+    found = scipy.optimize.linprog(np.zeros(10), A_ub=rows, b_ub=-np.ones(len(rows)), bounds=(None, None))
     if found.x is None:
         return None
     for scale in (*range(1, 30), 1e6):

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy.cluster import hierarchy
 
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.fields import Field
@@ -227,8 +227,8 @@ def _alike(rows: Float[np.ndarray, "member decision"], limit: float) -> Int[np.n
         return np.zeros(len(rows), dtype=np.int64)
     finite = np.isfinite(rows).all(1)
     apart = 2 * np.abs(rows[finite]).max(initial=0.0) + 2 * limit + 1
-    tree = hierarchy.linkage(np.where(finite[:, None], rows, apart), "complete", metric="chebyshev")
-    return grouped(hierarchy.fcluster(tree, limit, criterion="distance").astype(np.int64))
+    tree = scipy.cluster.hierarchy.linkage(np.where(finite[:, None], rows, apart), "complete", metric="chebyshev")
+    return grouped(scipy.cluster.hierarchy.fcluster(tree, limit, criterion="distance").astype(np.int64))
 
 
 def truth_tables(

@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.special import stdtrit
 from torch import Tensor
 
 from landscape.core import philox
@@ -159,7 +159,8 @@ def _hutchpp(hessian: Hessian, sums: _Sums, rtol: float, atol: float, seed: int,
         values = sums.of(inside) + found.mean(0)
         # From the first probes alone, which also decide how many there will be: a spread that is looked at until it is
         # narrow is too narrow.
-        spread = stdtrit(_FIRST_PROBES - 1, (1 + CONFIDENCE) / 2) * found[:_FIRST_PROBES].std(axis=0, ddof=1)
+        reach = scipy.special.stdtrit(_FIRST_PROBES - 1, (1 + CONFIDENCE) / 2)
+        spread = reach * found[:_FIRST_PROBES].std(axis=0, ddof=1)
         half, bound = spread / math.sqrt(count), max(atol, rtol * abs(float(values[0])))
         left = most - hessian.count
         if half[0] <= bound or left < 1:

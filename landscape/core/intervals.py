@@ -9,8 +9,8 @@ import math
 from typing import Literal
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int, Shaped
-from scipy import special
 
 __all__ = [
     "CONFIDENCE",
@@ -208,7 +208,7 @@ class Proportion:
         """Wilson's 95 % interval of the share; [0, 1] of nothing."""
         if not self.total:
             return 0.0, 1.0
-        z = float(special.ndtri((1 + CONFIDENCE) / 2))
+        z = float(scipy.special.ndtri((1 + CONFIDENCE) / 2))
         n, p = self.total, self.value
         centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
@@ -225,8 +225,8 @@ class Proportion:
         if confidence == CONFIDENCE:
             return self.interval
         tail, k, n = (1 - confidence) / 2, self.count, self.total
-        low = float(special.betaincinv(k, n - k + 1, tail)) if k else 0.0
-        return low, float(special.betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
+        low = float(scipy.special.betaincinv(k, n - k + 1, tail)) if k else 0.0
+        return low, float(scipy.special.betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -249,8 +249,8 @@ def unseen_mass(counts: Int[np.ndarray, " kind"]) -> tuple[float, float, float]:
     """
     n, once, twice = (int(each) for each in (counts.sum(), (counts == 1).sum(), (counts == 2).sum()))
     tail = (1 - CONFIDENCE) / 2
-    low = float(special.gammaincinv(once, tail)) if once else 0.0
-    high = float(special.gammaincinv(once + 1, 1 - tail))
+    low = float(scipy.special.gammaincinv(once, tail)) if once else 0.0
+    high = float(scipy.special.gammaincinv(once + 1, 1 - tail))
     wider = ((once + 2 * twice + 2) / (once + 1)) ** 0.5
     ends = max(0.0, once - (once - low) * wider), min(n, once + (high - once) * wider)
     return once / n, ends[0] / n, ends[1] / n
@@ -296,7 +296,7 @@ def median_interval(samples: Shaped[np.ndarray, " value"], confidence: float = C
     """
     count = len(samples)
     # Of the interval from the d-th smallest to the d-th largest value, d = 1, 2, ...
-    coverage = 1 - 2 * special.bdtr(np.arange((count + 1) // 2), count, 0.5)
+    coverage = 1 - 2 * scipy.special.bdtr(np.arange((count + 1) // 2), count, 0.5)
     if count < fewest(confidence):
         return _NONE
     d = int((coverage >= confidence).sum())
@@ -357,7 +357,7 @@ def pairs_interval(
     if not len(values):
         return _NONE
     _, pseudo = _jackknife(kept & (pairs <= np.median(values)), kept)
-    reach = float(special.stdtrit(len(pairs) - 1, (1 + confidence) / 2)) * pseudo.std(ddof=1) / len(pairs) ** 0.5
+    reach = float(scipy.special.stdtrit(len(pairs) - 1, (1 + confidence) / 2)) * pseudo.std(ddof=1) / len(pairs) ** 0.5
     return quantiles(values, np.clip([0.5 - reach, 0.5 + reach], 0, 1))
 
 
@@ -377,7 +377,7 @@ def _student(values: Float[np.ndarray, " value"], confidence: float) -> Float[np
     count, off = len(values), values - values.mean()
     deviation = float(values.std(ddof=1))
     skewness = float((off**3).mean() / values.std() ** 3) * (count * (count - 1)) ** 0.5 / (count - 2)
-    reach = float(special.stdtrit(count - 1, (1 + confidence) / 2)) / count**0.5
+    reach = float(scipy.special.stdtrit(count - 1, (1 + confidence) / 2)) / count**0.5
     ends = np.array([reach, -reach])
     if abs(skewness) > 1e-6:
         ends = 3 / skewness * (np.cbrt(1 + skewness * (ends - skewness / (6 * count))) - 1)

@@ -9,10 +9,9 @@ import math
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.linalg import eigh_tridiagonal
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError
@@ -270,8 +269,8 @@ class _Lanczos:
         if not product(self.start).any():  # which ARPACK refuses: a random vector is no eigenvector but of nothing
             return np.zeros(k), np.eye(k, self.size)
         try:
-            values, columns = eigsh(
-                LinearOperator((self.size, self.size), matvec=product, dtype=np.float64),
+            values, columns = scipy.sparse.linalg.eigsh(
+                scipy.sparse.linalg.LinearOperator((self.size, self.size), matvec=product, dtype=np.float64),
                 k,
                 which=which,
                 v0=self.start,
@@ -279,7 +278,7 @@ class _Lanczos:
                 maxiter=restarts,
                 tol=(self.tol if tol is None else tol) / 4,  # of at most three times the scale
             )
-        except ArpackNoConvergence as error:
+        except scipy.sparse.linalg.ArpackNoConvergence as error:
             values, columns = error.eigenvalues, error.eigenvectors
         return np.asarray(values), np.asarray(columns).T
 
@@ -308,7 +307,7 @@ def lanczos(
         if beside[step] <= 1e-12 * size:  # the span is mapped to itself
             break
         vector = image / beside[step]
-    values, columns = eigh_tridiagonal(diagonal[:count], beside[: count - 1])
+    values, columns = scipy.linalg.eigh_tridiagonal(diagonal[:count], beside[: count - 1])
     return values, columns, float(beside[count - 1])
 
 

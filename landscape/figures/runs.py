@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.style
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 from matplotlib.transforms import blended_transform_factory
-from scipy.cluster import hierarchy
 
 from landscape.core.errors import LandscapeError
 from landscape.core.intervals import Proportion, together
@@ -118,7 +118,9 @@ def dendrogram(
     floor = max(min(found.threshold or top, top) / 50, 1e-4 * top)
     # What is joined below the axis is one branch.
     kept = members if members <= _LEAVES else int(np.clip((heights > floor).sum() + 1, 2, _LEAVES))
-    drawn = hierarchy.dendrogram(found.tree, no_plot=True, truncate_mode="lastp", p=kept, link_color_func=str)
+    drawn = scipy.cluster.hierarchy.dendrogram(
+        found.tree, no_plot=True, truncate_mode="lastp", p=kept, link_color_func=str
+    )
     leaves = drawn["leaves"] or []
     size = np.concatenate([np.ones(members), found.tree[:, 3]])
     for x, y, node in zip(drawn["icoord"], drawn["dcoord"], map(int, drawn["color_list"] or []), strict=True):
@@ -325,7 +327,7 @@ def _table_columns(
     colors: Sequence[str],
 ) -> None:
     """Below each leaf, the shares of truth tables among its members; the last colour is for all the rest."""
-    nodes = hierarchy.to_tree(found.tree, rd=True)[1]
+    nodes = scipy.cluster.hierarchy.to_tree(found.tree, rd=True)[1]
     across = blended_transform_factory(ax.transData, ax.transAxes)
     for place, leaf in enumerate(leaves):
         tables = np.minimum(group[nodes[leaf].pre_order()], len(colors) - 1)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import matplotlib.style
 import numpy as np
+import scipy
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D, proj3d
-from scipy.interpolate import RegularGridInterpolator
 
 from landscape.figures import planes
 from landscape.figures.pages import FAINT, INK, STYLE, figure_of, sheet, with_unit
@@ -139,7 +139,7 @@ def _rise(ax: Axes3D, surface: Result, heights: Float[np.ndarray, "y x"]) -> Cal
     across = sides.max() if planes.same_scale(surface) else sides
     towards = np.array([np.cos(azimuth), np.sin(azimuth)]) * across
     climb = np.tan(elevation) * (high - low) / _TALL
-    over = RegularGridInterpolator(
+    over = scipy.interpolate.RegularGridInterpolator(
         (surface["y"], surface["x"]), np.nan_to_num(heights, nan=low - 1e6), bounds_error=False
     )
 

@@ -12,9 +12,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from landscape.engine.stack import Stack, concatenate
@@ -421,7 +421,7 @@ class _Matching:
                         for each in (self.target, self.state)
                     )
                     likeness += one @ other.T
-            self.move(Move(number, linear_sum_assignment(likeness, maximize=True)[1]))
+            self.move(Move(number, _assigned(likeness)))
         return self
 
     def by_activity(self, target: Activity, source: Activity) -> "_Matching":
@@ -430,7 +430,7 @@ class _Matching:
             group = self.symmetry[number]
             likeness = target[number] @ source[number].T
             strength = np.abs(likeness) if group.flips else likeness
-            order = linear_sum_assignment(strength, maximize=True)[1] if group.permutes else np.arange(group.size)
+            order = _assigned(strength) if group.permutes else np.arange(group.size)
             self.move(Move(number, order))
         return self
 
@@ -450,7 +450,7 @@ class _Matching:
         every = np.stack([sum(part * np.prod(sign**parity) for parity, part in parts.items()) for sign in signs])
         best = every.max(0)
         free = group.permutes and orders
-        order = linear_sum_assignment(best, maximize=True)[1] if free else np.arange(group.size)
+        order = _assigned(best) if free else np.arange(group.size)
         chosen = signs[every.argmax(0)[np.arange(group.size), order]].T
         if (order == np.arange(group.size)).all() and (chosen > 0).all():
             return False
@@ -463,6 +463,11 @@ class _Matching:
         self.state = state
         self.moves.pop()
         return False
+
+
+def _assigned(likeness: Float[np.ndarray, "unit unit"]) -> Int[np.ndarray, " unit"]:
+    """The order of columns whose entries have the largest sum."""
+    return np.asarray(scipy.optimize.linear_sum_assignment(likeness, maximize=True)[1])
 
 
 def _units(array: np.ndarray, axis: Axis, size: int) -> np.ndarray:
