@@ -83,9 +83,21 @@ def test_the_readme_shows_every_verb() -> None:
 
 
 def test_help_and_import_need_no_torch() -> None:
-    code = "import sys, landscape\n{}\nassert not {{'torch', 'matplotlib'}} & sys.modules.keys()"
-    for body in ("", "from landscape.cli import main\nmain(['--help'], standalone_mode=False)"):
+    code = "import sys, landscape.cli\n{}\nassert not {{'torch', 'numpy', 'scipy', 'matplotlib'}} & sys.modules.keys()"
+    for body in ("", "landscape.cli.main(['--help'], standalone_mode=False)"):
         subprocess.run([sys.executable, "-c", code.format(body)], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_walk_loads_no_part_of_scipy_and_no_matplotlib(here: Path, landscape: Program) -> None:
+    code = (
+        "import gc, sys, landscape.cli\n"
+        f"landscape.cli.main(['walk', '--from', 'presolve', '--to', '{here}', '-o', 'w.h5'], standalone_mode=False)\n"
+        "assert gc.isenabled()\n"
+        "print(*[f'scipy.{each}' for each in ('optimize', 'stats', 'special') if f'scipy.{each}' in sys.modules])\n"
+        "print(*{'matplotlib'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["w.h5"]
 
 
 @pytest.mark.slow

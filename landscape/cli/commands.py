@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import importlib
 import keyword
 import logging
@@ -68,6 +69,22 @@ def _remarked() -> Iterator[None]:
         log.setLevel(level)
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Within the block torch is imported, if it was not yet. Its many objects stay as long as the program does: to look
+    through them for garbage, again and again, takes longer than to load all of our own.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
 class _Verbs(Group):
     """A group whose verbs are imported on use, in which whatever goes wrong is one line: exit status 1 for an error,
     2 for a command that makes no sense, and those of `Interruption`.
@@ -80,7 +97,8 @@ class _Verbs(Group):
         if cmd_name not in _VERBS:
             return None
         module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
-        command: click.Command = importlib.import_module(f"landscape.cli.{module}").command
+        with _uncollected():
+            command: click.Command = importlib.import_module(f"landscape.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
