@@ -250,9 +250,9 @@ def require_known(keys: Iterable[str], known: Iterable[str], what: str) -> None:
 
 def require_seeds(*seeds: int, name: str = "seeds") -> None:
     """Raise `LandscapeError` for a number that is no seed, in the argument of this name."""
-    for seed in seeds:
-        if not 0 <= seed <= LAST_SEED:
-            raise LandscapeError(f"{seed} is no seed: `{name}` goes from 0 to 2^63 - 1")
+    if seeds and not 0 <= min(seeds) <= max(seeds) <= LAST_SEED:
+        wrong = next(seed for seed in seeds if not 0 <= seed <= LAST_SEED)
+        raise LandscapeError(f"{wrong} is no seed: `{name}` goes from 0 to 2^63 - 1")
 
 
 def _as(hint: Any, value: Any) -> Any:
@@ -307,7 +307,9 @@ def _as_list(hints: Sequence[Any], value: Any) -> tuple[Any, ...]:
     if len(hints) == 2 and hints[1] is not ... and len(value) != 2:
         raise TypeError("a pair of values")
     items = value.tolist() if isinstance(value, np.ndarray) else value
-    return tuple(items if isinstance(value, range) else (_as(hints[0], item) for item in items))
+    if isinstance(value, range) or (hints[0] is int and set(map(type, items)) == {int}):  # seeds may be a million
+        return tuple(items)
+    return tuple(_as(hints[0], item) for item in items)
 
 
 def _brief(value: Any) -> str:

@@ -15,7 +15,7 @@ __all__ = ["Source", "stamp", "versions"]
 _PACKAGES = ("torch", "numpy", "scipy", "h5py", "safetensors")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)  # there are as many as members
 class Source:
     """Where a member came from. `step` and `seed` are None where the file does not say; `order` is empty if the units
     stand in the order of the file, and says which they are in otherwise.

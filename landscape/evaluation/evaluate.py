@@ -167,7 +167,7 @@ def evaluate(
             seconds=keep_seconds,
             on_progress=lambda done, total: on_progress(done * each, total * each),
         )
-        parts = work.said(parts)
+        parts = work.said(work.completed(parts))
         save_joined(parts, save, overwrite=overwrite)
         large = sum(value.nbytes for part in parts for value in part.values.values()) >= LARGE
         result = Result.read(save) if large else join(parts)
@@ -201,8 +201,8 @@ def _in_memory(work: "_Work", places: np.ndarray, each: int) -> Result:
         done = sum(int(part["done"].sum()) for part in parts)
         if done < len(places):
             _log.warning("interrupted: %d of %d are finished, the rest of the result is not done", done, len(places))
-        return unfinished(work.said(parts), places)
-    return join(work.said(parts))
+        return unfinished(work.said(work.completed(parts)), places)
+    return join(work.said(work.completed(parts)))
 
 
 @dataclasses.dataclass(eq=False)
@@ -269,11 +269,13 @@ class _Work:
         return [dataclasses.replace(parts[0], about=about), *parts[1:]]
 
     def blocks(self, begin: int, kept: _Kept) -> Iterator[Result]:
-        """The result on consecutive lines, or rows, from number `begin` on, a block at a time."""
+        """The result on consecutive lines, or rows, from number `begin` on, a block at a time; what was known of them
+        before, sources and columns, is not in it (see `completed`).
+        """
         keep_freed_memory()
         objective, here = self.objective, self.family.to(self.objective.device, self.objective.dtype)
         (first, places), (second, along) = self.axes.items()
-        columns = {name: np.asarray(column) for name, column in self.columns.items()}
+        columns = dict[str, np.ndarray]()
         if first == "line":
             columns |= dict(zip(("l1", "l2"), (each.cpu().numpy() for each in self.family.lengths()), strict=True))
         columns["done"] = np.ones(len(places), dtype=bool)
@@ -313,7 +315,6 @@ class _Work:
                 {first: places[index], second: along},
                 columns={name: column[index] for name, column in columns.items()},
                 about=about,
-                sources=self.sources,
                 marks=marks,
                 models=self.model,
             )
@@ -342,6 +343,18 @@ class _Work:
         """That some lines after number `begin` are finished."""
         lines, points = map(len, self.axes.values())
         self.on_progress((begin + finished) * points, lines * points)
+
+    def completed(self, blocks: Sequence[Result]) -> list[Result]:
+        """The blocks with what is known of their lines beforehand. Files of unfinished work go without,
+        each of which would hold the sources of all lines.
+        """
+        columns = {name: np.asarray(column) for name, column in self.columns.items()}
+        found, begin = list[Result](), 0
+        for block in blocks:
+            own = {name: column[begin : begin + len(block)] for name, column in columns.items()}
+            found.append(dataclasses.replace(block, columns={**own, **block.columns}, sources=self.sources))
+            begin += len(block)
+        return found
 
     def _require_room(self, here: Family, begins: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Raise `LandscapeError` if the values of all points do not fit on the disk or, if nothing is saved, in memory:

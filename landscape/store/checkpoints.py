@@ -20,6 +20,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from landscape.core import provenance
@@ -134,7 +135,8 @@ class Checkpoint:
             usable[name] = finite(tensor) if name.endswith(_STATISTICS) else ~flat.isnan().any(1)
             if name.endswith("running_var"):
                 usable[name] &= (flat >= 0).all(1)
-        bad = [i for i in range(len(self.stack)) if not all(ok[i] for ok in usable.values())]
+        rows = [ok.cpu() for ok in usable.values()]
+        bad = torch.stack(rows).all(0).logical_not().nonzero().flatten().tolist() if rows else []
         if bad:
             names = [name for name, ok in usable.items() if not ok[bad[0]]]
             first = self.sources[bad[0]]

@@ -481,18 +481,22 @@ def _rows(file: h5py.File, kind: type[Row], prefix: str, **given: Sequence[Any])
     fields = {field.name: field.type for field in dataclasses.fields(kind) if field.name not in given}
     if f"{prefix}_{next(iter(fields))}" not in file:
         return []
-    columns: dict[str, list[Any]] = {
-        name: [_value(of, value) for value in file[f"{prefix}_{name}"][()]] for name, of in fields.items()
-    }
+    columns: dict[str, list[Any]] = {name: _column(of, file[f"{prefix}_{name}"][()]) for name, of in fields.items()}
     rows = zip(*columns.values(), *given.values(), strict=True)
     return [kind(**dict(zip((*columns, *given), row, strict=True))) for row in rows]
 
 
-def _value(kind: Any, value: Any) -> Any:
-    """A number or a text of a column as a field of this type holds it."""
-    if kind in (str, float):
-        return value.decode() if kind is str else float(value)
-    return None if value == _NONE else int(value)
+def _column(kind: Any, column: np.ndarray) -> list[Any]:
+    """The numbers or texts of a column as a field of this type holds them."""
+    if kind is not str:
+        values: list[Any] = column.tolist()
+        return values if kind is float else [None if value == _NONE else value for value in values]
+    texts, raw, text = [], None, ""
+    for each in column:
+        if each != raw:  # neighbours, such as members of one file, share it
+            raw, text = each, each.decode()
+        texts.append(text)
+    return texts
 
 
 def _marks_of(file: h5py.File, sources: str) -> list[Mark]:

@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +40,9 @@ __all__ = [
 
 
 _log = logging.getLogger("landscape")
+
+#: Members of a run: the headers of its files, which name the seeds of all, have their bounds (100 MB in safetensors).
+MOST_MEMBERS = 2_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,14 +196,20 @@ def planned(
     if training.freeze and presolved_names(problem, training) >= initial.tensors.keys():
         raise LandscapeError("all blocks are frozen: leave at least one to train")
     shared = training.data == "exact" or training.shared_data
-    data = [0] * len(seeds) if shared else own
-    members = {(row.numpy().tobytes(), key) for row, key in zip(initial.flatten().cpu(), data, strict=True)}
-    if len(members) < len(seeds):
+    if (members := _different(initial, None if shared else own)) < len(seeds):
         raise LandscapeError(
-            f"of {len(seeds)} seeds only {len(members)} would differ: the others start at the same point and see the "
+            f"of {len(seeds)} seeds only {members} would differ: the others start at the same point and see the "
             'same data. Give one seed, or each its own batches with `data="batches"`'
         )
     return Plan(problem, training, seeds, own, device, start, initial, continued)
+
+
+def _different(initial: Stack, data: Sequence[int] | None) -> int:
+    """How many members differ in where they start, bit for bit, or in their data."""
+    keys = np.zeros((len(initial), 1), dtype=np.int64) if data is None else np.array(data, dtype=np.int64)[:, None]
+    parts = np.ascontiguousarray(initial.flatten().cpu().numpy()), keys
+    rows = np.concatenate([each.view(np.uint8) for each in parts], axis=1)
+    return len(np.unique(rows.view(f"V{rows.shape[1]}")))
 
 
 def initial_moments(
@@ -342,6 +353,12 @@ def _check_seeds(seeds: Sequence[int], data_seeds: Sequence[int], *, exact: bool
         raise LandscapeError("there are no seeds to train: give at least one with `seeds`")
     if len(data_seeds) != len(seeds):
         raise LandscapeError(f"{len(seeds)} seeds but {len(data_seeds)} data seeds: give as many, or one for all")
-    pairs = list(zip(seeds, [0] * len(seeds) if exact else data_seeds, strict=True))
-    if repeated := [pair for pair in pairs if pairs.count(pair) > 1] if len(set(pairs)) < len(pairs) else []:
-        raise LandscapeError(f"seed {repeated[0][0]} is repeated with the same data: such members would be equal")
+    if len(seeds) > MOST_MEMBERS:
+        raise LandscapeError(
+            f"{len(seeds):,} seeds are too many for one run, whose files hold {MOST_MEMBERS:,} members at most: train "
+            f"them in parts, runs of their own, such as the `seeds` {seeds[0]}:{seeds[MOST_MEMBERS]} first"
+        )
+    pairs = Counter(zip(seeds, [0] * len(seeds) if exact else data_seeds, strict=True))
+    if len(pairs) < len(seeds):
+        repeated = next(seed for (seed, _), count in pairs.items() if count > 1)
+        raise LandscapeError(f"seed {repeated} is repeated with the same data: such members would be equal")

@@ -20,7 +20,7 @@ from landscape.engine.data import Data
 from landscape.engine.determinism import preserved
 from landscape.engine.memory import Chunk, choose_chunk, keep_freed_memory
 from landscape.engine.objective import Objective
-from landscape.engine.stack import Stack
+from landscape.engine.stack import Stack, finite
 from landscape.engine.stacked import Backend
 from landscape.problems.base import Problem
 from landscape.problems.compute import BACKENDS, Engine
@@ -41,8 +41,8 @@ AnyTrainer = Trainer | PlainTrainer
 #: Bytes of what an optimizer remembers up to which it is kept at the end.
 _KEPT_MOMENTS = 2**26
 
-#: Times that losses are logged, about.
-_LOGGED = 100
+#: Times that losses are logged, about, and how many of them at most, but for ten times.
+_LOGGED, _LOGGED_LOSSES = 100, 10**7
 
 
 def train(
@@ -65,7 +65,8 @@ def train(
 
     A directory that holds an interrupted run of the same configuration is taken up where it was stopped, or, if it was
     killed, where its last resume state left it; the tensors are the same as without the interruption. Losses of the
-    members on their batches go to `log.jsonl` there, about a hundred times. All arguments are checked before any work.
+    members on their batches go to `log.jsonl` there, about a hundred times (those of a million members ten times). All
+    arguments are checked before any work.
 
     Args:
         problem: What is learnt, or its name.
@@ -246,7 +247,8 @@ def _run(
     training, resume = plan.training, run.resume_path
     first = _resumed(run, resume, trainer) if resume.exists() else trainer.begin(plan.initial)
     saved = {*(training.save_at or ()), training.batches}
-    logged = {*saved, *range(0, training.batches, max(1, training.batches // _LOGGED))}
+    times = max(10, min(_LOGGED, _LOGGED_LOSSES // len(plan.seeds)))
+    logged = {*saved, *range(0, training.batches, max(1, training.batches // times))}
     last_kept = time.monotonic()
 
     def keep(step: int) -> None:
@@ -273,7 +275,7 @@ def _run(
                 keep(step + 1)
                 last_kept = time.monotonic()
     resume.unlink(missing_ok=True)
-    if diverged := sum(not row.isfinite().all() for row in trainer.stack.flatten()):
+    if diverged := int(finite(trainer.stack.flatten()).logical_not().sum()):
         _log.warning(
             "%d of %d members diverged: their parameters are NaN or infinite. Lower `lr`", diverged, len(plan.seeds)
         )
