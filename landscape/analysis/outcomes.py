@@ -6,7 +6,7 @@ on the problem's data, classes or sides as they are, numbers up to a tolerance. 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +48,9 @@ KINDS = ("solved", "partly right", "constant", "varying")
 TOLERANCE = Field("tolerance", float | None, None, above=0)
 
 _TOLERANCE = 1e-3
+
+#: Members whose answers to all samples are in memory at once.
+_AT_ONCE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,29 +130,38 @@ def outcomes(
         Unsupported: Samples without end, or a `batch_loss` without `outputs`.
         LandscapeError: A tolerance for classes, which are alike or not.
     """
+    TOLERANCE.check(tolerance)
     objective = on_all_samples(problem, device)
-    found = _functions(problem, objective, stack, tolerance)
     values = {name: value.cpu().numpy() for name, value in objective(stack).items()}
-    ours, samples = not isinstance(problem, Supervised), found.answers.samples
+    ours = not isinstance(problem, Supervised)
+    parts, rows, constant = [], [], []
+    for block in _blocks(np.arange(len(stack))):
+        answers = objective.answers(stack.select(block.tolist()) if len(block) < len(stack) else stack)
+        parts.append(_right(answers, {name: value[block] for name, value in values.items()}))
+        decisions = answers.decisions.numpy()
+        _, first, place = np.unique(answers.place, return_index=True, return_inverse=True)
+        constant.append((decisions == decisions[:, first[place]]).all(1))
+        rows.append(np.packbits(decisions, axis=1) if decisions.dtype == bool else decisions)
+    sides, total, targets = decisions.dtype == bool, parts[0][1], decisions.shape[1]
+    group, compared = _alike(problem, np.concatenate(rows), tolerance, sides=sides)
+    counts, shares = [part[0] for part in parts if part[0] is not None], [part[2] for part in parts if part[2]]
+    right = np.concatenate(counts) if counts else None
+    accuracy = [np.concatenate(each) for each in zip(*shares, strict=True)] if shares else None
     precise = problem.objective(device=device, dtype=torch.float64) if ours else objective
     # Decisions are as the networks make them; small losses need more digits, where the formula is ours.
     loss = precise(stack)["loss"].cpu().numpy() if ours else values["loss"]
-    right, total, accuracy = _right(found.answers, values)
-    _, first, place = np.unique(found.answers.place, return_index=True, return_inverse=True)
-    constant = (found.rows == found.rows[:, first[place]]).all(1)
-    kind = np.where(constant, 2, 3 if right is None else 1)
+    kind = np.where(np.concatenate(constant), 2, 3 if right is None else 1)
     if right is not None and total:
         kind[right == total] = 0
     groups = []
-    for number in range(int(found.group.max(initial=-1)) + 1):
-        members = np.flatnonzero(found.group == number)
+    members_of = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
+    mistakes = _wrong(problem, objective, stack, [int(members[0]) for members in members_of])
+    for members, wrong in zip(members_of, mistakes, strict=True):
         one, share = int(members[0]), Proportion(len(members), len(stack))
         hits = None if right is None else int(right[one])
         shown = () if accuracy is None else (float(each[one]) for each in accuracy)
-        wrong = _wrong(problem, found.answers, one)
         groups.append(Group(KINDS[kind[one]], hits, share, float(np.median(loss[members])), one, wrong, *shown))
-    targets = found.rows.shape[1]
-    told = Outcomes(kind, found.group, right, total, loss, tuple(groups), found.compared, samples, targets)
+    told = Outcomes(kind, group, right, total, loss, tuple(groups), compared, answers.samples, targets)
     if not isinstance(precise, Objective) or not ours:
         return told
     landmark = problem.landmark("presolve") if "presolve" in problem.landmarks() else None
@@ -161,15 +173,27 @@ def outcomes(
     )
 
 
-def _wrong(problem: Problem, answers: Answers, member: int) -> tuple[tuple[str, int, int], ...]:
-    """How many samples of each case a member gets wrong, of how many; of cases without a mistake nothing."""
+def _blocks(index: Int[np.ndarray, " member"]) -> Iterator[Int[np.ndarray, " some"]]:
+    """So few members at a time that what they answer to all samples fits in memory."""
+    yield from (index[first : first + _AT_ONCE] for first in range(0, len(index), _AT_ONCE))
+
+
+def _wrong(
+    problem: Problem, objective: AnyObjective, stack: Stack, members: Sequence[int]
+) -> list[tuple[tuple[str, int, int], ...]]:
+    """How many samples of each case each of these gets wrong, of how many; of cases without a mistake nothing."""
     names = problem.strata()
-    if names is None or answers.hits is None:
-        return ()
-    missed = answers.hits[member].logical_not().numpy()
-    cases, place = np.unique(np.asarray(names)[answers.sample.numpy()], return_inverse=True)
-    wrong, total = np.bincount(place, missed, len(cases)).astype(int), np.bincount(place, minlength=len(cases))
-    return tuple((str(name), int(k), int(n)) for name, k, n in zip(cases, wrong, total, strict=True) if k)
+    found = list[tuple[tuple[str, int, int], ...]]()
+    for block in _blocks(np.array(members)) if names is not None else ():
+        answers = objective.answers(stack.select(block.tolist()))
+        if answers.hits is None:
+            break
+        cases, place = np.unique(np.asarray(names)[answers.sample.numpy()], return_inverse=True)
+        missed, of = answers.hits.logical_not().numpy(), [place == number for number in range(len(cases))]
+        wrong, total = np.stack([missed[:, each].sum(1) for each in of], axis=1), [int(each.sum()) for each in of]
+        for row in wrong.tolist():
+            found.append(tuple((str(name), k, n) for name, k, n in zip(cases, row, total, strict=True) if k))
+    return found or [()] * len(members)
 
 
 def _right(
@@ -206,20 +230,27 @@ def _functions(problem: Problem, objective: AnyObjective, stack: Stack, toleranc
     TOLERANCE.check(tolerance)
     answers = objective.answers(stack)
     rows = answers.decisions.numpy()
+    group, compared = _alike(problem, rows, tolerance, sides=rows.dtype == bool)
+    return Functions(rows, group, compared, answers)
+
+
+def _alike(
+    problem: Problem, rows: Shaped[np.ndarray, "member decision"], tolerance: float | None, *, sides: bool
+) -> tuple[Int[np.ndarray, " member"], str]:
+    """Which members answer alike, and by what they are compared; `sides` may be packed into bits."""
     if np.issubdtype(rows.dtype, np.floating):
         share = _TOLERANCE if tolerance is None else tolerance
         numbers = rows.astype(np.float64)
         finite = numbers[np.isfinite(numbers).all(1)]
         limit = share * float(finite.std()) if finite.size else 0.0
-        return Functions(rows, _alike(numbers, limit), f"outputs to within {limit:.3g}", answers)
+        return _close(numbers, limit), f"outputs to within {limit:.3g}"
     if tolerance is not None:
         raise LandscapeError("the answers are classes, which are alike or not: leave `tolerance` out")
-    predicted = "predicted sides" if rows.dtype == bool else "predicted classes"
-    compared = predicted if isinstance(problem, Supervised) else "truth tables"
-    return Functions(rows, grouped(rows), compared, answers)
+    predicted = "predicted sides" if sides else "predicted classes"
+    return grouped(rows), predicted if isinstance(problem, Supervised) else "truth tables"
 
 
-def _alike(rows: Float[np.ndarray, "member decision"], limit: float) -> Int[np.ndarray, " member"]:
+def _close(rows: Float[np.ndarray, "member decision"], limit: float) -> Int[np.ndarray, " member"]:
     """Numbers of groups in which no two rows differ by more than the limit anywhere (complete linkage); those that are
     not finite are one.
     """
@@ -257,7 +288,11 @@ def grouped(
     rows: Shaped[np.ndarray, "member decision"] | Int[np.ndarray, " member"],
 ) -> Int[np.ndarray, " member"]:
     """Equal rows have the same number, from 0, the most frequent first (that of the earliest member among equals)."""
-    _, first, inverse, counts = np.unique(rows, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    if rows.ndim > 1:  # compared as bytes: column by column takes a hundred times as long
+        if not rows.shape[1]:
+            return np.zeros(len(rows), dtype=np.int64)
+        rows = np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}")[:, 0]
+    _, first, inverse, counts = np.unique(rows, return_index=True, return_inverse=True, return_counts=True)
     rank = np.empty(len(counts), dtype=np.int64)
     rank[np.lexsort((first, -counts))] = np.arange(len(counts))
     return rank[inverse.reshape(-1)]

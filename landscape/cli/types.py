@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from landscape.cli.flags import in_flags
-from landscape.core.fields import LAST_SEED, Field, fields_of, text
+from landscape.core.fields import LAST_SEED, MOST_MEMBERS, Field, fields_of, text
 
 __all__ = [
     "GRID",
@@ -26,8 +26,6 @@ __all__ = [
 
 C = TypeVar("C")
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-_MOST_SEEDS = 10_000_000
 
 
 class Written(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
@@ -53,8 +51,8 @@ def _seeds(written: str) -> tuple[int, ...]:
         first, colon, last = piece.partition(":")
         if not (first.strip().isdecimal() and (last.strip().isdecimal() or not colon)):
             raise ValueError(f"'{piece}' is no seed: write numbers and half-open ranges, such as 0:20 or 0:5,9")
-        if colon and int(last) - int(first) > _MOST_SEEDS:
-            raise ValueError(f"'{piece}' has {int(last) - int(first)} seeds: at most {_MOST_SEEDS} fit a run")
+        if colon and int(last) - int(first) > MOST_MEMBERS:
+            raise ValueError(f"'{piece}' has {int(last) - int(first)} seeds: at most {MOST_MEMBERS} fit a run")
         seeds += range(int(first), int(last)) if colon else [int(first)]
     if not seeds:
         raise ValueError(f"'{written}' is empty: 0:20 means the seeds 0 to 19")

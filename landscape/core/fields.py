@@ -34,6 +34,7 @@ from landscape.core.errors import LandscapeError
 
 __all__ = [
     "LAST_SEED",
+    "MOST_MEMBERS",
     "Field",
     "as_json",
     "as_path",
@@ -54,6 +55,9 @@ C = TypeVar("C")
 
 #: Seeds are keys of Philox, which are kept as signed integers of 64 bits.
 LAST_SEED = 2**63 - 1
+
+#: Members of a run: headers of its files, which name the seeds of all, have their bounds (100 MB in safetensors).
+MOST_MEMBERS = 2_000_000
 
 #: Where a field of a dataclass keeps what `option` says of it.
 _DESCRIBED = "landscape"

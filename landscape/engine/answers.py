@@ -92,6 +92,11 @@ class Answers:
             hits=torch.cat(hits) if hits else None,
         )
 
+    def of_first(self, members: int) -> "Answers":
+        """Those of the first networks."""
+        hits = None if self.hits is None else self.hits[:members]
+        return dataclasses.replace(self, decisions=self.decisions[:members], hits=hits)
+
     def of_samples(self) -> tuple[Int[Tensor, "member sample"], Int[Tensor, " sample"]]:
         """Of each sample with a place that counts: how many decisions of each network are right, and how many count."""
         assert self.hits is not None

@@ -7,6 +7,7 @@ not in it. In the Hessian's place there may be the generalised Gauss-Newton matr
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -56,6 +57,9 @@ MOST_PRODUCTS = 1000
 #: An eigenvalue counts as zero below this share of the largest magnitude.
 NEAR_ZERO = 1e-6
 
+#: Matrices whose eigenvalues are found at once.
+_DECOMPOSED = 4096
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Extremes:
@@ -81,7 +85,9 @@ def extremes(objective: AnyObjective, stack: Stack) -> Extremes:
     if stack.parameters > MOST_PARAMETERS:
         nothing = np.full(len(stack), np.nan)
         return Extremes(gradient_norm, nothing, nothing, np.full(len(stack), -1), np.full(len(stack), -1))
-    eigenvalues = np.linalg.eigvalsh(hessians(objective, stack))
+    matrices = each_whole(objective, stack)
+    few = iter(lambda: list(itertools.islice(matrices, _DECOMPOSED)), [])  # a million do not fit in memory
+    eigenvalues = np.concatenate([np.linalg.eigvalsh(np.stack(each)) for each in few])
     magnitude = np.abs(eigenvalues).max(axis=1, keepdims=True)
     zero = np.abs(eigenvalues) <= NEAR_ZERO * magnitude
     return Extremes(

@@ -296,8 +296,8 @@ class Objective:
                 targets = batch.targets[0][..., real].movedim(-1, 0)
                 decisions = zip(self.predict(outputs).movedim(-1, 1), outputs.movedim(-1, 1), strict=True)
                 batches.append([Answers.of(each, self.hits and self.hits(out, targets)) for each, out in decisions])
-            found += map(Answers.joined, zip(*batches, strict=True))
-        return Answers.stacked(found[: len(stack)])
+            found.append(Answers.stacked([Answers.joined(each) for each in zip(*batches, strict=True)]))
+        return Answers.stacked(found).of_first(len(stack))
 
     @torch.no_grad()
     def scores(self, stack: Stack) -> Iterator[Float[Tensor, "member value"]]:

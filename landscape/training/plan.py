@@ -14,7 +14,7 @@ from torch import Tensor
 
 from landscape.core.devices import chosen_device
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
-from landscape.core.fields import Field, as_json, check, make, option, require_seeds
+from landscape.core.fields import MOST_MEMBERS, Field, as_json, check, make, option, require_seeds
 from landscape.engine.stack import Stack, aliases, fingerprint, in_order, template_of
 from landscape.problems.base import Problem
 from landscape.problems.initialisation import Scheme, initialise
@@ -40,9 +40,6 @@ __all__ = [
 
 
 _log = logging.getLogger("landscape")
-
-#: Members of a run: the headers of its files, which name the seeds of all, have their bounds (100 MB in safetensors).
-MOST_MEMBERS = 2_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
