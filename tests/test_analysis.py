@@ -334,6 +334,25 @@ def test_outcomes_of_known_networks() -> None:
     np.testing.assert_allclose(found.curvature.largest[1], found.landmark.largest[0], rtol=1e-6)
 
 
+def test_outcomes_of_many_members_are_those_of_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Life()
+    stack = initialise(problem.network(), range(60)).to(torch.float64)
+    few = [outcomes(problem, stack.select([i])) for i in range(60)]
+    monkeypatch.setattr("landscape.analysis.outcomes._AT_ONCE", 7)
+    found = outcomes(problem, stack)
+    tables, right, _ = truth_tables(problem, stack)
+    assert found.right is not None
+    np.testing.assert_array_equal(found.right, right)
+    assert [found.groups[g].wrong for g in found.group] == [one.groups[0].wrong for one in few]
+    assert found.kind.tolist() == [int(one.kind[0]) for one in few]
+    same = [[(a == b).all() for a in tables] for b in tables]
+    np.testing.assert_array_equal(found.group[:, None] == found.group, same)
+    for number, group in enumerate(found.groups):
+        members = np.flatnonzero(found.group == number)
+        assert (group.share.count, group.example) == (len(members), members[0])
+        assert group.loss == np.median(found.loss[members])
+
+
 def test_units_that_never_fire() -> None:
     problem = Life(m_factor=2, activation="relu")
     stack = initialise(problem.network(), [0, 1])

@@ -220,6 +220,8 @@ def test_options_from_a_file(landscape: Program) -> None:
         (("train", "life", "--board", "100000x2"), "write HEIGHTxWIDTH, such as 10x10, up to 4096", 1),
         (("train", "life", "--d-factor", "inf"), "--d-factor is inf, it must be at least 0 and finite", 1),
         (("train", "life", "--seeds", "0:99999999999"), "has 99999999999 seeds: at most", 2),
+        (("train", "life", "--seeds", "0:10000000"), "has 10000000 seeds: at most 2000000 fit a run", 2),
+        (("train", "life", "--seeds", "0:2000000,2000000:2000001"), "2,000,001 seeds are too many for one run", 1),
         (("train", "life", "--seeds", "0,0", "--data-seeds", "1,2"), "seed 0 is repeated with the same data", 1),
         (("train", "life", "--resume-every", "nan"), "--resume-every is nan, it must be at least 0", 1),
         (("train", ".life:Life"), "cannot load problem '.life:Life'", 1),

@@ -25,6 +25,7 @@ from landscape.engine.hessian import extremes, hessians, hvp
 from landscape.engine.objective import Batch, Chunk, Objective
 from landscape.engine.spectrum import Which, eigenpairs, negative_count
 from landscape.engine.stack import Stack
+from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.space.family import line
 from landscape.store.checkpoints import Run
@@ -116,6 +117,17 @@ def test_a_product_is_bitwise_the_same_in_any_company(width: int) -> None:
     every = hvp(objective, stack, vectors)
     some = [31, 2, 2, 17]
     assert torch.equal(hvp(objective, stack.select(some), vectors[some]), every[some])
+
+
+def test_extremes_of_many_members_are_those_of_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Life()
+    objective = problem.objective(dtype=torch.float64)
+    stack = initialise(problem.network(), range(9)).to(torch.float64)
+    monkeypatch.setattr("landscape.engine.hessian._DECOMPOSED", 2)
+    found = extremes(objective, stack)
+    for i in range(9):
+        alone = extremes(objective, stack.select([i]))
+        assert (found.smallest[i], found.largest[i]) == (alone.smallest[0], alone.largest[0])
 
 
 def test_a_loss_that_is_linear_in_the_parameters_is_not_bent() -> None:

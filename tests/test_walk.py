@@ -233,6 +233,20 @@ def test_a_damaged_plan_or_shard_is_no_absent_one(life: Life, lines: Lines, tmp_
     along(life.objective(), lines, grid(11), save=path)
 
 
+def test_files_of_finished_lines_go_without_the_sources_of_all(
+    life: Life, lines: Lines, tmp_path: Path, small_blocks: None
+) -> None:
+    path = tmp_path / "walk.h5"
+    interrupted(path, 6, life.objective(), lines, grid(11), keep_seconds=0.0)
+    shards = [Result.read(each) for each in sorted((tmp_path / "walk.h5.parts").glob("lines-*.h5"))]
+    assert len(shards) > 1
+    assert [shard.sources for shard in shards] == [[]] * len(shards)
+    got = along(life.objective(), lines, grid(11), save=path)
+    assert list(got.sources) == list(lines.sources)
+    np.testing.assert_array_equal(got["to_member"], lines.columns["to_member"])
+    assert Result.read(path).sources == list(lines.sources)
+
+
 def test_an_existing_output_is_left_alone(life: Life, lines: Lines, tmp_path: Path) -> None:
     path = tmp_path / "walk.h5"
     path.write_text("precious")
