@@ -68,13 +68,15 @@ def dtype_option(default: str = "float32", *more: str) -> Callable[[Command], Co
 computing = together(device_option, dtype_option())
 
 
-def engine_option(auto: str) -> Callable[[Command], Command]:
-    """`--engine`, of which `auto` says what auto stands for."""
+def engine_option(auto: str, *, fused: bool = False) -> Callable[[Command], Command]:
+    """`--engine`, of which `auto` says what auto stands for; `fused` is offered where losses are evaluated."""
+    more = " Or losses of one step of Life in one compiled loop (fused; extra fast)." if fused else ""
     return click.option(
         "--engine",
-        type=click.Choice(["auto", "plain", "stacked", "vmap"]),
+        type=click.Choice(["auto", "plain", "stacked", "vmap", *["fused"] * fused]),
         default="auto",
-        help=f"One network after another by its own forward; many at once, layer by layer; or by torch.vmap. {auto}",
+        help="One network after another by its own forward; many at once, layer by layer; or by torch.vmap."
+        f"{more} {auto}",
     )
 
 
@@ -182,7 +184,7 @@ def evaluating(text: str) -> Callable[[Command], Command]:
             "What BatchNorm normalises by at a point: statistics estimated there anew on training data, those of the "
             "ends interpolated, or those of the first place everywhere."
         ),
-        engine_option("auto is plain but for small networks, which are faster stacked."),
+        engine_option("auto is plain but for small networks, which are faster stacked.", fused=True),
         click.option(
             "--autocast",
             type=click.Choice(["bfloat16", "float16"]),

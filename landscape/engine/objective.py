@@ -22,6 +22,7 @@ from landscape.engine.answers import Answers, Hits, as_numbers
 from landscape.engine.chain import Chain
 from landscape.engine.data import SAMPLE_MULTIPLE, Batch, Data, Stream
 from landscape.engine.determinism import culprit, mixes_samples
+from landscape.engine.fused import Fused
 from landscape.engine.live import naming_sparse
 from landscape.engine.memory import AUTOMATIC, Chunk, choose_chunk
 from landscape.engine.stack import Stack, in_order
@@ -161,6 +162,8 @@ class Objective:
 
     A network with BatchNorm has a policy, `batchnorm`: with `recalibrate` each point gets statistics of its own,
     estimated on the samples of `calibration`; else they are those of the stack's buffers.
+
+    What is `fused` gives all metrics in one loop; derivatives and outputs are then still the network's.
     """
 
     network: Stacked
@@ -176,6 +179,7 @@ class Objective:
     autocast: torch.dtype | None = None
     batchnorm: BatchNorm | None = None
     calibration: Batch | None = None
+    fused: Fused | None = None
 
     def __post_init__(self) -> None:
         if "loss" not in self.metrics or self.metrics["loss"].reduction != "mean":
@@ -214,7 +218,7 @@ class Objective:
     @property
     def backend(self) -> str:
         """How it is computed."""
-        return self.network.backend
+        return "fused" if self.fused is not None else self.network.backend
 
     @property
     def streamed(self) -> bool:
@@ -250,14 +254,34 @@ class Objective:
 
     def with_backend(self, backend: Backend | None, chunk: Chunk = AUTOMATIC) -> "Objective":
         """The same objective, computed otherwise; itself where nothing else is asked for."""
-        if backend in (None, self.network.backend) and chunk in (AUTOMATIC, self.chunk):
+        if backend in (None, self.backend) and chunk in (AUTOMATIC, self.chunk):
             return self
         network = Stacked(self.network.module, backend=backend, table=self.network.table)
-        return dataclasses.replace(self, network=network, chunk=chunk)
+        return dataclasses.replace(self, network=network, chunk=chunk, fused=None)
+
+    def with_fused(self) -> "Objective":
+        """The same objective by one compiled loop, which is compared with this one first. Raises `Unsupported` where
+        network, data or loss are not of its kind, and `Unverified` if it does not agree.
+        """
+        if self.autocast is not None or self.metrics.keys() != {"loss", "accuracy", "right", "solved"}:
+            raise Unsupported('`engine="fused"` knows its own metrics in full precision alone: use `engine="stacked"`')
+        fused = Fused.of(self.network, self.memory, self.metrics["loss"].known, self.dtype)
+        made = dataclasses.replace(self, fused=fused)
+        found, wanted = made(self.template), self(self.template)
+        near = 1e-4 if self.dtype == torch.float32 else 1e-10
+        for name, value in wanted.items():
+            if not torch.allclose(found[name], value, rtol=near, atol=0):
+                numbers = f"{name} {float(found[name]):.9g}, the stacked one {float(value):.9g}"
+                raise Unverified(f"the fused engine gives {numbers}: use another, and please report it")
+        return made
 
     @_within_memory
     def __call__(self, members: Members) -> dict[str, Float[Tensor, " member"]]:
         """Loss and metrics of each member."""
+        if self.fused is not None:
+            parts = members.chunks(len(members)) if isinstance(members, Stack) else members.chunks(self.chunk.members)
+            rows = [part.to(self.device, self.dtype).flatten() for part in parts]
+            return self.fused(torch.cat(rows)[: len(members)])
         return self._values(members, self.network)
 
     def plain(self, members: Members | Mapping[str, Tensor]) -> dict[str, Float[Tensor, " member"]]:

@@ -22,12 +22,18 @@ from landscape.space.groups import learning
 
 __all__ = ["BACKENDS", "Compute", "Engine"]
 
-#: How networks are computed: one after another by their own forward; many at once, layer by layer; by torch.vmap; or as
-#: suits the network.
-Engine = Literal["auto", "plain", "stacked", "vmap"]
+#: How networks are computed: one after another by their own forward; many at once, layer by layer; by torch.vmap;
+#: losses of one step of the Game of Life in one compiled loop; or as suits the network.
+Engine = Literal["auto", "plain", "stacked", "vmap", "fused"]
 
 #: What serves stacks with each.
-BACKENDS: Mapping[Engine, Backend | None] = {"auto": None, "plain": "loop", "stacked": "stacked", "vmap": "vmap"}
+BACKENDS: Mapping[Engine, Backend | None] = {
+    "auto": None,
+    "plain": "loop",
+    "stacked": "stacked",
+    "vmap": "vmap",
+    "fused": "stacked",
+}
 
 _log = logging.getLogger("landscape")
 
@@ -97,7 +103,7 @@ class Compute:
         """The problem's objective, computed in this way; raises `Unsupported` for a policy without BatchNorm."""
         chosen = self.engine
         for name in ("draws", "l2"):
-            if getattr(self, name) and chosen in ("stacked", "vmap"):
+            if getattr(self, name) and chosen not in ("auto", "plain"):
                 raise Unsupported(f'`{name}` goes with the plain engine: leave `engine="{chosen}"` out')
         if chosen == "auto" and (self.draws or self.l2):
             chosen = "plain"
@@ -113,7 +119,7 @@ class Compute:
                     "the singular vectors of spectral norms are found anew at each point by the plain engine alone: "
                     f'leave `engine="{chosen}"` out'
                 )
-            return self.stacks(problem)
+            return self.stacks(problem).with_fused() if chosen == "fused" else self.stacks(problem)
         self._require_batchnorm(problem)
         objective = problem.plain(**self.drawn, batchnorm=self.batchnorm, autocast=self.autocast)
         if self.draws:

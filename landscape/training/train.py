@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from landscape.core.errors import DamagedFile, LandscapeError, Mismatch
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import Field, fields_of, require
 from landscape.core.files import differences, require_vacant
 from landscape.core.interrupts import between_steps
@@ -167,6 +167,8 @@ def _found(path: Path, plan: Plan, *, overwrite: bool) -> Run | None:
 
 def _trainer(plan: Plan, engine: Engine, begun: Mapping[str, Any]) -> AnyTrainer:
     """What trains: by the engine that is asked for, or as the run was begun, or as serves best."""
+    if engine == "fused":
+        raise Unsupported('`engine="fused"` evaluates losses and does not train: use `engine="stacked"`')
     training = plan.training
     backend = begun.get("backend") if engine == "auto" else BACKENDS[engine]
     one_by_one = engine == "plain" or backend == "plain"

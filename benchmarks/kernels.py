@@ -1,0 +1,63 @@
+"""The compiled loop (`--engine fused`, extra `fast`) beside the stacked engine on Life's 512 patterns, in one run.
+
+Processor time a point in microseconds, the lowest of some repeats in turns, so that other work on the machine tells
+little; with `--threads N` wall time of N threads, on a quiet machine. `limit` is the share of the machine's rate (that
+of a product of 1024 x 1024 in the same type) at which the layers' own additions and products are done, exp and log
+not counted. `--smoke` is small.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from landscape.problems.initialisation import initialise
+from landscape.problems.life import Life
+
+# numba imports a module `coverage` if there is one, and in this folder there is one, of another kind.
+sys.path[:] = [folder for folder in sys.path if folder != str(Path(__file__).parent)]
+
+
+def lowest(functions: list[Callable[[], object]], repeats: int, clock: Callable[[], float]) -> list[float]:
+    """The least time of each function, called in turns."""
+    found = [float("inf")] * len(functions)
+    for _ in range(repeats):
+        for place, function in enumerate(functions):
+            start = clock()
+            function()
+            found[place] = min(found[place], clock() - start)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="Small and once: does it run?")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    clock = time.process_time if given.threads == 1 else time.perf_counter
+    repeats, members = (1, 50) if given.smoke else (10, 20_000)
+    print("| m | type | stacked, us | fused, us | ratio | limit | first call, s |")
+    print("|---|---|---|---|---|---|---|")
+    for m in (1, 4, 10):
+        for dtype in (torch.float32, torch.float64):
+            problem, count = Life(m_factor=m), members // m
+            stacked = problem.objective(dtype=dtype)
+            start = time.perf_counter()
+            fused = stacked.with_fused()
+            first = time.perf_counter() - start
+            stack = initialise(problem.network(), range(count)).to(dtype)
+            square = torch.randn(1024, 1024, dtype=dtype)
+            calls = [lambda s=stacked, x=stack: s(x), lambda f=fused, x=stack: f(x), lambda a=square: a @ a]
+            slow, fast, product = lowest(calls, repeats, clock)
+            operations = 512 * (2 * m * (1 + 1 + 2 * m) + m * (1 + 2))  # doubling, slope, second layer; slope, third
+            limit = operations / (2 * 1024**3 / product) / (fast / count)
+            times = f"{1e6 * slow / count:.2f} | {1e6 * fast / count:.2f} | {slow / fast:.1f} | {limit:.0%}"
+            print(f"| {m} | {str(dtype).removeprefix('torch.')} | {times} | {first:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
