@@ -43,11 +43,11 @@ $(VENV)/.lint: $(BIN)/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.smoke: $(BIN)/python $(SOURCES)
-	$(INSTALL) --editable '.[test,benchmark,zoo]'
+	$(INSTALL) --editable '.[test,benchmark,fast,zoo]'
 	@touch $@
 
 $(VENV)/.benchmark: $(BIN)/python $(SOURCES)
-	$(INSTALL) --editable '.[benchmark]'
+	$(INSTALL) --editable '.[benchmark,fast]'
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -94,6 +94,8 @@ smoke: $(VENV)/.smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/alignment.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/passes.py --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scale.py --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kernels.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/zoo.py --smoke --all-verbs --require
 
 # The environment is new and gets the wheel and its dependencies alone; then the extra that the README's Python wants.
@@ -116,6 +118,8 @@ benchmark: $(VENV)/.benchmark
 	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/certified.py
 	$(BIN)/python benchmarks/passes.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/alignment.py
 	$(BIN)/python benchmarks/zoo.py
 

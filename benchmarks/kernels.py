@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from landscape.core.errors import Unsupported
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 
@@ -47,7 +48,11 @@ def main() -> None:
             problem, count = Life(m_factor=m), members // m
             stacked = problem.objective(dtype=dtype)
             start = time.perf_counter()
-            fused = stacked.with_fused()
+            try:
+                fused = stacked.with_fused()
+            except Unsupported as error:  # numba is an extra
+                print(error)
+                return
             first = time.perf_counter() - start
             stack = initialise(problem.network(), range(count)).to(dtype)
             square = torch.randn(1024, 1024, dtype=dtype)
