@@ -88,7 +88,7 @@ def largest_of(covariance: Float[np.ndarray, "node node"], tail: float, *, sides
     scale = np.sqrt(np.diag(covariance))
     there = scale > 0
     count = int(there.sum())
-    one, every = (-float(special.ndtri(tail / sides / k)) for k in (1, max(1, count)))
+    one, every = (-float(scipy.special.ndtri(tail / sides / k)) for k in (1, max(1, count)))
     if count < 2:
         return one
     scale = scale[there]

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float, Int
-from scipy import special
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Unsupported, plural
@@ -512,11 +512,11 @@ class Measured:
         lowest = float(above[top])
         if self._sampled([line]):
             part = self._stratified(line)
-            heavier = float(special.stdtrit(part.freedom, 1 - tail / 2) / special.ndtri(1 - tail / 2))
+            heavier = float(scipy.special.stdtrit(part.freedom, 1 - tail / 2) / scipy.special.ndtri(1 - tail / 2))
             every, below = part.covariance, chord @ part.covariance @ chord.T
             spread, skewed = np.sqrt(np.maximum(np.diag(below), 0)), part.skewness(chord)
             # The highest node is not known: an upper bound is that of the one it is, a lower one that of all it may be.
-            reach = heavier * -float(special.ndtri(tail / 2))
+            reach = heavier * -float(scipy.special.ndtri(tail / 2))
             upwards = (reach + tilt(skewed, reach)) * spread
             apart = np.sqrt(np.maximum(spread**2 + spread[top] ** 2 - 2 * below[top], 0))
             near = above + 2 * reach * apart >= above[top]
@@ -583,7 +583,7 @@ class Measured:
         found, n, most = line.estimate, self.levels[line.level], self.samples
         now, aim = found.half - found.interpolated, found.tolerated - found.interpolated
         if self.accuracy.share is not None:  # the next look is at another level
-            now *= float(special.ndtri(spent(line.looks) / 2) / special.ndtri(spent(line.looks - 1) / 2))
+            now *= float(scipy.special.ndtri(spent(line.looks) / 2) / scipy.special.ndtri(spent(line.looks - 1) / 2))
         whole = 0.0 if self.population else 1 / most
         need = most
         if aim > 0 and now > 0:
