@@ -406,7 +406,7 @@ def test_what_cannot_be_read_is_not_called_absent(tmp_path: Path, monkeypatch: p
     def denied(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr("landscape.core.reading.os.open", denied)
     with pytest.raises(LandscapeError, match=r"^cannot read .*net\.pt: Permission denied$"):
         load(str(tmp_path / "net.pt"))
 

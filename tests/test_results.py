@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 import landscape
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.core.provenance import Source
+from landscape.store import hdf5
 from landscape.store.results import Kind, Mark, Result, join, unfinished
 
 NUMBERS = st.floats(width=64, allow_nan=True, allow_infinity=True)
@@ -274,8 +275,9 @@ def test_a_file_holds_no_networks(tmp_path: Path) -> None:
 def misread(content: bytes, flip: int, folder: Path) -> list[tuple[int, str]]:
     """Places at which a flipped byte is neither harmless nor refused."""
     (folder / "whole.h5").write_bytes(content)
-    whole, missed = Result.read(folder / "whole.h5"), []
-    for place in [*range(60), *range(60 + flip % 5, len(content), 71)]:
+    whole, missed, look = Result.read(folder / "whole.h5"), [], hdf5._looked_at
+    for number, place in enumerate([*range(60), *range(60 + flip % 5, len(content), 71)]):
+        hdf5._looked_at = look if number % 200 == 0 else lambda path: None  # it takes a process each time
         changed = bytearray(content)
         changed[place] ^= flip
         (folder / "flipped.h5").write_bytes(changed)
@@ -346,7 +348,7 @@ def test_files_that_are_something_else(tmp_path: Path, monkeypatch: pytest.Monke
         Result.read(tmp_path / "text.h5")
     with pytest.raises(LandscapeError, match=r"absent\.h5 does not exist"):
         Result.read(tmp_path / "absent.h5")
-    with pytest.raises(LandscapeError, match=r"cannot read .*: Is a directory"):
+    with pytest.raises(LandscapeError, match=r"is a directory: give a file in it"):
         Result.read(tmp_path)
 
 

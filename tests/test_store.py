@@ -19,7 +19,8 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
-from landscape.core.files import read_json, replacing, write_json
+from landscape.core.files import replacing, write_json
+from landscape.core.reading import read_json
 from landscape.problems.life import Life
 from landscape.store.checkpoints import (
     Run,

@@ -301,9 +301,19 @@ def test_what_cannot_be_read_is_not_absent(tmp_path: Path) -> None:
     small(tmp_path)
     file, run = tmp_path / "sweep.json", tmp_path / NAMES[0] / "run.json"
     good = file.read_text()
-    for changes in ({"grid": []}, {"grid": [{"key": "lr"}]}, {"seeds": ["0"]}, {"training": None}, {"problem": "life"}):
+    without = {key: value for key, value in json.loads(good).items() if key != "sha256"}  # as older ones are
+    for changes, wrong in (
+        ({"grid": []}, "grid is empty"),
+        ({"grid": [{"key": "lr"}]}, r"grid\[0\] lacks values"),
+        ({"seeds": ["0"]}, r'seeds\[0\] is "0", not a whole number'),
+        ({"training": None}, "training is null, not an object"),
+        ({"problem": "life"}, 'problem is "life", not an object'),
+    ):
+        file.write_text(json.dumps({**without, **changes}))
+        with pytest.raises(DamagedFile, match=rf"sweep\.json is damaged: {wrong}"):
+            Sweep.open(tmp_path)
         file.write_text(json.dumps({**json.loads(good), **changes}))
-        with pytest.raises(DamagedFile, match=r"sweep\.json is damaged: its options"):
+        with pytest.raises(DamagedFile, match=r"sweep\.json is damaged: it does not match its SHA-256"):
             Sweep.open(tmp_path)
     for text, wrong in (("{}", "it lacks data_seeds, grid"), ("[]", "it lacks"), (good[:-20], "it is no JSON")):
         file.write_text(text)

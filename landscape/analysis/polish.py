@@ -12,7 +12,7 @@ import torch
 from landscape.analysis.convergence import KINDS, NEARLY, STOP, Descent, prepared
 from landscape.core.errors import Mismatch
 from landscape.core.fields import Field, as_path, require
-from landscape.core.files import differences
+from landscape.core.files import differences, is_there
 from landscape.core.unfinished import Progress
 from landscape.engine.descent import AT_END
 from landscape.engine.stack import Stack, fingerprint
@@ -209,7 +209,7 @@ def _keep(resume: Path, plan: Mapping[str, Any], rows: dict[str, torch.Tensor]) 
 
 def _taken_up(resume: Path, plan: Mapping[str, Any], *, force: bool) -> dict[str, torch.Tensor]:
     """What an interrupted call left; raises `Mismatch` if it belongs to other work."""
-    if not resume.exists():
+    if not is_there(resume):
         return {}
     rows, document = read_tensors(resume)
     different = (

@@ -33,7 +33,7 @@ from landscape.cli.options import (
 from landscape.cli.report import Progress, remark, remark_unfinished, table
 from landscape.cli.types import SEED, taken
 from landscape.core.errors import LandscapeError, few, loss_in, plural
-from landscape.core.files import refuse_existing
+from landscape.core.files import is_there, refuse_existing
 from landscape.core.intervals import Proportion, quantiles
 from landscape.store.results import Result
 
@@ -459,7 +459,7 @@ def _convergence(place: str, problem: str | None, options: tuple[str, ...], **se
     text = [found.caption(), table(*found.table())]
     text += [f"{kind}: {KINDS[kind]}" for kind in found.counts]
     document = {"place": place, **found.document()}
-    if (Path(place) / "run.json").exists():
+    if is_there(Path(place) / "run.json"):
         from landscape.analysis.incidence import incidence
         from landscape.store.checkpoints import Run
 
@@ -623,7 +623,7 @@ def _success(
         refuse_existing(beside, force=report.force, argument="output")
     given = {key: value for key, value in conditions.items() if value is not None}
     test = {"samples": samples, "seed": sample_seed, "device": device, **given}
-    if (Path(place) / "sweep.json").exists():
+    if is_there(Path(place) / "sweep.json"):
         if options:
             raise LandscapeError(f"{place} says the options of its problem itself: leave -O out")
         rows, cells = finished_cells(Path(place), problem, test)

@@ -6,6 +6,7 @@ import click
 
 from landscape.cli.config import config_file
 from landscape.cli.options import key_option, keyed
+from landscape.cli.report import say
 from landscape.cli.types import NUMBERS
 
 __all__ = ["command"]
@@ -44,4 +45,4 @@ def command(
     from landscape.problems.averaging import average
 
     average(keyed(key, *places), weights=weights, save=output, overwrite=force)
-    click.echo(output)
+    say(output)

@@ -8,16 +8,24 @@ import click
 
 from landscape.cli.types import GRID, Command, Written
 from landscape.core.errors import LandscapeError
-from landscape.core.fields import did_you_mean, text
+from landscape.core.fields import did_you_mean
+from landscape.core.fields import text as as_text
+from landscape.core.reading import read_text
 
 __all__ = ["config_file"]
+
+#: Of what is read of a file of tensors, what is read of one of options: 1 MiB, as it is parsed slowly.
+_SHARE = 2**-16
+
+#: Sum over lines of squares of dots, by which the time that their keys take grows.
+_DOTS = 4_000_000
 
 
 def config_file(command: Command) -> Command:
     """`--config FILE.toml`."""
     return click.option(
         "--config",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=click.Path(path_type=Path),
         is_eager=True,
         expose_value=False,
         callback=_config,
@@ -30,8 +38,11 @@ def _config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
     try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        text = read_text(path, share=_SHARE)
+        if sum(line.count(".") ** 2 for line in text.splitlines()) > _DOTS:
+            raise ValueError("it has keys nested too deeply")
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise LandscapeError(f"cannot read {path}: {error}") from error
     options = {
         opt.lstrip("-").replace("-", "_"): (param, opt in param.secondary_opts)
@@ -75,4 +86,4 @@ def _axis(key: str, values: Any) -> tuple[str, tuple[str, ...]]:
     values = values if isinstance(values, list) else [values]
     if any(isinstance(value, dict) for value in values):
         raise TypeError("has lists of values")
-    return key.replace("-", "_"), tuple(map(text, values))
+    return key.replace("-", "_"), tuple(map(as_text, values))

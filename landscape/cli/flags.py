@@ -5,10 +5,14 @@ command line they are the options of the command that runs: `--force`, `--via`.
 """
 
 import ast
+import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import click
+
+from landscape.core.errors import printable
 
 __all__ = ["Group", "in_flags", "running"]
 
@@ -27,6 +31,17 @@ _RUNNING = "landscape.running"
 
 class Group(click.Group):
     """A group that remembers which of its commands runs, so that errors can name its flags."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what its errors quote is `printable`."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = printable(error.message)  # type: ignore[misc]
+            raise
+        except OSError as error:
+            error.filename = error.filename and printable(os.fsdecode(error.filename))
+            raise
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import click
 
 from landscape.cli.options import chosen_fields, key_option, keyed, output, problem_fields
-from landscape.cli.report import remark
+from landscape.cli.report import remark, say
 from landscape.cli.types import SEEDS
 from landscape.core.errors import plural
 from landscape.problems.importing import import_run
@@ -73,7 +73,7 @@ def command(
     )
     for line in _remarks(run, seeds_given=seeds is not None):
         remark(line)
-    click.echo(run.path)
+    say(run.path)
 
 
 def _remarks(run: Run, *, seeds_given: bool) -> list[str]:

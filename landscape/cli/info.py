@@ -6,10 +6,13 @@ from typing import Any
 import click
 
 from landscape.cli.options import json_flag
-from landscape.core.errors import LandscapeError, Untrusted
-from landscape.core.files import json_text
+from landscape.cli.report import say
+from landscape.core.errors import LandscapeError, Untrusted, printable
+from landscape.core.files import is_there, json_text
 
 __all__ = ["command"]
+
+_NO_DIGEST = "none, as it was written before documents had one: changes of it go unnoticed"
 
 
 @click.command("info")
@@ -18,7 +21,7 @@ __all__ = ["command"]
 def command(path: Path, print_json: bool) -> None:
     """What is PATH, who made it, and how? Reads runs, checkpoints, curves and surfaces, and checks their digests."""
     document = _describe(path)
-    click.echo(json_text(document) if print_json else "\n".join(_lines(document)))
+    say(json_text(document) if print_json else "\n".join(_lines(document)))
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -26,9 +29,9 @@ def _describe(path: Path) -> dict[str, Any]:
         raise LandscapeError(f"{path} does not exist")
     if path.suffix in (".h5", ".hdf5"):
         return _result(path)
-    if path.is_dir() and (path / "sweep.json").exists():
+    if path.is_dir() and is_there(path / "sweep.json"):
         return _sweep(path)
-    if path.is_dir() and (path / "run.json").exists():
+    if path.is_dir() and is_there(path / "run.json"):
         return _run(path)
     return _checkpoint(path)
 
@@ -64,7 +67,8 @@ def _sweep(path: Path) -> dict[str, Any]:
         finished = sum(cell.finished for cell in sweep.cells())
     except Untrusted as error:
         finished = f"unknown: {error}"
-    return {"kind": "sweep", "cells": [cell.name for cell, _ in sweep.places()], "finished": finished, **sweep.document}
+    said = {"kind": "sweep", "cells": [cell.name for cell, _ in sweep.places()], "finished": finished}
+    return {**said, "sha256": _NO_DIGEST, **sweep.document}
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -75,8 +79,10 @@ def _run(path: Path) -> dict[str, Any]:
         run.checkpoint(step)  # checks its digest
     state: dict[str, Any] = {"imported": run.imported}
     if run.imported is None:
-        state = {"finished": run.document["training"]["batches"] in run.steps()}
-    return {"kind": "run", **state, "members": len(run.seeds), "steps": run.steps(), **run.document}
+        state = {"finished": run.document["training"].get("batches") in run.steps()}
+    digest = run.document.get("sha256", _NO_DIGEST)
+    said = {"kind": "run", **state, "members": len(run.seeds), "steps": run.steps()}
+    return {**said, **run.document, "sha256": digest}
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -106,14 +112,14 @@ def _lines(document: dict[str, Any], indent: str = "") -> list[str]:
     lines = []
     for key, value in document.items():
         if isinstance(value, dict) and value:
-            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+            lines += [f"{indent}{printable(key)}:", *_lines(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{key}: {_shortened(value)}")
+            lines.append(f"{indent}{printable(key)}: {_shortened(value)}")
     return lines
 
 
 def _shortened(value: Any) -> str:
     if not isinstance(value, list):
-        return str(value)
-    texts = [str(item) for item in value]
+        return printable(str(value))
+    texts = [printable(str(item)) for item in value]
     return " ".join(texts) if len(texts) <= 24 else f"{' '.join(texts[:4])} ... {texts[-1]} ({len(texts)})"

@@ -12,10 +12,10 @@ from click.core import ParameterSource
 from landscape.analysis.levels import LEVELS
 from landscape.cli.config import config_file
 from landscape.cli.flags import Group
-from landscape.cli.report import remark, remark_unfinished
+from landscape.cli.report import remark, remark_unfinished, say
 from landscape.cli.types import SEED, Command, field_options, together
 from landscape.core.errors import LandscapeError
-from landscape.core.files import json_text, refuse_existing, write_json
+from landscape.core.files import is_there, json_text, refuse_existing, write_json
 
 __all__ = [
     "BY",
@@ -165,7 +165,7 @@ def keyed(key: str | None, *places: str | None) -> list[str | None]:
         if place is None or "::" in place or is_landmark(place):
             return place
         run = Path(re.split("#|/@", place)[0]) / "run.json"
-        return place if run.exists() else f"{place}::{key}"
+        return place if is_there(run) else f"{place}::{key}"
 
     found = list(places) if key is None else [chosen(place) for place in places]
     if key is not None and found == list(places):
@@ -285,7 +285,7 @@ class Report:
         """Print the summary or the document, and keep the document if a path is given."""
         if self.output is not None:
             write_json(self.output, document)
-        click.echo(json_text(document) if self.print_json else "\n".join(text))
+        say(json_text(document) if self.print_json else "\n".join(text))
 
 
 #: RUN and what says its problem, for `members_of`.

@@ -7,7 +7,7 @@ import click
 from click.core import ParameterSource
 
 from landscape.cli.options import asked, evaluating, keyed
-from landscape.cli.report import Progress, interruptible, remark_unfinished
+from landscape.cli.report import Progress, interruptible, remark_unfinished, say
 from landscape.cli.types import RANGE, Written, options_of
 from landscape.evaluation.plane import Directions, plane, plane_name
 from landscape.evaluation.routes import Route
@@ -139,4 +139,4 @@ def command(
     remark_unfinished(*places)
     with interruptible("repeat the same command to go on with the finished points"):
         plane(*places, **asked(values), save=path, progress=Progress("plane", "points"))
-    click.echo(path)
+    say(path)

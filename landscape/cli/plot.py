@@ -26,7 +26,7 @@ from landscape.cli.options import (
     same_options,
     samples_option,
 )
-from landscape.cli.report import Progress, remark_unfinished
+from landscape.cli.report import Progress, remark_unfinished, say
 from landscape.cli.types import Command, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.files import is_there, refuse_existing
@@ -64,7 +64,8 @@ class Canvas:
             if not died:  # and else what is there was begun, and is replaced
                 self._require_free(path)
             written = figures.save(figure, path)
-        click.echo("\n".join(map(str, written)))
+        for each in written:
+            say(each)
 
     def _require_free(self, path: Path) -> None:
         for target in figures.targets(path):

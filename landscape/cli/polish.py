@@ -7,7 +7,7 @@ import click
 
 from landscape.cli.config import config_file
 from landscape.cli.options import chosen_problem, engine_option, output, problem_choice
-from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
+from landscape.cli.report import Progress, interruptible, remark, remark_unfinished, say
 
 __all__ = ["command"]
 
@@ -61,4 +61,4 @@ def command(
     kinds, stalled = [member["kind"] for member in members], sum(member["stalled"] for member in members)
     counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
     remark(", ".join(counts) + (f"; {stalled} stalled" if stalled else ""))
-    click.echo(run.path)
+    say(run.path)

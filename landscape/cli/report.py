@@ -10,12 +10,18 @@ from typing import Any
 
 import click
 
+from landscape.core.errors import printable
 from landscape.core.interrupts import Stopped
 
-__all__ = ["Interruption", "Progress", "interruptible", "remark", "remark_unfinished", "table"]
+__all__ = ["Interruption", "Progress", "interruptible", "remark", "remark_unfinished", "say", "table"]
 
 #: Exit status that asks for another try, EX_TEMPFAIL.
 _TRY_AGAIN = 75
+
+
+def say(text: object, *, err: bool = False, end: str = "\n") -> None:
+    """Write lines to stdout or stderr: all output goes through this, so that nothing of a file steers a terminal."""
+    click.echo("\n".join(map(printable, str(text).split("\n"))) + end, err=err, nl=False)
 
 
 class Progress:
@@ -40,7 +46,9 @@ class Progress:
             filled = round(24 * done / total)
             # A line that breaks could not be written over.
             what = self.what[: max(shutil.get_terminal_size().columns - 26 - len(text), 0)]
-            remark(f"\r{'█' * filled}{'░' * (24 - filled)} {what}{text}\x1b[K", end=done == total)
+            bar = "█" * filled + "░" * (24 - filled)
+            with contextlib.suppress(OSError):
+                click.echo(f"\r{bar} {printable(what)}{text}\x1b[K", err=True, nl=done == total)
         else:
             remark(self.what + text)
 
@@ -68,10 +76,10 @@ def interruptible(how: str) -> Iterator[None]:
         raise Interruption(error, how) from error
 
 
-def remark(text: str, *, end: bool = True) -> None:
+def remark(text: str) -> None:
     """A line for the reader, on stderr; nothing is lost where that is closed or full."""
     with contextlib.suppress(OSError):
-        click.echo(text, err=True, nl=end)
+        say(text, err=True)
 
 
 def remark_unfinished(*places: str) -> None:
@@ -102,4 +110,4 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return printable(str(value))

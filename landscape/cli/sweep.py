@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from landscape.cli.config import config_file
 from landscape.cli.options import ProblemGroup, output
-from landscape.cli.report import Progress, interruptible, remark
+from landscape.cli.report import Progress, interruptible, remark, say
 from landscape.cli.train import training_options
 from landscape.cli.types import GRID
 from landscape.core.fields import fields_of
@@ -88,7 +88,7 @@ def _verb(
     cells = len(done.cells())
     skipped = f", {cells - len(trained)} skipped: finished before" if cells > len(trained) else ""
     remark(f"{len(trained)} of {cells} cells trained{skipped}")
-    click.echo(done.path)
+    say(done.path)
 
 
 def _merged(ctx: click.Context, given: tuple[tuple[str, tuple[str, ...]], ...]) -> Texts:

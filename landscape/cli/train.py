@@ -8,7 +8,7 @@ import click
 
 from landscape.cli.config import config_file
 from landscape.cli.options import ProblemGroup, device_option, engine_option, output
-from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
+from landscape.cli.report import Progress, interruptible, remark, remark_unfinished, say
 from landscape.cli.types import SEEDS, Command, options_of, taken, together
 from landscape.core.intervals import Proportion
 from landscape.problems.base import Problem
@@ -59,7 +59,7 @@ def _verb(problem: Problem, *, output: Path | None, force: bool, **values: Any) 
         remark(f"{problem.title()}: median loss {float(found['loss'].median()):.4g}{rate} over {len(stack)} members")
     else:
         remark(f"{problem.title()}: solved by {Proportion(int(found['solved'].sum()), len(stack))}")
-    click.echo(run.path)
+    say(run.path)
 
 
 command = ProblemGroup(

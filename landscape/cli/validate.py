@@ -9,7 +9,7 @@ import torch
 from landscape.analysis.validation import CHECKS, Check, Finding, validate
 from landscape.cli.config import config_file
 from landscape.cli.options import device_option, dtype_option, engine_option, json_flag
-from landscape.cli.report import table
+from landscape.cli.report import say, table
 from landscape.core.errors import LandscapeError
 from landscape.core.fields import did_you_mean
 from landscape.core.files import json_text
@@ -49,11 +49,11 @@ def command(device: str, dtype: str, engine: Engine, names: tuple[str, ...], pri
         for finding in validate(Compute(device=device, dtype=each, engine=engine), chosen)
     ]
     if print_json:
-        click.echo(json_text([_as_json(finding) for finding in findings]))
+        say(json_text([_as_json(finding) for finding in findings]))
     else:
-        click.echo(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, engine {engine}")
+        say(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, engine {engine}")
         header = ["check", "type", "expected", "measured", "error", "tolerance", "", "what is known"]
-        click.echo(table(header, [_row(finding) for finding in findings]))
+        say(table(header, [_row(finding) for finding in findings]))
     if wrong := [finding for finding in findings if not finding.ok]:
         reasons = {finding.reason for finding in wrong if finding.reason}
         raise LandscapeError(

@@ -7,7 +7,7 @@ import torch
 
 from landscape.cli.config import config_file
 from landscape.cli.options import ProblemGroup, computing, json_flag, sampling
-from landscape.cli.report import table
+from landscape.cli.report import say, table
 from landscape.core.errors import LandscapeError
 from landscape.core.files import json_text
 from landscape.problems.base import Problem, Verification, verify
@@ -37,14 +37,12 @@ def _verb(
     names = names or problem.landmarks() or ("presolve",)  # where there is none, the problem says why
     found = [verify(problem, name, device=device, dtype=precision, samples=samples, seed=sample_seed) for name in names]
     if print_json:
-        click.echo(json_text([{**vars(one), "solves": one.solves} for one in found]))
+        say(json_text([{**vars(one), "solves": one.solves} for one in found]))
     else:
         sample = problem.nouns.drawn if found[0].sampled else problem.nouns.all
-        click.echo(
-            f"{problem.title()}, {f'sampled {sample}' if found[0].sampled else f'all {found[0].right.total} {sample}'}"
-        )
+        say(f"{problem.title()}, {f'sampled {sample}' if found[0].sampled else f'all {found[0].right.total} {sample}'}")
         header = ["landmark", "design", f"{sample} right", "95 % interval", "loss", "s.e.", "|gradient|"]
-        click.echo(table([*header, "outputs exact", "solves"], list(map(_row, found))))
+        say(table([*header, "outputs exact", "solves"], list(map(_row, found))))
     if wrong := [one for one in found if not one.solves]:
         raise LandscapeError(
             f"{', '.join(one.landmark for one in wrong)} does not solve the problem: "

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from landscape.cli.options import asked, evaluating, keyed
-from landscape.cli.report import Progress, interruptible, remark, remark_unfinished
+from landscape.cli.report import Progress, interruptible, remark, remark_unfinished, say
 from landscape.cli.types import RANGE, options_of
 from landscape.core.fields import fields_of
 from landscape.evaluation.accuracy import Accuracy, reached
@@ -73,4 +73,4 @@ def command(output: Path | None, **values: Any) -> None:
         found = walk(**asked(values), save=path, progress=_progress(values["certify"] is not None))
     if "accuracy" in found.about:
         remark(reached(found))
-    click.echo(path)
+    say(path)

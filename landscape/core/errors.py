@@ -1,5 +1,6 @@
 """The errors a user meets; each message says what is wrong, where, and what to do."""
 
+import unicodedata
 from collections.abc import Collection
 
 __all__ = [
@@ -13,11 +14,18 @@ __all__ = [
     "few",
     "loss_in",
     "plural",
+    "printable",
 ]
 
 
 class LandscapeError(Exception):
-    """Something the user can mend. The command line prints the message in one line and exits with 1."""
+    """Something the user can mend. The command line prints the message in one line and exits with 1.
+
+    What it quotes of files is `printable`.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, super().__str__().split("\n")))
 
 
 class DamagedFile(LandscapeError):
@@ -70,3 +78,19 @@ def loss_in(unit: str | None) -> str:
     ('loss in nats per sample', 'loss')
     """
     return f"loss in {unit}" if unit else "loss"
+
+
+def printable(text: str) -> str:
+    """A text of others with what would steer a terminal written out: control and format characters, bytes of no text.
+
+    >>> printable("a\\x1b[2Jb"), printable("\\udcff"), printable("Größe 5 µm")
+    ('a\\\\x1b[2Jb', '\\\\xff', 'Größe 5 µm')
+    """
+    return text if text.isprintable() else "".join(map(_written_out, text))
+
+
+def _written_out(sign: str) -> str:
+    if unicodedata.category(sign) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return sign
+    code = ord(sign)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else sign.encode("unicode_escape").decode()

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from landscape.core.errors import DamagedFile, LandscapeError, Unsupported
+from landscape.core.errors import LandscapeError
 from landscape.core.locks import writing
+from landscape.core.reading import document_digest
 
 __all__ = [
     "differences",
@@ -24,11 +25,10 @@ __all__ = [
     "digest",
     "is_there",
     "json_text",
-    "read_document",
-    "read_json",
     "refuse_existing",
     "replacing",
     "require_vacant",
+    "write_document",
     "write_json",
 ]
 
@@ -106,13 +106,15 @@ class Stamp:
 
 
 def is_there(path: Path) -> bool:
-    """Whether something is at a path; raises `LandscapeError` where that cannot be seen."""
+    """Whether something is at a path, also a link to nothing; raises `LandscapeError` where that cannot be seen."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError as error:
-        raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", 0) == errno.ELOOP:  # a folder above it is a link that leads back to itself
+            return False
+        raise LandscapeError(f"cannot read {path}: {getattr(error, 'strerror', '') or error}") from error
     return True
 
 
@@ -183,41 +185,12 @@ def write_json(path: Path, document: Any) -> None:
         temporary.write_text(json_text(document) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON document; raises `LandscapeError` if it is absent, `DamagedFile` if it is no JSON."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise LandscapeError(f"{path} does not exist") from error
-    except OSError as error:
-        raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DamagedFile(f"{path} is damaged: it is no JSON ({error})") from error
-
-
-def read_document(path: Path, schema: int, kinds: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Read a JSON object of a schema whose entries are of these `kinds`; `what` they are is told of those that are not.
-
-    A kind is a type, an object with entries of certain kinds, or, in brackets, that of the items of a list. Raises as
-    `read_json`, `DamagedFile` for another content, `Unsupported` for another schema.
-    """
-    document = read_json(path)
-    needed = {"schema", *kinds}
-    if lacks := needed - document.keys() if isinstance(document, dict) else needed:
-        raise DamagedFile(f"{path} is damaged: it lacks {', '.join(sorted(lacks))}")
-    if document["schema"] != schema:
-        raise Unsupported(f"{path} has schema {document['schema']}, this version reads {schema}: update landscape")
-    if not _is_of(kinds, document):
-        raise DamagedFile(f"{path} is damaged: {what} are not what they should be")
-    return dict(document)
-
-
-def _is_of(kind: Any, value: Any) -> bool:
-    if isinstance(kind, Mapping):
-        return isinstance(value, dict) and all(key in value and _is_of(kind[key], value[key]) for key in kind)
-    if isinstance(kind, list):
-        return isinstance(value, list) and bool(value) and all(_is_of(kind[0], item) for item in value)
-    return isinstance(value, kind)
+def write_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a JSON object with the `sha256` of its other fields, atomically; returns it as it is read again."""
+    plain: dict[str, Any] = json.loads(json_text(document))
+    plain["sha256"] = document_digest(plain)
+    write_json(path, plain)
+    return plain
 
 
 def _plain(value: Any) -> Any:

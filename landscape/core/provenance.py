@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from landscape import __version__
+from landscape.core.errors import printable
 
 __all__ = ["Source", "stamp", "versions"]
 
@@ -27,6 +28,9 @@ class Source:
     digest: str
     label: str
     order: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", printable(self.label))  # it is drawn and shown; the path leads to the file
 
 
 @functools.cache  # it reads the metadata of installed packages: 20 ms, as much as a short walk

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from landscape.core.errors import Mismatch
-from landscape.core.files import differences, read_json, write_json
+from landscape.core.files import differences, is_there, write_json
+from landscape.core.reading import conforming, read_json
 
 __all__ = ["Part", "Progress", "Shards"]
 
 #: Progress callback of long work, called with (done, total).
 Progress = Callable[[int, int], None]
+
+
+#: The file that says what a directory keeps.
+_PLAN = "plan.json"
 
 
 @runtime_checkable
@@ -73,24 +78,23 @@ class Shards(Generic[P]):
 
     def begin(self, plan: Mapping[str, Any]) -> None:
         """Make the directory for a plan if it is not there."""
-        if not (self.path / "plan.json").exists():
-            write_json(self.path / "plan.json", plan)
+        if not is_there(self.path / _PLAN):
+            write_json(self.path / _PLAN, plan)
 
     def recorded(self) -> Mapping[str, Any] | None:
         """How what is kept was computed, the plan's `computation`; None if nothing is kept."""
-        plan = self.path / "plan.json"
-        return read_json(plan).get("computation") if plan.exists() else None
+        return self._plan().get("computation") if is_there(self.path / _PLAN) else None
 
     def remove(self) -> None:
         """Forget all."""
-        if self.path.exists():
+        if is_there(self.path):
             shutil.rmtree(self.path)
 
     def _open(self, plan: Mapping[str, Any], *, force: bool) -> list[P]:
         """What is kept, from the first item on; nothing if there is no directory."""
-        if not (self.path / "plan.json").exists():
+        if not is_there(self.path / _PLAN):
             return []
-        different = differences(read_json(self.path / "plan.json"), plan)
+        different = differences(self._plan(), plan)
         if different and force:
             self.remove()
             return []
@@ -100,9 +104,14 @@ class Shards(Generic[P]):
                 "with `save`, or start anew with `overwrite=True`"
             )
         shards: list[P] = []
-        while (file := self._file(sum(map(len, shards)))).exists():
+        while is_there(file := self._file(sum(map(len, shards)))):
             shards.append(self.read(file))
         return shards
+
+    def _plan(self) -> dict[str, Any]:
+        """The plan that is kept."""
+        path = self.path / _PLAN
+        return conforming(read_json(path), {"computation?": (dict, None)}, path)
 
     def _keep(self, plan: Mapping[str, Any], first: int, parts: Sequence[P]) -> P:
         """Write items that begin with item `first`."""

@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import logging
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from torch import Tensor
 from landscape.core.errors import LandscapeError, Unsupported, Unverified, plural
 from landscape.core.fields import check, option
 from landscape.core.files import replacing
+from landscape.core.reading import read_arrays
 from landscape.core.unfinished import Progress, Shards
 from landscape.engine.bounds import Bounds, Segments
 from landscape.engine.objective import Objective
@@ -150,10 +150,9 @@ class _Bounded:
     @classmethod
     def read(cls, path: Path) -> "_Bounded":
         try:
-            with path.open("rb") as file, np.load(file) as arrays:
-                return cls(dict(arrays))
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise LandscapeError(f"{path} is damaged ({error}): delete it, its lines are bounded again") from error
+            return cls(read_arrays(path))
+        except LandscapeError as error:
+            raise type(error)(f"{error}: delete it, its lines are bounded again") from error
 
     @classmethod
     def join(cls, parts: "Sequence[_Bounded]") -> "_Bounded":

@@ -692,7 +692,7 @@ def bend_files(path: Path, bends: int) -> list[Path]:
 
 def _take_up(log: _Log, resume: Path, plan: Mapping[str, Any], device: torch.device, *, force: bool) -> None:
     """Fill the log with what an interrupted search left behind, if it is of this plan."""
-    if not resume.exists():
+    if not is_there(resume):
         return
     tensors, document = read_tensors(resume)
     different = differences(document["plan"], plan)

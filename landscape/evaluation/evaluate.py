@@ -5,7 +5,6 @@ import functools
 import logging
 import math
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,9 +14,10 @@ import torch
 
 from landscape.core import provenance
 from landscape.core.errors import LandscapeError, Mismatch, Unverified
-from landscape.core.files import digest, refuse_existing, replacing
+from landscape.core.files import digest, is_there, refuse_existing, replacing
 from landscape.core.locks import writing
 from landscape.core.provenance import Source
+from landscape.core.reading import read_arrays
 from landscape.core.unfinished import Progress, Shards
 from landscape.engine.live import duplicate
 from landscape.engine.memory import Chunk, free_memory, keep_freed_memory
@@ -219,13 +219,12 @@ class _Kept:
 
     def read(self, begin: int) -> dict[str, np.ndarray]:
         """What is kept of the block that begins at a line, by name, a number a point."""
-        if (path := self._path(begin)) is None or not path.exists():
+        if (path := self._path(begin)) is None or not is_there(path):
             return {}
         try:
-            with path.open("rb") as file, np.load(file) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise LandscapeError(f"{path} is damaged ({error}): delete it, its points are evaluated again") from error
+            return read_arrays(path)
+        except LandscapeError as error:
+            raise type(error)(f"{error}: delete it, its points are evaluated again") from error
 
     def write(self, begin: int, values: Mapping[str, np.ndarray], *, now: bool = False) -> None:
         """Keep the first points of the block, if it is time."""

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.fields import require
+from landscape.core.files import is_there
 from landscape.core.provenance import Source
 from landscape.core.unfinished import Progress
 from landscape.engine.objective import BatchNorm
@@ -294,7 +295,7 @@ def _trajectory(place: Place) -> list[Place]:
         return [place.checkpoint(step) for step in place.steps()]
     path, _, seed = label_of(place).partition("#")
     folder = path.rstrip("/")
-    if not (Path(folder) / "run.json").exists():
+    if not is_there(Path(folder) / "run.json"):
         found = None if seed else checkpoint_at(place)
         if found is None or len(found.stack) == 1:
             raise LandscapeError(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from landscape.analysis.barriers import DEFINITIONS, Barriers
-from landscape.core.errors import plural
+from landscape.core.errors import plural, printable
 from landscape.core.provenance import Source
 from landscape.store.results import Result
 
@@ -67,7 +67,7 @@ def walk_title(curves: Result) -> str:
     seeds = not directions and len(ends) == len(every) and all(curves.sources[end].seed is not None for end in ends)
     what = "seed" if seeds else "direction" if directions else "curve" if "curve" in curves.about else "line"
     count = plural(len(every), what)
-    return f"{curves.about['title']}: {count}" if "title" in curves.about else count
+    return f"{printable(curves.about['title'])}: {count}" if "title" in curves.about else count
 
 
 def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, bars: str) -> str:
@@ -181,7 +181,7 @@ def _sentences(*each: str) -> str:
 
 def _full(result: Result, place: str | None) -> str:
     """A landmark with its design; other places as they are."""
-    return str(result.about.get("landmarks", {}).get(place, place))
+    return printable(str(result.about.get("landmarks", {}).get(place, place)))
 
 
 def _loss(results: Sequence[Result]) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.intervals import FEWEST_OF_MEANS
-from landscape.figures.pages import COLORS, GREY, INK, group_opacity, page
+from landscape.figures.pages import COLORS, GREY, INK, group_opacity, literal, page, powers_along
 
 __all__ = ["density_figure", "spectral_density"]
 
@@ -22,6 +22,7 @@ _LEAST = 0.1
 _NAMES = {"hessian": "Hessian", "ggn": "generalised Gauss-Newton matrix"}
 
 
+@literal
 def spectral_density(ax: Axes, document: Mapping[str, Any]) -> Axes:
     """The density of the eigenvalues at each member, on a log axis, with its 95 % band over probes.
 
@@ -72,6 +73,7 @@ def spectral_density(ax: Axes, document: Mapping[str, Any]) -> Axes:
         color=INK,
     )
     ax.set_yscale("log")
+    powers_along(ax.yaxis)
     ax.set_xlim(grid[0], grid[-1])
     ax.set_ylim(floor, 2 * values.max())
     unit = document.get("loss_unit")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from landscape.figures.pages import COLORS, GREY
+from landscape.figures.pages import COLORS, GREY, literal, powers_along
 
 if TYPE_CHECKING:
     from landscape.analysis.incidence import Incidence
@@ -16,6 +16,7 @@ else:
 __all__ = ["incidence"]
 
 
+@literal
 def incidence(ax: Axes, found: Incidence) -> Axes:
     """Cumulative incidence of solved and dead as stairs with their bands, and the share solved at each saved step."""
     steps = np.asarray(found.steps, float)
@@ -31,6 +32,7 @@ def incidence(ax: Axes, found: Incidence) -> Axes:
     errors = np.clip([at - ends[:, 0], ends[:, 1] - at], 0, None)
     ax.errorbar(steps, at, errors, fmt="o", markersize=3, color=COLORS[1], elinewidth=0.8, label="solved at")
     ax.set_xscale("symlog", linthresh=1)
+    powers_along(ax.xaxis)
     ax.set_xlim(0, 1.3 * steps[-1])
     ax.set_ylim(0, min(100.0, 1.15 * max(float(ends.max()), float(100 * found.high[0].max()), 5.0)))
     ax.set_xlabel("steps of training (saved ones; linear below 1)")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from landscape.core.errors import LandscapeError
-from landscape.figures.pages import COLORS, STYLE, WIDTH, sheet
+from landscape.figures.pages import COLORS, STYLE, WIDTH, literal, sheet
 
 __all__ = ["BarrierTable", "barrier_table", "mechanism_figure"]
 
@@ -29,6 +29,7 @@ class BarrierTable(NamedTuple):
     name: str
 
 
+@literal
 def barrier_table(ax: Axes, found: BarrierTable) -> AxesImage:
     """The heights between each two members, in the order of their signature, its groups framed."""
     order = np.argsort(found.signature, kind="stable")

@@ -9,10 +9,13 @@ from pathlib import Path
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatterSciNotation
 
-from landscape.core.errors import Unsupported
+from landscape.core.errors import Unsupported, printable
 from landscape.core.files import replacing
 
 __all__ = [
@@ -25,8 +28,11 @@ __all__ = [
     "figure_of",
     "group_color",
     "group_opacity",
+    "literal",
     "page",
     "points",
+    "power",
+    "powers_along",
     "save",
     "sheet",
     "targets",
@@ -40,6 +46,12 @@ INK, GREY, FAINT = "#222222", "#888888", "#BBBBBB"
 WIDTH = 7.2
 #: Curves of more points than this in one figure are pictures in its SVG: as paths they would take more than 300 kB.
 _VECTOR_POINTS = 10_500
+
+#: A decorator of what draws into axes of the user's: texts of files are drawn as they are, a dollar sign as a dollar
+#: sign. So are they in the project's style, and so no text of ours is mathematics.
+literal = matplotlib.rc_context({"text.parse_math": False})
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def page(draw: Callable[[Axes], object], *, size: tuple[float, float] = (WIDTH, 3.6), caption: str = "") -> Figure:
@@ -60,6 +72,9 @@ def save(figure: Figure, path: Path) -> list[Path]:
     png, svg = io.BytesIO(), io.StringIO()
     with matplotlib.style.context(STYLE):
         # Laid out once: a second time would move everything by a hair.
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text)
+            text.set_text("\n".join(map(printable, text.get_text().split("\n"))))  # XML has no control characters
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
@@ -89,7 +104,7 @@ def sheet(
     """An empty figure with so many axes, row by row, and its caption, wrapped, below them; `ratios` are of columns."""
     # Sizes stay on one line: `textwrap` breaks at no no-break space.
     text = textwrap.fill(
-        re.sub(r"(?<=\d) x (?=\d)", "\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}", caption), int(15.6 * size[0])
+        re.sub(r"(?<=\d) x (?=\d)", "\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}", printable(caption)), int(15.6 * size[0])
     )
     figure = Figure(figsize=(size[0], size[1] + (0.15 * (text.count("\n") + 1) if text else 0)))
     grid = figure.add_gridspec(-(-panels // len(ratios)), len(ratios), width_ratios=ratios)
@@ -111,7 +126,31 @@ def group_opacity(count: int | np.integer, most: float = 1.0) -> float:
 
 def with_unit(text: str, unit: str | None) -> str:
     """A label with its unit, if there is one."""
-    return f"{text} ({unit})" if unit else text
+    return f"{text} ({printable(unit)})" if unit else text
+
+
+def power(exponent: int, factor: str = "") -> str:
+    """A power of ten, or a multiple of it.
+
+    >>> power(-3), power(2, "5")
+    ('10⁻³', '5 × 10²')
+    """
+    return (f"{factor} × " if factor else "") + "10" + str(exponent).translate(_RAISED)
+
+
+class _Powers(LogFormatterSciNotation):
+    """Matplotlib's labels of a log axis, without its mathematics."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The label of a place."""
+        text = re.sub(r"\^\{([^}]*)\}", lambda found: found[1].translate(_RAISED), super().__call__(x, pos))
+        return re.sub(r"\$|\\mathdefault|[{}]", "", text.replace(r"\times", " × "))
+
+
+def powers_along(axis: Axis) -> None:
+    """Let the labels of a log axis be powers of ten."""
+    axis.set_major_formatter(_Powers())
+    axis.set_minor_formatter(_Powers(labelOnlyBase=False))
 
 
 def figure_of(ax: Axes) -> Figure:

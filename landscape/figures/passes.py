@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from landscape.core.errors import LandscapeError, plural
-from landscape.figures.pages import COLORS, GREY, INK, STYLE, WIDTH, sheet, with_unit
+from landscape.figures.pages import COLORS, GREY, INK, STYLE, WIDTH, literal, sheet, with_unit
 from landscape.figures.scales import floor_below, log_axis, on_axis
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def passes_figure(found: Passes, *, caption: str | None = None) -> Figure:
     return figure
 
 
+@literal
 def disconnectivity(ax: Axes, found: Passes, merges: Sequence[Merge]) -> Axes:
     """The tree of `merges` over the loss (log axis): a leg stands on each member's own loss and ends where it merges.
 

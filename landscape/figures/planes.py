@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from landscape.core.errors import LandscapeError
 from landscape.figures.captions import plane_caption
 from landscape.figures.names import AROUND, name_points
-from landscape.figures.pages import GREY, INK, STYLE, sheet, with_unit
+from landscape.figures.pages import GREY, INK, STYLE, literal, power, sheet, with_unit
 from landscape.figures.scales import floor_below
 from landscape.store.results import Mark, Result
 
@@ -103,13 +103,14 @@ class Scale:
             places = MaxNLocator(most).tick_values(low, high)
             return {float(place): f"{place:g}" for place in places if low <= place <= high}
         powers = np.arange(np.ceil(low - 1e-9), np.floor(high + 1e-9) + 1)
-        ticks = {float(k): f"$10^{{{int(k)}}}$" for k in powers[:: 1 + len(powers) // most]}
+        ticks = {float(k): power(int(k)) for k in powers[:: 1 + len(powers) // most]}
         if len(powers) < 3:
             between = (np.log10(factor) + k for factor in (1, 2, 5) for k in np.arange(np.floor(low), high))
             ticks = {float(k): f"{10**k:.3g}" for k in between if low - 1e-9 <= k <= high + 1e-9}
         return ({float(self.levels[0]): "0"} if self.zeros else {}) | ticks
 
 
+@literal
 def contours(ax: Axes, surface: Result, *, unit: str | None = None) -> Axes:
     """Levels of the loss on a plane, with a colour bar, and the networks marked on it.
 

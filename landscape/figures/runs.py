@@ -16,7 +16,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from landscape.core.errors import LandscapeError
 from landscape.core.intervals import Proportion, together
-from landscape.figures.pages import COLORS, FAINT, GREY, INK, STYLE, WIDTH, sheet
+from landscape.figures.pages import COLORS, FAINT, GREY, INK, STYLE, WIDTH, literal, powers_along, sheet
 
 if TYPE_CHECKING:
     from landscape.analysis.clusters import Clusters
@@ -41,6 +41,7 @@ _KINDS = dict(zip(("solved", "partly right", "constant", "varying"), COLORS, str
 _LEAVES = 100
 
 
+@literal
 def outcomes(ax: Axes, results: Outcomes, *, most: int = 8, samples: str = "samples") -> Axes:
     """Share of members (%) that ended at each function, the largest first; the intervals hold all at once with 95 %.
 
@@ -66,6 +67,7 @@ def outcomes(ax: Axes, results: Outcomes, *, most: int = 8, samples: str = "samp
     return ax
 
 
+@literal
 def shares(
     ax: Axes,
     rows: Sequence[tuple[str, float, float, float]],
@@ -102,6 +104,7 @@ def shares(
     return ax
 
 
+@literal
 def dendrogram(
     ax: Axes, found: Clusters, *, names: Sequence[str] = (), solved: int | None = None, most: int = 5
 ) -> Axes:
@@ -134,6 +137,7 @@ def dendrogram(
     own = iter(others)
     colors = [COLORS[0] if table == solved else next(own) for table in range(most)] + [FAINT]
     ax.set_yscale("log")
+    powers_along(ax.yaxis)
     ax.set_ylim(floor, 1.2 * top)
     if group is not None:
         _table_columns(ax, found, group, leaves, colors)
@@ -164,6 +168,7 @@ def dendrogram(
     return ax
 
 
+@literal
 def groups_against_threshold(ax: Axes, found: Clusters) -> Axes:
     """Number of groups at each threshold, its widest plateaus named, and the agreement with predictions (right)."""
     heights = found.tree[:, 2]
@@ -179,6 +184,7 @@ def groups_against_threshold(ax: Axes, found: Clusters) -> Axes:
         )
     ax.axvline(found.threshold, color=INK, lw=1, ls=(0, (4, 3)), zorder=1)
     ax.set_xscale("log")
+    powers_along(ax.xaxis)
     ax.set_yscale("log")
     ax.set_xlim(low, 2 * top)
     ax.yaxis.set_major_formatter(ScalarFormatter())
@@ -268,6 +274,7 @@ def group_cards(
     return figure
 
 
+@literal
 def rule_examples(
     ax: Axes,
     patterns: Int[np.ndarray, "pattern 3 3"],

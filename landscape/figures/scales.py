@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from landscape.figures.pages import INK, points
+from landscape.figures.pages import INK, points, power
 
 __all__ = ["floor_below", "log_axis", "on_axis"]
 
@@ -67,7 +67,7 @@ def _ticks(ax: Axes, low: float, high: float, free: float, *, zeros: bool) -> tu
     every = max(1 + len(decades) // 8, int(np.ceil(_APART_EVEN * point)))
     # Labels a line's height apart from the floor's.
     nearest = max(0.07 * (high - low), _APART_EVEN * point) if zeros else -free
-    powers = {10.0**k: f"$10^{{{int(k)}}}$" for k in decades[::every] if k > low + nearest}
+    powers = {10.0**k: power(int(k)) for k in decades[::every] if k > low + nearest}
     if len(powers) >= _FEWEST:
         return powers, list(10.0**decades)
     lowest = low + (_APART * point if zeros else -free)
@@ -102,5 +102,5 @@ def _numbers(places: Sequence[float]) -> list[str]:
     if all(1e-3 <= place < 1e5 for place in places):
         return [f"{place:.12g}" for place in places]
     parts = [f"{place:.6e}".split("e") for place in places]
-    factors = ["" if float(factor) == 1 else rf"{float(factor):g} \times " for factor, _ in parts]
-    return [f"${factor}10^{{{int(power)}}}$" for factor, (_, power) in zip(factors, parts, strict=True)]
+    factors = ["" if float(factor) == 1 else f"{float(factor):g}" for factor, _ in parts]
+    return [power(int(exponent), factor) for factor, (_, exponent) in zip(factors, parts, strict=True)]

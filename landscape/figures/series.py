@@ -27,7 +27,19 @@ from landscape.core.intervals import (
     pairs_interval,
     together,
 )
-from landscape.figures.pages import COLORS, GREY, INK, STYLE, WIDTH, figure_of, group_opacity, points, sheet
+from landscape.figures.pages import (
+    COLORS,
+    GREY,
+    INK,
+    STYLE,
+    WIDTH,
+    figure_of,
+    group_opacity,
+    literal,
+    points,
+    powers_along,
+    sheet,
+)
 from landscape.figures.scales import floor_below, log_axis, on_axis
 
 __all__ = ["Series", "series", "series_figure"]
@@ -193,6 +205,7 @@ class Series:
         return np.concatenate([self.x, self.original[0]]) if self.original else self.x
 
 
+@literal
 def series(
     ax: Axes,
     curves: Sequence[Series],
@@ -478,6 +491,8 @@ def _x_axis(ax: Axes, curves: Sequence[Series], frame: _Frame, names: Mapping[fl
     margin = 0.075 * np.ptp(along) or 0.5
     left, right = along[0] - margin, along[-1] + margin
     ax.set_xscale(frame.xscale)
+    if frame.xscale == "log":
+        powers_along(ax.xaxis)
     ax.set_xlim(*(10.0 ** np.array([left, right]) if frame.xscale == "log" else (left, right)))
     if frame.xscale == "linear" and len(places) > _TICKED:
         return

@@ -18,7 +18,7 @@ from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.intervals import FEWEST, Proportion, fewest, median_interval, together
 from landscape.figures import captions
 from landscape.figures.names import Name, name_points
-from landscape.figures.pages import GREY, INK, STYLE, WIDTH, group_color, group_opacity, sheet, with_unit
+from landscape.figures.pages import GREY, INK, STYLE, WIDTH, group_color, group_opacity, literal, sheet, with_unit
 from landscape.figures.scales import floor_below, log_axis, on_axis
 from landscape.store.results import Result
 
@@ -48,6 +48,7 @@ _MOST = 2000
 _LONGEST = 28
 
 
+@literal
 def walk_curves(
     ax: Axes,
     curves: Result,
@@ -72,6 +73,7 @@ def walk_curves(
     return ax
 
 
+@literal
 def barrier_distribution(
     ax: Axes,
     heights: Barriers,

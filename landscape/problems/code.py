@@ -22,7 +22,8 @@ from types import ModuleType
 from typing import Any
 
 from landscape.core.errors import LandscapeError
-from landscape.core.files import read_json, write_json
+from landscape.core.files import write_json
+from landscape.core.reading import read_json
 
 __all__ = ["Code", "configuration", "is_known", "remember", "remembered"]
 

@@ -4,6 +4,7 @@ import dataclasses
 import glob
 import itertools
 import logging
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import require_seeds
+from landscape.core.files import is_there
 from landscape.engine.stack import Stack, aliases, names_fit, require_same_shapes, template_of
 from landscape.problems.base import Problem, Renaming
 from landscape.problems.places import fitting
@@ -150,7 +152,7 @@ def _expanded(places: Sequence[str | Path]) -> dict[Path, str]:
             if not found:
                 raise LandscapeError(f"{name} matches no file: give checkpoints, or a folder of them")
         for file in _inside(found):
-            if file.resolve() in {other.resolve() for other in keys}:
+            if os.path.realpath(file) in map(os.path.realpath, keys):  # which knows what to do with links in a circle
                 raise LandscapeError(f"{file} is given twice: leave one out")
             keys[file] = key
     if not keys:
@@ -165,7 +167,7 @@ def _inside(places: Sequence[Path]) -> list[Path]:
         if not place.is_dir():
             files.append(place)
             continue
-        if (place / "run.json").exists():
+        if is_there(place / "run.json"):
             raise Unsupported(f"{place} is a run already: walk to it as it is")
         if model_weights(place):
             files.append(place)

@@ -31,13 +31,13 @@ from landscape.core.files import (
     differences,
     is_there,
     json_text,
-    read_document,
     refuse_existing,
     require_vacant,
-    write_json,
+    write_document,
 )
 from landscape.core.locks import LOCK, writing
 from landscape.core.provenance import Source
+from landscape.core.reading import conforming, parsed, read_document, require_schema
 from landscape.engine.stack import (
     Stack,
     aliases,
@@ -61,9 +61,9 @@ from landscape.store.formats import (
     state_dict_of,
     write_safetensors,
 )
+from landscape.store.hdf5 import is_sealed
 from landscape.store.kinds import refuse_others
 from landscape.store.names import naming
-from landscape.store.results import is_result
 
 __all__ = [
     "Checkpoint",
@@ -83,12 +83,42 @@ __all__ = [
 SCHEMA = 1
 
 #: What stands in a `run.json`.
+_PROBLEM = {"name": str, "config": dict}
 _RUN = {
-    "problem": {"name": object, "config": object},
-    "training": object,
-    "seeds": [int],
-    "data_seeds": [int],
-    "computation": object,
+    "problem": _PROBLEM,
+    "training": {"batches?": int, "data?": str},
+    "seeds": [int, ...],
+    "data_seeds": [int, ...],
+    "computation": {"backend?": str, "device?": str, "dtype?": str, "threads?": int},
+    "start?": (str, None),
+    "continues?": object,
+    "imported?": {
+        "files": [str, ...],
+        "sha256": [str, ...],
+        "steps?": [int],
+        "reading?": [str],
+        "renamed?": dict,
+        "remark?": str,
+    },
+    "polished?": {"from": str, "sha256": str, "steps": int, "method": str, "members": [dict]},
+    "created?": str,
+    "command?": [str],
+    "versions?": dict,
+}
+
+#: What stands in the document of a file of tensors, by its kind.
+_TENSORS: Mapping[str, Mapping[str, Any]] = {
+    "checkpoint": {
+        "step": (int, None),
+        "seeds": [int, ...],
+        "data_seeds": [int, ...],
+        "problem": _PROBLEM,
+        "buffers?": [str],
+        "bend?": {"number": int},
+    },
+    "resume": {"step": int, "done?": int, "plan?": dict},
+    "optimizer": {"optimizer": str, "step": int},
+    "polish": {"plan": dict},
 }
 
 #: Ends of names of what BatchNorm normalises by.
@@ -177,14 +207,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     ours = [text for key, text in metadata.items() if key == "landscape" or '"sha256"' in text]
     if not ours:
         return tensors, {}
-    try:
-        document = json.loads(ours[0])
-    except ValueError as error:
-        raise DamagedFile(f"{path} is damaged ({error}): restore it or make it again") from error
-    if not isinstance(document, dict) or document.get("sha256") != _digest(tensors, document):
+    document = conforming(parsed(ours[0], path), {"sha256": str}, path)
+    if document["sha256"] != _digest(tensors, document):
         raise DamagedFile(f"{path} is damaged: it does not match its SHA-256; restore it or make it again")
-    if document["schema"] != SCHEMA:
-        raise Unsupported(f"{path} has schema {document['schema']}, this version reads {SCHEMA}: update landscape")
+    require_schema(document, SCHEMA, path)
+    kind = document.get("kind")
+    conforming(document, {"names": [str], **(_TENSORS.get(kind, {}) if isinstance(kind, str) else {})}, path)
+    if sorted(document["names"]) != sorted(tensors):
+        raise DamagedFile(f"{path} is damaged: its tensors are not those that its document names")
     return {name: tensors[name] for name in document["names"]}, document
 
 
@@ -205,14 +235,12 @@ class Run:
     @classmethod
     def create(cls, path: Path, document: Mapping[str, Any]) -> "Run":
         """Start a run: writes its `run.json`, with schema and provenance added."""
-        document = {"schema": SCHEMA, **document, **provenance.stamp()}
-        write_json(path / "run.json", document)
-        return cls(path, document)
+        return cls(path, write_document(path / "run.json", {"schema": SCHEMA, **document, **provenance.stamp()}))
 
     @classmethod
     def remove(cls, path: Path, *, begun: bool = False) -> bool:
         """Delete the files of a run, if one is at `path` or was `begun`, and nothing else there; was there one?"""
-        there = (path / "run.json").exists()
+        there = is_there(path / "run.json")
         if there or begun:
             for name in ("step-*.safetensors", "resume.safetensors", "optimizer.safetensors", "log.jsonl", "run.json"):
                 for file in path.glob(name):
@@ -253,7 +281,10 @@ class Run:
         if path.exists() and not is_there(path / "run.json"):
             refuse_others(path, "a run directory")
             raise LandscapeError(f"{path} is no run, it has no run.json: give a run directory")
-        return cls(path, read_document(path / "run.json", SCHEMA, _RUN, "its problem or its seeds"))
+        document = read_document(path / "run.json", SCHEMA, _RUN)
+        if len(document["seeds"]) != len(document["data_seeds"]):
+            raise DamagedFile(f"{path / 'run.json'} is damaged: it has not as many data_seeds as seeds")
+        return cls(path, document)
 
     @property
     def problem(self) -> tuple[str, dict[str, Any]]:
@@ -351,7 +382,7 @@ def load(place: str | PathLike[str]) -> Checkpoint:
                 "FILE::KEY"
             )
         path, step, seed = Path(file), None, None
-    if path.is_dir() and (path / "run.json").exists():
+    if path.is_dir() and is_there(path / "run.json"):
         if key:
             raise LandscapeError(f"{path} is a run, which has no keys: leave ::{key} out")
         checkpoint = Run.open(path).checkpoint(step)
@@ -384,7 +415,7 @@ def read_file(path: Path, key: str = "") -> Checkpoint:
         if document:
             return _stacked(path, tensors, document)
         found = dataclasses.replace(state_dict_of(path, tensors, key), adapter=is_adapter(path))
-    elif path.is_file() and is_result(path):
+    elif path.is_file() and is_sealed(path):
         raise Unsupported(
             f"{path} is a result, which holds curves and no networks: `landscape info` shows it, landscape.Result.read "
             "gives it; give a run or a checkpoint here"
@@ -404,6 +435,9 @@ def _stacked(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, A
     """A checkpoint of a run, of what stands in its file."""
     if document.get("kind") != "checkpoint":
         raise DamagedFile(f"{path} is no checkpoint of a run: it is {document.get('kind', 'a foreign file')}")
+    members = [len(each) if each.ndim else 0 for each in tensors.values()]
+    if len({*members, len(document["seeds"]), len(document["data_seeds"])}) > 1:
+        raise DamagedFile(f"{path} is damaged: it has not one tensor, seed and data seed a member")
     seeds = zip(document["seeds"], document["data_seeds"], strict=True)
     labels = [f"seed {seed}" if seed == data else f"seed {seed}, data seed {data}" for seed, data in seeds]
     if "bend" in document:
@@ -428,7 +462,7 @@ def code_in(document: Mapping[str, Any]) -> Mapping[str, str] | None:
 def unfinished(place: str) -> str:
     """A line that says so if a place is a run, without a step, whose training has not come to its end; else empty."""
     path = Path(place.partition("#")[0])
-    if not (path / "run.json").exists():
+    if not is_there(path / "run.json"):
         return ""
     run = Run.open(path)
     last, batches = max(run.steps(), default=0), run.document["training"].get("batches", 0)
@@ -436,7 +470,7 @@ def unfinished(place: str) -> str:
 
 
 def _read_folder(path: Path, step: int | None, key: str = "") -> Checkpoint:
-    if (path / "sweep.json").exists():
+    if is_there(path / "sweep.json"):
         cells = sorted(str(file.parent) for file in path.glob("*/run.json"))
         example = f", such as {cells[0]}" if cells else ""
         raise LandscapeError(f"{path} is a sweep, a directory of runs: name one of its cells{example}")

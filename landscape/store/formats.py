@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors
 import safetensors.torch
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from landscape.core.errors import DamagedFile, LandscapeError, Unsupported, few
-from landscape.core.files import Stamp, read_json, replacing
+from landscape.core.files import Stamp, is_there, replacing
+from landscape.core.reading import DOCUMENT, most_bytes, opened, read_json
 from landscape.store.pickles import read_pickle, require_file
 
 __all__ = [
@@ -114,14 +115,33 @@ def _contents(path: Path) -> Any:
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; raises `DamagedFile` if it is none."""
     require_file(path)
+    _require_header(path)
     large = _is_mapped(path)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with opened(path) as found, safetensors.safe_open(_utf8(path, found), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
         return {name: each if large else each.clone() for name, each in tensors.items()}, metadata
     except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise DamagedFile(f"{path} is damaged or no safetensors file ({error}): restore it or make it again") from error
+
+
+def _utf8(path: Path, file: BinaryIO) -> str:
+    """A path under which the library, which takes UTF-8 alone, finds a file that is open."""
+    written = str(path)
+    return written if written.encode(errors="ignore").decode() == written else f"/dev/fd/{file.fileno()}"
+
+
+def _require_header(path: Path) -> None:
+    """Raise `DamagedFile` unless the header of a safetensors file, which is JSON, is as long as one of tensors."""
+    with opened(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        most = min(2 * int(most_bytes(DOCUMENT)), path.stat().st_size - 8)
+    if length > most:
+        raise DamagedFile(
+            f"{path} is damaged or no safetensors file (its header should have {length:,} bytes, {most:,} at most): "
+            "restore it or make it again"
+        )
 
 
 def mapped(path: Path) -> tuple[Stamp, ...]:
@@ -304,7 +324,7 @@ def model_weights(directory: Path) -> Path | None:
     there = {file.name for file in _files(directory)}
     if adapter := [name for name in _ADAPTER if name in there and (directory / "adapter_config.json").exists()]:
         return directory / adapter[0]
-    indexes = [name for name in _MODEL if name not in _WHOLE and (directory / name).exists()]
+    indexes = [name for name in _MODEL if name not in _WHOLE and is_there(directory / name)]
     whole = [name for name in _WHOLE if name in there]
     others = [name for name in there if name not in _WHOLE and not _SHARD.fullmatch(name)]
     alone = (directory / "config.json").exists() or all(_COMPANION.fullmatch(name) for name in others)
@@ -343,7 +363,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
     if odd := [file for file in where.values() if Path(file).name != file]:
         raise DamagedFile(f"{index} is damaged: {json.dumps(odd[0])} is no file beside it")
     files = sorted(set(where.values()))
-    if missing := [file for file in files if not (index.parent / file).exists()]:
+    if missing := [file for file in files if not is_there(index.parent / file)]:
         raise LandscapeError(
             f"{index.parent} lacks {len(missing)} of {len(files)} shards that its index lists: {few(missing)}; "
             "fetch them too"

@@ -3,12 +3,11 @@ another.
 """
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
 from landscape.core.errors import LandscapeError, Unsupported
-from landscape.core.files import read_json
+from landscape.core.reading import opened, read_json
 
 __all__ = ["SEALS", "document_of", "is_document", "refuse_others"]
 
@@ -51,8 +50,8 @@ def _named(path: Path) -> str | None:
         return "a table"
     if path.suffix == ".safetensors" or head.startswith(b"PK"):
         return "a checkpoint: landscape plot outcomes draws it"
-    with contextlib.suppress(OSError, ValueError):
-        return _of_document(path, json.loads(path.read_text())) if is_document(path) else None
+    with contextlib.suppress(LandscapeError):
+        return _of_document(path, read_json(path)) if is_document(path) else None
     return None
 
 
@@ -62,7 +61,7 @@ def is_document(path: Path) -> bool:
 
 
 def _head(path: Path) -> bytes:
-    with contextlib.suppress(OSError), path.open("rb") as file:
+    with contextlib.suppress(LandscapeError), opened(path) as file:
         return file.read(64)
     return b""
 

@@ -1,7 +1,10 @@
-"""Other people's pickles, read without running anything; what one wants to run is found by disassembling it."""
+"""Other people's pickles, read without running anything.
+
+Each is followed before it is read: what it wants to run is refused by name, and so is what would take more time, memory
+or nesting than tensors need.
+"""
 
 import argparse
-import contextlib
 import dataclasses
 import pathlib
 import pickle
@@ -9,7 +12,7 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import numpy as np
 import torch
 
 from landscape.core.errors import DamagedFile, LandscapeError, Unsupported, few
+from landscape.core.reading import DEPTH, most_bytes, opened, require_room
 
 __all__ = ["read_pickle", "require_file"]
 
@@ -32,6 +36,13 @@ _ZIP = b"PK\x03\x04"
 
 #: Pickles in a file of `torch.save` before PyTorch 1.6: magic number, protocol, system, object, keys of the storages.
 _LEGACY_PICKLES = 5
+
+#: Opcodes of a pickle that are followed, which takes a microsecond or two each, by bytes of a file that are read at
+#: most; and for each tensor.
+_OPCODES, _OPCODES_A_TENSOR = 1_000_000 / 2**36, 200
+
+#: Entries that one who walks through all dictionaries and lists of a file meets at most, shared ones each time.
+_ENTRIES = 2_000_000
 
 
 def _harmless() -> list[Any]:
@@ -59,16 +70,10 @@ def _harmless() -> list[Any]:
 
 def require_file(path: Path) -> None:
     """Raise `LandscapeError` unless there is a file that can be read, `DamagedFile` if there is nothing of it in it."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        what = "is a link to a file that is not there" if path.is_symlink() else "does not exist"
-        raise LandscapeError(f"{path} {what}") from error
-    except IsADirectoryError as error:
-        raise LandscapeError(f"{path} is a directory: give a checkpoint file in it") from error
-    except OSError as error:
-        raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
+    if path.is_dir():
+        raise LandscapeError(f"{path} is a directory: give a checkpoint file in it")
+    with opened(path) as file:
+        start = file.read(64)
     if not start:
         raise DamagedFile(f"{path} is damaged: it is empty; restore it or save it again")
     if start.startswith(b"version https://git-lfs.github.com/"):
@@ -79,22 +84,52 @@ def read_pickle(path: Path) -> Any:
     """What `torch.save` wrote, tensors on the CPU.
 
     Read with `weights_only=True`. Raises `Unsupported`, naming them, if the file wants to run other globals than those
-    that only hold data, `DamagedFile` if it is none of `torch.save`.
+    that only hold data, `DamagedFile` if it is none of `torch.save`, or made to do harm: of more than tensors need,
+    nested too deeply, holding itself.
     """
     require_file(path)
+    contents = _contents(path)
+    if contents.harm:
+        raise DamagedFile(f"{path} is damaged, or made to do harm: {contents.harm}")
     try:
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError as error:
+        raise LandscapeError(f"{path} does not fit into memory") from error
     except Exception as error:  # what a damaged pickle raises may be anything
-        raise _refusal(path, error) from error
+        raise _refusal(path, contents, error) from error
+    _require_tree(path, found)
+    return found
 
 
-def _refusal(path: Path, error: Exception) -> LandscapeError:
+def _require_tree(path: Path, found: Any) -> None:
+    """Raise `DamagedFile` for what holds itself, is nested deeply or shared so that no walk through it ends, or has
+    tensors of more numbers than the file has.
+    """
+    entries, level, sizes = 0, [found], dict[int, int]()
+    for _ in range(DEPTH):
+        inside: list[Any] = []
+        for each in level:
+            if isinstance(each, torch.Tensor):
+                sizes[id(each)] = each.numel() * each.element_size() if each.layout == torch.strided else 0
+                continue
+            if vars(each).keys() - {"_metadata"} if hasattr(each, "__dict__") and isinstance(each, Mapping) else ():
+                raise DamagedFile(f"{path} is damaged: it has a dictionary with attributes")
+            if isinstance(each, Mapping | list | tuple | set):
+                inside += each.values() if isinstance(each, Mapping) else each
+                if (entries := entries + len(each)) > _ENTRIES:
+                    raise DamagedFile(f"{path} is damaged: its dictionaries and lists hold themselves, or one another")
+        if not (level := inside):
+            break
+    if level:
+        raise DamagedFile(f"{path} is damaged: it holds itself, or is nested more than {DEPTH} deep")
+    # Tied and expanded tensors are few times the file.
+    require_room(path, 8 * path.stat().st_size, sum(sizes.values()))
+
+
+def _refusal(path: Path, contents: "_Contents", error: Exception) -> LandscapeError:
     """Why a file was not read, in one line."""
-    contents = _contents(path)
     if contents.script:
         return Unsupported(
             f"{path} is a TorchScript archive, which holds code: "
@@ -121,7 +156,9 @@ def _refusal(path: Path, error: Exception) -> LandscapeError:
 
 @dataclasses.dataclass(frozen=True)
 class _Contents:
-    """What disassembly shows: globals in their order, the protocol, the class of a whole module, and who wrote it."""
+    """What following it shows: globals in their order, the protocol, the class of a whole module, who wrote it, and why
+    it cannot be meant well.
+    """
 
     names: tuple[str, ...] = ()
     protocol: int = 0
@@ -129,6 +166,7 @@ class _Contents:
     lightning: bool = False
     script: bool = False
     foreign: bool = False
+    harm: str = ""
 
     @property
     def wanted(self) -> list[str]:
@@ -141,31 +179,32 @@ class _Contents:
 
 
 def _contents(path: Path) -> _Contents:
-    """Disassemble the pickles in a file; nothing of what cannot be followed."""
+    """Follow the pickles in a file; nothing of what cannot be followed."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             if file.read(len(_ZIP)) != _ZIP:  # as torch tells them apart, not by what stands at the end
                 file.seek(0)
-                return _disassembled(file)
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            pickled = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
-            script = any(name.rpartition("/")[2] == "constants.pkl" for name in names)
-            if not pickled or script:
-                return _Contents(script=script)
-            with archive.open(pickled[0]) as file:
-                contents = _disassembled(file)
-            return dataclasses.replace(contents, foreign=contents.foreign and contents.protocol > 2)
+                return _disassembled(file, int(_OPCODES * most_bytes()))
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+                require_room(path, path.stat().st_size, sum(member.file_size for member in members))
+                pickled = [each for each in members if each.filename.rpartition("/")[2] == "data.pkl"]
+                script = any(each.filename.rpartition("/")[2] == "constants.pkl" for each in members)
+                if not pickled or script:
+                    return _Contents(script=script)
+                with archive.open(pickled[0]) as inner:
+                    contents = _disassembled(inner, int(_OPCODES * most_bytes()) + _OPCODES_A_TENSOR * len(members))
+                return dataclasses.replace(contents, foreign=contents.foreign and contents.protocol > 2)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return _Contents()
 
 
-def _disassembled(file: Any) -> _Contents:
+def _disassembled(file: Any, most: int) -> _Contents:
     """The whole pickles at the start of a stream of bytes; `foreign` if they are not those of `torch.save`."""
     contents = _Contents()
-    with contextlib.suppress(Exception):  # damaged from here on, or the tensors' bytes
+    try:
         for number in range(_LEGACY_PICKLES):
-            found, constant = _followed(pickletools.genops(file))
+            found, constant = _followed(pickletools.genops(file), most)
             legacy = not contents.foreign if number else constant == torch.serialization.MAGIC_NUMBER
             contents = _Contents(
                 names=contents.names + found.names,
@@ -174,37 +213,114 @@ def _disassembled(file: Any) -> _Contents:
                 lightning=contents.lightning or found.lightning,
                 foreign=not legacy,
             )
+    except _Harm as harm:
+        return dataclasses.replace(contents, harm=str(harm))
+    except Exception:  # damaged from here on, or the tensors' bytes
+        return contents
     return contents
 
 
-def _followed(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> tuple[_Contents, Any]:
-    """Globals that a pickle names, and the last constant in it. Raises `ValueError` if it does not end."""
+class _Harm(Exception):
+    """Why a pickle cannot be meant well."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Value:
+    """What would stand on a pickle's stack: a constant, items of a tuple or list, or what a call or global is `of`."""
+
+    constant: Any = None
+    items: list["_Value"] | None = None
+    of: str = ""
+    called: bool = False
+    depth: int = 0
+
+
+def _followed(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]], most: int) -> tuple[_Contents, Any]:
+    """Globals that a pickle names, and the last constant in it.
+
+    Raises `_Harm` if it has more than `most` opcodes, nests tuples deeply or calls with what is no data, `ValueError`
+    and its kind if it does not end.
+    """
     names: list[str] = []
     texts: set[str] = set()
-    memo: dict[Any, Any] = {}
-    below: Any = None
-    top: Any = None
+    memo: dict[Any, _Value] = {}
+    stack: list[_Value] = []
+    marks: list[int] = []
     protocol, module = 0, ""
-    for opcode, argument, _ in opcodes:
+
+    def above_mark() -> list[_Value]:
+        place = marks.pop()
+        found = stack[place:]
+        del stack[place:]
+        return found
+
+    def named(name: str) -> None:
+        names.append(name)
+        stack.append(_Value(of=name))
+
+    top: Any = None
+    for number, (opcode, argument, _) in enumerate(opcodes):
+        if number > most:
+            raise _Harm(f"its pickle has more than {most} opcodes")
         name = opcode.name
         if name == "PROTO":
             protocol = argument
+        elif name == "MARK":
+            marks.append(len(stack))
         elif name == "MEMOIZE":
-            memo[len(memo)] = top
+            memo[len(memo)] = stack[-1]
         elif "PUT" in name:
-            memo[argument] = top
-        elif name in ("GLOBAL", "INST"):
-            names.append(argument.replace(" ", "."))
-            below, top = top, None
+            memo[argument] = stack[-1]
+        elif "GET" in name:
+            stack.append(memo[argument])
+        elif name == "GLOBAL":
+            named(argument.replace(" ", "."))
         elif name == "STACK_GLOBAL":
-            known = isinstance(below, str) and isinstance(top, str)
-            names.append(f"{below}.{top}" if known else "a global whose name is computed")
-            below, top = None, None
+            parts = [each.constant for each in stack[-2:]]
+            del stack[-2:]
+            known = all(isinstance(each, str) for each in parts)
+            named(".".join(parts) if known else "a global whose name is computed")
         elif name in ("EXT1", "EXT2", "EXT4"):
-            names.append(f"copyreg extension {argument}")
-            below, top = top, None
-        elif opcode.stack_after and name != "STOP":
-            below, top = top, memo.get(argument) if "GET" in name else argument
+            named(f"copyreg extension {argument}")
+        elif name == "INST":
+            above_mark()
+            named(argument.replace(" ", "."))
+        elif name.startswith("TUPLE") or name in ("LIST", "DICT", "FROZENSET"):
+            count = int(name[5:]) if name[5:].isdigit() else None
+            items = above_mark() if count is None else stack[len(stack) - count :]
+            if count is not None:
+                del stack[len(stack) - count :]
+            depth = 1 + max((each.depth for each in items), default=0)
+            if depth > DEPTH:
+                raise _Harm(f"its pickle is nested more than {DEPTH} deep")
+            stack.append(_Value(items=items, depth=depth))
+        elif name in ("EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"):
+            stack.append(_Value(items=[], depth=1))
+        elif name in ("APPEND", "APPENDS", "ADDITEMS"):
+            added = above_mark() if name != "APPEND" else [stack.pop()]
+            if (items_of := stack[-1].items) is not None:
+                items_of += added
+        elif name in ("REDUCE", "NEWOBJ"):
+            arguments, function = stack.pop(), stack.pop()
+            if wrong := _misused(function, arguments):
+                raise _Harm(f"its pickle {wrong}")
+            stack.append(_Value(of=function.of, called=True, depth=1 + arguments.depth))
+        elif name in ("BUILD", "POP"):
+            stack.pop()
+        elif name == "SETITEM":
+            del stack[-2:]
+        elif name in ("SETITEMS", "POP_MARK"):
+            above_mark()
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name != "STOP":
+            for before in reversed(opcode.stack_before):
+                if before is pickletools.stackslice:
+                    above_mark()
+                elif before is not pickletools.markobject:
+                    stack.pop()
+            stack += [_Value(constant=argument) for _ in opcode.stack_after]
+        top = stack[-1].constant if stack else None
         if isinstance(top, str) and top not in texts:
             if top == "_parameters":
                 classes = [name for name in names if not name.startswith(("copy_reg.", "copyreg.", "__builtin__."))]
@@ -212,3 +328,34 @@ def _followed(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]])
             texts.add(top)
     whole = module if {"_parameters", "_buffers", "_modules"} <= texts else ""
     return _Contents(tuple(names), protocol, whole, "pytorch-lightning_version" in texts), top
+
+
+def _misused(function: _Value, arguments: _Value) -> str:
+    """Why what holds data is not called as `torch.save` writes it, so that it could work long or take any memory; empty
+    if it is.
+    """
+    name, given = function.of.rpartition(".")[2], arguments.items
+    if name not in _CALLS:
+        return ""
+    fits = given is not None and not arguments.called and _CALLS[name](given)
+    return "" if fits else f"calls {function.of} with no data"
+
+
+def _literal(value: _Value) -> bool:
+    """Whether it is written out: a tuple, a list, a dictionary."""
+    return value.items is not None and not value.called
+
+
+#: What arguments may be given to harmless globals, by their last name.
+_CALLS: Mapping[str, Callable[[list[_Value]], bool]] = {
+    "encode": lambda given: [type(each.constant) for each in given] == [str, str] and given[1].constant == "latin1",
+    "bytearray": lambda given: all(isinstance(x.constant, str | bytes) or x.of.endswith(".encode") for x in given),
+    "set": lambda given: all(map(_literal, given)),
+    "Size": lambda given: all(map(_literal, given)),
+    "Counter": lambda given: all(_literal(each) and not each.items for each in given),
+    "OrderedDict": lambda given: all(_literal(each) and all(map(_literal, each.items or ())) for each in given),
+    "scalar": lambda given: len(given) == 2 and (given[1].constant is not None or given[1].of.endswith(".encode")),
+    "_reconstruct": lambda given: len(given) == 3 and [each.constant for each in given[1].items or ()] == [0],
+    "ndarray": lambda given: False,
+    "_rebuild_from_type_v2": lambda given: given[0].of.startswith(("torch._utils._rebuild_", "torch._tensor.")),
+}

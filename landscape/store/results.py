@@ -1,9 +1,7 @@
 """Values over a family of points, and the HDF5 file that holds them. The schema is in `docs/schema.md`."""
 
-import contextlib
 import dataclasses
 import functools
-import hashlib
 import importlib
 import io
 import json
@@ -17,18 +15,18 @@ import h5py
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, printable
 from landscape.core.fields import Field, as_path
 from landscape.core.files import refuse_existing, replacing
 from landscape.core.provenance import Source
-from landscape.store.kinds import SEALS, refuse_others
+from landscape.core.reading import conforming, parsed
+from landscape.store.hdf5 import SEAL_BYTES, content_of, opened_file, seal, texts
 
 __all__ = [
     "LARGE",
     "Kind",
     "Mark",
     "Result",
-    "is_result",
     "join",
     "require_lines",
     "require_room",
@@ -42,19 +40,62 @@ SCHEMA = 2
 #: What the points lie on: straight lines, lines through vertices, trained curves, arcs, random directions, a plane.
 Kind = Literal["line", "polyline", "curve", "arc", "ray", "plane"]
 
-#: Bytes in front of the HDF5 data (its user block), which hold the digest of the rest.
-_SEAL_BYTES = 512
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-#: What is to be given where results are read.
-_WANTED = "what landscape walk, plane or connect wrote"
-
 #: Step or seed of a source that has none, and place on the trajectory of a mark that lies on none; real ones are never
 #: negative.
 _NONE = -1
 
 #: Bytes of all values from which on they lie in a file as they are, so that they can be mapped in place of read.
 LARGE = 2**23
+
+#: What a file says of how its values were obtained, as far as anything depends on it.
+_PLACE = (str, None)
+_ABOUT: Mapping[str, Any] = {
+    "title?": str,
+    "problem?": {"name": str, "config?": dict},
+    "from?": _PLACE,
+    "to?": _PLACE,
+    "via?": [str],
+    "landmarks?": dict,
+    "path?": str,
+    "orders?": str,
+    "ends?": str,
+    "only?": [str],
+    "per?": str,
+    "hold?": ("start", "end"),
+    "normalise?": ("filter", "layer", "none"),
+    "sampled?": bool,
+    "samples?": (int, None),
+    "sample_seed?": (int, None),
+    "loss_unit?": _PLACE,
+    "means_over_batches?": [str],
+    "l2?": float,
+    "draws?": dict,
+    "batchnorm?": ({"policy": str, "samples?": int, "batch?": (int, None)}, None),
+    "device?": str,
+    "dtype?": str,
+    "autocast?": _PLACE,
+    "threads?": int,
+    "certified?": {"tolerance": float},
+    "align?": {
+        **{f"{name}?": int for name in ("units", "scales", "signs", "dead", "duplicates", "networks")},
+        "refused?": [str],
+        "unquotiented?": [str],
+    },
+    "curve?": {"method?": str, "kind?": str, "budget?": (int, None), "bends?": (int, None), "steps?": (int, None)},
+    "plane?": {
+        "kind?": str,
+        "places?": [str],
+        "landmarks?": dict,
+        "normalise?": ("filter", "layer", "none", None),
+        "seed?": (int, None),
+        "eigenvalues?": [float],
+        "explained?": [float],
+        "align?": object,
+    },
+    "command?": [str],
+    "created?": str,
+    "versions?": dict,
+}
 
 #: How the columns of tables begin.
 _TABLES = ("source_", "mark_")
@@ -82,6 +123,9 @@ class Mark:
     loss: float = np.nan
     plane_loss: float = np.nan
     off_plane: float = np.nan
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -290,14 +334,13 @@ class Result:
             Unsupported: It is something else, of another kind or of a later schema.
         """
         path = as_path(path, "path")
-        _check_seal(path)
         try:
-            with h5py.File(path, "r") as file:
+            with opened_file(path) as file:
                 schema = int(file.attrs["schema"])
                 if schema not in _READERS:
                     raise Unsupported(f"{path} has schema {schema}, this version reads {SCHEMA}: update landscape")
                 result = _READERS[schema](file)
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, Mismatch) as error:
+        except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, Mismatch) as error:
             raise DamagedFile(f"{path} is damaged ({error}): restore it, or evaluate again") from error
         if plane is not None and plane != (result.kind == "plane"):
             content, writer = ("lines", "landscape walk") if result.kind == "plane" else ("a plane", "landscape plane")
@@ -349,22 +392,20 @@ def save_joined(parts: Sequence[Result], path: str | PathLike[str], *, overwrite
     size = sum(array.nbytes for part in parts for array in part.values.values())
     made: Any = io.BytesIO()
     if size < LARGE:
-        with h5py.File(made, "w", userblock_size=_SEAL_BYTES) as file:
+        with h5py.File(made, "w", userblock_size=SEAL_BYTES) as file:
             _fill(file, parts, packed=True)
-        content = made.getbuffer()
-        content[:_SEAL_BYTES] = _seal(SEALS[0], hashlib.sha256(content[_SEAL_BYTES:]).hexdigest())
+            values = content_of(file)
+        seal(made, values)
         with replacing(path) as temporary:
-            temporary.write_bytes(content)
+            temporary.write_bytes(made.getbuffer())
         return
     require_room(path, size)
     with replacing(path) as temporary:
-        with h5py.File(temporary, "w", userblock_size=_SEAL_BYTES) as file:
+        with h5py.File(temporary, "w", userblock_size=SEAL_BYTES) as file:
             _fill(file, parts, packed=False)
+            values = content_of(file)
         with temporary.open("r+b") as made:
-            made.seek(_SEAL_BYTES)
-            sha = hashlib.file_digest(made, "sha256").hexdigest()
-            made.seek(0)
-            made.write(_seal(SEALS[0], sha))
+            seal(made, values)
 
 
 def require_room(path: Path, size: int) -> None:
@@ -452,8 +493,8 @@ def _create(
     data = file.create_dataset(name, shape, h5py.string_dtype() if text else parts[0].dtype, **packing)
     begin = 0
     for part in parts:
-        if part.size:
-            data[begin : begin + len(part)] = part
+        if part.size:  # names of files may have bytes that are no text
+            data[begin : begin + len(part)] = [each.encode(errors="surrogateescape") for each in part] if text else part
         begin += len(part)
     for place, axis in enumerate(axes):
         data.dims[place].attach_scale(file[axis])
@@ -481,22 +522,18 @@ def _rows(file: h5py.File, kind: type[Row], prefix: str, **given: Sequence[Any])
     fields = {field.name: field.type for field in dataclasses.fields(kind) if field.name not in given}
     if f"{prefix}_{next(iter(fields))}" not in file:
         return []
-    columns: dict[str, list[Any]] = {name: _column(of, file[f"{prefix}_{name}"][()]) for name, of in fields.items()}
+    columns: dict[str, list[Any]] = {}
+    for name, of in fields.items():
+        data = file[f"{prefix}_{name}"]
+        columns[name] = texts(data) if of is str else _column(of, data[()])
     rows = zip(*columns.values(), *given.values(), strict=True)
     return [kind(**dict(zip((*columns, *given), row, strict=True))) for row in rows]
 
 
 def _column(kind: Any, column: np.ndarray) -> list[Any]:
-    """The numbers or texts of a column as a field of this type holds them."""
-    if kind is not str:
-        values: list[Any] = column.tolist()
-        return values if kind is float else [None if value == _NONE else value for value in values]
-    texts, raw, text = [], None, ""
-    for each in column:
-        if each != raw:  # neighbours, such as members of one file, share it
-            raw, text = each, each.decode()
-        texts.append(text)
-    return texts
+    """The numbers of a column as a field of this type holds them."""
+    values: list[Any] = column.tolist()
+    return values if kind is float else [None if value == _NONE else value for value in values]
 
 
 def _marks_of(file: h5py.File, sources: str) -> list[Mark]:
@@ -507,8 +544,12 @@ def _array(data: h5py.Dataset) -> np.ndarray:
     if data.chunks is None and data.ndim == 2 and data.nbytes and (at := data.id.get_offset()) is not None:
         # Values of a large file, of which no more is read than is looked at.
         return np.memmap(data.file.filename, data.dtype, "r", offset=at, shape=data.shape)
-    array: np.ndarray = data[()]
-    return np.array([text.decode() for text in array], dtype=object) if array.dtype == object else array
+    return np.array(texts(data), dtype=object) if data.dtype == object else data[()]
+
+
+def _about(file: h5py.File, name: str) -> dict[str, Any]:
+    """How values were obtained, as `docs/schema.md` has it; raises `DamagedFile` for anything else."""
+    return conforming(parsed(str(file.attrs[name]), file.filename), _ABOUT, file.filename)
 
 
 def _read(file: h5py.File) -> Result:
@@ -521,7 +562,7 @@ def _read(file: h5py.File) -> Result:
         {axis: file[axis][()] for axis in axes},
         {name: _array(arrays[name]) for name in arrays if name in values},
         {name: _array(data) for name, data in arrays.items() if name not in values},
-        json.loads(str(file.attrs["about"])),
+        _about(file, "about"),
         _rows(file, Source, "source"),
         _marks_of(file, "mark_source"),
     )
@@ -529,7 +570,7 @@ def _read(file: h5py.File) -> Result:
 
 def _read_first(file: h5py.File) -> Result:
     """A file of schema 1: curves, or the surface over a plane."""
-    about = json.loads(str(file.attrs["attributes"]))
+    about = _about(file, "attributes")
     arrays = {
         name: _array(data)
         for name, data in file.items()
@@ -548,38 +589,3 @@ def _read_first(file: h5py.File) -> Result:
 
 
 _READERS: dict[int, Callable[[h5py.File], Result]] = {1: _read_first, SCHEMA: _read}
-
-
-def is_result(path: Path) -> bool:
-    """Whether a file says that it is a result of ours."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        return file.read(max(map(len, SEALS))).startswith(SEALS)
-    return False
-
-
-def _seal(first: bytes, sha: str) -> bytes:
-    """The block in front of the HDF5 data: what this is, and the SHA-256 of all that follows."""
-    return (first + f"\nsha256 {sha}\n".encode()).ljust(_SEAL_BYTES, b"\0")
-
-
-def _check_seal(path: Path) -> None:
-    """Raise an error unless the file's bytes are those that were written: damaged files can crash the HDF5 library."""
-    if path.is_dir():
-        refuse_others(path, _WANTED)
-    try:
-        with path.open("rb") as file:
-            found = file.read(_SEAL_BYTES)
-            sha = hashlib.file_digest(file, "sha256").hexdigest()  # of what follows
-    except FileNotFoundError as error:
-        raise LandscapeError(f"{path} does not exist") from error
-    except OSError as error:
-        raise LandscapeError(f"cannot read {path}: {error.strerror or error}") from error
-    first = found.partition(b"\n")[0]
-    if first in SEALS and found == _seal(first, sha):
-        return
-    if found.startswith(_HDF5_SIGNATURE):
-        raise Unsupported(f"{path} is an HDF5 file, but no result: it was not written by landscape")
-    if first not in SEALS:
-        refuse_others(path, _WANTED)
-        raise DamagedFile(f"{path} is damaged, or no result: restore it, or evaluate again")
-    raise DamagedFile(f"{path} is damaged: its bytes do not match their SHA-256; restore it, or evaluate again")

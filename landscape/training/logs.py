@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from landscape.core.errors import Unsupported
-from landscape.core.files import replacing
+from landscape.core.errors import DamagedFile, Unsupported
+from landscape.core.files import is_there, replacing
+from landscape.core.reading import parsed, read_bytes
 from landscape.store.checkpoints import Run
 
 __all__ = ["JsonLines", "Scalars", "open_log", "open_logs", "require_logs"]
@@ -39,10 +40,10 @@ class JsonLines:
 
     def __post_init__(self) -> None:
         kept = []
-        if self.first and self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step(line) < self.first]
+        if self.first and is_there(self.path):
+            kept = [line for line in read_bytes(self.path).splitlines() if _step(line) < self.first]
         with replacing(self.path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in kept))
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
         self._file = self.path.open("a")
 
     def write(self, step: int, loss: _Losses) -> None:
@@ -125,8 +126,8 @@ def _imported(name: str) -> Any:
         raise Unsupported(f"{name} is not installed: pip install '.[{name}]' in the clone") from error
 
 
-def _step(line: str) -> float:
+def _step(line: bytes) -> float:
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # a line cut short
+        return int(parsed(line, "a line")["step"])
+    except (DamagedFile, ValueError, KeyError, TypeError, OverflowError):  # a line cut short, or of somebody else's
         return math.inf

@@ -15,6 +15,7 @@ from torch import Tensor
 from landscape.core.devices import chosen_device
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import MOST_MEMBERS, Field, as_json, check, make, option, require_seeds
+from landscape.core.files import is_there
 from landscape.engine.stack import Stack, aliases, fingerprint, in_order, template_of
 from landscape.problems.base import Problem
 from landscape.problems.initialisation import Scheme, initialise
@@ -235,11 +236,11 @@ def _continued(place: str, training: Training, count: int) -> Continued | None:
         return None
     sources = load(place).sources
     path, step = Path(sources[0].path).parent, sources[0].step
-    run = Run.open(path) if (path / "run.json").exists() else None
+    run = Run.open(path) if is_there(path / "run.json") else None
     why = ""
     if run is None:
         why = "a checkpoint file says nothing of an optimizer"
-    elif not run.optimizer_path.exists():
+    elif not is_there(run.optimizer_path):
         why = "the run keeps nothing of its optimizer"
     elif step != run.steps()[-1]:
         why = f"the run keeps what its optimizer remembered at its last step, {run.steps()[-1]}, alone"

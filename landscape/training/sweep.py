@@ -18,8 +18,9 @@ from landscape.core import provenance
 from landscape.core.devices import chosen_device
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import Field, as_json, axis, converted, fields_of, make, require_known, text
-from landscape.core.files import differences, is_there, read_document, require_vacant, write_json
+from landscape.core.files import differences, is_there, require_vacant, write_document
 from landscape.core.locks import writing
+from landscape.core.reading import read_document
 from landscape.core.unfinished import Progress
 from landscape.engine.stack import Stack
 from landscape.problems.base import Problem
@@ -39,9 +40,9 @@ _FILE, _RUN = "sweep.json", "run.json"
 _DOCUMENT = {
     "problem": {"name": str, "config": dict},
     "training": dict,
-    "grid": [{"key": str, "values": [object]}],
-    "seeds": [int],
-    "data_seeds": [int],
+    "grid": [{"key": str, "values": [object, ...]}, ...],
+    "seeds": [int, ...],
+    "data_seeds": [int, ...],
 }
 
 #: Longest text of a value, and of a cell, in the name of a directory; file systems allow 255 bytes.
@@ -110,7 +111,7 @@ class Sweep:
             refuse_others(path, "the directory of a sweep")
             raise LandscapeError(f"{path} is no sweep, it has no {_FILE}: give the directory of a sweep")
         try:
-            document = read_document(file, SCHEMA, _DOCUMENT, "its options, its grid or its seeds")
+            document = read_document(file, SCHEMA, _DOCUMENT)
         except DamagedFile as error:
             raise DamagedFile(f"{error}: restore it, or begin the sweep in another directory with `output`") from error
         return cls(path, document, problem)
@@ -259,8 +260,8 @@ def _opened(new: Sweep, *, device: torch.device, overwrite: bool) -> tuple[Sweep
             place.rmdir()
     if old is not None and not overwrite:
         return old, todo
-    done = Sweep(new.path, {"schema": SCHEMA, **new.document, **provenance.stamp()})
-    write_json(done.path / _FILE, done.document)
+    document = write_document(new.path / _FILE, {"schema": SCHEMA, **new.document, **provenance.stamp()})
+    done = Sweep(new.path, document)
     # Else these would be taken for directories of something else altogether.
     for cell in cells:
         if cell.path in replaced and cell.path.exists():

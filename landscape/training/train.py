@@ -12,7 +12,7 @@ import torch
 
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import Field, fields_of, require
-from landscape.core.files import differences, require_vacant
+from landscape.core.files import differences, is_there, require_vacant
 from landscape.core.interrupts import between_steps
 from landscape.core.locks import writing
 from landscape.core.unfinished import Progress
@@ -145,7 +145,7 @@ def _found(path: Path, plan: Plan, *, overwrite: bool) -> Run | None:
 
     Computation apart, which nothing says before it is prepared.
     """
-    if not (path / "run.json").exists():
+    if not is_there(path / "run.json"):
         require_vacant(path, "run")
         return None
     if overwrite:
@@ -247,7 +247,7 @@ def _run(
 ) -> Run:
     """Go on with a run to its last step."""
     training, resume = plan.training, run.resume_path
-    first = _resumed(run, resume, trainer) if resume.exists() else trainer.begin(plan.initial)
+    first = _resumed(run, resume, trainer) if is_there(resume) else trainer.begin(plan.initial)
     saved = {*(training.save_at or ()), training.batches}
     times = max(10, min(_LOGGED, _LOGGED_LOSSES // len(plan.seeds)))
     logged = {*saved, *range(0, training.batches, max(1, training.batches // times))}
