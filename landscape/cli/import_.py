@@ -1,5 +1,6 @@
 """`landscape import FILE... -o RUN`: make a run of other people's checkpoints."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -60,7 +61,7 @@ def command(
     is the problem's default unless -O says otherwise. Names as the study's code gave them, such as
     gol_model_steps2_m5_d1.0_seed3.pyt, say steps, d and seed, unless -O says the steps. Prints the run directory.
     """
-    first = Path(files[0].partition("::")[0]).resolve()
+    first = Path(os.path.realpath(files[0].partition("::")[0]))
     path = output or Path("checkpoints") / (first.name if first.is_dir() else short(first.stem))
     run = import_run(
         [each or "" for each in keyed(key, *files)],

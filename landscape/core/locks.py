@@ -10,7 +10,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from landscape.core.errors import Busy, LandscapeError
+from landscape.core.errors import Busy, DamagedFile, LandscapeError
+from landscape.core.reading import DOCUMENT, parsed, read_bytes
 
 __all__ = ["LOCK", "lock_of", "writing"]
 
@@ -125,12 +126,12 @@ def _sign(descriptor: int) -> None:
 def _holder(place: Path) -> str:
     """Who holds a lock, in words."""
     try:
-        text = place.read_text(errors="replace")
-    except OSError:
+        text = read_bytes(place, share=DOCUMENT).decode(errors="replace")
+    except LandscapeError:
         return "another process"
     try:
-        holder = json.loads(text)
+        holder = parsed(text, place)
         return f"process {holder['pid']} on {holder['host']} since {holder['since']} ({holder['command']})"
-    except (ValueError, TypeError, KeyError):
+    except (DamagedFile, TypeError, KeyError):
         lines = text.split()[:2]  # as `SoftFileLock` writes it
         return f"process {' on '.join(lines)} (if it is gone, delete {place})" if lines else "another process"

@@ -250,7 +250,7 @@ class Run:
     @classmethod
     def require_free(cls, path: Path, *, overwrite: bool) -> None:
         """Raise `LandscapeError` if a new run would replace one without `overwrite`, or mix with something else."""
-        if (path / "run.json").exists():
+        if is_there(path / "run.json"):
             if not overwrite:
                 refuse_existing(path, force=False, argument="output")
         elif not (path / LOCK).exists():  # and else what lies there may have been begun by a writer that died

@@ -127,7 +127,8 @@ def _check_seal(path: Path) -> None:
     if found.startswith(_HDF5_SIGNATURE):
         raise Unsupported(f"{path} is an HDF5 file, but no result: it was not written by landscape")
     if first not in SEALS:
-        refuse_others(path, _WANTED)
+        if not found.startswith(SEALS):
+            refuse_others(path, _WANTED)
         raise DamagedFile(f"{path} is damaged, or no result: restore it, or evaluate again")
     told = _looked_at(path) if line else None
     if told == [_LOCKED]:

@@ -254,6 +254,11 @@ def _followed(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]],
         del stack[place:]
         return found
 
+    def deepen(value: _Value, inside: list[_Value]) -> None:
+        value.depth = max([value.depth, *(1 + each.depth for each in inside)])
+        if value.depth > DEPTH:
+            raise _Harm(f"its pickle is nested more than {DEPTH} deep")
+
     def named(name: str) -> None:
         names.append(name)
         stack.append(_Value(of=name))
@@ -290,16 +295,15 @@ def _followed(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]],
             items = above_mark() if count is None else stack[len(stack) - count :]
             if count is not None:
                 del stack[len(stack) - count :]
-            depth = 1 + max((each.depth for each in items), default=0)
-            if depth > DEPTH:
-                raise _Harm(f"its pickle is nested more than {DEPTH} deep")
-            stack.append(_Value(items=items, depth=depth))
+            stack.append(_Value(items=items))
+            deepen(stack[-1], items)
         elif name in ("EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"):
             stack.append(_Value(items=[], depth=1))
         elif name in ("APPEND", "APPENDS", "ADDITEMS"):
             added = above_mark() if name != "APPEND" else [stack.pop()]
             if (items_of := stack[-1].items) is not None:
                 items_of += added
+            deepen(stack[-1], added)
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, function = stack.pop(), stack.pop()
             if wrong := _misused(function, arguments):
@@ -307,9 +311,10 @@ def _followed(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]],
             stack.append(_Value(of=function.of, called=True, depth=1 + arguments.depth))
         elif name in ("BUILD", "POP"):
             stack.pop()
-        elif name == "SETITEM":
-            del stack[-2:]
-        elif name in ("SETITEMS", "POP_MARK"):
+        elif name in ("SETITEM", "SETITEMS"):
+            added = above_mark() if name == "SETITEMS" else [stack.pop(), stack.pop()]
+            deepen(stack[-1], added)
+        elif name == "POP_MARK":
             above_mark()
         elif name == "DUP":
             stack.append(stack[-1])
