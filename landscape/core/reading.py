@@ -272,6 +272,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 for member in archive.infolist():
                     with archive.open(member) as each:
                         require_room(path, size, _declared(each))
+            file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, SyntaxError) as error:

@@ -76,6 +76,7 @@ _ABOUT: Mapping[str, Any] = {
     "autocast?": _PLACE,
     "threads?": int,
     "certified?": {"tolerance": float},
+    "accuracy?": dict,
     "align?": {
         **{f"{name}?": int for name in ("units", "scales", "signs", "dead", "duplicates", "networks")},
         "refused?": [str],
