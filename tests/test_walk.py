@@ -199,7 +199,7 @@ def test_kept_lines_of_another_walk_are_refused(
 ) -> None:
     path = tmp_path / "walk.h5"
     asked: dict[str, Any] = {"objective": life.objective(), "lines": lines, "alphas": grid(11)}
-    interrupted(path, 6, *asked.values(), about={"problem": "life"})
+    interrupted(path, 6, *asked.values(), about={"problem": {"name": "life"}})
     for changes, message in (
         ({"alphas": grid(12)}, r"keeps lines of other work: grid is .* there and .* here"),
         ({"lines": connect(presolve, run.checkpoint(20))}, r"points\.vertex 1 is .* there"),
@@ -207,10 +207,10 @@ def test_kept_lines_of_another_walk_are_refused(
             {"objective": life.objective(dtype=torch.float64)},
             r"computation\.dtype is \"float32\" there and \"float64\"",
         ),
-        ({"about": {"problem": "death"}}, r"objective\.problem is \"life\" there and \"death\" here"),
+        ({"about": {"problem": {"name": "death"}}}, r"objective\.problem\.name is \"life\" there and \"death\" here"),
     ):
         with pytest.raises(Mismatch, match=message):
-            along(save=path, **{**asked, "about": {"problem": "life"}, **changes})
+            along(save=path, **{**asked, "about": {"problem": {"name": "life"}}, **changes})
     got = along(save=path, **{**asked, "alphas": grid(12)}, overwrite=True)
     assert same_numbers(got, along(life.objective(), lines, grid(12)))
 
