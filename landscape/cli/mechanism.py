@@ -136,17 +136,21 @@ def _mistakes(found: Any) -> list[str]:
     return text
 
 
+def _interval(interval: tuple[float, float]) -> str | None:
+    return None if interval[0] != interval[0] else "{:.3f} to {:.3f}".format(*interval)
+
+
 def _population(found: Any, whole: Any) -> list[str]:
     """How well signatures tell connected pairs, on both halves."""
     rows = [
         [
             each.name,
-            each.phi,
+            None if each.phi != each.phi else each.phi,
             each.same,
-            "{:.3f} to {:.3f}".format(*each.same_interval),
+            _interval(each.same_interval),
             each.same_pairs,
             each.different,
-            "{:.3f} to {:.3f}".format(*each.different_interval),
+            _interval(each.different_interval),
             each.different_pairs,
             each.exceptions,
         ]
@@ -154,11 +158,14 @@ def _population(found: Any, whole: Any) -> list[str]:
     ]
     header = ["same", "phi, even seeds", "connected if same", "95 % interval", "pairs"]
     header += ["connected if not", "95 % interval", "pairs", "exceptions"]
+    gaps = any(value != value for each in found.tests for value in (each.phi, *each.same_interval))
+    lacking = ["-: too few members, or too few unlike ones, to say; --members takes more"] if gaps else []
     best = next(each for each in found.tests if each.name == found.best)
     text = [
         f"{found.name}: signatures found on {found.found_on} members, tested on {len(found.pairs.members)}; connected "
         f"is a line that rises by {whole.threshold:g} at most; {plural(found.undecided, 'pair')} undecided",
         table(header, rows),
+        *lacking,
         f"highest phi: {best.name}; {plural(best.exceptions, 'counterexample')} among odd seeds"
         + "".join(
             f"; {one} and {other} ({'same' if same else 'not the same'}, rise {low:.4g} to {high:.4g})"

@@ -154,16 +154,25 @@ def _density(file: Path, caption: str | None, **where: Any) -> None:
 @command.command("barriers")
 @click.argument("file", type=click.Path(path_type=Path))
 @_definition
+@click.option(
+    "--ends",
+    type=click.Choice(["stored", "aligned"]),
+    help="Of a walk with --align: lines to ends as they are, or to their representatives. [default: aligned]",
+)
 @drawing("plots/FILE-barriers.png")
-def _barriers(file: Path, definition: str, **where: Any) -> None:
+def _barriers(file: Path, definition: str, ends: str | None, **where: Any) -> None:
     """Distribution of the barriers along the lines of FILE."""
     canvas = Canvas(**where)
-    curves = Result.read(file, plane=False)
+    kinds = representatives(Result.read(file, plane=False))
+    if ends is not None and ends not in kinds:
+        raise click.UsageError(f"--ends {ends} is for a walk with --align: {file} has one kind of line")
+    ends = ends or next(reversed(kinds))
+    curves = kinds[ends]
     kept = curves.select(lowest_order(curves))
-    title, lines = curves.about.get("title", file.stem), plural(len(kept), "line")
+    title, lines = curves.about.get("title", file.stem), plural(len(kept), f"{ends} line".strip())
     found, unit = barriers(kept), curves.about.get("loss_unit")
     caption = f"{title}, {lines}. Barrier: {DEFINITIONS[definition].formula}; bar: the median, with its 95 % interval "
-    caption += "where lines are independent and at least 6." + courses_caption([found], definition)
+    caption += "where lines are independent and at least 6." + courses_caption([{"": found}], definition)
     figure = figures.page(
         lambda ax: figures.barrier_distribution(ax, found, definition=definition, unit=unit),
         caption=caption,

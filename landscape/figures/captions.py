@@ -109,16 +109,18 @@ def orders_caption(orders: Sequence[int]) -> str:
     return f" {text}; elsewhere the order is the stored one." if places else f" {text}."
 
 
-def courses_caption(panels: Sequence[Barriers], definition: str) -> str:
+def courses_caption(kinds: Sequence[Mapping[str, Barriers]], definition: str) -> str:
     """What the barriers of lines with unequal ends depend on: the other definition, lines that go one way, and lines
-    whose height is infinite or NaN.
+    whose height is infinite or NaN. Of each panel the lines of each kind, by name: stored and aligned are apart.
     """
     other = "above_higher_end" if definition != "above_higher_end" else "above_chord"
+    panels = [found for panel in kinds for found in panel.values()]
     every = [found.summary()[other] for found in panels]
-    if sum(len(found) for found in panels) == len(panels):
+    if sum(len(found) for found in panels) == len(panels) == len(kinds):
         medians = ""  # it stands on the line itself
     else:
-        values = " and ".join(f"{each['median']:.3g}" for each in every)
+        names = [name and f"{name} " for panel in kinds for name in panel]
+        values = " and ".join(f"{name}{each['median']:.3g}" for name, each in zip(names, every, strict=True))
         medians = f" Median {DEFINITIONS[other].label}: {values}."
     ways = [{name: count for name, count in found.courses().items() if name != "neither" and count} for found in panels]
     one_way = " and ".join(", ".join(f"{count} {name}" for name, count in each.items()) or "none" for each in ways)

@@ -254,7 +254,11 @@ def group_cards(
         left.tick_params(length=0)
         for spine in left.spines.values():
             spine.set_visible(False)
-        left.set_xlabel("filters of the first layer, each row\non its own scale; red above 0, blue below")
+        left.set_title(
+            "filters of the first layer, each row\non its own scale; red above 0, blue below",
+            size="small",
+            fontweight="normal",
+        )
         shown = right.imshow(
             100 * wrong,
             cmap="Greys",

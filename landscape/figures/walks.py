@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from landscape.analysis.barriers import DEFINITIONS, Barriers, barriers, lowest_order
+from landscape.analysis.barriers import DEFINITIONS, Barriers, barriers, lowest_order, representatives
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.intervals import FEWEST, Proportion, fewest, median_interval, together
 from landscape.figures import captions
@@ -176,7 +176,14 @@ def walk_figure(
     caption += captions.orders_caption(
         [int(every.done.sum()) // len(kept) for every, kept in zip(whole, panels, strict=True)]
     )
-    caption += captions.courses_caption([own for own, *_ in heights], definition)
+    caption += captions.courses_caption(
+        [
+            {name: barriers(each) for name, each in kinds.items()} if len(kinds) > 1 else dict.fromkeys(kinds, own)
+            for curves, (own, *_) in zip(panels, heights, strict=True)
+            for kinds in [representatives(curves)]
+        ],
+        definition,
+    )
     if max(map(len, panels)) > _MOST:
         caption += f" Of more than {_MOST} lines so many are drawn, evenly spaced; medians are those of all."
     with matplotlib.style.context(STYLE):
