@@ -43,11 +43,9 @@ Quantity = Literal["barrier", "loss"]
 #: about as long as all; of more so many at first, at least and at most.
 _FEW, _CHEAP, _FIRST, _MOST_FIRST = 1000, 2**24, 256, 4096
 
-#: Share of the tolerance that interpolation may take where samples take the rest.
-_INTERPOLATED = 0.2
-
-#: By how much more an error that is to hold everywhere is than that beside the peak, where points are close.
-_EVERYWHERE = 2.0
+#: Share of the tolerance that interpolation may take where samples take the rest, and where they leave no error; share
+#: of that which the band has between points at least, however well they are met.
+_INTERPOLATED, _ALONE, _LEAST = 0.2, 0.9, 0.45
 
 #: Share of all samples from which on all are taken, which leaves no error of theirs; of a class the samples at first
 #: that make it a stratum.
@@ -454,7 +452,7 @@ class Measured:
         active = list(lines)
         while active:
             curves = self._curves(active)
-            wanted = _wanted(curves, goal, self.accuracy, _INTERPOLATED if self._sampled(active) else 0.9)
+            wanted = _wanted(curves, goal, self.accuracy, self._share_of_points(active))
             points = int(np.isfinite(wanted).sum())
             if not points or not self._fits(points, range(max(line.level for line in active) + 1), until):
                 return
@@ -484,6 +482,10 @@ class Measured:
                 for row, line in enumerate(active)
                 if np.isfinite(wanted[row]).any() and len(line.x) < _POINTS and np.isfinite(line.y).all()
             ]
+
+    def _share_of_points(self, lines: Sequence[_Line]) -> float:
+        """The share of the tolerance that interpolation may take."""
+        return _INTERPOLATED if self._sampled(lines) else _ALONE
 
     def _sampled(self, lines: Sequence[_Line]) -> bool:
         """Whether samples leave an error of their own."""
@@ -542,8 +544,9 @@ class Measured:
         bent = float(rising.max()) - float(above[top])
         spread_of_loss = float(np.ptp(np.append(y, values)))
         if self.accuracy.quantity == "loss":
-            half = max(float((np.interp(t, x, band) + _EVERYWHERE * error).max()), float(band.max()))
-            bent, tolerated = _EVERYWHERE * float(cells.max()), goal * spread_of_loss
+            bent, tolerated = float(curves.anywhere[row, : count - 1].max()), goal * spread_of_loss
+            off = curves.anywhere[row, : count - 1, None]
+            half = max(float((np.interp(t, x, band) + off).max()), float(band.max()))
         else:
             half, bent = (highest - max(lowest, 0.0)) / 2, bent / 2
             tolerated = max(goal * float(peak[0]), self.accuracy.floor * spread_of_loss)
@@ -600,11 +603,12 @@ class Measured:
             curves = self._curves([lines[row] for row in rows])
             t = np.tile(alphas, (len(rows), 1))
             loss[rows] = curves(t)
-            off = _EVERYWHERE * np.take_along_axis(curves.error, curves.cell(t), 1)
+            off = np.take_along_axis(curves.anywhere, curves.cell(t), 1)
             for place, row in enumerate(rows):
                 line = lines[row]
                 assert line.estimate is not None
-                error[row] = np.where(np.isin(alphas, line.x), 0.0, off[place])
+                least = _LEAST * self._share_of_points([line]) * line.estimate.tolerated
+                error[row] = np.where(np.isin(alphas, line.x), 0.0, np.maximum(off[place], least))
                 error[row] += np.interp(alphas, line.x, line.estimate.spread)
         for row, line in enumerate(lines):
             if line.estimate is None:  # what is known, and nothing between
@@ -692,7 +696,7 @@ def _wanted(curves: Curves, goal: float, asked: Accuracy, share: float) -> Float
     t = curves.places
     if asked.quantity == "loss":
         over, pick = (
-            _EVERYWHERE * curves.error - share * (goal * (high - low))[:, None],
+            curves.anywhere - share * (goal * (high - low))[:, None],
             np.full(there.shape, t.shape[2] // 2),
         )
     else:
