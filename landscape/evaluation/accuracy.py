@@ -6,6 +6,7 @@ samples as its interval needs (`landscape.core.intervals`), the same for all poi
 that over the whole data set, of which the samples are drawn without replacement, class by class.
 """
 
+import bisect
 import dataclasses
 import logging
 import math
@@ -17,13 +18,13 @@ from typing import Any, Literal
 import numpy as np
 import scipy
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Unsupported, plural
 from landscape.core.fields import check, option
 from landscape.core.interpolation import Curves, first_nodes
-from landscape.core.intervals import CONFIDENCE, Stratified, largest_of, spent, tilt
+from landscape.core.intervals import CONFIDENCE, Nested, Stratified, largest_of, spent, tilt
 from landscape.engine.objective import Share
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import in_order, stack_state_dicts
@@ -45,7 +46,7 @@ _FEW, _CHEAP, _FIRST, _MOST_FIRST = 1000, 2**24, 256, 4096
 
 #: Share of the tolerance that interpolation may take where samples take the rest, and where they leave no error; share
 #: of that which the band has between points at least, however well they are met.
-_INTERPOLATED, _ALONE, _LEAST = 0.2, 0.9, 0.45
+_INTERPOLATED, _ALONE, _LEAST = 0.2, 0.9, 0.6
 
 #: Share of all samples from which on all are taken, which leaves no error of theirs; of a class the samples at first
 #: that make it a stratum.
@@ -135,30 +136,34 @@ class Accuracy:
 
 @dataclasses.dataclass(eq=False)
 class _Line:
-    """What is known of a line: its points, and of each the losses of some samples, or of all their mean alone."""
+    """What is known of a line: its points, and of each the losses of some samples (`level` says how many they are where
+    it matters most), or of all their mean alone.
+    """
 
     number: int
     x: Float[np.ndarray, " node"]
     y: Float[np.ndarray, " node"]
-    rows: Float[np.ndarray, "node sample"] | None
+    rows: list[np.ndarray] | None
     level: int = 0
     looks: int = 0
     caution: float = 1.0
     finished: bool = False
     estimate: "_Estimate | None" = None
 
-    def add(self, x: Float[np.ndarray, " node"], y: Float[np.ndarray, " node"], rows: np.ndarray | None) -> None:
+    def add(self, x: Float[np.ndarray, " node"], y: Float[np.ndarray, " node"], rows: np.ndarray) -> None:
         """Further points."""
         order = np.argsort(np.concatenate([self.x, x]), kind="stable")
         self.x, self.y = (np.concatenate(pair)[order] for pair in ((self.x, x), (self.y, y)))
-        if self.rows is not None and rows is not None:
-            self.rows = np.concatenate([self.rows, rows])[order]
+        if self.rows is not None:
+            every = [*self.rows, *rows]
+            self.rows = [every[k] for k in order]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Estimate:
     """What a look at a line says: its barrier with an interval and its place, half the widths of what is asked for (of
-    all, and of interpolation alone), what is tolerated, and how accurate the loss is at each node.
+    all, and of interpolation alone), what is tolerated, how accurate the loss is at each node, and at which it must be
+    known better for what is asked for.
     """
 
     barrier: float
@@ -169,6 +174,7 @@ class _Estimate:
     interpolated: float
     tolerated: float
     spread: Float[np.ndarray, " node"]
+    wanting: Bool[np.ndarray, " node"]
 
     @property
     def reached(self) -> bool:
@@ -298,7 +304,7 @@ class Measured:
         goal = self.accuracy.share or _LOOSE
         while active := [line for line in finite if not line.finished]:
             self._refine(family, active, goal, until)
-            self._look(active, goal, last=False)
+            self._look(family, active, goal, until)
             over = until is not None and time.monotonic() >= until
             for line in active:
                 assert line.estimate is not None
@@ -311,7 +317,7 @@ class Measured:
             self._grow(family, [line for line in active if not line.finished], until)
             tell(len(lines) - sum(not line.finished for line in finite))
         if self.accuracy.share is None:
-            self._look(finite, goal, last=True)
+            self._look(family, finite, goal, until, last=True)
         self.left -= len(numbers)
         return self._values(lines, alphas), self._columns(lines)
 
@@ -395,11 +401,17 @@ class Measured:
             return True
         return time.monotonic() + points * self._sizes_of(levels) * self._seconds / self._work <= until
 
-    def _stratified(self, line: _Line, rows: np.ndarray | None = None) -> Stratified:
-        rows = line.rows if rows is None else rows
-        assert rows is not None
+    def _nested(self, line: _Line) -> Nested:
+        assert line.rows is not None
         counts, count = np.concatenate(self._counts[: line.level + 1]), self.levels[line.level]
-        return Stratified(rows.astype(np.float64), counts, self._stratum[:count], self._sizes, self.population)
+        return Nested(line.rows, counts, self._stratum[:count], self._sizes, self.population)
+
+    def _means(self, rows: np.ndarray, level: int) -> Float[np.ndarray, " node"]:
+        """The loss at points that have the samples of a level."""
+        if self.whole:
+            return rows[:, 0].astype(np.float64)
+        counts, count = np.concatenate(self._counts[: level + 1]), self.levels[level]
+        return Stratified(rows.astype(np.float64), counts, self._stratum[:count], self._sizes).mean
 
     # Points -----------------------------------------------------------------------------------------------------------
 
@@ -428,10 +440,7 @@ class Measured:
         every = np.concatenate(found).reshape(len(numbers), len(nodes), -1)
         lines = []
         for number, rows in zip(numbers, every, strict=True):
-            line = _Line(int(number), nodes, rows[:, 0].astype(np.float64), None if self.whole else rows)
-            if not self.whole:
-                line.y = self._stratified(line).mean
-            lines.append(line)
+            lines.append(_Line(int(number), nodes, self._means(rows, 0), None if self.whole else list(rows)))
         if finite := [line for line in lines if np.isfinite(line.y).all()]:
             x, y = nodes, np.stack([line.y for line in finite])
             coarse = Curves(np.tile(x[::2], (len(y), 1)), y[:, ::2], self.knots, np.ones(len(y)))
@@ -469,11 +478,11 @@ class Measured:
                     line, mine = active[row], [k for k, (other, _) in enumerate(place) if other == row]
                     if not mine:
                         continue
-                    rows = found[mine]
-                    new = rows[:, 0].astype(np.float64) if self.whole else self._stratified(line, rows).mean
-                    x = np.array([alphas[k] for k in mine])
+                    new = self._means(found[mine], level)
                     values[row, [place[k][1] for k in mine]] = new
-                    line.add(x, new, None if self.whole else rows)
+                    line.add(np.array([alphas[k] for k in mine]), new, found[mine])
+                    if not self.whole:
+                        line.y = self._nested(line).mean
             caution = curves.with_nodes(wanted, values).caution
             for row, line in enumerate(active):
                 line.caution = float(caution[row])
@@ -489,20 +498,26 @@ class Measured:
 
     def _sampled(self, lines: Sequence[_Line]) -> bool:
         """Whether samples leave an error of their own."""
-        return not self.whole and (self.population or any(line.level < len(self.levels) - 1 for line in lines))
+        return not self.whole and (
+            self.population or any(len(row) < self.samples for line in lines for row in line.rows or ())
+        )
 
     # Intervals --------------------------------------------------------------------------------------------------------
 
-    def _look(self, lines: Sequence[_Line], goal: float, *, last: bool) -> None:
+    def _look(
+        self, family: Family, lines: Sequence[_Line], goal: float, until: float | None, *, last: bool = False
+    ) -> None:
         """Estimate what is asked for, with its interval; at the `last` look, which time alone decided, nothing is spent
-        on looks before.
+        on looks before. What turns out to want the samples that other points of its line have gets them.
         """
-        if not lines:
-            return
-        curves = self._curves(lines)
-        for row, line in enumerate(lines):
-            tail = 1 - CONFIDENCE if last or self.accuracy.share is None or self.whole else spent(line.looks)
-            line.estimate = self._estimate(line, curves, row, goal, tail)
+        rest = list(lines)
+        while rest:
+            curves = self._curves(rest)
+            for row, line in enumerate(rest):
+                tail = 1 - CONFIDENCE if last or self.accuracy.share is None or self.whole else spent(line.looks)
+                line.estimate = self._estimate(line, curves, row, goal, tail)
+            rest = self._add_samples(family, {line.number: (line, line.level) for line in rest}, until)
+        for line in lines:
             line.looks += 1
 
     def _estimate(self, line: _Line, curves: Curves, row: int, goal: float, tail: float) -> _Estimate:
@@ -513,7 +528,7 @@ class Measured:
         top = int(np.argmax(above))
         lowest = float(above[top])
         if self._sampled([line]):
-            part = self._stratified(line)
+            part = self._nested(line)
             heavier = float(scipy.special.stdtrit(part.freedom, 1 - tail / 2) / scipy.special.ndtri(1 - tail / 2))
             every, below = part.covariance, chord @ part.covariance @ chord.T
             spread, skewed = np.sqrt(np.maximum(np.diag(below), 0)), part.skewness(chord)
@@ -543,6 +558,7 @@ class Measured:
         highest = float((rising + np.interp(np.append(t, near_by), x, upwards)).max())
         bent = float(rising.max()) - float(above[top])
         spread_of_loss = float(np.ptp(np.append(y, values)))
+        wanting = np.ones(count, dtype=bool)
         if self.accuracy.quantity == "loss":
             bent, tolerated = float(curves.anywhere[row, : count - 1].max()), goal * spread_of_loss
             off = curves.anywhere[row, : count - 1, None]
@@ -550,11 +566,18 @@ class Measured:
         else:
             half, bent = (highest - max(lowest, 0.0)) / 2, bent / 2
             tolerated = max(goal * float(peak[0]), self.accuracy.floor * spread_of_loss)
-        return _Estimate(float(peak[0]), max(lowest, 0.0), highest, float(peak[1]), half, bent, tolerated, band)
+            # More samples are for cells that may be higher than the interval is to reach, and the nodes beside them.
+            high = (rise + error + np.interp(t, x, upwards)).max(1) > max(lowest, 0.0) + tolerated
+            high[[max(top - 1, 0), min(top, count - 2)]] = True
+            beside = np.pad(high, (2, 2))
+            wanting = beside[:-3] | beside[1:-2] | beside[2:-1] | beside[3:]
+            wanting[[0, -1]] = True
+        low = max(lowest, 0.0)
+        return _Estimate(float(peak[0]), low, highest, float(peak[1]), half, bent, tolerated, band, wanting)
 
     def _grow(self, family: Family, lines: Sequence[_Line], until: float | None) -> None:
         """Add the samples that lines need; what cannot have more is finished."""
-        wanted = dict[tuple[int, int], list[_Line]]()
+        wanted = dict[int, tuple[_Line, int]]()
         for line in lines:
             level = self._level(line)
             points = sum(len(each.x) for each in lines)
@@ -563,17 +586,35 @@ class Measured:
             if level == line.level:
                 line.finished = True
             else:
-                wanted.setdefault((line.level, level), []).append(line)
-        for (before, level), some in wanted.items():
-            places = [(line.number, float(alpha)) for line in some for alpha in line.x]
-            found = self._losses(family, places, range(before + 1, level + 1))
-            begin = 0
-            for line in some:
+                wanted[line.number] = line, level
+        self._add_samples(family, wanted, None)
+
+    def _add_samples(self, family: Family, wanted: Mapping[int, tuple[_Line, int]], until: float | None) -> list[_Line]:
+        """Give points that want them the samples of a level, line by line's number, if there is time; returns the lines
+        that got any.
+        """
+        groups = dict[tuple[int, int], list[tuple[_Line, int]]]()
+        for line, level in wanted.values():
+            assert line.estimate is not None
+            for node in np.flatnonzero(line.estimate.wanting):
+                if line.rows is None:
+                    break
+                own = bisect.bisect_left(self.levels, len(line.rows[node]))
+                if own < level:
+                    groups.setdefault((own, level), []).append((line, int(node)))
+        grown = dict[int, _Line]()
+        for (before, level), some in groups.items():
+            levels = range(before + 1, level + 1)
+            if not self._fits(len(some), levels, until):
+                continue
+            found = self._losses(family, [(line.number, float(line.x[node])) for line, node in some], levels)
+            for (line, place), row in zip(some, found, strict=True):
                 assert line.rows is not None
-                rows = found[begin : begin + len(line.x)]
-                begin += len(line.x)
-                line.rows, line.level = np.concatenate([line.rows, rows], 1), level
-                line.y = self._stratified(line).mean
+                line.rows[place], line.level = np.append(line.rows[place], row), level
+                grown[line.number] = line
+        for line in grown.values():
+            line.y = self._nested(line).mean
+        return list(grown.values())
 
     def _level(self, line: _Line) -> int:
         """The level whose samples make the interval as narrow as is asked for, by what is known of their spread; that
@@ -619,7 +660,7 @@ class Measured:
     def _columns(self, lines: Sequence[_Line]) -> dict[str, np.ndarray]:
         """What was found of each line."""
         nan = math.nan
-        nothing = _Estimate(nan, nan, nan, nan, nan, nan, nan, np.zeros(0))
+        nothing = _Estimate(nan, nan, nan, nan, nan, nan, nan, np.zeros(0), np.zeros(0, dtype=bool))
         found = [line.estimate or nothing for line in lines]
         return {
             "barrier": np.array([each.barrier for each in found]),
@@ -650,7 +691,7 @@ class Measured:
                 number, alpha = each.coordinates
                 line = place[int(number)]
                 assert line.rows is not None
-                rows = line.rows[int(np.flatnonzero(line.x == alpha)[0]), : len(counts)]
+                rows = line.rows[int(np.flatnonzero(line.x == alpha)[0])][: len(counts)]
                 found = float(rows.sum(dtype=np.float64) / counts.sum())
                 what = f"on {len(counts)} samples line {each.number} does not reproduce its own end"
                 require_same(self.objective, found, plain, what, f"at alpha {alpha:g}")
