@@ -48,6 +48,9 @@ _FEW, _CHEAP, _FIRST, _MOST_FIRST = 1000, 2**24, 256, 4096
 #: of that which the band has between points at least, however well they are met.
 _INTERPOLATED, _ALONE, _LEAST = 0.2, 0.9, 0.6
 
+#: Share of what an interval may miss that goes to nodes wrongly held to be lower than the highest.
+_RULED_OUT = 0.1
+
 #: Share of all samples from which on all are taken, which leaves no error of theirs; of a class the samples at first
 #: that make it a stratum.
 _MOSTLY, _STRATUM = 0.75, 4
@@ -524,11 +527,11 @@ class Measured:
         count = len(line.x)
         x, y = line.x, line.y
         chord = np.eye(count) - np.outer(1 - x, np.eye(count)[0]) - np.outer(x, np.eye(count)[-1])
-        above, band, upwards = chord @ y, np.zeros(count), np.zeros(count)
+        above, band, upwards, lift = chord @ y, np.zeros(count), np.zeros(count), np.zeros(count)
         top = int(np.argmax(above))
         lowest = float(above[top])
         if self._sampled([line]):
-            part = self._nested(line)
+            part, out, tail = self._nested(line), _RULED_OUT * tail, (1 - _RULED_OUT) * tail
             heavier = float(scipy.special.stdtrit(part.freedom, 1 - tail / 2) / scipy.special.ndtri(1 - tail / 2))
             every, below = part.covariance, chord @ part.covariance @ chord.T
             spread, skewed = np.sqrt(np.maximum(np.diag(below), 0)), part.skewness(chord)
@@ -537,6 +540,8 @@ class Measured:
             upwards = (reach + tilt(skewed, reach)) * spread
             apart = np.sqrt(np.maximum(spread**2 + spread[top] ** 2 - 2 * below[top], 0))
             near = above + 2 * reach * apart >= above[top]
+            outward = -heavier * float(scipy.special.ndtri(out / count))
+            lift = (outward + tilt(part.skewness(chord - chord[top]), outward)) * apart
             reach = heavier * largest_of(below[np.ix_(near, near)], tail / 2, sides=1)
             lowest = float((above - (reach - tilt(skewed, reach)) * spread)[near].max())
             reach = heavier * largest_of(every, tail, sides=2)
@@ -554,9 +559,12 @@ class Measured:
         best, peak = int(np.argmax(summit)), (above[top], x[top])
         if summit[best] > peak[0] + _ROUNDING * np.abs(y).max():
             peak = (summit[best], near_by[best])
-        rising = np.append(rise + error, summit + off)
-        highest = float((rising + np.interp(np.append(t, near_by), x, upwards)).max())
-        bent = float(rising.max()) - float(above[top])
+        # Cells that are surely lower than the highest node need not be known as well as it is.
+        surely = (rise + error).max(1) + np.maximum(lift[:-1], lift[1:]) < above[top]
+        rising = np.where(surely[:, None], -np.inf, rise + error)
+        reaching = (rising + np.interp(t, x, upwards)).max(1)
+        highest = max(float(reaching.max()), float((summit + off + np.interp(near_by, x, upwards)).max()))
+        bent = max(float(rising.max()), float((summit + off).max())) - float(above[top])
         spread_of_loss = float(np.ptp(np.append(y, values)))
         wanting = np.ones(count, dtype=bool)
         if self.accuracy.quantity == "loss":
@@ -566,12 +574,10 @@ class Measured:
         else:
             half, bent = (highest - max(lowest, 0.0)) / 2, bent / 2
             tolerated = max(goal * float(peak[0]), self.accuracy.floor * spread_of_loss)
-            # More samples are for cells that may be higher than the interval is to reach, and the nodes beside them.
-            high = (rise + error + np.interp(t, x, upwards)).max(1) > max(lowest, 0.0) + tolerated
+            # More samples are for the cells that may be higher than the interval is to reach.
+            high = reaching > max(lowest, 0.0) + tolerated
             high[[max(top - 1, 0), min(top, count - 2)]] = True
-            beside = np.pad(high, (2, 2))
-            wanting = beside[:-3] | beside[1:-2] | beside[2:-1] | beside[3:]
-            wanting[[0, -1]] = True
+            wanting = np.append(True, high) | np.append(high, True)  # and the ends
         low = max(lowest, 0.0)
         return _Estimate(float(peak[0]), low, highest, float(peak[1]), half, bent, tolerated, band, wanting)
 
