@@ -21,11 +21,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from landscape.core import philox
-from landscape.core.errors import LandscapeError, Unsupported, plural
+from landscape.core.errors import LandscapeError, Unsupported, few, plural
 from landscape.core.fields import check, option
 from landscape.core.interpolation import Curves, first_nodes
 from landscape.core.intervals import CONFIDENCE, Nested, Stratified, largest_of, spent, tilt
-from landscape.engine.objective import Share
+from landscape.engine.objective import Objective, Share
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import in_order, stack_state_dicts
 from landscape.evaluation.evaluate import require_same
@@ -62,6 +62,10 @@ _POINTS, _SHORTEST, _KEPT_BYTES, _BYTES = 257, 2.0**-30, 2**28, 2**26
 #: Without a tolerance, within a budget: the first that is tried, and the last.
 _LOOSE, _TIGHT = 0.5, 1e-4
 
+#: What is known of barriers and a height; half the width of an interval, as a share of how far from the height it is,
+#: at which it probably does not hold it.
+_DECISIONS, _DECIDED = ("above", "below", "open"), 0.7
+
 #: Rises up to this share of the loss are rounding.
 _ROUNDING = 1e-12
 
@@ -89,6 +93,13 @@ class Accuracy:
         above=0,
         below=1,
     )
+    above: float | None = option(
+        None,
+        "With a tolerance: decide of each line, such as those of all pairs, whether its barrier is above this height, "
+        "and end where that is sure (at most 5 % of the decisions are wrong).",
+        at_least=0,
+        metavar="HEIGHT",
+    )
     budget: float | None = option(
         None,
         "In place of a tolerance, or with it: the time that all lines may take, such as 60s, 10m or 2h, for as narrow "
@@ -113,6 +124,11 @@ class Accuracy:
         for name in (name for name, given in beside.items() if given and not self):
             raise LandscapeError(
                 f"`{name}` is for lines to a stated accuracy: ask for one with `tolerance` or `budget`"
+            )
+        if self.above is not None and (self.tolerance is None or self.quantity == "loss"):
+            raise LandscapeError(
+                "`above` is a height of barriers, and ends where `tolerance` is reached at the latest: give one of the "
+                "barrier, such as 0.05"
             )
         if self.floor != type(self).floor and self.quantity == "loss":
             raise LandscapeError("`floor` is for barriers, and this `tolerance` is of the range already: leave it out")
@@ -179,6 +195,10 @@ class _Estimate:
     spread: Float[np.ndarray, " node"]
     wanting: Bool[np.ndarray, " node"]
 
+    def decision(self, above: float) -> str:
+        """Whether the barrier is above a height, as far as is known."""
+        return "above" if self.low > above else "below" if self.high < above else "open"
+
     @property
     def reached(self) -> bool:
         """Whether the interval is as narrow as was asked for."""
@@ -213,8 +233,8 @@ class Measured:
                 "memory: leave it out"
             )
         self.samples = objective.samples
-        few = self.samples < _FEW or self.samples * objective.template.parameters <= _CHEAP
-        self.sampling = sampling if self.population or not few else None
+        small = self.samples < _FEW or self.samples * objective.template.parameters <= _CHEAP
+        self.sampling = sampling if self.population or not small else None
         self.reason = (
             ""
             if sampling is not None or not objective.sampled
@@ -233,6 +253,9 @@ class Measured:
         if self.sampling is not None:
             self._order_samples(compute.sample_seed)
         self._seconds, self._work = 0.0, 0.0
+        names = objective.metrics if isinstance(objective, Objective) else objective.names()
+        if others := [name for name in names if name != "loss"]:
+            _log.warning("the loss alone is found to an accuracy, without other metrics: %s", few(others))
 
     # What `evaluate` asks for -----------------------------------------------------------------------------------------
 
@@ -253,6 +276,7 @@ class Measured:
             "quantity": asked.quantity,
             "tolerance": asked.share,
             "floor": asked.floor if asked.quantity == "barrier" else None,
+            "above": asked.above,
             "level": CONFIDENCE,
             "population": self.population,
             "budget": asked.budget,
@@ -270,6 +294,7 @@ class Measured:
             return [values.min().item(), values.max().item()] if len(values) > 1 else values[0].item()
 
         low, high = columns["barrier_low"][done], columns["barrier_high"][done]
+        decision = columns.get("decision", done)[done]
         return {
             **self.asked(),
             "interval": [float(np.min(low)), float(np.max(high))] if len(low) else None,
@@ -279,6 +304,11 @@ class Measured:
             "of_samples": self.samples,
             "precision": str(self.objective.autocast or self.objective.dtype).removeprefix("torch."),
             "reached": int(columns["reached"][done].sum()),
+            **(
+                {"decisions": {name: int((decision == name).sum()) for name in _DECISIONS}}
+                if self.accuracy.above is not None
+                else {}
+            ),
             "lines": int(done.sum()),
             "seconds": round(time.monotonic() - self.started, 3),
         }
@@ -311,7 +341,8 @@ class Measured:
             over = until is not None and time.monotonic() >= until
             for line in active:
                 assert line.estimate is not None
-                line.finished = line.estimate.reached or over
+                decided = self.accuracy.above is not None and line.estimate.decision(self.accuracy.above) != "open"
+                line.finished = line.estimate.reached or decided or over
             if self.accuracy.share is None and not over and goal > _TIGHT and all(line.finished for line in active):
                 goal = max(goal / 2, _TIGHT)
                 for line in active:
@@ -332,7 +363,7 @@ class Measured:
         """
         assert self.sampling is not None
         tolerated = self.accuracy.share or _LOOSE
-        first = int(np.clip(0.5 / tolerated**2, _FIRST, _MOST_FIRST))
+        first = int(np.clip(0.5 / tolerated**2, _FIRST, _MOST_FIRST)) if self.accuracy.above is None else _FIRST
         if 2 * first > self.samples or (self.samples < _FEW):
             first = self.samples
         self.levels, size = [], first
@@ -464,7 +495,9 @@ class Measured:
         active = list(lines)
         while active:
             curves = self._curves(active)
-            wanted = _wanted(curves, goal, self.accuracy, self._share_of_points(active))
+            wanted = _wanted(
+                curves, goal, self.accuracy, self._share_of_points(active), exact=not self._sampled(active)
+            )
             points = int(np.isfinite(wanted).sum())
             if not points or not self._fits(points, range(max(line.level for line in active) + 1), until):
                 return
@@ -631,7 +664,10 @@ class Measured:
         if line.level == last or not self._sampled([line]):
             return line.level
         found, n, most = line.estimate, self.levels[line.level], self.samples
-        now, aim = found.half - found.interpolated, found.tolerated - found.interpolated
+        enough = found.tolerated
+        if self.accuracy.above is not None:
+            enough = max(enough, _DECIDED * abs(found.barrier - self.accuracy.above))
+        now, aim = found.half - found.interpolated, enough - found.interpolated
         if self.accuracy.share is not None:  # the next look is at another level
             now *= float(scipy.special.ndtri(spent(line.looks) / 2) / scipy.special.ndtri(spent(line.looks - 1) / 2))
         whole = 0.0 if self.population else 1 / most
@@ -667,7 +703,7 @@ class Measured:
         """What was found of each line."""
         nan = math.nan
         nothing = _Estimate(nan, nan, nan, nan, nan, nan, nan, np.zeros(0), np.zeros(0, dtype=bool))
-        found = [line.estimate or nothing for line in lines]
+        found, above = [line.estimate or nothing for line in lines], self.accuracy.above
         return {
             "barrier": np.array([each.barrier for each in found]),
             "barrier_low": np.array([each.low for each in found]),
@@ -676,6 +712,7 @@ class Measured:
             "points_used": np.array([len(line.x) for line in lines], dtype=np.int64),
             "samples_used": np.array([self.levels[line.level] for line in lines], dtype=np.int64),
             "reached": np.array([each.reached for each in found]),
+            **({"decision": np.array([each.decision(above) for each in found])} if above is not None else {}),
         }
 
     def _referee(self, lines: Sequence[_Line], known: Sequence[Known]) -> None:
@@ -721,7 +758,10 @@ def reached(result: Result) -> str:
             f"barrier {said['barrier']:.4g} ({said['level']:.0%} interval {low:.4g} to {high:.4g}) at alpha "
             f"{done['peak'][0]:.3g}"
         )
-    if said["tolerance"] is not None:
+    if said["above"] is not None:
+        counts = ", ".join(f"{count} {name}" for name, count in said["decisions"].items())
+        text += f": against the height {said['above']:g} {counts}, at most {1 - said['level']:.0%} of it wrong"
+    elif said["tolerance"] is not None:
         share = f"tolerance {said['tolerance']:g} of the {'barrier' if noun == 'barrier' else 'range of losses'}"
         text += f": {share} " + ("" if said["reached"] == said["lines"] else "not ") + "reached"
         text += "" if of_one else f" on {said['reached']} of {said['lines']}"
@@ -729,9 +769,11 @@ def reached(result: Result) -> str:
     return f"{text}, from {span('points')} points on {of_samples} samples in {said['seconds']:.3g} s"
 
 
-def _wanted(curves: Curves, goal: float, asked: Accuracy, share: float) -> Float[np.ndarray, "line node"]:
+def _wanted(
+    curves: Curves, goal: float, asked: Accuracy, share: float, *, exact: bool
+) -> Float[np.ndarray, "line node"]:
     """Where further points are needed, NaN where none is: where a curve may be off, or above the highest point, by more
-    than a share of what is tolerated.
+    than a share of what is tolerated, unless `exact` values decide what is asked.
     """
     there = curves.there[:, 1:]
     first, last = curves.y[:, 0], np.take_along_axis(curves.y, curves.there.sum(1)[:, None] - 1, 1)[:, 0]
@@ -754,6 +796,9 @@ def _wanted(curves: Curves, goal: float, asked: Accuracy, share: float) -> Float
         tolerated = np.maximum(goal * above, asked.floor * (high - low))
         nodes = np.maximum(heights[:, :-1], heights[:, 1:])
         over = np.maximum(rise.max(2), nodes) + curves.error - above[:, None] - 2 * share * tolerated[:, None]
+        if asked.above is not None and exact:
+            highest = np.where(there, np.maximum(rise.max(2), nodes) + curves.error, -np.inf).max(1)
+            over[(above > asked.above) | (highest < asked.above)] = 0.0
         pick = np.clip(rise.argmax(2), t.shape[2] // 8, t.shape[2] - 1 - t.shape[2] // 8)
     needed = there & (over > 0) & (width > _SHORTEST)
     found = np.where(needed, np.take_along_axis(t, pick[..., None], 2)[..., 0], np.nan)
