@@ -161,6 +161,119 @@ def test_networks_on_digits_have_the_barrier_of_a_plain_loop_over_all_samples(ki
     assert found["samples_used"][0] <= 1297
 
 
+@functools.cache
+def measured_again(kind: str, directory: Any) -> tuple[Problem, list[tuple[Any, Any]], np.ndarray]:
+    """A problem, pairs of its networks, and the loss of each line at many points."""
+    if kind.startswith("life"):
+        problem: Problem = Life(m_factor=int(kind[4:]))
+        run = directory / kind
+        ls.train(problem, {"batches": 300, "lr": 0.02}, run, seeds=range(100, 112))
+        lines = [(f"{run}#{a}", f"{run}#{b}") for a in range(100, 112) for b in range(100, a)]
+        return problem, lines, ls.walk(run, run, pairs="all", problem=problem, points=FINE)["loss"]
+    problem, networks = (Digits(width=int(kind[3:])), []) if kind != "cnn" else (trained("cnn")[0], [])
+    images = problem.training_data()
+    for seed in range(10, 14):
+        torch.manual_seed(seed)
+        network = problem.network()
+        for layer in network.modules():
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+        optimizer = torch.optim.Adam(network.parameters(), 1e-2 if kind != "mlp256" else 2e-3)
+        for _ in range(100):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(images.inputs), images.targets).backward()
+            optimizer.step()
+        networks.append(network)
+    lines = [(a, b) for k, a in enumerate(networks) for b in networks[:k]]
+    points = FINE[::5] if kind in ("cnn", "mlp256") else FINE
+    return problem, lines, np.concatenate([ls.walk(a, b, problem=problem, points=points)["loss"] for a, b in lines])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["life1", "life4", "mlp16", "mlp64", "mlp256", "cnn"])
+@pytest.mark.parametrize("tolerance", ["0.01:loss", "0.002:loss", 0.02])
+def test_lines_of_rectifiers_lie_inside_their_band_at_each_alpha(kind, tolerance, monkeypatch, tmp_path_factory):
+    """Networks that no factor was set on. Printed with `-rP`."""
+    monkeypatch.setattr(accuracy, "_CHEAP", 2**40)  # all samples: interpolation alone
+    problem, lines, loss = measured_again(kind, tmp_path_factory.getbasetemp())
+    alpha = np.linspace(0, 1, loss.shape[1])
+    found = [ls.walk(a, b, problem=problem, tolerance=tolerance, points=alpha) for a, b in lines]
+    each = {name: np.concatenate([r[name] for r in found]) for name in ("loss", "loss_error", "points_used")}
+    there = np.isin(found[0].alpha, alpha)
+    off, rounding = np.abs(each["loss"][:, there] - loss), 4e-7 * np.abs(loss).max(1)
+    inside = Proportion(int((off <= each["loss_error"][:, there] + rounding[:, None]).all(1).sum()), len(lines))
+    range_of = np.ptp(loss, axis=1)
+    truth = np.array([barrier(row, alpha) for row in loss])
+    nodes = [np.where(r["loss_error"][0] == 0, r["loss"][0], -np.inf) for r in found]
+    ends = ((1 - r.alpha) * r["loss"][0, 0] + r.alpha * r["loss"][0, -1] for r in found)
+    truth = np.maximum(truth, [float((node - end).max()) for node, end in zip(nodes, ends, strict=True)])
+    low, high = (np.concatenate([r[name] for r in found]) for name in ("barrier_low", "barrier_high"))
+    held = Proportion(int(((truth >= low - rounding) & (truth <= high + rounding)).sum()), len(lines))
+    print(f"{kind}, {tolerance}: inside everywhere {inside}; worst {np.max(off.max(1) / range_of):.4f} of the range")
+    print(f"  barriers inside {held}; points {np.median(each['points_used']):g} (median)")
+    assert inside.interval[1] >= 0.95
+    assert held.interval[1] >= 0.95
+    if isinstance(tolerance, str):
+        assert np.mean(off.max(1) <= float(tolerance.split(":")[0]) * range_of) >= 0.95
+
+
+def test_more_samples_are_for_the_points_that_may_be_the_highest(monkeypatch):
+    """As without: the same barrier, from fewer samples in all."""
+    problem, a, b = labelled(6000)
+    work = list[int]()
+
+    def losses(self, family, places, levels, of=accuracy.Measured._losses):
+        work.append(len(places) * self._sizes_of(levels))
+        return of(self, family, places, levels)
+
+    monkeypatch.setattr(accuracy.Measured, "_losses", losses)
+    found = ls.walk(a, b, problem=problem, tolerance=0.05)
+    ours = sum(work)
+    work.clear()
+    every = ls.walk(a, b, problem=problem, tolerance="0.9:loss")
+    assert sum(work) == every["points_used"][0] * every["samples_used"][0]
+    assert ours < 0.9 * found["points_used"][0] * found["samples_used"][0]
+    full = ls.walk(a, b, problem=problem, points=201)
+    truth = barrier(full["loss"][0], full.alpha)
+    assert found["barrier_low"][0] - 1e-3 * truth <= truth <= found["barrier_high"][0] + 1e-3 * truth
+    assert found["reached"][0]
+    spread = np.interp(full.alpha, found.alpha, found["loss_error"][0])
+    inside = np.abs(np.interp(full.alpha, found.alpha, found["loss"][0]) - full["loss"][0]) <= spread + 1e-3
+    assert inside.all()
+
+
+@pytest.mark.parametrize("cheap", [0, 2**40])
+def test_all_pairs_end_where_it_is_sure_on_which_side_of_a_height_they_are(cheap, monkeypatch, tmp_path):
+    monkeypatch.setattr(accuracy, "_CHEAP", cheap)
+    problem, networks = trained("mlp", 6)
+    for number, network in enumerate(networks):
+        torch.save(network.state_dict(), tmp_path / f"{number}.pt")
+    places = str(tmp_path / "*.pt")
+    full = ls.walk(places, places, problem=problem, pairs="all", points=101)
+    truth = np.array([barrier(row, full.alpha) for row in full["loss"]])
+    height = float(np.sort(truth)[[7, 8]].mean())
+    asked = {"problem": problem, "pairs": "all", "tolerance": 0.005}
+    found = ls.walk(places, places, **asked, above=height, save=tmp_path / "out.h5")
+    decided = found["decision"] != "open"
+    assert (np.where(truth > height, "above", "below")[decided] == found["decision"][decided]).all()
+    assert decided.sum() >= 12
+    whole = ls.walk(places, places, **asked)
+    assert (found["points_used"] * found["samples_used"]).sum() < 0.8 * (
+        whole["points_used"] * whole["samples_used"]
+    ).sum()
+    said = Result.read(tmp_path / "out.h5").about["accuracy"]
+    assert said["decisions"] == {name: int((found["decision"] == name).sum()) for name in ("above", "below", "open")}
+    assert "at most 5% of it wrong" in accuracy.reached(found)
+
+
+def test_other_metrics_are_said_to_be_left_out_once(caplog):
+    problem, a, b = labelled(metrics={"margin": lambda o, t: o.max(1).values})
+    ls.walk(a, b, problem=problem, tolerance=0.1)
+    said = [each for each in caplog.messages if "without other metrics" in each]
+    assert len(said) == 1
+    assert "margin" in said[0]
+
+
 def test_both_engines_and_any_company_give_a_line_the_same_numbers():
     problem, networks = trained("mlp")
     alone = ls.walk(networks[0], networks[1], problem=problem, tolerance=0.1, engine="plain")
@@ -310,6 +423,8 @@ def test_a_loss_that_is_not_finite_is_no_number_and_said(caplog):
         ({"tolerance": "0.1:loss", "floor": 0.1}, "leave it out"),
         ({"floor": 0.1}, "`floor` is for lines to a stated accuracy: ask for one with `tolerance` or `budget`"),
         ({"population": True}, "`population` is for lines to a stated accuracy"),
+        ({"above": 0.1}, "`above` is a height of barriers, and ends where `tolerance` is reached"),
+        ({"above": 0.1, "tolerance": "0.1:loss"}, "give one of the barrier, such as 0.05"),
         ({"budget": -1.0}, "`budget` is -1.0, it must be positive"),
         ({"budget": 1e-9}, "one point takes"),
     ],

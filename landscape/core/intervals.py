@@ -195,7 +195,7 @@ class Nested:
     Source: W. Cochran, *Sampling Techniques*, 1977, section 12.6 (regression estimates by double sampling).
     """
 
-    rows: Sequence[Float[np.ndarray, " own"]]
+    rows: Sequence[np.ndarray]
     counts: Float[np.ndarray, " sample"]
     stratum: Int[np.ndarray, " sample"]
     sizes: Int[np.ndarray, " stratum"]

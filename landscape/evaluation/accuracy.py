@@ -254,8 +254,7 @@ class Measured:
             self._order_samples(compute.sample_seed)
         self._seconds, self._work = 0.0, 0.0
         names = objective.metrics if isinstance(objective, Objective) else objective.names()
-        if others := [name for name in names if name != "loss"]:
-            _log.warning("the loss alone is found to an accuracy, without other metrics: %s", few(others))
+        self._others = [name for name in names if name != "loss"]
 
     # What `evaluate` asks for -----------------------------------------------------------------------------------------
 
@@ -328,6 +327,9 @@ class Measured:
             until = time.monotonic() + max(0.0, left) * len(numbers) / self.left
         self.knots = np.array([alpha for alpha, _ in family.knots])
         lines = self._begin(family, numbers)
+        if self._others:
+            _log.warning("the loss alone is found to an accuracy, without other metrics: %s", few(self._others))
+            self._others = []
         self._referee(lines, known)
         finite = [line for line in lines if np.isfinite(line.y).all()]
         if len(finite) < len(lines):
@@ -712,7 +714,11 @@ class Measured:
             "points_used": np.array([len(line.x) for line in lines], dtype=np.int64),
             "samples_used": np.array([self.levels[line.level] for line in lines], dtype=np.int64),
             "reached": np.array([each.reached for each in found]),
-            **({"decision": np.array([each.decision(above) for each in found])} if above is not None else {}),
+            **(
+                {"decision": np.array([each.decision(above) for each in found], dtype=object)}
+                if above is not None
+                else {}
+            ),
         }
 
     def _referee(self, lines: Sequence[_Line], known: Sequence[Known]) -> None:
