@@ -579,10 +579,11 @@ class Measured:
             lift = (outward + tilt(part.skewness(chord - chord[top]), outward)) * apart
             reach = heavier * largest_of(below[np.ix_(near, near)], tail / 2, sides=1)
             lowest = float((above - (reach - tilt(skewed, reach)) * spread)[near].max())
-            reach = heavier * largest_of(every, tail, sides=2)
+            reach = heavier * largest_of(every, tail / (1 - _RULED_OUT), sides=2)  # the band rules nothing out
             band = (reach + np.abs(tilt(part.skewness(np.eye(count)), reach))) * np.sqrt(np.maximum(np.diag(every), 0))
         # Of each cell the places, and its nodes, beside which there is the error of the cell.
-        cells, t = curves.error[row, : count - 1], np.column_stack([x[:-1], curves.places[row, : count - 1], x[1:]])
+        errors = curves.anywhere if self.accuracy.quantity == "loss" else curves.error
+        cells, t = errors[row, : count - 1], np.column_stack([x[:-1], curves.places[row, : count - 1], x[1:]])
         values, error = np.column_stack([y[:-1], curves.values[row, : count - 1], y[1:]]), cells[:, None]
         rise = values - ((1 - t) * y[0] + t * y[-1])
         # Where it is highest the curve is looked at again, closer by.
@@ -603,9 +604,8 @@ class Measured:
         spread_of_loss = float(np.ptp(np.append(y, values)))
         wanting = np.ones(count, dtype=bool)
         if self.accuracy.quantity == "loss":
-            bent, tolerated = float(curves.anywhere[row, : count - 1].max()), goal * spread_of_loss
-            off = curves.anywhere[row, : count - 1, None]
-            half = max(float((np.interp(t, x, band) + off).max()), float(band.max()))
+            bent, tolerated = float(cells.max()), goal * spread_of_loss
+            half = max(float((np.interp(t, x, band) + error).max()), float(band.max()))
         else:
             half, bent = (highest - max(lowest, 0.0)) / 2, bent / 2
             tolerated = max(goal * float(peak[0]), self.accuracy.floor * spread_of_loss)
