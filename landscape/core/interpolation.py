@@ -28,8 +28,8 @@ _DECADE = 10.0
 _SAFETY, _MOST_SAFETY, _KINK = 3.0, 8.0, 4.0
 
 #: By how much more than this estimate an error that is to hold in all cells at once is, and the share of it that each
-#: next cell has at least: what lies in one can look smooth by chance. Set on 300 lines of rectifiers (exact Life, digits)
-#: such that 98 % lie inside everywhere; `tests/test_accuracy.py` looks at others.
+#: next cell has at least: what lies in one can look smooth by chance. Set on 300 lines of rectifiers (exact Life and
+#: digits) such that 98 % lie inside everywhere; `tests/test_accuracy.py` looks at others.
 _ANYWHERE, _DECAY = 6.0, 0.5
 
 #: Nodes that a piece between two knots has at first, at least.
