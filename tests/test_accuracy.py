@@ -161,6 +161,105 @@ def test_networks_on_digits_have_the_barrier_of_a_plain_loop_over_all_samples(ki
     assert found["samples_used"][0] <= 1297
 
 
+@functools.cache
+def rectifiers(kind: str, directory: Any) -> tuple[Problem, str, np.ndarray]:
+    """A problem, where networks are that learnt it, and the loss of all lines between them at many points."""
+    places = directory / kind
+    if kind.startswith("life"):
+        problem: Problem = Life(m_factor=int(kind[4:]))
+        ls.train(problem, {"batches": 300, "lr": 0.02}, places, seeds=range(100, 112))
+    else:
+        width = int(kind[3:])
+        problem = Digits(width=width) if kind.startswith("mlp") else Digits(architecture="cnn", width=width)
+        rate = 2e-3 if width > 64 else 1e-2
+        ls.train(problem, {"batches": 100, "lr": rate, "batch_size": 256}, places, seeds=range(100, 104))
+    points = FINE if kind not in ("cnn4", "mlp256") else FINE[::5]
+    return problem, str(places), ls.walk(places, places, pairs="all", problem=problem, points=points)["loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["life1", "life4", "mlp16", "mlp64", "mlp256", "cnn4"])
+def test_lines_of_rectifiers_lie_inside_their_band_at_each_alpha(kind, monkeypatch, tmp_path_factory):
+    """Networks that no factor was set on. Printed with `-rP`."""
+    monkeypatch.setattr(accuracy, "_CHEAP", 2**40)  # all samples: interpolation alone
+    problem, places, loss = rectifiers(kind, tmp_path_factory.getbasetemp())
+    alpha = np.linspace(0, 1, loss.shape[1])
+    rounding, range_of = 4e-7 * np.abs(loss).max(1), np.ptp(loss, axis=1)
+    for tolerance in ("0.01:loss", "0.002:loss", 0.02):
+        found = ls.walk(places, places, pairs="all", problem=problem, tolerance=tolerance, points=alpha)
+        off = np.abs(found["loss"] - loss)
+        inside = Proportion(int((off <= found["loss_error"] + rounding[:, None]).all(1).sum()), len(loss))
+        # The grid's own barrier is low; the interval's lower end is a point that was evaluated.
+        truth = np.maximum([barrier(row, alpha) for row in loss], found["barrier_low"])
+        gap = truth - [barrier(row, alpha) for row in loss]
+        held = Proportion(int((truth <= found["barrier_high"] + rounding).sum()), len(loss))
+        print(
+            f"{kind}, {tolerance}: inside everywhere {inside}; off by {np.max(off.max(1) / range_of):.4f} of the range "
+            f"at most; barriers inside {held}; {np.median(found['points_used']):g} points (median)"
+        )
+        assert inside.interval[1] >= 0.95
+        assert held.interval[1] >= 0.95
+        assert (gap <= 2e-3 * range_of).all()
+        if isinstance(tolerance, str):
+            assert np.mean(off.max(1) <= float(tolerance.split(":")[0]) * range_of) >= 0.95
+
+
+def test_more_samples_are_for_the_points_that_may_be_the_highest(monkeypatch):
+    """As without: the same barrier, from fewer samples in all."""
+    problem, a, b = labelled(6000)
+    work = list[int]()
+
+    def losses(self, family, places, levels, of=accuracy.Measured._losses):
+        work.append(len(places) * self._sizes_of(levels))
+        return of(self, family, places, levels)
+
+    monkeypatch.setattr(accuracy.Measured, "_losses", losses)
+    found = ls.walk(a, b, problem=problem, tolerance=0.05)
+    ours = sum(work)
+    work.clear()
+    every = ls.walk(a, b, problem=problem, tolerance="0.9:loss")
+    assert sum(work) == every["points_used"][0] * every["samples_used"][0]
+    assert ours < 0.9 * found["points_used"][0] * found["samples_used"][0]
+    full = ls.walk(a, b, problem=problem, points=201)
+    truth = barrier(full["loss"][0], full.alpha)
+    assert found["barrier_low"][0] - 1e-3 * truth <= truth <= found["barrier_high"][0] + 1e-3 * truth
+    assert found["reached"][0]
+    spread = np.interp(full.alpha, found.alpha, found["loss_error"][0])
+    inside = np.abs(np.interp(full.alpha, found.alpha, found["loss"][0]) - full["loss"][0]) <= spread + 1e-3
+    assert inside.all()
+
+
+@pytest.mark.parametrize("cheap", [0, 2**40])
+def test_all_pairs_end_where_it_is_sure_on_which_side_of_a_height_they_are(cheap, monkeypatch, tmp_path):
+    monkeypatch.setattr(accuracy, "_CHEAP", cheap)
+    problem, networks = trained("mlp")
+    for number, network in enumerate(networks):
+        torch.save(network.state_dict(), tmp_path / f"{number}.pt")
+    places = str(tmp_path / "*.pt")
+    full = ls.walk(places, places, problem=problem, pairs="all", points=101)
+    truth = np.array([barrier(row, full.alpha) for row in full["loss"]])
+    height = float(np.sort(truth)[[2, 3]].mean())
+    asked = {"problem": problem, "pairs": "all", "tolerance": 0.005}
+    found = ls.walk(places, places, **asked, above=height, save=tmp_path / "out.h5")
+    decided = found["decision"] != "open"
+    assert (np.where(truth > height, "above", "below")[decided] == found["decision"][decided]).all()
+    assert decided.sum() >= 5
+    whole = ls.walk(places, places, **asked)
+    ours, theirs = (int((each["points_used"] * each["samples_used"]).sum()) for each in (found, whole))
+    assert ours < theirs
+    said = Result.read(tmp_path / "out.h5").about["accuracy"]
+    assert said["decisions"] == {name: int((found["decision"] == name).sum()) for name in ("above", "below", "open")}
+    assert "at most 5% of it wrong" in accuracy.reached(found)
+
+
+def test_other_metrics_are_said_to_be_left_out_once(caplog):
+    problem, a, b = labelled(metrics={"margin": lambda o, t: o.max(1).values})
+    ls.walk(a, b, problem=problem, tolerance=0.1)
+    said = [each for each in caplog.messages if "without other metrics" in each]
+    assert len(said) == 1
+    assert "margin" in said[0]
+
+
 def test_both_engines_and_any_company_give_a_line_the_same_numbers():
     problem, networks = trained("mlp")
     alone = ls.walk(networks[0], networks[1], problem=problem, tolerance=0.1, engine="plain")
@@ -310,6 +409,8 @@ def test_a_loss_that_is_not_finite_is_no_number_and_said(caplog):
         ({"tolerance": "0.1:loss", "floor": 0.1}, "leave it out"),
         ({"floor": 0.1}, "`floor` is for lines to a stated accuracy: ask for one with `tolerance` or `budget`"),
         ({"population": True}, "`population` is for lines to a stated accuracy"),
+        ({"above": 0.1}, "`above` is a height of barriers, and ends where `tolerance` is reached"),
+        ({"above": 0.1, "tolerance": "0.1:loss"}, "give one of the barrier, such as 0.05"),
         ({"budget": -1.0}, "`budget` is -1.0, it must be positive"),
         ({"budget": 1e-9}, "one point takes"),
     ],

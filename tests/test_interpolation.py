@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landscape.core.interpolation import PLACES, Curves, first_nodes
-from landscape.core.intervals import Stratified, largest_of, spent, tilt
+from landscape.core.intervals import Nested, Stratified, largest_of, spent, tilt
 
 ENDS = np.array([0.0, 1.0])
 FINE = np.linspace(0, 1, 2001)
@@ -150,3 +150,54 @@ def test_the_largest_of_independent_variables_is_sidaks_and_of_equal_ones_that_o
 
 def test_looks_spend_no_more_than_there_is():
     assert 0.049 < sum(map(spent, range(40))) <= 0.05
+
+
+def nested(lengths, rows, stratum=None, **options):
+    size = rows.shape[1]
+    stratum = np.zeros(size, dtype=int) if stratum is None else stratum
+    most, sizes = max(lengths), np.bincount(stratum) * options.pop("whole", 1)
+    parts = [row[:n] for row, n in zip(rows, lengths, strict=True)]
+    return Nested(parts, np.ones(most), stratum[:most], sizes, **options)
+
+
+def test_nodes_that_all_have_the_same_samples_are_those_of_one_part():
+    rows = np.random.default_rng(5).exponential(size=(3, 40))
+    stratum = np.arange(40) % 2
+    for population in (False, True):
+        found = nested([20, 20, 20], rows, stratum, population=population)
+        one = Stratified(rows[:, :20], np.ones(20), stratum[:20], np.array([20, 20]), population)
+        np.testing.assert_allclose(found.mean, one.mean)
+        np.testing.assert_allclose(found.covariance, one.covariance)
+        np.testing.assert_allclose(found.skewness(np.eye(3)), one.skewness(np.eye(3)))
+        assert found.freedom == one.freedom
+
+
+def test_a_node_whose_samples_are_those_of_another_up_to_a_line_is_known_as_well_as_it():
+    rows = np.random.default_rng(6).normal(size=(1, 400))
+    rows = np.concatenate([rows, 3 - 2 * rows])
+    found = nested([400, 16], rows, whole=5)
+    np.testing.assert_allclose(found.mean[1], 3 - 2 * rows[0].mean())
+    np.testing.assert_allclose(found.covariance, np.outer([1, -2], [1, -2]) * 0.8 * rows[0].var(ddof=1) / 400)
+
+
+def test_nodes_with_few_samples_have_on_average_the_spread_that_is_said():
+    """Three nodes of a population of 600, of which the first has 200 samples, the others 50 and 20."""
+    rng = np.random.default_rng(7)
+    common = rng.normal(size=600)
+    every = np.stack([common + share * rng.normal(size=600) + node for node, share in enumerate((0.2, 0.5, 1.0))])
+    found = [nested([200, 50, 20], every[:, rng.permutation(600)][:, :200], whole=3) for _ in range(800)]
+    means = np.stack([each.mean for each in found])
+    np.testing.assert_allclose(means.mean(0), every.mean(1), atol=0.03)
+    said = np.mean([each.covariance for each in found], 0)
+    np.testing.assert_allclose(np.cov(means.T), said, rtol=0.25, atol=2e-3)
+    alone = (1 / 20 - 1 / 600) * every[2].var(ddof=1)
+    assert said[2, 2] < 0.65 * alone
+
+
+@pytest.mark.parametrize("place", [0.31, 0.5005, 0.93])
+def test_beside_a_kink_no_cell_is_believed_to_be_smooth(place):
+    found = curve(lambda t: -np.abs(t - place))
+    cell = int(place * 8)
+    for k, anywhere in enumerate(found.anywhere[0]):
+        assert anywhere >= found.anywhere[0, cell] * 0.5 ** abs(k - cell) * (1 - 1e-12)
+    assert (found.anywhere >= 6 * found.error).all()

@@ -120,7 +120,10 @@ def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> 
     if found.bounds:
         document["certified"] = {**kept.about["certified"], "bounds": found.bounds, "grid_low_by": found.low_by}
     if "barrier_low" in kept.columns:
-        document["accuracy"] = {**kept.about["accuracy"], **{name: kept[name] for name in _MEASURED}}
+        document["accuracy"] = {
+            **kept.about["accuracy"],
+            **{name: kept[name] for name in (*_MEASURED, "decision") if name in kept.columns},
+        }
     lowest = len(kept) < len(curves) and "aligned" not in kept.columns
     lines = plural(len(kept), "line") + (f", the lowest of {len(curves)} over filter orders" if lowest else "")
     points = plural(len(curves.alpha), "point") + (" each" if len(kept) > 1 else "")
@@ -223,13 +226,19 @@ def _measured(curves: Result) -> list[str]:
         ]
         for i, j, *values in zip(curves["from_member"], curves["to_member"], *shown, strict=True)
     ]
-    if asked["tolerance"] is None:
+    if asked.get("above") is not None:
+        rows = [[*row[:-1], str(word)] for row, word in zip(rows, curves["decision"], strict=True)]
+    elif asked["tolerance"] is None:
         rows = [[*row[:-1], f"none; width {row[3] - row[2]:.3g}"] for row in rows]
     if not few_lines:
         extremes = (("lowest", np.min), ("median", np.median), ("highest", np.max))
         done = f"reached on {int(curves['reached'].sum())} of {len(curves)}"
+        if asked.get("above") is not None:
+            done = ", ".join(f"{count} {name}" for name, count in asked["decisions"].items())
         rows = [[name, *(float(of(each)) for each in shown[:6]), done] for name, of in extremes]
     header = ["line", "barrier", "low", "high", "peak at", "points", "samples", "tolerance"]
+    if asked.get("above") is not None:
+        header[-1] = f"than {asked['above']:g}"
     of = "the distribution behind the data" if asked["population"] else "the whole data set"
     tolerance = (
         ""

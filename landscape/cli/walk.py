@@ -45,6 +45,7 @@ def _progress(certify: bool) -> Callable[[int, int], None]:
           landscape walk --from 'checkpoints/first/#3' --rays 0:10 --range -1:1
           landscape walk --from run-a/ --to run-b/ --only 'layer4.*' --only 'fc.*' --hold end
           landscape walk --from 'checkpoints/first/#3' --to 'checkpoints/first/#7' --tolerance 0.01 -o analyses/near.h5
+          landscape walk --from run-a/ --to run-a/ --pairs all --tolerance 0.05 --above 0.1 -o analyses/sides.h5
           landscape walk --from presolve --to checkpoints/first/ --budget 10s -o analyses/quick.h5
           landscape walk --from presolve --to checkpoints/first/ --certify 1e-6 -o analyses/certain.h5
           landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",

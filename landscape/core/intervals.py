@@ -6,6 +6,7 @@ Of fewer values than it needs to hold what it says, a statistic has no interval:
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ __all__ = [
     "FEWEST",
     "FEWEST_NODES",
     "FEWEST_OF_MEANS",
+    "Nested",
     "Proportion",
     "Statistic",
     "Stratified",
@@ -45,6 +47,9 @@ FEWEST = 6
 FEWEST_OF_MEANS, FEWEST_NODES = 8, 20
 
 _NONE = np.array([np.nan, np.nan])
+
+#: Share of the largest eigenvalue below which one is none, where nodes are regressed on others.
+_SINGULAR = 1e-9
 
 
 def together(count: int) -> float:
@@ -176,6 +181,72 @@ class Stratified:
         third = np.einsum("ij,ij->i", squares, off) / off.shape[1]
         skewed = np.divide(third, spread**3, out=np.zeros(len(off)), where=spread > 0)
         return np.asarray(skewed * (left / off.shape[1]) ** 0.5)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Nested:
+    """The same where each node has as many of the first samples as it needs: those with few of them are regressed, on
+    their own samples, on nodes with more, whose errors they share the more, the more alike their samples' losses are.
+
+    Args:
+        rows: Of each node what each of its samples adds; some nodes have all that others have, and more.
+        counts, stratum, sizes, population: As for `Stratified`, of as many samples as the longest row has.
+
+    Source: W. Cochran, *Sampling Techniques*, 1977, section 12.6 (regression estimates by double sampling).
+    """
+
+    rows: Sequence[np.ndarray]
+    counts: Float[np.ndarray, " sample"]
+    stratum: Int[np.ndarray, " sample"]
+    sizes: Int[np.ndarray, " stratum"]
+    population: bool = False
+
+    @functools.cached_property
+    def _parts(self) -> list[tuple[Int[np.ndarray, " known"], Int[np.ndarray, " node"], Stratified]]:
+        """From the most samples down: nodes that have more, those that have these, and both on these samples."""
+        lengths, found = np.array([len(row) for row in self.rows]), []
+        for n in np.unique(lengths)[::-1]:
+            known, here = np.flatnonzero(lengths > n), np.flatnonzero(lengths == n)
+            rows = np.stack([self.rows[k][:n] for k in [*known, *here]]).astype(np.float64)
+            part = Stratified(rows, self.counts[:n], self.stratum[:n], self.sizes, self.population)
+            found.append((known, here, part))
+        return found
+
+    @functools.cached_property
+    def _moments(self) -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, "node node"]]:
+        mean, covariance = np.zeros(len(self.rows)), np.zeros((len(self.rows),) * 2)
+        for known, here, part in self._parts:
+            k, within = len(known), part.covariance
+            slopes = within[k:, :k] @ np.linalg.pinv(within[:k, :k], _SINGULAR, hermitian=True)
+            rest = within[k:, k:] - slopes @ within[:k, k:]
+            mean[here] = part.mean[k:] + slopes @ (mean[known] - part.mean[:k])
+            across = slopes @ covariance[np.ix_(known, known)]
+            covariance[np.ix_(here, known)], covariance[np.ix_(known, here)] = across, across.T
+            fitted = part.freedom / max(1, part.freedom - k)  # the slopes are those of these samples
+            covariance[np.ix_(here, here)] = across @ slopes.T + fitted * rest
+        return mean, covariance
+
+    @property
+    def mean(self) -> Float[np.ndarray, " node"]:
+        """The ratios."""
+        return self._moments[0]
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "node node"]:
+        """That of their errors."""
+        return self._moments[1]
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of the variances, at least."""
+        return self._parts[-1][2].freedom
+
+    def skewness(self, of: Float[np.ndarray, "node node"]) -> Float[np.ndarray, " node"]:
+        """As `Stratified.skewness`, of sums, one a node, over that node and others with no fewer samples."""
+        found = np.zeros(len(self.rows))
+        for known, here, part in self._parts:
+            found[here] = part.skewness(of[np.ix_(here, np.append(known, here))])
+        return found
 
 
 def tilt(skewness: Float[np.ndarray, " sum"], reach: float) -> Float[np.ndarray, " sum"]:

@@ -421,6 +421,13 @@ class PlainObjective:
         self._live.write(point)
         return self._found_anew(point)
 
+    def names(self) -> list[str]:
+        """Names of all metrics, as a batch of each kind has them; nothing of streams, which are not read for that."""
+        if self.streamed:
+            return []
+        few = itertools.chain(itertools.islice(self.data, 1), itertools.islice(self.further, 1))
+        return sorted({name for piece in self._pieces(few) for name in self._measured(piece)})
+
     def check_deterministic(self, members: Mixtures) -> None:
         """Raise `Unverified`, naming the cause, if the same call does not give the same numbers twice, or changes what
         the network keeps, or if the answer to a sample depends on the samples beside it.

@@ -6,6 +6,7 @@ samples as its interval needs (`landscape.core.intervals`), the same for all poi
 that over the whole data set, of which the samples are drawn without replacement, class by class.
 """
 
+import bisect
 import dataclasses
 import logging
 import math
@@ -17,14 +18,14 @@ from typing import Any, Literal
 import numpy as np
 import scipy
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from landscape.core import philox
-from landscape.core.errors import LandscapeError, Unsupported, plural
+from landscape.core.errors import LandscapeError, Unsupported, few, plural
 from landscape.core.fields import check, option
 from landscape.core.interpolation import Curves, first_nodes
-from landscape.core.intervals import CONFIDENCE, Stratified, largest_of, spent, tilt
-from landscape.engine.objective import Share
+from landscape.core.intervals import CONFIDENCE, Nested, Stratified, largest_of, spent, tilt
+from landscape.engine.objective import Objective, Share
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import in_order, stack_state_dicts
 from landscape.evaluation.evaluate import require_same
@@ -43,11 +44,12 @@ Quantity = Literal["barrier", "loss"]
 #: about as long as all; of more so many at first, at least and at most.
 _FEW, _CHEAP, _FIRST, _MOST_FIRST = 1000, 2**24, 256, 4096
 
-#: Share of the tolerance that interpolation may take where samples take the rest.
-_INTERPOLATED = 0.2
+#: Share of the tolerance that interpolation may take where samples take the rest, and where they leave no error; share
+#: of that which the band has between points at least, however well they are met.
+_INTERPOLATED, _ALONE, _LEAST = 0.2, 0.9, 0.6
 
-#: By how much more an error that is to hold everywhere is than that beside the peak, where points are close.
-_EVERYWHERE = 2.0
+#: Share of what an interval may miss that goes to nodes wrongly held to be lower than the highest.
+_RULED_OUT = 0.1
 
 #: Share of all samples from which on all are taken, which leaves no error of theirs; of a class the samples at first
 #: that make it a stratum.
@@ -59,6 +61,10 @@ _POINTS, _SHORTEST, _KEPT_BYTES, _BYTES = 257, 2.0**-30, 2**28, 2**26
 
 #: Without a tolerance, within a budget: the first that is tried, and the last.
 _LOOSE, _TIGHT = 0.5, 1e-4
+
+#: What is known of barriers and a height; half the width of an interval, as a share of how far from the height it is,
+#: at which it probably does not hold it.
+_DECISIONS, _DECIDED = ("above", "below", "open"), 0.7
 
 #: Rises up to this share of the loss are rounding.
 _ROUNDING = 1e-12
@@ -87,6 +93,13 @@ class Accuracy:
         above=0,
         below=1,
     )
+    above: float | None = option(
+        None,
+        "With a tolerance: decide of each line, such as those of all pairs, whether its barrier is above this height, "
+        "and end where that is sure (at most 5 % of the decisions are wrong).",
+        at_least=0,
+        metavar="HEIGHT",
+    )
     budget: float | None = option(
         None,
         "In place of a tolerance, or with it: the time that all lines may take, such as 60s, 10m or 2h, for as narrow "
@@ -111,6 +124,11 @@ class Accuracy:
         for name in (name for name, given in beside.items() if given and not self):
             raise LandscapeError(
                 f"`{name}` is for lines to a stated accuracy: ask for one with `tolerance` or `budget`"
+            )
+        if self.above is not None and (self.tolerance is None or self.quantity == "loss"):
+            raise LandscapeError(
+                "`above` is a height of barriers, and ends where `tolerance` is reached at the latest: give one of the "
+                "barrier, such as 0.05"
             )
         if self.floor != type(self).floor and self.quantity == "loss":
             raise LandscapeError("`floor` is for barriers, and this `tolerance` is of the range already: leave it out")
@@ -137,30 +155,34 @@ class Accuracy:
 
 @dataclasses.dataclass(eq=False)
 class _Line:
-    """What is known of a line: its points, and of each the losses of some samples, or of all their mean alone."""
+    """What is known of a line: its points, and of each the losses of some samples (`level` says how many they are where
+    it matters most), or of all their mean alone.
+    """
 
     number: int
     x: Float[np.ndarray, " node"]
     y: Float[np.ndarray, " node"]
-    rows: Float[np.ndarray, "node sample"] | None
+    rows: list[np.ndarray] | None
     level: int = 0
     looks: int = 0
     caution: float = 1.0
     finished: bool = False
     estimate: "_Estimate | None" = None
 
-    def add(self, x: Float[np.ndarray, " node"], y: Float[np.ndarray, " node"], rows: np.ndarray | None) -> None:
+    def add(self, x: Float[np.ndarray, " node"], y: Float[np.ndarray, " node"], rows: np.ndarray) -> None:
         """Further points."""
         order = np.argsort(np.concatenate([self.x, x]), kind="stable")
         self.x, self.y = (np.concatenate(pair)[order] for pair in ((self.x, x), (self.y, y)))
-        if self.rows is not None and rows is not None:
-            self.rows = np.concatenate([self.rows, rows])[order]
+        if self.rows is not None:
+            every = [*self.rows, *rows]
+            self.rows = [every[k] for k in order]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Estimate:
     """What a look at a line says: its barrier with an interval and its place, half the widths of what is asked for (of
-    all, and of interpolation alone), what is tolerated, and how accurate the loss is at each node.
+    all, and of interpolation alone), what is tolerated, how accurate the loss is at each node, and at which it must be
+    known better for what is asked for.
     """
 
     barrier: float
@@ -171,6 +193,11 @@ class _Estimate:
     interpolated: float
     tolerated: float
     spread: Float[np.ndarray, " node"]
+    wanting: Bool[np.ndarray, " node"]
+
+    def decision(self, above: float) -> str:
+        """Whether the barrier is above a height, as far as is known."""
+        return "above" if self.low > above else "below" if self.high < above else "open"
 
     @property
     def reached(self) -> bool:
@@ -206,8 +233,8 @@ class Measured:
                 "memory: leave it out"
             )
         self.samples = objective.samples
-        few = self.samples < _FEW or self.samples * objective.template.parameters <= _CHEAP
-        self.sampling = sampling if self.population or not few else None
+        small = self.samples < _FEW or self.samples * objective.template.parameters <= _CHEAP
+        self.sampling = sampling if self.population or not small else None
         self.reason = (
             ""
             if sampling is not None or not objective.sampled
@@ -226,6 +253,8 @@ class Measured:
         if self.sampling is not None:
             self._order_samples(compute.sample_seed)
         self._seconds, self._work = 0.0, 0.0
+        names = objective.metrics if isinstance(objective, Objective) else objective.names()
+        self._others = [name for name in names if name != "loss"]
 
     # What `evaluate` asks for -----------------------------------------------------------------------------------------
 
@@ -246,6 +275,7 @@ class Measured:
             "quantity": asked.quantity,
             "tolerance": asked.share,
             "floor": asked.floor if asked.quantity == "barrier" else None,
+            "above": asked.above,
             "level": CONFIDENCE,
             "population": self.population,
             "budget": asked.budget,
@@ -263,6 +293,7 @@ class Measured:
             return [values.min().item(), values.max().item()] if len(values) > 1 else values[0].item()
 
         low, high = columns["barrier_low"][done], columns["barrier_high"][done]
+        decision = columns.get("decision", done)[done]
         return {
             **self.asked(),
             "interval": [float(np.min(low)), float(np.max(high))] if len(low) else None,
@@ -272,6 +303,11 @@ class Measured:
             "of_samples": self.samples,
             "precision": str(self.objective.autocast or self.objective.dtype).removeprefix("torch."),
             "reached": int(columns["reached"][done].sum()),
+            **(
+                {"decisions": {name: int((decision == name).sum()) for name in _DECISIONS}}
+                if self.accuracy.above is not None
+                else {}
+            ),
             "lines": int(done.sum()),
             "seconds": round(time.monotonic() - self.started, 3),
         }
@@ -291,6 +327,9 @@ class Measured:
             until = time.monotonic() + max(0.0, left) * len(numbers) / self.left
         self.knots = np.array([alpha for alpha, _ in family.knots])
         lines = self._begin(family, numbers)
+        if self._others:
+            _log.warning("the loss alone is found to an accuracy, without other metrics: %s", few(self._others))
+            self._others = []
         self._referee(lines, known)
         finite = [line for line in lines if np.isfinite(line.y).all()]
         if len(finite) < len(lines):
@@ -300,11 +339,12 @@ class Measured:
         goal = self.accuracy.share or _LOOSE
         while active := [line for line in finite if not line.finished]:
             self._refine(family, active, goal, until)
-            self._look(active, goal, last=False)
+            self._look(family, active, goal, until)
             over = until is not None and time.monotonic() >= until
             for line in active:
                 assert line.estimate is not None
-                line.finished = line.estimate.reached or over
+                decided = self.accuracy.above is not None and line.estimate.decision(self.accuracy.above) != "open"
+                line.finished = line.estimate.reached or decided or over
             if self.accuracy.share is None and not over and goal > _TIGHT and all(line.finished for line in active):
                 goal = max(goal / 2, _TIGHT)
                 for line in active:
@@ -313,7 +353,7 @@ class Measured:
             self._grow(family, [line for line in active if not line.finished], until)
             tell(len(lines) - sum(not line.finished for line in finite))
         if self.accuracy.share is None:
-            self._look(finite, goal, last=True)
+            self._look(family, finite, goal, until, last=True)
         self.left -= len(numbers)
         return self._values(lines, alphas), self._columns(lines)
 
@@ -325,7 +365,7 @@ class Measured:
         """
         assert self.sampling is not None
         tolerated = self.accuracy.share or _LOOSE
-        first = int(np.clip(0.5 / tolerated**2, _FIRST, _MOST_FIRST))
+        first = int(np.clip(0.5 / tolerated**2, _FIRST, _MOST_FIRST)) if self.accuracy.above is None else _FIRST
         if 2 * first > self.samples or (self.samples < _FEW):
             first = self.samples
         self.levels, size = [], first
@@ -397,11 +437,17 @@ class Measured:
             return True
         return time.monotonic() + points * self._sizes_of(levels) * self._seconds / self._work <= until
 
-    def _stratified(self, line: _Line, rows: np.ndarray | None = None) -> Stratified:
-        rows = line.rows if rows is None else rows
-        assert rows is not None
+    def _nested(self, line: _Line) -> Nested:
+        assert line.rows is not None
         counts, count = np.concatenate(self._counts[: line.level + 1]), self.levels[line.level]
-        return Stratified(rows.astype(np.float64), counts, self._stratum[:count], self._sizes, self.population)
+        return Nested(line.rows, counts, self._stratum[:count], self._sizes, self.population)
+
+    def _means(self, rows: np.ndarray, level: int) -> Float[np.ndarray, " node"]:
+        """The loss at points that have the samples of a level."""
+        if self.whole:
+            return rows[:, 0].astype(np.float64)
+        counts, count = np.concatenate(self._counts[: level + 1]), self.levels[level]
+        return Stratified(rows.astype(np.float64), counts, self._stratum[:count], self._sizes).mean
 
     # Points -----------------------------------------------------------------------------------------------------------
 
@@ -430,10 +476,7 @@ class Measured:
         every = np.concatenate(found).reshape(len(numbers), len(nodes), -1)
         lines = []
         for number, rows in zip(numbers, every, strict=True):
-            line = _Line(int(number), nodes, rows[:, 0].astype(np.float64), None if self.whole else rows)
-            if not self.whole:
-                line.y = self._stratified(line).mean
-            lines.append(line)
+            lines.append(_Line(int(number), nodes, self._means(rows, 0), None if self.whole else list(rows)))
         if finite := [line for line in lines if np.isfinite(line.y).all()]:
             x, y = nodes, np.stack([line.y for line in finite])
             coarse = Curves(np.tile(x[::2], (len(y), 1)), y[:, ::2], self.knots, np.ones(len(y)))
@@ -454,7 +497,9 @@ class Measured:
         active = list(lines)
         while active:
             curves = self._curves(active)
-            wanted = _wanted(curves, goal, self.accuracy, _INTERPOLATED if self._sampled(active) else 0.9)
+            wanted = _wanted(
+                curves, goal, self.accuracy, self._share_of_points(active), exact=not self._sampled(active)
+            )
             points = int(np.isfinite(wanted).sum())
             if not points or not self._fits(points, range(max(line.level for line in active) + 1), until):
                 return
@@ -471,11 +516,11 @@ class Measured:
                     line, mine = active[row], [k for k, (other, _) in enumerate(place) if other == row]
                     if not mine:
                         continue
-                    rows = found[mine]
-                    new = rows[:, 0].astype(np.float64) if self.whole else self._stratified(line, rows).mean
-                    x = np.array([alphas[k] for k in mine])
+                    new = self._means(found[mine], level)
                     values[row, [place[k][1] for k in mine]] = new
-                    line.add(x, new, None if self.whole else rows)
+                    line.add(np.array([alphas[k] for k in mine]), new, found[mine])
+                    if not self.whole:
+                        line.y = self._nested(line).mean
             caution = curves.with_nodes(wanted, values).caution
             for row, line in enumerate(active):
                 line.caution = float(caution[row])
@@ -485,33 +530,43 @@ class Measured:
                 if np.isfinite(wanted[row]).any() and len(line.x) < _POINTS and np.isfinite(line.y).all()
             ]
 
+    def _share_of_points(self, lines: Sequence[_Line]) -> float:
+        """The share of the tolerance that interpolation may take."""
+        return _INTERPOLATED if self._sampled(lines) else _ALONE
+
     def _sampled(self, lines: Sequence[_Line]) -> bool:
         """Whether samples leave an error of their own."""
-        return not self.whole and (self.population or any(line.level < len(self.levels) - 1 for line in lines))
+        return not self.whole and (
+            self.population or any(len(row) < self.samples for line in lines for row in line.rows or ())
+        )
 
     # Intervals --------------------------------------------------------------------------------------------------------
 
-    def _look(self, lines: Sequence[_Line], goal: float, *, last: bool) -> None:
+    def _look(
+        self, family: Family, lines: Sequence[_Line], goal: float, until: float | None, *, last: bool = False
+    ) -> None:
         """Estimate what is asked for, with its interval; at the `last` look, which time alone decided, nothing is spent
-        on looks before.
+        on looks before. What turns out to want the samples that other points of its line have gets them.
         """
-        if not lines:
-            return
-        curves = self._curves(lines)
-        for row, line in enumerate(lines):
-            tail = 1 - CONFIDENCE if last or self.accuracy.share is None or self.whole else spent(line.looks)
-            line.estimate = self._estimate(line, curves, row, goal, tail)
+        rest = list(lines)
+        while rest:
+            curves = self._curves(rest)
+            for row, line in enumerate(rest):
+                tail = 1 - CONFIDENCE if last or self.accuracy.share is None or self.whole else spent(line.looks)
+                line.estimate = self._estimate(line, curves, row, goal, tail)
+            rest = self._add_samples(family, {line.number: (line, line.level) for line in rest}, until)
+        for line in lines:
             line.looks += 1
 
     def _estimate(self, line: _Line, curves: Curves, row: int, goal: float, tail: float) -> _Estimate:
         count = len(line.x)
         x, y = line.x, line.y
         chord = np.eye(count) - np.outer(1 - x, np.eye(count)[0]) - np.outer(x, np.eye(count)[-1])
-        above, band, upwards = chord @ y, np.zeros(count), np.zeros(count)
+        above, band, upwards, lift = chord @ y, np.zeros(count), np.zeros(count), np.zeros(count)
         top = int(np.argmax(above))
         lowest = float(above[top])
         if self._sampled([line]):
-            part = self._stratified(line)
+            part, out, tail = self._nested(line), _RULED_OUT * tail, (1 - _RULED_OUT) * tail
             heavier = float(scipy.special.stdtrit(part.freedom, 1 - tail / 2) / scipy.special.ndtri(1 - tail / 2))
             every, below = part.covariance, chord @ part.covariance @ chord.T
             spread, skewed = np.sqrt(np.maximum(np.diag(below), 0)), part.skewness(chord)
@@ -520,12 +575,15 @@ class Measured:
             upwards = (reach + tilt(skewed, reach)) * spread
             apart = np.sqrt(np.maximum(spread**2 + spread[top] ** 2 - 2 * below[top], 0))
             near = above + 2 * reach * apart >= above[top]
+            outward = -heavier * float(scipy.special.ndtri(out / count))
+            lift = (outward + tilt(part.skewness(chord - chord[top]), outward)) * apart
             reach = heavier * largest_of(below[np.ix_(near, near)], tail / 2, sides=1)
             lowest = float((above - (reach - tilt(skewed, reach)) * spread)[near].max())
-            reach = heavier * largest_of(every, tail, sides=2)
+            reach = heavier * largest_of(every, tail / (1 - _RULED_OUT), sides=2)  # the band rules nothing out
             band = (reach + np.abs(tilt(part.skewness(np.eye(count)), reach))) * np.sqrt(np.maximum(np.diag(every), 0))
         # Of each cell the places, and its nodes, beside which there is the error of the cell.
-        cells, t = curves.error[row, : count - 1], np.column_stack([x[:-1], curves.places[row, : count - 1], x[1:]])
+        errors = curves.anywhere if self.accuracy.quantity == "loss" else curves.error
+        cells, t = errors[row, : count - 1], np.column_stack([x[:-1], curves.places[row, : count - 1], x[1:]])
         values, error = np.column_stack([y[:-1], curves.values[row, : count - 1], y[1:]]), cells[:, None]
         rise = values - ((1 - t) * y[0] + t * y[-1])
         # Where it is highest the curve is looked at again, closer by.
@@ -537,21 +595,30 @@ class Measured:
         best, peak = int(np.argmax(summit)), (above[top], x[top])
         if summit[best] > peak[0] + _ROUNDING * np.abs(y).max():
             peak = (summit[best], near_by[best])
-        rising = np.append(rise + error, summit + off)
-        highest = float((rising + np.interp(np.append(t, near_by), x, upwards)).max())
-        bent = float(rising.max()) - float(above[top])
+        # Cells that are surely lower than the highest node need not be known as well as it is.
+        surely = (rise + error).max(1) + np.maximum(lift[:-1], lift[1:]) < above[top]
+        rising = np.where(surely[:, None], -np.inf, rise + error)
+        reaching = (rising + np.interp(t, x, upwards)).max(1)
+        highest = max(float(reaching.max()), float((summit + off + np.interp(near_by, x, upwards)).max()))
+        bent = max(float(rising.max()), float((summit + off).max())) - float(above[top])
         spread_of_loss = float(np.ptp(np.append(y, values)))
+        wanting = np.ones(count, dtype=bool)
         if self.accuracy.quantity == "loss":
-            half = max(float((np.interp(t, x, band) + _EVERYWHERE * error).max()), float(band.max()))
-            bent, tolerated = _EVERYWHERE * float(cells.max()), goal * spread_of_loss
+            bent, tolerated = float(cells.max()), goal * spread_of_loss
+            half = max(float((np.interp(t, x, band) + error).max()), float(band.max()))
         else:
             half, bent = (highest - max(lowest, 0.0)) / 2, bent / 2
             tolerated = max(goal * float(peak[0]), self.accuracy.floor * spread_of_loss)
-        return _Estimate(float(peak[0]), max(lowest, 0.0), highest, float(peak[1]), half, bent, tolerated, band)
+            # More samples are for the cells that may be higher than the interval is to reach.
+            high = reaching > max(lowest, 0.0) + tolerated
+            high[[max(top - 1, 0), min(top, count - 2)]] = True
+            wanting = np.append(True, high) | np.append(high, True)  # and the ends
+        low = max(lowest, 0.0)
+        return _Estimate(float(peak[0]), low, highest, float(peak[1]), half, bent, tolerated, band, wanting)
 
     def _grow(self, family: Family, lines: Sequence[_Line], until: float | None) -> None:
         """Add the samples that lines need; what cannot have more is finished."""
-        wanted = dict[tuple[int, int], list[_Line]]()
+        wanted = dict[int, tuple[_Line, int]]()
         for line in lines:
             level = self._level(line)
             points = sum(len(each.x) for each in lines)
@@ -560,17 +627,35 @@ class Measured:
             if level == line.level:
                 line.finished = True
             else:
-                wanted.setdefault((line.level, level), []).append(line)
-        for (before, level), some in wanted.items():
-            places = [(line.number, float(alpha)) for line in some for alpha in line.x]
-            found = self._losses(family, places, range(before + 1, level + 1))
-            begin = 0
-            for line in some:
+                wanted[line.number] = line, level
+        self._add_samples(family, wanted, None)
+
+    def _add_samples(self, family: Family, wanted: Mapping[int, tuple[_Line, int]], until: float | None) -> list[_Line]:
+        """Give points that want them the samples of a level, line by line's number, if there is time; returns the lines
+        that got any.
+        """
+        groups = dict[tuple[int, int], list[tuple[_Line, int]]]()
+        for line, level in wanted.values():
+            assert line.estimate is not None
+            for node in np.flatnonzero(line.estimate.wanting):
+                if line.rows is None:
+                    break
+                own = bisect.bisect_left(self.levels, len(line.rows[node]))
+                if own < level:
+                    groups.setdefault((own, level), []).append((line, int(node)))
+        grown = dict[int, _Line]()
+        for (before, level), some in groups.items():
+            levels = range(before + 1, level + 1)
+            if not self._fits(len(some), levels, until):
+                continue
+            found = self._losses(family, [(line.number, float(line.x[node])) for line, node in some], levels)
+            for (line, place), row in zip(some, found, strict=True):
                 assert line.rows is not None
-                rows = found[begin : begin + len(line.x)]
-                begin += len(line.x)
-                line.rows, line.level = np.concatenate([line.rows, rows], 1), level
-                line.y = self._stratified(line).mean
+                line.rows[place], line.level = np.append(line.rows[place], row), level
+                grown[line.number] = line
+        for line in grown.values():
+            line.y = self._nested(line).mean
+        return list(grown.values())
 
     def _level(self, line: _Line) -> int:
         """The level whose samples make the interval as narrow as is asked for, by what is known of their spread; that
@@ -581,7 +666,10 @@ class Measured:
         if line.level == last or not self._sampled([line]):
             return line.level
         found, n, most = line.estimate, self.levels[line.level], self.samples
-        now, aim = found.half - found.interpolated, found.tolerated - found.interpolated
+        enough = found.tolerated
+        if self.accuracy.above is not None:
+            enough = max(enough, _DECIDED * abs(found.barrier - self.accuracy.above))
+        now, aim = found.half - found.interpolated, enough - found.interpolated
         if self.accuracy.share is not None:  # the next look is at another level
             now *= float(scipy.special.ndtri(spent(line.looks) / 2) / scipy.special.ndtri(spent(line.looks - 1) / 2))
         whole = 0.0 if self.population else 1 / most
@@ -600,11 +688,12 @@ class Measured:
             curves = self._curves([lines[row] for row in rows])
             t = np.tile(alphas, (len(rows), 1))
             loss[rows] = curves(t)
-            off = _EVERYWHERE * np.take_along_axis(curves.error, curves.cell(t), 1)
+            off = np.take_along_axis(curves.anywhere, curves.cell(t), 1)
             for place, row in enumerate(rows):
                 line = lines[row]
                 assert line.estimate is not None
-                error[row] = np.where(np.isin(alphas, line.x), 0.0, off[place])
+                least = _LEAST * self._share_of_points([line]) * line.estimate.tolerated
+                error[row] = np.where(np.isin(alphas, line.x), 0.0, np.maximum(off[place], least))
                 error[row] += np.interp(alphas, line.x, line.estimate.spread)
         for row, line in enumerate(lines):
             if line.estimate is None:  # what is known, and nothing between
@@ -615,8 +704,8 @@ class Measured:
     def _columns(self, lines: Sequence[_Line]) -> dict[str, np.ndarray]:
         """What was found of each line."""
         nan = math.nan
-        nothing = _Estimate(nan, nan, nan, nan, nan, nan, nan, np.zeros(0))
-        found = [line.estimate or nothing for line in lines]
+        nothing = _Estimate(nan, nan, nan, nan, nan, nan, nan, np.zeros(0), np.zeros(0, dtype=bool))
+        found, above = [line.estimate or nothing for line in lines], self.accuracy.above
         return {
             "barrier": np.array([each.barrier for each in found]),
             "barrier_low": np.array([each.low for each in found]),
@@ -625,6 +714,11 @@ class Measured:
             "points_used": np.array([len(line.x) for line in lines], dtype=np.int64),
             "samples_used": np.array([self.levels[line.level] for line in lines], dtype=np.int64),
             "reached": np.array([each.reached for each in found]),
+            **(
+                {"decision": np.array([each.decision(above) for each in found], dtype=object)}
+                if above is not None
+                else {}
+            ),
         }
 
     def _referee(self, lines: Sequence[_Line], known: Sequence[Known]) -> None:
@@ -646,7 +740,7 @@ class Measured:
                 number, alpha = each.coordinates
                 line = place[int(number)]
                 assert line.rows is not None
-                rows = line.rows[int(np.flatnonzero(line.x == alpha)[0]), : len(counts)]
+                rows = line.rows[int(np.flatnonzero(line.x == alpha)[0])][: len(counts)]
                 found = float(rows.sum(dtype=np.float64) / counts.sum())
                 what = f"on {len(counts)} samples line {each.number} does not reproduce its own end"
                 require_same(self.objective, found, plain, what, f"at alpha {alpha:g}")
@@ -670,7 +764,10 @@ def reached(result: Result) -> str:
             f"barrier {said['barrier']:.4g} ({said['level']:.0%} interval {low:.4g} to {high:.4g}) at alpha "
             f"{done['peak'][0]:.3g}"
         )
-    if said["tolerance"] is not None:
+    if said["above"] is not None:
+        counts = ", ".join(f"{count} {name}" for name, count in said["decisions"].items())
+        text += f": against the height {said['above']:g} {counts}, at most {1 - said['level']:.0%} of it wrong"
+    elif said["tolerance"] is not None:
         share = f"tolerance {said['tolerance']:g} of the {'barrier' if noun == 'barrier' else 'range of losses'}"
         text += f": {share} " + ("" if said["reached"] == said["lines"] else "not ") + "reached"
         text += "" if of_one else f" on {said['reached']} of {said['lines']}"
@@ -678,9 +775,11 @@ def reached(result: Result) -> str:
     return f"{text}, from {span('points')} points on {of_samples} samples in {said['seconds']:.3g} s"
 
 
-def _wanted(curves: Curves, goal: float, asked: Accuracy, share: float) -> Float[np.ndarray, "line node"]:
+def _wanted(
+    curves: Curves, goal: float, asked: Accuracy, share: float, *, exact: bool
+) -> Float[np.ndarray, "line node"]:
     """Where further points are needed, NaN where none is: where a curve may be off, or above the highest point, by more
-    than a share of what is tolerated.
+    than a share of what is tolerated, unless `exact` values decide what is asked.
     """
     there = curves.there[:, 1:]
     first, last = curves.y[:, 0], np.take_along_axis(curves.y, curves.there.sum(1)[:, None] - 1, 1)[:, 0]
@@ -692,7 +791,7 @@ def _wanted(curves: Curves, goal: float, asked: Accuracy, share: float) -> Float
     t = curves.places
     if asked.quantity == "loss":
         over, pick = (
-            _EVERYWHERE * curves.error - share * (goal * (high - low))[:, None],
+            curves.anywhere - share * (goal * (high - low))[:, None],
             np.full(there.shape, t.shape[2] // 2),
         )
     else:
@@ -703,6 +802,9 @@ def _wanted(curves: Curves, goal: float, asked: Accuracy, share: float) -> Float
         tolerated = np.maximum(goal * above, asked.floor * (high - low))
         nodes = np.maximum(heights[:, :-1], heights[:, 1:])
         over = np.maximum(rise.max(2), nodes) + curves.error - above[:, None] - 2 * share * tolerated[:, None]
+        if asked.above is not None and exact:
+            highest = np.where(there, np.maximum(rise.max(2), nodes) + curves.error, -np.inf).max(1)
+            over[(above > asked.above) | (highest < asked.above)] = 0.0
         pick = np.clip(rise.argmax(2), t.shape[2] // 8, t.shape[2] - 1 - t.shape[2] // 8)
     needed = there & (over > 0) & (width > _SHORTEST)
     found = np.where(needed, np.take_along_axis(t, pick[..., None], 2)[..., 0], np.nan)

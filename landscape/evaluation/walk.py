@@ -53,6 +53,7 @@ def walk(
     l2: float = 0.0,
     tolerance: float | str | None = None,
     floor: float = Accuracy.floor,
+    above: float | None = None,
     budget: float | None = None,
     population: bool = False,
     certify: float | None = None,
@@ -102,6 +103,8 @@ def walk(
             or, written "0.01:loss", its loss everywhere to this share of its range: half the width of a 95 % interval.
             Points and samples are chosen for that; `points` are then those that the curve is drawn with.
         floor: Share of a line's range of losses that is tolerated whatever its barrier is.
+        above: With a tolerance: decide of each line whether its barrier is above this height, and end where that is
+            sure: `result["decision"]` is `above`, `below` or `open`, and at most 5 % of the decisions are wrong.
         budget: Seconds that all lines may take, in place of a tolerance or with it: intervals are then as narrow as
             that allows.
         population: Whether intervals are of the loss over the distribution that the data is a sample of, not over the
@@ -150,7 +153,7 @@ def walk(
     """
     require(walk, locals())
     certifying = Certifying(certify=certify, certify_cells=certify_cells)
-    accuracy = Accuracy(tolerance=tolerance, floor=floor, budget=budget, population=population)
+    accuracy = Accuracy(tolerance=tolerance, floor=floor, above=above, budget=budget, population=population)
     if accuracy and certify is not None:
         raise LandscapeError("`certify` bounds what `tolerance` and `budget` estimate: leave it, or both of them, out")
     if accuracy and span != (0.0, 1.0):

@@ -218,6 +218,9 @@ def _accuracy(panels: Sequence[Result]) -> str:
         asked = f" to {said['tolerance']:g} of the {of}" if said["tolerance"] is not None else ""
         count = f"{said['reached']} of {said['lines']}"
         reached = "" if said["reached"] == said["lines"] else f" (reached on {count}; the band is the width so far)"
+        if said.get("above") is not None:
+            counts = ", ".join(f"{count} {name}" for name, count in said["decisions"].items())
+            asked, reached = f" until it was sure whether the barrier is above {said['above']:g} ({counts})", ""
         low, high = said["interval"]
         barriers = "barrier" if said["lines"] == 1 else "barriers, the lowest and highest ends of their intervals,"
         told.append(

@@ -42,7 +42,7 @@ _FILTERS = {1, 2, 3}
 _MOST, _PACKED = 1000, 32
 
 #: Variables that hold texts.
-_TEXTS = re.compile(r"moves|method|(source|mark)_(\w+_)?(name|path|label|digest|order)")
+_TEXTS = re.compile(r"moves|method|decision|(source|mark)_(\w+_)?(name|path|label|digest|order)")
 
 #: Attributes of ours.
 _OWN = {"schema", "kind", "axes", "about", "attributes"}
