@@ -225,6 +225,8 @@ class Measured:
         self._stratum, self._sizes = np.zeros(self.samples, dtype=np.int64), np.array([self.samples])
         if self.sampling is not None:
             self._order_samples(compute.sample_seed)
+        #: Of each point the statistics of BatchNorm, and what else belongs to it whatever samples are read.
+        self._anew: dict[tuple[int, float], dict[str, torch.Tensor]] = {}
         self._seconds, self._work = 0.0, 0.0
 
     # What `evaluate` asks for -----------------------------------------------------------------------------------------
@@ -290,6 +292,7 @@ class Measured:
             left = self.started + self.accuracy.budget - time.monotonic()
             until = time.monotonic() + max(0.0, left) * len(numbers) / self.left
         self.knots = np.array([alpha for alpha, _ in family.knots])
+        self._anew.clear()
         lines = self._begin(family, numbers)
         self._referee(lines, known)
         finite = [line for line in lines if np.isfinite(line.y).all()]
@@ -378,7 +381,8 @@ class Measured:
                 pieces = []
                 for begin in range(0, len(first), most):
                     some = slice(begin, begin + most)
-                    rows, counts = self.objective.each(family.points(first[some], second[some]), [share.data])
+                    anew = [self._anew.setdefault(place, {}) for place in places[some]]
+                    rows, counts = self.objective.each(family.points(first[some], second[some]), [share.data], anew)
                     pieces.append((rows * share.weight).float().cpu().numpy())
                 if level == len(self._counts):
                     self._counts.append((counts * share.weight).cpu().numpy())
