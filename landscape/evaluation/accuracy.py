@@ -193,7 +193,7 @@ class Measured:
     ) -> None:
         self.accuracy, self.left, self.started = accuracy, total, time.monotonic()
         self.objective: AnyObjective = objective
-        if isinstance(objective, PlainObjective):  # metrics of test data are not asked for
+        if isinstance(objective, PlainObjective) and objective.further:  # metrics of test data are not asked for
             self.objective = dataclasses.replace(objective, further=())
         sampling = objective.sampling if not compute.draws else None
         if compute.samples is not None and isinstance(problem, Supervised):
