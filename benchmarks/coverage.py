@@ -362,10 +362,10 @@ def of_kinds(a: State, b: State, c: State) -> dict[str, tuple[State, State, list
 
 
 def of_barriers(smoke: bool) -> Iterator[Row]:
-    """Barriers to 5 % on lines of each kind, whose samples are taken in many orders, against 201 points on all samples;
+    """Barriers to 5 % on lines of each kind, whose samples are taken in many orders, against 101 points on all samples;
     of Life's boards, which are drawn, on sixteen times as many.
     """
-    triples, orders, points = (1, 2, 21) if smoke else (4, 20, 201)
+    triples, orders, points = (1, 2, 21) if smoke else (4, 20, 101)
     images, steps = digits(), 5 if smoke else 60
     made: dict[str, tuple[Problem, list[State], dict[str, Any], dict[str, Any]]] = {}
     networks: dict[str, Callable[[], nn.Module]] = {
@@ -400,7 +400,7 @@ def of_barriers(smoke: bool) -> Iterator[Row]:
                     np.array([float(each[of][0]) for each in found])
                     for of in ("barrier_low", "barrier_high", "barrier")
                 )
-                held += int(((low <= truth * 1.0003 + 1e-9) & (truth * 0.9997 <= high)).sum())
+                held += int(((low <= truth * 1.0005 + 1e-9) & (truth * 0.9995 <= high)).sum())
                 if kind != "no barrier":
                     widths.append(float(np.median(high - low) / (2 * 1.96 * best.std())))
             width = float(np.median(widths)) if widths else None
