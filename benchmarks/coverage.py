@@ -4,7 +4,7 @@ Samples are drawn from populations whose truth is known (in closed form, or from
 not count), intervals are made as the package makes them, and the table says how often they held it, beside how much
 wider they were (median) than the 95 % of the estimates themselves, which is the ideal. Intervals are to hold the truth
 in 93 % and be at most 1.5 times as wide; `!` marks what is not so, and the exit status is 1 then. Below the smallest n
-the package prints no interval. About 4 minutes on one core; `--smoke` shows in seconds that it runs.
+the package prints no interval. Some 15 minutes on one core; `--smoke` shows in seconds that it runs.
 """
 
 import argparse
