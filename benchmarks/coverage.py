@@ -402,7 +402,7 @@ def of_barriers(smoke: bool) -> Iterator[Row]:
                     for of in ("barrier_low", "barrier_high", "barrier")
                 )
                 held += int(((low <= truth * 1.0005 + 1e-9) & (truth * 0.9995 <= high)).sum())
-                if kind != "no barrier":
+                if kind != "no barrier" and best.std() > 0:
                     widths.append(float(np.median(high - low) / (2 * 1.96 * best.std())))
             width = float(np.median(widths)) if widths else None
             walks = triples * orders
