@@ -91,6 +91,7 @@ smoke: $(VENV)/.smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/layers.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/certified.py --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/alignment.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/passes.py --smoke
@@ -117,6 +118,7 @@ benchmark: $(VENV)/.benchmark
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/certified.py
+	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/passes.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/kernels.py

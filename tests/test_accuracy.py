@@ -13,6 +13,9 @@ import landscape as ls
 from landscape import LandscapeError, Problem, Result
 from landscape.core.errors import Unsupported, Unverified
 from landscape.core.intervals import Proportion
+from landscape.engine import plain
+from landscape.engine.objective import Objective
+from landscape.engine.plain import PlainObjective
 from landscape.evaluation import accuracy
 from landscape.problems.digits import Digits
 from landscape.problems.life import Life
@@ -114,7 +117,7 @@ def trained(kind: str, count: int = 4) -> tuple[Problem, list[Any]]:
     if kind == "life":
         problem: Problem = Life(steps=2, m_factor=1, board="6x6")
         return problem, list(range(count))
-    problem = Digits(width=16) if kind == "mlp" else Digits(architecture="cnn", width=4)
+    problem = Digits(width=16) if kind == "mlp" else Digits(architecture=kind, width=4)
     images = problem.training_data()
     networks = []
     for seed in range(count):
@@ -365,6 +368,27 @@ def test_of_other_losses_and_streams_points_alone_are_chosen_and_it_is_said(opti
     np.testing.assert_allclose(
         found["loss"][0][np.isin(found.alpha, full.alpha[same])], full["loss"][0][same], rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("engine", ["plain", "stacked"])
+def test_statistics_of_batchnorm_are_estimated_once_at_each_point_whatever_samples_are_added(engine, monkeypatch):
+    problem, (a, b, *_) = trained("cnn_bn", 2)
+    ask = functools.partial(ls.walk, a, b, problem=problem, tolerance=0.15, engine=engine, batchnorm="recalibrate")
+    estimate, estimated = plain.calibrate, list[None]()
+
+    def counting(*given):
+        estimated.append(None)
+        return estimate(*given)
+
+    monkeypatch.setattr(plain, "calibrate", counting)
+    found = ask()
+    assert found["samples_used"][0] > 256
+    assert len(estimated) == (found["points_used"][0] if engine == "plain" else 0)
+    kind: Any = PlainObjective if engine == "plain" else Objective
+    each = kind.each
+    monkeypatch.setattr(kind, "each", lambda self, members, shares, anew: each(self, members, shares))
+    slow = ask()
+    np.testing.assert_array_equal(found["loss"], slow["loss"])
 
 
 def test_of_networks_that_cost_little_all_samples_are_taken_at_once(monkeypatch):

@@ -355,13 +355,22 @@ class Objective:
     @_within_memory
     @torch.no_grad()
     def each(
-        self, members: Members, shares: Sequence[Data]
+        self, members: Members, shares: Sequence[Data], anew: Sequence[dict[str, Tensor]] | None = None
     ) -> tuple[Float[Tensor, "member sample"], Float[Tensor, " sample"]]:
         """What each sample of some shares of the data adds to the loss of each member, and to what that divides by: the
-        loss on these samples is the ratio of both sums.
+        loss on these samples is the ratio of both sums. Of each member `anew` holds the statistics of BatchNorm that
+        were estimated when it was evaluated before, or is filled with them.
         """
         metric, rows, counts = self.metrics["loss"], list[Tensor](), list[Tensor]()
-        for _, part in self.chunks(members):
+        for index, part in self._chunks(members, self.network):
+            kept = [{} if anew is None else anew[place] for place in index.tolist()]
+            if all(kept):
+                found_anew = {name: torch.stack([each[name] for each in kept]) for name in kept[0]}
+                part = dataclasses.replace(part, buffers={**part.buffers, **found_anew})
+            elif self.batchnorm == "recalibrate":
+                part = self._calibrated(part, self.network)
+                for row, each in enumerate(kept):
+                    each.update({name: tensor[row] for name, tensor in part.buffers.items()})
             found = list[Tensor]()
             for batch in (batch for data in shares for batch in self._sample_chunks(data)):
                 real, weights = batch.real, batch.weights[0]

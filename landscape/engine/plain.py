@@ -232,14 +232,18 @@ class PlainObjective:
 
     @torch.no_grad()
     def each(
-        self, members: Mixtures, shares: Sequence[Iterable[Any]]
+        self,
+        members: Mixtures,
+        shares: Sequence[Iterable[Any]],
+        anew: Sequence[dict[str, Tensor]] | None = None,
     ) -> tuple[Float[Tensor, "member sample"], Float[Tensor, " sample"]]:
         """What each sample of some shares of the data adds to the loss of each member, and to what that divides by: the
-        loss on these samples is the ratio of both sums.
+        loss on these samples is the ratio of both sums. Of each member `anew` holds the buffers that were found anew
+        when it was evaluated before, or is filled with them.
         """
         assert self.each_of is not None
         rows, counts = list[Tensor](), Tensor()
-        for _ in self._written(members):
+        for _ in self._written(members, anew):
             found = [self.each_of(self._live.module, batch) for share in shares for batch in share]
             each, counts = (torch.cat(parts).double() for parts in zip(*found, strict=True))
             rows.append(each + self._penalty(self._live.tensors) * counts if self.l2 else each)
@@ -253,11 +257,14 @@ class PlainObjective:
             )
         return self.answer
 
-    def _written(self, stack: Mixtures) -> Iterator[None]:
-        """Each member in turn as the live network."""
-        for point in stack.mixtures():
+    def _written(self, stack: Mixtures, anew: Sequence[dict[str, Tensor]] | None = None) -> Iterator[None]:
+        """Each member in turn as the live network, with what was found `anew` before."""
+        for place, point in enumerate(stack.mixtures()):
             self._live.write(point)
-            for name, tensor in self._found_anew(point).items():
+            found = anew[place] if anew is not None else {}
+            if not found:
+                found.update(self._found_anew(point))
+            for name, tensor in found.items():
                 self._live.tensors[name].copy_(tensor)
             with torch.set_grad_enabled(self.differentiates), self._casting():
                 yield

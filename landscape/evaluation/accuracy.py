@@ -220,7 +220,7 @@ class Measured:
     ) -> None:
         self.accuracy, self.left, self.started = accuracy, total, time.monotonic()
         self.objective: AnyObjective = objective
-        if isinstance(objective, PlainObjective):  # metrics of test data are not asked for
+        if isinstance(objective, PlainObjective) and objective.further:  # metrics of test data are not asked for
             self.objective = dataclasses.replace(objective, further=())
         sampling = objective.sampling if not compute.draws else None
         if compute.samples is not None and isinstance(problem, Supervised):
@@ -252,6 +252,8 @@ class Measured:
         self._stratum, self._sizes = np.zeros(self.samples, dtype=np.int64), np.array([self.samples])
         if self.sampling is not None:
             self._order_samples(compute.sample_seed)
+        #: Of each point the statistics of BatchNorm, and what else belongs to it whatever samples are read.
+        self._anew: dict[tuple[int, float], dict[str, torch.Tensor]] = {}
         self._seconds, self._work = 0.0, 0.0
         names = objective.metrics if isinstance(objective, Objective) else objective.names()
         self._others = [name for name in names if name != "loss"]
@@ -326,6 +328,7 @@ class Measured:
             left = self.started + self.accuracy.budget - time.monotonic()
             until = time.monotonic() + max(0.0, left) * len(numbers) / self.left
         self.knots = np.array([alpha for alpha, _ in family.knots])
+        self._anew.clear()
         lines = self._begin(family, numbers)
         if self._others:
             _log.warning("the loss alone is found to an accuracy, without other metrics: %s", few(self._others))
@@ -418,7 +421,8 @@ class Measured:
                 pieces = []
                 for begin in range(0, len(first), most):
                     some = slice(begin, begin + most)
-                    rows, counts = self.objective.each(family.points(first[some], second[some]), [share.data])
+                    anew = [self._anew.setdefault(place, {}) for place in places[some]]
+                    rows, counts = self.objective.each(family.points(first[some], second[some]), [share.data], anew)
                     pieces.append((rows * share.weight).float().cpu().numpy())
                 if level == len(self._counts):
                     self._counts.append((counts * share.weight).cpu().numpy())
