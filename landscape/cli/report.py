@@ -18,6 +18,9 @@ __all__ = ["Interruption", "Progress", "interruptible", "remark", "remark_unfini
 #: Exit status that asks for another try, EX_TEMPFAIL.
 _TRY_AGAIN = 75
 
+#: Seconds after which it is first said that long work will be long.
+_AT_ONCE = 1.0
+
 
 def say(text: object, *, err: bool = False, end: str = "\n") -> None:
     """Write lines to stdout or stderr: all output goes through this, so that nothing of a file steers a terminal."""
@@ -25,11 +28,12 @@ def say(text: object, *, err: bool = False, end: str = "\n") -> None:
 
 
 class Progress:
-    """A bar on a terminal, elsewhere a line every 30 s. Call it with (done, total); `what` may change on the way."""
+    """A bar on a terminal, elsewhere a line every 30 s, the first at once where it will take longer than that. Call it with (done, total); `what` may change on the way."""
 
     def __init__(self, what: str, unit: str, *, every: float = 30.0) -> None:
         self.what, self.unit, self.every = what, unit, every
         self.start = self.last = time.monotonic()
+        self.told = False
         self.first: int | None = None
         self.terminal = sys.stderr is not None and sys.stderr.isatty()
 
@@ -37,11 +41,12 @@ class Progress:
         """Tell, if it is time to."""
         now = time.monotonic()
         self.first = done - 1 if self.first is None else self.first
-        if now - self.last < (0.1 if self.terminal else self.every) and not (self.terminal and done == total):
-            return
-        self.last = now
         left = (now - self.start) / max(done - self.first, 1) * (total - done)
-        text = f": {done} of {total} {self.unit} ({done / total:.0%}), {left:.0f} s left"
+        every = 0.1 if self.terminal else _AT_ONCE if not self.told and left > self.every else self.every
+        if now - self.last < every and not (self.terminal and done == total):
+            return
+        self.last, self.told = now, True
+        text = f": {done} of {total} {self.unit} ({done / total:.0%}), {_duration(left)} left"
         if self.terminal:
             filled = round(24 * done / total)
             # A line that breaks could not be written over.
@@ -51,6 +56,14 @@ class Progress:
                 click.echo(f"\r{bar} {printable(what)}{text}\x1b[K", err=True, nl=done == total)
         else:
             remark(self.what + text)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 3 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 class Interruption(click.ClickException):

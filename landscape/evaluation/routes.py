@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from landscape.core.errors import LandscapeError, Mismatch, few
 from landscape.core.fields import check, option, require_seeds
 from landscape.core.provenance import Source
-from landscape.engine.memory import free_memory
+from landscape.core.resources import require_memory
 from landscape.engine.plain import AnyObjective
 from landscape.engine.program.layers import has_statistics
 from landscape.engine.spectral import spectral_norms
@@ -53,6 +53,9 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 #: Bytes of memory that a line takes whatever its points are: its ends, lengths and what else is known of it.
 _LINE_BYTES = 128
+
+#: Copies of a random direction while it is made, in its type and in float64, and bytes of what is said of one.
+_DIRECTION_COPIES, _SOURCE_BYTES = 6, 1000
 
 _log = logging.getLogger("landscape")
 
@@ -425,11 +428,8 @@ def _same(start: Checkpoint, end: Checkpoint) -> bool:
 
 def _require_table(lines: int) -> None:
     """Raise `LandscapeError` if even the list of lines, with what is said of each, does not fit in memory."""
-    if (size := lines * _LINE_BYTES) > (free := free_memory()):
-        raise LandscapeError(
-            f"{lines:,} lines take {size / 1e9:.3g} GB of memory, of which {free / 1e9:.3g} GB are free: choose fewer "
-            "members with RUN/#seed, or walk a part of them at a time"
-        )
+    instead = "choose fewer members with RUN/#seed, or walk a part of them at a time"
+    require_memory(lines * _LINE_BYTES, f"{lines:,} lines", instead)
 
 
 def _pair(sizes: Sequence[int], pairs: Pairs, *, itself: bool = False) -> list[Int[np.ndarray, " line"]]:
@@ -474,6 +474,9 @@ def rays(
     Lines follow each other seed by seed, then member by member; what they lead to is a source for each seed.
     """
     members = len(start.stack)
+    lines, parameters = members * len(seeds), start.stack.parameters
+    size = lines * (_LINE_BYTES + _DIRECTION_COPIES * parameters * start.stack.dtype.itemsize)
+    require_memory(size + len(seeds) * _SOURCE_BYTES, f"{lines:,} random directions", "take fewer of them at a time")
     towards = [
         random_directions(start.stack.select([i]), seeds, normalise=normalise, still=still) for i in range(members)
     ]

@@ -138,6 +138,10 @@ class Problem(abc.ABC):
     ) -> Data:
         """Fresh training data of one step, a pure function of each seed and the step: a batch a seed."""
 
+    def batch_bytes(self, members: int, size: int) -> int:
+        """Bytes that `training_batch` takes at its peak, about; 0 where that is little or not known."""
+        return 0
+
     def training_objective(self, data: str, *, device: str | torch.device, dtype: torch.dtype) -> Objective:
         """What training descends: the objective, with a network that reads what `training_batch` gives."""
         return self.objective(device=device, dtype=dtype)
