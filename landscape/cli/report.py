@@ -28,7 +28,10 @@ def say(text: object, *, err: bool = False, end: str = "\n") -> None:
 
 
 class Progress:
-    """A bar on a terminal, elsewhere a line every 30 s, the first at once where it will take longer than that. Call it with (done, total); `what` may change on the way."""
+    """A bar on a terminal, elsewhere a line every 30 s, the first at once where it will take longer than that.
+
+    Call it with (done, total); `what` may change on the way.
+    """
 
     def __init__(self, what: str, unit: str, *, every: float = 30.0) -> None:
         self.what, self.unit, self.every = what, unit, every

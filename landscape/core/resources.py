@@ -64,7 +64,8 @@ def paced(progress: Progress, instead: str, *, yes: bool = False) -> Progress:
     """
     if yes:
         return progress
-    began, first, looked = time.monotonic(), None, False
+    began, looked = time.monotonic(), False
+    first: int | None = None
 
     def tell(done: int, total: int) -> None:
         nonlocal first, looked
@@ -84,10 +85,11 @@ def paced(progress: Progress, instead: str, *, yes: bool = False) -> Progress:
 def in_words(size: float) -> str:
     """Bytes as people say them.
 
-    >>> in_words(320e9), in_words(1_500_000)
-    ('320 GB', '1.5 MB')
+    >>> in_words(8e12), in_words(1_500_000)
+    ('8,000 GB', '1.5 MB')
     """
-    return f"{size / 1e9:.3g} GB" if size >= 1e8 else f"{size / 1e6:.3g} MB"
+    number, unit = (size / 1e9, "GB") if size >= 1e8 else (size / 1e6, "MB")
+    return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.2g} {unit}"
 
 
 def exhausted(error: BaseException) -> bool:
@@ -116,9 +118,8 @@ def _group() -> int:
                 continue
             root = Path("/sys/fs/cgroup/memory" if controllers else "/sys/fs/cgroup")
             here = root / name.lstrip("/")
-            for folder in (here, *here.parents):
-                if folder.is_relative_to(root):
-                    found.append(_left(folder, first=bool(controllers)))
+            groups = [folder for folder in (here, *here.parents) if folder.is_relative_to(root)]
+            found += [_left(folder, first=bool(controllers)) for folder in groups]
     return min(found)
 
 

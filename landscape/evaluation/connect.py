@@ -476,8 +476,8 @@ def connect(
         pairs, order, align: As in `landscape.walk`. With the `order` all each is tried on a budget of its own, and the
             lowest path of each pair kept; with `align` there is a path to each end as it is, and one to its
             representative.
-        device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, overwrite, yes: As in `landscape.walk`. Where
-            data is sampled, paths are sought on other samples than those of `seed`, which they are reported on.
+        device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, overwrite, yes: As in `landscape.walk`.
+            Where data is sampled, paths are sought on other samples than those of `seed`, which they are reported on.
         certify, certify_cells: As in `landscape.walk`; paths are then straight lines or polylines.
         save: HDF5 file to write; beside it the bends as checkpoints (`bend_files`), which can be walked via, and while
             it trains, every `keep_seconds`, what is needed to go on.
@@ -549,6 +549,7 @@ def connect(
     )
     keep_freed_memory()
     prepared = prepare(route, compute, problem=problem)
+    compute.require_drawing(prepared.problem, prepared.objective)
     if isinstance(prepared.objective, PlainObjective) and prepared.objective.spectral:
         raise Unsupported(
             "curves are not trained through spectral norms, whose singular vectors belong to one network each: take "

@@ -372,11 +372,9 @@ class _Work:
         if self.save is not None:
             require_room(self.save, 2 * size, yes=self.yes)  # finished parts, and what is made of them
         else:
-            what, instead = (
-                f"{points:,} points with {metrics} metrics",
-                "write them to a file with `save`, or take fewer",
-            )
-            require_memory(2 * size, what, f"{instead} lines or `points`", yes=self.yes, estimated=True)
+            what = f"{points:,} points with {metrics} metrics"
+            instead = "write them to a file with `save`, or take fewer lines or `points`"
+            require_memory(2 * size, what, instead, yes=self.yes, estimated=True)
 
     def _point_by_point(
         self,

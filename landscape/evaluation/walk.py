@@ -189,6 +189,8 @@ def walk(
         l2=l2,
     )
     prepared = prepare(route, compute, problem=problem)
+    if not accuracy:  # which orders samples by their seed
+        compute.require_drawing(prepared.problem, prepared.objective)
     told = progress or (lambda done, total: None)
     if certifying.certify is not None:
         prepared = certified(prepared, certifying, save=file, overwrite=overwrite, on_progress=told)

@@ -12,6 +12,7 @@ from torch import nn
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.engine.memory import fitting_network
 from landscape.engine.stack import Stack, template_of
 
 __all__ = [

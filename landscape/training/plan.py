@@ -193,6 +193,8 @@ def planned(
     own = seeds if data_seeds is None else _numbers(data_seeds, "data_seeds")
     own = own * len(seeds) if len(own) == 1 else own
     training = _with_data(problem, training)
+    if training.data == "exact":
+        _require_usual(training, data_seeds is not None and own != seeds)
     _check_seeds(seeds, own, exact=training.data == "exact")
     _require_room(problem, training, seeds, yes=yes)
     continued = None
@@ -209,6 +211,16 @@ def planned(
             'same data. Give one seed, or each its own batches with `data="batches"`'
         )
     return Plan(problem, training, seeds, own, device, start, initial, continued)
+
+
+def _require_usual(training: Training, own_data: bool) -> None:
+    """Raise `LandscapeError` for what is of batches, `own_data` seeds too, where each step sees all there is."""
+    given = [name for name in ("batch_size", "shared_data") if getattr(training, name) != getattr(Training, name)]
+    if given := [*given, *["data_seeds"] * own_data]:
+        raise LandscapeError(
+            f"each step sees all data, exactly, and `{given[0]}` is of random batches: leave it out, or train on them "
+            'with `data="batches"`'
+        )
 
 
 def _require_room(problem: Problem, training: Training, seeds: Sequence[int], *, yes: bool) -> None:

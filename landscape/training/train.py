@@ -108,9 +108,8 @@ def train(
     path = default_output(plan.problem) if output is None else Path(output)
     if keep and (run := _found(path, plan, overwrite=overwrite)) is not None and plan.training.batches in run.steps():
         return dataclasses.replace(run, trained_on=plan.problem)
-    size = (
-        len(plan.seeds) * plan.initial.parameters * plan.initial.dtype.itemsize * (len(plan.training.save_at or ()) + 2)
-    )
+    saved = len(plan.training.save_at or ()) + 2  # what the optimizer remembers, too
+    size = len(plan.seeds) * plan.initial.parameters * plan.initial.dtype.itemsize * saved
     require_disk(size, path / "run.json", "the checkpoints", "save fewer steps with `save_at`", yes=yes)
     progress = paced(progress, "take fewer `batches` or `seeds`", yes=yes)
     with writing(path, directory=True):
