@@ -1,6 +1,7 @@
 """What the user sees while waiting and at the end: progress on stderr, tables on stdout."""
 
 import contextlib
+import math
 import shutil
 import signal
 import sys
@@ -12,6 +13,7 @@ import click
 
 from landscape.core.errors import printable
 from landscape.core.interrupts import Stopped
+from landscape.core.resources import Rate
 
 __all__ = ["Interruption", "Progress", "interruptible", "remark", "remark_unfinished", "say", "table"]
 
@@ -35,21 +37,22 @@ class Progress:
 
     def __init__(self, what: str, unit: str, *, every: float = 30.0) -> None:
         self.what, self.unit, self.every = what, unit, every
-        self.start = self.last = time.monotonic()
-        self.told = False
+        self.last = time.monotonic()
+        self.rate, self.told = Rate(), False
         self.first: int | None = None
         self.terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def __call__(self, done: int, total: int) -> None:
         """Tell, if it is time to."""
         now = time.monotonic()
-        self.first = done - 1 if self.first is None else self.first
-        left = (now - self.start) / max(done - self.first, 1) * (total - done)
-        every = 0.1 if self.terminal else _AT_ONCE if not self.told and left > self.every else self.every
+        left = self.rate.left(done, total)
+        long = self.rate.spent >= _AT_ONCE and left > self.every and not self.told
+        every = 0.1 if self.terminal else 0.0 if long else self.every
         if now - self.last < every and not (self.terminal and done == total):
             return
         self.last, self.told = now, True
-        text = f": {done} of {total} {self.unit} ({done / total:.0%}), {_duration(left)} left"
+        text = f": {done} of {total} {self.unit} ({done / total:.0%})"
+        text += f", {_duration(left)} left" if left < math.inf else ""
         if self.terminal:
             filled = round(24 * done / total)
             # A line that breaks could not be written over.

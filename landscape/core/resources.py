@@ -1,16 +1,21 @@
 """Memory, disk and time: what there is, and one refusal of work that needs more than that."""
 
 import contextlib
+import logging
+import math
 import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from landscape.core.errors import TooMuch
 from landscape.core.unfinished import Progress
 
-__all__ = ["exhausted", "free_memory", "in_words", "paced", "require_disk", "require_memory"]
+__all__ = ["Rate", "announced", "exhausted", "free_memory", "in_words", "paced", "require_disk", "require_memory"]
+
+_log = logging.getLogger("landscape")
 
 #: Bytes that need no look at what there is, and seconds that need none at the clock.
 _SMALL, _SOON = 2**26, 2.0
@@ -58,26 +63,56 @@ def require_disk(size: float, path: Path, what: str, instead: str, *, yes: bool 
         )
 
 
+class Rate:
+    """How fast work goes on, from when it is first told of: what was done before that, by an interrupted process too,
+    does not count, nor its time. `spent` are the seconds since.
+    """
+
+    def __init__(self) -> None:
+        self.begun: tuple[float, int] | None = None
+        self.spent = 0.0
+
+    def left(self, done: int, total: int) -> float:
+        """Seconds that the rest will take; infinite before anything is known of it."""
+        now = time.monotonic()
+        if self.begun is None:
+            self.begun = now, done
+        self.spent = now - self.begun[0]
+        return self.spent / (done - self.begun[1]) * (total - done) if done > self.begun[1] else math.inf
+
+
 def paced(progress: Progress, instead: str, *, yes: bool = False) -> Progress:
     """Progress that raises `TooMuch` once, soon after its first call, it can be seen that the work takes longer than a
     year.
     """
     if yes:
         return progress
-    began, looked = time.monotonic(), False
-    first: int | None = None
+    rate = Rate()
 
     def tell(done: int, total: int) -> None:
-        nonlocal first, looked
-        first = done - 1 if first is None else first
-        if not looked and (spent := time.monotonic() - began) >= _SOON:
-            looked = True
-            if (left := spent / max(1, done - first) * (total - done)) > _LONGEST:
-                raise TooMuch(
-                    f"{done:,} of {total:,} took {spent:.2g} s, so that all would take {left / _LONGEST:,.3g} years: "
-                    f"{instead}, {_ANYWAY}"
-                )
+        fresh = rate.spent < _SOON
+        left = rate.left(done, total)
+        if fresh and rate.spent >= _SOON and left > _LONGEST:
+            raise TooMuch(
+                f"{done:,} of {total:,} are done, and by the time they took the rest would take "
+                f"{left / _LONGEST:,.3g} years: {instead}, {_ANYWAY}"
+            )
         progress(done, total)
+
+    return tell
+
+
+def announced(what: str, total: int) -> Callable[[int], None]:
+    """What is to be called with how many are done of something that no progress is told of: once, after a while, it
+    says how long all will take.
+    """
+    began, told = time.monotonic(), False
+
+    def tell(done: int) -> None:
+        nonlocal told
+        if not told and (spent := time.monotonic() - began) >= _SOON:
+            told = True
+            _log.info("%s first: %s take %.0f s", what, f"{total:,}", spent / max(1, done) * total)
 
     return tell
 

@@ -67,8 +67,9 @@ _VERTICES, _MOST_VERTICES = 6, 7
 #: Points by which tries are compared, and points whose parameters are made at once.
 _COARSE, _AT_ONCE = 101, 2**17
 
-#: Copies of bends while they are trained: they, their gradient, two moments and the lowest so far.
-_COPIES = 5
+#: Copies of bends while they are trained: they, their gradient, two moments and the lowest so far; and bytes of a
+#: point of a path: what is found there, and on the straight line.
+_COPIES, _POINT_BYTES = 5, 64
 
 #: Where a path through networks with one answer has its corners, and how far losses between may differ by rounding.
 _CORNERS, _ROUNDING = torch.tensor([1 / 3, 2 / 3], dtype=torch.float64), 1e-5
@@ -548,7 +549,15 @@ def connect(
         l2=l2,
     )
     keep_freed_memory()
-    prepared = prepare(route, compute, problem=problem)
+
+    def room(count: int, row: int = 0) -> None:
+        """Is there memory for so many paths, with bends of so many bytes each?"""
+        what = f"{count:,} paths of up to {connecting.most_bends} bends and {len(alphas):,} points"
+        instead = "choose fewer members with RUN/#seed, or connect a part of them at a time"
+        size = count * (row * (_COPIES * connecting.most_bends + 2) + _POINT_BYTES * len(alphas))
+        require_memory(size, what, instead, yes=yes, estimated=True)
+
+    prepared = prepare(route, compute, problem=problem, room=room)
     compute.require_drawing(prepared.problem, prepared.objective)
     if isinstance(prepared.objective, PlainObjective) and prepared.objective.spectral:
         raise Unsupported(
@@ -561,10 +570,7 @@ def connect(
     each = connecting.budget or (connecting.steps or 0) * (connecting.samples_per_step or 0)
     if paths * each >= _LONG:
         _log.warning("%d paths of up to %d gradients of the loss each: %.1g in all", paths, each, float(paths * each))
-    rows = prepared.lines.family.vertices[0].parameters * dtype.itemsize * (_COPIES * connecting.most_bends + 2)
-    what = f"{paths:,} paths of up to {connecting.most_bends} bends and {len(alphas):,} points"
-    instead = "choose fewer members with RUN/#seed, or connect a part of them at a time"
-    require_memory(paths * (rows + len(alphas) * 64), what, instead, yes=yes, estimated=True)
+    room(paths, prepared.lines.family.vertices[0].parameters * dtype.itemsize)
     told = paced(progress or (lambda done, total: None), "take fewer lines or less of a `budget`", yes=yes)
     with writing(path):
         search = _searched(

@@ -34,6 +34,9 @@ __all__ = ["Measuring", "computation", "evaluate", "identity", "require_same"]
 #: they take so long. At least one line, or row of a plane.
 _BLOCK_CHUNKS, _BLOCK_BYTES, _BLOCK_SECONDS = 16, 2**28, 0.5
 
+#: Points of a line, or row, that are evaluated together.
+_PIECE = 2**17
+
 #: Bytes of a block's parameters up to which its points are made together, which costs small networks least.
 _LAZY_BYTES = 2**22
 
@@ -329,7 +332,14 @@ class _Work:
             elif objective.backend == "plain" and not streamed:
                 values = self._point_by_point(here, coordinates, result, kept, begin)
             else:
-                flat = objective(here.points(*coordinates) if lazy else here.at(*coordinates))
+                found = []
+                for few in torch.split(torch.arange(grid[0].size), grid[0].size if streamed else _PIECE):
+                    some = [each[few[0] : few[-1] + 1] for each in coordinates]
+                    found.append(objective(here.points(*some) if lazy else here.at(*some)))
+                    if len(found) > 1 or len(few) < grid[0].size:  # a long line
+                        done = begin * len(along) + int(few[-1]) + 1
+                        self.on_progress(done, len(places) * len(along))
+                flat = {name: torch.cat([each[name] for each in found]) for name in found[0]}
                 values = {name: value.view(grid[0].shape).cpu().numpy() for name, value in flat.items()}
             if measuring is None or measuring.whole:
                 self._check(known, places[index], along, values["loss"])

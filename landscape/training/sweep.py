@@ -5,11 +5,9 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import logging
 import math
 import os
 import re
-import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from landscape.core.files import differences, is_there, require_vacant, write_do
 from landscape.core.locks import writing
 from landscape.core.reading import read_document
 from landscape.core.resources import paced
+from landscape.core.resources import announced, paced
 from landscape.core.unfinished import Progress
 from landscape.engine.stack import Stack
 from landscape.problems.base import Problem
@@ -52,10 +51,8 @@ _DOCUMENT = {
 #: Longest text of a value, and of a cell, in the name of a directory; file systems allow 255 bytes.
 _LONGEST_VALUE, _LONGEST_NAME = 40, 200
 
-#: Cells of a grid unless more are asked for, and seconds of checks after which it is said how long they will take.
-_MOST_CELLS, _PATIENCE = 100_000, 2.0
-
-_log = logging.getLogger("landscape")
+#: Cells of a grid unless more are asked for.
+_MOST_CELLS = 100_000
 
 _NO_OPTIONS: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -422,11 +419,9 @@ def _checked(
             require_vacant(cell.path, "run", f"m{elsewhere}")
     todo = [cell for cell, run in runs if run is None or cell.training.batches not in run.steps()]
     # A place where cells began may be gone once all are finished; before that it must be the same for all.
-    began, told = time.monotonic(), False
+    tell = announced("all cells are checked", len(runs))
     for number, (cell, run) in enumerate(runs if todo else ()):
-        if not told and (spent := time.monotonic() - began) > _PATIENCE:
-            told, total = True, spent / number * len(runs)
-            _log.info("all %d cells are checked before the first is trained, which takes %.0f s", len(runs), total)
+        tell(number)
         with _naming(cell.path):
             plan = planned(cell.problem, cell.training, seeds, data_seeds, device=device, yes=yes)
             start = plan.document()["start"]
