@@ -194,7 +194,7 @@ def planned(
     own = own * len(seeds) if len(own) == 1 else own
     training = _with_data(problem, training)
     if training.data == "exact":
-        _require_usual(training, data_seeds is not None and own != seeds)
+        _say_what_is_moot(training, data_seeds is not None and own != seeds)
     _check_seeds(seeds, own, exact=training.data == "exact")
     _require_room(problem, training, seeds, yes=yes)
     continued = None
@@ -213,14 +213,13 @@ def planned(
     return Plan(problem, training, seeds, own, device, start, initial, continued)
 
 
-def _require_usual(training: Training, own_data: bool) -> None:
-    """Raise `LandscapeError` for what is of batches, `own_data` seeds too, where each step sees all there is."""
+def _say_what_is_moot(training: Training, own_data: bool) -> None:
+    """A line on what is of batches, `own_data` seeds too, where each step sees all there is. No error: of a sweep other
+    cells may heed it.
+    """
     given = [name for name in ("batch_size", "shared_data") if getattr(training, name) != getattr(Training, name)]
-    if given := [*given, *["data_seeds"] * own_data]:
-        raise LandscapeError(
-            f"each step sees all data, exactly, and `{given[0]}` is of random batches: leave it out, or train on them "
-            'with `data="batches"`'
-        )
+    if given := [f"`{name}`" for name in (*given, *["data_seeds"] * own_data)]:
+        _log.warning('each step sees all data, exactly: %s goes with `data="batches"`, and changes nothing', given[0])
 
 
 def _require_room(problem: Problem, training: Training, seeds: Sequence[int], *, yes: bool) -> None:
