@@ -1,7 +1,7 @@
 """Files of older versions: what the code of their time wrote opens with each verb that reads it, and means the same.
 
-`data/old/` has, of schema 1, the `first` run and walk, the first sweep, and the last plane and curve; of schema 2 the
-first walk. All were written by the code as it then was, by
+`data/old/` has all kinds of files of schema 1, and of schema 2 a walk as it was when that was new. They were written by
+the code as it then was, by
 
     train life --seeds 0:3 --batches 4 -o run          walk --from presolve --to run --points 5 -o walk.h5
     sweep life --grid lr=0.01,0.001 --seeds 0:2 --batches 2 -o sweep
@@ -23,8 +23,8 @@ from landscape.core.errors import Unsupported
 from landscape.store.checkpoints import Run
 from landscape.store.results import Result
 
-_RUN, _SWEEP = "first/run", "first_sweep"
-_WALKS = ("first/walk.h5", "first_of_2/walk.h5")
+_RUN, _SWEEP = "schema1/run", "schema1/sweep"
+_WALKS = ("schema1/walk.h5", "schema2/walk.h5")
 
 
 @pytest.fixture
@@ -38,17 +38,17 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "line",
     [
-        *(f"info {name}" for name in (_RUN, _SWEEP, *_WALKS, "last_of_1/plane.h5", "last_of_1/curve.h5")),
-        "info last_of_1/curve.bend-1.safetensors",
-        *(f"analyse barriers {name}" for name in (*_WALKS, "last_of_1/curve.h5")),
+        *(f"info {name}" for name in (_RUN, _SWEEP, *_WALKS, "schema1/plane.h5", "schema1/curve.h5")),
+        "info schema1/curve.bend-1.safetensors",
+        *(f"analyse barriers {name}" for name in (*_WALKS, "schema1/curve.h5")),
         *(f"analyse {what} {_RUN}" for what in ("outcomes", "clusters", "curvature", "convergence")),
         f"analyse success {_SWEEP} --samples 10",
         f"analyse passes {_WALKS[0]}",
-        *(f"plot walk {name} -o new.png" for name in (*_WALKS, "last_of_1/curve.h5")),
-        "plot plane last_of_1/plane.h5 -o new.png",
+        *(f"plot walk {name} -o new.png" for name in (*_WALKS, "schema1/curve.h5")),
+        "plot plane schema1/plane.h5 -o new.png",
         f"verify {_RUN}",
         f"walk --from {_RUN}/@0 --to {_RUN} --points 3 -o new.h5",
-        f"walk --from {_RUN}/#0 --via last_of_1/curve.bend-1.safetensors --to {_RUN}/#1 --points 3 -o new.h5",
+        f"walk --from {_RUN}/#0 --via schema1/curve.bend-1.safetensors --to {_RUN}/#1 --points 3 -o new.h5",
         f"plane --trajectory {_SWEEP}/lr=0.01#0 --points 3 -o new.h5",
         f"connect --from {_RUN}/#0 --to {_RUN}/#1 --method bezier --steps 2 --points 5 -o new.h5",
         f"average {_RUN}/#0 {_RUN}/#1 -o new.safetensors",
@@ -74,5 +74,5 @@ def test_an_old_walk_says_what_the_same_walk_says_now(old: Path, name: str) -> N
 def test_what_a_newer_version_wrote_is_refused_by_its_number(old: Path) -> None:
     file = old / _RUN / "run.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "schema": 99}))
-    with pytest.raises(Unsupported, match="run.json has schema 99, this version reads 1: update landscape"):
+    with pytest.raises(Unsupported, match=r"run\.json has schema 99, this version reads 1: update landscape"):
         Run.open(old / _RUN)
