@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from landscape.core.errors import TooMuch
-from landscape.core.unfinished import Progress
 
 __all__ = ["Rate", "announced", "exhausted", "free_memory", "in_words", "paced", "require_disk", "require_memory"]
 
@@ -81,7 +80,7 @@ class Rate:
         return self.spent / (done - self.begun[1]) * (total - done) if done > self.begun[1] else math.inf
 
 
-def paced(progress: Progress, instead: str, *, yes: bool = False) -> Progress:
+def paced(progress: Callable[[int, int], None], instead: str, *, yes: bool = False) -> Callable[[int, int], None]:
     """Progress that raises `TooMuch` once, soon after its first call, it can be seen that the work takes longer than a
     year.
     """

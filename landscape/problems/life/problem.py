@@ -39,7 +39,7 @@ Activation = Literal["relu", "leaky_relu", "elu", "gelu", "rrelu"]
 #: Longest side of a board.
 LARGEST_SIDE = 4096
 
-#: Blocks of the deepest network.
+#: Steps, and blocks of the deepest network.
 MOST_BLOCKS = 1000
 
 #: Bytes that a cell of a board takes while boards are made: drawn, for each binary digit of the density; advanced; and
@@ -62,9 +62,9 @@ class Life(Problem):
     nouns: ClassVar[Nouns] = Nouns("boards", "patterns", "cells")
 
     rule: str = option("B3/S23V", "Golly rulestring; with V the four orthogonal neighbours count, without all eight.")
-    steps: int = option(1, "Generations between input and target.", at_least=1, at_most=1_000_000)
+    steps: int = option(1, "Generations between input and target.", at_least=1)
     m_factor: int = option(1, "Width: a block has 2m, m and 1 filters.", at_least=1, at_most=100_000_000)
-    d_factor: float = option(1.0, "Depth: floor(steps * d) blocks.", at_least=0, at_most=1_000_000)
+    d_factor: float = option(1.0, "Depth: floor(steps * d) blocks.", at_least=0)
     activation: Activation = option("leaky_relu", "Activation function (the study's --activation_fun).")
     sigmoid: bool = option(
         True,
@@ -93,10 +93,10 @@ class Life(Problem):
             raise LandscapeError(
                 f"floor({self.steps} x {self.d_factor}) leaves no block: raise `d_factor` to {1 / self.steps:g} or more"
             )
-        if self.blocks > MOST_BLOCKS:
+        if max(self.steps, self.blocks) > MOST_BLOCKS:
             raise LandscapeError(
-                f"floor({self.steps} x {self.d_factor:g}) are {self.blocks:,} blocks: lower `steps` or `d_factor` to "
-                f"{MOST_BLOCKS:,} at most"
+                f"{self.steps:,} steps, floor({self.steps} x {self.d_factor:g}) blocks, are too many, a network has up to "
+                f"{MOST_BLOCKS:,} of each: lower `steps` or `d_factor`"
             )
         patterns.probabilities(*self.board_size, self.density)
 
