@@ -22,7 +22,6 @@ from landscape.core.fields import Field, as_json, axis, converted, fields_of, ma
 from landscape.core.files import differences, is_there, require_vacant, write_document
 from landscape.core.locks import writing
 from landscape.core.reading import read_document
-from landscape.core.resources import paced
 from landscape.core.resources import announced, paced
 from landscape.core.unfinished import Progress
 from landscape.engine.stack import Stack

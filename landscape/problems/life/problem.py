@@ -95,8 +95,8 @@ class Life(Problem):
             )
         if max(self.steps, self.blocks) > MOST_BLOCKS:
             raise LandscapeError(
-                f"{self.steps:,} steps, floor({self.steps} x {self.d_factor:g}) blocks, are too many, a network has up to "
-                f"{MOST_BLOCKS:,} of each: lower `steps` or `d_factor`"
+                f"{self.steps:,} steps, floor({self.steps} x {self.d_factor:g}) blocks, are too many, a network has up "
+                f"to {MOST_BLOCKS:,} of each: lower `steps` or `d_factor`"
             )
         patterns.probabilities(*self.board_size, self.density)
 
