@@ -332,14 +332,14 @@ class _Work:
             elif objective.backend == "plain" and not streamed:
                 values = self._point_by_point(here, coordinates, result, kept, begin)
             else:
-                found = []
+                pieces = list[dict[str, torch.Tensor]]()
                 for few in torch.split(torch.arange(grid[0].size), grid[0].size if streamed else _PIECE):
                     some = [each[few[0] : few[-1] + 1] for each in coordinates]
-                    found.append(objective(here.points(*some) if lazy else here.at(*some)))
-                    if len(found) > 1 or len(few) < grid[0].size:  # a long line
+                    pieces.append(objective(here.points(*some) if lazy else here.at(*some)))
+                    if len(pieces) > 1 or len(few) < grid[0].size:  # a long line
                         done = begin * len(along) + int(few[-1]) + 1
                         self.on_progress(done, len(places) * len(along))
-                flat = {name: torch.cat([each[name] for each in found]) for name in found[0]}
+                flat = {name: torch.cat([each[name] for each in pieces]) for name in pieces[0]}
                 values = {name: value.view(grid[0].shape).cpu().numpy() for name, value in flat.items()}
             if measuring is None or measuring.whole:
                 self._check(known, places[index], along, values["loss"])
