@@ -340,6 +340,7 @@ def test_too_many_values_are_refused_with_the_number(tmp_path: Path, monkeypatch
     members = some(*range(6))
     monkeypatch.setattr("landscape.evaluation.evaluate.LARGE", 1)
     monkeypatch.setattr("landscape.core.resources._SMALL", 0)
+    monkeypatch.setattr("landscape.evaluation.routes._LINE_BYTES", 0)
     monkeypatch.setattr("landscape.core.resources.free_memory", lambda: 1000)
     with pytest.raises(TooMuch, match=r"165 points with 4 metrics take 0\.011 MB of memory, of which 0\.001 MB are"):
         walk(members, members, pairs="all", points=11)
