@@ -23,7 +23,7 @@ def main() -> None:
     panels, found = [], {}
     for n, m in CASES:
         seeds = (50 if n == 1 else 12) if study.quick else (1000 if n == 1 else 100)
-        training = {"batches": batches, "lr": 1e-2 if n == 1 else 3e-3, "batch_size": 32}
+        training = {"batches": batches, "lr": 1e-2} if n == 1 else {"batches": batches, "lr": 3e-3, "batch_size": 32}
         done = study.sweep(part=f"{n}-{m}", grid={"steps": [n], "m_factor": [m]}, seeds=range(seeds), training=training)
         run = str(done.cells()[0].path)
         curves = study.walk(f"{run}/@0", run, f"steps{n}-m{m}")

@@ -18,7 +18,7 @@ import landscape
 from landscape import Checkpoint, Problem, Result, connect, convergence, curvature, figures, load, walk
 from landscape.analysis import barriers as barriers_module
 from landscape.analysis.passes import passes
-from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.core.errors import LandscapeError, Mismatch, TooMuch, Unsupported
 from landscape.core.provenance import Source
 from landscape.engine.stack import Stack
 from landscape.evaluation import bending as bending_module
@@ -339,17 +339,20 @@ def test_large_values_stay_on_the_disk_and_are_the_same(tmp_path: Path, monkeypa
 def test_too_many_values_are_refused_with_the_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = some(*range(6))
     monkeypatch.setattr("landscape.evaluation.evaluate.LARGE", 1)
-    monkeypatch.setattr("landscape.evaluation.evaluate.free_memory", lambda: 1000)
-    with pytest.raises(
-        LandscapeError, match=r"165 points with 4 metrics take 1\.06e-05 GB of memory, of which 1e-06 GB"
-    ):
+    monkeypatch.setattr("landscape.core.resources._SMALL", 0)
+    monkeypatch.setattr("landscape.evaluation.routes._LINE_BYTES", 0)
+    monkeypatch.setattr("landscape.core.resources.free_memory", lambda: 1000)
+    with pytest.raises(TooMuch, match=r"165 points with 4 metrics take 0\.011 MB of memory, of which 0\.001 MB are"):
         walk(members, members, pairs="all", points=11)
     full = dataclasses.make_dataclass("Usage", ["free"])(1000)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: full)
-    with pytest.raises(LandscapeError, match=r"the values take 1\.06e-05 GB, and the disk of .* has 1e-06 GB free"):
+    with pytest.raises(TooMuch, match=r"the values take 0\.011 MB, and the disk of .* has 0\.001 MB free"):
         walk(members, members, pairs="all", points=11, save=tmp_path / "w.h5")
-    monkeypatch.setattr("landscape.evaluation.routes.free_memory", lambda: 1000)
-    with pytest.raises(LandscapeError, match=r"15 lines take 1\.92e-06 GB of memory"):
+    assert len(walk(members, members, pairs="all", points=11, save=tmp_path / "w.h5", yes=True)) == 15
+    (tmp_path / "w.h5").unlink()
+    monkeypatch.setattr("landscape.evaluation.routes._LINE_BYTES", 2**40)
+    monkeypatch.setattr("landscape.core.resources.free_memory", lambda: 2**34)
+    with pytest.raises(TooMuch, match=r"15 lines take 16,493 GB of memory, of which 17 GB are free: choose fewer"):
         walk(members, members, pairs="all", points=11)
     assert not list(tmp_path.iterdir())
 

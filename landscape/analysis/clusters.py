@@ -21,6 +21,7 @@ from landscape.analysis.outcomes import TOLERANCE, Functions, functions, grouped
 from landscape.core.errors import LandscapeError, Unsupported, few, plural
 from landscape.core.fields import Field, require
 from landscape.core.intervals import Proportion, unseen_mass
+from landscape.core.resources import require_memory
 from landscape.core.unfinished import Progress
 from landscape.engine.stack import Stack
 from landscape.evaluation.routes import networks
@@ -39,6 +40,9 @@ _FIELDS = (Field("by", By, "outputs"), _THRESHOLD, TOLERANCE)
 
 #: Points of a line whose barrier is taken.
 _POINTS = 51
+
+#: Square matrices of distances at a time, about.
+_COPIES = 4
 
 #: Plateaus that are named: as many, from as many times their lower end on, and from this share of the largest
 #: distance, below which members are as good as equal.
@@ -272,6 +276,9 @@ def clusters_of(
     if len(stack) < 2:
         raise LandscapeError("one member makes no clusters: give a run with at least two seeds")
     _THRESHOLD.check(threshold)
+    what = f"distances of {len(stack):,} members, each from each,"
+    instead = "compare fewer of them, such as a run of fewer seeds"
+    require_memory(_COPIES * len(stack) ** 2 * 8, what, instead)
     try:
         found: Functions | None = functions(problem, stack, device=device, tolerance=tolerance)
     except Unsupported:

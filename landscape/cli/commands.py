@@ -18,6 +18,7 @@ from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.report import Interruption, remark
 from landscape.core.errors import LandscapeError
 from landscape.core.interrupts import listening
+from landscape.core.resources import exhausted, free_memory, in_words
 
 __all__ = ["main"]
 
@@ -134,6 +135,12 @@ class _Verbs(Group):
         except Exception as error:
             if os.environ.get("LANDSCAPE_DEBUG"):
                 raise
+            if exhausted(error):
+                free = in_words(free_memory())
+                raise click.ClickException(
+                    f"this takes more memory than there is, of which {free} are free: take fewer members, points or "
+                    "samples at a time, or a smaller network"
+                ) from error
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise click.ClickException(
                 f"unexpected, {said}. This is a mistake in landscape: please report it to its authors, with what the "

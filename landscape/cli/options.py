@@ -44,6 +44,7 @@ __all__ = [
     "reporting",
     "samples_option",
     "tolerance_option",
+    "yes_option",
     "sampling",
 ]
 
@@ -194,6 +195,7 @@ def evaluating(text: str) -> Callable[[Command], Command]:
         changes,
         computing,
         output(text),
+        yes_option,
         config_file,
     )
 
@@ -252,6 +254,13 @@ def output(text: str) -> Callable[[Command], Command]:
         click.option("--force", is_flag=True, help="Replace what is there."),
     )
 
+
+#: `--yes`, of verbs that work long.
+yes_option = click.option(
+    "--yes",
+    is_flag=True,
+    help="Go on where memory or disk seem not to be there for it, or time: more than a year.",
+)
 
 json_flag = click.option("--json", "print_json", is_flag=True, help="Print the whole result as JSON.")
 

@@ -1,6 +1,7 @@
 """What the user sees while waiting and at the end: progress on stderr, tables on stdout."""
 
 import contextlib
+import math
 import shutil
 import signal
 import sys
@@ -12,11 +13,15 @@ import click
 
 from landscape.core.errors import printable
 from landscape.core.interrupts import Stopped
+from landscape.core.resources import Rate
 
 __all__ = ["Interruption", "Progress", "interruptible", "remark", "remark_unfinished", "say", "table"]
 
 #: Exit status that asks for another try, EX_TEMPFAIL.
 _TRY_AGAIN = 75
+
+#: Seconds after which it is first said that long work will be long.
+_AT_ONCE = 1.0
 
 
 def say(text: object, *, err: bool = False, end: str = "\n") -> None:
@@ -25,23 +30,29 @@ def say(text: object, *, err: bool = False, end: str = "\n") -> None:
 
 
 class Progress:
-    """A bar on a terminal, elsewhere a line every 30 s. Call it with (done, total); `what` may change on the way."""
+    """A bar on a terminal, elsewhere a line every 30 s, the first at once where it will take longer than that.
+
+    Call it with (done, total); `what` may change on the way.
+    """
 
     def __init__(self, what: str, unit: str, *, every: float = 30.0) -> None:
         self.what, self.unit, self.every = what, unit, every
-        self.start = self.last = time.monotonic()
+        self.last = time.monotonic()
+        self.rate, self.told = Rate(), False
         self.first: int | None = None
         self.terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def __call__(self, done: int, total: int) -> None:
         """Tell, if it is time to."""
         now = time.monotonic()
-        self.first = done - 1 if self.first is None else self.first
-        if now - self.last < (0.1 if self.terminal else self.every) and not (self.terminal and done == total):
+        left = self.rate.left(done, total)
+        long = self.rate.spent >= _AT_ONCE and left > self.every and not self.told
+        every = 0.1 if self.terminal else 0.0 if long else self.every
+        if now - self.last < every and not (self.terminal and done == total):
             return
-        self.last = now
-        left = (now - self.start) / max(done - self.first, 1) * (total - done)
-        text = f": {done} of {total} {self.unit} ({done / total:.0%}), {left:.0f} s left"
+        self.last, self.told = now, True
+        text = f": {done} of {total} {self.unit} ({done / total:.0%})"
+        text += f", {_duration(left)} left" if left < math.inf else ""
         if self.terminal:
             filled = round(24 * done / total)
             # A line that breaks could not be written over.
@@ -51,6 +62,14 @@ class Progress:
                 click.echo(f"\r{bar} {printable(what)}{text}\x1b[K", err=True, nl=done == total)
         else:
             remark(self.what + text)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 3 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 class Interruption(click.ClickException):

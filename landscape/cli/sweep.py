@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from landscape.cli.config import config_file
-from landscape.cli.options import ProblemGroup, output
+from landscape.cli.options import ProblemGroup, output, yes_option
 from landscape.cli.report import Progress, interruptible, remark, say
 from landscape.cli.train import training_options
 from landscape.cli.types import GRID
@@ -51,6 +51,7 @@ Texts = dict[str, tuple[str, ...]]
 )
 @training_options(save_at="Steps to save. [default: 0 and the last]")
 @output("Directory of the sweep. [default: checkpoints/PROBLEM-sweep-KEYS]")
+@yes_option
 @config_file
 def _verb(
     problem: tuple[str, Mapping[str, Any]],

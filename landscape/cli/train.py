@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from landscape.cli.config import config_file
-from landscape.cli.options import ProblemGroup, device_option, engine_option, output
+from landscape.cli.options import ProblemGroup, device_option, engine_option, output, yes_option
 from landscape.cli.report import Progress, interruptible, remark, remark_unfinished, say
 from landscape.cli.types import SEEDS, Command, options_of, taken, together
 from landscape.core.intervals import Proportion
@@ -44,6 +44,7 @@ def training_options(**helps: str) -> Callable[[Command], Command]:
     help="Tell losses here too; log.jsonl in the run has them always. Repeatable.",
 )
 @output("Run directory. [default: checkpoints/PROBLEM-...]")
+@yes_option
 @config_file
 def _verb(problem: Problem, *, output: Path | None, force: bool, **values: Any) -> None:
     training = taken(Training, values)

@@ -8,6 +8,7 @@ __all__ = [
     "DamagedFile",
     "LandscapeError",
     "Mismatch",
+    "TooMuch",
     "Unsupported",
     "Untrusted",
     "Unverified",
@@ -38,6 +39,10 @@ class Busy(LandscapeError):
 
 class Mismatch(LandscapeError):
     """Two things that must agree, such as a checkpoint and an architecture, do not."""
+
+
+class TooMuch(LandscapeError):
+    """More memory, disk or time than there is; the message has both numbers."""
 
 
 class Unsupported(LandscapeError):

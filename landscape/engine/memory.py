@@ -3,20 +3,29 @@
 import contextlib
 import ctypes
 import dataclasses
-import functools
 import math
-import os
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from landscape.core.resources import require_memory
 from landscape.engine.data import SAMPLE_MULTIPLE, Data, Stream
 from landscape.engine.program.products import ceil_div
 from landscape.engine.stacked import Stacked
 
-__all__ = ["AUTOMATIC", "Chunk", "choose_chunk", "fitting_batch", "free_memory", "keep_freed_memory", "widest_output"]
+__all__ = [
+    "AUTOMATIC",
+    "Chunk",
+    "choose_chunk",
+    "fitting_batch",
+    "fitting_network",
+    "keep_freed_memory",
+    "widest_output",
+]
+
+M = TypeVar("M", bound=nn.Module)
 
 #: Bytes of the widest activation of a chunk: about a core's cache on a CPU, a small share of the memory on a GPU.
 ACTIVATION_BYTES = {"cpu": 2**20, "cuda": 2**28}
@@ -126,6 +135,14 @@ def _own_chunk(width: int, samples: int, multiple: int, device: str, all_members
     return Chunk(members, min(samples, max(SAMPLE_MULTIPLE, fitting)))
 
 
+def fitting_network(make: Callable[[], M], instead: str) -> M:
+    """What `make` makes, a network, if memory has room for it; else raises `TooMuch`, and says what to do `instead`."""
+    with torch.device("meta"):  # shapes without numbers
+        numbers = [each.nbytes for each in make().state_dict().values()]
+    require_memory(sum(numbers), f"{sum(numbers) // 4:,} parameters", instead)
+    return make()
+
+
 @torch.no_grad()
 def widest_output(module: nn.Module, inputs: torch.Tensor) -> int:
     """Numbers for each sample in what the widest layer of a module makes of some inputs, or in these."""
@@ -161,19 +178,6 @@ def _outputs(module: nn.Module, inputs: torch.Tensor) -> list[int]:
         for handle in handles:
             handle.remove()
     return sizes
-
-
-@functools.cache
-def free_memory() -> int:
-    """Bytes of memory that a program can still have, what the system would give up for it included."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        try:
-            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (AttributeError, ValueError, OSError):
-            return sys.maxsize  # where nobody says
 
 
 def keep_freed_memory() -> None:

@@ -22,6 +22,7 @@ from landscape.core.fields import LAST_SEED, Field, check, option, require
 from landscape.core.files import differences, digest, is_there, refuse_existing
 from landscape.core.locks import lock_of, writing
 from landscape.core.provenance import Source
+from landscape.core.resources import paced, require_memory
 from landscape.core.unfinished import Progress
 from landscape.engine.hessian import alone
 from landscape.engine.memory import keep_freed_memory
@@ -65,6 +66,10 @@ _VERTICES, _MOST_VERTICES = 6, 7
 
 #: Points by which tries are compared, and points whose parameters are made at once.
 _COARSE, _AT_ONCE = 101, 2**17
+
+#: Copies of bends while they are trained: they, their gradient, two moments and the lowest so far; and bytes of a
+#: point of a path: what is found there, and on the straight line.
+_COPIES, _POINT_BYTES = 5, 64
 
 #: Where a path through networks with one answer has its corners, and how far losses between may differ by rounding.
 _CORNERS, _ROUNDING = torch.tensor([1 / 3, 2 / 3], dtype=torch.float64), 1e-5
@@ -448,6 +453,7 @@ def connect(
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     keep_seconds: float = 30.0,
+    yes: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Find paths of low loss from `a` to `b`: the highest loss on one is an upper bound of the pass between its ends.
@@ -471,8 +477,8 @@ def connect(
         pairs, order, align: As in `landscape.walk`. With the `order` all each is tried on a budget of its own, and the
             lowest path of each pair kept; with `align` there is a path to each end as it is, and one to its
             representative.
-        device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, overwrite: As in `landscape.walk`. Where
-            data is sampled, paths are sought on other samples than those of `seed`, which they are reported on.
+        device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, overwrite, yes: As in `landscape.walk`.
+            Where data is sampled, paths are sought on other samples than those of `seed`, which they are reported on.
         certify, certify_cells: As in `landscape.walk`; paths are then straight lines or polylines.
         save: HDF5 file to write; beside it the bends as checkpoints (`bend_files`), which can be walked via, and while
             it trains, every `keep_seconds`, what is needed to go on.
@@ -543,7 +549,16 @@ def connect(
         l2=l2,
     )
     keep_freed_memory()
-    prepared = prepare(route, compute, problem=problem)
+
+    def room(count: int, row: int = 0) -> None:
+        """Is there memory for so many paths, with bends of so many bytes each?"""
+        what = f"{count:,} paths of up to {connecting.most_bends} bends and {len(alphas):,} points"
+        instead = "choose fewer members with RUN/#seed, or connect a part of them at a time"
+        size = count * (row * (_COPIES * connecting.most_bends + 2) + _POINT_BYTES * len(alphas))
+        require_memory(size, what, instead, yes=yes, estimated=True)
+
+    prepared = prepare(route, compute, problem=problem, room=room)
+    compute.require_drawing(prepared.problem, prepared.objective)
     if isinstance(prepared.objective, PlainObjective) and prepared.objective.spectral:
         raise Unsupported(
             "curves are not trained through spectral norms, whose singular vectors belong to one network each: take "
@@ -555,6 +570,8 @@ def connect(
     each = connecting.budget or (connecting.steps or 0) * (connecting.samples_per_step or 0)
     if paths * each >= _LONG:
         _log.warning("%d paths of up to %d gradients of the loss each: %.1g in all", paths, each, float(paths * each))
+    room(paths, prepared.lines.family.vertices[0].parameters * dtype.itemsize)
+    told = paced(progress or (lambda done, total: None), "take fewer lines or less of a `budget`", yes=yes)
     with writing(path):
         search = _searched(
             prepared,
@@ -564,7 +581,7 @@ def connect(
             resume,
             keep_seconds,
             overwrite,
-            progress or (lambda done, total: None),
+            told,
         )
         chosen = _lowest(prepared.lines, search)
         straight = _of(prepared.lines, chosen)
@@ -573,9 +590,9 @@ def connect(
         prepared = dataclasses.replace(prepared, lines=lines, about=about)
         if pieces:
             prepared = certified(prepared, certifying)
-        result = along(prepared.objective, prepared.lines, alphas, about=prepared.about)
+        result = along(prepared.objective, prepared.lines, alphas, about=prepared.about, yes=yes)
         if result.done.all():  # and else what is interrupted goes no further
-            beside = along(prepared.objective, straight, alphas)
+            beside = along(prepared.objective, straight, alphas, yes=yes)
             result = dataclasses.replace(
                 result,
                 values={**result.values, "loss_straight": beside.loss},

@@ -18,9 +18,10 @@ from landscape.core.files import digest, is_there, refuse_existing, replacing
 from landscape.core.locks import writing
 from landscape.core.provenance import Source
 from landscape.core.reading import read_arrays
+from landscape.core.resources import paced, require_memory
 from landscape.core.unfinished import Progress, Shards
 from landscape.engine.live import duplicate
-from landscape.engine.memory import Chunk, free_memory, keep_freed_memory
+from landscape.engine.memory import Chunk, keep_freed_memory
 from landscape.engine.objective import Objective
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import fingerprint, in_order, stack_state_dicts
@@ -32,6 +33,9 @@ __all__ = ["Measuring", "computation", "evaluate", "identity", "require_same"]
 #: Chunks of members in the first block, bytes of the parameters of a block's points, and seconds: blocks grow until
 #: they take so long. At least one line, or row of a plane.
 _BLOCK_CHUNKS, _BLOCK_BYTES, _BLOCK_SECONDS = 16, 2**28, 0.5
+
+#: Points of a line, or row, that are evaluated together.
+_PIECE = 2**17
 
 #: Bytes of a block's parameters up to which its points are made together, which costs small networks least.
 _LAZY_BYTES = 2**22
@@ -98,6 +102,7 @@ def evaluate(
     overwrite: bool = False,
     keep_seconds: float = 10.0,
     measuring: Measuring | None = None,
+    yes: bool = False,
     on_progress: Progress = lambda done, total: None,
 ) -> Result:
     """Evaluate an objective at each point of a grid over a family.
@@ -115,6 +120,7 @@ def evaluate(
         save: HDF5 file for the result. Long work keeps what is finished beside it, in `FILE.parts/`, every
             `keep_seconds` and when it is interrupted; evaluating again goes on from there with the same chunks.
         overwrite: Replace what is at `save`.
+        yes: Go on where memory, disk or time seem not to be there.
         measuring: Finds the loss of lines to an accuracy, in place of all metrics at each point.
         on_progress: Called with how many points are done, and how many there are.
 
@@ -123,10 +129,11 @@ def evaluate(
         that is not `done` too, the rest of it being NaN.
 
     Raises:
-        LandscapeError: The values are too many for the disk of `save`, or without it for the memory.
+        TooMuch: The values are too many for the disk of `save`, or without it for the memory, or would take years.
         Unverified: The objective is not deterministic, or does not reproduce a known network.
         Mismatch: What is kept beside `save` belongs to other work; it says what differs.
     """
+    on_progress = paced(on_progress, "take fewer lines or `points`", yes=yes)
     if save is not None:
         refuse_existing(save, force=overwrite)
     if objective.batchnorm == "keep" and len(family.vertices) > 1:
@@ -146,7 +153,7 @@ def evaluate(
 
     each = math.prod(len(axis) for axis in axes.values()) // max(1, len(places))
     about = {**(about or {}), **({"accuracy": dict(measuring.asked())} if measuring is not None else {})}
-    work = _Work(objective, family, axes, columns or {}, sources, marks, about, on_progress, save, measuring)
+    work = _Work(objective, family, axes, columns or {}, sources, marks, about, on_progress, save, measuring, yes)
     if shards is None:
         return _in_memory(work, places, each)
     plan = {
@@ -258,6 +265,7 @@ class _Work:
     on_progress: Progress
     save: Path | None = None
     measuring: Measuring | None = None
+    yes: bool = False
 
     def said(self, parts: list[Result]) -> list[Result]:
         """The parts, the first of which, whose words are those of all, says what was found of all lines."""
@@ -324,7 +332,14 @@ class _Work:
             elif objective.backend == "plain" and not streamed:
                 values = self._point_by_point(here, coordinates, result, kept, begin)
             else:
-                flat = objective(here.points(*coordinates) if lazy else here.at(*coordinates))
+                pieces = list[dict[str, torch.Tensor]]()
+                for few in torch.split(torch.arange(grid[0].size), grid[0].size if streamed else _PIECE):
+                    some = [each[few[0] : few[-1] + 1] for each in coordinates]
+                    pieces.append(objective(here.points(*some) if lazy else here.at(*some)))
+                    if len(pieces) > 1 or len(few) < grid[0].size:  # a long line
+                        done = begin * len(along) + int(few[-1]) + 1
+                        self.on_progress(done, len(places) * len(along))
+                flat = {name: torch.cat([each[name] for each in pieces]) for name in pieces[0]}
                 values = {name: value.view(grid[0].shape).cpu().numpy() for name, value in flat.items()}
             if measuring is None or measuring.whole:
                 self._check(known, places[index], along, values["loss"])
@@ -363,14 +378,13 @@ class _Work:
         if points * 8 < LARGE:
             return
         metrics = len(self.objective(here.points(*begins)))
-        size, free = points * metrics * 8, free_memory()
+        size = points * metrics * 8
         if self.save is not None:
-            require_room(self.save, 2 * size)  # finished parts, and what is made of them
-        elif 2 * size > free:
-            raise LandscapeError(
-                f"{points:,} points with {metrics} metrics take {2 * size / 1e9:.3g} GB of memory, of which "
-                f"{free / 1e9:.3g} GB are free: write them to a file with `save`, or take fewer lines or `points`"
-            )
+            require_room(self.save, 2 * size, yes=self.yes)  # finished parts, and what is made of them
+        else:
+            what = f"{points:,} points with {metrics} metrics"
+            instead = "write them to a file with `save`, or take fewer lines or `points`"
+            require_memory(2 * size, what, instead, yes=self.yes, estimated=True)
 
     def _point_by_point(
         self,

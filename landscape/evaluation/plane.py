@@ -72,6 +72,7 @@ def plane(
     l2: float = 0.0,
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
+    yes: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Evaluate the loss, and all other metrics, on a plane through parameter space.
@@ -95,7 +96,8 @@ def plane(
             The plane through `a`, `b` and `landscape.align(a, b).network` has both lines.
         points: Points along x and y; the coordinates of places are added to them.
         x, y: Ranges; None: around the places, or -1 to 1 for random directions.
-        device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, save, overwrite: As in `landscape.walk`.
+        device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, save, overwrite, yes: As in
+            `landscape.walk`.
         progress: Called with (points done, points in all).
 
     Returns:
@@ -191,6 +193,7 @@ def plane(
     fate = "those of the last checkpoint" if kind == "trajectory" else "interpolated"
     buffers = buffers_between([stack.buffers for stack in stacks], network, fate=fate)
     objective = compute.objective(problem)
+    compute.require_drawing(problem, objective)
     columns, rows = _grid(family.marked, counts, x, y)
     return evaluate(
         objective,
@@ -200,6 +203,7 @@ def plane(
         about={**compute.describe(problem, objective), **buffers, "plane": about},
         save=path,
         overwrite=overwrite,
+        yes=yes,
         on_progress=progress or (lambda done, total: None),
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from landscape.core.errors import LandscapeError, Mismatch, few
 from landscape.core.fields import check, option, require_seeds
 from landscape.core.provenance import Source
-from landscape.engine.memory import free_memory
+from landscape.core.resources import announced, require_memory
 from landscape.engine.plain import AnyObjective
 from landscape.engine.program.layers import has_statistics
 from landscape.engine.spectral import spectral_norms
@@ -53,6 +53,9 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 #: Bytes of memory that a line takes whatever its points are: its ends, lengths and what else is known of it.
 _LINE_BYTES = 128
+
+#: Copies of a random direction while it is made, in its type and in float64, and bytes of what is said of one.
+_DIRECTION_COPIES, _SOURCE_BYTES = 6, 1000
 
 _log = logging.getLogger("landscape")
 
@@ -203,8 +206,15 @@ class Prepared:
     about: Mapping[str, Any]
 
 
-def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = None) -> Prepared:
-    """Load the places of a route and connect their members; the problem is that of the checkpoints unless given.
+def prepare(
+    route: Route,
+    compute: Compute,
+    *,
+    problem: Problem | str | None = None,
+    room: Callable[[int], None] = lambda count: None,
+) -> Prepared:
+    """Load the places of a route and connect their members; the problem is that of the checkpoints unless given. `room`
+    is called with the number of pairs before there is a table of them, and may raise `TooMuch`.
 
     With `batchnorm="keep"` each line has its start's statistics everywhere. Raises `Unverified` for a landmark that
     does not solve the problem, `Mismatch` for a checkpoint of another architecture, members that do not pair or a
@@ -219,7 +229,7 @@ def prepare(route: Route, compute: Compute, *, problem: Problem | str | None = N
         )
     network = problem.prototype
     aligner = Aligner.of(problem, compute) if route.align else None
-    lines = _lines(route, places, symmetry, aligner, network, keep=compute.batchnorm == "keep")
+    lines = _lines(route, places, symmetry, aligner, network, room, keep=compute.batchnorm == "keep")
     objective = compute.objective(problem)
     family = lines.family
     states = [
@@ -318,6 +328,7 @@ def _lines(
     symmetry: Symmetry,
     align: Align | None,
     network: nn.Module,
+    room: Callable[[int], None],
     *,
     keep: bool,
 ) -> Lines:
@@ -336,6 +347,7 @@ def _lines(
         symmetry=symmetry,
         align=align,
         keep_statistics=keep,
+        room=room,
     )
     if route.only:
         names = matching(start.stack, route.only, aliases=aliases(network))
@@ -357,6 +369,7 @@ def connect(
     symmetry: Symmetry = Symmetry(),  # noqa: B008
     align: Align | None = None,
     keep_statistics: bool = False,
+    room: Callable[[int], None] = lambda count: None,
 ) -> Lines:
     """Lines from the members of one checkpoint to those of another, straight, on arcs, or `via` those of others.
 
@@ -369,7 +382,7 @@ def connect(
     """
     places = [start, *via, end]
     itself = pairs == "all" and _same(start, end)
-    rows = _pair([len(place.stack) for place in places], pairs, itself=itself)
+    rows = _pair([len(place.stack) for place in places], pairs, room, itself=itself)
     stacks = [place.stack for place in places]
     tables = [place.sources for place in (places[:-1] if itself else places)]
     sources = [source for table in tables for source in table]
@@ -425,20 +438,20 @@ def _same(start: Checkpoint, end: Checkpoint) -> bool:
 
 def _require_table(lines: int) -> None:
     """Raise `LandscapeError` if even the list of lines, with what is said of each, does not fit in memory."""
-    if (size := lines * _LINE_BYTES) > (free := free_memory()):
-        raise LandscapeError(
-            f"{lines:,} lines take {size / 1e9:.3g} GB of memory, of which {free / 1e9:.3g} GB are free: choose fewer "
-            "members with RUN/#seed, or walk a part of them at a time"
-        )
+    instead = "choose fewer members with RUN/#seed, or walk a part of them at a time"
+    require_memory(lines * _LINE_BYTES, f"{lines:,} lines", instead)
 
 
-def _pair(sizes: Sequence[int], pairs: Pairs, *, itself: bool = False) -> list[Int[np.ndarray, " line"]]:
+def _pair(
+    sizes: Sequence[int], pairs: Pairs, room: Callable[[int], None] = lambda count: None, *, itself: bool = False
+) -> list[Int[np.ndarray, " line"]]:
     """For each place the member through which each line leads; where the last place is the first `itself`, of each two
     members the later is an end.
     """
     if pairs == "all":
         first, *between, last = sizes
         count = first * (first - 1) // 2 if itself else first * last
+        room(count)
         _require_table(count)
         if not count:
             raise Mismatch("a place of one member has no pairs with itself: choose a run with several")
@@ -474,11 +487,16 @@ def rays(
     Lines follow each other seed by seed, then member by member; what they lead to is a source for each seed.
     """
     members = len(start.stack)
+    lines, parameters = members * len(seeds), start.stack.parameters
+    size = lines * (_LINE_BYTES + _DIRECTION_COPIES * parameters * start.stack.dtype.itemsize)
+    require_memory(size + len(seeds) * _SOURCE_BYTES, f"{lines:,} random directions", "take fewer of them at a time")
     towards = [
         random_directions(start.stack.select([i]), seeds, normalise=normalise, still=still) for i in range(members)
     ]
     sources = list(start.sources)
+    tell = announced("random directions are numbered and signed", len(seeds))
     for number, seed in enumerate(seeds):
+        tell(number)
         sha = fingerprint(concatenate([each.select([number]) for each in towards]).tensors)
         sources.append(Source(f"direction:{normalise}", None, seed, sha, f"direction {seed}"))
     i, k = np.repeat(np.arange(members), len(seeds)), np.arange(members * len(seeds))

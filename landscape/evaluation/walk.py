@@ -60,6 +60,7 @@ def walk(
     certify_cells: int = Certifying.certify_cells,
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
+    yes: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Evaluate the loss, and all other metrics, along lines from `a` to `b`: straight, at (1 - alpha) a + alpha b.
@@ -114,6 +115,7 @@ def walk(
         certify_cells: Pieces into which a line is parted for that, at most; what is not reached is said.
         save: HDF5 file to write, beside which unfinished work, bounds too, is kept, so that calling again goes on.
         overwrite: Replace what is at `save`.
+        yes: Go on where memory or disk seem not to be there for it, or time: more than a year.
         progress: Called with (points done, points in all); before that, with `certify`, with (lines bounded, lines).
 
     Returns:
@@ -134,6 +136,7 @@ def walk(
         cross-entropy or squared error in any setting.
 
     Raises:
+        TooMuch: Memory, disk or time are not there.
         LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
 
     Source: I. Goodfellow, O. Vinyals, A. Saxe, *Qualitatively characterizing neural network optimization problems*,
@@ -189,6 +192,8 @@ def walk(
         l2=l2,
     )
     prepared = prepare(route, compute, problem=problem)
+    if not accuracy:  # which orders samples by their seed
+        compute.require_drawing(prepared.problem, prepared.objective)
     told = progress or (lambda done, total: None)
     if certifying.certify is not None:
         prepared = certified(prepared, certifying, save=file, overwrite=overwrite, on_progress=told)
@@ -205,6 +210,7 @@ def walk(
         measuring=measuring,
         save=file,
         overwrite=overwrite,
+        yes=yes,
         on_progress=told,
     )
     if file is not None:

@@ -25,7 +25,7 @@ from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend
 from landscape.space.symmetry import Symmetry
 
-__all__ = ["Nouns", "Problem", "Renaming", "Verification", "option", "require_verified", "verify"]
+__all__ = ["Nouns", "Problem", "Renaming", "Verification", "option", "require_sampled", "require_verified", "verify"]
 
 
 class Nouns(NamedTuple):
@@ -137,6 +137,10 @@ class Problem(abc.ABC):
         dtype: torch.dtype,
     ) -> Data:
         """Fresh training data of one step, a pure function of each seed and the step: a batch a seed."""
+
+    def batch_bytes(self, members: int, size: int) -> int:
+        """Bytes that `training_batch` takes at its peak, about; 0 where that is little or not known."""
+        return 0
 
     def training_objective(self, data: str, *, device: str | torch.device, dtype: torch.dtype) -> Objective:
         """What training descends: the objective, with a network that reads what `training_batch` gives."""
@@ -263,6 +267,8 @@ def verify(
     """
     stack = problem.landmark(landmark)
     objective = problem.objective(device=device, dtype=dtype, samples=samples, seed=seed)
+    if samples is not None:
+        require_sampled(problem, objective, "samples")
     if (exactness := problem.exactness()) is not None:
         objective = dataclasses.replace(objective, metrics={**objective.metrics, "exact": exactness})
     values = {name: float(value[0]) for name, value in objective(stack).items()}
@@ -279,6 +285,12 @@ def verify(
         gradient_norm=float(gradient.norms()[1][0]),
         exact_outputs=bool(values["exact"]) if exactness else None,
     )
+
+
+def require_sampled(problem: Problem, objective: Objective | PlainObjective, name: str) -> None:
+    """Raise `Unsupported` for an argument of this name, which is of samples, where the loss is exact."""
+    if not objective.sampled:
+        raise Unsupported(f"the loss of {problem.title()} is exact, and no samples are drawn: leave `{name}` out")
 
 
 def require_verified(verification: Verification, nouns: Nouns = Problem.nouns) -> None:

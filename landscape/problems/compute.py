@@ -15,7 +15,7 @@ from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.program.layers import has_statistics
 from landscape.engine.spectral import spectral_norms
 from landscape.engine.stacked import Backend
-from landscape.problems.base import Problem
+from landscape.problems.base import Problem, require_sampled
 from landscape.problems.places import Place, device_of
 from landscape.problems.registry import record
 from landscape.space.groups import learning
@@ -101,6 +101,17 @@ class Compute:
 
     def objective(self, problem: Problem) -> AnyObjective:
         """The problem's objective, computed in this way; raises `Unsupported` for a policy without BatchNorm."""
+        objective = self._objective(problem)
+        if self.samples is not None:
+            require_sampled(problem, objective, "samples")
+        return objective
+
+    def require_drawing(self, problem: Problem, objective: AnyObjective) -> None:
+        """Raise `Unsupported` for a seed of samples where nothing is drawn, because the loss is exact."""
+        if self.sample_seed and not self.draws:
+            require_sampled(problem, objective, "seed")
+
+    def _objective(self, problem: Problem) -> AnyObjective:
         chosen = self.engine
         for name in ("draws", "l2"):
             if getattr(self, name) and chosen not in ("auto", "plain"):

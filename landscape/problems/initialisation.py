@@ -12,6 +12,7 @@ from torch import nn
 
 from landscape.core import philox
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
+from landscape.engine.memory import fitting_network
 from landscape.engine.stack import Stack, template_of
 
 __all__ = [
@@ -104,12 +105,16 @@ def mlp(inputs: int, width: int, depth: int, outputs: int, activation: Activatio
     >>> list(mlp(64, 8, 1, 10, "relu").state_dict())
     ['hidden1.weight', 'hidden1.bias', 'out.weight', 'out.bias']
     """
-    layers = OrderedDict[str, nn.Module]()
-    for number in range(1, depth + 1):
-        layers[f"hidden{number}"] = nn.Linear(inputs if number == 1 else width, width)
-        layers[f"activation{number}"] = ACTIVATIONS[activation]()
-    layers["out"] = nn.Linear(width, outputs)
-    return nn.Sequential(layers)
+
+    def make() -> nn.Sequential:
+        layers = OrderedDict[str, nn.Module]()
+        for number in range(1, depth + 1):
+            layers[f"hidden{number}"] = nn.Linear(inputs if number == 1 else width, width)
+            layers[f"activation{number}"] = ACTIVATIONS[activation]()
+        layers["out"] = nn.Linear(width, outputs)
+        return nn.Sequential(layers)
+
+    return fitting_network(make, "choose a smaller `width` or `depth`")
 
 
 def mlp_size(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

@@ -5,7 +5,6 @@ import functools
 import importlib
 import io
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -20,6 +19,7 @@ from landscape.core.fields import Field, as_path
 from landscape.core.files import refuse_existing, replacing
 from landscape.core.provenance import Source
 from landscape.core.reading import conforming, parsed
+from landscape.core.resources import require_disk
 from landscape.store.hdf5 import SEAL_BYTES, content_of, opened_file, seal, texts
 
 __all__ = [
@@ -409,14 +409,9 @@ def save_joined(parts: Sequence[Result], path: str | PathLike[str], *, overwrite
             seal(made, values)
 
 
-def require_room(path: Path, size: int) -> None:
-    """Raise `LandscapeError` if so many bytes of values do not fit on the disk of a file."""
-    there = next(folder for folder in path.absolute().parents if folder.exists())
-    if (free := shutil.disk_usage(there).free) < size:
-        raise LandscapeError(
-            f"the values take {size / 1e9:.3g} GB, and the disk of {there} has {free / 1e9:.3g} GB free: walk fewer "
-            "lines or fewer `points`, or `save` elsewhere"
-        )
+def require_room(path: Path, size: int, *, yes: bool = False) -> None:
+    """Raise `TooMuch` if so many bytes of values do not fit on the disk of a file."""
+    require_disk(size, path, "the values", "walk fewer lines or fewer `points`, or `save` elsewhere", yes=yes)
 
 
 def _joined(parts: Sequence[Result]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

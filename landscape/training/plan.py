@@ -16,6 +16,8 @@ from landscape.core.devices import chosen_device
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import MOST_MEMBERS, Field, as_json, check, make, option, require_seeds
 from landscape.core.files import is_there
+from landscape.core.resources import require_memory
+from landscape.engine.memory import OWN_MEMBERS
 from landscape.engine.stack import Stack, aliases, fingerprint, in_order, template_of
 from landscape.problems.base import Problem
 from landscape.problems.initialisation import Scheme, initialise
@@ -39,6 +41,9 @@ __all__ = [
     "initial_moments",
 ]
 
+
+#: Copies of all parameters in training beside two of each moment, and bytes of a member whatever its parameters are.
+_COPIES, _MEMBER_BYTES = 5, 500
 
 _log = logging.getLogger("landscape")
 
@@ -170,8 +175,11 @@ def planned(
     *,
     device: str | torch.device | None = None,
     start: Stack | None = None,
+    yes: bool = False,
 ) -> Plan:
-    """The arguments of `train`, checked; raises `LandscapeError` for what makes no sense."""
+    """The arguments of `train`, checked; raises `LandscapeError` for what makes no sense, `TooMuch` for what memory has
+    no room for unless `yes`.
+    """
     device = chosen_device(device)
     problem = chosen(problem)
     if not isinstance(training, Training | Mapping | None):
@@ -185,7 +193,10 @@ def planned(
     own = seeds if data_seeds is None else _numbers(data_seeds, "data_seeds")
     own = own * len(seeds) if len(own) == 1 else own
     training = _with_data(problem, training)
+    if training.data == "exact":
+        _say_what_is_moot(training, data_seeds is not None and own != seeds)
     _check_seeds(seeds, own, exact=training.data == "exact")
+    _require_room(problem, training, seeds, yes=yes)
     continued = None
     if start is None and training.start is not None:
         start = place_of(problem, training.start)
@@ -200,6 +211,28 @@ def planned(
             'same data. Give one seed, or each its own batches with `data="batches"`'
         )
     return Plan(problem, training, seeds, own, device, start, initial, continued)
+
+
+def _say_what_is_moot(training: Training, own_data: bool) -> None:
+    """A line on what is of batches, `own_data` seeds too, where each step sees all there is. No error: of a sweep other
+    cells may heed it.
+    """
+    given = [name for name in ("batch_size", "shared_data") if getattr(training, name) != getattr(Training, name)]
+    if given := [f"`{name}`" for name in (*given, *["data_seeds"] * own_data)]:
+        _log.warning('each step sees all data, exactly: %s goes with `data="batches"`, and changes nothing', given[0])
+
+
+def _require_room(problem: Problem, training: Training, seeds: Sequence[int], *, yes: bool) -> None:
+    """Raise `TooMuch` for members, or batches of them, that memory has no room for."""
+    parameters = sum(tensor.numel() for tensor in problem.prototype.parameters())
+    copies = _COPIES + 2 * len(OPTIMIZERS[training.optimizer].moments)
+    size = len(seeds) * (copies * parameters * getattr(torch, training.dtype).itemsize + _MEMBER_BYTES)
+    what = f"{len(seeds):,} networks of {parameters:,} parameters, their gradients and what the optimizer remembers,"
+    require_memory(size, what, "train fewer `seeds` at a time", yes=yes, estimated=True)
+    if training.data == "batches":
+        size = problem.batch_bytes(min(len(seeds), OWN_MEMBERS), training.batch_size)
+        what = f"batches of {training.batch_size:,} {problem.nouns.drawn}"
+        require_memory(size, what, "lower `batch_size`", yes=yes, estimated=True)
 
 
 def _different(initial: Stack, data: Sequence[int] | None) -> int:

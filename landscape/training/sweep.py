@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import types
@@ -16,11 +17,12 @@ import torch
 
 from landscape.core import provenance
 from landscape.core.devices import chosen_device
-from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, TooMuch, Unsupported
 from landscape.core.fields import Field, as_json, axis, converted, fields_of, make, require_known, text
 from landscape.core.files import differences, is_there, require_vacant, write_document
 from landscape.core.locks import writing
 from landscape.core.reading import read_document
+from landscape.core.resources import announced, paced
 from landscape.core.unfinished import Progress
 from landscape.engine.stack import Stack
 from landscape.problems.base import Problem
@@ -47,6 +49,9 @@ _DOCUMENT = {
 
 #: Longest text of a value, and of a cell, in the name of a directory; file systems allow 255 bytes.
 _LONGEST_VALUE, _LONGEST_NAME = 40, 200
+
+#: Cells of a grid unless more are asked for.
+_MOST_CELLS = 100_000
 
 _NO_OPTIONS: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -160,6 +165,7 @@ def sweep(
     device: str | torch.device | None = None,
     resume_every: float = 10.0,
     overwrite: bool = False,
+    yes: bool = False,
     progress: Progress = lambda done, total: None,
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> Sweep:
@@ -178,6 +184,7 @@ def sweep(
         data_seeds: Seeds of their data: as many, or one for all; without them the seeds.
         device: Where to compute: auto, cpu or cuda; the CPU if none is given.
         resume_every: Seconds between resume states.
+        yes: As in `train`; and whether there may be more than 100,000 cells.
         overwrite: Remove the runs of another sweep that is there first, and nothing else.
         progress: Called with (optimizer steps done, in all), of all cells together.
         on_cell: Called with each cell that is about to be trained.
@@ -204,8 +211,15 @@ def sweep(
         training = {k: v for k, v in as_json(training).items() if k not in grid and v != usual.get(k)}
     document = _document(name, grid, options, training, seeds, data_seeds)
     path = default_output(name, grid) if output is None else Path(output)
+    count = math.prod(len(axis["values"]) for axis in document["grid"])
+    if count > _MOST_CELLS and not yes:
+        raise TooMuch(
+            f"the grid has {count:,} cells, each a directory of its own, of which a sweep has {_MOST_CELLS:,} at most: "
+            "give fewer values in `grid`, or go on all the same with `yes=True`"
+        )
+    progress = paced(progress, "give fewer values in `grid`, or take fewer `batches`", yes=yes)
     with writing(path, directory=True):
-        done, todo = _opened(Sweep(path, document), device=device, overwrite=overwrite)
+        done, todo = _opened(Sweep(path, document), device=device, overwrite=overwrite, yes=yes)
         cells = done.cells()
         for cell in cells:
             if cell not in todo:
@@ -223,6 +237,7 @@ def sweep(
                 device=device,
                 resume_every=resume_every,
                 overwrite=_is_bare(cell.path),
+                yes=yes,
                 progress=_after(before, total, progress),
             )
             before += cell.training.batches
@@ -239,7 +254,7 @@ def default_output(problem: str, grid: Mapping[str, Any]) -> Path:
     return Path("checkpoints") / "-".join([problem, "sweep", *grid]).replace("/", "").replace(":", "-")
 
 
-def _opened(new: Sweep, *, device: torch.device, overwrite: bool) -> tuple[Sweep, list[Cell]]:
+def _opened(new: Sweep, *, device: torch.device, overwrite: bool, yes: bool) -> tuple[Sweep, list[Cell]]:
     """The sweep on disk, new or that which is there already, and the cells that are to be trained.
 
     Nothing is written or removed before all is checked.
@@ -253,7 +268,7 @@ def _opened(new: Sweep, *, device: torch.device, overwrite: bool) -> tuple[Sweep
             "`overwrite=True`"
         )
     replaced = [place for place, _ in old.places() if is_there(place / _RUN)] if old and overwrite else []
-    todo = _checked(cells, new.document, device=device, replaced=replaced)
+    todo = _checked(cells, new.document, device=device, replaced=replaced, yes=yes)
     for place in replaced:
         Run.remove(place)
         with contextlib.suppress(OSError):  # something else lies there, and stays
@@ -387,7 +402,7 @@ def _is_bare(path: Path) -> bool:
 
 
 def _checked(
-    cells: Sequence[Cell], document: Mapping[str, Any], *, device: torch.device, replaced: Sequence[Path]
+    cells: Sequence[Cell], document: Mapping[str, Any], *, device: torch.device, replaced: Sequence[Path], yes: bool
 ) -> list[Cell]:
     """The cells that are to be trained; raises `LandscapeError`, naming the cell, if one could not be.
 
@@ -403,9 +418,12 @@ def _checked(
             require_vacant(cell.path, "run", f"m{elsewhere}")
     todo = [cell for cell, run in runs if run is None or cell.training.batches not in run.steps()]
     # A place where cells began may be gone once all are finished; before that it must be the same for all.
-    for cell, run in runs if todo else ():
+    tell = announced("all cells are checked", len(runs))
+    for number, (cell, run) in enumerate(runs if todo else ()):
+        tell(number)
         with _naming(cell.path):
-            start = planned(cell.problem, cell.training, seeds, data_seeds, device=device).document()["start"]
+            plan = planned(cell.problem, cell.training, seeds, data_seeds, device=device, yes=yes)
+            start = plan.document()["start"]
             if run is not None and run.steps() and run.document.get("start") != start:
                 raise Mismatch(
                     f"{cell.training.start} has changed since this cell began there: begin anew with `overwrite=True`"

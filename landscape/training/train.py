@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, TooMuch, Unsupported
 from landscape.core.fields import Field, fields_of, require
 from landscape.core.files import differences, is_there, require_vacant
 from landscape.core.interrupts import between_steps
 from landscape.core.locks import writing
+from landscape.core.resources import paced, require_disk
 from landscape.core.unfinished import Progress
 from landscape.engine.data import Data
 from landscape.engine.determinism import preserved
@@ -59,6 +60,7 @@ def train(
     overwrite: bool = False,
     keep: bool = False,
     logs: Sequence[str] = (),
+    yes: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Run:
     """Train one member a seed and write their checkpoints to a directory, a run.
@@ -82,6 +84,7 @@ def train(
         overwrite: Begin anew in the place of the run that is there.
         keep: Give a run that is there, finished, as it is, instead of an error.
         logs: Where losses go too, `tensorboard` or `wandb`.
+        yes: Go on where memory or disk seem not to be there, or time: more than a year, by the first seconds.
         progress: Called with (steps done, steps in all).
 
     Returns:
@@ -90,6 +93,7 @@ def train(
     Raises:
         LandscapeError: For what makes no sense, and if `output` holds something else, or this run, finished.
         Busy: If somebody else is writing it.
+        TooMuch: If memory, disk or time are not there; nothing was written then.
         Mismatch: If `output` holds another run; it says what differs.
 
     Example:
@@ -100,13 +104,23 @@ def train(
     """
     require(train, locals(), Field("resume_every", float, 10.0, at_least=0))
     require_logs(logs)
-    plan = planned(problem, training, seeds, data_seeds, device=device, start=start)
+    plan = planned(problem, training, seeds, data_seeds, device=device, start=start, yes=yes)
     path = default_output(plan.problem) if output is None else Path(output)
     if keep and (run := _found(path, plan, overwrite=overwrite)) is not None and plan.training.batches in run.steps():
         return dataclasses.replace(run, trained_on=plan.problem)
+    saved = len(plan.training.save_at or ()) + 2  # what the optimizer remembers, too
+    size = len(plan.seeds) * plan.initial.parameters * plan.initial.dtype.itemsize * saved
+    require_disk(size, path / "run.json", "the checkpoints", "save fewer steps with `save_at`", yes=yes)
+    progress = paced(progress, "take fewer `batches` or `seeds`", yes=yes)
     with writing(path, directory=True):
         run, trainer = _begun(path, plan, engine, overwrite=overwrite)
-        return _run(plan, trainer, run, logs=logs, resume_every=resume_every, progress=progress)
+        fresh = not run.steps()
+        try:
+            return _run(plan, trainer, run, logs=logs, resume_every=resume_every, progress=progress)
+        except TooMuch:
+            if fresh:
+                Run.remove(path)
+            raise
 
 
 def _begun(path: Path, plan: Plan, engine: Engine, *, overwrite: bool) -> tuple[Run, AnyTrainer]:

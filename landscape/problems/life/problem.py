@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.fields import check
+from landscape.core.resources import require_memory
 from landscape.engine.answers import as_numbers
 from landscape.engine.data import Batch, Data
 from landscape.engine.kernels import binary_cross_entropy, binary_errors, binary_reference
+from landscape.engine.memory import fitting_network
 from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend, Stacked, Table, features_first, leaves
@@ -36,6 +38,13 @@ Activation = Literal["relu", "leaky_relu", "elu", "gelu", "rrelu"]
 
 #: Longest side of a board.
 LARGEST_SIDE = 4096
+
+#: Steps, and blocks of the deepest network.
+MOST_BLOCKS = 1000
+
+#: Bytes that a cell of a board takes while boards are made: drawn, for each binary digit of the density; advanced; and
+#: counted, as patterns.
+_DRAWN, _ADVANCED, _COUNTED = 2, 2, 20
 
 #: Boards of the sampled objective where the caller does not say.
 BOARDS = 1000
@@ -54,7 +63,7 @@ class Life(Problem):
 
     rule: str = option("B3/S23V", "Golly rulestring; with V the four orthogonal neighbours count, without all eight.")
     steps: int = option(1, "Generations between input and target.", at_least=1)
-    m_factor: int = option(1, "Width: a block has 2m, m and 1 filters.", at_least=1)
+    m_factor: int = option(1, "Width: a block has 2m, m and 1 filters.", at_least=1, at_most=100_000_000)
     d_factor: float = option(1.0, "Depth: floor(steps * d) blocks.", at_least=0)
     activation: Activation = option("leaky_relu", "Activation function (the study's --activation_fun).")
     sigmoid: bool = option(
@@ -83,6 +92,11 @@ class Life(Problem):
         if self.blocks < 1:
             raise LandscapeError(
                 f"floor({self.steps} x {self.d_factor}) leaves no block: raise `d_factor` to {1 / self.steps:g} or more"
+            )
+        if max(self.steps, self.blocks) > MOST_BLOCKS:
+            raise LandscapeError(
+                f"{self.steps:,} steps, floor({self.steps} x {self.d_factor:g}) blocks, are too many, a network has up "
+                f"to {MOST_BLOCKS:,} of each: lower `steps` or `d_factor`"
             )
         patterns.probabilities(*self.board_size, self.density)
 
@@ -155,6 +169,7 @@ class Life(Problem):
             inputs, targets, weights = self._pattern_data
             data: Data = Batch.padded(inputs.to(device, dtype), targets.to(device, dtype), weights.to(device))
         else:
+            self._require_room(BOARDS if samples is None else samples)
             keys = torch.tensor([seed], device=device)
             data = self.boards(keys, 0, BOARDS if samples is None else samples, dtype)
         return self._objective(data, dtype).with_backend(backend)
@@ -176,6 +191,7 @@ class Life(Problem):
             )
         keys = torch.tensor([seed], device=device)
         test = dataclasses.replace(self, board=board, density=density)
+        test._require_room(samples)
         return self._objective(test.boards(keys, _TEST_STEP, samples, torch.float32), torch.float32)
 
     def test_remark(self, *, board: str = "5x5", **conditions: Any) -> str:
@@ -246,6 +262,17 @@ class Life(Problem):
         weights = counts.to(dtype) / (size * height * width)
         return Batch(inputs.to(device, dtype), targets.to(device, dtype), weights)
 
+    def batch_bytes(self, members: int, size: int) -> int:
+        """Boards of one member after another where they are counted, else of all."""
+        digits = 16 - (round(self.density * 2**16) & -round(self.density * 2**16)).bit_length() + 1
+        counted = self.exact and not (self.dropout > 0 or self.activation == "rrelu")
+        each = _DRAWN * digits + (_COUNTED if counted else _ADVANCED * members)
+        return each * size * math.prod(self.board_size)
+
+    def _require_room(self, samples: int) -> None:
+        what = f"{samples:,} boards of {self.board}"
+        require_memory(self.batch_bytes(1, samples), what, "take fewer `samples`, or smaller boards")
+
     def boards(
         self, seeds: Int[Tensor, " member"], step: int, count: int, dtype: torch.dtype, *, codes: bool = True
     ) -> boards.PackedBoards:
@@ -277,6 +304,7 @@ class Life(Problem):
         Designs: post, bump, hat, trapezoid. Spare filters: split (default), zero, noise:EPS.
         """
         design, spare = self._landmark_parts(name)
+        _ = self.prototype  # if memory has room for it
         tensors = presolved.presolved(
             Rule.parse(self.rule),
             steps=self.steps,
@@ -342,7 +370,8 @@ class Life(Problem):
         return design, match[2] or "split"
 
     def _build(self, **options: Any) -> nn.Sequential:
-        return network.build(
+        make = functools.partial(
+            network.build,
             blocks=self.blocks,
             m_factor=self.m_factor,
             activation=self.activation,
@@ -352,6 +381,7 @@ class Life(Problem):
             dropout=self.dropout,
             **options,
         )
+        return fitting_network(make, "choose a smaller `m_factor`")
 
     def _stacked(self, *, on_boards: bool) -> Stacked:
         """The network as a function of a stack: of boards, or of patterns."""
