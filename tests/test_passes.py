@@ -23,6 +23,7 @@ from landscape.core.provenance import Source
 from landscape.engine.stack import Stack
 from landscape.evaluation import bending as bending_module
 from landscape.evaluation.bending import Bending, Emphasis
+from landscape.evaluation.bottleneck import MOST_GRADIENTS
 from landscape.space.family import bent, bezier, line, polyline
 from landscape.store import results as results_module
 
@@ -78,6 +79,14 @@ def test_where_the_loss_hardly_rises_large_steps_throw_no_path_off() -> None:
     found = connect(some(74), some(174), budget=2000, points=101)
     assert 1e-4 < found["loss_straight"].max() - found.loss[0, 0] < 2e-4
     assert found.loss.max() <= found.loss[0, 0] + 1e-6
+
+
+def test_of_few_gradients_one_curve_has_all() -> None:
+    ends = some(0, 1, 2, 3), some(4, 5, 6, 0)
+    found = connect(*ends, budget=800, points=1001)
+    assert (found["gradients"] <= 800).all()
+    plain = connect(*ends, method="bezier", bends=1, steps=(800 - MOST_GRADIENTS) // 8, points=1001)
+    assert (found.loss.max(1) <= plain.loss.max(1) * (1 + 1e-6)).all()
 
 
 def test_a_pair_does_not_depend_on_its_companions() -> None:

@@ -54,6 +54,9 @@ _BUDGET = 8000
 #: not throw it off where the loss hardly rises along the line.
 _TRIES = ((3, OFF_LINE, 3e-2), (3, 0.3, 3e-2), (5, 0.3, 3e-2), (1, OFF_LINE, 3e-2), (1, OFF_LINE, 1e-3))
 
+#: Gradients from which on several tries are worth their shares; fewer go to one curve.
+_SEVERAL = 1600
+
 #: From so many gradients on it is said how many there will be.
 _LONG = 10_000_000
 
@@ -195,6 +198,9 @@ class _Search:
         self.height, self.ends = losses.amax(1), losses[:, [0, -1]].amax(1)
         self._look_closely(self.height == self.ends)
         left = (self.connecting.budget or 0) - bottleneck.MOST_GRADIENTS
+        if left < _SEVERAL - bottleneck.MOST_GRADIENTS:
+            self._plain(left // _ALPHAS[0])
+            return
         spent = [share * left / alphas for share, alphas in zip(_SHARES, _ALPHAS, strict=True)]
         first, second, third = (max(1, int(steps)) for steps in (spent[0] / len(_TRIES), spent[1], spent[2] / 2))
         self.total = len(_TRIES) * (first + second) + 2 * third
@@ -205,6 +211,17 @@ class _Search:
             if still.any():
                 self._lower(open_[still], curves[:, still], third)
             self._look_closely((self.bends == 0) & (self.height > self.ends))
+
+    def _plain(self, steps: int) -> None:
+        """With few gradients: the straight line, one through networks with one answer, and one curve for its mean."""
+        self.total = steps
+        self._answer(self._open(self.every))
+        if len(which := self._open(self.every)):
+            kind: Literal["bezier", "polyline"] = "polyline" if self.straight_pieces else "bezier"
+            bending = Bending(kind=kind, steps=steps, lr=_RATE, samples_per_step=_ALPHAS[0], seed=self.connecting.seed)
+            rows = self._trained(which, bending, begin(self._some(which), bending), Emphasis())
+            self._keep(which, bending, rows, self._highest(which, self._family(which, bending, rows), self.fine))
+        self._look_closely((self.bends == 0) & (self.height > self.ends))
 
     def _look_closely(self, straight: Bool[Tensor, " line"]) -> None:
         """Measure these lines, of which few points are known, at all."""
@@ -465,7 +482,8 @@ def connect(
             bends from several starts, and a polyline along the best of them with a vertex more where it is highest,
             trained for its highest loss, and keeps the lowest. The second is tried where one of the last three layers
             leaves one answer to all inputs when its weights are zero, which is looked at on both ends; its bias is
-            then the best constant. `bezier` and `polyline` train one curve for its mean loss.
+            then the best constant. Of a budget below 1600 all goes to one curve. `bezier` and `polyline` train one
+            curve for its mean loss.
         budget: Of `auto`: gradient evaluations for each line, all tries together. None: 8000.
         bends: Of one curve: points that are trained. None: 1.
         steps, lr: Of one curve: steps of Adam, and its learning rate. None: 1000 and 0.01.
