@@ -1,8 +1,10 @@
 """Signals that ask a program to stop: Ctrl-C, a scheduler's SIGTERM, a terminal that is gone."""
 
 import contextlib
+import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -22,7 +24,20 @@ class Stopped(KeyboardInterrupt):
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    """Interrupt; a little later where Python would print what is raised and go on."""
+    if _is_lost(frame):
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+        return
     raise Stopped(number)
+
+
+def _is_lost(frame: FrameType | None) -> bool:
+    """Whether what is raised here is lost, as in `__del__` and where weak references are cleared away."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or frame.f_code.co_filename == weakref.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager

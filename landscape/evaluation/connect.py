@@ -750,9 +750,8 @@ def _keep(resume: Path, log: _Log, plan: Mapping[str, Any]) -> None:
     state = log.state
     going = {} if state is None or not state.step else {"rows": state.rows, **state.moments}
     tensors = {f"done {number}": rows for number, rows in enumerate(log.done)} | going
-    if tensors:
-        document = {"kind": "resume", "done": len(log.done), "step": state.step if state else 0, "plan": plan}
-        write_tensors(resume, tensors, document)
+    document = {"kind": "resume", "done": len(log.done), "step": state.step if state else 0, "plan": plan}
+    write_tensors(resume, tensors, document)  # of no training too: it says whose the bends beside it are
 
 
 def _every(seconds: float, keep: Callable[[], None], on_progress: Progress) -> Progress:
