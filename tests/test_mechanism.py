@@ -380,6 +380,10 @@ def test_a_whole_run_is_told_and_drawn(
     )
     assert isinstance(figure, Figure)
     assert figure.axes[0].get_xlabel() == f"22 members, by {population.best}"
+    figure.draw_without_rendering()
+    labels = [label.get_text() for label in figure.axes[-1].get_yticklabels()]
+    assert "10⁻⁴" in labels
+    assert not [label for label in labels if "$" in label]
     with pytest.raises(LandscapeError, match="nothing to draw"):
         figures.mechanism_figure([])
     write_json(tmp_path / "found.json", found.document())

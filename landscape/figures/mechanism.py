@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from landscape.core.errors import LandscapeError
-from landscape.figures.pages import COLORS, STYLE, WIDTH, literal, sheet
+from landscape.figures.pages import COLORS, STYLE, WIDTH, literal, powers_along, sheet
 
 __all__ = ["BarrierTable", "barrier_table", "mechanism_figure"]
 
@@ -59,7 +59,8 @@ def mechanism_figure(panels: Sequence[tuple[str, BarrierTable]], *, caption: str
         for ax, (title, found) in zip(axes, panels, strict=True):
             shown = barrier_table(ax, found)
             ax.set_title(title)
-        figure.colorbar(
+        bar = figure.colorbar(
             shown, ax=axes, label="height above the higher end\n(nats per cell)", extend="both", shrink=0.85
         )
+        powers_along(bar.ax.yaxis)
     return figure
