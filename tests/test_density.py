@@ -366,7 +366,7 @@ def test_repeats_are_other_draws_of_the_samples() -> None:
     assert told[-1] == (6, 6)
     with pytest.raises(LandscapeError, match="`repeats` draw samples anew: say how many with `samples`"):
         landscape.curvature(module, problem=problem, repeats=2)
-    with pytest.raises(LandscapeError, match="is exact, not of samples: leave `repeats` out"):
+    with pytest.raises(LandscapeError, match="is exact, and no samples are drawn: leave `samples` out"):
         landscape.curvature("presolve", problem="life", samples=5, repeats=2)
 
 

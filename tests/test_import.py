@@ -567,17 +567,17 @@ def test_the_program_says_what_it_read_and_renamed(landscape: Program) -> None:
     assert result.exit_code == 0, result.output
     first, names, renamed, assumed = result.stderr.splitlines()
     assert first == (
-        "3 files imported; inferred from the tensors: m_factor=1, sigmoid=True, normalize=False, architecture=study, "
-        "dropout=0.4; given: rule=B3/S23"
+        "3 files imported; inferred from the tensors: architecture=study, dropout=0.4, m_factor=1, normalize=False, "
+        "sigmoid=True; given: rule=B3/S23"
     )
-    assert names == "read off the file names: steps=2, d_factor=1.0, seeds 1, 2, 10"
+    assert names == "read off the file names: d_factor=1.0, steps=2, seeds 1, 2, 10"
     assert renamed == (
         "net.0.3, net.0.5 renamed to net.0.2, net.0.4: they are of the study's --normalize, where dropout shifted the "
         "names; it meant other initial parameters, dropout, always a sigmoid, and no shift of the input, so that "
         "normalize stays False"
     )
     assert assumed == (
-        "assumed, because tensors do not say: activation=leaky_relu, loss=bce, board=10x10, density=0.5; "
+        "assumed, because tensors do not say: activation=leaky_relu, board=10x10, density=0.5, loss=bce; "
         "name others with -O KEY=VALUE"
     )
     assert landscape("verify", "checkpoints/theirs", "--landmark", "presolve").exit_code == 0
@@ -594,9 +594,10 @@ def test_from_import_to_figures(landscape: Program) -> None:
     told, assumed = result.stderr.splitlines()
     assert told == (
         "3 files imported; seeds 0 to 2 in the order of the files (theirs/net_1.pyt first, theirs/net_10.pyt last); "
-        "inferred from the tensors: steps=1, m_factor=2, architecture=study; given: activation=relu"
+        "inferred from the tensors: architecture=study, m_factor=2, steps=1; given: activation=relu"
     )
-    assert assumed.startswith("assumed, because tensors do not say: rule=B3/S23V, ")
+    assert assumed.startswith("assumed, because tensors do not say: board=10x10, ")
+    assert "rule=B3/S23V" in assumed
     assert "sigmoid=True" in assumed
     assert assumed.endswith("; name others with -O KEY=VALUE")
 

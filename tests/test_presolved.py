@@ -288,7 +288,7 @@ def test_the_landmarks_of_the_papers_network() -> None:
         life = Life(steps=steps, d_factor=d_factor, architecture="paper", activation="relu", m_factor=2, sigmoid=False)
         assert life.landmarks() == ("presolve", "presolve:hat")
         assert life.describe_landmark("presolve") == "presolve:hat+split"
-        assert verify(life, "presolve", samples=64).solves
+        assert verify(life, "presolve", **({"samples": 64} if steps > 1 else {})).solves
     assert verify(Life(architecture="paper", activation="relu", sigmoid=False), "presolve").right.total == 512
     assert Life(architecture="paper", activation="elu").landmarks() == ()
 

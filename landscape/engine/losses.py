@@ -83,6 +83,7 @@ _TAKEN = frozenset(
         "points_used",
         "samples_used",
         "reached",
+        "decision",
         "via",
         "source",
         "mark",

@@ -53,6 +53,9 @@ _LOCKED, _OPEN = "locked", "{path} is open elsewhere for writing: close it there
 
 _LOG = logging.getLogger(__name__)
 
+#: Seconds, and bytes in each further one, after which a process that looks at a damaged file is taken to hang.
+_LOOK_SECONDS, _LOOK_BYTES = 6.0, 2**24
+
 
 def is_sealed(path: Path) -> bool:
     """Whether a file says that it is a result of ours."""
@@ -146,7 +149,8 @@ def _looked_at(path: Path) -> list[str] | None:
     program = "import sys; sys.path[:] = sys.argv[2:]; from landscape.store.hdf5 import _look; _look(sys.argv[1])"
     with contextlib.suppress(OSError, subprocess.TimeoutExpired, ValueError):
         command = [sys.executable, "-P", "-c", program, str(path.absolute()), *sys.path]
-        done = subprocess.run(command, capture_output=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+        seconds = _LOOK_SECONDS + path.stat().st_size / _LOOK_BYTES
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL)
         if done.returncode == 0:
             told: list[str] = json.loads(done.stdout)
             return told
