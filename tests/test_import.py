@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -396,6 +397,10 @@ def test_the_checkpoint_of_a_killed_import_is_not_misread(tmp_path: Path) -> Non
     assert (left.problem, left.sources[0].seed) == (("life", Life().config()), 0)
     with pytest.raises(LandscapeError, match="exists and is no run: choose another directory with `output`"):
         import_run([tmp_path / "net.pyt"], run.path)
+    (run.path / ".lock").touch()  # which a killed import leaves, and nobody else
+    shutil.copy(run.path / "step-00000000.safetensors", run.path / "step-00000007.safetensors")
+    assert import_run([tmp_path / "net.pyt"], run.path).steps() == [0]
+    assert not (run.path / ".lock").exists()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result as Outcome
+from matplotlib.text import Text
 from scipy.signal import find_peaks
 from torch import Tensor, nn
 
@@ -87,6 +88,24 @@ def test_of_few_gradients_one_curve_has_all() -> None:
     assert (found["gradients"] <= 800).all()
     plain = connect(*ends, method="bezier", bends=1, steps=(800 - MOST_GRADIENTS) // 8, points=1001)
     assert (found.loss.max(1) <= plain.loss.max(1) * (1 + 1e-6)).all()
+    assert connect(Ring(), Ring(np.pi), problem=RING, budget=800, points=101)["method"].tolist() == ["bezier 1"]
+
+
+def test_bends_of_which_none_was_trained_are_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped between the files of bends and the result: the same call goes on."""
+    x = torch.linspace(-1, 1, 8)[:, None]
+    problem = Problem.from_model(torch.nn.Linear(1, 1), (x, x), "mse")
+    ends = [{"weight": torch.full((1, 1), at), "bias": torch.zeros(1)} for at in (1.0, 2.0)]  # the loss rises all along
+
+    def stopped(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("landscape.evaluation.connect.along", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            connect(*ends, problem=problem, budget=400, points=11, save=tmp_path / "x.h5")
+    assert (tmp_path / "x.bend-1.safetensors").exists()
+    assert connect(*ends, problem=problem, budget=400, points=11, save=tmp_path / "x.h5")["gradients"][0] == 0
 
 
 def test_a_pair_does_not_depend_on_its_companions() -> None:
@@ -419,6 +438,9 @@ def test_a_path_to_a_representative_is_called_aligned_and_is_no_straight_line() 
     walked = landscape.walk(net, {name: tensor.detach() for name, tensor in copy.items()}, problem=problem, align=True)
     naive, aligned = walked.loss.max(1)
     assert aligned < 1e-3 * naive
+    caption = " ".join(" ".join(text.get_text() for text in figures.walk_figure([walked]).findobj(Text)).split())
+    height = naive - walked.loss[0, [0, -1]].max()
+    assert f"barrier above the higher end: stored {height:.3g} and aligned " in caption
     found = landscape.passes(walked)
     assert (found.straight[0], found.known[0]) == (naive, aligned)
     assert found.method == ("straight, aligned",)

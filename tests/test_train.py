@@ -728,3 +728,18 @@ def test_an_interrupted_run_of_an_earlier_version_goes_on(tmp_path: Path) -> Non
     (tmp_path / "run" / "run.json").write_text(json.dumps(document))
     (tmp_path / "run" / "step-00000004.safetensors").unlink()
     assert torch.equal(train(Life(), training, tmp_path / "run", seeds=[0, 1]).checkpoint().stack.flatten(), whole)
+
+
+def test_a_state_of_another_run_is_not_taken_up(tmp_path: Path) -> None:
+    """As where a run's files were copied over another's."""
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    for name, lr in (("one", 0.01), ("other", 0.02)):
+        with pytest.raises(KeyboardInterrupt):
+            train(Life(), Training(batches=4, lr=lr), tmp_path / name, seeds=[0, 1], progress=stop)
+    (tmp_path / "other" / "resume.safetensors").replace(tmp_path / "one" / "resume.safetensors")
+    with pytest.raises(Mismatch, match=r"resume\.safetensors is the state of another run than"):
+        train(Life(), Training(batches=4, lr=0.01), tmp_path / "one", seeds=[0, 1])

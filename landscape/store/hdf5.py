@@ -158,7 +158,12 @@ def _looked_at(path: Path) -> list[str] | None:
 
 
 def _look(path: str) -> None:
-    """Print `content_of` a file, and what others wrote into it."""
+    """Print `content_of` a file, and what others wrote into it, or end soon: whoever asked may have died meanwhile."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # not on every system
+
+        seconds = int(_LOOK_SECONDS + Path(path).stat().st_size / _LOOK_BYTES) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     try:
         file = h5py.File(path, "r")
     except BlockingIOError:
