@@ -38,8 +38,8 @@ from landscape.core.files import (
 )
 from landscape.core.locks import LOCK, writing
 from landscape.core.provenance import Source
-from landscape.core.shares import PART
 from landscape.core.reading import conforming, parsed, read_document, require_schema
+from landscape.core.shares import PART
 from landscape.engine.stack import (
     Stack,
     aliases,

@@ -19,8 +19,8 @@ from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsuppo
 from landscape.core.fields import Field, as_path
 from landscape.core.files import refuse_existing, replacing
 from landscape.core.provenance import Source
-from landscape.core.shares import PART
 from landscape.core.reading import conforming, parsed
+from landscape.core.shares import PART
 from landscape.store.hdf5 import SEAL_BYTES, content_of, opened_file, seal, texts
 
 __all__ = [
