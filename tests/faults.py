@@ -513,7 +513,9 @@ def unstamped(folder: Path) -> dict[str, str]:
     """`contents`, without when and by which command a run was begun: workers say the true time."""
     for file in folder.rglob("run.json"):
         document = json.loads(file.read_text())
-        file.write_text(json.dumps({k: v for k, v in document.items() if k not in ("created", "command", "versions")}))
+        file.write_text(
+            json.dumps({k: v for k, v in document.items() if k not in ("created", "command", "versions", "sha256")})
+        )
     return contents(folder)
 
 

@@ -53,7 +53,7 @@ def contents(folder: Path, *without: str) -> Mapping[str, Any]:
             name = str(file.relative_to(folder))
             found[name] = file.read_bytes()
             if file.suffix == ".json":
-                own = ("created", "command", "versions", *without)
+                own = ("created", "command", "versions", "sha256", *without)
                 found[name] = {key: value for key, value in json.loads(found[name]).items() if key not in own}
     return found
 
@@ -97,7 +97,7 @@ def test_a_walk_of_two_workers_has_the_bytes_of_one(run: Run, options: dict[str,
 def test_a_worker_that_is_killed_costs_nothing_but_time(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     landscape.walk(run, run, pairs="all", points=11, save="one.h5")
     landscape.walk(run, run, pairs="all", points=11, save="two.h5", workers=2, progress=killing(2))
-    assert caplog.text.count("a worker has died at line") == 2
+    assert "by SIGKILL: another goes on with it" in caplog.text
     assert Path("one.h5").read_bytes() == Path("two.h5").read_bytes()
     assert not CHILDREN.read_text().split()
 
@@ -311,7 +311,7 @@ def test_shards_have_names_of_their_own_on_the_command_line(landscape: Callable[
     )
     assert "1 shard of 2 missing: 2/2" in landscape("merge", files[0], "-o", "new.h5").stderr
     assert "Missing option '-o'" in landscape("merge", *files).stderr
-    assert "is a run" in landscape("merge", files[0], run.path, "-o", "new.h5").stderr
+    assert "a run: give shards of one kind" in landscape("merge", files[0], run.path, "-o", "new.h5").stderr
     wrong = landscape("walk", "--from", "presolve", "--to", run.path, "--shard", "3/2")
     assert "--shard cannot be '3/2': write I/N" in wrong.stderr
     assert not Path("new.h5").exists()
