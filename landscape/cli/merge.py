@@ -6,6 +6,7 @@ import click
 
 from landscape.cli.options import output
 from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.files import is_there
 
 __all__ = ["command"]
 
@@ -29,11 +30,11 @@ def command(shards: tuple[Path, ...], output: Path | None, force: bool) -> None:
     It is that of the command without --shard, but for the time and the command that it says. A shard that is missing,
     doubled or of other work is refused.
     """
+    kinds = [_kind(shard) for shard in shards]
     if output is None:
         raise click.UsageError("Missing option '-o': name what the shards are to make.")
     if output in shards:
         raise LandscapeError(f"{output} is one of the shards: choose another output with `output`")
-    kinds = [_kind(shard) for shard in shards]
     if other := next((number for number, kind in enumerate(kinds) if kind != kinds[0]), None):
         raise Mismatch(f"{shards[0]} is a {kinds[0]}, and {shards[other]} a {kinds[other]}: give shards of one kind")
     if kinds[0] == "sweep":
@@ -52,6 +53,8 @@ def command(shards: tuple[Path, ...], output: Path | None, force: bool) -> None:
 
 
 def _kind(path: Path) -> str:
+    if not is_there(path):
+        raise LandscapeError(f"{path} does not exist")
     if path.is_dir():
-        return "sweep" if (path / "sweep.json").exists() else "run"
+        return "sweep" if is_there(path / "sweep.json") else "run"
     return "result"
