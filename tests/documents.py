@@ -171,6 +171,7 @@ _FIRST = "landscape train life --seeds 0:20 --batches 20 -o checkpoints/first"
 READER_RAN = {
     "landscape average --help": [_FIRST],
     "landscape connect --help": [_FIRST],
+    "landscape merge --help": [_FIRST],
     "landscape plane --help": [_FIRST],
     "landscape walk --help": [
         _FIRST,

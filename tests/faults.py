@@ -1,6 +1,7 @@
 """A campaign of faults: what is lost, accepted wrongly or told badly when programs die, files change and writers meet?
 
-    python tests/faults.py [--kills 1000] [--mutations 10000] [--lines 1000] [--pairs 200] [--signals 100] [--seed 0]
+    python tests/faults.py [--kills 1000] [--mutations 10000] [--lines 1000] [--pairs 200] [--signals 100]
+        [--workers 100] [--seed 0]
 
 Every trial runs a verb in a process of its own, forked from this one, in a folder of its own. The time of day and the
 command that files record are the same in all, so that a run that was interrupted and repeated must give the same bytes
@@ -52,6 +53,7 @@ class Verb:
 
 
 _RUN = "train life --seeds 0:3 --batches 6 -o run"
+_MANY = "train life --seeds 0:24 --batches 6 -o run"
 _WALK = "walk --from presolve --to run --points 5 -o walk.h5"
 VERBS = (
     Verb("train", "train life --seeds 0:3 --batches 6 --save-at 0,3,6 --resume-every 0 -o out"),
@@ -499,6 +501,53 @@ def pairs(table: Table, root: Path, count: int, random_: random.Random) -> None:
                     )
 
 
+#: What two workers do for a few seconds.
+SHARED = (
+    Verb("walk", "walk --from run --to run --pairs all --points 201 --workers 2 -o out.h5", (_MANY,)),
+    Verb("plane", "plane --through run/#0 run/#1 run/#2 --points 101 --workers 2 -o out.h5", (_MANY,)),
+    Verb("train", "train life --seeds 0:40 --batches 400 --resume-every 0.2 --workers 2 -o out"),
+    Verb("sweep", "sweep life --grid lr=1e-1,1e-2,1e-3 --seeds 0:4 --batches 200 --workers 2 -o out"),
+)
+
+
+def unstamped(folder: Path) -> dict[str, str]:
+    """`contents`, without when and by which command a run was begun: workers say the true time."""
+    for file in folder.rglob("run.json"):
+        document = json.loads(file.read_text())
+        file.write_text(
+            json.dumps({k: v for k, v in document.items() if k not in ("created", "command", "versions", "sha256")})
+        )
+    return contents(folder)
+
+
+def workers(table: Table, root: Path, count: int, random_: random.Random) -> None:
+    """Kill a worker at any time: the bytes are those of a call of which none was killed."""
+    for verb in SHARED:
+        folder = prepared(verb, root / "workers")
+        with copied(folder) as place:
+            done = run(verb.line, place)
+            assert done.status == 0, (verb, done)
+            whole = unstamped(place)
+        for _ in range(max(1, count // len(SHARED))):
+            with copied(folder) as place:
+                since = time.monotonic()
+                child, killed = begin(verb.line, place), 0
+                time.sleep(random_.uniform(0, done.seconds))
+                with contextlib.suppress(OSError):  # all may be over
+                    crew = Path(f"/proc/{child}/task/{child}/children").read_text().split()
+                    if crew:
+                        os.kill(int(random_.choice(crew)), signal.SIGKILL)
+                        killed = 1
+                ended = wait(child, place, since)
+                said = f"{verb.line}: {ended.status} {ended.err[-300:]}"
+                if ended.status:
+                    table.add(f"worker {verb.name}", HUNG if ended.err == HUNG else "refused", said)
+                elif unstamped(place) != whole:
+                    table.add(f"worker {verb.name}", "other bytes", said)
+                else:
+                    table.add(f"worker {verb.name}", "ok, went on" if killed else "ok, was done")
+
+
 def main() -> None:
     """Run the campaign, print the table; exit status 1 if anything went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -508,6 +557,7 @@ def main() -> None:
         "mutations": (mutations, 10000),
         "lines": (lines, 1000),
         "pairs": (pairs, 200),
+        "workers": (workers, 100),
     }
     for name, (_, count) in kinds.items():
         parser.add_argument(f"--{name}", type=int, default=count)

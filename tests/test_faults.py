@@ -12,10 +12,14 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "part", ["--kills 45", "--signals 10", "--mutations 90", "--lines 100", "--pairs 15"], ids=lambda part: part[2:6]
+    "part",
+    ["--kills 45", "--signals 10", "--mutations 90", "--lines 100", "--pairs 15", "--workers 4"],
+    ids=lambda part: part[2:6],
 )
 def test_nothing_is_lost_and_nothing_wrong_is_accepted(part: str) -> None:
-    none = [word for name in ("kills", "signals", "mutations", "lines", "pairs") for word in (f"--{name}", "0")]
+    none = [
+        word for name in ("kills", "signals", "mutations", "lines", "pairs", "workers") for word in (f"--{name}", "0")
+    ]
     done = subprocess.run(
         [sys.executable, faults.__file__, *none, *part.split(), "--seed", "1"], capture_output=True, text=True
     )

@@ -295,7 +295,7 @@ def test_every_check_is_put_to_the_test() -> None:
 def test_it_fails_where_the_engine_is_wrong(name: str, spoil: Spoil, monkeypatch: pytest.MonkeyPatch) -> None:
     # In float32, whose tolerance hides more. The numbers alone must tell: the walk's own look at the ends, which would
     # find some of it, is left out.
-    monkeypatch.setattr("landscape.evaluation.evaluate._Work._check", lambda *arguments: None)
+    monkeypatch.setattr("landscape.evaluation.evaluate.Work._check", lambda *arguments: None)
     spoil(monkeypatch)
     (check,) = (check for check in CHECKS if check.name == name)
     (finding,) = validate(Compute(engine="stacked"), [check])

@@ -34,6 +34,7 @@ _VERBS = {
     "walk": "Evaluate the loss along lines: straight, on arcs, through places, layer by layer, random.",
     "connect": "Find curves of low loss between two points.",
     "plane": "Evaluate the loss on a plane through points, of tasks, or of random directions.",
+    "merge": "Make one result, run or sweep of shards.",
     "average": "Average networks: soups, and sums of task vectors, as a checkpoint.",
     "polish": "Take every member of a run to where it can go no further.",
     "verify": "Is every landmark of a problem what it says it is?",

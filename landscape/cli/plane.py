@@ -9,6 +9,8 @@ from click.core import ParameterSource
 from landscape.cli.options import asked, evaluating, keyed
 from landscape.cli.report import Progress, interruptible, remark_unfinished, say
 from landscape.cli.types import RANGE, Written, options_of
+from landscape.core.fields import fields_of
+from landscape.core.shares import Sharing
 from landscape.evaluation.plane import Directions, plane, plane_name
 from landscape.evaluation.routes import Route
 from landscape.space.planes import MOST_POINTS
@@ -101,6 +103,7 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
     "the first place.",
     normalise="Random directions have the norms of weights filter by filter, layer by layer, or are standard normal.",
 )
+@options_of(Sharing)
 @evaluating("HDF5 file. [default: analyses/plane-PLACES.h5]")
 def command(
     through: tuple[str, str, str] | None,
@@ -133,9 +136,9 @@ def command(
     kinds: dict[Directions, Any] = {"through": through, "tasks": tasks, "trajectory": trajectory}
     directions = next((kind for kind, given in kinds.items() if given is not None), chosen or "random")
     values |= {"directions": directions, "direction_seed": direction_seed or 0}
-    path = (
-        output or Path("analyses") / f"{plane_name(places, directions, direction_seed or 0, align=values['align'])}.h5"
-    )
+    sharing = Sharing(**{name: values[name] for name in fields_of(Sharing)})
+    name = plane_name(places, directions, direction_seed or 0, align=values["align"])
+    path = output or sharing.named(Path("analyses") / f"{name}.h5")
     remark_unfinished(*places)
     with interruptible("repeat the same command to go on with the finished points"):
         plane(*places, **asked(values), save=path, progress=Progress("plane", "points"))

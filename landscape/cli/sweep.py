@@ -11,8 +11,9 @@ from landscape.cli.config import config_file
 from landscape.cli.options import ProblemGroup, output, yes_option
 from landscape.cli.report import Progress, interruptible, remark, say
 from landscape.cli.train import training_options
-from landscape.cli.types import GRID
+from landscape.cli.types import GRID, options_of
 from landscape.core.fields import fields_of
+from landscape.core.shares import Sharing
 from landscape.training.sweep import Cell, default_output, sweep
 from landscape.training.train import Training
 
@@ -28,6 +29,7 @@ Texts = dict[str, tuple[str, ...]]
           landscape sweep life --grid m_factor=1,2,4 --grid steps=1,2 --seeds 0:20 -o checkpoints/widths
           landscape walk --from presolve --to checkpoints/widths/m_factor=4,steps=1
           landscape sweep life --grid lr=0.001,0.01 --grid sigmoid=true,false --batches 500
+          landscape sweep life --grid m_factor=1,2 --batches 500 --workers 2
           landscape sweep life --steps 2 --grid presolve_blocks=none,0,0+1
           landscape sweep life --config widths.toml --grid steps=1
 
@@ -50,6 +52,7 @@ Texts = dict[str, tuple[str, ...]]
     "itself a list is written with +: presolve_blocks=none,0,0+1.",
 )
 @training_options(save_at="Steps to save. [default: 0 and the last]")
+@options_of(Sharing)
 @output("Directory of the sweep. [default: checkpoints/PROBLEM-sweep-KEYS]")
 @yes_option
 @config_file
@@ -66,7 +69,8 @@ def _verb(
     training = {key: settings.pop(key) for key in fields_of(Training)}
     known = {*options, *training}
     values = {key: _values(key, of) if key in known else of for key, of in texts.items()}
-    path = output or default_output(name, texts)
+    sharing = Sharing(**{key: settings[key] for key in fields_of(Sharing)})
+    path = output or sharing.named(default_output(name, texts))
     progress = Progress("sweep", "batches")
     trained: list[Cell] = []
 

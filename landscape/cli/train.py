@@ -10,7 +10,9 @@ from landscape.cli.config import config_file
 from landscape.cli.options import ProblemGroup, device_option, engine_option, output, yes_option
 from landscape.cli.report import Progress, interruptible, remark, remark_unfinished, say
 from landscape.cli.types import SEEDS, Command, options_of, taken, together
+from landscape.core.fields import fields_of
 from landscape.core.intervals import Proportion
+from landscape.core.shares import Sharing
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute
 from landscape.training.train import Training, default_output, train
@@ -43,12 +45,14 @@ def training_options(**helps: str) -> Callable[[Command], Command]:
     type=click.Choice(["tensorboard", "wandb"]),
     help="Tell losses here too; log.jsonl in the run has them always. Repeatable.",
 )
+@options_of(Sharing)
 @output("Run directory. [default: checkpoints/PROBLEM-...]")
 @yes_option
 @config_file
 def _verb(problem: Problem, *, output: Path | None, force: bool, **values: Any) -> None:
     training = taken(Training, values)
-    path = output or default_output(problem)
+    sharing = Sharing(**{name: values[name] for name in fields_of(Sharing)})
+    path = output or sharing.named(default_output(problem))
     with interruptible(f"repeat the same command{' without --force' if force else ''} to go on with {path}"):
         if training.start:
             remark_unfinished(training.start)

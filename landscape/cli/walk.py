@@ -10,6 +10,7 @@ from landscape.cli.options import asked, evaluating, keyed
 from landscape.cli.report import Progress, interruptible, remark, remark_unfinished, say
 from landscape.cli.types import RANGE, options_of
 from landscape.core.fields import fields_of
+from landscape.core.shares import Sharing
 from landscape.evaluation.accuracy import Accuracy, reached
 from landscape.evaluation.certify import Certifying
 from landscape.evaluation.routes import Route
@@ -48,6 +49,8 @@ def _progress(certify: bool) -> Callable[[int, int], None]:
           landscape walk --from run-a/ --to run-a/ --pairs all --tolerance 0.05 --above 0.1 -o analyses/sides.h5
           landscape walk --from presolve --to checkpoints/first/ --budget 10s -o analyses/quick.h5
           landscape walk --from presolve --to checkpoints/first/ --certify 1e-6 -o analyses/certain.h5
+          landscape walk --from checkpoints/first/ --to checkpoints/first/ --pairs all --workers 2
+          landscape walk --from presolve --to checkpoints/first/ --shard 1/2
           landscape walk --from presolve --to folder-of-state-dicts/ --problem life -O m_factor=4""",
 )
 @options_of(Route)
@@ -55,6 +58,7 @@ def _progress(certify: bool) -> Callable[[int, int], None]:
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
 @options_of(Accuracy)
 @options_of(Certifying)
+@options_of(Sharing)
 @evaluating("HDF5 file. [default: in analyses/, named for the places, such as FROM--TO.h5, and for what moves]")
 def command(output: Path | None, **values: Any) -> None:
     """Evaluate the loss along lines between two places, straight or on arcs, through several, or in random directions.
@@ -68,7 +72,8 @@ def command(output: Path | None, **values: Any) -> None:
     values["a"], values["b"], *via = keyed(values.pop("key"), values["a"], values["b"], *values["via"])
     values["via"] = tuple(via)
     route = Route(**{name: values[name] for name in fields_of(Route)})
-    path = output or Path("analyses") / f"{route.name}.h5"
+    sharing = Sharing(**{name: values[name] for name in fields_of(Sharing)})
+    path = output or sharing.named(Path("analyses") / f"{route.name}.h5")
     remark_unfinished(*map(str, route.places))
     with interruptible("repeat the same command to go on with the finished points"):
         found = walk(**asked(values), save=path, progress=_progress(values["certify"] is not None))

@@ -1,10 +1,13 @@
 """Where to compute."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from landscape.core.errors import LandscapeError
 
-__all__ = ["chosen_device"]
+__all__ = ["chosen_device", "using_threads"]
 
 
 def chosen_device(device: str | torch.device | None) -> torch.device:
@@ -24,3 +27,14 @@ def chosen_device(device: str | torch.device | None) -> torch.device:
     if found.type == "cuda" and not there:
         raise LandscapeError('there is no CUDA device here: use `device="cpu"`, or auto')
     return found
+
+
+@contextlib.contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Within the block torch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

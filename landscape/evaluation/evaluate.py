@@ -1,7 +1,10 @@
 """The one loop: an objective over a family of points, in blocks, with the plain module as its referee, resumable."""
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
+import json
 import logging
 import math
 import time
@@ -14,21 +17,33 @@ import torch
 
 from landscape.core import provenance
 from landscape.core.errors import LandscapeError, Mismatch, Unverified
-from landscape.core.files import digest, is_there, refuse_existing, replacing
+from landscape.core.files import differences, digest, is_there, refuse_existing, replacing
 from landscape.core.locks import writing
 from landscape.core.provenance import Source
 from landscape.core.reading import read_arrays
 from landscape.core.resources import paced, require_memory
+from landscape.core.shares import Sharing
+from landscape.core.shares import in_order as shards_in_order
 from landscape.core.unfinished import Progress, Shards
+from landscape.core.workers import Call, Crew, Perform, Tell
 from landscape.engine.live import duplicate
 from landscape.engine.memory import Chunk, keep_freed_memory
 from landscape.engine.objective import Objective
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import fingerprint, in_order, stack_state_dicts
 from landscape.space.family import Family, Known
-from landscape.store.results import LARGE, Mark, Result, join, require_room, save_joined, unfinished
+from landscape.store.results import LARGE, Mark, Result, join, require_room, save_joined, target, unfinished
 
-__all__ = ["Measuring", "computation", "evaluate", "identity", "require_same"]
+__all__ = [
+    "Measuring",
+    "Work",
+    "computation",
+    "evaluate",
+    "evaluated",
+    "identity",
+    "merge",
+    "require_same",
+]
 
 #: Chunks of members in the first block, bytes of the parameters of a block's points, and seconds: blocks grow until
 #: they take so long. At least one line, or row of a plane.
@@ -36,6 +51,8 @@ _BLOCK_CHUNKS, _BLOCK_BYTES, _BLOCK_SECONDS = 16, 2**28, 0.5
 
 #: Points of a line, or row, that are evaluated together.
 _PIECE = 2**17
+#: Seconds that a worker's task is to take, at least one line.
+_TASK_SECONDS = 1.0
 
 #: Bytes of a block's parameters up to which its points are made together, which costs small networks least.
 _LAZY_BYTES = 2**22
@@ -133,53 +150,148 @@ def evaluate(
         Unverified: The objective is not deterministic, or does not reproduce a known network.
         Mismatch: What is kept beside `save` belongs to other work; it says what differs.
     """
-    on_progress = paced(on_progress, "take fewer lines or `points`", yes=yes)
+    work = Work(objective, family, axes, columns or {}, sources, marks, about or {}, measuring, yes)
+    return evaluated(work, save=save, overwrite=overwrite, keep_seconds=keep_seconds, on_progress=on_progress)
+
+
+def evaluated(
+    work: "Work",
+    *,
+    save: Path | None = None,
+    overwrite: bool = False,
+    keep_seconds: float = 10.0,
+    sharing: Sharing = Sharing(),  # noqa: B008
+    again: Call | None = None,
+    on_progress: Progress = lambda done, total: None,
+) -> Result:
+    """What `evaluate` gives of some work: of all of it, or of one shard, by this process or by workers, which make the
+    work `again` for themselves, by `serving`.
+    """
+    on_progress = paced(on_progress, "take fewer lines or `points`", yes=work.yes)
     if save is not None:
         refuse_existing(save, force=overwrite)
-    if objective.batchnorm == "keep" and len(family.vertices) > 1:
+    family, (first, places) = work.family, next(iter(work.axes.items()))
+    if work.objective.batchnorm == "keep" and len(family.vertices) > 1:
         _log.warning(
             "statistics of BatchNorm are kept as they are at the first place: everywhere else, at the other ends too, "
             "the loss is not that of the network as it was trained"
         )
-    if len(marks) != (len(family.marked) if family.marked is not None else 0):
-        raise Mismatch(f"{len(family.marked) if family.marked else 0} marked networks and {len(marks)} names")
-    first, places = next(iter(axes.items()))
+    if len(work.marks) != (len(family.marked) if family.marked is not None else 0):
+        raise Mismatch(f"{len(family.marked) if family.marked else 0} marked networks and {len(work.marks)} names")
+    if work.measuring is not None:
+        work = dataclasses.replace(work, about={**work.about, "accuracy": dict(work.measuring.asked())})
     unit = "rows" if first == "y" else "lines"
     shards = None
     if save is not None:
         keep = functools.partial(save_joined, overwrite=True)
         shards = Shards(save.with_name(save.name + ".parts"), unit=unit, read=Result.read, save=keep)
-        objective = _as_before(objective, shards.recorded())
-
-    each = math.prod(len(axis) for axis in axes.values()) // max(1, len(places))
-    about = {**(about or {}), **({"accuracy": dict(measuring.asked())} if measuring is not None else {})}
-    work = _Work(objective, family, axes, columns or {}, sources, marks, about, on_progress, save, measuring, yes)
-    if shards is None:
-        return _in_memory(work, places, each)
+        work = dataclasses.replace(work, objective=_as_before(work.objective, shards.recorded()))
+    part = sharing.part(len(places), unit=work.unit, what=unit)
     plan = {
         **identity(family),
-        "grid": digest(dict(axes)),
+        "grid": digest(dict(work.axes)),
         first: len(places),
-        "objective": about,
-        "computation": computation(objective),
+        "objective": work.about,
+        "computation": computation(work.objective),
     }
-    points = _Kept(shards.path, functools.partial(shards.begin, plan), keep_seconds)
-    assert save is not None
-    with writing(save):
-        parts = shards.gather(
-            plan,
-            lambda finished: work.blocks(sum(map(len, finished)), points),
-            total=len(places),
-            force=overwrite,
-            seconds=keep_seconds,
-            on_progress=lambda done, total: on_progress(done * each, total * each),
+    if sharing.shard is not None:
+        whole = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+        said = {"shard": sharing.shard, "begin": part.start, "end": part.stop, "of": len(places), "work": whole}
+        work = dataclasses.replace(work, about={**work.about, "part": said})
+        plan["objective"] = work.about
+    each = math.prod(len(axis) for axis in work.axes.values()) // max(1, len(places))
+    work = dataclasses.replace(work, part=part, on_progress=on_progress, save=save)
+    with contextlib.ExitStack() as stack:
+        points = _Kept(None, lambda: None, math.inf)
+        if shards is not None:
+            points = _Kept(shards.path, functools.partial(shards.begin, plan), keep_seconds)
+        crew = None
+        if sharing.workers > 1:
+            assert again is not None
+            threads = torch.get_num_threads()
+            crew = stack.enter_context(Crew(again, workers=sharing.workers, threads=threads))
+
+        def blocks(done: int) -> Iterator[Result]:
+            begin = part.start + done
+            return work.blocks(begin, points) if crew is None else work.spread(begin, points, crew)
+
+        if shards is None:
+            return _in_memory(work, blocks(0), points, each)
+        assert save is not None
+        with writing(save):
+            parts = shards.gather(
+                plan,
+                lambda finished: blocks(sum(map(len, finished))),
+                total=len(part),
+                force=overwrite,
+                seconds=keep_seconds,
+                on_progress=lambda done, total: on_progress(done * each, total * each),
+            )
+            parts = work.said(work.completed(parts))
+            save_joined(parts, save, overwrite=overwrite)
+            large = sum(value.nbytes for part in parts for value in part.values.values()) >= LARGE
+            result = Result.read(save) if large else join(parts)
+            shards.remove()
+        return dataclasses.replace(result, models=work.models)  # files of finished parts hold none
+
+
+def serving(make: Callable[..., "Work"], **arguments: Any) -> Perform:
+    """What a worker does for `Work.spread`, with the same work, which it makes itself."""
+    work = make(**arguments)
+    keep_freed_memory()
+    here = work.family.to(work.objective.device, work.objective.dtype)
+    opened, same = (here, here.known(_CHECKED)), identity(work.family)
+
+    def perform(task: "_Task", tell: Tell) -> Iterator[tuple[Any, "_Task | None"]]:
+        objective = _as_before(work.objective, task.same["computation"])
+        if different := differences(task.same, {**same, "computation": computation(objective)}):
+            raise Mismatch(f"a worker comes to other work than its parent, {different}: has a file changed?")
+        mine = dataclasses.replace(
+            work, objective=objective, part=range(task.begin, task.end), on_progress=lambda done, total: tell(done)
         )
-        parts = work.said(work.completed(parts))
-        save_joined(parts, save, overwrite=overwrite)
-        large = sum(value.nbytes for part in parts for value in part.values.values()) >= LARGE
-        result = Result.read(save) if large else join(parts)
-        shards.remove()
-    return dataclasses.replace(result, models=work.model)  # files of finished parts hold none
+        kept = _Kept(task.folder, lambda: None, task.seconds)
+        since = time.monotonic()
+        for index, values in mine.values(task.begin, kept, opened):
+            seconds, since = time.monotonic() - since, time.monotonic()
+            rest = dataclasses.replace(task, begin=index.stop) if index.stop < task.end else None
+            yield (index, values, seconds), rest
+
+    return perform
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """Consecutive lines, or rows, where their unfinished points are kept, and what must be the same in a worker."""
+
+    begin: int
+    end: int
+    folder: Path | None
+    seconds: float
+    same: Mapping[str, Any]
+
+
+def merge(paths: Sequence[Path], save: Path, *, overwrite: bool = False) -> None:
+    """Write the result of which files are shards, as if it had been evaluated at once, but for time and command.
+
+    Raises:
+        Mismatch: One is missing, there twice, or of other work; it says which.
+    """
+    save = target(save, overwrite=overwrite)
+    parts = [Result.read(path) for path in paths]
+    order = shards_in_order([(str(path), part.about.get("part")) for path, part in zip(paths, parts, strict=True)])
+    first = parts[order[0]]
+    own = ("part", "created", "command")
+    for number in order:
+        there, here = ({k: v for k, v in each.about.items() if k not in own} for each in (first, parts[number]))
+        if different := differences(there, here):
+            raise Mismatch(f"{paths[order[0]]} and {paths[number]} are not of one kind: {different}")
+    about = {key: value for key, value in first.about.items() if key != "part"}
+    with writing(save):
+        save_joined(
+            [dataclasses.replace(first, about=about), *(parts[number] for number in order[1:])],
+            save,
+            overwrite=overwrite,
+        )
 
 
 def identity(family: Family) -> dict[str, Any]:
@@ -193,11 +305,12 @@ def identity(family: Family) -> dict[str, Any]:
     }
 
 
-def _in_memory(work: "_Work", places: np.ndarray, each: int) -> Result:
+def _in_memory(work: "Work", blocks: Iterator[Result], points: "_Kept", each: int) -> Result:
     parts: list[Result] = []
-    points = _Kept(None, lambda: None, math.inf)
+    first, places = next(iter(work.axes.items()))
+    places = np.arange(len(work.part)) if first == "line" else places[work.part.start : work.part.stop]
     try:
-        for part in work.blocks(0, points):
+        for part in blocks:
             parts.append(part)
             work.on_progress(sum(map(len, parts)) * each, len(places) * each)
     except KeyboardInterrupt:
@@ -215,13 +328,14 @@ def _in_memory(work: "_Work", places: np.ndarray, each: int) -> Result:
 @dataclasses.dataclass(eq=False)
 class _Kept:
     """The finished points of a block that is not finished: in a `folder`, which `make` makes, written every `seconds`,
-    and as an unfinished `part` of the result.
+    and, made by `whole`, as an unfinished `part` of the result.
     """
 
     folder: Path | None
     make: Callable[[], Any]
     seconds: float
     part: Result | None = None
+    whole: Callable[..., Result] | None = None
     last: float = dataclasses.field(default_factory=time.monotonic)
 
     def read(self, begin: int) -> dict[str, np.ndarray]:
@@ -252,8 +366,8 @@ class _Kept:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Work:
-    """What is evaluated, and what the result says of it."""
+class Work:
+    """What is evaluated, and what the result says of it: of the lines, or rows, in `part`."""
 
     objective: AnyObjective
     family: Family
@@ -262,10 +376,11 @@ class _Work:
     sources: Sequence[Source]
     marks: Sequence[Mark]
     about: Mapping[str, Any]
-    on_progress: Progress
-    save: Path | None = None
     measuring: Measuring | None = None
     yes: bool = False
+    part: range = range(0)
+    on_progress: Progress = lambda done, total: None
+    save: Path | None = None
 
     def said(self, parts: list[Result]) -> list[Result]:
         """The parts, the first of which, whose words are those of all, says what was found of all lines."""
@@ -275,24 +390,44 @@ class _Work:
         about = {**parts[0].about, "accuracy": dict(self.measuring.said(every))}
         return [dataclasses.replace(parts[0], about=about), *parts[1:]]
 
-    def blocks(self, begin: int, kept: _Kept) -> Iterator[Result]:
-        """The result on consecutive lines, or rows, from number `begin` on, a block at a time; what was known of them
-        before, sources and columns, is not in it (see `completed`).
-        """
+    @property
+    def unit(self) -> int:
+        """Lines, or rows, that are evaluated together wherever that can change a number."""
+        return self._most(_BLOCK_CHUNKS * self.objective.chunk.members) if self.objective.shares_first_layer else 1
+
+    def _most(self, points: int) -> int:
+        """Lines, or rows, of a block of so many points, or of as many as have room; one at least."""
+        _, along = self.axes.values()
+        first = self.family.vertices[0]
+        itemsize = self.objective.dtype.itemsize
+        each = len(along) if self.measuring is None else _MEASURED
+        most = max(1, min(points, _BLOCK_BYTES // (first.parameters * itemsize)) // each)
+        return most if self.measuring is None else min(most, self.measuring.lines)
+
+    def _opened(self) -> tuple[Family, list[Known]]:
+        """The family where it is evaluated, and what is known of it, once the objective has proved deterministic."""
         keep_freed_memory()
-        objective, here = self.objective, self.family.to(self.objective.device, self.objective.dtype)
+        here = self.family.to(self.objective.device, self.objective.dtype)
+        (_, places), (_, along) = self.axes.items()
+        begins = self._tensors(places[:1], along[:1] * 0)
+        self._require_room(here, begins)
+        if isinstance(self.objective, Objective):
+            self.objective.check_deterministic(here.at(*begins))
+        else:
+            self.objective.check_deterministic(here.points(*begins))
+        return here, here.known(_CHECKED)
+
+    def _head(self, here: Family, known: Sequence[Known]) -> Callable[..., Result]:
+        """Makes a block of the result, of the `index` of its lines or rows, its values, and what else was found; what
+        was known of them before, sources and columns, is not in it (see `completed`).
+        """
+        objective, measuring = self.objective, self.measuring
         (first, places), (second, along) = self.axes.items()
         columns = dict[str, np.ndarray]()
         if first == "line":
             columns |= dict(zip(("l1", "l2"), (each.cpu().numpy() for each in self.family.lengths()), strict=True))
         columns["done"] = np.ones(len(places), dtype=bool)
-        begins = self._tensors(places[:1], along[:1] * 0)
-        self._require_room(here, begins)
-        if isinstance(objective, Objective):
-            objective.check_deterministic(here.at(*begins))
-        else:
-            objective.check_deterministic(here.points(*begins))
-        marks, known = self._marked(here), here.known(_CHECKED)
+        marks = self._marked(here)
         checked = {"marks": min(len(marks), _CHECKED)} if marks else {"lines": min(len(places), _CHECKED)}
         about = {
             **self.about,
@@ -300,37 +435,107 @@ class _Work:
             "mark_check" if marks else "end_check": {**checked, "relative_tolerance": _tolerance(objective)},
             **provenance.stamp(),
         }
-        measuring = self.measuring
         if first == "line" and objective.batchnorm == "recalibrate" and (measuring is None or measuring.whole):
             columns |= self._with_stored_statistics(known, len(places))
+
+        def block(index: slice, values: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> Result:
+            if index.start == self.part.start and "start_stored" in columns:
+                _say_what_recalibrating_changes(columns, places[index], along, values["loss"])
+            return Result(
+                self.family.kind,
+                {first: places[index], second: along},
+                values,
+                {**{name: column[index] for name, column in columns.items()}, **found},
+                about=about,
+                marks=marks,
+                models=self.models,
+            )
+
+        return block
+
+    def blocks(self, begin: int, kept: _Kept) -> Iterator[Result]:
+        """The result on consecutive lines, or rows, from number `begin` on, a block at a time."""
+        here, known = self._opened()
+        block = self._head(here, known)
+        kept.whole = block
+        for index, (values, found) in self.values(begin, kept, (here, known)):
+            yield block(index, values, found)
+            kept.forget(index.start)
+
+    def spread(self, begin: int, kept: _Kept, crew: Crew) -> Iterator[Result]:
+        """The same, of tasks that are given to workers in order; what comes too early waits."""
+        if begin >= self.part.stop:
+            return
+        kept.make()  # workers keep points there, which belong to its plan
+        same = {**identity(self.family), "computation": computation(self.objective)}
+        along, total, unit = len(list(self.axes.values())[1]), self.part.stop, self.unit
+        line = [0.0]  # seconds that one takes
+
+        def tasks() -> Iterator[_Task]:
+            at = begin
+            while at < total:
+                left = -(-(total - at) // unit)
+                fair = max(1, left // (2 * crew.workers))
+                if self.objective.streamed:  # read once for all lines of a task
+                    fair = -(-(total - begin) // unit // crew.workers)
+                elif line[0]:
+                    fair = min(fair, max(1, int(_TASK_SECONDS / line[0] / unit)))
+                else:
+                    fair = min(fair, max(1, self._most(_BLOCK_CHUNKS * self.objective.chunk.members) // unit))
+                end = min(total, at + fair * unit)
+                yield _Task(at, end, kept.folder, kept.seconds, same)
+                at = end
+
+        def named(task: _Task) -> str:
+            return f"{'row' if 'y' in self.axes else 'line'} {task.begin}"
+
+        block: Callable[..., Result] | None = None
+        waiting: dict[int, tuple[slice, Any]] = {}
+        inside: dict[int, int] = {}  # points that are done of blocks that are not
+        at = begin
+        for task, is_answer, said in crew.perform(tasks(), named):
+            if not is_answer:
+                inside[task.begin] = said
+            else:
+                index, values, seconds = said
+                inside.pop(index.start, None)
+                waiting[index.start] = index, values
+                line[0] = seconds / (index.stop - index.start)
+            block = block or self._head(*self._opened())
+            while at in waiting:
+                index, (values, found) = waiting.pop(at)
+                yield block(index, values, found)
+                kept.forget(index.start)
+                at = index.stop
+            done = sum((index.stop - index.start) for index, _ in waiting.values()) + at - self.part.start
+            self.on_progress(done * along + sum(inside.values()), len(self.part) * along)
+
+    def values(
+        self, begin: int, kept: _Kept, opened: tuple[Family, Sequence[Known]]
+    ) -> Iterator[tuple[slice, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]]:
+        """Values on consecutive lines, or rows, from number `begin` on, and other columns of them, a block at a time;
+        of the family where it is evaluated, and of what is known of it.
+        """
+        here, known = opened
+        objective, measuring, end = self.objective, self.measuring, self.part.stop
+        places, along = self.axes.values()
         bytes_of_one = here.vertices[0].parameters * here.dtype.itemsize
         streamed = objective.streamed  # read once for all points
         points = _BLOCK_CHUNKS * objective.chunk.members
-        while begin < len(places):
+        while begin < end:
             started = time.monotonic()
-            most = max(1, min(points, _BLOCK_BYTES // bytes_of_one) // (len(along) if measuring is None else _MEASURED))
-            most = most if measuring is None else min(most, measuring.lines)
-            index = slice(begin, len(places) if streamed else begin + most)
+            index = slice(begin, end if streamed else min(end, begin + self._most(points)))
             grid = np.meshgrid(places[index], along, indexing="ij")
             coordinates = self._tensors(*(each.ravel() for each in grid))
             # Points of large networks are made a chunk at a time, in the cache.
             lazy = streamed or objective.shares_first_layer
             lazy = lazy or bytes_of_one * grid[0].size > _LAZY_BYTES
-            result = functools.partial(
-                Result,
-                self.family.kind,
-                {first: places[index], second: along},
-                columns={name: column[index] for name, column in columns.items()},
-                about=about,
-                marks=marks,
-                models=self.model,
-            )
+            found: dict[str, np.ndarray] = {}
             if measuring is not None:
                 tell = functools.partial(self._tell, begin)
                 values, found = measuring(here, places[index], along, known, tell)
-                result = functools.partial(result, columns={**result.keywords["columns"], **found})
             elif objective.backend == "plain" and not streamed:
-                values = self._point_by_point(here, coordinates, result, kept, begin)
+                values = self._point_by_point(here, coordinates, kept, index)
             else:
                 pieces = list[dict[str, torch.Tensor]]()
                 for few in torch.split(torch.arange(grid[0].size), grid[0].size if streamed else _PIECE):
@@ -343,27 +548,24 @@ class _Work:
                 values = {name: value.view(grid[0].shape).cpu().numpy() for name, value in flat.items()}
             if measuring is None or measuring.whole:
                 self._check(known, places[index], along, values["loss"])
-            if not begin and "start_stored" in columns:
-                _say_what_recalibrating_changes(columns, places[index], along, values["loss"])
-            if not begin:
+            if begin == self.part.start:
                 self._require_dependence(here, values["loss"], coordinates)
-            yield result(values)
-            kept.forget(begin)
-            begin += most if not streamed else len(places)
+            yield index, (values, found)
+            begin = index.stop
             # Whether a first layer is shared may depend on the size of a block: then it must not depend on time.
             points *= 2 if not objective.shares_first_layer and time.monotonic() - started < _BLOCK_SECONDS else 1
 
     def _tell(self, begin: int, finished: int) -> None:
         """That some lines after number `begin` are finished."""
-        lines, points = map(len, self.axes.values())
-        self.on_progress((begin + finished) * points, lines * points)
+        points = len(list(self.axes.values())[1])
+        self.on_progress((begin - self.part.start + finished) * points, len(self.part) * points)
 
     def completed(self, blocks: Sequence[Result]) -> list[Result]:
         """The blocks with what is known of their lines beforehand. Files of unfinished work go without,
         each of which would hold the sources of all lines.
         """
         columns = {name: np.asarray(column) for name, column in self.columns.items()}
-        found, begin = list[Result](), 0
+        found, begin = list[Result](), self.part.start
         for block in blocks:
             own = {name: column[begin : begin + len(block)] for name, column in columns.items()}
             found.append(dataclasses.replace(block, columns={**own, **block.columns}, sources=self.sources))
@@ -390,12 +592,11 @@ class _Work:
         self,
         family: Family,
         coordinates: tuple[torch.Tensor, torch.Tensor],
-        result: Callable[..., Result],
         kept: _Kept,
-        begin: int,
+        index: slice,
     ) -> dict[str, np.ndarray]:
         """The values of a block whose points take long: what is finished of them is kept."""
-        total, along = len(coordinates[0]), len(list(self.axes.values())[1])
+        total, along, begin = len(coordinates[0]), len(list(self.axes.values())[1]), index.start
         values, step = {name: each[:total] for name, each in kept.read(begin).items()}, 1
         done = len(next(iter(values.values()))) if values else 0
         try:
@@ -408,15 +609,16 @@ class _Work:
                 done = min(done + step, total)
                 if done < total:
                     kept.write(begin, values)
-                    self.on_progress(begin * along + done, len(next(iter(self.axes.values()))) * along)
+                    self.on_progress((begin - self.part.start) * along + done, len(self.part) * along)
                 step *= 2 if time.monotonic() - started < _BLOCK_SECONDS else 1
         except BaseException:
             if done:
                 kept.write(begin, values, now=True)
-                rest = np.full(total - done, np.nan)
-                part = result({name: np.append(each, rest).reshape(-1, along) for name, each in values.items()})
-                finished = np.arange(len(part)) < done // along
-                kept.part = dataclasses.replace(part, columns={**part.columns, "done": finished})
+                if kept.whole is not None:
+                    rest = np.full(total - done, np.nan)
+                    filled = {name: np.append(each, rest).reshape(-1, along) for name, each in values.items()}
+                    finished = np.arange(total // along) < done // along
+                    kept.part = kept.whole(index, filled, {"done": finished})
             raise
         return {name: each.reshape(-1, along) for name, each in values.items()}
 
@@ -450,6 +652,10 @@ class _Work:
     def _tensors(self, first: np.ndarray, second: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         device = self.objective.device
         return torch.as_tensor(first, device=device), torch.as_tensor(second, dtype=torch.float64, device=device)
+
+    def models(self, first: float, second: float) -> torch.nn.Module:
+        """The network at a point of the part's result, whose lines are counted from its first."""
+        return self.model(first if self.family.kind == "plane" else self.part.start + first, second)
 
     def model(self, first: float, second: float) -> torch.nn.Module:
         """The network at a point, with the statistics that it had there: a copy of the caller's."""

@@ -11,20 +11,24 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from landscape.core.devices import using_threads
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.fields import require
 from landscape.core.files import is_there
 from landscape.core.provenance import Source
+from landscape.core.shares import Sharing, threads_each
 from landscape.core.unfinished import Progress
+from landscape.core.workers import Call
 from landscape.engine.objective import BatchNorm
 from landscape.engine.spectrum import eigenpairs
 from landscape.engine.stack import Stack, concatenate
-from landscape.evaluation.evaluate import evaluate
+from landscape.evaluation.evaluate import Work, evaluated, serving
 from landscape.evaluation.representatives import Aligner
 from landscape.evaluation.routes import buffers_between, networks, with_statistics
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, checkpoint_at, held, is_landmark, label_of, short
+from landscape.problems.registry import Sent, received, sent
 from landscape.space import planes
 from landscape.space.directions import Normalise
 from landscape.space.family import Family, Marked
@@ -70,6 +74,8 @@ def plane(
     seed: int = 0,
     draws: int | None = None,
     l2: float = 0.0,
+    workers: int = 1,
+    shard: str | None = None,
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     yes: bool = False,
@@ -98,6 +104,7 @@ def plane(
         x, y: Ranges; None: around the places, or -1 to 1 for random directions.
         device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, save, overwrite, yes: As in
             `landscape.walk`.
+        workers, shard: As there, of the rows of the plane.
         progress: Called with (points done, points in all).
 
     Returns:
@@ -119,6 +126,7 @@ def plane(
     [[2.419, 1.0], [1.419, 0.0]]
     """
     require(plane, locals())
+    sharing = Sharing(workers=workers, shard=shard)
     several = isinstance(a, Sequence) and not isinstance(a, str)  # a path or a network is none
     kind = directions or ("trajectory" if several else "random" if b is None else "through")
     _check(kind, a, b, c, several=several, random=normalise != "filter" or direction_seed != 0)
@@ -143,16 +151,58 @@ def plane(
         draws=draws,
         l2=l2,
     )
-    about: dict[str, Any] = {"kind": kind}
     if kind in ("through", "tasks"):
         assert b is not None
         assert c is not None
         places = [held(each, name) for each, name in zip([*places, b, c], "abc", strict=True)]
     elif kind in _AT_ONE:
         places = [held(places[0], "a")]
-        about |= {"seed": direction_seed, "normalise": normalise} if kind == "random" else {}
     elif several:
         places = [held(each, str(number)) for number, each in enumerate(places)]
+    laid = _Laid(kind, several, direction_seed, normalise, all_parameters, align)
+    with using_threads(threads_each(sharing.workers, torch.get_num_threads())):
+        problem, work = _work(places, laid, counts, (x, y), compute, problem)
+        again = {"places": places, "laid": laid, "counts": counts, "spans": (x, y), "compute": compute}
+        return evaluated(
+            dataclasses.replace(work, yes=yes),
+            save=path,
+            overwrite=overwrite,
+            sharing=sharing,
+            again=Call(serving, {"make": _again, **again, "problem": sent(problem)}),
+            on_progress=progress or (lambda done, total: None),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Laid:
+    """How a plane is laid through its places."""
+
+    kind: Directions
+    several: bool
+    seed: int
+    normalise: Normalise
+    all_parameters: bool
+    align: bool
+
+
+def _again(problem: Problem | Sent, **arguments: Any) -> Work:
+    """What a worker evaluates."""
+    return _work(**arguments, problem=received(problem))[1]
+
+
+def _work(
+    places: Sequence[Place],
+    laid: _Laid,
+    counts: tuple[int, int],
+    spans: tuple[tuple[float, float] | None, tuple[float, float] | None],
+    compute: Compute,
+    problem: Problem | str | None,
+) -> tuple[Problem, Work]:
+    """The problem, and what `evaluate` does of a plane through these places."""
+    kind, several = laid.kind, laid.several
+    about: dict[str, Any] = {"kind": kind}
+    if kind == "random":
+        about |= {"seed": laid.seed, "normalise": laid.normalise}
     found = _trajectory(places[0]) if kind == "trajectory" and not several else places
     problem, at = networks(found, compute, problem)
     files = {source.path for source in at[0].sources}
@@ -165,7 +215,7 @@ def plane(
     about["landmarks"] = {
         label_of(place): problem.describe_landmark(label_of(place)) for place in places if is_landmark(place)
     }
-    if align:
+    if laid.align:
         aligner, first = Aligner.of(problem, compute), at[0]
         moved = [aligner(one.stack, first.stack, np.zeros((2, 1), dtype=np.int64)) for one in at[1:]]
         at[1:] = [
@@ -178,14 +228,14 @@ def plane(
         kept = stacks[-1 if kind == "trajectory" else 0].buffers
         stacks = [with_statistics(stack, kept) for stack in stacks]
     network = problem.prototype
-    still = frozen(network, taken=all_parameters) if kind in _AT_ONE else frozenset[str]()
+    still = frozen(network, taken=laid.all_parameters) if kind in _AT_ONE else frozenset[str]()
     if kind in ("eigenvectors", "gradient"):
         family, told = _bent(
             kind, dataclasses.replace(compute, dtype=torch.float64, autocast=None), problem, stacks[0], still
         )
         marks, about = _marks(found, at), {**about, **told}
     else:
-        family, marks = _family(kind, found, at, stacks, direction_seed, normalise, still)
+        family, marks = _family(kind, found, at, stacks, laid.seed, laid.normalise, still)
     family = dataclasses.replace(family, mapped=tuple(file for one in at for file in one.mapped))
     assert family.marked is not None
     if family.marked.explained is not None:
@@ -194,18 +244,9 @@ def plane(
     buffers = buffers_between([stack.buffers for stack in stacks], network, fate=fate)
     objective = compute.objective(problem)
     compute.require_drawing(problem, objective)
-    columns, rows = _grid(family.marked, counts, x, y)
-    return evaluate(
-        objective,
-        family,
-        {"y": rows, "x": columns},
-        marks=marks,
-        about={**compute.describe(problem, objective), **buffers, "plane": about},
-        save=path,
-        overwrite=overwrite,
-        yes=yes,
-        on_progress=progress or (lambda done, total: None),
-    )
+    columns, rows = _grid(family.marked, counts, *spans)
+    about = {**compute.describe(problem, objective), **buffers, "plane": about}
+    return problem, Work(objective, family, {"y": rows, "x": columns}, {}, (), marks, about)
 
 
 def plane_name(places: Sequence[Place], directions: Directions, seed: int = 0, *, align: bool = False) -> str:

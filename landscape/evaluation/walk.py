@@ -1,21 +1,27 @@
 """`landscape.walk`: an objective along lines through parameter space."""
 
+import dataclasses
 from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
 import torch
 
+from landscape.core.devices import using_threads
 from landscape.core.errors import LandscapeError
 from landscape.core.fields import require
+from landscape.core.shares import Sharing, threads_each
 from landscape.core.unfinished import Progress
+from landscape.core.workers import Call
 from landscape.engine.objective import BatchNorm
 from landscape.evaluation.accuracy import Accuracy, Measured
 from landscape.evaluation.certify import Certifying, certified, forgotten
-from landscape.evaluation.routes import Order, Pairs, Path, Route, along, prepare
+from landscape.evaluation.evaluate import Work, evaluated, serving
+from landscape.evaluation.routes import Order, Pairs, Path, Prepared, Route, prepare
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, held
+from landscape.problems.registry import Sent, received, sent
 from landscape.space.directions import Normalise
 from landscape.space.family import Hold, grid
 from landscape.space.groups import Per
@@ -58,6 +64,8 @@ def walk(
     population: bool = False,
     certify: float | None = None,
     certify_cells: int = Certifying.certify_cells,
+    workers: int = 1,
+    shard: str | None = None,
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     yes: bool = False,
@@ -113,6 +121,9 @@ def walk(
         certify: Bound the highest loss between alpha 0 and 1, and the barriers, from below and above, until the bounds
             are this share of it (and 1e-12) apart, such as 1e-6: see Returns. None: the points alone.
         certify_cells: Pieces into which a line is parted for that, at most; what is not reached is said.
+        workers: Processes that share the work and this machine's threads; one that dies is replaced. They read what is
+            on disk for themselves. Numbers are those of one process with as many threads, which the result says.
+        shard: Only a part of the lines, such as `1/4`, the first of four; `landscape merge` makes one file of all.
         save: HDF5 file to write, beside which unfinished work, bounds too, is kept, so that calling again goes on.
         overwrite: Replace what is at `save`.
         yes: Go on where memory or disk seem not to be there for it, or time: more than a year.
@@ -155,12 +166,18 @@ def walk(
     [[2.419, 0.605, 0.0]]
     """
     require(walk, locals())
+    sharing = Sharing(workers=workers, shard=shard)
     certifying = Certifying(certify=certify, certify_cells=certify_cells)
     accuracy = Accuracy(tolerance=tolerance, floor=floor, above=above, budget=budget, population=population)
     if accuracy and certify is not None:
         raise LandscapeError("`certify` bounds what `tolerance` and `budget` estimate: leave it, or both of them, out")
     if accuracy and span != (0.0, 1.0):
         raise LandscapeError("lines are measured from alpha 0 to 1: leave `span`, or `tolerance` and `budget`, out")
+    if (sharing.workers > 1 or sharing.shard) and (accuracy or certify is not None):
+        raise LandscapeError(
+            "`tolerance`, `budget` and `certify` look at all lines in one process: leave them out, or `workers` and "
+            "`shard`"
+        )
     route = Route(
         a=held(a, "a"),
         b=None if b is None else held(b, "b"),
@@ -191,28 +208,39 @@ def walk(
         draws=draws,
         l2=l2,
     )
-    prepared = prepare(route, compute, problem=problem)
-    if not accuracy:  # which orders samples by their seed
-        compute.require_drawing(prepared.problem, prepared.objective)
     told = progress or (lambda done, total: None)
-    if certifying.certify is not None:
-        prepared = certified(prepared, certifying, save=file, overwrite=overwrite, on_progress=told)
-    measuring = None
-    if accuracy:
-        measuring = Measured(
-            prepared.objective, accuracy, prepared.problem, prepared.compute, total=len(prepared.lines)
+    with using_threads(threads_each(sharing.workers, torch.get_num_threads())):
+        prepared = prepare(route, compute, problem=problem)
+        if not accuracy:  # which orders samples by their seed
+            compute.require_drawing(prepared.problem, prepared.objective)
+        if certifying.certify is not None:
+            prepared = certified(prepared, certifying, save=file, overwrite=overwrite, on_progress=told)
+        work = dataclasses.replace(_work(prepared, alphas), yes=yes)
+        if accuracy:
+            measured = Measured(
+                prepared.objective, accuracy, prepared.problem, prepared.compute, total=len(prepared.lines)
+            )
+            work = dataclasses.replace(work, measuring=measured)
+        again = {"route": route, "compute": compute, "problem": sent(prepared.problem), "alphas": alphas}
+        result = evaluated(
+            work,
+            save=file,
+            overwrite=overwrite,
+            sharing=sharing,
+            again=Call(serving, {"make": _again, **again}),
+            on_progress=told,
         )
-    result = along(
-        prepared.objective,
-        prepared.lines,
-        alphas,
-        about=prepared.about,
-        measuring=measuring,
-        save=file,
-        overwrite=overwrite,
-        yes=yes,
-        on_progress=told,
-    )
     if file is not None:
         forgotten(file)
     return result
+
+
+def _work(prepared: Prepared, alphas: np.ndarray) -> Work:
+    """What `evaluate` does of a route's lines."""
+    lines, axes = prepared.lines, {"line": np.arange(len(prepared.lines)), "alpha": alphas}
+    return Work(prepared.objective, lines.family, axes, lines.columns, lines.sources, (), prepared.about)
+
+
+def _again(route: Route, compute: Compute, problem: Problem | Sent, alphas: np.ndarray) -> Work:
+    """The same in a worker."""
+    return _work(prepare(route, compute, problem=received(problem)), alphas)

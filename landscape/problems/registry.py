@@ -23,15 +23,18 @@ from landscape.problems.model import Model
 __all__ = [
     "BUILT_IN",
     "Found",
+    "Sent",
     "chosen",
     "code_of",
     "create",
     "find",
     "made",
     "name_of",
+    "received",
     "record",
     "require_fields",
     "restore",
+    "sent",
     "trusted",
 ]
 
@@ -133,6 +136,33 @@ def trusted(name: str, code: Mapping[str, str] | None, *, wanted_by: str) -> Fou
 def restore(name: str, config: Mapping[str, Any], code: Mapping[str, str] | None = None, *, wanted_by: str) -> Problem:
     """The problem that a file says it is of; raises `Untrusted` as `trusted` does."""
     return made(name, trusted(name, code, wanted_by=wanted_by), config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """A problem for another process, which loads its code itself: its name, code, the digest of that, its fields."""
+
+    name: str
+    code: Code
+    digest: str
+    config: Mapping[str, Any]
+
+
+def sent(problem: Problem) -> Problem | Sent:
+    """A problem as another process can be given it: by its file, if it was found by a name."""
+    if (entry := _entry(problem)) is None:
+        return problem
+    return Sent(entry.name, entry.code, entry.digest, problem.config())
+
+
+def received(problem: Problem | Sent) -> Problem:
+    """What was `sent`; raises `Mismatch` if its code has changed on the way."""
+    if not isinstance(problem, Sent):
+        return problem
+    entry = _loaded(problem.name, _parts(problem.name)[1], problem.code)
+    if entry.digest != problem.digest:
+        raise Mismatch(f"the code of problem '{problem.name}' has changed since this work began: begin again")
+    return made(problem.name, entry.found, problem.config)
 
 
 def name_of(problem: Found) -> str:

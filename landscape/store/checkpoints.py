@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import re
+import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
@@ -38,6 +39,7 @@ from landscape.core.files import (
 from landscape.core.locks import LOCK, writing
 from landscape.core.provenance import Source
 from landscape.core.reading import conforming, parsed, read_document, require_schema
+from landscape.core.shares import PART
 from landscape.engine.stack import (
     Stack,
     aliases,
@@ -92,6 +94,7 @@ _RUN = {
     "computation": {"backend?": str, "device?": str, "dtype?": str, "threads?": int},
     "start?": (str, None),
     "continues?": object,
+    "part?": PART,
     "imported?": {
         "files": [str, ...],
         "sha256": [str, ...],
@@ -232,6 +235,9 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}: {len(self.seeds)} members, {len(self.steps())} steps saved)"
 
+    def __reduce__(self) -> Any:
+        return Run, (self.path, self.document)  # another process finds its problem itself
+
     @classmethod
     def create(cls, path: Path, document: Mapping[str, Any]) -> "Run":
         """Start a run: writes its `run.json`, with schema and provenance added."""
@@ -242,6 +248,7 @@ class Run:
         """Delete the files of a run, if one is at `path` or was `begun`, and nothing else there; was there one?"""
         there = is_there(path / "run.json")
         if there or begun:
+            cls(path, {}).remove_parts()
             for name in ("step-*.safetensors", "resume.safetensors", "optimizer.safetensors", "log.jsonl", "run.json"):
                 for file in path.glob(name):
                     file.unlink()
@@ -337,6 +344,16 @@ class Run:
     def resume_path(self) -> Path:
         """File from which an interrupted training goes on."""
         return self.path / "resume.safetensors"
+
+    @property
+    def parts_path(self) -> Path:
+        """Directory of the runs of parts of the members, while workers train them."""
+        return self.path / "parts"
+
+    def remove_parts(self) -> None:
+        """Delete what workers left, if anything."""
+        if is_there(self.parts_path / "parts.json"):
+            shutil.rmtree(self.parts_path)
 
     @property
     def optimizer_path(self) -> Path:

@@ -20,6 +20,7 @@ from landscape.core.files import refuse_existing, replacing
 from landscape.core.provenance import Source
 from landscape.core.reading import conforming, parsed
 from landscape.core.resources import require_disk
+from landscape.core.shares import PART
 from landscape.store.hdf5 import SEAL_BYTES, content_of, opened_file, seal, texts
 
 __all__ = [
@@ -52,6 +53,7 @@ _PLACE = (str, None)
 _ABOUT: Mapping[str, Any] = {
     "title?": str,
     "problem?": {"name": str, "config?": dict},
+    "part?": PART,
     "from?": _PLACE,
     "to?": _PLACE,
     "via?": [str],
@@ -467,9 +469,11 @@ def _fill(file: h5py.File, parts: Sequence[Result], *, packed: bool) -> None:
     for axis, places in {**axes, **{name: np.arange(size) for name, size in sizes.items() if size}}.items():
         file.create_dataset(axis, data=places)
         file[axis].make_scale(axis)
-    for name in one.values:
+    for name in sorted(
+        one.values
+    ):  # in the order in which finished parts are read again: their bytes are then the same
         _create(file, name, [part.values[name] for part in parts], tuple(axes), packed=packed)
-    for name, array in columns.items():
+    for name, array in sorted(columns.items()):
         _create(file, name, [array], (first, "via")[: array.ndim])
     for axis, rows in (("source", one.sources), ("mark", one.marks)):
         for name, array in _table(rows, axis).items():

@@ -32,7 +32,7 @@ class PlainTrainer:
         self.continued = plan.continued
         self.optimizer = OPTIMIZERS[plan.training.optimizer]
         shared, exact = plan.training.shared_data, plan.training.data == "exact"
-        self.seeds = plan.data_seeds[:1] * len(plan.data_seeds) if shared or exact else plan.data_seeds
+        self.seeds = plan.all.data_seeds[:1] * len(plan.data_seeds) if shared or exact else plan.data_seeds
         template = plan.initial
         self.names = [name for name in template.tensors if name in learning_names(plan)]
         ends = itertools.accumulate(template.tensors[name][0].numel() for name in self.names)
@@ -40,6 +40,11 @@ class PlainTrainer:
         self.segments = [slice(*pair) for pair in itertools.pairwise(starts)]
         self.loss = torch.zeros(0)
         self._try()
+
+    @property
+    def teacher(self) -> Lessons:
+        """What is descended."""
+        return self.lessons
 
     @property
     def computation(self) -> Mapping[str, Any]:

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ from torch import Tensor
 from landscape.core.devices import chosen_device
 from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import MOST_MEMBERS, Field, as_json, check, make, option, require_seeds
-from landscape.core.files import is_there
+from landscape.core.files import is_there, json_text
 from landscape.core.resources import require_memory
 from landscape.engine.memory import OWN_MEMBERS
 from landscape.engine.stack import Stack, aliases, fingerprint, in_order, template_of
@@ -143,7 +145,7 @@ class Plan:
     """A training that makes sense: its kind of data is decided, its members are where they begin.
 
     `start` is the place where they begin if that is not random; `continued`, if an optimizer goes on there, is what it
-    remembers.
+    remembers. A `part` of the members of a `whole` plan sees what they see there, and computes as they do.
     """
 
     problem: Problem
@@ -154,6 +156,41 @@ class Plan:
     start: Stack | None
     initial: Stack
     continued: Continued | None = None
+    whole: "Plan | None" = None
+    part: Mapping[str, Any] | None = None
+
+    @property
+    def all(self) -> "Plan":
+        """The plan of all members."""
+        return self.whole or self
+
+    def members(self, chosen: range, shard: str) -> "Plan":
+        """The plan of some consecutive members of this one, which is whole, called so."""
+        rows = slice(chosen.start, chosen.stop)
+        continued = self.continued
+        if continued is not None:
+            moments = {name: each[rows] for name, each in continued.moments.items()}
+            continued = dataclasses.replace(continued, moments=moments)
+        return dataclasses.replace(
+            self,
+            seeds=self.seeds[rows],
+            data_seeds=self.data_seeds[rows],
+            initial=self.initial.select(list(chosen)),
+            continued=continued,
+            whole=self,
+            part={
+                "shard": shard,
+                "begin": chosen.start,
+                "end": chosen.stop,
+                "of": len(self.seeds),
+                "work": self.digest,
+            },
+        )
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of what makes the run what it is."""
+        return hashlib.sha256(json_text(self.document()).encode()).hexdigest()
 
     def document(self) -> dict[str, Any]:
         """What makes the run what it is, as it stands in its `run.json`."""
@@ -164,6 +201,7 @@ class Plan:
             "data_seeds": self.data_seeds,
             "start": None if self.start is None else fingerprint(self.start.tensors),
             **({"continues": {"step": self.continued.step, "sha256": self.continued.sha256}} if self.continued else {}),
+            **({"part": dict(self.part)} if self.part else {}),
         }
 
 

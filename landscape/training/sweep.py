@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,21 +20,34 @@ from landscape.core import provenance
 from landscape.core.devices import chosen_device
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, TooMuch, Unsupported
 from landscape.core.fields import Field, as_json, axis, converted, fields_of, make, require_known, text
-from landscape.core.files import differences, is_there, require_vacant, write_document
-from landscape.core.locks import writing
+from landscape.core.files import differences, is_there, refuse_existing, require_vacant, write_document
+from landscape.core.locks import LOCK, writing
 from landscape.core.reading import read_document
 from landscape.core.resources import announced, paced
+from landscape.core.shares import PART, Sharing, in_order, parts_of, threads_each
 from landscape.core.unfinished import Progress
+from landscape.core.workers import Call, Crew, Perform, Tell
 from landscape.engine.stack import Stack
 from landscape.problems.base import Problem
 from landscape.problems.places import fitting
-from landscape.problems.registry import Found, code_of, find, made, name_of, require_fields, trusted
+from landscape.problems.registry import (
+    Found,
+    Sent,
+    code_of,
+    find,
+    made,
+    name_of,
+    received,
+    require_fields,
+    sent,
+    trusted,
+)
 from landscape.store.checkpoints import SCHEMA, Run, code_in
 from landscape.store.kinds import refuse_others
 from landscape.training.plan import Training, completed, planned, save_steps
 from landscape.training.train import train, unusual
 
-__all__ = ["Cell", "Sweep", "default_output", "sweep"]
+__all__ = ["Cell", "Sweep", "default_output", "merge", "sweep"]
 
 #: The files that make a directory a sweep, and a run.
 _FILE, _RUN = "sweep.json", "run.json"
@@ -45,6 +59,7 @@ _DOCUMENT = {
     "grid": [{"key": str, "values": [object, ...]}, ...],
     "seeds": [int, ...],
     "data_seeds": [int, ...],
+    "part?": PART,
 }
 
 #: Longest text of a value, and of a cell, in the name of a directory; file systems allow 255 bytes.
@@ -150,6 +165,8 @@ class Sweep:
         for values, pieces in zip(itertools.product(*axes), itertools.product(*texts), strict=True):
             name = ",".join(f"{key}={piece}" for (key, _), piece in zip(values, pieces, strict=True))
             places.append((self.path / _short(name, _LONGEST_NAME), dict(values)))
+        if part := self.document.get("part"):  # cells that differ in the first keys take most different times
+            return places[part["begin"] :: parts_of(part)]
         return places
 
 
@@ -164,6 +181,8 @@ def sweep(
     data_seeds: Sequence[int] | None = None,
     device: str | torch.device | None = None,
     resume_every: float = 10.0,
+    workers: int = 1,
+    shard: str | None = None,
     overwrite: bool = False,
     yes: bool = False,
     progress: Progress = lambda done, total: None,
@@ -184,6 +203,10 @@ def sweep(
         data_seeds: Seeds of their data: as many, or one for all; without them the seeds.
         device: Where to compute: auto, cpu or cuda; the CPU if none is given.
         resume_every: Seconds between resume states.
+        workers: Processes that share the cells and this machine's threads; one that dies is replaced. Cells are those
+            of one process with as many threads.
+        shard: Only a part of the cells, such as `1/4`, every fourth from the first on; `landscape merge` makes one
+            sweep of all.
         yes: As in `train`; and whether there may be more than 100,000 cells.
         overwrite: Remove the runs of another sweep that is there first, and nothing else.
         progress: Called with (optimizer steps done, in all), of all cells together.
@@ -202,6 +225,7 @@ def sweep(
         >>> [cell.path.name for cell in done.cells()]
         ['lr=0.1', 'lr=0.01']
     """
+    sharing = Sharing(workers=workers, shard=shard)
     device = chosen_device(device)
     name = problem if isinstance(problem, str) else name_of(problem)
     if isinstance(problem, Problem):
@@ -210,7 +234,9 @@ def sweep(
         usual = {"save_at": list(save_steps(training.batches))}
         training = {k: v for k, v in as_json(training).items() if k not in grid and v != usual.get(k)}
     document = _document(name, grid, options, training, seeds, data_seeds)
-    path = default_output(name, grid) if output is None else Path(output)
+    if shard is not None:
+        document |= {"part": _part(sharing, document)}
+    path = sharing.named(default_output(name, grid)) if output is None else Path(output)
     count = math.prod(len(axis["values"]) for axis in document["grid"])
     if count > _MOST_CELLS and not yes:
         raise TooMuch(
@@ -226,22 +252,132 @@ def sweep(
                 Run(cell.path, {}).resume_path.unlink(missing_ok=True)  # a kill left it
         total = sum(cell.training.batches for cell in cells)
         before = total - sum(cell.training.batches for cell in todo)
+        if workers > 1:
+            _shared(todo, document, device, resume_every, sharing, _after(before, total, progress), on_cell)
+            return done
         for cell in todo:
             on_cell(cell)
-            train(
-                cell.problem,
-                cell.training,
-                cell.path,
-                seeds=document["seeds"],
-                data_seeds=document["data_seeds"],
-                device=device,
-                resume_every=resume_every,
-                overwrite=_is_bare(cell.path),
-                yes=yes,
-                progress=_after(before, total, progress),
-            )
+            _train(cell, document, device, resume_every, _after(before, total, progress), yes=yes)
             before += cell.training.batches
     return done
+
+
+def _train(
+    cell: Cell,
+    document: Mapping[str, Any],
+    device: torch.device,
+    resume_every: float,
+    progress: Progress,
+    *,
+    yes: bool,
+) -> None:
+    train(
+        cell.problem,
+        cell.training,
+        cell.path,
+        seeds=document["seeds"],
+        data_seeds=document["data_seeds"],
+        device=device,
+        resume_every=resume_every,
+        overwrite=_is_bare(cell.path),
+        yes=yes,
+        progress=progress,
+    )
+
+
+def _shared(
+    todo: Sequence[Cell],
+    document: Mapping[str, Any],
+    device: torch.device,
+    resume_every: float,
+    sharing: Sharing,
+    progress: Progress,
+    on_cell: Callable[[Cell], None],
+) -> None:
+    """Let workers train the cells."""
+
+    def tasks() -> Iterator[_Task]:
+        for cell in todo:
+            on_cell(cell)
+            yield _Task(cell.values, cell.path, sent(cell.problem), cell.training)
+
+    own = {key: document[key] for key in ("seeds", "data_seeds")}
+    call = Call(serving, {"document": own, "device": device, "resume_every": resume_every})
+    steps: dict[Path, int] = {}
+    threads = threads_each(sharing.workers, torch.get_num_threads())
+    with Crew(call, workers=sharing.workers, threads=threads) as crew:
+        for task, is_answer, step in crew.perform(tasks(), lambda task: f"cell {task.path.name}"):
+            steps[task.path] = task.training.batches if is_answer else step
+            progress(sum(steps.values()), 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """A cell, for a worker."""
+
+    values: Mapping[str, Any]
+    path: Path
+    problem: Problem | Sent
+    training: Training
+
+
+def serving(document: Mapping[str, Any], device: torch.device, resume_every: float) -> Perform:
+    """What a worker does for a sweep."""
+
+    def perform(task: _Task, tell: Tell) -> Iterator[tuple[Any, None]]:
+        cell = Cell(task.values, task.path, received(task.problem), task.training)
+        if not cell.finished:
+            _train(cell, document, device, resume_every, lambda done, total: tell(done), yes=True)
+        yield True, None
+
+    return perform
+
+
+def _part(sharing: Sharing, document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sweep says of itself that has a part of the cells of another."""
+    assert sharing.shard is not None
+    number, parts = map(int, sharing.shard.split("/"))
+    count = math.prod(len(axis["values"]) for axis in document["grid"])
+    if number > count:
+        raise LandscapeError(
+            f"`shard={sharing.shard!r}` has nothing to do: there are {count} cells: take {count} parts"
+        )
+    work = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return {"shard": f"{number}/{parts}", "begin": number - 1, "of": count, "work": work}
+
+
+def merge(paths: Sequence[Path], output: Path, *, overwrite: bool = False) -> Sweep:
+    """Make the sweep of which sweeps are shards; the runs of their cells are copied.
+
+    Raises:
+        LandscapeError: A cell is not finished.
+        Mismatch: A shard is missing, there twice, or of another sweep; it says which.
+    """
+    shards = [Sweep.open(path) for path in paths]
+    order = in_order([(str(shard.path), shard.document.get("part")) for shard in shards])
+    parts = [shards[number] for number in order]
+    cells = [(place, values) for part in parts for place, values in part.places()]
+    for place, _ in cells:
+        run = _run_at(place)
+        if run is None or run.document["training"]["batches"] not in run.steps():
+            raise LandscapeError(f"{place} is not finished: repeat the command that began it")
+    document = {key: value for key, value in parts[0].document.items() if key not in ("part", "sha256")}
+    with writing(output, directory=True):
+        there = _there_already(output)
+        missing = [place for place, _ in cells if not is_there(output / place.name)]
+        if there is not None and (overwrite or _differences(there.document, document) or not missing):
+            refuse_existing(output / _FILE, force=overwrite, argument="output")
+            for place, _ in there.places():
+                if Run.remove(place):
+                    with contextlib.suppress(OSError):  # something else lies there, and stays
+                        place.rmdir()
+        document = write_document(output / _FILE, document)
+        for place, _ in cells:
+            if not is_there(output / place.name):  # else a merge that was killed has copied it
+                copy = output / f".{place.name}.tmp"
+                shutil.copytree(place, copy, ignore=shutil.ignore_patterns(LOCK), dirs_exist_ok=True)
+                copy.rename(output / place.name)
+    return Sweep(output, document)
 
 
 def _after(before: int, total: int, progress: Progress) -> Progress:
@@ -456,5 +592,8 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
         options = {key: value for key, value in options.items() if key not in old and key not in new}
         return {"problem": document["problem"]["name"], **options, **{k: document[k] for k in ("seeds", "data_seeds")}}
 
+    if there.get("part") != here.get("part"):
+        shards = [(each.get("part") or {}).get("shard", "whole") for each in (there, here)]
+        parts.append(f"shard is {shards[0]} there and {shards[1]} here")
     parts += [rest] if (rest := differences(fixed(there), fixed(here))) else []
     return "; ".join(parts)

@@ -34,6 +34,7 @@ class Trainer:
         self.masks: dict[frozenset[str], Tensor] = {}
         self.optimizer = OPTIMIZERS[plan.training.optimizer]
         self.keys = torch.tensor(plan.data_seeds, dtype=torch.int64, device=objective.device)
+        self.shared = torch.tensor(plan.all.data_seeds[:1], dtype=torch.int64, device=objective.device)
         chunk = objective.chunk.members
         self.group = max(chunk, _DRAWN // self.training.batch_size // chunk * chunk)
         template = objective.network.template
@@ -43,6 +44,11 @@ class Trainer:
         self.begin(plan.initial)
         with preserved(), trial():  # before anything is written
             self._gradient(slice(0, 1), self.continued.step if self.continued else 0, False)
+
+    @property
+    def teacher(self) -> Objective:
+        """What is descended."""
+        return self.objective
 
     @property
     def computation(self) -> Mapping[str, Any]:
@@ -143,7 +149,7 @@ class Trainer:
             return self.objective.memory
         # A batch with a leading axis of 1 is shared by all. A lone member's own batch comes twice, so that its
         # numbers go the way of many members' own batches.
-        keys = self.keys[:1] if self.training.shared_data else self.keys[group]
+        keys = self.shared if self.training.shared_data else self.keys[group]
         if len(keys) == 1 and not self.training.shared_data:
             keys = keys.repeat(2)
         return self.problem.training_batch(
