@@ -9,13 +9,14 @@ SOURCES = setup.cfg pyproject.toml constraints.txt
 RUN = $(BIN)/landscape
 STUDIES = $(filter-out analyses/one_step_m1.py analyses/study.py, $(wildcard analyses/*.py))
 
-.PHONY: help demo test test-quick test-cpus smoke faults lint dist benchmark reference studies clean
+.PHONY: help demo test test-extras test-quick test-cpus smoke faults lint dist benchmark reference studies clean
 
 help:
 	@echo "make demo       train, walk, analyse and draw: what separates trained solutions from the known one"
 	@echo "make test       the whole test suite"
 	@echo "make test-cpus  bit identity of a member in any company, under each instruction set that this machine has"
 	@echo "make test-quick the suite without run-time checks of shapes, slow tests and bit identity: while one works"
+	@echo "make test-extras the tests that need numba, submitit and Dask, in the environment of make smoke"
 	@echo "make smoke      each example of the documents and of every --help, each benchmark in its smallest setting"
 	@echo "make faults     a campaign of kills, changed files, odd commands and pairs of writers, an hour and a half"
 	@echo "make lint       ruff, mypy --strict and the layers"
@@ -43,7 +44,7 @@ $(VENV)/.lint: $(BIN)/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.smoke: $(BIN)/python $(SOURCES)
-	$(INSTALL) --editable '.[test,benchmark,fast,zoo]'
+	$(INSTALL) --editable '.[test,benchmark,fast,zoo,slurm,dask]'
 	@touch $@
 
 $(VENV)/.benchmark: $(BIN)/python $(SOURCES)
@@ -63,7 +64,7 @@ demo: $(VENV)/.demo
 
 # Compiled modules are kept even where the environment says not to: pytest compiles each test module for each worker
 # otherwise, and every process that a test starts compiles the package.
-test test-quick test-cpus smoke: export PYTHONDONTWRITEBYTECODE =
+test test-quick test-cpus test-extras smoke: export PYTHONDONTWRITEBYTECODE =
 
 # Hypothesis and torch both use every core; with one thread each, the workers do not fight.
 test: $(VENV)/.test
@@ -71,6 +72,10 @@ test: $(VENV)/.test
 
 test-cpus: $(VENV)/.test
 	$(BIN)/python .ci/test_cpus.py
+
+# What needs the extras, in the environment that has them.
+test-extras: $(VENV)/.smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto tests/test_fused.py tests/test_submit.py
 
 test-quick: $(VENV)/.test
 	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'not slow and not smoke and not bitwise'
@@ -97,6 +102,7 @@ smoke: $(VENV)/.smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/passes.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scale.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kernels.py --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engines --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/zoo.py --smoke --all-verbs --require
 
 # The environment is new and gets the wheel and its dependencies alone; then the extra that the README's Python wants.
@@ -122,6 +128,7 @@ benchmark: $(VENV)/.benchmark
 	$(BIN)/python benchmarks/passes.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python benchmarks/alignment.py
 	$(BIN)/python benchmarks/zoo.py
 

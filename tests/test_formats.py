@@ -28,6 +28,7 @@ from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.problems.importing import import_run
 from landscape.problems.life import Life
+from landscape.problems.places import held
 from landscape.store import formats
 from landscape.store.checkpoints import Run, fitted, load
 from landscape.store.formats import leading, model_weights, read_state_dict, state_dict_of
@@ -366,6 +367,23 @@ def test_tensors_that_are_no_parameters_are_named(tmp_path: Path, tensor: Tensor
     torch.save({"a": torch.ones(2), "b": tensor}, tmp_path / "net.pt")
     with pytest.raises(Unsupported, match=rf"other tensors than dense ones of plain numbers: b \({what}\); convert"):
         load(str(tmp_path / "net.pt"))
+
+
+def test_tensors_in_pieces_are_named_in_memory_and_in_files(tmp_path: Path) -> None:
+    import torch.distributed.tensor
+
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+        weight = torch.distributed.tensor.distribute_tensor(torch.ones(2), mesh)
+        torch.save({"b": torch.ones(1), "w": weight}, tmp_path / "c.pt")
+        for read in (lambda: load(str(tmp_path / "c.pt")), lambda: held({"w": weight}, "a")):
+            with pytest.raises(Unsupported, match=r"w \(DTensor, gather it: full_tensor\(\)\)"):
+                read()
+        held({"w": weight.full_tensor()}, "a")
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -695,9 +695,12 @@ def test_lines_of_a_log_that_are_no_text_are_left_out(sound: Path) -> None:
 def test_limits_can_be_raised_and_are_named(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANDSCAPE_MAX_BYTES", "1K")
     said = refused("info", "run/step-00000003.safetensors", words="bytes, and at most 1,024 are read")
-    assert "LANDSCAPE_MAX_BYTES=1G" in said
+    assert "landscape --max-bytes 1G, or LANDSCAPE_MAX_BYTES" in said
+    assert call("--max-bytes", "1G", "info", "run/step-00000003.safetensors")[0] == 0
+    assert os.environ["LANDSCAPE_MAX_BYTES"] == "1K"  # as it was
+    refused("--max-bytes", "0", "info", "run", words="is '0': write a number")
     monkeypatch.setenv("LANDSCAPE_MAX_BYTES", "1 G i B")
-    refused("info", "run", words="LANDSCAPE_MAX_BYTES is '1 G i B': write a number of bytes, such as 200G")
+    refused("info", "run", words="LANDSCAPE_MAX_BYTES, is '1 G i B': write a number, such as 200G")
     for written in ("200G", "1T", "100000000000", "128GiB"):
         monkeypatch.setenv("LANDSCAPE_MAX_BYTES", written)
         assert call("info", "run/step-00000003.safetensors")[0] == 0

@@ -16,6 +16,7 @@ import click
 from landscape import __version__
 from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.report import Interruption, remark
+from landscape.core import reading
 from landscape.core.errors import LandscapeError
 from landscape.core.interrupts import listening
 from landscape.core.resources import exhausted, free_memory, in_words
@@ -34,6 +35,7 @@ _VERBS = {
     "walk": "Evaluate the loss along lines: straight, on arcs, through places, layer by layer, random.",
     "connect": "Find curves of low loss between two points.",
     "plane": "Evaluate the loss on a plane through points, of tasks, or of random directions.",
+    "submit": "Divide a command among jobs: of SLURM, of Dask, or of this machine.",
     "merge": "Make one result, run or sweep of shards.",
     "average": "Average networks: soups, and sums of task vectors, as a checkpoint.",
     "polish": "Take every member of a run to where it can go no further.",
@@ -160,10 +162,29 @@ class _Verbs(Group):
           landscape plot walk analyses/presolve--first.h5""",
 )
 @click.version_option(__version__, prog_name="landscape")
-def main() -> None:
+@click.option(
+    "--max-bytes",
+    metavar="BYTES",
+    help="Largest file that is read, such as 200G; other limits of what is read go with it. [default: 64G]",
+)
+@click.pass_context
+def main(ctx: click.Context, max_bytes: str | None) -> None:
     """What lies between the solutions that training finds?
 
     Trains many networks at once, walks lines, planes and curves between known solutions, checkpoints and random
     directions, and shows the valleys, the peaks and the clusters. Any PyTorch model is served: --problem
     pkg.module:NAME names what landscape.Problem.from_model made.
     """
+    if max_bytes is not None:
+        before = os.environ.get(reading.VARIABLE)
+        os.environ[reading.VARIABLE] = max_bytes  # what this process starts reads as much
+        ctx.call_on_close(lambda: _restored(before))
+        reading.most_bytes()
+
+
+def _restored(before: str | None) -> None:
+    """The limit as it was, for what else this process does."""
+    if before is None:
+        del os.environ[reading.VARIABLE]
+    else:
+        os.environ[reading.VARIABLE] = before

@@ -1,5 +1,6 @@
 """`landscape merge SHARDS...`: one result, run or sweep of the parts that jobs have made."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -8,7 +9,7 @@ from landscape.cli.options import output
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.files import is_there
 
-__all__ = ["command"]
+__all__ = ["command", "merged"]
 
 
 @click.command(
@@ -30,9 +31,15 @@ def command(shards: tuple[Path, ...], output: Path | None, force: bool) -> None:
     It is that of the command without --shard, but for the time and the command that it says. A shard that is missing,
     doubled or of other work is refused.
     """
-    kinds = [_kind(shard) for shard in shards]
     if output is None:
         raise click.UsageError("Missing option '-o': name what the shards are to make.")
+    merged(shards, output, force=force)
+    click.echo(output)
+
+
+def merged(shards: Sequence[Path], output: Path, *, force: bool) -> None:
+    """Make one of shards, of whatever kind."""
+    kinds = [_kind(shard) for shard in shards]
     if output in shards:
         raise LandscapeError(f"{output} is one of the shards: choose another output with `output`")
     if other := next((number for number, kind in enumerate(kinds) if kind != kinds[0]), None):
@@ -49,7 +56,6 @@ def command(shards: tuple[Path, ...], output: Path | None, force: bool) -> None:
         from landscape.evaluation import evaluate
 
         evaluate.merge(shards, output, overwrite=force)
-    click.echo(output)
 
 
 def _kind(path: Path) -> str:

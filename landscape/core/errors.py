@@ -6,6 +6,7 @@ from collections.abc import Collection
 __all__ = [
     "Busy",
     "DamagedFile",
+    "Idle",
     "LandscapeError",
     "Mismatch",
     "TooMuch",
@@ -35,6 +36,10 @@ class DamagedFile(LandscapeError):
 
 class Busy(LandscapeError):
     """An output that somebody else is writing."""
+
+
+class Idle(LandscapeError):
+    """A part of some work that has nothing in it."""
 
 
 class Mismatch(LandscapeError):

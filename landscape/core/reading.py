@@ -75,7 +75,7 @@ def most_bytes(share: float = 1) -> int:
     written = os.environ.get(VARIABLE, "").strip().upper().removesuffix("B").removesuffix("I")
     number, unit = (written[:-1], written[-1]) if written[-1:] in (*"KMGT",) else (written, "")
     if written and not (number.isascii() and number.isdigit() and int(number)):
-        raise LandscapeError(f"{VARIABLE} is {os.environ[VARIABLE]!r}: write a number of bytes, such as 200G")
+        raise LandscapeError(f"--max-bytes, or {VARIABLE}, is {os.environ[VARIABLE]!r}: write a number, such as 200G")
     return int((int(number) * _UNITS[unit] if written else _MOST) * share)
 
 
@@ -98,8 +98,8 @@ def opened(path: Path, *, share: float = 1) -> Iterator[BinaryIO]:
             _require_file(path, found.st_mode)
             if found.st_size > (most := most_bytes(share)):
                 raise LandscapeError(
-                    f"{path} has {found.st_size:,} bytes, and at most {most:,} are read: if that is meant, set "
-                    f"{VARIABLE}={math.ceil(found.st_size / share / 2**30)}G"
+                    f"{path} has {found.st_size:,} bytes, and at most {most:,} are read: if that is meant, "
+                    f"raise the limit: landscape --max-bytes {math.ceil(found.st_size / share / 2**30)}G, or {VARIABLE}"
                 )
             yield file
     except (FileNotFoundError, NotADirectoryError) as error:

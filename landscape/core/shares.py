@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, few, plural
+from landscape.core.errors import DamagedFile, Idle, LandscapeError, Mismatch, few, plural
 from landscape.core.fields import check, option
 
 __all__ = ["PART", "Sharing", "balanced", "in_order", "parts_of", "threads_each"]
@@ -50,7 +50,7 @@ class Sharing:
         return self.workers * (1 if self.shard is None else int(self.shard.partition("/")[2]))
 
     def part(self, count: int, *, unit: int, what: str) -> range:
-        """Which of so many items are this part's, in whole units; raises `LandscapeError` where none are left for it.
+        """Which of so many items are this part's, in whole units; raises `Idle` where none are left for it.
 
         `what` they are is told then.
         """
@@ -60,9 +60,8 @@ class Sharing:
         found = balanced(range(count), parts, unit)
         if number > len(found):
             whole = "" if unit == 1 else f", which are computed {unit} at a time"
-            raise LandscapeError(
-                f"`shard={self.shard!r}` has nothing to do: there are {count} {what}{whole}: take {len(found)} parts"
-            )
+            most = plural(len(found), "part")
+            raise Idle(f"`shard={self.shard!r}` has nothing to do: there are {count} {what}{whole}: take {most}")
         return found[number - 1]
 
     def named(self, path: Path) -> Path:
@@ -111,9 +110,17 @@ def in_order(parts: Sequence[tuple[str, Any]]) -> list[int]:
     for before, after in itertools.pairwise(order):
         if parts[before][1]["begin"] == parts[after][1]["begin"]:
             raise Mismatch(f"{parts[before][0]} and {parts[after][0]} are both shard {parts[after][1]['shard']}")
+    last = parts[order[-1]][1]
+    gaps = [a for a, b in itertools.pairwise(order) if parts[a][1].get("end") != parts[b][1]["begin"]]
+    if "end" in last and not parts[order[0]][1]["begin"] and last["end"] == last["of"] and not gaps:
+        return order  # some of them had nothing to do
     count = parts_of(parts[0][1])
     there = {part["shard"] for _, part in parts}
-    missing = [shard for shard in (f"{number}/{count}" for number in range(1, count + 1)) if shard not in there]
+    missing = [
+        shard
+        for shard in (f"{number}/{count}" for number in range(1, min(count, last["of"]) + 1))
+        if shard not in there
+    ]
     if missing:
         raise Mismatch(f"{plural(len(missing), 'shard')} of {count} missing: {few(missing)}; give all of them")
     return order

@@ -231,14 +231,14 @@ class _Channel(logging.Handler):
 def _work(channel_number: int) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):  # a scheduler sends them to all; the parent stops its workers
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     channel = _Channel(channel_number)
-    threading.Thread(target=channel.listen, daemon=True).start()
     log = logging.getLogger("landscape")
     log.setLevel(logging.INFO)
     log.addHandler(channel)
     log.propagate = False
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        threading.Thread(target=channel.listen, daemon=True).start()
         _serve(channel)
     except KeyboardInterrupt:
         pass

@@ -14,6 +14,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from landscape.core.errors import DamagedFile, LandscapeError, Unsupported, few
 from landscape.core.files import Stamp, is_there, replacing
@@ -272,6 +273,8 @@ def unusable(tensor: Tensor) -> str:
     """Why a tensor cannot be a parameter or a buffer of a walk; empty if it can."""
     if tensor.is_meta:
         return "without data, on the meta device"
+    if is_traceable_wrapper_subclass(tensor):  # no numbers of its own, such as one in pieces on many devices
+        return type(tensor).__name__ + (", gather it: full_tensor()" if hasattr(tensor, "full_tensor") else "")
     if tensor.layout != torch.strided or tensor.is_nested:
         return "nested" if tensor.is_nested else "sparse"
     if tensor.is_quantized:

@@ -18,7 +18,7 @@ import torch
 
 from landscape.core import provenance
 from landscape.core.devices import chosen_device
-from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, TooMuch, Unsupported
+from landscape.core.errors import DamagedFile, Idle, LandscapeError, Mismatch, TooMuch, Unsupported
 from landscape.core.fields import Field, as_json, axis, converted, fields_of, make, require_known, text
 from landscape.core.files import differences, is_there, refuse_existing, require_vacant, write_document
 from landscape.core.locks import LOCK, writing
@@ -339,9 +339,7 @@ def _part(sharing: Sharing, document: Mapping[str, Any]) -> dict[str, Any]:
     number, parts = map(int, sharing.shard.split("/"))
     count = math.prod(len(axis["values"]) for axis in document["grid"])
     if number > count:
-        raise LandscapeError(
-            f"`shard={sharing.shard!r}` has nothing to do: there are {count} cells: take {count} parts"
-        )
+        raise Idle(f"`shard={sharing.shard!r}` has nothing to do: there are {count} cells: take {count} parts")
     work = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     return {"shard": f"{number}/{parts}", "begin": number - 1, "of": count, "work": work}
 
