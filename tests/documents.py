@@ -19,6 +19,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,10 @@ NOT_RUN = (
     ("CONTRIBUTING.md", "make", _SUITE, True),
     ("CONTRIBUTING.md", ".venv/bin/pip install", "installs hooks in the repository of who runs the tests", True),
     ("plots/README.md", "make demo", "its commands are a document of their own here, `make demo`", True),
+    ("landscape submit --help", "landscape submit --on slurm", "no SLURM", shutil.which("sbatch") is None),
+    ("landscape submit --help", "landscape submit --on dask", "no Dask", find_spec("distributed") is None),
+    ("landscape submit --help", "landscape submit --jobs", "no submitit", find_spec("submitit") is None),
+    ("docs/clusters.md", "landscape submit", "no submitit", find_spec("submitit") is None),
     ("landscape validate --help", "landscape validate --device cuda", "no GPU", not torch.cuda.is_available()),
 )
 
@@ -173,6 +178,7 @@ READER_RAN = {
     "landscape connect --help": [_FIRST],
     "landscape merge --help": [_FIRST],
     "landscape plane --help": [_FIRST],
+    "landscape submit --help": [_FIRST],
     "landscape walk --help": [
         _FIRST,
         "landscape train net.py:PROBLEM --seeds 0:2 --batches 5 -o run-a",

@@ -108,9 +108,8 @@ class Shard:
     epilog="""\b
         Examples:
           landscape submit --jobs 2 -o analyses/pairs.h5 walk --from presolve --to checkpoints/first/
-          landscape submit --on dask --jobs 4 -o checkpoints/many train life --seeds 0:400 --data batches
-          landscape submit --on slurm --jobs 16 --processors 4 --minutes 240 --slurm partition=long \\
-              -o analyses/pairs.h5 walk --from runs/a/ --to runs/a/ --pairs all""",
+          landscape submit --on dask --jobs 2 -o checkpoints/many train life --seeds 0:64 --data batches --batches 50
+          landscape submit --on slurm --jobs 16 --minutes 240 -o analyses/all.h5 walk --from a/ --to a/ --pairs all""",
 )
 @click.option(
     "--on",
