@@ -15,9 +15,9 @@ import click
 
 from landscape import __version__
 from landscape.cli.flags import Group, in_flags, running
-from landscape.cli.report import Interruption, remark
+from landscape.cli.report import Failure, Interruption, remark
 from landscape.core import reading
-from landscape.core.errors import LandscapeError
+from landscape.core.errors import LandscapeError, plural
 from landscape.core.interrupts import listening
 from landscape.core.resources import exhausted, free_memory, in_words
 
@@ -44,6 +44,8 @@ _VERBS = {
     "analyse": "Barriers of a walk; outcomes, convergence, clusters, success and curvature.",
     "plot": "Draw walks, planes, barriers, outcomes, incidence, clusters, mechanism, success and rules.",
     "info": "What is this file, who made it, and how?",
+    "example": "Write a module with a problem of your own, ready to be changed.",
+    "completion": "Let a shell complete verbs, options and files.",
 }
 
 
@@ -99,7 +101,9 @@ class _Verbs(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
-            return None
+            if cmd_name.startswith("-") or ctx.resilient_parsing:
+                return None
+            raise click.exceptions.NoSuchCommand(cmd_name, possibilities=_VERBS, ctx=ctx)
         module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
         with _uncollected():
             command: click.Command = importlib.import_module(f"landscape.cli.{module}").command
@@ -125,12 +129,12 @@ class _Verbs(Group):
                     sys.stdout.flush()  # a full disk is told here, and not after the end
                 return result
         except LandscapeError as error:
-            raise click.ClickException(in_flags(" ".join(str(error).split()), running(ctx))) from error
+            raise Failure(in_flags(" ".join(str(error).split()), running(ctx))) from error
         except BrokenPipeError:  # whoever read has read enough: click ends quietly
             raise
         except OSError as error:
             place = error.filename or "standard output"
-            raise click.ClickException(f"cannot read or write {place}: {error.strerror or error}") from error
+            raise Failure(f"cannot read or write {place}: {error.strerror or error}") from error
         except KeyboardInterrupt as error:
             raise Interruption(error) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -140,15 +144,27 @@ class _Verbs(Group):
                 raise
             if exhausted(error):
                 free = in_words(free_memory())
-                raise click.ClickException(
+                raise Failure(
                     f"this takes more memory than there is, of which {free} are free: take fewer members, points or "
                     "samples at a time, or a smaller network"
                 ) from error
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise click.ClickException(
+            raise Failure(
                 f"unexpected, {said}. This is a mistake in landscape: please report it to its authors, with what the "
                 "command shows with LANDSCAPE_DEBUG=1 before it"
             ) from error
+
+
+def _version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    import torch
+
+    where = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    count = torch.get_num_threads()
+    click.echo(f"landscape, version {__version__}")
+    click.echo(f"torch {torch.__version__} on {', '.join(where) or 'the CPU'} with {plural(count, 'thread')}")
+    ctx.exit()
 
 
 @click.command(
@@ -161,7 +177,14 @@ class _Verbs(Group):
           landscape analyse barriers analyses/presolve--first.h5
           landscape plot walk analyses/presolve--first.h5""",
 )
-@click.version_option(__version__, prog_name="landscape")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the versions of landscape and of torch, where it computes, and exit.",
+)
 @click.option(
     "--max-bytes",
     metavar="BYTES",

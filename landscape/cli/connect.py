@@ -9,7 +9,7 @@ import numpy as np
 
 from landscape.analysis.barriers import barriers, representatives
 from landscape.cli.options import asked, evaluating, keyed
-from landscape.cli.report import Progress, interruptible, remark, remark_unfinished, say
+from landscape.cli.report import Progress, hint, interruptible, remark, remark_unfinished, say
 from landscape.cli.types import options_of
 from landscape.core.errors import plural
 from landscape.core.fields import fields_of
@@ -73,6 +73,7 @@ def command(output: Path | None, **values: Any) -> None:
         remark(_saddles(result))
     for written in (path, *bend_files(path, connecting.most_bends)):
         say(written)
+    hint(f"landscape analyse passes {path}", f"landscape plot walk {path}")
 
 
 def _saddles(curves: Result) -> str:

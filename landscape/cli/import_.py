@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 
 from landscape.cli.options import chosen_fields, key_option, keyed, output, problem_fields
-from landscape.cli.report import remark, say
+from landscape.cli.report import hint, remark, say
 from landscape.cli.types import SEEDS
 from landscape.core.errors import plural
 from landscape.problems.importing import import_run
@@ -75,6 +75,7 @@ def command(
     for line in _remarks(run, seeds_given=seeds is not None):
         remark(line)
     say(run.path)
+    hint(f"landscape info {run.path}", f"landscape analyse outcomes {run.path}")
 
 
 def _remarks(run: Run, *, seeds_given: bool) -> list[str]:

@@ -7,7 +7,7 @@ import click
 from click.core import ParameterSource
 
 from landscape.cli.options import asked, evaluating, keyed
-from landscape.cli.report import Progress, interruptible, remark_unfinished, say
+from landscape.cli.report import Progress, hint, interruptible, remark_unfinished, say
 from landscape.cli.types import RANGE, Written, options_of
 from landscape.core.fields import fields_of
 from landscape.core.shares import Sharing
@@ -143,3 +143,4 @@ def command(
     with interruptible("repeat the same command to go on with the finished points"):
         plane(*places, **asked(values), save=path, progress=Progress("plane", "points"))
     say(path)
+    hint(f"landscape plot plane {path}")

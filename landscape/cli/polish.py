@@ -7,7 +7,7 @@ import click
 
 from landscape.cli.config import config_file
 from landscape.cli.options import chosen_problem, engine_option, output, problem_choice
-from landscape.cli.report import Progress, interruptible, remark, remark_unfinished, say
+from landscape.cli.report import Progress, hint, interruptible, remark, remark_unfinished, say
 
 __all__ = ["command"]
 
@@ -62,3 +62,4 @@ def command(
     counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
     remark(", ".join(counts) + (f"; {stalled} stalled" if stalled else ""))
     say(run.path)
+    hint(f"landscape analyse clusters {run.path}")

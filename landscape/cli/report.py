@@ -2,12 +2,13 @@
 
 import contextlib
 import math
+import os
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -15,7 +16,18 @@ from landscape.core.errors import printable
 from landscape.core.interrupts import Stopped
 from landscape.core.resources import Rate
 
-__all__ = ["Interruption", "Progress", "interruptible", "remark", "remark_unfinished", "say", "table"]
+__all__ = [
+    "Failure",
+    "Interruption",
+    "Progress",
+    "coloured",
+    "hint",
+    "interruptible",
+    "remark",
+    "remark_unfinished",
+    "say",
+    "table",
+]
 
 #: Exit status that asks for another try, EX_TEMPFAIL.
 _TRY_AGAIN = 75
@@ -24,9 +36,42 @@ _TRY_AGAIN = 75
 _AT_ONCE = 1.0
 
 
-def say(text: object, *, err: bool = False, end: str = "\n") -> None:
-    """Write lines to stdout or stderr: all output goes through this, so that nothing of a file steers a terminal."""
-    click.echo("\n".join(map(printable, str(text).split("\n"))) + end, err=err, nl=False)
+def say(text: object, *, err: bool = False, end: str = "\n", **style: Any) -> None:
+    """Write lines to stdout or stderr: all output goes through this, so that nothing of a file steers a terminal.
+
+    On one, heads of tables are bold, and all is of a `style` of `click.style`.
+    """
+    lines = list(map(printable, str(text).split("\n")))
+    if coloured(sys.stderr if err else sys.stdout):
+        heads = [below.startswith("-") and not below.strip("- ") for below in [*lines[1:], ""]]
+        lines = [
+            click.style(line, **({"bold": True} if head else style)) for line, head in zip(lines, heads, strict=True)
+        ]
+    click.echo("\n".join(lines) + end, err=err, nl=False)
+
+
+def coloured(stream: IO[str] | None) -> bool:
+    """Whether it is a terminal, and nobody has asked for plain text: https://no-color.org."""
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted and stream is not None and stream.isatty()
+
+
+def hint(*commands: str) -> None:
+    """What may be wanted next, for who looks at a terminal; scripts read nothing of it."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        with contextlib.suppress(OSError):
+            say("next: " + "\n      ".join(commands), err=True, dim=True)
+
+
+class Failure(click.ClickException):
+    """An error in one line."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it, in red on a terminal."""
+        style: dict[str, Any] = {"fg": "red", "bold": True} if coloured(sys.stderr) else {}
+        click.echo(
+            f"{click.style('Error:', **style) if style else 'Error:'} {self.format_message()}", file=file, err=True
+        )
 
 
 class Progress:
@@ -72,7 +117,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-class Interruption(click.ClickException):
+class Interruption(Failure):
     """An end that somebody wished for, by Ctrl-C or another signal; `how` to go on, if what was done is kept.
 
     The exit status is 130 after Ctrl-C; after other signals 75, for "try again", if anything is kept, else 128 and the

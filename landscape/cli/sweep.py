@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from landscape.cli.config import config_file
 from landscape.cli.options import ProblemGroup, output, yes_option
-from landscape.cli.report import Progress, interruptible, remark, say
+from landscape.cli.report import Progress, hint, interruptible, remark, say
 from landscape.cli.train import training_options
 from landscape.cli.types import GRID, options_of
 from landscape.core.fields import fields_of
@@ -94,6 +94,7 @@ def _verb(
     skipped = f", {cells - len(trained)} skipped: finished before" if cells > len(trained) else ""
     remark(f"{len(trained)} of {cells} cells trained{skipped}")
     say(done.path)
+    hint(f"landscape analyse success {done.path}")
 
 
 def _merged(ctx: click.Context, given: tuple[tuple[str, tuple[str, ...]], ...]) -> Texts:

@@ -8,7 +8,7 @@ import click
 
 from landscape.cli.config import config_file
 from landscape.cli.options import ProblemGroup, device_option, engine_option, output, yes_option
-from landscape.cli.report import Progress, interruptible, remark, remark_unfinished, say
+from landscape.cli.report import Progress, hint, interruptible, remark, remark_unfinished, say
 from landscape.cli.types import SEEDS, Command, options_of, taken, together
 from landscape.core.fields import fields_of
 from landscape.core.intervals import Proportion
@@ -65,6 +65,8 @@ def _verb(problem: Problem, *, output: Path | None, force: bool, **values: Any) 
     else:
         remark(f"{problem.title()}: solved by {Proportion(int(found['solved'].sum()), len(stack))}")
     say(run.path)
+    known = "presolve" in problem.landmarks()
+    hint(f"landscape walk --from {'presolve' if known else run.path} --to {run.path}{'' if known else ' --pairs all'}")
 
 
 command = ProblemGroup(
