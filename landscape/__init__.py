@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from landscape.store.checkpoints import Run as Run
     from landscape.store.checkpoints import load as load
     from landscape.store.results import Result as Result
+    from landscape.training.recorder import Recorder as Recorder
     from landscape.training.train import Training as Training
     from landscape.training.train import train as train
 
@@ -41,6 +42,7 @@ _HOMES = {
     "Problem": "problems.base",
     "Training": "training.train",
     "train": "training.train",
+    "Recorder": "training.recorder",
     "walk": "evaluation.walk",
     "plane": "evaluation.plane",
     "connect": "evaluation.connect",

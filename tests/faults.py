@@ -162,7 +162,8 @@ def wait(child: int, folder: Path, since: float, limit: float = HANGS) -> Ended:
             return Ended(97, "", HUNG, limit)
         time.sleep(0.001)
     said = folder.with_name(f"{folder.name}.said")
-    out, err = ((said / name).read_text(errors="replace") for name in ("out", "err"))
+    files = [said / name for name in ("out", "err")]  # which a child that was killed at once has not
+    out, err = (file.read_text(errors="replace") if file.exists() else "" for file in files)
     return Ended(os.waitstatus_to_exitcode(status), out, err, time.monotonic() - since)
 
 
@@ -568,12 +569,14 @@ def main() -> None:
     os.environ["LANDSCAPE_CONFIG_HOME"] = tempfile.mkdtemp()
     for verb in _VERBS:  # every child has them then
         program.get_command(click.Context(program), verb)
-    for name, (kind, _) in kinds.items():
-        if count := getattr(given, name):
-            with tempfile.TemporaryDirectory() as root:
-                kind(table, Path(root), count, random.Random(given.seed))
-    table.print()
-    print(f"{time.monotonic() - began:.0f} s")
+    try:
+        for name, (kind, _) in kinds.items():
+            if count := getattr(given, name):
+                with tempfile.TemporaryDirectory() as root:
+                    kind(table, Path(root), count, random.Random(given.seed))
+    finally:
+        table.print()
+        print(f"{time.monotonic() - began:.0f} s")
     sys.exit(bool(table.wrong))
 
 

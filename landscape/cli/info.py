@@ -79,7 +79,8 @@ def _run(path: Path) -> dict[str, Any]:
         run.checkpoint(step)  # checks its digest
     state: dict[str, Any] = {"imported": run.imported}
     if run.imported is None:
-        state = {"finished": run.document["training"].get("batches") in run.steps()}
+        training = run.document["training"]
+        state = {"finished": "recorded" in training or training.get("batches") in run.steps()}
     digest = run.document.get("sha256", _NO_DIGEST)
     said = {"kind": "run", **state, "members": len(run.seeds), "steps": run.steps()}
     return {**said, **run.document, "sha256": digest}

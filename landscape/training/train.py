@@ -209,10 +209,10 @@ def _found(path: Path, plan: Plan, *, overwrite: bool) -> Run | None:
     if overwrite:
         return None
     run, wanted = Run.open(path), plan.document()
-    if run.imported is not None:
+    if run.imported is not None or "recorded" in run.document["training"]:
         raise LandscapeError(
-            f"{path} holds imported checkpoints, whose training cannot be taken up: choose another run with `output` "
-            "(and begin at these with `start`), or replace it with `overwrite=True`"
+            f"{path} holds imported checkpoints, or recorded ones, whose training cannot be taken up: choose another "
+            "run with `output` (and begin at these with `start`), or replace it with `overwrite=True`"
         )
     there = {key: run.document.get(key) for key in wanted}
     there["training"] = completed(there["training"])

@@ -1,0 +1,172 @@
+"""Runs of trainings that somebody else's loop does: checkpoints and losses in the format of our own."""
+
+import contextlib
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.fields import as_path, require_seeds
+from landscape.core.files import differences, is_there
+from landscape.core.locks import writing
+from landscape.problems.base import Problem
+from landscape.problems.places import fitting, held
+from landscape.problems.registry import chosen, record
+from landscape.store.checkpoints import Checkpoint, Run
+from landscape.training.logs import JsonLines
+
+__all__ = ["Recorder"]
+
+#: Losses are logged when the step has grown by this share, some 120 a decade.
+_SHARE = 0.02
+
+
+class Recorder:
+    """Record the training of one network as a run: steps 0, 1, 2, 5, 10, 20, 50, ... and the last, and losses between.
+
+    Call it after each step of the optimizer, and before the first with step 0. Most calls do nothing. What it writes is
+    a run like those of `landscape.train`, so `landscape walk`, `landscape plane --trajectory` and the analyses take it.
+    A run of several seeds is several recordings: `landscape walk --from presolve --to 'runs/*'`.
+
+    Args:
+        output: Directory of the run.
+        problem: What is learnt, from `Problem.from_model`, or its name, such as `my_model.py:PROBLEM`: how the
+            checkpoints are evaluated.
+        seed: Of the initial parameters, by which the member is called.
+        data_seed: Of the order of the data; without it `seed`.
+        overwrite: Begin anew in the place of the run that is there.
+        resume: Go on with the recording that is there, if one is, of a training that was interrupted: what it has
+            beyond the step of the next call is dropped.
+
+    Raises:
+        LandscapeError: If `output` holds something else, or a recording without `overwrite` and `resume`.
+        Busy: If somebody else is writing it.
+        Mismatch: If the recording that is to go on is another; it says what differs.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from landscape import Problem, Recorder
+        >>> net, x = torch.nn.Linear(2, 1), torch.randn(8, 2)
+        >>> problem = Problem.from_model(net, (x, x.sum(1, keepdim=True)), "mse")
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> with Recorder(tempfile.mkdtemp(), problem, seed=3) as record:
+        ...     record(0, net)
+        ...     for step in range(1, 8):
+        ...         loss = (net(x) - x.sum(1, keepdim=True)).square().mean()
+        ...         optimizer.zero_grad(); loss.backward(); optimizer.step()
+        ...         record(step, net, loss)
+        >>> record.run.steps()
+        [0, 1, 2, 5, 7]
+    """
+
+    def __init__(
+        self,
+        output: str | os.PathLike[str],
+        problem: Problem | str,
+        *,
+        seed: int = 0,
+        data_seed: int | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> None:
+        require_seeds(seed, *([] if data_seed is None else [data_seed]))
+        path, self.problem = as_path(output, "output"), chosen(problem)
+        if overwrite and resume:
+            raise LandscapeError("`overwrite` begins anew, and `resume` goes on: leave one of them out")
+        document = {
+            **record(self.problem),
+            "training": {"recorded": True},
+            "seeds": [seed],
+            "data_seeds": [seed if data_seed is None else data_seed],
+            "computation": {},
+        }
+        goes_on = resume and is_there(path / "run.json")
+        if not goes_on:
+            Run.require_free(path, overwrite=overwrite)
+        self._closing = contextlib.ExitStack()
+        with contextlib.ExitStack() as opening:
+            opening.enter_context(writing(path, directory=True))
+            self.run = _taken_up(path, document) if goes_on else _begun(path, document)
+            self._closing = opening.pop_all()
+        self._log: JsonLines | None = None
+        self._logged, self._saved = -math.inf, -1
+        self._last: tuple[int, nn.Module] | None = None
+
+    def __call__(self, step: int, model: nn.Module, loss: Tensor | float | None = None) -> None:
+        """Tell that the network has been trained for so many steps, and its loss on the last batch.
+
+        Args:
+            step: Steps of the optimizer that are done.
+            model: The network, as it is trained: wrapped, compiled or bare.
+            loss: A number, or a tensor of one.
+
+        Raises:
+            LandscapeError: The step is not beyond the last one.
+            Mismatch: The network is not that of the problem.
+        """
+        if self._last is None:
+            self._begin(step)
+        elif step <= self._last[0]:
+            raise LandscapeError(f"step {step} was told after step {self._last[0]}: tell each once, in order")
+        self._last = step, model
+        if loss is not None and step:
+            self.log(step - 1, loss)  # that of the network before the step, as in a run of `train`
+        if _is_round(step):
+            self._save(step, model)
+
+    def log(self, step: int, loss: Tensor | float) -> None:
+        """Keep the loss that the network had after so many steps, unless one of nearly as many is kept."""
+        if self._log is not None and step >= self._logged * (1 + _SHARE):
+            self._log.write(step, np.array([float(loss.detach() if isinstance(loss, Tensor) else loss)]))
+            self._logged = step
+
+    def close(self) -> None:
+        """Save the last step, and let go of the run."""
+        with self._closing:
+            if self._last is not None and self._last[0] > self._saved:
+                self._save(*self._last)
+            if self._log is not None:
+                self._log.close()
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *what: object) -> None:
+        self.close()
+
+    def _begin(self, step: int) -> None:
+        for later in [each for each in self.run.steps() if each >= step]:
+            self.run.checkpoint_path(later).unlink()
+        self._log = JsonLines(self.run.path / "log.jsonl", step)
+
+    def _save(self, step: int, model: nn.Module) -> None:
+        found = held(model, "the network")
+        assert isinstance(found, Checkpoint)
+        self.run.save(step, fitting(self.problem, found, finite=False).stack)
+        self._saved = step
+
+
+def _taken_up(path: Path, document: dict[str, Any]) -> Run:
+    run = Run.open(path)
+    if different := differences({key: run.document.get(key) for key in document}, document):
+        raise Mismatch(f"{path} holds another run: {different}. Choose another with `output`")
+    return run
+
+
+def _begun(path: Path, document: dict[str, Any]) -> Run:
+    Run.remove(path)
+    return Run.create(path, document)
+
+
+def _is_round(step: int) -> bool:
+    """Whether a step is one of 0, 1, 2, 5, 10, 20, 50, ...
+
+    >>> [step for step in range(101) if _is_round(step)]
+    [0, 1, 2, 5, 10, 20, 50, 100]
+    """
+    digits = str(step).rstrip("0")
+    return digits in ("", "1", "2", "5")
