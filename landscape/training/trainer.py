@@ -10,6 +10,7 @@ from torch import Tensor
 from landscape.core import philox
 from landscape.engine.data import Data
 from landscape.engine.determinism import preserved
+from landscape.engine.fused import Fused
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Noise
@@ -23,6 +24,10 @@ _NOISE_STREAM = 2**16
 
 #: Boards, or other samples, drawn at once for as many members as they serve: bounds the memory of a step.
 _DRAWN = 2**17
+
+#: Numbers that steps of the fused engine change at once, a tenth of a second; and members whose batches are counted at
+#: once.
+_FUSED, _COUNTED = 2**22, 2**14
 
 
 class Trainer:
@@ -52,23 +57,21 @@ class Trainer:
 
     @property
     def computation(self) -> Mapping[str, Any]:
-        """Device, backend and chunks."""
-        return {
-            "device": self.objective.device.type,
-            "backend": self.objective.network.backend,
-            "chunk": dataclasses.asdict(self.objective.chunk),
-        }
+        """Device, backend and chunks; the fused engine knows none."""
+        found = {"device": self.objective.device.type, "backend": self.objective.backend}
+        return found if self.objective.fused else {**found, "chunk": dataclasses.asdict(self.objective.chunk)}
 
     def begin(self, initial: Stack) -> int:
         """Start at the first step, which is returned."""
         self.flat = initial.flatten().to(self.objective.device, self.objective.dtype)
-        self.moments = initial_moments(self.optimizer.begin(self.flat), self.continued)
+        begun = initial_moments(self.optimizer.begin(self.flat), self.continued)
+        self.moments = {name: each.clone() for name, each in begun.items()}  # they are changed in place
         self.buffers = dict(initial.to(self.objective.device, self.objective.dtype).buffers)
         return 0
 
     def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> int:
         """Take up what `state` gave; returns the next step."""
-        moved = {name: tensor.to(self.objective.device) for name, tensor in tensors.items()}
+        moved = {name: tensor.to(self.objective.device, copy=True) for name, tensor in tensors.items()}
         self.flat = moved.pop("parameters")
         self.moments = {name: moved.pop(name) for name in self.optimizer.moments}
         self.buffers = moved
@@ -83,9 +86,43 @@ class Trainer:
         """The parameters as they are now."""
         return dataclasses.replace(self.objective.network.template.unflatten(self.flat), buffers=self.buffers)
 
-    def step(self, step: int, *, with_loss: bool) -> None:
-        """One optimizer step of every member; `loss` is then that of the batch before it, if it is asked for."""
-        step += self.continued.step if self.continued else 0
+    @property
+    def at_once(self) -> int:
+        """Steps that `advance` takes at once: of the fused engine so many that they take a moment."""
+        if self.objective.fused is None:
+            return 1
+        if self.training.data == "batches":
+            return max(1, _COUNTED // min(len(self.flat), self.group))
+        return max(1, _FUSED // self.flat.numel())
+
+    def advance(self, steps: range, *, with_loss: bool) -> None:
+        """Optimizer steps of every member, `at_once` at most; `loss` is then that of the batch before the first, if it
+        is asked for.
+        """
+        before = self.continued.step if self.continued else 0
+        steps = range(steps.start + before, steps.stop + before)
+        if self.objective.fused is not None:
+            self._descend(self.objective.fused, steps, with_loss)
+        else:
+            self._step(steps.start, with_loss)
+
+    def _descend(self, fused: Fused, steps: range, with_loss: bool) -> None:
+        """The steps of all members, in place."""
+        options = {name: getattr(self.training, name) for name in ("lr", "momentum", "weight_decay")}
+        exact, losses = self.training.data == "exact", list[Tensor]()
+        size = len(self.flat) if exact else self.group
+        for first in range(0, len(self.flat), size):
+            group = slice(first, min(first + size, len(self.flat)))
+            weights = None if exact else torch.stack([self._batch(step, group).weights for step in steps])
+            if weights is not None and not self.training.shared_data:
+                weights = weights[:, : group.stop - group.start]  # a lone member's come twice
+            flat, moments = self.flat[group], {name: each[group] for name, each in self.moments.items()}
+            if with_loss:
+                losses.append(fused(flat, None if weights is None else weights[0])["loss"])
+            fused.descend(flat, moments, steps, **options, weights=weights)
+        self.loss = torch.cat(losses) if losses else torch.zeros(0)
+
+    def _step(self, step: int, with_loss: bool) -> None:
         found = [
             self._gradient(slice(first, first + self.group), step, with_loss)
             for first in range(0, len(self.flat), self.group)
