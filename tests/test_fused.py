@@ -18,7 +18,10 @@ from click.testing import Result as Outcome
 import landscape
 from landscape.core.errors import Mismatch, Unsupported, Unverified
 from landscape.core.files import is_there
-from landscape.engine.fused import Fused, _compiled
+from landscape.engine import fused as engine
+from landscape.engine import jit
+from landscape.engine.data import Batch
+from landscape.engine.fused import Fused
 from landscape.engine.stack import Stack
 from landscape.problems.compute import Engine
 from landscape.problems.digits import Digits
@@ -290,6 +293,22 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits_by_the_same_engine_alon
 
 
 @needs_numba
+@pytest.mark.parametrize(
+    ("board", "size", "density"),
+    [("10x10", 128, 0.5), ("3x7", 37, 0.3), ("1x1", 5, 0.5), ("1x4", 33, 0.8125), ("4x1", 32, 1.0)],
+)
+def test_patterns_are_counted_as_on_the_boards_themselves(board: str, size: int, density: float) -> None:
+    problem = Life(board=board, density=density)
+    seeds, steps = torch.tensor([0, 5, 2**63 - 1, 12345678901]), range(2**33 + 1, 2**33 + 4)
+    for dtype in (torch.float32, torch.float64):
+        found = problem.batch_weights(seeds, steps, size, dtype)
+        for step, row in zip(steps, found, strict=True):
+            batch = problem.training_batch(seeds, step, size, device="cpu", dtype=dtype)
+            assert isinstance(batch, Batch)
+            assert torch.equal(row, batch.weights)
+
+
+@needs_numba
 @pytest.mark.bitwise
 def test_a_training_goes_on_from_a_fused_run_as_if_it_had_not_ended(tmp_path: Path) -> None:
     whole = train("life", {"batches": 30}, tmp_path / "whole", seeds=range(3), engine="fused")
@@ -357,10 +376,12 @@ def test_the_command_line_trains_by_it(landscape: Callable[..., Outcome], tmp_pa
 
 
 def test_without_numba_one_line_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    _compiled.cache_clear()
+    for each in (jit.numba, engine._compiled):
+        each.cache_clear()
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(
         Unsupported, match=r"needs numba, which is not installed: from a clone, pip install '\.\[fast\]'"
     ):
         landscape.walk("presolve", run, points=3, engine="fused")
-    _compiled.cache_clear()
+    for each in (jit.numba, engine._compiled):
+        each.cache_clear()

@@ -9,11 +9,8 @@ so that all of it stays in the cache, and its numbers are those of its parameter
 numba (extra `fast`) compiles what is plain Python here; the stacked engine is its referee.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
-import importlib
-import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,8 +22,8 @@ from torch import Tensor, nn
 
 from landscape.core.errors import Unsupported
 from landscape.engine.data import Data
+from landscape.engine.jit import by_type, compiled, helpers, in_threads
 from landscape.engine.program.graph import leaves
-from landscape.engine.program.products import ceil_div
 from landscape.engine.stacked import Stacked
 
 __all__ = ["Fused"]
@@ -35,10 +32,7 @@ __all__ = ["Fused"]
 _BITS = range(4, 17)
 
 #: Degrees of exp(r) on |r| <= log(2) / 2 and of 2 atanh(s) / s in s^2 on s <= 1/3, to the rounding of each type.
-_DEGREES = {np.float32: (7, 7), np.float64: (13, 15)}
-
-#: Evaluations for which another thread is worth its start.
-_PER_THREAD = 256
+_DEGREES = {"float32": (7, 7), "float64": (13, 15)}
 
 #: Of Adam, as `training/optimizers.py` has them: decay of both moments, and what keeps its quotient finite.
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
@@ -84,7 +78,7 @@ class Fused:
         targets = batch.targets.flatten().double()
         if not (
             bits in _BITS
-            and sorted(codes.tolist()) == list(range(2**bits))
+            and codes.tolist() == list(range(2**bits))
             and ((values + shift == 0) | (values + shift == 1)).all()
             and ((targets == 0) | (targets == 1)).all()
             and first.weight[0].numel() == bits
@@ -92,13 +86,12 @@ class Fused:
             and len(first.weight) % 2 == 0  # filters are taken in pairs
             and (second.weight[0].numel(), third.weight.numel()) == (len(first.weight), len(second.weight))
         ):
-            raise _refused("its data is not every pattern of a few bits, each once, that the first layer reads whole")
+            raise _refused("its data is not every pattern of a few bits, in order, that the first layer reads whole")
         if not isinstance(loss, nn.BCEWithLogitsLoss):
             raise _refused("its loss is not the cross-entropy from logits")
         _compiled()
-        order = codes.argsort()
-        side = (2 * targets[order] - 1).numpy().astype(real)
-        weights = batch.weights[0].double()[order].numpy().copy()
+        side = (2 * targets - 1).numpy().astype(real)
+        weights = batch.weights[0].double().numpy().copy()
         return cls(side, weights, len(first.weight), len(second.weight), slopes[0], shift)
 
     def __call__(
@@ -114,7 +107,7 @@ class Fused:
         def part(some: slice) -> None:
             loop(rows[some], *self._shape, used if len(used) == 1 else used[some], out[some])
 
-        _in_threads(part, len(rows), 1)
+        in_threads(part, len(rows))
         loss, accuracy, right = torch.from_numpy(out).unbind(1)
         return {"loss": loss, "accuracy": accuracy, "right": right, "solved": (right == len(self.side)).double()}
 
@@ -154,7 +147,7 @@ class Fused:
             own = used if used.shape[1] == 1 else used[:, some]
             loop(rows[some], first[some], second[some], corrections, *options, *self._shape, own)
 
-        _in_threads(part, len(rows), len(steps))
+        in_threads(part, len(rows), len(steps))
 
     def gradient(
         self, flat: Float[Tensor, "member parameter"], weights: Float[Tensor, "some pattern"] | None = None
@@ -171,14 +164,6 @@ class Fused:
         return real(self.slope), self.wide, self.narrow, real(self.shift), self.side
 
 
-def _in_threads(part: Callable[[slice], None], members: int, each: int) -> None:
-    """Call `part` for parts of the members, in threads where there is enough to do; loops let go of Python's lock."""
-    threads = max(1, min(torch.get_num_threads(), members, ceil_div(members * each, _PER_THREAD)))
-    ends = [members * k // threads for k in range(threads + 1)]
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        list(pool.map(part, itertools.starmap(slice, itertools.pairwise(ends))))
-
-
 def _refused(why: str) -> Unsupported:
     return Unsupported(
         f'`engine="fused"` does not serve this problem ({why}): it is for one step of the Game of Life with relu or '
@@ -188,47 +173,13 @@ def _refused(why: str) -> Unsupported:
 
 @functools.cache
 def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
-    """`_losses` and `_steps`, compiled when they are first called; kept on the disk by numba, where it can be."""
-    try:
-        numba: Any = importlib.import_module("numba")
-        extending: Any = importlib.import_module("numba.extending")
-    except ImportError as error:
-        raise Unsupported(
-            "`engine=\"fused\"` needs numba, which is not installed: from a clone, pip install '.[fast]', or use "
-            '`engine="stacked"`'
-        ) from error
-    # Each rounds as it is written, but that products are added at once; of sums the compiler chooses the order, once.
-    rounding = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    sums = {**rounding, "fastmath": {"contract", "reassoc", "nsz"}}
-    for function in (
-        _double,
-        _rectify,
-        _enter,
-        _pass,
-        _add,
-        _mix,
-        _mix_two,
-        _pull,
-        _cross_entropy,
-        _forward,
-        _backward,
-    ):
-        extending.register_jitable(forceinline=function not in (_forward, _backward), **rounding)(function)
-    for function in (_fold, _total, _dot, _dots, _dots_two, _weighed, _right):
-        extending.register_jitable(forceinline=True, **sums)(function)
-    for function, make in ((_decay, _decay_of), (_log1p, _log1p_of)):
-
-        def chosen(x: Any, make: Any = make) -> Callable[[Any], Any]:
-            return make(np.float32 if x == numba.float32 else np.float64)  # type: ignore[no-any-return]
-
-        extending.overload(function, jit_options={"forceinline": True, **rounding}, strict=False)(chosen)
-    for cache in (True, False):  # where nothing can be written, it is compiled in each process
-        try:
-            return tuple(numba.njit(function, cache=cache, **rounding) for function in (_losses, _steps))  # type: ignore[return-value]
-        except RuntimeError:
-            if not cache:
-                raise
-    raise AssertionError
+    """`_losses` and `_steps`, compiled when they are first called."""
+    helpers(_double, _rectify, _enter, _pass, _add, _mix, _mix_two, _pull, _cross_entropy)
+    helpers(_forward, _backward, inline=False)
+    helpers(_fold, _total, _dot, _dots, _dots_two, _weighed, _right, sums=True)
+    by_type(_decay, _decay_of)
+    by_type(_log1p, _log1p_of)
+    return compiled(_losses), compiled(_steps)
 
 
 # What follows is compiled; arrays are of the type of the parameters, but for weights of losses. A row of parameters
@@ -487,8 +438,9 @@ def _log1p(e: Any) -> Any:
     raise NotImplementedError
 
 
-def _decay_of(real: Any) -> Callable[[Any], Any]:
-    single, exponents = real is np.float32, _DEGREES[real][0]
+def _decay_of(type_name: str) -> Callable[[Any], Any]:
+    real: Any = np.dtype(type_name).type
+    single, exponents = real is np.float32, _DEGREES[type_name][0]
     whole = np.int32 if single else np.int64
     mantissa, bias = (23, 127) if single else (52, 1023)
     # Added and taken off again it rounds to a whole number, which then stands in the last bits.
@@ -522,9 +474,10 @@ def _decay_of(real: Any) -> Callable[[Any], Any]:
     return decay
 
 
-def _log1p_of(real: Any) -> Callable[[Any], Any]:
+def _log1p_of(type_name: str) -> Callable[[Any], Any]:
+    real: Any = np.dtype(type_name).type
     single, two = real is np.float32, real(2)
-    d = tuple(real(2 / (2 * k + 1)) for k in range(_DEGREES[real][1], -1, -1))
+    d = tuple(real(2 / (2 * k + 1)) for k in range(_DEGREES[type_name][1], -1, -1))
 
     def log1p(e: Any) -> Any:
         s = e / (two + e)

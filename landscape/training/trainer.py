@@ -27,7 +27,7 @@ _DRAWN = 2**17
 
 #: Numbers that steps of the fused engine change at once, a tenth of a second; and members whose batches are counted at
 #: once.
-_FUSED, _COUNTED = 2**22, 2**14
+_FUSED, _COUNTED = 2**22, 2**12
 
 
 class Trainer:
@@ -113,9 +113,10 @@ class Trainer:
         size = len(self.flat) if exact else self.group
         for first in range(0, len(self.flat), size):
             group = slice(first, min(first + size, len(self.flat)))
-            weights = None if exact else torch.stack([self._batch(step, group).weights for step in steps])
-            if weights is not None and not self.training.shared_data:
-                weights = weights[:, : group.stop - group.start]  # a lone member's come twice
+            weights = None
+            if not exact:
+                keys = self.shared if self.training.shared_data else self.keys[group]
+                weights = self.problem.batch_weights(keys, steps, self.training.batch_size, self.objective.dtype)
             flat, moments = self.flat[group], {name: each[group] for name, each in self.moments.items()}
             if with_loss:
                 losses.append(fused(flat, None if weights is None else weights[0])["loss"])
