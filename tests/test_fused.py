@@ -28,6 +28,7 @@ from landscape.problems.digits import Digits
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.store.checkpoints import Run
+from landscape.training.optimizers import OPTIMIZERS
 from landscape.training.train import Training, train
 
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs numba (extra fast)")
@@ -366,6 +367,24 @@ def test_other_trainings_are_refused_before_anything_is_written(problem: Life, w
     with pytest.raises(Unsupported, match=why):
         train(problem, {"batches": 1}, tmp_path / "run", seeds=[0], engine="fused")
     assert not (tmp_path / "run").exists()
+
+
+@needs_numba
+def test_an_optimizer_that_is_not_compiled_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPTIMIZERS, "other", OPTIMIZERS["sgd"])
+    with pytest.raises(Unsupported, match="knows adam and sgd, not other"):
+        train("life", {"batches": 1, "optimizer": "other"}, tmp_path / "run", seeds=[0], engine="fused")
+    assert not (tmp_path / "run").exists()
+
+
+@needs_numba
+@pytest.mark.slow
+@pytest.mark.bitwise
+def test_workers_train_to_the_bits_of_one_process(tmp_path: Path) -> None:
+    how = {"batches": 30, "data": "batches", "batch_size": 8}
+    one = train("life", how, tmp_path / "one", seeds=range(7), engine="fused")
+    two = train("life", how, tmp_path / "two", seeds=range(7), engine="fused", workers=2)
+    assert torch.equal(one.checkpoint().stack.flatten(), two.checkpoint().stack.flatten())
 
 
 @needs_numba

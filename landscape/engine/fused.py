@@ -26,13 +26,16 @@ from landscape.engine.jit import by_type, compiled, helpers, in_threads
 from landscape.engine.program.graph import leaves
 from landscape.engine.stacked import Stacked
 
-__all__ = ["Fused"]
+__all__ = ["MOMENTS", "Fused"]
 
-#: Bits of a pattern at most, and at least as many as lanes of sums need.
+#: Bits of a pattern.
 _BITS = range(4, 17)
 
 #: Degrees of exp(r) on |r| <= log(2) / 2 and of 2 atanh(s) / s in s^2 on s <= 1/3, to the rounding of each type.
 _DEGREES = {"float32": (7, 7), "float64": (13, 15)}
+
+#: What optimizers remember, of those that are compiled.
+MOMENTS = {"adam": ("mean", "square"), "sgd": ("velocity",)}
 
 #: Of Adam, as `training/optimizers.py` has them: decay of both moments, and what keeps its quotient finite.
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
@@ -40,7 +43,7 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fused:
-    """Loss (cross-entropy from logits), share and number of right answers of many networks.
+    """Loss (cross-entropy from logits), share and number of right answers of many networks, and their training.
 
     `side` is 1 for patterns whose target is 1 and -1 for 0, in the order of their bits, `weights` are theirs. The first
     layer has `wide` units, the second `narrow`; `slope` is that of both activations below 0, and the bits are -`shift`
@@ -122,30 +125,20 @@ class Fused:
         weight_decay: float = 0.0,
         weights: Float[Tensor, "step some pattern"] | None = None,
     ) -> None:
-        """Optimizer steps of these numbers, the first ever is 0, of members as rows, in place: of Adam where `moments`
-        are `mean` and `square`, of gradient descent where they are `velocity`. With other `weights` of the patterns, a
-        row a step, the same for all members or those of each.
+        """Optimizer steps of these numbers, the first ever is 0, of members as rows, in place, by Adam or sgd as their
+        `moments` are; with other `weights` of the patterns at each step, the same for all members or those of each.
         """
         real: Any = self.side.dtype.type
         adam = "mean" in moments
-        rows, first, second = (
-            each.numpy()
-            for each in (flat, *(moments[key] for key in (("mean", "square") if adam else ("velocity",) * 2)))
-        )
+        first, second = (moments[name].numpy() for name in (MOMENTS["adam"] if adam else MOMENTS["sgd"] * 2))
         corrections = np.array([[1 - beta ** (step + 1) for beta in _BETAS] for step in steps]).astype(real)
-        used = self.weights.astype(real)[None, None] if weights is None else weights.numpy()
-        options = (
-            adam,
-            real(lr),
-            real(momentum),
-            real(weight_decay),
-            np.array([*_BETAS, *(1 - b for b in _BETAS), _EPSILON], real),
-        )
-        loop = _compiled()[1]
+        constants = np.array([*_BETAS, *(1 - beta for beta in _BETAS), _EPSILON, lr, momentum, weight_decay], real)
+        used = self.weights.astype(real)[None, None] if weights is None else weights.contiguous().numpy()
+        rows, loop = flat.numpy(), _compiled()[1]
 
         def part(some: slice) -> None:
-            own = used if used.shape[1] == 1 else used[:, some]
-            loop(rows[some], first[some], second[some], corrections, *options, *self._shape, own)
+            members = rows[some], first[some], second[some], some.start
+            loop(*members, corrections, adam, constants, *self._shape, used)
 
         in_threads(part, len(rows), len(steps))
 
@@ -205,11 +198,9 @@ def _steps(
     flat: Any,
     first: Any,
     second: Any,
+    begin: Any,
     corrections: Any,
     adam: Any,
-    lr: Any,
-    momentum: Any,
-    decay: Any,
     constants: Any,
     slope: Any,
     wide: Any,
@@ -219,17 +210,17 @@ def _steps(
     weights: Any,
 ) -> None:
     """A step for each row of `corrections` of each member's parameters and moments, a row a member, in place; `weights`
-    are [1 or step, 1 or member, pattern].
+    are [1 or step, 1 or member, pattern], of members from `begin` on.
     """
     patterns, count = len(side), flat.shape[1]
     z, h = np.empty((wide, patterns), flat.dtype), np.empty((narrow, patterns), flat.dtype)
     y, d, gradient = np.empty(patterns, flat.dtype), np.empty(patterns, flat.dtype), np.empty(count, flat.dtype)
-    beta1, beta2, rest1, rest2, epsilon = constants
+    beta1, beta2, rest1, rest2, epsilon, lr, momentum, decay = constants
     for member in range(len(flat)):
         row, m, v = flat[member], first[member], second[member]
         for step in range(len(corrections)):
             _forward(row, slope, shift, z, h, y)
-            _pull(y, side, weights[step % len(weights), member % weights.shape[1]])
+            _pull(y, side, weights[step % len(weights), (begin + member) % weights.shape[1]])
             _backward(row, slope, shift, z, h, y, d, gradient)
             c1, c2 = corrections[step, 0], corrections[step, 1]
             for k in range(count):

@@ -26,7 +26,7 @@ _SUMS = {**_AS_WRITTEN, "fastmath": {"contract", "reassoc", "nsz"}}
 
 @functools.cache
 def numba() -> Any:
-    """The package and its `extending`; raises `Unsupported` if it is not installed."""
+    """The package; raises `Unsupported` if it is not installed."""
     try:
         importlib.import_module("numba.extending")
         return importlib.import_module("numba")
@@ -66,5 +66,9 @@ def in_threads(part: Callable[[slice], None], members: int, each: int = 1) -> No
     """
     threads = max(1, min(torch.get_num_threads(), members, ceil_div(members * each, _PER_THREAD)))
     ends = [members * k // threads for k in range(threads + 1)]
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        list(pool.map(part, itertools.starmap(slice, itertools.pairwise(ends))))
+    parts = list(itertools.starmap(slice, itertools.pairwise(ends)))
+    if threads == 1:
+        part(parts[0])
+    else:
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            list(pool.map(part, parts))

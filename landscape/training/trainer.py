@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from landscape.core import philox
+from landscape.core.errors import Unsupported
 from landscape.engine.data import Data
 from landscape.engine.determinism import preserved
-from landscape.engine.fused import Fused
+from landscape.engine.fused import MOMENTS, Fused
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Noise
@@ -25,9 +26,9 @@ _NOISE_STREAM = 2**16
 #: Boards, or other samples, drawn at once for as many members as they serve: bounds the memory of a step.
 _DRAWN = 2**17
 
-#: Numbers that steps of the fused engine change at once, a tenth of a second; and members whose batches are counted at
-#: once.
-_FUSED, _COUNTED = 2**22, 2**12
+#: What the fused engine does at once, a tenth of a second: numbers that steps change; boards, or other samples, drawn;
+#: and samples that a batch counts for at least, as its weights take memory too.
+_CHANGED, _SEEN, _LEAST = 2**22, 2**19, 128
 
 
 class Trainer:
@@ -38,6 +39,10 @@ class Trainer:
         self.continued = plan.continued
         self.masks: dict[frozenset[str], Tensor] = {}
         self.optimizer = OPTIMIZERS[plan.training.optimizer]
+        if objective.fused is not None and self.optimizer.moments != MOMENTS.get(plan.training.optimizer):
+            raise Unsupported(
+                f'`engine="fused"` knows {" and ".join(MOMENTS)}, not {plan.training.optimizer}: use `engine="stacked"`'
+            )
         self.keys = torch.tensor(plan.data_seeds, dtype=torch.int64, device=objective.device)
         self.shared = torch.tensor(plan.all.data_seeds[:1], dtype=torch.int64, device=objective.device)
         chunk = objective.chunk.members
@@ -92,8 +97,8 @@ class Trainer:
         if self.objective.fused is None:
             return 1
         if self.training.data == "batches":
-            return max(1, _COUNTED // min(len(self.flat), self.group))
-        return max(1, _FUSED // self.flat.numel())
+            return max(1, _SEEN // (max(_LEAST, self.training.batch_size) * min(len(self.flat), self.group)))
+        return max(1, _CHANGED // self.flat.numel())
 
     def advance(self, steps: range, *, with_loss: bool) -> None:
         """Optimizer steps of every member, `at_once` at most; `loss` is then that of the batch before the first, if it

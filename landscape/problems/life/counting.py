@@ -45,8 +45,8 @@ def pattern_shares(
     total = numbers.dtype.type(size * height * width)
 
     def part(some: slice) -> None:
-        given = keys[some], steps.start, size, height, width, digits >> (16 - places), places
-        loop(*given, STREAM, total, numbers[:, some])
+        drawn = keys[some], STREAM, steps.start, size, height, width, digits >> (16 - places), places
+        loop(*drawn, total, numbers, some.start)
 
     in_threads(part, len(seeds), len(steps))
     return out
@@ -63,15 +63,16 @@ def _compiled() -> Any:
 
 def _count(
     seeds: Any,
+    stream: Any,
     first: Any,
     size: Any,
     height: Any,
     width: Any,
     digits: Any,
     places: Any,
-    stream: Any,
     total: Any,
     out: Any,
+    begin: Any,
 ) -> None:
     words = (size + 31) // 32
     lanes = 32 * words
@@ -82,7 +83,7 @@ def _count(
     cells = eights.view(np.uint8).reshape((height, long))
     rows = np.zeros((height + 2, long), np.uint8)  # three neighbours in a row, an octal digit; none beyond the edge
     codes = np.empty(long, np.uint16)
-    seen = np.empty((4, 512), np.int32)  # four counts, so that none waits for the one before it
+    seen = np.empty((4, 512), np.int64)  # four counts, so that none waits for the one before it
     for step in range(len(out)):
         for member in range(len(seeds)):
             _draw(seeds[member], stream, first + step, fair)
@@ -104,7 +105,7 @@ def _count(
                     _tally(codes[j * lanes : j * lanes + size], seen)
             for code in range(512):
                 found = seen[0, code] + seen[1, code] + seen[2, code] + seen[3, code]
-                out[step, member, code] = out.dtype.type(found) / total
+                out[step, begin + member, code] = out.dtype.type(found) / total
 
 
 def _draw(seed: Any, stream: Any, step: Any, fair: Any) -> None:
