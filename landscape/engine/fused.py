@@ -26,7 +26,7 @@ from landscape.engine.jit import by_type, compiled, helpers, in_threads
 from landscape.engine.program.graph import leaves
 from landscape.engine.stacked import Stacked
 
-__all__ = ["MOMENTS", "Fused"]
+__all__ = ["MOMENTS", "Fused", "refused"]
 
 #: Bits of a pattern.
 _BITS = range(4, 17)
@@ -68,13 +68,13 @@ class Fused:
             type(layer) is kind or (kind is nn.LeakyReLU and type(layer) is nn.ReLU)
             for layer, kind in zip(layers, kinds, strict=True)
         ):
-            raise _refused("its layers are other than convolution, rectifier, convolution, rectifier, convolution")
+            raise refused("its layers are other than convolution, rectifier, convolution, rectifier, convolution")
         first, second, third = (layer for layer in layers if isinstance(layer, nn.Conv2d))
         batch = data.samples(0, len(data))
         inputs = batch.inputs
         whole = network.backend == "stacked" and inputs.shape[0] == 1 and inputs.is_floating_point()
         if not whole or data.weights.device.type != "cpu" or len(set(slopes)) > 1:
-            raise _refused("it is on a GPU, or its data is not one set of numbers for all members")
+            raise refused("it is on a GPU, or its data is not one set of numbers for all members")
         values = inputs[0].flatten(0, -2).double()
         bits, shift = len(values), -float(values.min())
         codes = ((values + shift).long() * 2 ** torch.arange(bits)[:, None]).sum(0) if bits in _BITS else torch.zeros(1)
@@ -89,9 +89,9 @@ class Fused:
             and len(first.weight) % 2 == 0  # filters are taken in pairs
             and (second.weight[0].numel(), third.weight.numel()) == (len(first.weight), len(second.weight))
         ):
-            raise _refused("its data is not every pattern of a few bits, in order, that the first layer reads whole")
+            raise refused("its data is not every pattern of a few bits, in order, that the first layer reads whole")
         if not isinstance(loss, nn.BCEWithLogitsLoss):
-            raise _refused("its loss is not the cross-entropy from logits")
+            raise refused("its loss is not the cross-entropy from logits")
         _compiled()
         side = (2 * targets - 1).numpy().astype(real)
         weights = batch.weights[0].double().numpy().copy()
@@ -157,7 +157,8 @@ class Fused:
         return real(self.slope), self.wide, self.narrow, real(self.shift), self.side
 
 
-def _refused(why: str) -> Unsupported:
+def refused(why: str) -> Unsupported:
+    """The error for a problem that the fused engine does not serve."""
     return Unsupported(
         f'`engine="fused"` does not serve this problem ({why}): it is for one step of the Game of Life with relu or '
         'leaky_relu and a sigmoid under bce; use `engine="stacked"`'

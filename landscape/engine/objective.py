@@ -22,7 +22,7 @@ from landscape.engine.answers import Answers, Hits, as_numbers
 from landscape.engine.chain import Chain
 from landscape.engine.data import SAMPLE_MULTIPLE, Batch, Data, Stream
 from landscape.engine.determinism import culprit, mixes_samples
-from landscape.engine.fused import Fused
+from landscape.engine.fused import Fused, refused
 from landscape.engine.live import naming_sparse
 from landscape.engine.memory import AUTOMATIC, Chunk, choose_chunk
 from landscape.engine.stack import Stack, in_order
@@ -264,8 +264,10 @@ class Objective:
         `training`. Raises `Unsupported` where network, data or loss are not of its kind, and `Unverified` if it does
         not agree.
         """
-        if self.autocast is not None or self.metrics.keys() != {"loss", "accuracy", "right", "solved"}:
-            raise Unsupported('`engine="fused"` knows its own metrics in full precision alone: use `engine="stacked"`')
+        if self.autocast is not None:
+            raise Unsupported('`engine="fused"` computes in full precision alone: use `engine="stacked"`')
+        if self.metrics.keys() != {"loss", "accuracy", "right", "solved"}:
+            raise refused("it has other metrics")
         fused = Fused.of(self.network, self.memory, self.metrics["loss"].known, self.dtype)
         made = dataclasses.replace(self, fused=fused)
         found, wanted = made(self.template), self(self.template)

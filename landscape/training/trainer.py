@@ -52,8 +52,12 @@ class Trainer:
         self.frozen = frozenset(frozen)
         self.loss = torch.zeros(0)
         self.begin(plan.initial)
-        with preserved(), trial():  # before anything is written
-            self._gradient(slice(0, 1), self.continued.step if self.continued else 0, False)
+        first = self.continued.step if self.continued else 0
+        with preserved(), trial():  # before anything is written, and of the fused engine also before time is measured
+            if objective.fused is None:
+                self._gradient(slice(0, 1), first, False)
+            else:
+                self._weights(range(first, first + 1), slice(0, 1))
 
     @property
     def teacher(self) -> Objective:
@@ -114,19 +118,22 @@ class Trainer:
     def _descend(self, fused: Fused, steps: range, with_loss: bool) -> None:
         """The steps of all members, in place."""
         options = {name: getattr(self.training, name) for name in ("lr", "momentum", "weight_decay")}
-        exact, losses = self.training.data == "exact", list[Tensor]()
-        size = len(self.flat) if exact else self.group
+        size, losses = len(self.flat) if self.training.data == "exact" else self.group, list[Tensor]()
         for first in range(0, len(self.flat), size):
             group = slice(first, min(first + size, len(self.flat)))
-            weights = None
-            if not exact:
-                keys = self.shared if self.training.shared_data else self.keys[group]
-                weights = self.problem.batch_weights(keys, steps, self.training.batch_size, self.objective.dtype)
+            weights = self._weights(steps, group)
             flat, moments = self.flat[group], {name: each[group] for name, each in self.moments.items()}
             if with_loss:
                 losses.append(fused(flat, None if weights is None else weights[0])["loss"])
             fused.descend(flat, moments, steps, **options, weights=weights)
         self.loss = torch.cat(losses) if losses else torch.zeros(0)
+
+    def _weights(self, steps: range, group: slice) -> Tensor | None:
+        """Those of the patterns on the batches of a group; None for the objective's own."""
+        if self.training.data == "exact":
+            return None
+        keys = self.shared if self.training.shared_data else self.keys[group]
+        return self.problem.batch_weights(keys, steps, self.training.batch_size, self.objective.dtype)
 
     def _step(self, step: int, with_loss: bool) -> None:
         found = [
