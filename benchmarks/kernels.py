@@ -43,9 +43,10 @@ def training(m: int, data: str, dtype: str, members: int, repeats: int, clock: C
     how: dict[str, Any] = {"batches": 100, "data": data, "dtype": dtype}
     plan = planned(Life(m_factor=m), how, range(members))
     slow, fast = (trained_by(plan, engine, {}, 1) for engine in ("stacked", "fused"))
-    steps = range(20 if data == "exact" else 4)
+    few = range(4)  # soon done, while another core is free
+    steps = range(20) if data == "exact" else few
 
-    def go(trainer: AnyTrainer, threads: int) -> None:
+    def go(trainer: AnyTrainer, threads: int, steps: range = steps) -> None:
         torch.set_num_threads(threads)
         for first in range(0, len(steps), trainer.at_once):
             trainer.advance(steps[first : first + trainer.at_once], with_loss=False)
@@ -53,7 +54,7 @@ def training(m: int, data: str, dtype: str, members: int, repeats: int, clock: C
     threads = torch.get_num_threads()
     go(fast, 1)  # compiled
     times = lowest([lambda: go(slow, threads), lambda: go(fast, threads)], repeats, clock)
-    one, two = lowest([lambda: go(fast, 1), lambda: go(fast, 2)], 2 * repeats, time.perf_counter)
+    one, two = lowest([lambda: go(fast, 1, few), lambda: go(fast, 2, few)], 10 * repeats, time.perf_counter)
     torch.set_num_threads(threads)
     slow_us, fast_us = (1e6 * each / members / len(steps) for each in times)
     return f"| {m} | {data} | {dtype} | {slow_us:.1f} | {fast_us:.2f} | {slow_us / fast_us:.1f} | {one / two:.2f} |"
