@@ -117,7 +117,6 @@ class Trainer:
 
     def _descend(self, fused: Fused, steps: range, with_loss: bool) -> None:
         """The steps of all members, in place."""
-        options = {name: getattr(self.training, name) for name in ("lr", "momentum", "weight_decay")}
         size, losses = len(self.flat) if self.training.data == "exact" else self.group, list[Tensor]()
         for first in range(0, len(self.flat), size):
             group = slice(first, min(first + size, len(self.flat)))
@@ -125,7 +124,15 @@ class Trainer:
             flat, moments = self.flat[group], {name: each[group] for name, each in self.moments.items()}
             if with_loss:
                 losses.append(fused(flat, None if weights is None else weights[0])["loss"])
-            fused.descend(flat, moments, steps, **options, weights=weights)
+            fused.descend(
+                flat,
+                moments,
+                steps,
+                lr=self.training.lr,
+                momentum=self.training.momentum,
+                weight_decay=self.training.weight_decay,
+                weights=weights,
+            )
         self.loss = torch.cat(losses) if losses else torch.zeros(0)
 
     def _weights(self, steps: range, group: slice) -> Tensor | None:
