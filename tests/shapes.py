@@ -84,6 +84,8 @@ def decorator(*, typechecker: Any) -> Any:
             return thing
         if not inspect.isfunction(thing):
             return typechecker(thing)
+        if set(thing.__annotations__.values()) <= {Any, None}:  # nothing to check; numba compiles some of these
+            return thing
         shapes = any(_SHAPE.search(repr(each)) for each in thing.__annotations__.values())
         return _sometimes(thing, _jaxtyped(thing, typechecker=typechecker) if shapes else typechecker(thing))
 

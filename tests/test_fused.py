@@ -1,9 +1,14 @@
-"""The compiled loop of Life's loss beside the stacked engine and a plain loop; what is said where it cannot serve."""
+"""The compiled loops of Life's loss and training beside the stacked engine, a plain loop and PyTorch's optimizers; what
+is said where they cannot serve.
+"""
 
+import functools
 import importlib.util
+import json
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +18,20 @@ import torch.nn.functional as F
 from click.testing import Result as Outcome
 
 import landscape
-from landscape.core.errors import LandscapeError, Unsupported
-from landscape.engine.fused import _compiled
+from landscape.core.errors import Mismatch, Unsupported, Unverified
+from landscape.core.files import is_there
+from landscape.engine import fused as engine
+from landscape.engine import jit
+from landscape.engine.data import Batch
+from landscape.engine.fused import Fused
 from landscape.engine.stack import Stack
+from landscape.problems.compute import Engine
 from landscape.problems.digits import Digits
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.store.checkpoints import Run
-from landscape.training.train import train
+from landscape.training.optimizers import OPTIMIZERS
+from landscape.training.train import Training, train
 
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs numba (extra fast)")
 
@@ -152,7 +163,7 @@ def test_a_walk_says_by_which_loop_it_was_evaluated(run: Run) -> None:
         (Life(activation="gelu"), "its layers are other"),
         (Life(loss="mse"), "its loss is not the cross-entropy"),
         (Life(steps=2), "its layers are other"),
-        (Digits(), "other metrics|its own metrics"),
+        (Digits(), "it has other metrics"),
     ],
 )
 def test_other_problems_are_told_what_it_is_for(problem: Any, why: str) -> None:
@@ -160,17 +171,244 @@ def test_other_problems_are_told_what_it_is_for(problem: Any, why: str) -> None:
         problem.objective().with_fused()
 
 
-def test_training_does_not_take_it(landscape: Callable[..., Outcome]) -> None:
-    with pytest.raises(LandscapeError, match='`engine="fused"` evaluates losses and does not train'):
-        train("life", {"batches": 1}, "run", seeds=[0], engine="fused")
-    assert landscape("train", "life", "--engine", "fused").exit_code == 2
+def descended(problem: Life, stack: Stack, weights: torch.Tensor | None, steps: range, how: Training) -> torch.Tensor:
+    """Steps of one member after another by autograd and PyTorch's own optimizers."""
+    rows = []
+    inputs, targets, exact = problem._pattern_data
+    for member in range(len(stack)):
+        network = problem._build(pad=False, logits=True).to(stack.dtype)
+        network.load_state_dict(stack.state_dict(member))
+        make = (
+            torch.optim.Adam if how.optimizer == "adam" else functools.partial(torch.optim.SGD, momentum=how.momentum)
+        )
+        optimizer = make(network.parameters(), lr=how.lr, weight_decay=how.weight_decay)
+        for step in steps:
+            own = exact[0] if weights is None else weights[step % len(weights), member % weights.shape[1]]
+            logits = network(inputs[0].permute(3, 0, 1, 2).to(stack.dtype))[:, 0, 0, 0]
+            losses = F.binary_cross_entropy_with_logits(logits, targets[0, 0, 0].to(stack.dtype), reduction="none")
+            optimizer.zero_grad()
+            (losses * own).sum().backward()
+            optimizer.step()
+        rows.append(torch.cat([each.detach().flatten() for each in network.parameters()]))
+    return torch.stack(rows)
 
 
-def test_without_numba_one_line_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    _compiled.cache_clear()
+def fused_steps(problem: Life, stack: Stack, weights: torch.Tensor | None, steps: range, how: Training) -> torch.Tensor:
+    flat = stack.flatten()
+    names = ("mean", "square") if how.optimizer == "adam" else ("velocity",)
+    moments = {name: torch.zeros_like(flat) for name in names}
+    options = {name: getattr(how, name) for name in ("lr", "momentum", "weight_decay")}
+    loop = problem.objective(dtype=stack.dtype).with_fused().fused
+    assert loop is not None
+    loop.descend(flat, moments, steps, **options, weights=weights)
+    return flat
+
+
+@needs_numba
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_gradients_are_those_of_the_stacked_engine(name: str, dtype: torch.dtype, near: float) -> None:
+    """Of each member, beside the largest of its numbers."""
+    objective = PROBLEMS[name].objective(dtype=dtype)
+    stack = spread(PROBLEMS[name], 12, dtype)
+    wanted = objective.gradient(stack, objective.memory)[1].flatten()
+    fused = objective.with_fused().fused
+    assert fused is not None
+    error = (fused.gradient(stack.flatten()) - wanted).abs().amax(1) / wanted.abs().amax(1)
+    assert error.max() < near
+
+
+@needs_numba
+@pytest.mark.parametrize("weighed", ["exact", "of a step", "of each member"])
+@pytest.mark.parametrize("how", [{}, {"weight_decay": 0.1}, {"optimizer": "sgd", "momentum": 0.5, "lr": 0.1}])
+@pytest.mark.parametrize("name", ["usual", "wide", "paper"])
+def test_steps_are_those_of_autograd_and_of_the_optimizers_of_pytorch(
+    name: str, how: dict[str, Any], weighed: str
+) -> None:
+    problem, training = PROBLEMS[name], Training(**how)
+    stack = initialise(problem.network(), range(3)).to(torch.float64)
+    shape = {"exact": None, "of a step": (4, 1, 512), "of each member": (4, 3, 512)}[weighed]
+    weights = shape and torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 256
+    found = fused_steps(problem, stack, weights, range(4), training)
+    wanted = descended(problem, stack, weights, range(4), training)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+@needs_numba
+@pytest.mark.bitwise
+def test_a_trained_member_has_the_same_bits_whatever_the_company_the_threads_and_the_steps_at_once() -> None:
+    problem, training = Life(m_factor=3), Training()
+    stack = initialise(problem.network(), range(301))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(fused_steps(problem, stack, None, range(5), training))
+    finally:
+        torch.set_num_threads(threads)
+    chosen = [0, 7, 300]
+    alone = torch.cat([fused_steps(problem, stack.select([i]), None, range(5), training) for i in chosen])
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0][chosen], alone)
+
+
+@needs_numba
+@pytest.mark.parametrize("data", ["exact", "batches"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_run_ends_near_that_of_the_stacked_engine_and_says_which_trained_it(
+    data: str, dtype: str, tmp_path: Path
+) -> None:
+    how = {"batches": 50, "data": data, "dtype": dtype, "batch_size": 16}
+    engines: list[Engine] = ["stacked", "fused"]
+    stacked, fused = (train("life", how, tmp_path / each, seeds=range(5), engine=each) for each in engines)
+    assert [each.document["computation"]["backend"] for each in (stacked, fused)] == ["stacked", "fused"]
+    assert fused.steps() == stacked.steps()
+    near = 1e-4 if dtype == "float32" else 1e-11
+    for step in fused.steps():
+        a, b = (each.checkpoint(step).stack.flatten() for each in (fused, stacked))
+        torch.testing.assert_close(a, b, rtol=near, atol=near)
+    lines = [
+        [json.loads(line) for line in (each.path / "log.jsonl").read_text().splitlines()] for each in (fused, stacked)
+    ]
+    assert [each["step"] for each in lines[0]] == [each["step"] for each in lines[1]]
+    losses = [[each["loss"] for each in line] for line in lines]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4 if dtype == "float32" else 1e-10)
+
+
+@needs_numba
+@pytest.mark.bitwise
+@pytest.mark.parametrize("data", ["exact", "batches"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits_by_the_same_engine_alone(data: str, tmp_path: Path) -> None:
+    how = {"batches": 60, "data": data, "batch_size": 8, "save_at": [40]}
+    whole = train("life", how, tmp_path / "whole", seeds=range(3), engine="fused")
+
+    def stop(done: int, total: int) -> None:
+        if done >= 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("life", how, tmp_path / "parts", seeds=range(3), engine="fused", progress=stop)
+    with pytest.raises(Mismatch, match="begun elsewhere: backend"):
+        train("life", how, tmp_path / "parts", seeds=range(3), engine="stacked")
+    parts = train("life", how, tmp_path / "parts", seeds=range(3))
+    assert torch.equal(parts.checkpoint().stack.flatten(), whole.checkpoint().stack.flatten())
+    assert not is_there(parts.resume_path)
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("board", "size", "density"),
+    [("10x10", 128, 0.5), ("3x7", 37, 0.3), ("1x1", 5, 0.5), ("1x4", 33, 0.8125), ("4x1", 32, 1.0)],
+)
+def test_patterns_are_counted_as_on_the_boards_themselves(board: str, size: int, density: float) -> None:
+    problem = Life(board=board, density=density)
+    seeds, steps = torch.tensor([0, 5, 2**63 - 1, 12345678901]), range(2**33 + 1, 2**33 + 4)
+    for dtype in (torch.float32, torch.float64):
+        found = problem.batch_weights(seeds, steps, size, dtype)
+        for step, row in zip(steps, found, strict=True):
+            batch = problem.training_batch(seeds, step, size, device="cpu", dtype=dtype)
+            assert isinstance(batch, Batch)
+            assert torch.equal(row, batch.weights)
+
+
+@needs_numba
+@pytest.mark.bitwise
+def test_a_training_goes_on_from_a_fused_run_as_if_it_had_not_ended(tmp_path: Path) -> None:
+    whole = train("life", {"batches": 30}, tmp_path / "whole", seeds=range(3), engine="fused")
+    first = train("life", {"batches": 20}, tmp_path / "first", seeds=range(3), engine="fused")
+    before = first.checkpoint().stack.flatten()
+    rest = train("life", {"batches": 10, "start": str(first.path)}, tmp_path / "rest", seeds=range(3), engine="fused")
+    assert torch.equal(rest.checkpoint().stack.flatten(), whole.checkpoint().stack.flatten())
+    assert torch.equal(first.checkpoint().stack.flatten(), before)
+
+
+@needs_numba
+@pytest.mark.bitwise
+def test_members_see_their_own_boards_or_shared_ones_whatever_the_company(tmp_path: Path) -> None:
+    for shared in (False, True):
+        how = {"batches": 12, "data": "batches", "batch_size": 8, "shared_data": shared}
+        runs = [
+            train("life", how, tmp_path / f"{shared}{len(seeds)}", seeds=seeds, data_seeds=data, engine="fused")
+            for seeds, data in ((range(5), [0]), ([3], [0]))
+        ]
+        few, one = (run.checkpoint().stack.flatten() for run in runs)
+        assert torch.equal(few[3:4], one)
+
+
+@needs_numba
+def test_diverged_members_are_told_of_and_touch_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stack = initialise(Life().network(), range(3))
+    bad = {name: tensor.clone() for name, tensor in stack.tensors.items()}
+    next(iter(bad.values()))[1] = torch.nan
+    whole, broken = (
+        train("life", {"batches": 5}, tmp_path / name, seeds=range(3), start=start, engine="fused")
+        for name, start in (("whole", stack), ("broken", Stack(bad)))
+    )
+    a, b = (run.checkpoint().stack.flatten() for run in (whole, broken))
+    assert torch.equal(a[[0, 2]], b[[0, 2]])
+    assert not b[1].isfinite().any()
+    assert "1 of 3 members diverged" in caplog.text
+
+
+@needs_numba
+def test_a_gradient_that_the_stacked_engine_does_not_find_stops_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = Fused.gradient
+    monkeypatch.setattr(Fused, "gradient", lambda *given: true(*given) * 1.01)
+    with pytest.raises(Unverified, match="gives a gradient that is off by"):
+        train("life", {"batches": 1}, tmp_path / "run", seeds=[0], engine="fused")
+    assert not (tmp_path / "run").exists()
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("problem", "why"), [(Life(dropout=0.5), "its layers are other"), (Life(steps=2), "its layers are other")]
+)
+def test_other_trainings_are_refused_before_anything_is_written(problem: Life, why: str, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=why):
+        train(problem, {"batches": 1}, tmp_path / "run", seeds=[0], engine="fused")
+    assert not (tmp_path / "run").exists()
+
+
+@needs_numba
+def test_an_optimizer_that_is_not_compiled_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPTIMIZERS, "other", OPTIMIZERS["sgd"])
+    with pytest.raises(Unsupported, match="knows adam and sgd, not other"):
+        train("life", {"batches": 1, "optimizer": "other"}, tmp_path / "run", seeds=[0], engine="fused")
+    assert not (tmp_path / "run").exists()
+
+
+@needs_numba
+@pytest.mark.slow
+@pytest.mark.bitwise
+def test_workers_train_to_the_bits_of_one_process(tmp_path: Path) -> None:
+    how = {"batches": 30, "data": "batches", "batch_size": 8}
+    one = train("life", how, tmp_path / "one", seeds=range(7), engine="fused")
+    two = train("life", how, tmp_path / "two", seeds=range(7), engine="fused", workers=2)
+    assert torch.equal(one.checkpoint().stack.flatten(), two.checkpoint().stack.flatten())
+
+
+@needs_numba
+def test_the_command_line_trains_by_it(landscape: Callable[..., Outcome], tmp_path: Path) -> None:
+    at = str(tmp_path / "run")
+    assert landscape("train", "life", "--engine", "fused", "--batches", 3, "-o", at).exit_code == 0
+    assert Run.open(Path(at)).document["computation"]["backend"] == "fused"
+
+
+def test_without_numba_one_line_says_what_to_install(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caches = (jit.numba, engine._compiled)
+    for each in caches:
+        each.cache_clear()
     monkeypatch.setitem(sys.modules, "numba", None)
-    with pytest.raises(
-        Unsupported, match=r"needs numba, which is not installed: from a clone, pip install '\.\[fast\]'"
+    for call in (
+        lambda: landscape.walk("presolve", run, points=3, engine="fused"),
+        lambda: train("life", {"batches": 1}, tmp_path / "run", seeds=[0], engine="fused"),
     ):
-        landscape.walk("presolve", run, points=3, engine="fused")
-    _compiled.cache_clear()
+        with pytest.raises(
+            Unsupported, match=r"needs numba, which is not installed: from a clone, pip install '\.\[fast\]'"
+        ):
+            call()
+    assert not (tmp_path / "run").exists()
+    for each in caches:
+        each.cache_clear()

@@ -70,8 +70,8 @@ computing = together(device_option, dtype_option())
 
 
 def engine_option(auto: str, *, fused: bool = False) -> Callable[[Command], Command]:
-    """`--engine`, of which `auto` says what auto stands for; `fused` is offered where losses are evaluated."""
-    more = " Or losses of one step of Life in one compiled loop (fused; extra fast)." if fused else ""
+    """`--engine`, of which `auto` says what auto stands for; `fused` is offered where it serves."""
+    more = " Or one step of Life in compiled loops (fused; extra fast)." if fused else ""
     return click.option(
         "--engine",
         type=click.Choice(["auto", "plain", "stacked", "vmap", *["fused"] * fused]),

@@ -22,7 +22,7 @@ from landscape.engine.answers import Answers, Hits, as_numbers
 from landscape.engine.chain import Chain
 from landscape.engine.data import SAMPLE_MULTIPLE, Batch, Data, Stream
 from landscape.engine.determinism import culprit, mixes_samples
-from landscape.engine.fused import Fused
+from landscape.engine.fused import Fused, refused
 from landscape.engine.live import naming_sparse
 from landscape.engine.memory import AUTOMATIC, Chunk, choose_chunk
 from landscape.engine.stack import Stack, in_order
@@ -259,12 +259,15 @@ class Objective:
         network = Stacked(self.network.module, backend=backend, table=self.network.table)
         return dataclasses.replace(self, network=network, chunk=chunk, fused=None)
 
-    def with_fused(self) -> "Objective":
-        """The same objective by one compiled loop, which is compared with this one first. Raises `Unsupported` where
-        network, data or loss are not of its kind, and `Unverified` if it does not agree.
+    def with_fused(self, *, training: bool = False) -> "Objective":
+        """The same objective by one compiled loop, which is compared with this one first, as its gradients are for
+        `training`. Raises `Unsupported` where network, data or loss are not of its kind, and `Unverified` if it does
+        not agree.
         """
-        if self.autocast is not None or self.metrics.keys() != {"loss", "accuracy", "right", "solved"}:
-            raise Unsupported('`engine="fused"` knows its own metrics in full precision alone: use `engine="stacked"`')
+        if self.autocast is not None:
+            raise Unsupported('`engine="fused"` computes in full precision alone: use `engine="stacked"`')
+        if self.metrics.keys() != {"loss", "accuracy", "right", "solved"}:
+            raise refused("it has other metrics")
         fused = Fused.of(self.network, self.memory, self.metrics["loss"].known, self.dtype)
         made = dataclasses.replace(self, fused=fused)
         found, wanted = made(self.template), self(self.template)
@@ -273,6 +276,14 @@ class Objective:
             if not torch.allclose(found[name], value, rtol=near, atol=0):
                 numbers = f"{name} {float(found[name]):.9g}, the stacked one {float(value):.9g}"
                 raise Unverified(f"the fused engine gives {numbers}: use another, and please report it")
+        if training:
+            slope = self.gradient(self.template, self.memory, None, with_loss=False)[1].flatten()
+            error = (fused.gradient(self.template.to(self.device, self.dtype).flatten()) - slope).abs().max()
+            if not error <= near * slope.abs().max():
+                raise Unverified(
+                    f"the fused engine gives a gradient that is off by {float(error):.3g}: use another, and please "
+                    "report it"
+                )
         return made
 
     @_within_memory

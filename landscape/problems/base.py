@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -137,6 +137,13 @@ class Problem(abc.ABC):
         dtype: torch.dtype,
     ) -> Data:
         """Fresh training data of one step, a pure function of each seed and the step: a batch a seed."""
+
+    def batch_weights(
+        self, seeds: Int[Tensor, " member"], steps: range, size: int, dtype: torch.dtype
+    ) -> Float[Tensor, "step member sample"]:
+        """Weights of the samples of many steps' `training_batch`, on the CPU, for the fused engine."""
+        batches = (self.training_batch(seeds, step, size, device="cpu", dtype=dtype) for step in steps)
+        return torch.stack([batch.samples(0, len(batch)).weights for batch in batches])
 
     def batch_bytes(self, members: int, size: int) -> int:
         """Bytes that `training_batch` takes at its peak, about; 0 where that is little or not known."""

@@ -27,6 +27,9 @@ class PlainTrainer:
     before anything is written, for a loss that does not run in training.
     """
 
+    #: Steps that `advance` takes at once.
+    at_once = 1
+
     def __init__(self, plan: Plan, lessons: Lessons) -> None:
         self.training, self.lessons, self.initial = plan.training, lessons, plan.initial
         self.continued = plan.continued
@@ -95,9 +98,9 @@ class PlainTrainer:
 
         return Stack(*({name: column(name) for name in part} for part in (self.initial.tensors, self.initial.buffers)))
 
-    def step(self, step: int, *, with_loss: bool) -> None:
+    def advance(self, steps: range, *, with_loss: bool) -> None:
         """One optimizer step of every member; `loss` is then that of the batch before it, if it is asked for."""
-        step += self.continued.step if self.continued else 0
+        step = steps.start + (self.continued.step if self.continued else 0)
         losses = [self._step(member, step, with_loss) for member in range(len(self.networks))]
         self.loss = torch.stack(losses)
 

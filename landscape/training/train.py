@@ -1,5 +1,6 @@
 """Training many seeds in one stack, resumable, each member independent of its companions."""
 
+import bisect
 import dataclasses
 import logging
 import os
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from landscape.core.devices import using_threads
-from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, TooMuch, Unsupported
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, TooMuch
 from landscape.core.fields import Field, fields_of, require
 from landscape.core.files import differences, is_there, require_vacant, write_document
 from landscape.core.interrupts import between_steps
@@ -91,7 +92,7 @@ def train(
         start: A stack of one member for all or of one each, where they begin, as with `Training.start` by name.
         device: Where to compute: auto, cpu or cuda; the CPU if none is given.
         engine: As in `landscape.walk`; auto is stacked for small networks that stacks can train, else each network's
-            own forward with the loss as it was given.
+            own forward with the loss as it was given; fused trains one step of Life.
         resume_every: Seconds between resume states, which a kill loses at most.
         workers: Processes that share the members and this machine's threads; one that dies is replaced. Tensors are
             those of one process with as many threads and chunks as the run's `computation` says: small networks, which
@@ -233,15 +234,15 @@ def _trainer(plan: Plan, engine: Engine, begun: Mapping[str, Any], parts: int) -
 
 def _unit(teacher: Objective | Lessons) -> int:
     """How many members are trained together, whatever others there are."""
-    return teacher.chunk.members if isinstance(teacher, Objective) else 1
+    return teacher.chunk.members if isinstance(teacher, Objective) and teacher.fused is None else 1
 
 
 def _teacher(plan: Plan, engine: Engine, begun: Mapping[str, Any], parts: int) -> Objective | Lessons:
     """What is descended: by the engine that is asked for, or as the run was begun, or as serves best."""
-    if engine == "fused":
-        raise Unsupported('`engine="fused"` evaluates losses and does not train: use `engine="stacked"`')
     training = plan.training
     backend = begun.get("backend") if engine == "auto" else BACKENDS[engine]
+    if engine == "fused" or backend == "fused":
+        return _prepare(plan, BACKENDS["fused"], begun.get("chunk"), parts).with_fused(training=True)
     one_by_one = engine == "plain" or backend == "plain"
     if backend is None and engine == "auto":
         one_by_one = not plan.problem.trains_in_stacks(training.data, training.batch_size, plan.device)
@@ -333,24 +334,27 @@ def _run(
         write_tensors(resume, trainer.state(), {"kind": "resume", "step": step, "run": run.digest})
 
     with open_logs(run, first, logs) as log, preserved(), between_steps() as heed:
-        for step in range(first, training.batches + 1):
+        step, stops = first, sorted({*saved, *logged})
+        while True:
             if step == training.batches:  # before the last step, with which a run is finished
                 _keep_moments(run, trainer, plan)
             if step in saved:
                 run.save(step, trainer.stack)
             if step == training.batches:
                 break
-            trainer.step(step, with_loss=step in logged)
+            steps = range(step, min(step + trainer.at_once, stops[bisect.bisect(stops, step)]))
+            trainer.advance(steps, with_loss=step in logged)
             try:
                 if step in logged:
                     log(step, trainer.loss.double().cpu().numpy())
-                progress(step + 1, training.batches)
+                progress(steps.stop, training.batches)
                 heed()
             except BaseException:
-                keep(step + 1)
+                keep(steps.stop)
                 raise
+            step = steps.stop
             if time.monotonic() - last_kept >= resume_every:
-                keep(step + 1)
+                keep(step)
                 last_kept = time.monotonic()
     resume.unlink(missing_ok=True)
     if diverged := int(finite(trainer.stack.flatten()).logical_not().sum()):

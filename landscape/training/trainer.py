@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from landscape.core import philox
+from landscape.core.errors import Unsupported
 from landscape.engine.data import Data
 from landscape.engine.determinism import preserved
+from landscape.engine.fused import MOMENTS, Fused
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Noise
@@ -24,6 +26,10 @@ _NOISE_STREAM = 2**16
 #: Boards, or other samples, drawn at once for as many members as they serve: bounds the memory of a step.
 _DRAWN = 2**17
 
+#: What the fused engine does at once, a tenth of a second: numbers that steps change; boards, or other samples, drawn;
+#: and samples that a batch counts for at least, as its weights take memory too.
+_CHANGED, _SEEN, _LEAST = 2**22, 2**19, 128
+
 
 class Trainer:
     """Parameters of all members, one row each, and what the optimizer remembers of them."""
@@ -33,6 +39,10 @@ class Trainer:
         self.continued = plan.continued
         self.masks: dict[frozenset[str], Tensor] = {}
         self.optimizer = OPTIMIZERS[plan.training.optimizer]
+        if objective.fused is not None and self.optimizer.moments != MOMENTS.get(plan.training.optimizer):
+            raise Unsupported(
+                f'`engine="fused"` knows {" and ".join(MOMENTS)}, not {plan.training.optimizer}: use `engine="stacked"`'
+            )
         self.keys = torch.tensor(plan.data_seeds, dtype=torch.int64, device=objective.device)
         self.shared = torch.tensor(plan.all.data_seeds[:1], dtype=torch.int64, device=objective.device)
         chunk = objective.chunk.members
@@ -42,8 +52,12 @@ class Trainer:
         self.frozen = frozenset(frozen)
         self.loss = torch.zeros(0)
         self.begin(plan.initial)
-        with preserved(), trial():  # before anything is written
-            self._gradient(slice(0, 1), self.continued.step if self.continued else 0, False)
+        first = self.continued.step if self.continued else 0
+        with preserved(), trial():  # before anything is written, and of the fused engine also before time is measured
+            if objective.fused is None:
+                self._gradient(slice(0, 1), first, False)
+            else:
+                self._weights(range(first, first + 1), slice(0, 1))
 
     @property
     def teacher(self) -> Objective:
@@ -52,23 +66,21 @@ class Trainer:
 
     @property
     def computation(self) -> Mapping[str, Any]:
-        """Device, backend and chunks."""
-        return {
-            "device": self.objective.device.type,
-            "backend": self.objective.network.backend,
-            "chunk": dataclasses.asdict(self.objective.chunk),
-        }
+        """Device, backend and chunks; the fused engine knows none."""
+        found = {"device": self.objective.device.type, "backend": self.objective.backend}
+        return found if self.objective.fused else {**found, "chunk": dataclasses.asdict(self.objective.chunk)}
 
     def begin(self, initial: Stack) -> int:
         """Start at the first step, which is returned."""
         self.flat = initial.flatten().to(self.objective.device, self.objective.dtype)
-        self.moments = initial_moments(self.optimizer.begin(self.flat), self.continued)
+        begun = initial_moments(self.optimizer.begin(self.flat), self.continued)
+        self.moments = {name: each.clone() for name, each in begun.items()}  # they are changed in place
         self.buffers = dict(initial.to(self.objective.device, self.objective.dtype).buffers)
         return 0
 
     def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> int:
         """Take up what `state` gave; returns the next step."""
-        moved = {name: tensor.to(self.objective.device) for name, tensor in tensors.items()}
+        moved = {name: tensor.to(self.objective.device, copy=True) for name, tensor in tensors.items()}
         self.flat = moved.pop("parameters")
         self.moments = {name: moved.pop(name) for name in self.optimizer.moments}
         self.buffers = moved
@@ -83,9 +95,54 @@ class Trainer:
         """The parameters as they are now."""
         return dataclasses.replace(self.objective.network.template.unflatten(self.flat), buffers=self.buffers)
 
-    def step(self, step: int, *, with_loss: bool) -> None:
-        """One optimizer step of every member; `loss` is then that of the batch before it, if it is asked for."""
-        step += self.continued.step if self.continued else 0
+    @property
+    def at_once(self) -> int:
+        """Steps that `advance` takes at once: of the fused engine so many that they take a moment."""
+        if self.objective.fused is None:
+            return 1
+        if self.training.data == "batches":
+            return max(1, _SEEN // (max(_LEAST, self.training.batch_size) * min(len(self.flat), self.group)))
+        return max(1, _CHANGED // self.flat.numel())
+
+    def advance(self, steps: range, *, with_loss: bool) -> None:
+        """Optimizer steps of every member, `at_once` at most; `loss` is then that of the batch before the first, if it
+        is asked for.
+        """
+        before = self.continued.step if self.continued else 0
+        steps = range(steps.start + before, steps.stop + before)
+        if self.objective.fused is not None:
+            self._descend(self.objective.fused, steps, with_loss)
+        else:
+            self._step(steps.start, with_loss)
+
+    def _descend(self, fused: Fused, steps: range, with_loss: bool) -> None:
+        """The steps of all members, in place."""
+        size, losses = len(self.flat) if self.training.data == "exact" else self.group, list[Tensor]()
+        for first in range(0, len(self.flat), size):
+            group = slice(first, min(first + size, len(self.flat)))
+            weights = self._weights(steps, group)
+            flat, moments = self.flat[group], {name: each[group] for name, each in self.moments.items()}
+            if with_loss:
+                losses.append(fused(flat, None if weights is None else weights[0])["loss"])
+            fused.descend(
+                flat,
+                moments,
+                steps,
+                lr=self.training.lr,
+                momentum=self.training.momentum,
+                weight_decay=self.training.weight_decay,
+                weights=weights,
+            )
+        self.loss = torch.cat(losses) if losses else torch.zeros(0)
+
+    def _weights(self, steps: range, group: slice) -> Tensor | None:
+        """Those of the patterns on the batches of a group; None for the objective's own."""
+        if self.training.data == "exact":
+            return None
+        keys = self.shared if self.training.shared_data else self.keys[group]
+        return self.problem.batch_weights(keys, steps, self.training.batch_size, self.objective.dtype)
+
+    def _step(self, step: int, with_loss: bool) -> None:
         found = [
             self._gradient(slice(first, first + self.group), step, with_loss)
             for first in range(0, len(self.flat), self.group)

@@ -17,9 +17,19 @@ from landscape.core import philox
 from landscape.engine.data import Batch
 from landscape.problems.life.rules import Rule
 
-__all__ = ["PackedBoards", "advance", "pattern_codes", "pattern_counts", "random_boards", "random_words", "unpack"]
+__all__ = [
+    "STREAM",
+    "PackedBoards",
+    "advance",
+    "pattern_codes",
+    "pattern_counts",
+    "random_boards",
+    "random_words",
+    "unpack",
+]
 
-_STREAM = 1
+#: Of Philox's streams that of boards.
+STREAM = 1
 
 #: Cells drawn at once by `pattern_counts`: bounds the memory, and keeps the intermediate results in a cache.
 _CELLS = 2**19
@@ -34,7 +44,7 @@ def random_words(
 ) -> Int32[Tensor, "member height width word"]:
     """At least `count` boards, in words; cells are live with probability `density` (rounded to a multiple of 2^-16)."""
     words = -(-count // 32)
-    drawn = philox.bernoulli_words(seeds, density, stream=_STREAM, step=step, count=height * width * words)
+    drawn = philox.bernoulli_words(seeds, density, stream=STREAM, step=step, count=height * width * words)
     return drawn.to(torch.int32).view(-1, height, width, words)
 
 

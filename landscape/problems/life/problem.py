@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Unsupported
@@ -27,7 +27,7 @@ from landscape.engine.objective import Metric, Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Backend, Stacked, Table, features_first, leaves
 from landscape.problems.base import Nouns, Problem, Renaming, option
-from landscape.problems.life import boards, infer, network, patterns, presolved
+from landscape.problems.life import boards, counting, infer, network, patterns, presolved
 from landscape.problems.life.rules import Rule
 from landscape.space.derivation import derived
 from landscape.space.symmetry import Symmetry
@@ -261,6 +261,14 @@ class Life(Problem):
         inputs, targets, _ = self._pattern_data
         weights = counts.to(dtype) / (size * height * width)
         return Batch(inputs.to(device, dtype), targets.to(device, dtype), weights)
+
+    def batch_weights(
+        self, seeds: Int[Tensor, " member"], steps: range, size: int, dtype: torch.dtype
+    ) -> Float[Tensor, "step member sample"]:
+        """The same counts by a compiled loop."""
+        if self.density in (0, 1):  # nothing is drawn
+            return super().batch_weights(seeds, steps, size, dtype)
+        return counting.pattern_shares(seeds, steps, size, *self.board_size, self.density, dtype)
 
     def batch_bytes(self, members: int, size: int) -> int:
         """Boards of one member after another where they are counted, else of all."""
