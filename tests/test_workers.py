@@ -17,7 +17,7 @@ from landscape.core import provenance
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.evaluation import evaluate
 from landscape.problems.registry import create
-from landscape.store.checkpoints import Run
+from landscape.store.checkpoints import Run, read_tensors
 from landscape.store.results import Result
 from landscape.training import sweep as sweeps
 from landscape.training import train as trainings
@@ -204,7 +204,8 @@ def test_a_run_outlives_its_workers_and_interruptions() -> None:
     with pytest.raises(KeyboardInterrupt):
         landscape.train("life", training, "two", seeds=range(40), workers=2, progress=interrupting)
     assert not CHILDREN.read_text().split()
-    assert list(Path("two/parts").glob("*/resume.safetensors"))
+    kept = [read_tensors(file)[1]["step"] for file in Path("two/parts").glob("*/resume.safetensors")]
+    assert min(kept) > 0
     told: list[int] = []
 
     def progress(done: int, total: int) -> None:
@@ -213,7 +214,7 @@ def test_a_run_outlives_its_workers_and_interruptions() -> None:
 
     kill = killing()
     landscape.train("life", training, "two", seeds=range(40), workers=2, progress=progress)
-    assert told[0] > 10
+    assert told[0] >= min(kept) // 2  # the first that tells may be alone
     assert contents(Path("one")) == contents(Path("two"))
 
 
