@@ -9,7 +9,7 @@ SOURCES = setup.cfg pyproject.toml constraints.txt
 RUN = $(BIN)/landscape
 STUDIES = $(filter-out analyses/one_step_m1.py analyses/study.py, $(wildcard analyses/*.py))
 
-.PHONY: help demo test test-extras test-quick test-cpus smoke faults lint dist benchmark reference studies clean
+.PHONY: help demo test test-extras test-quick test-cpus smoke docs faults lint dist benchmark reference studies clean
 
 help:
 	@echo "make demo       train, walk, analyse and draw: what separates trained solutions from the known one"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-quick the suite without run-time checks of shapes, slow tests and bit identity: while one works"
 	@echo "make test-extras the tests that need numba, submitit and Dask, in the environment of make smoke"
 	@echo "make smoke      each example of the documents and of every --help, each benchmark in its smallest setting"
+	@echo "make docs       the documentation as a site, in dist/site"
 	@echo "make faults     a campaign of kills, changed files, odd commands and pairs of writers, an hour and a half"
 	@echo "make lint       ruff, mypy --strict and the layers"
 	@echo "make dist       the wheel, installed into an empty environment, where the README's first example is run"
@@ -45,6 +46,10 @@ $(VENV)/.lint: $(BIN)/python $(SOURCES)
 
 $(VENV)/.smoke: $(BIN)/python $(SOURCES)
 	$(INSTALL) --editable '.[test,benchmark,fast,zoo,slurm,dask]'
+	@touch $@
+
+$(VENV)/.docs: $(BIN)/python $(SOURCES)
+	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.benchmark: $(BIN)/python $(SOURCES)
@@ -105,11 +110,15 @@ smoke: $(VENV)/.smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engines --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/zoo.py --smoke --all-verbs --require
 
+# Each warning, such as of a link that leads nowhere, is an error.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs dist/site
+
 # The environment is new and gets the wheel and its dependencies alone; then the extra that the README's Python wants.
 # Modules are compiled when they are first imported, which few of torch's are. It stays, to try more in (make clean).
 dist: export PYTHONDONTWRITEBYTECODE =
 dist: $(VENV)/.lint
-	rm -rf build dist
+	rm -rf build dist/*.whl dist/*.tar.gz dist/empty
 	$(BIN)/python -m build --outdir dist . >/dev/null
 	$(PYTHON) -m venv dist/empty
 	$(EMPTY) -m pip install $(QUIETLY) --no-compile dist/*.whl

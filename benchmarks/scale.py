@@ -37,12 +37,14 @@ def measured(arguments: Sequence[str], folder: Path) -> tuple[float, float]:
     return seconds, int(done.stderr.split()[-1]) / 2**20
 
 
-def verbs(seeds: int, steps: int, points: int) -> dict[str, list[str]]:
+def verbs(seeds: int, steps: int, points: int, engine: str) -> dict[str, list[str]]:
     """What is measured."""
+    by = ["--engine", engine]
     walk = ["walk", "--from", "presolve", "--to", "run", "--points", str(points), "-o", "walk.h5"]
+    train = f"train life --seeds 0:{seeds} --batches {steps} --save-at {steps} -o run".split()
     return {
-        f"train, {steps} steps": f"train life --seeds 0:{seeds} --batches {steps} --save-at {steps} -o run".split(),
-        f"walk, {points} points": walk,
+        f"train, {steps} steps": [*train, *by],
+        f"walk, {points} points": [*walk, *by],
         "analyse barriers": ["analyse", "barriers", "walk.h5"],
         "analyse outcomes": ["analyse", "outcomes", "run"],
         "info of the run": ["info", "run"],
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="Few seeds, in seconds: does it run?")
     parser.add_argument("--seeds", type=int, nargs="*", default=[10**3, 10**4, 10**5], help="Numbers of seeds.")
     parser.add_argument("--steps", type=int, default=3, help="Steps of training.")
+    parser.add_argument("--engine", default="auto", help="Of training and walks: auto, or fused (extra fast).")
     parser.add_argument("--points", type=int, default=5, help="Points of a line.")
     given = parser.parse_args()
     columns = [5, 50] if given.smoke else given.seeds
@@ -63,7 +66,7 @@ def main() -> None:
     rows: dict[str, list[str]] = {}
     for seeds in columns:
         with tempfile.TemporaryDirectory() as folder:
-            for name, arguments in verbs(seeds, given.steps, given.points).items():
+            for name, arguments in verbs(seeds, given.steps, given.points, given.engine).items():
                 seconds, memory = measured(arguments, Path(folder))
                 rows.setdefault(name, []).append(f"{seconds:.3g} s, {memory:.2f} GiB")
                 print(seeds, name, rows[name][-1], file=sys.stderr, flush=True)

@@ -82,6 +82,8 @@ SHORTER = (
         r"\g<0>, density_probes=2, density_steps=5, tolerance=0.5, rtol=0.5",
     ),
     ("README.md", r"\brange\((?:20|100)\)", "range(5)"),
+    ("docs/life.md", r"\bbatches=3000?\b", "batches=20"),
+    ("docs/life.md", r"\brange\(100\)", "range(5)"),
     ("docs/own_model.md", r"\brange\(200\)", "range(5)"),
     ("plots/README.md", r"--save-at \S+", "--save-at 0,5,10,20"),
 )
@@ -99,6 +101,33 @@ READER_HAS = {
         os.mkdir("epochs")
         for number in range(3):
             torch.save(model().state_dict(), f"epochs/epoch_{number}.pt")
+        os.mkdir("their-checkpoints")
+        for number in (1, 2):
+            torch.save(Life().network().state_dict(), f"their-checkpoints/net-{number}.pt")
+        """,
+    "docs/howto.md": """
+        import os
+        import shutil
+        import subprocess
+        import sys
+        import torch
+
+        subprocess.run([sys.executable, "-m", "landscape", "example"], check=True)
+        sys.path.insert(0, ".")
+        from my_model import network
+
+        for name in "abc":
+            torch.save(network().state_dict(), f"{name}.pt")
+        os.mkdir("epochs")
+        for number in range(3):
+            torch.save(network().state_dict(), f"epochs/epoch_{number}.pt")
+        os.remove("my_model.py")
+        """,
+    "docs/life.md": """
+        import os
+        import torch
+        from landscape.problems.life import Life
+
         os.mkdir("their-checkpoints")
         for number in (1, 2):
             torch.save(Life().network().state_dict(), f"their-checkpoints/net-{number}.pt")
@@ -179,6 +208,7 @@ READER_RAN = {
     "landscape merge --help": [_FIRST],
     "landscape plane --help": [_FIRST],
     "landscape submit --help": [_FIRST],
+    "docs/life.md": ["landscape train digits --width 32 --seeds 0:6 --batches 20 -o checkpoints/digits"],
     "landscape walk --help": [
         _FIRST,
         "landscape train net.py:PROBLEM --seeds 0:2 --batches 5 -o run-a",
@@ -252,6 +282,8 @@ def _fenced(document: str, lines: list[str], begin: int, end: int) -> list[Examp
         before = "\n".join(lines[:begin]).rstrip().rpartition("\n\n")[2]
         names = re.findall(r"`(\w+\.py)`", before)
         return [Example(document, begin + 1, "\n".join(inside), "python", names[-1] if names else "")]
+    if language.startswith("{"):  # what the site makes of it
+        return []
     if language not in SHOWN:
         raise Unknown(f"{document}:{begin + 1}: a block of {language!r}: say python, sh, or one of {', '.join(SHOWN)}")
     return []

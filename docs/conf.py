@@ -1,0 +1,52 @@
+"""The documentation as a site: `make docs`."""
+
+import importlib.metadata
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+project = "landscape"
+author = "the authors of landscape"
+release = version = importlib.metadata.version("landscape-walks")
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+default_role = "literal"  # what docstrings have in backticks is code
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_use_rtype = False
+html_theme = "furo"
+html_title = f"landscape {release}"
+
+
+def helps(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[str]:
+    """What each verb says of itself, a section each."""
+    context = click.Context(command, info_name=name.rpartition(" ")[2], parent=parent, terminal_width=100)
+    context.max_content_width = 100
+    yield f"## {name}\n\n```text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for verb in command.list_commands(context):
+            inner = command.get_command(context, verb)
+            assert inner is not None
+            yield from helps(inner, f"{name} {verb}", context)
+
+
+def setup(app: Any) -> None:
+    """Pages whose text is not all in their files."""
+
+    def read(app: Any, name: str, source: list[str]) -> None:
+        source[0] = source[0].replace("](../README.md)", "](index.md)")
+        if name == "commands":
+            from landscape.cli import main
+
+            source[0] += "\n" + "\n".join(helps(main, "landscape"))
+
+    app.connect("source-read", read)
