@@ -382,3 +382,25 @@ def test_a_sweep_is_no_run(tmp_path: Path) -> None:
     done = sweep("life", tmp_path / "sweep", grid={"m_factor": [1]}, training={"batches": 1}, seeds=[0])
     with pytest.raises(LandscapeError, match=r"is a sweep, a directory of runs: name one of its cells, such as .*=1"):
         load(str(done.path))
+
+
+def test_many_seeds_that_follow_one_another_take_no_room_in_documents(tmp_path: Path) -> None:
+    seeds = range(7, 5007)
+    run = train("life", {"batches": 1}, tmp_path / "run", seeds=seeds)
+    text = (tmp_path / "run" / "run.json").read_text()
+    assert json.loads(text)["seeds"] == {"first": 7, "count": 5000}
+    assert len(text) < 4000
+    again = Run.open(tmp_path / "run")
+    assert again.seeds == list(seeds)
+    assert again.digest == run.digest
+    assert [source.seed for source in load(tmp_path / "run").sources] == list(seeds)
+    assert load(f"{tmp_path / 'run'}/#4000").sources[0].seed == 4000
+    with pytest.raises(LandscapeError, match="is finished"):
+        train("life", {"batches": 1}, tmp_path / "run", seeds=seeds)
+    document = json.loads(text)
+    for count in (0, -1, 10**15):
+        document["seeds"] = {"first": 7, "count": count}
+        document.pop("sha256", None)
+        (tmp_path / "run" / "run.json").write_text(json.dumps(document))
+        with pytest.raises(DamagedFile, match=rf"seeds are {count}, and a run has 1 to"):
+            Run.open(tmp_path / "run")

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from landscape.core import provenance
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
-from landscape.core.fields import as_path
+from landscape.core.fields import MOST_MEMBERS, as_path
 from landscape.core.files import (
     Stamp,
     differences,
@@ -84,13 +84,17 @@ __all__ = [
 
 SCHEMA = 1
 
+#: Seeds, one a member; many that follow one another as the first and their count, or a million of them fill a document.
+_SEEDS = ([int, ...], {"first": int, "count": int})
+_MANY = 1000
+
 #: What stands in a `run.json`.
 _PROBLEM = {"name": str, "config": dict}
 _RUN = {
     "problem": _PROBLEM,
     "training": {"batches?": int, "data?": str},
-    "seeds": [int, ...],
-    "data_seeds": [int, ...],
+    "seeds": _SEEDS,
+    "data_seeds": _SEEDS,
     "computation": {"backend?": str, "device?": str, "dtype?": str, "threads?": int},
     "start?": (str, None),
     "continues?": object,
@@ -113,8 +117,8 @@ _RUN = {
 _TENSORS: Mapping[str, Mapping[str, Any]] = {
     "checkpoint": {
         "step": (int, None),
-        "seeds": [int, ...],
-        "data_seeds": [int, ...],
+        "seeds": _SEEDS,
+        "data_seeds": _SEEDS,
         "problem": _PROBLEM,
         "buffers?": [str],
         "bend?": {"number": int},
@@ -241,7 +245,8 @@ class Run:
     @classmethod
     def create(cls, path: Path, document: Mapping[str, Any]) -> "Run":
         """Start a run: writes its `run.json`, with schema and provenance added."""
-        return cls(path, write_document(path / "run.json", {"schema": SCHEMA, **document, **provenance.stamp()}))
+        written = write_document(path / "run.json", {"schema": SCHEMA, **_packed(document), **provenance.stamp()})
+        return cls(path, _unpacked(written, path / "run.json"))
 
     @classmethod
     def remove(cls, path: Path, *, begun: bool = False) -> bool:
@@ -288,7 +293,7 @@ class Run:
         if path.exists() and not is_there(path / "run.json"):
             refuse_others(path, "a run directory")
             raise LandscapeError(f"{path} is no run, it has no run.json: give a run directory")
-        document = read_document(path / "run.json", SCHEMA, _RUN)
+        document = _unpacked(read_document(path / "run.json", SCHEMA, _RUN), path / "run.json")
         if len(document["seeds"]) != len(document["data_seeds"]):
             raise DamagedFile(f"{path / 'run.json'} is damaged: it has not as many data_seeds as seeds")
         return cls(path, document)
@@ -338,7 +343,7 @@ class Run:
             "data_seeds": self.document["data_seeds"],
             **{key: self.document[key] for key in ("problem", "code") if key in self.document},
         }
-        return write_stack(self.checkpoint_path(step), stack, document)
+        return write_stack(self.checkpoint_path(step), stack, _packed(document))
 
     @property
     def resume_path(self) -> Path:
@@ -448,10 +453,32 @@ def read_file(path: Path, key: str = "") -> Checkpoint:
     return Checkpoint(stack, (source,), None, found.remarks, adapter=found.adapter, mapped=files)
 
 
+def _packed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with seeds as they are written."""
+    return {key: _short(value) if key in ("seeds", "data_seeds") else value for key, value in document.items()}
+
+
+def _short(seeds: Sequence[int]) -> Any:
+    follow = len(seeds) >= _MANY and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds)))
+    return {"first": seeds[0], "count": len(seeds)} if follow else seeds
+
+
+def _unpacked(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The document with all seeds; raises `DamagedFile` for more than a run may have."""
+    found = dict(document)
+    for key in ("seeds", "data_seeds"):
+        if isinstance(each := found[key], dict):
+            if not 1 <= each["count"] <= MOST_MEMBERS:
+                raise DamagedFile(f"{path} is damaged: {key} are {each['count']}, and a run has 1 to {MOST_MEMBERS:,}")
+            found[key] = list(range(each["first"], each["first"] + each["count"]))
+    return found
+
+
 def _stacked(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Checkpoint:
     """A checkpoint of a run, of what stands in its file."""
     if document.get("kind") != "checkpoint":
         raise DamagedFile(f"{path} is no checkpoint of a run: it is {document.get('kind', 'a foreign file')}")
+    document = _unpacked(document, path)
     members = [len(each) if each.ndim else 0 for each in tensors.values()]
     if len({*members, len(document["seeds"]), len(document["data_seeds"])}) > 1:
         raise DamagedFile(f"{path} is damaged: it has not one tensor, seed and data seed a member")
