@@ -29,7 +29,7 @@ from landscape.analysis.density import density
 from landscape.analysis.trace import trace
 from landscape.core.intervals import Proportion, mean_interval, median_interval, pairs_interval, together, unseen_mass
 from landscape.engine.stack import Stack
-from landscape.evaluation import accuracy
+from landscape.evaluation import samples as reading
 from landscape.problems.life import Life
 
 LEAST, WIDEST = 0.93, 1.5
@@ -384,7 +384,7 @@ def of_barriers(smoke: bool) -> Iterator[Row]:
     samples = 512 if smoke else 1024
     whole = {"samples": 16 * samples, "seed": 10**6, "points": min(points, 51)}
     made["Life, two steps, boards of 6 x 6"] = life, few, {"samples": samples}, whole
-    at_once, accuracy._CHEAP = accuracy._CHEAP, 0  # as if the networks were so large that fewer samples took less time
+    at_once, reading._CHEAP = reading._CHEAP, 0  # as if the networks were so large that fewer samples took less time
     for name, (problem, few, options, full) in made.items():
         for kind in of_kinds(few[0], few[1], few[2]):
             held, widths = 0, list[float]()
@@ -407,7 +407,7 @@ def of_barriers(smoke: bool) -> Iterator[Row]:
             width = float(np.median(widths)) if widths else None
             walks = triples * orders
             yield Row(f"barrier to 5 %: {kind}", name, f"{triples}x{orders}", held / walks, width, walks)
-    accuracy._CHEAP = at_once
+    reading._CHEAP = at_once
 
 
 def main() -> int:

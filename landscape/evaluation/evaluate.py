@@ -79,7 +79,7 @@ _log = logging.getLogger("landscape")
 
 @runtime_checkable
 class Measuring(Protocol):
-    """What finds the loss along lines to an accuracy, not at each point: `landscape.evaluation.accuracy`."""
+    """What finds the loss along lines to an accuracy, not at each point: `landscape.evaluation.lines`."""
 
     @property
     def whole(self) -> bool:
