@@ -159,8 +159,16 @@ class PlaneAccuracy(Accuracy):
 
 
 def reached(result: Result) -> str:
-    """In a line what lines that were measured to an accuracy reached, and from what."""
+    """In a line what lines, or a plane, that were measured to an accuracy reached, and from what."""
     said = result.about["accuracy"]
+    if result.kind == "plane":
+        asked = f": tolerance {said['tolerance']:g} of the range of losses " if said["tolerance"] is not None else ""
+        asked += "" if not asked else "reached" if said["reached"] else "not reached"
+        samples = "all" if said["all_samples"] else f"up to {said['samples']:,} of {said['of_samples']:,}"
+        return (
+            f"loss over the plane within {said['error']:.4g} ({said['level']:.0%}, all points at once){asked}, from "
+            f"{said['points']:,} of {result.loss.size:,} points on {samples} samples in {said['seconds']:.3g} s"
+        )
     of_one = said["lines"] == 1
     noun = "barrier" if said["quantity"] == "barrier" else "loss"
 
