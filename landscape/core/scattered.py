@@ -25,8 +25,8 @@ _SAFETY, _AROUND = 3.0, 8
 #: Share of the nodes, those of the worst predictions, by which surfaces are chosen.
 _WORST = 0.1
 
-#: A surface that misses its own nodes by more than this share of their range is lost in rounding.
-_ROUNDING = 1e-6
+#: A surface that misses its own nodes by more than these shares of their range and their size is lost in rounding.
+_ROUNDING, _EXACT = 1e-6, 1e-9
 
 #: Distances that are in memory at once; nodes along an axis at first, every other one in each row.
 _DISTANCES, _FIRST = 2**22, 9
@@ -53,7 +53,7 @@ def spread_out(
     """The places that are wanted most, and more than at `least`, of which each makes those nearer than the `gaps`
     around them wanted less, as the square of how near they are.
     """
-    chosen, wanted = list[int](), wanted.copy()
+    chosen, wanted = list[int](), np.nan_to_num(wanted, posinf=1e300)
     for _ in range(most):
         best = int(np.argmax(wanted / least))
         if not wanted[best] > least[best]:
@@ -107,7 +107,7 @@ class Scattered:
                     wrong = np.abs(predicted - self.values)
                 score = float(np.sort(wrong)[-worst:].mean())
                 missed = np.abs(whole[:count] @ coefficients - scaled).max()
-                if score < least and missed <= _ROUNDING * np.ptp(scaled):
+                if score < least and missed <= _ROUNDING * np.ptp(scaled) + _EXACT * np.abs(scaled).max():
                     least, found = score, (power, degree, floor, coefficients, wrong)
         return found
 
@@ -127,10 +127,10 @@ class Scattered:
         return self._best[-1]
 
     def __call__(self, places: Float[np.ndarray, "place 2"]) -> Float[np.ndarray, " place"]:
-        """The values at places."""
+        """The values at places; where no surface is found, their mean."""
         power, degree, floor, coefficients, _ = self._best
         if not power:
-            return np.full(len(places), np.nan)
+            return np.full(len(places), self.values.mean())
         found = [
             np.hstack([_distances(some, self.nodes) ** power, _monomials(some, degree)]) @ coefficients
             for some in self._parts(places)

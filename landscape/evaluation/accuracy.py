@@ -167,7 +167,8 @@ def reached(result: Result) -> str:
         samples = "all" if said["all_samples"] else f"up to {said['samples']:,} of {said['of_samples']:,}"
         return (
             f"loss over the plane within {said['error']:.4g} ({said['level']:.0%}, all points at once){asked}, from "
-            f"{said['points']:,} of {result.loss.size:,} points on {samples} samples in {said['seconds']:.3g} s"
+            f"{said['points']:,} of {result.loss.size:,} points on {samples} samples ({said['read']:.1%} of all) in "
+            f"{said['seconds']:.3g} s"
         )
     of_one = said["lines"] == 1
     noun = "barrier" if said["quantity"] == "barrier" else "loss"

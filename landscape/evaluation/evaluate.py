@@ -100,10 +100,11 @@ class Measuring(Protocol):
     def __call__(
         self,
         family: Family,
-        numbers: np.ndarray,
-        alphas: np.ndarray,
+        places: np.ndarray,
+        along: np.ndarray,
         known: Sequence[Known],
         tell: Callable[[int], None],
+        /,
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Values of some lines at the alphas, or of all rows, and columns; `tell` hears how many are finished."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -125,7 +126,8 @@ def plane(
         width of the band: of samples, which are the same for all points, drawn without replacement class by class, and
         of interpolation between the points. Marks are evaluated on all samples. `result.about["accuracy"]` sums it up:
         the `interval` from the lowest to the highest end of the band, the `error`, half its width where it is widest,
-        `points` and `samples`, and whether the tolerance was `reached`. No other metric is found.
+        `points` and `samples`, at most, that were `read`, as a share of all samples at all points, and whether the
+        tolerance was `reached`. No other metric is found.
 
     Raises:
         LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
@@ -185,7 +187,9 @@ def plane(
     with using_threads(threads_each(sharing.workers, torch.get_num_threads())):
         problem, work = _work(places, laid, counts, (x, y), compute, problem)
         if accuracy:
-            work = dataclasses.replace(work, measuring=Surface(work.objective, accuracy, problem, compute))
+            total = math.prod(map(len, work.axes.values()))
+            surface = Surface(work.objective, accuracy, problem, compute, total=total)
+            work = dataclasses.replace(work, measuring=surface)
         else:  # an accuracy orders samples by their seed
             compute.require_drawing(problem, work.objective)
         again = {"places": places, "laid": laid, "counts": counts, "spans": (x, y), "compute": compute}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import scipy
+import torch
 from jaxtyping import Float, Int
 
 from landscape.core.intervals import CONFIDENCE, largest_of, spent, tilt
@@ -36,6 +37,9 @@ _MOSTLY, _POINTS, _FURTHER, _MORE, _TOGETHER = 0.7, 2048, 12, 0.2, 64
 #: Marks that are nearer than this to a point of the first ones stand in its place.
 _NEAR = 0.02
 
+#: Rounding of a loss, in units of its type's.
+_ROUNDING = 16
+
 _log = logging.getLogger("landscape")
 
 
@@ -46,13 +50,17 @@ class Surface:
         objective: The loss.
         accuracy: What is asked for.
         problem, compute: Whose loss it is, and how it is computed: the `sample_seed` decides the order of samples.
+        total: Number of points of the grid.
     """
 
     #: Known points are read on all samples; no row is found without the others.
     whole, lines = True, None
 
-    def __init__(self, objective: AnyObjective, accuracy: PlaneAccuracy, problem: Problem, compute: Compute) -> None:
-        self.accuracy, self.samples = accuracy, Samples(objective, accuracy, problem, compute)
+    def __init__(
+        self, objective: AnyObjective, accuracy: PlaneAccuracy, problem: Problem, compute: Compute, *, total: int
+    ) -> None:
+        self.accuracy, self.total = accuracy, total
+        self.samples = Samples(objective, accuracy, problem, compute)
 
     def asked(self) -> dict[str, Any]:
         """What was asked for, and what else decides the numbers."""
@@ -68,6 +76,7 @@ class Surface:
             "reached": bool(columns["reached"].all()),
             "points": int(columns["points_used"].sum()),
             "samples": int(columns["samples_used"].max()),
+            "read": float(columns["samples_read"].sum()) / (self.samples.count * self.total),
             **self.samples.used(),
         }
 
@@ -118,6 +127,7 @@ class _Plane:
         number = {point: k for k, point in enumerate(self.points)}
         self.marks = {number[each.coordinates]: each for each in known if each.coordinates in number}
         self.looks, self.caution, self.interpolated = 0, 1.0, True
+        self.rounding = _ROUNDING * torch.finfo(samples.objective.dtype).eps
         self._begin()
 
     def _begin(self) -> None:
@@ -169,9 +179,13 @@ class _Plane:
         self.loss[self.nodes], self.error[self.nodes] = self.y, 0.0
         self.surface = surface
 
+    def _tolerated(self, goal: float) -> float:
+        """A share of the range of losses; what rounding leaves open at least."""
+        return max(goal * float(np.ptp(self.loss)), self.rounding * float(np.abs(self.loss).max()))
+
     def _allowed(self, goal: float) -> Float[np.ndarray, " point"]:
         """How far interpolation may be off."""
-        tolerated = goal * float(np.ptp(self.loss))
+        tolerated = self._tolerated(goal)
         if not self.sampled:
             return np.full(len(self.points), _ALONE * tolerated)
         left = _INTERPOLATED * tolerated
@@ -190,8 +204,7 @@ class _Plane:
                 chosen = np.setdiff1d(np.arange(len(self.points)), self.nodes)
             elif len(self.nodes) < _POINTS:
                 most = max(_FURTHER, int(_MORE * len(self.nodes)))
-                least = np.maximum(allowed, np.finfo(float).tiny)
-                chosen = spread_out(self.error, self.grid, self.gaps, least, most)
+                chosen = spread_out(self.error, self.grid, self.gaps, allowed, most)
             else:
                 break
             if not self._add(chosen):
@@ -224,7 +237,7 @@ class _Plane:
         """How wide the band is, for all points at once: of samples at nodes, and at points of the grid that of those
         around them; and with what interpolation adds.
         """
-        tolerated = goal * float(np.ptp(self.loss))
+        tolerated = self._tolerated(goal)
         alone = self.accuracy.share is None or self.samples.whole
         tail = 1 - CONFIDENCE if alone else spent(self.looks)
         self.looks += 1
@@ -253,7 +266,7 @@ class _Plane:
         """Give nodes the samples that they need, if there are more and there is time; returns whether any got some."""
         if not self.sampled:
             return False
-        aim = (1 - _INTERPOLATED) * goal * float(np.ptp(self.loss))
+        aim = (1 - _INTERPOLATED) * self._tolerated(goal)
         later = 1.0
         if self.accuracy.share is not None:  # the next look is at another level
             later = float(scipy.special.ndtri(spent(self.looks) / 2) / scipy.special.ndtri(spent(self.looks - 1) / 2))
@@ -321,5 +334,6 @@ class _Plane:
             "loss_error_most": np.fmax.reduce(half, 1),
             "points_used": (used > 0).sum(1),
             "samples_used": used.max(1),
+            "samples_read": used.sum(1),
             "reached": (half <= self.tolerated).all(1),
         }
