@@ -410,6 +410,41 @@ def of_barriers(smoke: bool) -> Iterator[Row]:
     reading._CHEAP = at_once
 
 
+def of_bands(smoke: bool) -> Iterator[Row]:
+    """The loss at all points at once, of lines and planes whose samples are taken in many orders, against all samples:
+    networks that have learnt most digits, whose loss at the ends few samples make.
+    """
+    steps, orders = (5, 2) if smoke else (200, 60)
+    images, make = digits(), functools.partial(perceptron, 64)
+    few = [trained(make, images, steps, seed) for seed in range(4)]
+    problem = Problem.from_model(few[0], images, "cross_entropy")
+    at_once, reading._CHEAP = reading._CHEAP, 0
+    lines = [(few[i], few[j]) for i, j in ((0, 1), (0, 2), (1, 3))]
+    walk, plane = landscape.walk, functools.partial(landscape.plane, points=15)
+    whats: list[tuple[str, Any, list[Any], dict[float, Any]]] = [
+        ("loss along a line", walk, lines, {0.05: "0.05:loss", 0.2: "0.2:loss"}),
+        ("loss over a plane", plane, [tuple(few[:3]), tuple(few[1:])], {0.05: 0.05, 0.2: 0.2}),
+    ]
+    for what, ask, places, tolerances in whats:
+        exact = [ask(*each, problem=problem)["loss"] for each in places]
+        for share, tolerance in tolerances.items():
+            held = 0
+            for each, loss in zip(places, exact, strict=True):
+                for seed in range(orders):
+                    found = ask(*each, problem=problem, tolerance=tolerance, seed=seed)
+                    held += bool((np.abs(found["loss"] - loss) <= found["loss_error"] + 1e-6 * loss.max()).all())
+            trials = orders * len(places)
+            yield Row(
+                f"{what} to {share:.0%}",
+                "digits, MLP 64-64-64-10",
+                f"{len(places)}x{orders}",
+                held / trials,
+                None,
+                trials,
+            )
+    reading._CHEAP = at_once
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="few trials, not judged: does it run?")
@@ -433,6 +468,7 @@ def main() -> int:
         of_unseen((20, 1000) if smoke else (20, 50, 250, 1000), trials // 2),
         of_figures(trials // 8, truths),
         of_barriers(smoke),
+        of_bands(smoke),
     )
     print(f"{'statistic':<34} {'population':<38} {'n':>7}  covered  width")
     for table in tables:

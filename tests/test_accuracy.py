@@ -233,6 +233,14 @@ def test_more_samples_are_for_the_points_that_may_be_the_highest(monkeypatch):
     assert inside.all()
 
 
+def test_where_a_part_of_the_samples_is_read_the_band_is_nowhere_a_small_share_of_what_is_tolerated():
+    """Of a loss that a few samples make, a part of them may have none."""
+    problem, a, b = labelled(6000)
+    found = ls.walk(a, b, problem=problem, tolerance="0.2:loss")
+    assert found["samples_used"][0] < 6000
+    assert found["loss_error"].min() >= 0.39 * 0.2 * np.ptp(found["loss"])
+
+
 @pytest.mark.parametrize("cheap", [0, 2**40])
 def test_all_pairs_end_where_it_is_sure_on_which_side_of_a_height_they_are(cheap, monkeypatch, tmp_path):
     monkeypatch.setattr(samples, "_CHEAP", cheap)

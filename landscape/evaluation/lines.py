@@ -34,6 +34,10 @@ __all__ = ["Lines"]
 #: of that which the band has between points at least, however well they are met.
 _INTERPOLATED, _ALONE, _LEAST = 0.2, 0.9, 0.6
 
+#: Share of what samples may take of the tolerance that the band has at least where not all were read: of a small loss,
+#: which few samples make, a part of them says too little of how far it may be off.
+_LEAST_SAMPLED = 0.5
+
 #: Share of what an interval may miss that goes to nodes wrongly held to be lower than the highest.
 _RULED_OUT = 0.1
 
@@ -355,12 +359,15 @@ class Lines:
         bent = max(float(rising.max()), float((summit + off).max())) - float(above[top])
         spread_of_loss = float(np.ptp(np.append(y, values)))
         wanting = np.ones(count, dtype=bool)
+        tolerated = goal * spread_of_loss
+        if self.accuracy.quantity == "barrier":
+            tolerated = max(goal * float(peak[0]), self.accuracy.floor * spread_of_loss)
+        band = np.where(band > 0, np.maximum(band, _LEAST_SAMPLED * (1 - _INTERPOLATED) * tolerated), 0.0)
         if self.accuracy.quantity == "loss":
-            bent, tolerated = float(cells.max()), goal * spread_of_loss
+            bent = float(cells.max())
             half = max(float((np.interp(t, x, band) + error).max()), float(band.max()))
         else:
             half, bent = (highest - max(lowest, 0.0)) / 2, bent / 2
-            tolerated = max(goal * float(peak[0]), self.accuracy.floor * spread_of_loss)
             # More samples are for the cells that may be higher than the interval is to reach.
             high = reaching > max(lowest, 0.0) + tolerated
             high[[max(top - 1, 0), min(top, count - 2)]] = True

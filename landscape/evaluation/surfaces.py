@@ -90,10 +90,11 @@ class Surface:
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The loss over the plane, half the width of its band, where it was evaluated, and columns of rows."""
         plane = _Plane(self.accuracy, self.samples, family, places, along, known)
-        goal = self.accuracy.share or LOOSE
+        goal, told = self.accuracy.share or LOOSE, 0
         while plane.refined(goal):
             plane.look(goal)
-            tell(int(plane.near.mean() * len(places)))
+            if (near := int(plane.near.mean() * len(places))) > told and not plane.reached:
+                tell(told := near)
             if plane.reached and self.accuracy.share is None and goal > TIGHT and not plane.over:
                 goal = max(goal / 2, TIGHT)
             elif plane.reached or plane.over or not plane.grown(goal):
