@@ -11,6 +11,11 @@ barrier of the loop's highest point, below the top between its points; `+-` is h
 is the standard deviation, over samples, of what each adds to the barrier, over the barrier. Digits are scikit-learn's
 1,797; the 50,000 are made of them by shifts, rotations and noise.
 
+Then planes of 31 x 31 points, of the differences of two networks from a third, to 1 % of the range of the loss, beside
+the loop over all of them; where it takes more than 20 s it is timed at 34 points. `at` is how many points were
+evaluated, `work` by how many times fewer samples were read than all at all points; `off` how far ours is from the loop
+at its points, at most, and `+-` half the width of the band, both as shares of the range.
+
     python benchmarks/accuracy.py [--smoke]
 """
 
