@@ -113,12 +113,12 @@ class Scattered:
 
     def _scaled(self, values: np.ndarray, floor: float) -> np.ndarray:
         if not floor or not np.ptp(self.values):
-            return values - self.values[0]
+            return np.asarray(values - self.values[0])
         return np.asarray(np.log(values - self.values.min() + floor * np.ptp(self.values)))
 
     def _scaled_back(self, scaled: np.ndarray, floor: float) -> np.ndarray:
         if not floor or not np.ptp(self.values):
-            return scaled + self.values[0]
+            return np.asarray(scaled + self.values[0])
         return np.asarray(np.exp(scaled) + self.values.min() - floor * np.ptp(self.values))
 
     @property
