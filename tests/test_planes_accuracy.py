@@ -239,7 +239,7 @@ def test_planes_of_networks_that_no_factor_was_set_on_lie_inside_their_band(kind
     problem, path = learnt(kind)
     near, inside, count = 0, 0, 0
     for which in ("random", "through", "trajectory"):
-        for seed in (500, 501):
+        for seed in (500, 501) if kind != "mlp64" else (500,):
             full = ls.plane(problem=problem, **asked(path, which, seed))
             range_of, rounding = np.ptp(full["loss"]), 1e-5 * full["loss"].max()
             for tolerance in (0.03, 0.01):
@@ -310,23 +310,15 @@ def test_a_part_of_the_samples_gives_the_plane_of_all_of_them(engine, monkeypatc
 @pytest.mark.slow
 def test_bands_of_samples_hold_the_full_plane_at_all_points_at_once():
     problem, networks = labelled()
-    full, held, near, orders = full_plane(), 0, 0, 60
+    full, held, near, orders = ls.plane(*networks, problem=problem, points=13), 0, 0, 40
     for seed in range(orders):
-        found = ls.plane(*networks, problem=problem, tolerance=0.05, points=full["loss"].shape[0], seed=seed)
-        off = np.abs(found["loss"] - full_of(found, full))
+        found = ls.plane(*networks, problem=problem, tolerance=0.05, points=13, seed=seed)
+        off = np.abs(found["loss"] - full["loss"])
         held += int((off <= found["loss_error"] + 1e-6).all())
         near += int(off.max() <= 0.05 * np.ptp(full["loss"]))
     print(f"inside everywhere {Proportion(held, orders)}, within the tolerance {Proportion(near, orders)}")
     assert near >= 0.93 * orders
     assert Proportion(held, orders).interval[1] >= 0.95
-
-
-def full_of(found: Result, full: Result) -> np.ndarray:
-    """The full plane at the points of another grid, which are all evaluated."""
-    if found["loss"].shape == full["loss"].shape:
-        return full["loss"]
-    problem, networks = labelled()
-    return ls.plane(*networks, problem=problem, points=full["loss"].shape[0])["loss"]
 
 
 def test_other_orders_of_samples_give_other_numbers_and_the_same_ones_the_same():
