@@ -11,6 +11,11 @@ barrier of the loop's highest point, below the top between its points; `+-` is h
 is the standard deviation, over samples, of what each adds to the barrier, over the barrier. Digits are scikit-learn's
 1,797; the 50,000 are made of them by shifts, rotations and noise.
 
+Then planes of 31 x 31 points, of the differences of two networks from a third, to 1 % of the range of the loss, beside
+the loop over all of them; where it takes more than 20 s it is timed at 34 points. `at` is how many points were
+evaluated, `work` by how many times fewer samples were read than all at all points; `off` how far ours is from the loop
+at its points, at most, and `+-` half the width of the band, both as shares of the range.
+
     python benchmarks/accuracy.py [--smoke]
 """
 
@@ -33,7 +38,7 @@ from torch import Tensor, nn
 
 import landscape
 from landscape.engine.objective import CALIBRATION_BATCH
-from landscape.evaluation import accuracy
+from landscape.evaluation import samples as reading
 from landscape.problems.supervised import CALIBRATION_SAMPLES, Samples, part_of
 
 __all__ = ["Residual", "augmented", "digits", "main", "trained"]
@@ -57,6 +62,13 @@ HEADS = (
     "spread",
 )
 WIDTHS = (9, 8, 8, 6, 6, 6, 5, 4, 8, 9, 8, 6, 6)
+
+#: Points of a plane along an axis; the loop is timed at each so manieth of them where it takes long.
+SIDE, STRIDE = 31, 29
+PLANES = (
+    ("tolerance", "loop", "ours", "ratio", "work", "at", "samples", "range", "off", "+-"),
+    (9, 8, 8, 6, 6, 5, 8, 9, 7, 7),
+)
 
 Data = tuple[Tensor, Tensor]
 
@@ -148,7 +160,7 @@ def trained(make: Callable[[], nn.Module], data: Data, steps: int, seed: int, lr
 class Loop:
     """What a user would write."""
 
-    ends: tuple[nn.Module, nn.Module]
+    ends: tuple[nn.Module, ...]
     data: Data
     size: int
     anew: bool
@@ -163,10 +175,15 @@ class Loop:
         found: Tensor = part_of(Samples(*self.data), min(CALIBRATION_SAMPLES, len(self.data[0])), 0).inputs
         return found
 
-    def load(self, alpha: float) -> None:
-        a, b = (end.state_dict() for end in self.ends)
+    def load(self, *shares: float) -> None:
+        """The first network and so much of the differences of others from it."""
+        first, *others = (end.state_dict() for end in self.ends)
         mixed = {
-            name: (1 - alpha) * a[name] + alpha * b[name] if a[name].is_floating_point() else a[name] for name in a
+            name: (1 - sum(shares)) * tensor
+            + sum(share * other[name] for share, other in zip(shares, others, strict=True))
+            if tensor.is_floating_point()
+            else tensor
+            for name, tensor in first.items()
         }
         self.module.load_state_dict(mixed)
         if self.anew:
@@ -179,16 +196,16 @@ class Loop:
                 self.module(batch)
             self.module.eval()
 
-    def loss(self, alpha: float) -> float:
-        self.load(alpha)
+    def loss(self, *shares: float) -> float:
+        self.load(*shares)
         images, targets = self.data
         total = 0.0
         for batch, wanted in zip(images.split(self.size), targets.split(self.size), strict=True):
             total += float(F.cross_entropy(self.module(batch), wanted, reduction="sum"))
         return total / len(images)
 
-    def each(self, alpha: float) -> np.ndarray:
-        self.load(alpha)
+    def each(self, *shares: float) -> np.ndarray:
+        self.load(*shares)
         parts = zip(self.data[0].split(self.size), self.data[1].split(self.size), strict=True)
         found = [F.cross_entropy(self.module(batch), wanted, reduction="none") for batch, wanted in parts]
         return torch.cat(found).double().numpy()
@@ -201,11 +218,16 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - begun, found
 
 
+def fastest(ends: tuple[nn.Module, ...], data: Data, anew: bool, *at: float) -> Loop:
+    """The loop with the best of its batch sizes."""
+    loops = [Loop(ends, data, size, anew) for size in SIZES]
+    return min(loops, key=lambda loop: (loop.loss(*at), seconds(lambda: loop.loss(*at))[0])[1])
+
+
 @torch.no_grad()
 def looped(ends: tuple[nn.Module, nn.Module], data: Data, anew: bool) -> tuple[float, np.ndarray, float]:
     """Time and losses of the loop at the best of its batch sizes, and the spread of what samples add to the barrier."""
-    loops = [Loop(ends, data, size, anew) for size in SIZES]
-    best = min(loops, key=lambda loop: (loop.loss(0.5), seconds(lambda: loop.loss(0.5))[0])[1])
+    best = fastest(ends, data, anew, 0.5)
     took, found = seconds(lambda: np.array([best.loss(alpha) for alpha in ALPHAS]))
     if took < LONG:
         took = min(took, *(seconds(lambda: [best.loss(alpha) for alpha in ALPHAS])[0] for _ in range(RUNS - 1)))
@@ -234,6 +256,32 @@ def rows(smoke: bool) -> Iterator[tuple[str, Callable[[], nn.Module], Data, int,
         )
 
 
+@torch.no_grad()
+def plane_row(ends: tuple[nn.Module, ...], data: Data, options: dict[str, Any], tolerance: float) -> str:
+    """The plane of the differences of two networks from a third, beside the loop."""
+    problem = landscape.Problem.from_model(ends[0], data, "cross_entropy")
+    span = np.linspace(-0.2, 1.2, SIDE)
+    places = [(float(y), float(x)) for y in span for x in span]
+    best = fastest(ends, data, options.get("batchnorm") == "recalibrate", 0.5, 0.5)
+    one = seconds(lambda: best.loss(0.5, 0.5))[0]
+    some = places[:: 1 if one * len(places) < LONG else STRIDE]
+    loop, losses = seconds(lambda: np.array([best.loss(x, y) for y, x in some]))
+    loop *= len(places) / len(some)
+
+    def ours() -> Any:
+        return landscape.plane(*ends, directions="tasks", problem=problem, points=SIDE, tolerance=tolerance, **options)
+
+    took, found = min((seconds(ours) for _ in range(1 if loop > LONG else RUNS)), key=lambda each: each[0])
+    at = [(np.abs(found["y"] - y).argmin(), np.abs(found["x"] - x).argmin()) for y, x in some]
+    ranged, said = float(np.ptp(found["loss"])), found.about["accuracy"]
+    off = max(abs(found["loss"][k] - loss) for k, loss in zip(at, losses, strict=True))
+    return (
+        f"{tolerance:9.0%} {loop:7.2f}s {took:7.3f}s {loop / took:6.1f} {1 / said['read']:6.1f} {said['points']:5}"
+        f" {said['samples']:8,} {ranged:9.4f} {off / ranged:7.2%} {said['error'] / ranged:7.2%}"
+        f"{'' if said['reached'] else '  not reached'}"
+    )
+
+
 def main() -> int:
     """Print a row a problem."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -244,12 +292,12 @@ def main() -> int:
     print("1 thread, CPU, float32, processor time")
     heads = (f"{head:>{size}}" for head, size in zip(HEADS, WIDTHS, strict=True))
     print(f"{'problem':44}", *heads)
-    kept: dict[Any, tuple[nn.Module, nn.Module]] = {}
+    kept: dict[Any, tuple[nn.Module, ...]] = {}
     for name, make, data, steps, tolerance, options in rows(smoke):
         key = (make.func, make.args, len(data[0]))  # type: ignore[attr-defined]
         if key not in kept:
-            kept[key] = (trained(make, data, steps, 0), trained(make, data, steps, 1))
-        ends, anew = kept[key], options.get("batchnorm") == "recalibrate"
+            kept[key] = tuple(trained(make, data, steps, seed) for seed in range(3))
+        ends, anew = kept[key][:2], options.get("batchnorm") == "recalibrate"
         loop, losses, spread = looped(ends, data, anew)
 
         def ours(ends: Any = ends, data: Data = data, tolerance: float = tolerance, options: Any = options) -> Any:
@@ -258,7 +306,7 @@ def main() -> int:
 
         runs = 1 if loop > LONG else RUNS
         took, found = min((seconds(ours) for _ in range(runs)), key=lambda each: each[0])
-        with mock.patch.object(accuracy, "_CHEAP", 2**62):
+        with mock.patch.object(reading, "_CHEAP", 2**62):
             whole = min(seconds(ours)[0] for _ in range(runs))
         half = min(
             seconds(functools.partial(ours, options={**options, "autocast": torch.bfloat16}))[0] for _ in range(runs)
@@ -275,6 +323,10 @@ def main() -> int:
             f" {(high - low) / 2 / barrier:6.1%} {spread:6.2f}{'  the loop has another barrier' * outside}",
             flush=True,
         )
+    print(f"\n{'planes of ' + f'{SIDE} x {SIDE} points':44}", *(f"{h:>{w}}" for h, w in zip(*PLANES, strict=True)))
+    for name, make, data, *_, options in rows(smoke):
+        ends = kept[make.func, make.args, len(data[0])]  # type: ignore[attr-defined]
+        print(f"{name:44} {plane_row(ends, data, options, 0.01)}", flush=True)
     return 0
 
 

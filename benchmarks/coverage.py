@@ -29,7 +29,7 @@ from landscape.analysis.density import density
 from landscape.analysis.trace import trace
 from landscape.core.intervals import Proportion, mean_interval, median_interval, pairs_interval, together, unseen_mass
 from landscape.engine.stack import Stack
-from landscape.evaluation import accuracy
+from landscape.evaluation import samples as reading
 from landscape.problems.life import Life
 
 LEAST, WIDEST = 0.93, 1.5
@@ -384,7 +384,7 @@ def of_barriers(smoke: bool) -> Iterator[Row]:
     samples = 512 if smoke else 1024
     whole = {"samples": 16 * samples, "seed": 10**6, "points": min(points, 51)}
     made["Life, two steps, boards of 6 x 6"] = life, few, {"samples": samples}, whole
-    at_once, accuracy._CHEAP = accuracy._CHEAP, 0  # as if the networks were so large that fewer samples took less time
+    at_once, reading._CHEAP = reading._CHEAP, 0  # as if the networks were so large that fewer samples took less time
     for name, (problem, few, options, full) in made.items():
         for kind in of_kinds(few[0], few[1], few[2]):
             held, widths = 0, list[float]()
@@ -407,7 +407,42 @@ def of_barriers(smoke: bool) -> Iterator[Row]:
             width = float(np.median(widths)) if widths else None
             walks = triples * orders
             yield Row(f"barrier to 5 %: {kind}", name, f"{triples}x{orders}", held / walks, width, walks)
-    accuracy._CHEAP = at_once
+    reading._CHEAP = at_once
+
+
+def of_bands(smoke: bool) -> Iterator[Row]:
+    """The loss at all points at once, of lines and planes whose samples are taken in many orders, against all samples:
+    networks that have learnt most digits, whose loss at the ends few samples make.
+    """
+    steps, orders = (5, 2) if smoke else (200, 60)
+    images, make = digits(), functools.partial(perceptron, 64)
+    few = [trained(make, images, steps, seed) for seed in range(4)]
+    problem = Problem.from_model(few[0], images, "cross_entropy")
+    at_once, reading._CHEAP = reading._CHEAP, 0
+    lines = [(few[i], few[j]) for i, j in ((0, 1), (0, 2), (1, 3))]
+    walk, plane = landscape.walk, functools.partial(landscape.plane, points=15)
+    whats: list[tuple[str, Any, list[Any], dict[float, Any]]] = [
+        ("loss along a line", walk, lines, {0.05: "0.05:loss", 0.2: "0.2:loss"}),
+        ("loss over a plane", plane, [tuple(few[:3]), tuple(few[1:])], {0.05: 0.05, 0.2: 0.2}),
+    ]
+    for what, ask, places, tolerances in whats:
+        exact = [ask(*each, problem=problem)["loss"] for each in places]
+        for share, tolerance in tolerances.items():
+            held = 0
+            for each, loss in zip(places, exact, strict=True):
+                for seed in range(orders):
+                    found = ask(*each, problem=problem, tolerance=tolerance, seed=seed)
+                    held += bool((np.abs(found["loss"] - loss) <= found["loss_error"] + 1e-6 * loss.max()).all())
+            trials = orders * len(places)
+            yield Row(
+                f"{what} to {share:.0%}",
+                "digits, MLP 64-64-64-10",
+                f"{len(places)}x{orders}",
+                held / trials,
+                None,
+                trials,
+            )
+    reading._CHEAP = at_once
 
 
 def main() -> int:
@@ -433,6 +468,7 @@ def main() -> int:
         of_unseen((20, 1000) if smoke else (20, 50, 250, 1000), trials // 2),
         of_figures(trials // 8, truths),
         of_barriers(smoke),
+        of_bands(smoke),
     )
     print(f"{'statistic':<34} {'population':<38} {'n':>7}  covered  width")
     for table in tables:

@@ -155,3 +155,13 @@ def test_years_are_refused_by_the_first_seconds_and_what_was_done_before_does_no
     with pytest.raises(TooMuch, match=r"502 of 94,608,000 are done, .+ would take 3 years: take fewer, or go on"):
         work(3 * 365 * 86400)
     work(3 * 365 * 86400, yes=True)
+
+
+def test_of_work_that_tells_twice_of_the_same_nothing_is_known_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, told = [0.0], list[tuple[int, int]]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    tell = paced(lambda *done: told.append(done), "take fewer")
+    for done in (0, 0, 51):
+        now[0] += 10
+        tell(done, 51)
+    assert told == [(0, 51), (0, 51), (51, 51)]

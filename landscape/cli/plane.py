@@ -7,10 +7,11 @@ import click
 from click.core import ParameterSource
 
 from landscape.cli.options import asked, evaluating, keyed
-from landscape.cli.report import Progress, hint, interruptible, remark_unfinished, say
+from landscape.cli.report import Progress, hint, interruptible, remark, remark_unfinished, say
 from landscape.cli.types import RANGE, Written, options_of
 from landscape.core.fields import fields_of
 from landscape.core.shares import Sharing
+from landscape.evaluation.accuracy import PlaneAccuracy, reached
 from landscape.evaluation.plane import Directions, plane, plane_name
 from landscape.evaluation.routes import Route
 from landscape.space.planes import MOST_POINTS
@@ -47,6 +48,8 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
           landscape plane --at 'checkpoints/first#3' --directions eigenvectors
           landscape plane --trajectory 'checkpoints/first#3' --points 61x41
           landscape plane --trajectory epochs/ --problem my_module:PROBLEM
+          landscape plane --at 'checkpoints/first#3' --tolerance 0.01 -o analyses/near.h5
+          landscape plane --at 'checkpoints/first#3' --budget 10s -o analyses/quick.h5
           landscape plot plane analyses/plane-first-3--random-0.h5""",
 )
 @click.option(
@@ -103,6 +106,7 @@ def _three_places(ctx: click.Context, param: click.Parameter, places: tuple[str,
     "the first place.",
     normalise="Random directions have the norms of weights filter by filter, layer by layer, or are standard normal.",
 )
+@options_of(PlaneAccuracy)
 @options_of(Sharing)
 @evaluating("HDF5 file. [default: analyses/plane-PLACES.h5]")
 def command(
@@ -141,6 +145,8 @@ def command(
     path = output or sharing.named(Path("analyses") / f"{name}.h5")
     remark_unfinished(*places)
     with interruptible("repeat the same command to go on with the finished points"):
-        plane(*places, **asked(values), save=path, progress=Progress("plane", "points"))
+        found = plane(*places, **asked(values), save=path, progress=Progress("plane", "points"))
+    if "accuracy" in found.about:
+        remark(reached(found))
     say(path)
     hint(f"landscape plot plane {path}")

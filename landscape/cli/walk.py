@@ -11,7 +11,7 @@ from landscape.cli.report import Progress, hint, interruptible, remark, remark_u
 from landscape.cli.types import RANGE, options_of
 from landscape.core.fields import fields_of
 from landscape.core.shares import Sharing
-from landscape.evaluation.accuracy import Accuracy, reached
+from landscape.evaluation.accuracy import LineAccuracy, reached
 from landscape.evaluation.certify import Certifying
 from landscape.evaluation.routes import Route
 from landscape.evaluation.walk import walk
@@ -56,7 +56,7 @@ def _progress(certify: bool) -> Callable[[int, int], None]:
 @options_of(Route)
 @click.option("--points", type=click.IntRange(2, MOST_POINTS), default=51, help="Points of a line.")
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
-@options_of(Accuracy)
+@options_of(LineAccuracy)
 @options_of(Certifying)
 @options_of(Sharing)
 @evaluating("HDF5 file. [default: in analyses/, named for the places, such as FROM--TO.h5, and for what moves]")

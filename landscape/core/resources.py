@@ -86,12 +86,13 @@ def paced(progress: Callable[[int, int], None], instead: str, *, yes: bool = Fal
     """
     if yes:
         return progress
-    rate = Rate()
+    rate, known = Rate(), False
 
     def tell(done: int, total: int) -> None:
-        fresh = rate.spent < _SOON
-        left = rate.left(done, total)
-        if fresh and rate.spent >= _SOON and left > _LONGEST:
+        nonlocal known
+        left, fresh = rate.left(done, total), not known
+        known = known or (rate.spent >= _SOON and left < math.inf)
+        if fresh and known and left > _LONGEST:
             raise TooMuch(
                 f"{done:,} of {total:,} are done, and by the time they took the rest would take "
                 f"{left / _LONGEST:,.3g} years: {instead}, {_ANYWAY}"

@@ -432,7 +432,9 @@ class PlainObjective:
         """Names of all metrics, as a batch of each kind has them; nothing of streams, which are not read for that."""
         if self.streamed:
             return []
-        few = itertools.chain(itertools.islice(self.data, 1), itertools.islice(self.further, 1))
+        few = [*itertools.islice(self.data, 1), *itertools.islice(self.further, 1)]
+        if self.ours is not None:  # a part says as much
+            few = [self.few(batch, _FEW) for batch in few]
         return sorted({name for piece in self._pieces(few) for name in self._measured(piece)})
 
     def check_deterministic(self, members: Mixtures) -> None:

@@ -79,15 +79,17 @@ _log = logging.getLogger("landscape")
 
 @runtime_checkable
 class Measuring(Protocol):
-    """What finds the loss along lines to an accuracy, not at each point: `landscape.evaluation.accuracy`."""
+    """What finds the loss along lines or over a plane to an accuracy, not at each point: `landscape.evaluation.lines`
+    and `surfaces`.
+    """
 
     @property
     def whole(self) -> bool:
-        """Whether all samples are used at each point, so that known ones can be compared as they are."""
+        """Whether known points are read on all samples, so that they can be compared as they are."""
 
     @property
-    def lines(self) -> int:
-        """How many lines are measured together, at most."""
+    def lines(self) -> int | None:
+        """How many lines are measured together, at most; None: all lines, or rows, are."""
 
     def asked(self) -> Mapping[str, Any]:
         """What is asked for."""
@@ -98,12 +100,13 @@ class Measuring(Protocol):
     def __call__(
         self,
         family: Family,
-        numbers: np.ndarray,
-        alphas: np.ndarray,
+        places: np.ndarray,
+        along: np.ndarray,
         known: Sequence[Known],
         tell: Callable[[int], None],
+        /,
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Values of some lines at the alphas, and columns; `tell` hears how many lines are finished."""
+        """Values of some lines at the alphas, or of all rows, and columns; `tell` hears how many are finished."""
 
 
 def evaluate(
@@ -138,7 +141,7 @@ def evaluate(
             `keep_seconds` and when it is interrupted; evaluating again goes on from there with the same chunks.
         overwrite: Replace what is at `save`.
         yes: Go on where memory, disk or time seem not to be there.
-        measuring: Finds the loss of lines to an accuracy, in place of all metrics at each point.
+        measuring: Finds the loss to an accuracy, in place of all metrics at each point.
         on_progress: Called with how many points are done, and how many there are.
 
     Returns:
@@ -402,7 +405,9 @@ class Work:
         itemsize = self.objective.dtype.itemsize
         each = len(along) if self.measuring is None else _MEASURED
         most = max(1, min(points, _BLOCK_BYTES // (first.parameters * itemsize)) // each)
-        return most if self.measuring is None else min(most, self.measuring.lines)
+        if self.measuring is None:
+            return most
+        return len(self.part) if self.measuring.lines is None else min(most, self.measuring.lines)
 
     def _opened(self) -> tuple[Family, list[Known]]:
         """The family where it is evaluated, and what is known of it, once the objective has proved deterministic."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -22,9 +23,11 @@ from landscape.core.workers import Call
 from landscape.engine.objective import BatchNorm
 from landscape.engine.spectrum import eigenpairs
 from landscape.engine.stack import Stack, concatenate
+from landscape.evaluation.accuracy import PlaneAccuracy
 from landscape.evaluation.evaluate import Work, evaluated, serving
 from landscape.evaluation.representatives import Aligner
 from landscape.evaluation.routes import buffers_between, networks, with_statistics
+from landscape.evaluation.surfaces import Surface
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
 from landscape.problems.places import Place, checkpoint_at, held, is_landmark, label_of, short
@@ -74,6 +77,9 @@ def plane(
     seed: int = 0,
     draws: int | None = None,
     l2: float = 0.0,
+    tolerance: float | None = None,
+    budget: float | None = None,
+    population: bool = False,
     workers: int = 1,
     shard: str | None = None,
     save: str | PathLike[str] | None = None,
@@ -104,17 +110,30 @@ def plane(
         x, y: Ranges; None: around the places, or -1 to 1 for random directions.
         device, dtype, batchnorm, engine, autocast, samples, seed, draws, l2, save, overwrite, yes: As in
             `landscape.walk`.
+        tolerance: In place of evaluating each point, find the loss at all of them to this share of its range over the
+            plane, such as 0.01: half the width of a 95 % band for all at once. Points and samples are chosen for that.
+        budget: Seconds that the plane may take, in place of a tolerance or with it: the band is as narrow as that
+            allows.
+        population: Whether the band is of the loss over the distribution that the data is a sample of, not over the
+            data itself; that of a problem that draws its samples always is.
         workers, shard: As there, of the rows of the plane.
         progress: Called with (points done, points in all).
 
     Returns:
         A result over `y` and `x`, with `marks` at the places.
 
+        With `tolerance` or `budget` the loss at all points, which of them were `evaluated`, and `loss_error`, half the
+        width of the band: of samples, which are the same for all points, drawn without replacement class by class, and
+        of interpolation between the points. Marks are evaluated on all samples. `result.about["accuracy"]` sums it up:
+        the `interval` from the lowest to the highest end of the band, the `error`, half its width where it is widest,
+        `points` and `samples`, at most, that were `read`, as a share of all samples at all points, and whether the
+        tolerance was `reached`. No other metric is found.
+
     Raises:
         LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
 
     Source: T. Garipov et al., NeurIPS 2018, appendix (three places); G. Ilharco et al., ICLR 2023 (tasks); H. Li et
-    al., NeurIPS 2018 (random directions, trajectories).
+    al., NeurIPS 2018 (random directions, trajectories); J. Duchon, 1977 (splines between points).
 
     >>> import landscape, torch
     >>> x = torch.linspace(-1, 1, 32)[:, None]
@@ -127,6 +146,11 @@ def plane(
     """
     require(plane, locals())
     sharing = Sharing(workers=workers, shard=shard)
+    accuracy = PlaneAccuracy(tolerance=tolerance, budget=budget, population=population)
+    if (sharing.workers > 1 or sharing.shard) and accuracy:
+        raise LandscapeError(
+            "`tolerance` and `budget` look at the whole plane in one process: leave them out, or `workers` and `shard`"
+        )
     several = isinstance(a, Sequence) and not isinstance(a, str)  # a path or a network is none
     kind = directions or ("trajectory" if several else "random" if b is None else "through")
     _check(kind, a, b, c, several=several, random=normalise != "filter" or direction_seed != 0)
@@ -162,6 +186,12 @@ def plane(
     laid = _Laid(kind, several, direction_seed, normalise, all_parameters, align)
     with using_threads(threads_each(sharing.workers, torch.get_num_threads())):
         problem, work = _work(places, laid, counts, (x, y), compute, problem)
+        if accuracy:
+            total = math.prod(map(len, work.axes.values()))
+            surface = Surface(work.objective, accuracy, problem, compute, total=total)
+            work = dataclasses.replace(work, measuring=surface)
+        else:  # an accuracy orders samples by their seed
+            compute.require_drawing(problem, work.objective)
         again = {"places": places, "laid": laid, "counts": counts, "spans": (x, y), "compute": compute}
         return evaluated(
             dataclasses.replace(work, yes=yes),
@@ -243,7 +273,6 @@ def _work(
     fate = "those of the last checkpoint" if kind == "trajectory" else "interpolated"
     buffers = buffers_between([stack.buffers for stack in stacks], network, fate=fate)
     objective = compute.objective(problem)
-    compute.require_drawing(problem, objective)
     columns, rows = _grid(family.marked, counts, *spans)
     about = {**compute.describe(problem, objective), **buffers, "plane": about}
     return problem, Work(objective, family, {"y": rows, "x": columns}, {}, (), marks, about)

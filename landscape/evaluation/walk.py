@@ -14,9 +14,10 @@ from landscape.core.shares import Sharing, threads_each
 from landscape.core.unfinished import Progress
 from landscape.core.workers import Call
 from landscape.engine.objective import BatchNorm
-from landscape.evaluation.accuracy import Accuracy, Measured
+from landscape.evaluation.accuracy import LineAccuracy
 from landscape.evaluation.certify import Certifying, certified, forgotten
 from landscape.evaluation.evaluate import Work, evaluated, serving
+from landscape.evaluation.lines import Lines
 from landscape.evaluation.routes import Order, Pairs, Path, Prepared, Route, prepare
 from landscape.problems.base import Problem
 from landscape.problems.compute import Compute, Engine
@@ -58,7 +59,7 @@ def walk(
     draws: int | None = None,
     l2: float = 0.0,
     tolerance: float | str | None = None,
-    floor: float = Accuracy.floor,
+    floor: float = LineAccuracy.floor,
     above: float | None = None,
     budget: float | None = None,
     population: bool = False,
@@ -168,7 +169,7 @@ def walk(
     require(walk, locals())
     sharing = Sharing(workers=workers, shard=shard)
     certifying = Certifying(certify=certify, certify_cells=certify_cells)
-    accuracy = Accuracy(tolerance=tolerance, floor=floor, above=above, budget=budget, population=population)
+    accuracy = LineAccuracy(tolerance=tolerance, floor=floor, above=above, budget=budget, population=population)
     if accuracy and certify is not None:
         raise LandscapeError("`certify` bounds what `tolerance` and `budget` estimate: leave it, or both of them, out")
     if accuracy and span != (0.0, 1.0):
@@ -217,10 +218,8 @@ def walk(
             prepared = certified(prepared, certifying, save=file, overwrite=overwrite, on_progress=told)
         work = dataclasses.replace(_work(prepared, alphas), yes=yes)
         if accuracy:
-            measured = Measured(
-                prepared.objective, accuracy, prepared.problem, prepared.compute, total=len(prepared.lines)
-            )
-            work = dataclasses.replace(work, measuring=measured)
+            lines = Lines(prepared.objective, accuracy, prepared.problem, prepared.compute, total=len(prepared.lines))
+            work = dataclasses.replace(work, measuring=lines)
         again = {"route": route, "compute": compute, "problem": sent(prepared.problem), "alphas": alphas}
         result = evaluated(
             work,

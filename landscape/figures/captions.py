@@ -167,6 +167,7 @@ def plane_caption(surface: Result, *, shown: int, log: bool, one_scale: bool, fl
     missing, zeros = (~np.isfinite(surface.loss)).sum(), (surface.loss == 0).sum() if log else 0
     return _sentences(
         f"{_loss([surface])} {_plane(surface)}.",
+        _plane_accuracy(surface),
         _computed([told], between="the networks", start="the network" if alone else "the first network"),
         f"Grid of {len(surface['x'])} x {len(surface['y'])} points; {'logarithmic' if log else 'linear'} scale.",
         f"Dots: the networks, {dots}." if shown else "",
@@ -228,6 +229,18 @@ def _accuracy(panels: Sequence[Result]) -> str:
             f"interpolation; {barriers} {low:.4g} to {high:.4g}."
         )
     return _sentences(*dict.fromkeys(told))
+
+
+def _plane_accuracy(surface: Result) -> str:
+    """The same of a plane."""
+    said = surface.about.get("accuracy", {})
+    if "interval" not in said:
+        return ""
+    asked = f" to {said['tolerance']:g} of the range of losses" if said["tolerance"] is not None else ""
+    return (
+        f"Measured{asked}{'' if said['reached'] else ' (not reached)'}: {said['points']:,} points were evaluated, the "
+        f"rest is interpolated; each is within {said['error']:.3g} ({said['level']:.0%} for all at once)."
+    )
 
 
 def _computed(files: Sequence[Mapping[str, Any]], *, between: str = "the ends", start: str = "the start") -> str:
