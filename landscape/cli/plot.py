@@ -233,9 +233,7 @@ def _groups(most: int, **given: Any) -> None:
         f"{problem.title()}, {plural(len(stack), 'seed')}, {drawn.found.solved} solved. Filters of one member each, of "
         "the representative that lies closest to the known solution. Cases: state of the centre, live neighbours."
     )
-    figure = figures.group_cards(
-        drawn.found, drawn.kernels, drawn.cases, known=drawn.known, most=most, caption=caption
-    )
+    figure = figures.group_cards(drawn.found, drawn.kernels, drawn.cases, known=drawn.known, most=most, caption=caption)
     canvas.save(figure, f"{Path(given['run']).name}-groups")
 
 

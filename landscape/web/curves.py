@@ -10,7 +10,7 @@ from landscape.core.errors import plural
 from landscape.figures.captions import obtained
 from landscape.figures.pages import COLORS, group_opacity, with_unit
 from landscape.web.data import Lines, Members, Training
-from landscape.web.markup import Markup, number, tag
+from landscape.web.markup import Markup, tag
 from landscape.web.svg import UNIT, Axis, Frame, along, path
 
 __all__ = ["drawing", "figure", "incidence_view", "legend", "lines_view", "traces_view"]
@@ -89,7 +89,11 @@ def lines_view(lines: Lines, members: Members) -> Markup:
         paths = (tag("path", d=path(at, places[i]), data_l=lines.first + i, data_p=points[i]) for i in of)
         drawn.append(tag("g", *paths, class_=f"g{_color(group)}", opacity=f"{_opacity(len(of)):.2f}"))
     total = np.bincount(lines.group, minlength=len(lines.names)).tolist()
-    names = [(number, f"{name}: {count}") for number, (name, count) in enumerate(zip(lines.names, total, strict=False))]
+    names = [
+        (number, f"{name}: {count}")
+        for number, (name, count) in enumerate(zip(lines.names, total, strict=False))
+        if count
+    ]
     how = obtained(curves)
     many = "" if lines.all_shown else _aggregated(len(curves), len(shown), "barrier")
     barrier = DEFINITIONS["above_chord"].formula
@@ -101,11 +105,12 @@ def lines_view(lines: Lines, members: Members) -> Markup:
 
 def _interval(lines: Lines) -> str:
     """How heights of barriers were obtained."""
-    if "above_chord" in lines.found.bounds:
-        return "in brackets certified bounds of it, which hold between the points too"
     if "barrier_low" in lines.result:
         return "in brackets its 95 % interval"
-    return f"read off the {len(lines.result.alpha[lines.result.inside])} points of each line, between which it may be higher"
+    if "above_chord" in lines.found.bounds:
+        return "in brackets certified bounds of it, which hold between the points too"
+    points = len(lines.result.alpha[lines.result.inside])
+    return f"read off the {points} points of each line, between which it may be higher"
 
 
 def _opacity(count: int) -> float:
@@ -114,8 +119,8 @@ def _opacity(count: int) -> float:
 
 def _aggregated(total: int, shown: int, what: str) -> str:
     return (
-        f"Of {total:,} curves the bands hold 90 % and 50 % at each point, the line is the median; {shown} are drawn, at "
-        f"evenly spaced ranks of the {what}. "
+        f"Of {total:,} curves the bands hold 90 % and 50 % at each point, the line is the median; {shown} are drawn, "
+        f"at evenly spaced ranks of the {what}. "
     )
 
 
@@ -187,16 +192,15 @@ def incidence_view(of: Training) -> Markup:
     at = np.append(x(steps), x.start + x.length)
     drawn = []
     for cause, color in ((1, 2), (0, 0)):
-        low, high, share = (y(100 * np.append(each[cause], each[cause, -1])) for each in (found.low, found.high, found.by))
+        every = (found.low, found.high, found.by)
+        low, high, share = (y(100 * np.append(each[cause], each[cause, -1])) for each in every)
         drawn.append(tag("path", d=along(at, low, high, stairs=True), class_=f"area k{color}"))
         drawn.append(tag("path", d=path(np.repeat(at, 2)[1:], np.repeat(share, 2)[:-1]), class_=f"stairs g{color}"))
-    first, cause = found.first, found.cause
-    for step, each, (low, high) in zip(found.steps, found.at, ends, strict=True):
-        left, middle = (round(float(v)) for v in (x(np.array(float(step))), y(np.array(100 * each.value))))
-        ends_of = (round(float(y(np.array(100 * v)))) for v in (low, high))
-        own = [m for row, m in of.members.items() if first[row] == step and cause[row] == 0]
-        told = f"step {step:,}: {each.count} of {each.total} solved ({100 * low:.1f} to {100 * high:.1f} %)"
-        bar = tag("path", d="M{0} {1}V{2}".format(left, *ends_of))
+    for step, each, (bottom, top) in zip(found.steps, found.at, ends.tolist(), strict=True):
+        left, middle = x.at(step), y.at(100 * each.value)
+        own = [m for row, m in of.members.items() if found.first[row] == step and found.cause[row] == 0]
+        told = f"step {step:,}: {each.count} of {each.total} solved ({100 * bottom:.1f} to {100 * top:.1f} %)"
+        bar = tag("path", d=f"M{left} {y.at(100 * bottom)}V{y.at(100 * top)}")
         dot = tag("circle", tag("title", told), cx=left, cy=middle, r=5 * UNIT)
         drawn.append(tag("g", bar, dot, class_="at", data_m=" ".join(map(str, own)), data_t=told))
     title = f"Outcome of {of.name} against steps"

@@ -19,7 +19,19 @@ if TYPE_CHECKING:
 else:
     Cards = Incidence = Run = Any  # their modules import torch, which results alone do not need
 
-__all__ = ["CARDS", "MOST", "MOST_PASSES", "SAMPLE", "Lines", "Members", "Section", "Traces", "Training", "few", "spread"]
+__all__ = [
+    "CARDS",
+    "MOST",
+    "MOST_PASSES",
+    "SAMPLE",
+    "Lines",
+    "Members",
+    "Section",
+    "Traces",
+    "Training",
+    "few",
+    "spread",
+]
 
 T = TypeVar("T")
 
@@ -51,9 +63,10 @@ class Members:
         """Its number, None if it was not named."""
         return self.numbers.get(self._key(source))
 
-    def tell(self, member: int, **facts: Any) -> None:
-        """What is known of a member; what was told first stays."""
-        self.facts[member] = facts | self.facts.get(member, {})
+    def tell(self, member: int, *, surely: bool = False, **facts: Any) -> None:
+        """What is known of a member: `surely`, or unless something is known already."""
+        before = self.facts.get(member, {})
+        self.facts[member] = before | facts if surely else facts | before
 
     @staticmethod
     def _key(source: Source) -> tuple[Any, ...]:

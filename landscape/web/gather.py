@@ -130,13 +130,17 @@ def _lines(name: str, result: Result, members: Members, most: int, first: int) -
         group, some = by_end(curves)
         names = tuple(some)
     shown = spread(found.above_chord, len(curves) if few(len(curves), len(curves.alpha), most) else SAMPLE)
-    ends = [tuple(members.of(curves.sources[curves[end][line]]) for end in ("from_member", "to_member")) for line in shown]
+    begin, end = (
+        [members.of(curves.sources[member]) for member in curves[side][shown].tolist()]
+        for side in ("from_member", "to_member")
+    )
+    ends = list(zip(begin, end, strict=True))
     at = {0: curves.inside.start, 1: curves.inside.stop - 1}
     ray = curves.kind == "ray"
     for line, pair in zip(shown.tolist(), ends, strict=True):
         for side, member in enumerate(pair):
             if not (ray and side):
-                facts = {"loss": float(curves.loss[line, at[side]])}
+                facts: dict[str, Any] = {"loss": float(curves.loss[line, at[side]])}
                 if "solved" in curves.values and not any(curves.moves):
                     facts["outcome"] = "solved" if curves["solved"][line, at[side]] == 1 else "not solved"
                 members.tell(member, **facts)

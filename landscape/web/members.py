@@ -41,13 +41,9 @@ def passes_views(section: Section, members: Members) -> list[Markup]:
         return []
     order = merge_order(len(found.members), found.merges, found.loss)
     views = [_graph(found, order, members)]
-    if len(found) >= max(_SHARE * len(order) * (len(order) - 1) / 2, 3):
+    if len(found) >= max(_SHARE * len(order) * (len(order) - 1) / 2, len(order)):  # more than a star has
         views.insert(0, _matrix(found, order, members))
     return views
-
-
-def _numbers(found: Passes, members: Members) -> list[int | None]:
-    return [members.known(source) for source in found.sources]
 
 
 def _matrix(found: Passes, order: Sequence[int], members: Members) -> Markup:
@@ -59,18 +55,16 @@ def _matrix(found: Passes, order: Sequence[int], members: Members) -> Markup:
     shares, ticks = _shares(heights)
     side = HALF[1] - 60 * UNIT
     left, top = 110 * UNIT, 10 * UNIT
-    ids = [number if number is not None else -1 for number in (_numbers(found, members)[each] for each in order)]
-    names = []
-    if len(order) <= _NAMED:
-        step = side / len(order)
-        for row, each in enumerate(order):
-            at = round(top + (row + 0.5) * step + 4 * UNIT)
-            names.append(tag("text", _short(found.members[each]), x=left - 6 * UNIT, y=at, text_anchor="end"))
+    numbers = [members.known(source) for source in found.sources]
+    ids = [-1 if (known := numbers[each]) is None else known for each in order]
+    names, step = [], side / len(order)
+    size = round(min(12 * UNIT, 0.8 * step))
+    for row, each in enumerate(order if len(order) <= _NAMED else ()):
+        at = round(top + (row + 0.5) * step + 0.35 * size)
+        names.append(tag("text", _short(found.members[each]), x=left - 6 * UNIT, y=at, text_anchor="end"))
     title = f"Barriers between {plural(len(order), 'member')}"
     box = (left, top, side, side)
-    label = tag(
-        "text", "members, as they merge", x=left + side // 2, y=top + side + 18 * UNIT, text_anchor="middle"
-    )
+    label = tag("text", "members, as they merge", x=left + side // 2, y=top + side + 18 * UNIT, text_anchor="middle")
     grid = cells(shares, PALETTE, box)
     bar = color_bar(ticks, HALF[0] - 110 * UNIT, top, side)
     svg = drawing(
@@ -78,16 +72,19 @@ def _matrix(found: Passes, order: Sequence[int], members: Members) -> Markup:
         title,
         tag("rect", x=left, y=top, width=side, height=side, class_="paper"),
         grid,
-        tag("g", *names, label, class_="axes", aria_hidden="true"),
+        tag("g", *names, class_="names", font_size=size, aria_hidden="true"),
+        tag("g", label, class_="axes", aria_hidden="true"),
         bar,
         kind="matrix",
         data_members=" ".join(map(str, ids)),
         data_box=" ".join(map(str, box)),
     )
-    unit = with_unit("how far the highest loss on the lowest known path lies above the higher end", found.about.get("loss_unit"))
+    what = "how far the highest loss on the lowest known path lies above the higher end"
+    unit = with_unit(what, found.about.get("loss_unit"))
     missing = f" Blank: {plural(len(found.missing), 'pair')} without a path." if len(found.missing) else ""
     picture = " Many cells: a picture." if heights.size > MOST_CELLS else ""
-    return figure(title, f"Colour: {unit}, read at the points of paths. Order: as groups merge (right).{missing}{picture}", svg)
+    caption = f"Colour: {unit}, read at the points of paths. Order: as groups merge.{missing}{picture}"
+    return figure(title, caption, svg)
 
 
 def _shares(heights: Float[np.ndarray, "row column"]) -> tuple[np.ndarray, list[tuple[float, str]]]:
@@ -99,7 +96,6 @@ def _shares(heights: Float[np.ndarray, "row column"]) -> tuple[np.ndarray, list[
     high = float(positive.max())
     low = max(float(positive.min()), 1e-4 * high)
     if low > 0.1 * high:
-        axis = Axis(0.0, high, 0.0, 1.0)
         return np.clip(heights / high, 0, 1), [(0.0, "0"), (0.5, f"{high / 2:.2g}"), (1.0, f"{high:.2g}")]
     axis = Axis(float(np.log10(low)), float(np.log10(high)), 0.0, 1.0, log=True)
     finite = np.where(np.isposinf(heights), high, heights)
@@ -132,33 +128,33 @@ def _graph(found: Passes, order: Sequence[int], members: Members) -> Markup:
     roots = len(order) - 1 > len(found.merges)
     y = Axis.of_losses([found.loss, heights, np.array([top] if roots else [])], *up)
     x = Axis(-1.0, float(len(order)), *across)
-    frame = Frame(*HALF, x, y, f"{plural(len(order), 'member')}, as they merge", with_unit("loss", found.about.get("loss_unit")))
+    unit = with_unit("loss", found.about.get("loss_unit"))
+    frame = Frame(*HALF, x, y, f"{plural(len(order), 'member')}, as they merge", unit)
     at = [float(place) for place in np.argsort(order)]
     foot = found.loss.tolist()
     legs: dict[int, str] = {}
     bars = []
 
     def point(place: float, height: float) -> tuple[int, int]:
-        down = float(y(np.array(height)))
-        return round(float(x(np.array(place)))), round(down if down == down else y.start + y.length)
+        return x.at(place), y.at(height)
 
     for merge in found.merges:
-        ends = [point(at[each], merge.height) for each in (merge.first, merge.second)]
-        for each, (left, high) in zip((merge.first, merge.second), ends, strict=True):
-            legs[each] = f"M{left} {point(at[each], foot[each])[1]}V{high}"
+        ends = [point(at[node], merge.height) for node in (merge.first, merge.second)]
+        for node, (left, high) in zip((merge.first, merge.second), ends, strict=True):
+            legs[node] = f"M{left} {point(at[node], foot[node])[1]}V{high}"
         bars.append(f"M{ends[0][0]} {ends[0][1]}H{ends[1][0]}")
         at.append((at[merge.first] + at[merge.second]) / 2)
         foot.append(merge.height)
     free = [each for each in range(len(at)) if each not in legs]
     dotted = [f"M{left} {low}V{point(0, top)[1]}" for left, low in (point(at[each], foot[each]) for each in free)]
-    numbers = _numbers(found, members)
     leaves = []
     radius = round(UNIT * float(np.clip(120 / len(order), 1.2, 4)))
-    for each in order:
-        left, low = point(at[each], foot[each])
-        kind = 0 if found.solved is None or found.solved[each] else 1
-        dot = tag("circle", cx=left, cy=low, r=radius)
-        leaves.append(tag("g", tag("path", d=legs.get(each, f"M{left} {low}v0")), dot, class_=f"k{kind}", data_m=numbers[each], data_t=found.members[each]))
+    for member in order:
+        left, low = point(at[member], foot[member])
+        kind = 0 if found.solved is None or found.solved[member] else 1
+        leg, dot = tag("path", d=legs.get(member, f"M{left} {low}v0")), tag("circle", cx=left, cy=low, r=radius)
+        known, name = members.known(found.sources[member]), found.members[member]
+        leaves.append(tag("g", leg, dot, class_=f"k{kind}", data_m=known, data_t=name))
     inner = "".join(leg for each, leg in legs.items() if each >= len(order))
     title = f"Disconnectivity graph of {plural(len(order), 'member')}"
     svg = drawing(
@@ -170,11 +166,13 @@ def _graph(found: Passes, order: Sequence[int], members: Members) -> Markup:
         *leaves,
         kind="marks graph",
     )
-    names = [] if found.solved is None else [(0, f"solved: {found.solved.sum()}"), (1, f"not solved: {(~found.solved).sum()}")]
+    solved = np.zeros(0, dtype=bool) if found.solved is None else found.solved
+    counts = ("solved", solved.sum()), ("not solved", (~solved).sum())
+    names = [(kind, f"{name}: {count}") for kind, (name, count) in enumerate(counts) if count]
     caption = (
         "Two members are connected from the loss on at which their legs meet: the lowest, over all chains of known "
-        f"paths, of the highest loss on the way, an upper bound of the pass. {plural(len(found), 'pair')} with a known path, "
-        f"{len(found.missing)} without. Paths are read at their points."
+        f"paths, of the highest loss on the way, an upper bound of the pass. {plural(len(found), 'pair')} with a known "
+        f"path, {len(found.missing)} without. Paths are read at their points."
     )
     return figure(title, caption + (" Dotted: not connected by any." if roots else ""), legend(names), svg)
 
@@ -188,26 +186,30 @@ def cards_view(of: Training) -> Markup:
         own = [member for row, member in of.members.items() if found.group[row] == place]
         low, high = group.share.interval
         right = "" if group.right is None else f", {group.right} of {found.total} right"
-        said = [f"{100 * group.share.value:.1f} % ({100 * low:.1f} to {100 * high:.1f} %), median loss {number(group.loss, 3)}"]
+        share = f"{100 * group.share.value:.1f} % ({100 * low:.1f} to {100 * high:.1f} %)"
+        said = tag("p", f"{share}, median loss {number(group.loss, 3)}")
         tiles = [] if kernels is None else [_filters(kernels[place])]
         wrong = sorted(group.wrong, key=lambda each: -each[1])
         rows = [
-            tag("li", tag("meter", value=k, max=n, aria_hidden="true"), f" {name}: {k} of {n}") for name, k, n in wrong[:_CASES]
+            tag("li", tag("progress", value=k, max=n, aria_hidden="true"), f" {name}: {k} of {n}")
+            for name, k, n in wrong[:_CASES]
         ]
         more = f" and {len(wrong) - _CASES} more kinds of samples" if len(wrong) > _CASES else ""
         heading = f"{place + 1}. {plural(group.share.count, 'member')}: {group.kind}{right}"
         mistakes = [tag("p", "wrong:"), tag("ul", *rows), more] if rows else []
-        drawn.append(_card(heading, own, int(found.kind[group.example]), *(tag("p", line) for line in said), *tiles, *mistakes))
+        drawn.append(_card(heading, own, int(found.kind[group.example]), said, *tiles, *mistakes))
     rest = found.groups[CARDS:]
     if rest:
         drawn.append(tag("p", f"{len(rest)} more functions of {sum(each.share.count for each in rest)} members."))
     known = of.cards.known
-    reference = [tag("div", tag("p", "Filters of the known solution:"), _filters(known), class_="reference")] if known is not None else []
-    caption = (
-        f"{found.solved} solved. A card is a function: {found.compared}; intervals 95 %, each alone. "
-        + ("Filters of the first layer of one member, each row on its own scale, red above 0 and blue below. " if kernels is not None else "")
-    )
-    return figure(f"What members of {of.name} compute", caption, tag("div", *drawn, class_="cards"), *reference, wide=True)
+    reference = []
+    if known is not None:
+        reference = [tag("div", tag("p", "Filters of the known solution:"), _filters(known), class_="reference")]
+    caption = f"{found.solved} solved. A card is a function: {found.compared}; intervals 95 %, each alone."
+    if kernels is not None:
+        caption += " Filters of the first layer of one member, each card on its own scale, red above 0, blue below."
+    title = f"What members of {of.name} compute"
+    return figure(title, caption, tag("div", *drawn, class_="cards"), *reference, wide=True)
 
 
 def _card(heading: str, own: Sequence[int], color: int, *inside: object) -> Markup:
@@ -228,12 +230,16 @@ def _filters(kernels: Float[np.ndarray, "filter row column"]) -> Markup:
     scale = float(np.abs(kernels).max()) or 1.0
     colors = colormaps["RdBu_r"](np.linspace(0, 1, SHADES))
     wide = 10 * columns + 6
-    drawn = [cells(0.5 + 0.5 * each / scale, colors, (wide * k + 1, 1, 10 * columns, 10 * rows)) for k, each in enumerate(kernels[:count])]
-    frames = [tag("rect", x=wide * k + 1, y=1, width=10 * columns, height=10 * rows, class_="frame") for k in range(count)]
-    size = f"0 0 {wide * count} {10 * rows + 2}"
+    drawn = []
+    for k, each in enumerate(kernels[:count]):
+        left, top, width, height = box = (wide * k + 1, 1, 10 * columns, 10 * rows)
+        frame = tag("rect", x=left, y=top, width=width, height=height, class_="frame")
+        drawn += [cells(0.5 + 0.5 * each / scale, colors, box), frame]
+    size = {"width": wide * count, "height": 10 * rows + 2}
+    view = f"0 0 {size['width']} {size['height']}"
     more = f", {len(kernels) - count} more not shown" if len(kernels) > count else ""
     label = f"{plural(count, 'filter')} of {rows} x {columns}{more}"
-    return tag("svg", *drawn, *frames, viewBox=size, class_="filters", role="img", aria_label=label, width=wide * count, height=10 * rows + 2)
+    return tag("svg", *drawn, viewBox=view, class_="filters", role="img", aria_label=label, **size)
 
 
 def ends_view(lines: Lines) -> Markup:
@@ -245,7 +251,10 @@ def ends_view(lines: Lines) -> Markup:
         if not len(of):
             continue
         own = [lines.ends[k][1] for k, line in enumerate(lines.shown.tolist()) if lines.group[line] == place]
-        barrier, loss = (float(np.nanmedian(each)) for each in (lines.found.above_chord[of], lines.result.loss[of, first]))
+        both = lines.found.above_chord[of], lines.result.loss[of, first]
+        barrier, loss = (
+            float(np.median(each[~np.isnan(each)])) if not np.isnan(each).all() else np.nan for each in both
+        )
         said = f"median loss at the end {number(loss, 3)}, median barrier above the chord {number(barrier, 3)}"
         drawn.append(_card(f"{plural(len(of), 'line')}: {name}", own, place, tag("p", said)))
     return figure(f"Groups of lines of {lines.name}", "By where a line ends.", tag("div", *drawn, class_="cards"))

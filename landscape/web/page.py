@@ -43,7 +43,8 @@ def page(sections: Sequence[Section], members: Members, title: str) -> str:
             tag("button", "Light or dark", type="button", id="theme"),
             tag(
                 "p",
-                f"Point at a line or a member: it lights up everywhere. Click or press Enter to keep it, Escape to clear.{several}",
+                "Point at a line or a member: it lights up everywhere. Click or press Enter to keep it, Escape to "
+                f"clear.{several}",
             ),
         ),
         *(_section(each, members, place) for place, each in enumerate(sections)),

@@ -1,5 +1,7 @@
 """Planes: the loss as a heat map, with the networks on it, and a slider along the steps of a trajectory."""
 
+import json
+
 import numpy as np
 
 from landscape.figures.pages import with_unit
@@ -43,7 +45,7 @@ def plane_view(name: str, surface: Result, members: Members, place: int) -> Mark
     drawn = [tag("path", d=path(x(track[:, 0]), y(track[:, 1])), class_="track")] if len(track) else []
     drawn += [_mark(mark, x, y, members) for mark in marks]
     steps = [mark for mark in surface.trajectory if mark in marks]
-    values = {}
+    values: dict[str, str] = {}
     if loss.size <= MOST_CELLS:
         values = {
             "data_values": " ".join(f"{each:.3g}" for each in loss[::-1].ravel()),
@@ -58,8 +60,8 @@ def plane_view(name: str, surface: Result, members: Members, place: int) -> Mark
         (_WIDTH, height),
         f"{title}: {with_unit('loss', unit)} and {len(marks)} networks",
         tag("rect", x=left, y=bottom + up, width=across, height=-up, class_="holes"),
-        heat,
         frame.axes(),
+        heat,
         color_bar(ticks, _WIDTH - beside + 20 * UNIT, bottom + up, -up),
         *drawn,
         *here,
@@ -84,7 +86,7 @@ def _told(mark: Mark) -> str:
 
 
 def _mark(mark: Mark, x: Axis, y: Axis, members: Members) -> Markup:
-    at = {"cx": round(float(x(np.array(mark.x)))), "cy": round(float(y(np.array(mark.y))))}
+    at = {"cx": x.at(mark.x), "cy": y.at(mark.y)}
     dot = tag("circle", tag("title", _told(mark)), r=(5 if mark.trajectory is None else 4) * UNIT, **at)
     name = "" if mark.trajectory is not None else tag("text", mark.name, x=at["cx"] + 8 * UNIT, y=at["cy"] + 4 * UNIT)
     known = members.of(mark.source)
@@ -94,10 +96,7 @@ def _mark(mark: Mark, x: Axis, y: Axis, members: Members) -> Markup:
 
 def _slider(steps: list[Mark], x: Axis, y: Axis, members: Members, place: int) -> Markup:
     """Chooses one of the checkpoints on the trajectory."""
-    places = [
-        f"{round(float(x(np.array(mark.x))))} {round(float(y(np.array(mark.y))))} {members.of(mark.source)}"
-        for mark in steps
-    ]
+    places = [[x.at(mark.x), y.at(mark.y), members.of(mark.source)] for mark in steps]
     told = tag("output", _told(steps[-1]), for_=f"slide{place}")
     slide = tag(
         "input",
@@ -107,8 +106,8 @@ def _slider(steps: list[Mark], x: Axis, y: Axis, members: Members, place: int) -
         max=len(steps) - 1,
         value=len(steps) - 1,
         data_here=f"here{place}",
-        data_at="|".join(places),
-        data_told="\n".join(map(_told, steps)),
+        data_at=json.dumps(places),
+        data_told=json.dumps([*map(_told, steps)], ensure_ascii=False),
         aria_label="checkpoint on the trajectory",
     )
     return tag("p", tag("label", "Checkpoint ", slide), told, class_="slider")

@@ -4,6 +4,7 @@
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const numbers = (text) => (text || "").split(" ").filter(Boolean).map(Number);
+  const valued = (text) => (text === "–" || text === "" ? Infinity : parseFloat(text));
   const UNIT = 4, NEAR = 14 * UNIT, MOST_ON_TOP = 400, MOST_BARS = 60;
   const svg = (name, attributes) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -42,10 +43,12 @@
     const members = numbers(element.dataset.m), own = members.length === 1 && row(ofMember.get(members[0]));
     const lines = [...new Set(members.flatMap((member) => linesOf.get(member) || []))];
     const said = element.dataset.t || "", more = own ? rowText(own) : "";
-    return { key: `m${element.dataset.m}`, lines, members, told: said && more ? `${said} · ${more}` : said || more };
+    return { key: `m${element.dataset.m || said}`, lines, members, told: said && more ? `${said} · ${more}` : said || more };
   };
   const pair = (one, other) => {
-    const line = (linesOf.get(one) || []).find((each) => ends.get(each).includes(other));
+    const between = (linesOf.get(one) || []).filter((each) => one !== other && ends.get(each).includes(other));
+    const height = (line) => valued(row(ofLine.get(line)).cells[4].textContent);
+    const [line] = between.sort((a, b) => height(a) - height(b));
     return line === undefined ? null : ofElement(row(ofLine.get(line)));
   };
 
@@ -226,7 +229,6 @@
 
   // Tables sort by a click on a head, and filter by words and comparisons.
   const order = new Intl.Collator("en", { numeric: true });
-  const valued = (text) => (text === "–" || text === "" ? Infinity : parseFloat(text));
   for (const button of all("th button"))
     button.addEventListener("click", () => {
       const head = button.parentNode, body = head.closest("table").tBodies[0], k = head.cellIndex;
@@ -249,7 +251,7 @@
     }).trim();
     if (phrase) {
       const escaped = phrase.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-      const found = new RegExp(`(^|[^\\w.])${escaped}${/\d$/.test(phrase) ? "(?!\\d)" : ""}`);
+      const found = new RegExp(`(^|[/@])${escaped}${/\d$/.test(phrase) ? "(?!\\d)" : ""}`);
       tests.push((texts) => texts.some((text) => found.test(text)));
     }
     return (texts) => tests.every((test) => test(texts));
@@ -273,7 +275,7 @@
 
   // A slider moves along the checkpoints of a trajectory.
   for (const slide of all(".slider input")) {
-    const at = slide.dataset.at.split("|").map(numbers), said = slide.dataset.told.split("\n");
+    const at = JSON.parse(slide.dataset.at), said = JSON.parse(slide.dataset.told);
     const here = document.getElementById(slide.dataset.here), output = slide.closest(".slider").querySelector("output");
     const move = () => {
       const [x, y, member] = at[+slide.value];

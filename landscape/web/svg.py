@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -82,6 +83,11 @@ class Axis:
             values = np.where(np.isfinite(values), values, np.nan)
         return np.asarray(self.start + self.length * (values - self.low) / (self.high - self.low))
 
+    def at(self, value: float) -> int:
+        """The place of one value, to a unit; the far end of the axis for what is not finite."""
+        place = float(self(np.array(float(value))))
+        return round(place if math.isfinite(place) else self.start + self.length)
+
     def ticks(self) -> list[tuple[int, str]]:
         """Places with a label: round numbers, on a log axis powers of ten where there are three or more."""
         if not self.log:
@@ -89,13 +95,13 @@ class Axis:
             named = [(float(each), f"{each:.6g}") for each in places if self.low <= each <= self.high]
         else:
             near = self.low + self.zeros * 0.06 * (self.high - self.low)
-            decades = [k for k in range(int(np.ceil(near)), int(np.floor(self.high)) + 1)]
+            decades = list(range(int(np.ceil(near)), int(np.floor(self.high)) + 1))
             named = [(10.0**k, power(k)) for k in decades[:: 1 + len(decades) // (_TICKS + 1)]]
             if len(decades) < 3:
                 every = [(f * 10.0**k, k) for k in range(int(np.floor(near)), int(self.high) + 1) for f in (1, 2, 5)]
                 named = [(each, f"{each:.6g}") for each, _ in every if near <= np.log10(each) <= self.high] or named
             named = ([(0.0, "0")] if self.zeros else []) + named
-        return [(round(float(self(np.array(value)))), label) for value, label in named]
+        return [(self.at(value), label) for value, label in named]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +115,7 @@ class Frame:
     xlabel: str
     ylabel: str
     #: Room left of the axes, below them, right of them and above.
-    LEFT, BELOW, RIGHT, ABOVE = 66 * UNIT, 42 * UNIT, 12 * UNIT, 10 * UNIT
+    LEFT, BELOW, RIGHT, ABOVE = 66 * UNIT, 42 * UNIT, 20 * UNIT, 10 * UNIT
 
     @classmethod
     def sides(cls, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -135,9 +141,7 @@ class Frame:
             tag("path", d=ends, class_="axis"),
             *marks,
             tag("text", self.xlabel, x=(left + right) // 2, y=bottom + 34 * UNIT, text_anchor="middle"),
-            tag(
-                "text", self.ylabel, transform=f"translate({12 * UNIT} {middle}) rotate(-90)", text_anchor="middle"
-            ),
+            tag("text", self.ylabel, transform=f"translate({12 * UNIT} {middle}) rotate(-90)", text_anchor="middle"),
             class_="axes",
             aria_hidden="true",
         )
@@ -211,10 +215,9 @@ def cells(
     if shares.size > MOST_CELLS:
         colors = np.where((shade < 0)[..., None], 0.0, palette[shade])
         picture = io.BytesIO()
-        imsave(picture, colors, format="png", metadata={"Software": None})
+        imsave(picture, colors, format="png", metadata={"Software": None})  # type: ignore[dict-item]
         link = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
-        place = {"x": left, "y": top, "width": width, "height": height}
-        return tag("image", href=link, preserveAspectRatio="none", **place)
+        return tag("image", href=link, preserveAspectRatio="none", x=left, y=top, width=width, height=height)
     drawn = [
         tag("path", d="".join(_runs(shade == each)), fill=_hex(palette[each]))
         for each in np.unique(shade[shade >= 0]).tolist()

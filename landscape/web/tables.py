@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from landscape.core.errors import plural
 from landscape.core.provenance import Source
@@ -24,12 +25,13 @@ def lines_table(section: Section, members: Members) -> Markup:
     for of in section.lines:
         found, curves = of.found, of.result
         first, last = curves.inside.start, curves.inside.stop - 1
-        low, high = _interval(of)
+        brackets = _interval(of)
         for k, line in enumerate(of.shown.tolist()):
             begin, end = of.ends[k]
             source = members.sources[end]
             name = of.names[of.group[line]] if of.names else ""
-            bounds = f" [{number(float(low[line]))}, {number(float(high[line]))}]" if low is not None else ""
+            ends = () if brackets is None else (number(float(each[line])) for each in brackets)
+            bounds = f" [{', '.join(ends)}]" if brackets is not None else ""
             cells = [
                 members.sources[begin].label,
                 source.label,
@@ -49,13 +51,11 @@ def lines_table(section: Section, members: Members) -> Markup:
     return _table("Lines", header, rows, sum(len(each.result) for each in section.lines))
 
 
-def _interval(of: Lines) -> tuple[np.ndarray | None, np.ndarray | None]:
-    if "above_chord" in of.found.bounds:
-        low, high = of.found.bounds["above_chord"]
-        return low, high
+def _interval(of: Lines) -> Float[np.ndarray, "2 line"] | None:
+    """Ends of what the barriers lie within, None where there are only points."""
     if "barrier_low" in of.result:
-        return of.result["barrier_low"], of.result["barrier_high"]
-    return None, None
+        return np.stack([of.result["barrier_low"], of.result["barrier_high"]])
+    return of.found.bounds.get("above_chord")
 
 
 def members_table(numbers: Sequence[int], members: Members, total: int) -> Markup:

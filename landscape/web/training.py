@@ -23,7 +23,7 @@ __all__ = ["trained"]
 
 
 def trained(section: Section, name: str, run: Run, members: Members, problem: Problem | None, most: int) -> Training:
-    """A run with what can be found of it, the rest as remarks of its section; raises `LandscapeError` for an empty one."""
+    """A run with what can be found of it, the rest as remarks of its section; an empty one raises `LandscapeError`."""
     checkpoint = run.checkpoint()
     found: Cards | None = None
     happened = None
@@ -53,11 +53,11 @@ def _tell(members: Members, numbers: dict[int, int], cards: Cards) -> None:
         facts = {"loss": float(found.loss[row]), "outcome": group.kind, "function": int(found.group[row]) + 1}
         if found.right is not None:
             facts["right"] = f"{found.right[row]} of {found.total}"
-        members.tell(member, **facts)
+        members.tell(member, surely=True, **facts)
 
 
 def _traces(run: Run, problem: Problem | None, most: int) -> Traces:
-    """Losses as training logged them, else those at the saved steps; raises `LandscapeError` where there are neither."""
+    """Losses as training logged them, else those at the saved steps; `LandscapeError` where there are neither."""
     log = run.path / "log.jsonl"
     if is_there(log):
         rows = [parsed(line, log) for line in read_bytes(log).splitlines()]
