@@ -25,6 +25,8 @@ MOST_CELLS = 10_000
 _APART = 1.5
 #: Colours that cells are rounded to, so that those of one colour are one path.
 SHADES = 64
+#: Width of a letter, at most about.
+_WIDE = 8 * UNIT
 #: Points beside one another, and decades, with a label at most.
 _TICKS = 6
 
@@ -140,11 +142,17 @@ class Frame:
             tag("path", d=rules, class_="rule"),
             tag("path", d=ends, class_="axis"),
             *marks,
-            tag("text", self.xlabel, x=(left + right) // 2, y=bottom + 34 * UNIT, text_anchor="middle"),
-            tag("text", self.ylabel, transform=f"translate({12 * UNIT} {middle}) rotate(-90)", text_anchor="middle"),
+            _label(self.xlabel, right - left, x=(left + right) // 2, y=bottom + 34 * UNIT),
+            _label(self.ylabel, bottom - top, transform=f"translate({12 * UNIT} {middle}) rotate(-90)"),
             class_="axes",
             aria_hidden="true",
         )
+
+
+def _label(words: str, room: int, **place: object) -> Markup:
+    """The name of an axis, drawn narrower where it is longer than the axis."""
+    narrow = {"textLength": room, "lengthAdjust": "spacingAndGlyphs"} if _WIDE * len(words) > room else {}
+    return tag("text", words, text_anchor="middle", **narrow, **place)
 
 
 def path(x: Float[np.ndarray, " point"], y: Float[np.ndarray, " point"]) -> str:
