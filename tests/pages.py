@@ -13,8 +13,9 @@ import pytest
 from landscape.core.provenance import Source
 from landscape.store.results import Mark, Result
 
-#: Elements that have no end.
-VOID = {"meta", "input", "br"}
+#: Elements that have no end, and those that end where another begins or what they are in ends.
+VOID, ENDLESS = {"meta", "input", "br"}, {"td", "tr", "li", "dt", "dd"}
+ENDS = {"td": {"td"}, "tr": {"td", "tr"}, "li": {"li"}, "dt": {"dt", "dd"}, "dd": {"dt", "dd"}}
 
 
 def hills(lines: int = 6, points: int = 11, *, title: str = "Hills", name: str = "seed {}", **about: Any) -> Result:
@@ -98,12 +99,20 @@ class Parsed(html.parser.HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert len(dict(attrs)) == len(attrs), f"{tag} says an attribute twice"
+        while self.open and self.open[-1]["tag"] in ENDS.get(tag, ()):
+            self.open.pop()
         element = {"tag": tag, "text": "", "of": self.open[-1] if self.open else None, **dict(attrs)}
         self.elements.append(element)
         if tag not in VOID:
             self.open.append(element)
 
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
     def handle_endtag(self, tag: str) -> None:
+        while self.open[-1]["tag"] in ENDLESS - {tag}:
+            self.open.pop()
         assert self.open.pop()["tag"] == tag
 
     def handle_data(self, data: str) -> None:

@@ -124,7 +124,7 @@ def _aggregated(total: int, shown: int, what: str) -> str:
     )
 
 
-def _bands(values: Rows) -> Iterator[Float[np.ndarray, "level point"]]:
+def _bands(values: Rows) -> Iterator[Float[np.ndarray, "_ point"]]:
     """Quantiles at each point: of the bands, outermost first, then the middle; NaN does not count."""
     levels = [level for band in _BANDS for level in band] + [_MIDDLE]
     count, points = values.shape
@@ -140,7 +140,7 @@ def _bands(values: Rows) -> Iterator[Float[np.ndarray, "level point"]]:
     yield from (found[0:2], found[2:4], found[4:5])
 
 
-def _areas(at: Float[np.ndarray, " point"], y: Axis, bands: Sequence[Float[np.ndarray, "level point"]]) -> list[Markup]:
+def _areas(at: Float[np.ndarray, " point"], y: Axis, bands: Sequence[Float[np.ndarray, "_ point"]]) -> list[Markup]:
     if not bands:
         return []
     *areas, middle = [y(each) for each in bands]

@@ -7,8 +7,8 @@ from landscape.core.errors import printable
 
 __all__ = ["Markup", "number", "tag", "text"]
 
-#: Elements that have no end.
-_VOID = {"meta", "input", "br"}
+#: Elements that have no end, those of SVG that close themselves, and those whose end a browser finds.
+_VOID, _CLOSED, _ENDLESS = {"meta", "input", "br"}, {"path", "rect", "image"}, {"td", "tr", "li", "dt", "dd"}
 
 
 class Markup(str):
@@ -29,18 +29,23 @@ def text(value: object) -> Markup:
 def tag(name: str, /, *inside: object, **attributes: Any) -> Markup:
     """An element, whose attributes are left out where they are None or False; `class_` is `class`, `_` else `-`.
 
-    >>> tag("p", "1 < 2", class_="note", data_m=3, hidden=True)
-    '<p class="note" data-m="3" hidden>1 &lt; 2</p>'
+    >>> tag("p", "1 < 2", class_="a note", data_m=3, hidden=True)
+    '<p class="a note" data-m=3 hidden>1 &lt; 2</p>'
     """
     given = ((key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items())
     said = "".join(
-        f" {key}" if value is True else f' {key}="{text(value)}"'
+        f" {key}" if value is True else f" {key}={_quoted(text(value))}"
         for key, value in given
         if value is not None and value is not False
     )
-    if name in _VOID:
-        return Markup(f"<{name}{said}>")
-    return Markup(f"<{name}{said}>{''.join(map(text, inside))}</{name}>")
+    if name in _CLOSED or (name == "circle" and not inside):
+        return Markup(f"<{name}{said} />" if said[-1:].isalnum() else f"<{name}{said}/>")
+    end = "" if name in _VOID | _ENDLESS else f"</{name}>"
+    return Markup(f"<{name}{said}>{''.join(map(text, inside))}{end}")
+
+
+def _quoted(value: Markup) -> str:
+    return value if value.isascii() and value.isalnum() else f'"{value}"'
 
 
 def number(value: Any, digits: int = 4) -> str:

@@ -153,8 +153,7 @@ def _graph(found: Passes, order: Sequence[int], members: Members) -> Markup:
         left, low = point(at[member], foot[member])
         kind = 0 if found.solved is None or found.solved[member] else 1
         leg, dot = tag("path", d=legs.get(member, f"M{left} {low}v0")), tag("circle", cx=left, cy=low, r=radius)
-        known, name = members.known(found.sources[member]), found.members[member]
-        leaves.append(tag("g", leg, dot, class_=f"k{kind}", data_m=known, data_t=name))
+        leaves.append(tag("g", leg, dot, class_=f"k{kind}", data_m=members.known(found.sources[member])))
     inner = "".join(leg for each, leg in legs.items() if each >= len(order))
     title = f"Disconnectivity graph of {plural(len(order), 'member')}"
     svg = drawing(
