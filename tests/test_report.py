@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -438,6 +439,21 @@ def test_what_is_no_run_or_result_is_told_in_python(tmp_path: Path) -> None:
         landscape.report(save=tmp_path / "a.html")
     with pytest.raises(LandscapeError, match="a report of int: give runs, results or their paths"):
         landscape.report(3, save=tmp_path / "a.html")
+
+
+def test_lines_of_a_log_that_are_cut_short_or_odd_are_left_out(run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    log = copy / "log.jsonl"
+    whole = log.read_bytes()
+    clean = written(tmp_path, copy)[0]
+    odd = [b'{"step": 3', b'{"step": "a", "loss": []}', b'{"loss": 3}', b"[]", b"\xff", b'{"step": 9, "loss": [1, 2]}']
+    log.write_bytes(whole + b"\n".join(odd))
+    assert written(tmp_path, copy)[0] == clean
+    log.write_bytes(b"nothing\n")
+    assert "log.jsonl has no losses of these members" in written(tmp_path, copy)[0]
+    log.unlink()
+    assert "Loss at the saved steps (exact), as there is no log" in written(tmp_path, copy)[0]
 
 
 def test_members_are_the_same_wherever_their_file_lies() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscape.core.errors import LandscapeError
-from landscape.core.fields import as_path
+from landscape.core.fields import as_path, require
 from landscape.core.files import refuse_existing, replacing
 from landscape.store.results import Result
 from landscape.web.gather import gather, opened
@@ -24,7 +24,7 @@ def report(
     *sources: "Result | Run | str | PathLike[str]",
     save: str | PathLike[str],
     title: str | None = None,
-    problem: Problem | None = None,
+    problem: "Problem | str | None" = None,
     overwrite: bool = False,
 ) -> Path:
     """Write one interactive page about any mixture of runs and results; it needs no network and no other file.
@@ -37,7 +37,7 @@ def report(
             problems have a section each.
         save: The page, a file that ends in .html.
         title: What it is called; None: the problems.
-        problem: That of runs whose code is not known.
+        problem: That of runs whose code is not known, itself or its name.
         overwrite: Whether to replace what is there.
 
     Returns:
@@ -57,9 +57,14 @@ def report(
     ...     landscape.report(result, save=f"{folder}/line.html").name
     'line.html'
     """
+    require(report, locals())
     path = require_free(save, overwrite=overwrite)
-    found = opened(sources)
-    sections, members = gather(found, problem)
+    known = None
+    if problem is not None:
+        from landscape.problems.registry import chosen
+
+        known = chosen(problem)
+    sections, members = gather(opened(sources), known)
     name = title or "; ".join(section.title for section in sections)
     text = page(sections, members, name)
     with replacing(path) as temporary:

@@ -1,7 +1,6 @@
 """What a run holds for a page: what its members compute, their losses while they learnt, and when they were solved."""
 
 import dataclasses
-import math
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ from jaxtyping import Float
 
 from landscape.analysis.cards import Cards, cards
 from landscape.analysis.incidence import incidence
-from landscape.core.errors import LandscapeError
+from landscape.core.errors import DamagedFile, LandscapeError
 from landscape.core.files import is_there
 from landscape.core.reading import parsed, read_bytes
 from landscape.engine.plain import AnyObjective
@@ -60,9 +59,10 @@ def _traces(run: Run, problem: Problem | None, most: int) -> Traces:
     """Losses as training logged them, else those at the saved steps; `LandscapeError` where there are neither."""
     log = run.path / "log.jsonl"
     if is_there(log):
-        rows = [parsed(line, log) for line in read_bytes(log).splitlines()]
-        steps = np.array([row["step"] for row in rows], dtype=float)
-        loss = np.array([[math.nan if each is None else each for each in row["loss"]] for row in rows]).T
+        rows = [row for line in read_bytes(log).splitlines() if (row := _logged(line, len(run.seeds))) is not None]
+        if not rows:
+            raise LandscapeError(f"{log} has no losses of these members")
+        steps, loss = np.array([step for step, _ in rows]), np.stack([losses for _, losses in rows], axis=1)
         how = "loss of each member on its batch, as training logged it"
     elif problem is None:
         raise LandscapeError("there is no log.jsonl, and no loss without the problem")
@@ -76,6 +76,16 @@ def _traces(run: Run, problem: Problem | None, most: int) -> Traces:
         how = f"loss at the saved steps ({exact}), as there is no log"
     count = len(run.seeds)
     return Traces(steps, loss, np.arange(count if few(count, len(steps), most) else min(SAMPLE, count)), how)
+
+
+def _logged(line: bytes, members: int) -> tuple[float, Float[np.ndarray, " member"]] | None:
+    """Step and losses of a line of the log; None for one cut short, or of somebody else's."""
+    try:
+        row = parsed(line, "a line")
+        step, losses = float(row["step"]), np.array(row["loss"], dtype=float)  # null is NaN
+    except (DamagedFile, TypeError, ValueError, KeyError):
+        return None
+    return (step, losses) if losses.shape == (members,) and step >= 0 else None
 
 
 def _loss(problem: Problem, objective: AnyObjective, checkpoint: Checkpoint) -> Float[np.ndarray, " member"]:
