@@ -36,7 +36,7 @@ $(VENV)/.demo: $(BIN)/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python $(SOURCES)
-	$(INSTALL) --editable '.[test]'
+	$(INSTALL) --editable '.[test,browser]'
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/python $(SOURCES)
@@ -44,11 +44,11 @@ $(VENV)/.lint: $(BIN)/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.smoke: $(BIN)/python $(SOURCES)
-	$(INSTALL) --editable '.[test,benchmark,fast,zoo,slurm,dask]'
+	$(INSTALL) --editable '.[test,browser,benchmark,fast,zoo,slurm,dask]'
 	@touch $@
 
 $(VENV)/.benchmark: $(BIN)/python $(SOURCES)
-	$(INSTALL) --editable '.[benchmark,fast]'
+	$(INSTALL) --editable '.[benchmark,fast,browser]'
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -101,6 +101,7 @@ smoke: $(VENV)/.smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/passes.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scale.py --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/report.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kernels.py --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engines --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/zoo.py --smoke --all-verbs --require
@@ -127,6 +128,7 @@ benchmark: $(VENV)/.benchmark
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/passes.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python benchmarks/alignment.py

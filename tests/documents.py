@@ -178,6 +178,7 @@ READER_RAN = {
     "landscape connect --help": [_FIRST],
     "landscape merge --help": [_FIRST],
     "landscape plane --help": [_FIRST],
+    "landscape report --help": [_FIRST, "landscape walk --from presolve --to checkpoints/first --points 5"],
     "landscape submit --help": [_FIRST],
     "landscape walk --help": [
         _FIRST,

@@ -456,6 +456,19 @@ def test_lines_of_a_log_that_are_cut_short_or_odd_are_left_out(run: Run, tmp_pat
     assert "Loss at the saved steps (exact), as there is no log" in written(tmp_path, copy)[0]
 
 
+def test_the_page_in_the_gallery_is_of_these_files_and_small() -> None:
+    plots = Path(__file__).parent.parent / "plots"
+    page = (plots / "reference_report.html").read_text("utf-8")
+    assert len(page.encode()) < 700_000
+    parsed = Parsed(page)
+    seeds = [row["to"] for row in rows_of(parsed, "Lines")]
+    assert sorted(seeds) == sorted(f"seed {k}" for k in range(1000))
+    assert len(parsed.all("article", **{"class": "card"})) == 8
+    for kind in ("css", "js"):
+        source = (plots.parent / "landscape" / "web" / f"report.{kind}").read_text()
+        assert source in page, "make it anew: its command is in plots/README.md"
+
+
 def test_members_are_the_same_wherever_their_file_lies() -> None:
     from landscape.web.data import Members
 
