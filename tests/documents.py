@@ -84,6 +84,8 @@ SHORTER = (
     ("README.md", r"\brange\((?:20|100)\)", "range(5)"),
     ("docs/own_model.md", r"\brange\(200\)", "range(5)"),
     ("plots/README.md", r"--save-at \S+", "--save-at 0,5,10,20"),
+    ("docs/report.md", r"--save-at \S+", "--save-at 0,2,5,10,20"),
+    ("docs/report.md", r"\bbatches=300\b", "batches=20"),
 )
 
 #: What the reader of a document has before its first command, made by Python in the folder where it is read.

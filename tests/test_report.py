@@ -27,6 +27,7 @@ from landscape.core.errors import LandscapeError
 from landscape.core.files import write_json
 from landscape.core.provenance import Source
 from landscape.figures.passes import merge_order
+from landscape.figures.planes import Scale
 from landscape.problems.life import Life
 from landscape.store.checkpoints import Run
 from landscape.store.hdf5 import SEAL_BYTES
@@ -98,12 +99,12 @@ def test_names_with_markup_stay_text(tmp_path: Path) -> None:
     surface = valley()
     marks = [dataclasses.replace(mark, name=EVIL) for mark in surface.marks]
     surface = dataclasses.replace(surface, marks=marks, about={**surface.about, "title": EVIL})
-    page, parsed = written(tmp_path, result, surface, title=EVIL)
+    page, parsed = written(tmp_path, result, surface, title="!" + EVIL)
     assert len(parsed.all("script")) == 1
     assert not parsed.all("img")
     assert "\u202e" not in page
     shown = EVIL.replace("\u202e", "\\u202e")
-    assert parsed.all("h1")[0]["text"] == shown
+    assert parsed.all("h1")[0]["text"] == "!" + shown
     assert parsed.all("h2")[0]["text"] == shown
     assert {row["to"] for row in rows_of(parsed, "Lines")} == {f"{shown}{k}" for k in range(3)}
 
@@ -256,6 +257,12 @@ def test_a_plane_has_its_values_marks_and_a_slider(tmp_path: Path) -> None:
     (drawing,) = parsed.all("svg", **{"class": "marks plane"})
     values = np.array(drawing["data-values"].split(), dtype=float).reshape(9, 12)
     np.testing.assert_allclose(values[::-1], surface.loss, rtol=5e-3)
+    scale, dots = Scale.of(surface), list(parsed.all("circle", "fill"))
+    for mark, dot in zip(surface.marks, dots, strict=True):
+        share = (np.log10(mark.loss) - scale.levels[0]) / (scale.levels[-1] - scale.levels[0])
+        assert scale.log
+        color = PALETTE[round(min(share, 1) * (len(PALETTE) - 1))][:3]
+        assert dot["fill"] == "#" + "".join(f"{round(255 * each):02x}" for each in color)
     first, *_ = parsed.all("g", **{"class": "mark"})
     assert first["data-t"].startswith("step 0: loss 0.5, 0.75 off")
     (slide,) = parsed.all("input", type="range")
@@ -296,6 +303,18 @@ def test_intervals_of_barriers_stand_beside_them(tmp_path: Path) -> None:
     assert "read off the 11 points" in written(tmp_path, result)[0]
 
 
+def test_few_lines_have_bands_of_their_errors(tmp_path: Path) -> None:
+    result = hills(4)
+    wide = dataclasses.replace(result, values={**result.values, "loss_se": 0.1 * result.loss})
+    page, parsed = written(tmp_path, wide)
+    areas = [each for each in parsed.all("path") if each.get("class", "").startswith("area")]
+    assert len(areas) == 4
+    assert "Bands: one standard error." in page
+    many = hills(11)
+    many = dataclasses.replace(many, values={**many.values, "loss_se": 0.1 * many.loss})
+    assert "Bands: one standard error." not in written(tmp_path, many)[0]
+
+
 def test_what_values_depend_on_is_said(tmp_path: Path) -> None:
     policy = {"policy": "recalibrate", "samples": 640, "batch": 64}
     page, _ = written(tmp_path, hills(3, batchnorm=policy, samples=1000, sampled=True, device="cpu"))
@@ -319,6 +338,14 @@ def test_what_cannot_be_shown_is_said(tmp_path: Path) -> None:
     with pytest.raises(LandscapeError, match="there is nothing to show: result 1: none of the lines is finished"):
         landscape.report(unfinished, save=tmp_path / "none.html")
     assert not (tmp_path / "none.html").exists()
+
+
+def test_results_that_do_not_agree_are_not_put_into_one_graph(tmp_path: Path) -> None:
+    one, other = pairs(), pairs()
+    other = dataclasses.replace(other, values={"loss": 2 * other.loss})
+    page, parsed = written(tmp_path, one, other)
+    assert re.search("<li>disconnectivity graph and matrix: seed 0 has the loss 0.01 on one line and 0.02", page)
+    assert [each["class"] for each in parsed.all("svg", "tabindex")] == ["curves", "curves"]
 
 
 def test_infinite_and_missing_losses_leave_gaps(tmp_path: Path) -> None:
@@ -483,4 +510,4 @@ def test_a_mixed_page_holds_results_of_a_walk_in_memory_and_on_disk(tmp_path: Pa
     result: Result = hills(3)
     result.save(tmp_path / "a.h5")
     _, parsed = written(tmp_path, tmp_path / "a.h5", pairs(), valley())
-    assert [len(rows_of(parsed, "Lines")), len(parsed.all("h2"))] == [13, 1]
+    assert [len(rows_of(parsed, "Lines")), len(parsed.all("main")), len(parsed.all("h2"))] == [13, 1, 0]

@@ -104,7 +104,7 @@ def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, ba
 def obtained(curves: Result) -> str:
     """Which loss the values along lines are, where they lead, and how they were obtained."""
     measured = ", between those that were evaluated" if "accuracy" in curves.about else ""
-    course = re.sub(r" \((?:star|dot(?:: alpha 1)?)\)", "", _lines([curves]))  # what only a figure has
+    course = re.sub(r" \((?:star|diamonds?|dot(?:: alpha 1)?)\)", "", _lines([curves]))  # what only a figure has
     return _sentences(
         f"{_loss([curves])} {course}, {len(curves.alpha)} points a line{measured}.",
         _computed([curves.about]),

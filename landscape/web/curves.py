@@ -19,6 +19,8 @@ __all__ = ["drawing", "figure", "incidence_view", "legend", "lines_view", "trace
 WIDE, HALF = (1120 * UNIT, 400 * UNIT), (560 * UNIT, 360 * UNIT)
 #: Quantiles of the bands of many curves, outermost first, and the middle.
 _BANDS, _MIDDLE = ((0.05, 0.95), (0.25, 0.75)), 0.5
+#: Lines around which bands of their errors are drawn, at most.
+_BANDED = 10
 #: Values that are looked at together, which bounds the memory.
 _BLOCK = 2**23
 
@@ -76,6 +78,7 @@ def lines_view(lines: Lines, members: Members) -> Markup:
     frame = Frame(*WIDE, x, y, "alpha (0: start, 1: end of the line)", with_unit("loss", unit))
     at, places = x(alpha), y(loss)
     groups = lines.group[shown]
+    half = next((curves.values[name][shown] for name in ("loss_error", "loss_se") if name in curves.values), None)
     top = lines.found.peak_alpha[shown], lines.found.peak_loss[shown]
     peaks = zip(*(axis(each).tolist() for axis, each in zip((x, y), top, strict=True)), strict=True)
     points = [None if up != up or left != left else f"{left:.0f} {up:.0f}" for left, up in peaks]
@@ -83,6 +86,10 @@ def lines_view(lines: Lines, members: Members) -> Markup:
     if behind is not None:
         straight = "".join(path(at, each) for each in y(behind))
         drawn.append(tag("path", d=straight, class_="behind", opacity=f"{group_opacity(len(shown), 0.6):.2f}"))
+    if half is not None and len(shown) <= _BANDED:
+        ends = (y(np.maximum(loss + sign * half, 0.0)) for sign in (-1, 1))
+        for low, high, group in zip(*ends, groups.tolist(), strict=True):
+            drawn.append(tag("path", d=along(at, low, high), class_=f"area k{_color(group)}"))
     index, counts = np.unique(groups, return_counts=True)
     for group in index[np.argsort(-counts, kind="stable")].tolist():
         of = np.flatnonzero(groups == group).tolist()
@@ -96,6 +103,7 @@ def lines_view(lines: Lines, members: Members) -> Markup:
     ]
     how = obtained(curves)
     many = "" if lines.all_shown else _aggregated(len(curves), len(shown), "barrier")
+    many += "Bands: one standard error. " if "loss_se" in curves.values and len(shown) <= _BANDED else ""
     barrier = DEFINITIONS["above_chord"].formula
     caption = f"{how} {many}Barrier: {barrier}; {_interval(lines)}."
     title = f"{plural(len(curves), 'line')} of {lines.name}"

@@ -24,6 +24,9 @@ else:
 
 __all__ = ["gather", "opened"]
 
+#: Of lines, what is drawn.
+_VALUES = ("loss", "solved", "loss_straight", "loss_error", "loss_se")
+
 
 def opened(given: Sequence[Any]) -> list[tuple[str, Any]]:
     """Results and runs, read where they are given by their paths, each with a name.
@@ -118,7 +121,7 @@ def _restored(run: Run) -> Problem:
 
 def _lines(name: str, result: Result, members: Members, most: int, first: int) -> Lines:
     """The lines of a result; raises `LandscapeError` if none is finished."""
-    kept = {key: result.values[key] for key in ("loss", "solved", "loss_straight") if key in result.values}
+    kept = {key: result.values[key] for key in _VALUES if key in result.values}
     curves = dataclasses.replace(result, values=kept)
     curves = curves.select(lowest_order(curves))
     found = barriers(curves)

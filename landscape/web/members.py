@@ -19,8 +19,10 @@ from landscape.web.svg import MOST_CELLS, SHADES, UNIT, Axis, Frame, cells
 __all__ = ["PALETTE", "cards_view", "color_bar", "ends_view", "passes_views"]
 
 PALETTE = MAP(np.linspace(0, 1, SHADES))
-#: Members up to which each is named in a drawing, filters of a card, and cases of samples on it.
-_NAMED, _FILTERS, _CASES = 30, 12, 6
+#: Members up to which each is named in a drawing, and of which more are drawn with thin legs.
+_NAMED, _CROWD = 30, 200
+#: Filters of a card, and cases of samples on it.
+_FILTERS, _CASES = 12, 6
 #: Share of the pairs of members that must have a path for a matrix.
 _SHARE = 0.2
 
@@ -163,7 +165,7 @@ def _graph(found: Passes, order: Sequence[int], members: Members) -> Markup:
         tag("path", d="".join(bars) + inner, class_="legs"),
         tag("path", d="".join(dotted), class_="open") if roots else "",
         *leaves,
-        kind="marks graph",
+        kind="marks graph" if len(order) <= _CROWD else "marks graph crowd",
     )
     solved = np.zeros(0, dtype=bool) if found.solved is None else found.solved
     counts = ("solved", solved.sum()), ("not solved", (~solved).sum())

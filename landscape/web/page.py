@@ -47,7 +47,7 @@ def page(sections: Sequence[Section], members: Members, title: str) -> str:
                 f"clear.{several}",
             ),
         ),
-        *(_section(each, members, place) for place, each in enumerate(sections)),
+        *(_section(each, members, place, title) for place, each in enumerate(sections)),
         tag("footer", f"Made by landscape {__version__}; loads nothing and sends nothing."),
         tag(
             "aside",
@@ -64,7 +64,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _section(section: Section, members: Members, place: int) -> Markup:
+def _section(section: Section, members: Members, place: int, title: str) -> Markup:
     """All views of one problem."""
     before = len(members.sources)
     views = [lines_view(each, members) for each in section.lines]
@@ -91,7 +91,7 @@ def _section(section: Section, members: Members, place: int) -> Markup:
     )
     return tag(
         "main" if place == 0 else "section",
-        tag("h2", section.title),
+        tag("h2", section.title) if section.title != title else "",
         tag("div", *views, class_="views"),
         lines_table(section, members),
         members_table(own, members, total),

@@ -11,7 +11,7 @@ from landscape.web.curves import drawing, figure
 from landscape.web.data import Members
 from landscape.web.markup import Markup, number, tag
 from landscape.web.members import PALETTE, color_bar
-from landscape.web.svg import MOST_CELLS, UNIT, Axis, Frame, cells, path
+from landscape.web.svg import MOST_CELLS, UNIT, Axis, Frame, cells, path, rgb
 
 __all__ = ["plane_view"]
 
@@ -43,7 +43,10 @@ def plane_view(name: str, surface: Result, members: Members, place: int) -> Mark
     marks = shown_marks(surface)
     track = np.array([(mark.x, mark.y) for mark in surface.trajectory]).reshape(-1, 2)
     drawn = [tag("path", d=path(x(track[:, 0]), y(track[:, 1])), class_="track")] if len(track) else []
-    drawn += [_mark(mark, x, y, members) for mark in marks]
+    for mark in marks:
+        share = (float(scale(np.array(mark.loss))) - low) / (high - low)
+        shade = PALETTE[round(np.clip(share, 0, 1) * (len(PALETTE) - 1))] if np.isfinite(share) else np.ones(4)
+        drawn.append(_mark(mark, x, y, members, rgb(shade)))
     steps = [mark for mark in surface.trajectory if mark in marks]
     values: dict[str, str] = {}
     if loss.size <= MOST_CELLS:
@@ -68,7 +71,7 @@ def plane_view(name: str, surface: Result, members: Members, place: int) -> Mark
         kind="marks plane",
         **values,
     )
-    caption = caption_of(surface, scale, flat=True)
+    caption = caption_of(surface, scale, flat=True).replace("Hatched: ", "Grey: ")
     if surface.loss.size > MOST_CELLS:
         caption += f" Drawn as a picture of {loss.shape[1]} x {loss.shape[0]} points."
     return figure(title, caption, svg, _slider(steps, x, y, members, place) if len(steps) > 1 else "")
@@ -85,9 +88,10 @@ def _told(mark: Mark) -> str:
     return f"{mark.name}: loss {number(mark.loss)}" + (off if mark.off_plane > 0 else "")
 
 
-def _mark(mark: Mark, x: Axis, y: Axis, members: Members) -> Markup:
+def _mark(mark: Mark, x: Axis, y: Axis, members: Members, fill: str) -> Markup:
     at = {"cx": x.at(mark.x), "cy": y.at(mark.y)}
-    dot = tag("circle", tag("title", _told(mark)), r=(5 if mark.trajectory is None else 4) * UNIT, **at)
+    radius = (6 if mark.trajectory is None else 4) * UNIT
+    dot = tag("circle", tag("title", _told(mark)), r=radius, fill=fill, **at)
     name = "" if mark.trajectory is not None else tag("text", mark.name, x=at["cx"] + 8 * UNIT, y=at["cy"] + 4 * UNIT)
     known = members.of(mark.source)
     members.tell(known, loss=mark.loss)

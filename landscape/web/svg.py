@@ -15,7 +15,7 @@ from landscape.figures.pages import power
 from landscape.figures.scales import floor_below, on_axis
 from landscape.web.markup import Markup, tag
 
-__all__ = ["MOST_CELLS", "SHADES", "UNIT", "Axis", "Frame", "along", "cells", "path"]
+__all__ = ["MOST_CELLS", "SHADES", "UNIT", "Axis", "Frame", "along", "cells", "path", "rgb"]
 
 #: Units of a drawing in a point of its text: whole numbers are then a quarter of a point apart, and short.
 UNIT = 4
@@ -227,7 +227,7 @@ def cells(
         link = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
         return tag("image", href=link, preserveAspectRatio="none", x=left, y=top, width=width, height=height)
     drawn = [
-        tag("path", d="".join(_runs(shade == each)), fill=_hex(palette[each]))
+        tag("path", d="".join(_runs(shade == each)), fill=rgb(palette[each]))
         for each in np.unique(shade[shade >= 0]).tolist()
     ]
     scale = f"translate({left} {top}) scale({width / columns:.6g} {height / rows:.6g})"
@@ -242,5 +242,6 @@ def _runs(where: Bool[np.ndarray, "row column"]) -> Iterable[str]:
             yield f"M{first} {row}h{end - first}v1h{first - end}z"
 
 
-def _hex(color: Float[np.ndarray, "4"]) -> str:
+def rgb(color: Float[np.ndarray, "4"]) -> str:
+    """A colour as SVG has it."""
     return "#" + "".join(f"{round(255 * float(each)):02x}" for each in color[:3])
