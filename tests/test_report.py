@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import Result as Outcome
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +31,7 @@ from landscape.figures.passes import merge_order
 from landscape.figures.planes import Scale
 from landscape.problems.life import Life
 from landscape.store.checkpoints import Run
+from landscape.store.formats import write_safetensors
 from landscape.store.hdf5 import SEAL_BYTES
 from landscape.store.results import Result
 from landscape.web.curves import _bands
@@ -68,6 +70,11 @@ def _within(element: dict, title: str) -> bool:
             return element["aria-label"] == title
         element = element["of"]
     return False
+
+
+def test_the_script_is_short() -> None:
+    script = Path(landscape.__file__).parent / "web" / "report.js"
+    assert len(script.read_text().splitlines()) <= 300
 
 
 def test_a_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
@@ -423,7 +430,8 @@ def test_the_program_writes_a_page_and_says_where(landscape: Program, tmp_path: 
         (("a.h5", "a.h5"), "a.h5 is given twice: leave one out", 1),
         (("a.h5", "-o", "a.png"), "a.png is not called like a page: end -o in .html", 1),
         (("newer.h5",), "newer.h5", 1),
-        (("empty",), "empty", 1),
+        (("empty",), "empty is no run, it has no run.json: give a run directory, or what landscape walk,", 1),
+        (("seed.safetensors",), "seed.safetensors is a checkpoint", 1),
         (("a.h5", "--problem", "life"), "each of these says what problem it is of: leave --problem out", 1),
         (("a.h5", "-O", "m_factor=4"), "-O goes with --problem", 2),
         (("a.h5", "-o", "a.txt/page.html"), "cannot write a.txt/page.html", 1),
@@ -436,6 +444,7 @@ def test_bad_input_is_one_line(
     write_json(tmp_path / "a.json", {"barriers": {}})
     (tmp_path / "a.txt").write_text("nothing\n")
     (tmp_path / "empty").mkdir()
+    write_safetensors(tmp_path / "seed.safetensors", {"weight": torch.zeros(2)}, {})
     newer(tmp_path / "newer.h5")
     before = sorted(tmp_path.rglob("*"))
     done = landscape("report", *arguments)

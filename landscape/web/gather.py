@@ -11,7 +11,9 @@ import numpy as np
 
 from landscape.analysis.barriers import barriers, lowest_order
 from landscape.core.errors import LandscapeError, printable
+from landscape.core.files import is_there
 from landscape.figures.walks import by_end
+from landscape.store.hdf5 import is_sealed
 from landscape.store.kinds import refuse_others
 from landscape.store.results import Result
 from landscape.web.data import MOST, SAMPLE, Lines, Members, Section, few, spread
@@ -23,6 +25,9 @@ else:
     Problem = Run = Any  # their modules import torch, which results alone do not need
 
 __all__ = ["gather", "opened"]
+
+#: What is to be given.
+_WANTED = "a run directory, or what landscape walk, plane or connect wrote,"
 
 #: Of lines, what is drawn.
 _VALUES = ("loss", "solved", "loss_straight", "loss_error", "loss_se")
@@ -53,13 +58,14 @@ def opened(given: Sequence[Any]) -> list[tuple[str, Any]]:
 
 def _read(path: Path) -> Any:
     """A run or a result at a path."""
-    if path.is_dir():
-        refuse = not (path / "run.json").is_file()
-        if refuse:
-            refuse_others(path, "runs and results")
+    if path.is_dir() and is_there(path / "run.json"):
         from landscape.store.checkpoints import Run
 
         return Run.open(path)
+    if path.is_dir() or (path.is_file() and not is_sealed(path)):
+        refuse_others(path, _WANTED)
+        if path.is_dir():
+            raise LandscapeError(f"{path} is no run, it has no run.json: give {_WANTED}")
     return Result.read(path)
 
 
