@@ -3,7 +3,7 @@
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
 ['align', 'average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'load', 'passes', 'plane', 'plot', \
-'polish', 'symmetry', 'train', 'walk']
+'polish', 'report', 'symmetry', 'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
 """
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from landscape.training.recorder import Recorder as Recorder
     from landscape.training.train import Training as Training
     from landscape.training.train import train as train
+    from landscape.web.report import report as report
 
 #: Where each public name lives.
 _HOMES = {
@@ -54,6 +55,7 @@ _HOMES = {
     "clusters": "analysis.clusters",
     "convergence": "analysis.convergence",
     "plot": "figures.plot",
+    "report": "web.report",
     "passes": "analysis.passes",
     "polish": "analysis.polish",
     "symmetry": "analysis.symmetry",

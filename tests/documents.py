@@ -86,6 +86,8 @@ SHORTER = (
     ("docs/life.md", r"\brange\(100\)", "range(5)"),
     ("docs/own_model.md", r"\brange\(200\)", "range(5)"),
     ("plots/README.md", r"--save-at \S+", "--save-at 0,5,10,20"),
+    ("docs/report.md", r"--save-at \S+", "--save-at 0,2,5,10,20"),
+    ("docs/report.md", r"\bbatches=300\b", "batches=20"),
 )
 
 #: What the reader of a document has before its first command, made by Python in the folder where it is read.
@@ -207,6 +209,7 @@ READER_RAN = {
     "landscape connect --help": [_FIRST],
     "landscape merge --help": [_FIRST],
     "landscape plane --help": [_FIRST],
+    "landscape report --help": [_FIRST, "landscape walk --from presolve --to checkpoints/first --points 5"],
     "landscape submit --help": [_FIRST],
     "docs/life.md": ["landscape train digits --width 32 --seeds 0:6 --batches 20 -o checkpoints/digits"],
     "landscape walk --help": [

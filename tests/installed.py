@@ -31,7 +31,8 @@ def main() -> None:
         sys.exit(f"{landscape.__file__} is no installation")
     if metadata.version(distribution) != landscape.__version__:
         sys.exit(f"{distribution} {metadata.version(distribution)} holds landscape {landscape.__version__}")
-    for package, name in (("landscape", "py.typed"), ("landscape.figures", "landscape.mplstyle")):
+    web = [("landscape.web", f"report.{kind}") for kind in ("css", "js")]
+    for package, name in (("landscape", "py.typed"), ("landscape.figures", "landscape.mplstyle"), *web):
         if not (resources.files(package) / name).is_file():
             sys.exit(f"the wheel lacks {name} of {package}")
 
@@ -47,7 +48,7 @@ def main() -> None:
         run(sys.executable, "others.py")
     else:
         begin = examples.index(own) + 1
-        for example in examples[begin : begin + 3]:
+        for example in examples[begin : begin + 4]:
             run(program, *example.text.split()[1:])
     print(f"{distribution} {landscape.__version__}: what the README promises is there")
 

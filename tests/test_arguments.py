@@ -52,6 +52,10 @@ def train(**given: Any) -> Run:
     return landscape.train(options.pop("problem"), options.pop("training"), options.pop("output"), **options)
 
 
+def report(**given: Any) -> Path:
+    return landscape.report(walk(), **{"save": "page.html", **given})
+
+
 EVERY = {
     "progress": [3, "x", [1]],
     "device": ["x", ["a"], "meta", np.array([1, 2])],
@@ -111,6 +115,11 @@ WRONG: dict[Callable[..., Any], dict[str, list[Any]]] = {
         **{name: ["x", 3] for name in ("matrix", "trace_per")},
         **{name: ["x", 1.5, None, True] for name in ("density_probes", "density_steps", "repeats")},
         "density_width": ["x", 0, NAN],
+    },
+    report: {
+        **WRITING,
+        "title": [3, [], b"x"],
+        "problem": EVERY["problem"],
     },
     train: {
         **EVERY,

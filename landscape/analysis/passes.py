@@ -42,7 +42,7 @@ class Passes:
     """What is known of the passes between some members.
 
     Args:
-        members: Their names.
+        sources: Where they came from.
         loss: Their losses.
         pairs: Of each pair with a known path its two members, as rows of these, the earlier first.
         straight: The highest loss on the straight line, NaN where none is known.
@@ -56,7 +56,7 @@ class Passes:
         about: What the result says of how it was obtained.
     """
 
-    members: tuple[str, ...]
+    sources: tuple[Source, ...]
     loss: Float[np.ndarray, " member"]
     pairs: Int[np.ndarray, "pair 2"]
     straight: Float[np.ndarray, " pair"]
@@ -68,6 +68,11 @@ class Passes:
     straight_merges: tuple[Merge, ...]
     solved: np.ndarray | None
     about: Mapping[str, Any]
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(source.label for source in self.sources)
 
     @property
     def missing(self) -> Int[np.ndarray, "pair 2"]:
@@ -181,7 +186,7 @@ def passes(*results: Result) -> Passes:
     merges, through = _merged(len(rows), pairs, np.array(known))
     with_line = ~np.isnan(lines)
     return Passes(
-        members=tuple(source.label for source in rows),
+        sources=tuple(rows),
         loss=np.array(loss),
         pairs=pairs,
         straight=lines,

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import gc
 import importlib
-import keyword
 import logging
 import os
 import sys
@@ -43,10 +42,14 @@ _VERBS = {
     "validate": "Does this installation reproduce what is known in closed form?",
     "analyse": "Barriers of a walk; outcomes, convergence, clusters, success and curvature.",
     "plot": "Draw walks, planes, barriers, outcomes, incidence, clusters, mechanism, success and rules.",
+    "report": "One interactive page of runs and results: lines, barriers, groups, training, all linked.",
     "info": "What is this file, who made it, and how?",
     "example": "Write a module with a problem of your own, ready to be changed.",
     "completion": "Let a shell complete verbs, options and files.",
 }
+
+#: Verbs whose module has an underscore behind its name: a word of Python's, and what all verbs print with.
+_TAKEN = ("import", "report")
 
 
 class _Remarks(logging.Handler):
@@ -104,7 +107,7 @@ class _Verbs(Group):
             if cmd_name.startswith("-") or ctx.resilient_parsing:
                 return None
             raise click.exceptions.NoSuchCommand(cmd_name, possibilities=_VERBS, ctx=ctx)
-        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = f"{cmd_name}_" if cmd_name in _TAKEN else cmd_name
         with _uncollected():
             command: click.Command = importlib.import_module(f"landscape.cli.{module}").command
         return command

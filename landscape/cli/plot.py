@@ -221,35 +221,19 @@ def _groups(most: int, **given: Any) -> None:
     For problems whose samples are all there are and have names of their cases, as those of the Game of Life have with
     one step.
     """
-    from landscape.analysis.outcomes import outcomes
-    from landscape.problems.places import landmark
-    from landscape.space.alignment import match
+    from landscape.analysis.cards import cards
 
     canvas = taken(Canvas, given)
     problem, stack = members_of(**given)
-    cases = problem.strata()
-    first = next(iter(stack.tensors))
-    if cases is None or stack[first].ndim != 5:
+    if problem.strata() is None or stack[next(iter(stack.tensors))].ndim != 5:
         raise LandscapeError(f"{problem.title()} has no named cases of samples: cards are drawn of one step of Life")
-    found = outcomes(problem, stack)
-    examples = stack.select([group.example for group in found.groups[:most]])
-    known = landmark(problem, "presolve").stack.to(examples.dtype) if "presolve" in problem.landmarks() else None
-    if known is not None:
-        examples = match(examples, known, problem.symmetry()).stack
-    filters = (each[first].flatten(1, 2).cpu().numpy() for each in (examples, *([known] if known else [])))
-    kernels, *solution = filters
+    drawn = cards(problem, stack, most=most)
+    assert drawn.kernels is not None
     caption = (
-        f"{problem.title()}, {plural(len(stack), 'seed')}, {found.solved} solved. Filters of one member each, of the "
-        "representative that lies closest to the known solution. Cases: state of the centre, live neighbours."
+        f"{problem.title()}, {plural(len(stack), 'seed')}, {drawn.found.solved} solved. Filters of one member each, of "
+        "the representative that lies closest to the known solution. Cases: state of the centre, live neighbours."
     )
-    figure = figures.group_cards(
-        found,
-        kernels,
-        sorted(set(cases)),
-        known=solution[0][0] if solution else None,
-        most=most,
-        caption=caption,
-    )
+    figure = figures.group_cards(drawn.found, drawn.kernels, drawn.cases, known=drawn.known, most=most, caption=caption)
     canvas.save(figure, f"{Path(given['run']).name}-groups")
 
 

@@ -1,6 +1,7 @@
 """Titles and captions of figures, composed of what results say of themselves."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from landscape.store.results import Result
 __all__ = [
     "courses_caption",
     "end_of",
+    "obtained",
     "orders_caption",
     "part_caption",
     "plane_caption",
@@ -96,6 +98,17 @@ def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, ba
         _accuracy(panels),
         "A barrier's height is read off these points, and depends on which representative of a solution the line "
         "starts from and ends at.",
+    )
+
+
+def obtained(curves: Result) -> str:
+    """Which loss the values along lines are, where they lead, and how they were obtained."""
+    measured = ", between those that were evaluated" if "accuracy" in curves.about else ""
+    course = re.sub(r" \((?:star|diamonds?|dot(?:: alpha 1)?)\)", "", _lines([curves]))  # what only a figure has
+    return _sentences(
+        f"{_loss([curves])} {course}, {len(curves.alpha)} points a line{measured}.",
+        _computed([curves.about]),
+        _accuracy([curves]),
     )
 
 

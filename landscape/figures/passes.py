@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     Merge = Passes = Any  # figures take what analyses give
 
-__all__ = ["disconnectivity", "passes_figure"]
+__all__ = ["disconnectivity", "merge_order", "passes_figure"]
 
 #: Members up to which each is named, and names longer than this are cut.
 _NAMED, _LONGEST = 40, 14
@@ -62,7 +62,7 @@ def disconnectivity(ax: Axes, found: Passes, merges: Sequence[Merge]) -> Axes:
         raise LandscapeError("no loss is finite: connect members with finite losses")
     floor = floor_below([every])
     count = len(found.members)
-    order = _order(count, merges, found.loss)
+    order = merge_order(count, merges, found.loss)
     place = dict(zip(order, range(count), strict=True))
     x = [float(place[member]) for member in range(count)]
     foot = found.loss.tolist()
@@ -101,7 +101,7 @@ def disconnectivity(ax: Axes, found: Passes, merges: Sequence[Merge]) -> Axes:
     return ax
 
 
-def _order(count: int, merges: Sequence[Merge], loss: np.ndarray) -> list[int]:
+def merge_order(count: int, merges: Sequence[Merge], loss: np.ndarray) -> list[int]:
     """Members side by side so that no legs cross, the branch with the lowest member first."""
     inside = [[member] for member in range(count)]
     for merge in merges:

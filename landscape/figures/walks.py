@@ -22,7 +22,7 @@ from landscape.figures.pages import GREY, INK, STYLE, WIDTH, group_color, group_
 from landscape.figures.scales import floor_below, log_axis, on_axis
 from landscape.store.results import Result
 
-__all__ = ["barrier_distribution", "part_figure", "walk_curves", "walk_figure"]
+__all__ = ["barrier_distribution", "by_end", "part_figure", "walk_curves", "walk_figure"]
 
 Distance = Literal["l2", "l1", "alpha"]
 #: The group of each line, and the names of the groups, which may have none.
@@ -68,7 +68,7 @@ def walk_curves(
     sampled losses have a band of one standard error, of lines to a stated accuracy that of 95 %. Raises
     `LandscapeError` if no loss is finite.
     """
-    groups = _by_end(curves) if color_by is None else (color_by, names)
+    groups = by_end(curves) if color_by is None else (color_by, names)
     name_points(ax, _draw_walk(ax, curves, groups, x=x, unit=unit, floor=floor), _drawn_lines(ax))
     return ax
 
@@ -159,7 +159,7 @@ def walk_figure(
     heights = [
         [barriers(dataclasses.replace(curves, values={"loss": loss})) for loss in _losses(curves)] for curves in panels
     ]
-    groups = [_by_end(curves) for curves in panels]
+    groups = [by_end(curves) for curves in panels]
     alone = all(len(curves) == 1 for curves in panels)
     few = [(curves.select(some), some) for curves in panels for some in [_thinned(len(curves))]]
     shared = [loss for curves, _ in few for loss in _losses(curves)]
@@ -255,7 +255,7 @@ def part_figure(curves: Result, *, definition: str = "above_chord", caption: str
             text = f"barrier {height:.3g}, {mixed} {loss:.3g}" + (f", {lost} NaN" if lost else "")
             if len(full):
                 _draw_behind(ax, _places(full, "alpha"), on_axis(full.loss, floor))
-            _draw_lines(ax, own, _places(own, "alpha"), on_axis(own.loss, floor), _by_end(own)[0])
+            _draw_lines(ax, own, _places(own, "alpha"), on_axis(own.loss, floor), by_end(own)[0])
             ax.set_title(f"{part}\n", size="small", pad=2)
             ax.annotate(text, (0, 1), (0, 3), "axes fraction", "offset points", size="small")
             log_axis(ax, drawn.loss, floor, [drawn.loss])
@@ -376,7 +376,7 @@ def _require_finite(curves: Result) -> None:
         raise LandscapeError("none of the lines has a finite loss: walk again from and to points with finite losses")
 
 
-def _by_end(curves: Result) -> Groups:
+def by_end(curves: Result) -> Groups:
     """Lines by whether their end is a representative that was chosen, else whether it is a solution; one group without
     a name if the curves do not say.
     """

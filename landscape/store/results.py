@@ -303,6 +303,12 @@ class Result:
 
         return landscape.plot(self, ax=ax, **options)
 
+    def report(self, path: str | PathLike[str], **options: Any) -> Path:
+        """Write an interactive page about it, in one file, with the options of `landscape.report`; returns its path."""
+        import landscape
+
+        return landscape.report(self, save=path, **options)
+
     def to_xarray(self) -> Any:
         """An `xarray.Dataset` with the axes as coordinates (extra `xarray`)."""
         xarray = _library("xarray")

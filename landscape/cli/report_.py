@@ -1,0 +1,49 @@
+"""`landscape report RUN|FILE... -o PAGE`: one interactive page of runs and results."""
+
+from pathlib import Path
+
+import click
+
+from landscape.cli.config import config_file
+from landscape.cli.options import chosen_problem, problem_choice
+from landscape.cli.report import remark_unfinished, say
+from landscape.core.locks import writing
+
+__all__ = ["command"]
+
+
+@click.command(
+    "report",
+    epilog="""\b
+        Examples:
+          landscape report analyses/presolve--first.h5 -o first.html
+          landscape report checkpoints/first analyses/presolve--first.h5 -o all.html""",
+)
+@click.argument("sources", metavar="RUN|FILE...", nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default="report.html", help="The HTML file to write.")
+@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.option("--title", help="Title of the page. [default: the problems]")
+@problem_choice
+@config_file
+def command(
+    sources: tuple[str, ...],
+    output: Path,
+    force: bool,
+    title: str | None,
+    problem: str | None,
+    options: tuple[str, ...],
+) -> None:
+    """One interactive page of runs and results, which opens in any browser, needs no network and can be sent to others.
+
+    What is pointed at lights up in every view: lines with their barriers, the matrix of barriers and the
+    disconnectivity graph, groups of members that compute the same, planes with a slider along the training, training
+    curves, outcomes against steps, and tables that sort and filter. A RUN is a directory that train, sweep or import
+    made; a FILE is what walk, connect or plane wrote. Those of several problems have a section each. Of very many lines
+    it draws bands, and says so.
+    """
+    from landscape.web.report import report, require_free
+
+    require_free(output, overwrite=force)
+    remark_unfinished(*sources)
+    with writing(output):
+        say(report(*sources, save=output, title=title, problem=chosen_problem(problem, options), overwrite=force))

@@ -1,0 +1,1 @@
+"""Reports: pages for a browser, drawn in Python, in one file each."""
