@@ -79,7 +79,7 @@ def test_every_option_says_what_it_does(path: tuple[str, ...]) -> None:
 
 def test_the_readme_shows_every_verb() -> None:
     text = (Path(__file__).parent.parent / "README.md").read_text()
-    assert [verb for verb in _VERBS if f"landscape {verb} " not in text] == []
+    assert [verb for verb in _VERBS if f"`{verb}`" not in text] == []
 
 
 def test_help_and_import_need_no_torch() -> None:
@@ -260,6 +260,7 @@ def test_bad_input(landscape: Program, arguments: tuple[str, ...], text: str, st
 #: Verbs that read places, with what they take besides; of those that are not named here a place is the one argument.
 PLACED = {
     ("average",): ("-o", "out.safetensors"),
+    ("merge",): ("-o", "out.h5"),
     ("import",): ("--problem", "life", "-o", "out"),
     ("walk",): ("--to", "nowhere-2", "--from"),
     ("connect",): ("--to", "nowhere-2", "--from"),
@@ -267,10 +268,11 @@ PLACED = {
     ("train", "life"): (*SMALL, "--start"),
     ("sweep", "life"): (*SMALL, "--grid", "lr=0.1", "--start"),
 }
+NO_READERS = ("train", "sweep", "submit", "verify", "validate", "example", "completion")
 READERS = [
     verb
     for verb in commands(main)
-    if verb in PLACED or not (verb in [(), ("plot", "rule")] or verb[0] in ("train", "sweep", "verify", "validate"))
+    if verb in PLACED or not (verb in [(), ("plot", "rule")] or verb[0] in NO_READERS)
 ]
 
 

@@ -15,7 +15,6 @@ import click
 from landscape import __version__
 from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.report import Failure, Interruption, remark
-from landscape.core import reading
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.interrupts import listening
 from landscape.core.resources import exhausted, free_memory, in_words
@@ -202,15 +201,17 @@ def main(ctx: click.Context, max_bytes: str | None) -> None:
     pkg.module:NAME names what landscape.Problem.from_model made.
     """
     if max_bytes is not None:
-        before = os.environ.get(reading.VARIABLE)
-        os.environ[reading.VARIABLE] = max_bytes  # what this process starts reads as much
-        ctx.call_on_close(lambda: _restored(before))
-        reading.most_bytes()
+        from landscape.core.reading import VARIABLE, most_bytes
+
+        before = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = max_bytes  # what this process starts reads as much
+        ctx.call_on_close(lambda: _restored(VARIABLE, before))
+        most_bytes()
 
 
-def _restored(before: str | None) -> None:
+def _restored(variable: str, before: str | None) -> None:
     """The limit as it was, for what else this process does."""
     if before is None:
-        del os.environ[reading.VARIABLE]
+        del os.environ[variable]
     else:
-        os.environ[reading.VARIABLE] = before
+        os.environ[variable] = before
