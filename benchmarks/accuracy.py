@@ -23,6 +23,7 @@ import argparse
 import copy
 import dataclasses
 import functools
+import itertools
 import logging
 import sys
 import time
@@ -324,7 +325,7 @@ def main() -> int:
             flush=True,
         )
     print(f"\n{'planes of ' + f'{SIDE} x {SIDE} points':44}", *(f"{h:>{w}}" for h, w in zip(*PLANES, strict=True)))
-    for name, make, data, *_, options in rows(smoke):
+    for name, make, data, *_, options in itertools.islice(rows(smoke), 1 if smoke else None):
         ends = kept[make.func, make.args, len(data[0])]  # type: ignore[attr-defined]
         print(f"{name:44} {plane_row(ends, data, options, 0.01)}", flush=True)
     return 0

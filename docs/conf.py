@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+from docutils import nodes
+from docutils.utils.math import latex2mathml
 
 project = "landscape"
 author = "the authors of landscape"
@@ -13,7 +15,6 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
@@ -23,6 +24,9 @@ myst_heading_anchors = 3
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_use_rtype = False
+html_math_renderer = "mathml"  # which browsers draw themselves, without a network
+html_extra_path = ["../plots/reference_report.html"]
+suppress_warnings = ["myst.xref_missing"]  # of files beside the pages; that they are there is tested
 html_theme = "furo"
 html_title = f"landscape {release}"
 
@@ -39,8 +43,16 @@ def helps(command: click.Command, name: str, parent: click.Context | None = None
             yield from helps(inner, f"{name} {verb}", context)
 
 
+def formula(translator: Any, node: nodes.Element) -> None:
+    """A formula as MathML."""
+    block = isinstance(node, nodes.math_block)
+    translator.body.append(latex2mathml.tex2mathml(node.astext(), as_block=block))
+    raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
-    """Pages whose text is not all in their files."""
+    """Pages whose text is not all in their files, and formulas."""
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
 
     def read(app: Any, name: str, source: list[str]) -> None:
         source[0] = source[0].replace("](../README.md)", "](index.md)")
