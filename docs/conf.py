@@ -33,8 +33,8 @@ html_title = f"landscape {release}"
 
 def helps(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[str]:
     """What each verb says of itself, a section each."""
-    context = click.Context(command, info_name=name.rpartition(" ")[2], parent=parent, terminal_width=100)
-    context.max_content_width = 100
+    context = click.Context(command, info_name=name.rpartition(" ")[2], parent=parent, terminal_width=86)
+    context.max_content_width = 86
     yield f"## {name}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for verb in command.list_commands(context):
