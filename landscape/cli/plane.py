@@ -144,7 +144,8 @@ def command(
     name = plane_name(places, directions, direction_seed or 0, align=values["align"])
     path = output or sharing.named(Path("analyses") / f"{name}.h5")
     remark_unfinished(*places)
-    with interruptible("repeat the same command to go on with the finished points"):
+    measured = values["tolerance"] is not None or values["budget"] is not None  # whose points depend on one another
+    with interruptible("" if measured else "repeat the same command to go on with the finished points"):
         found = plane(*places, **asked(values), save=path, progress=Progress("plane", "points"))
     if "accuracy" in found.about:
         remark(reached(found))

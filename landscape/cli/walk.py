@@ -75,7 +75,9 @@ def command(output: Path | None, **values: Any) -> None:
     sharing = Sharing(**{name: values[name] for name in fields_of(Sharing)})
     path = output or sharing.named(Path("analyses") / f"{route.name}.h5")
     remark_unfinished(*map(str, route.places))
-    with interruptible("repeat the same command to go on with the finished points"):
+    measured = values["tolerance"] is not None or values["budget"] is not None
+    what = "lines, which are measured some at a time" if measured else "points"
+    with interruptible(f"repeat the same command to go on with the finished {what}"):
         found = walk(**asked(values), save=path, progress=_progress(values["certify"] is not None))
     if "accuracy" in found.about:
         remark(reached(found))
