@@ -80,7 +80,7 @@ test-cpus: $(VENV)/.test
 
 # What needs the extras, in the environment that has them.
 test-extras: $(VENV)/.smoke
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto tests/test_fused.py tests/test_submit.py tests/test_recorder.py tests/test_browser.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto tests/test_fused.py tests/test_submit.py tests/test_recorder.py tests/test_browser.py tests/test_notebooks.py
 
 test-quick: $(VENV)/.test
 	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'not slow and not smoke and not bitwise'

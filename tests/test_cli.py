@@ -270,9 +270,7 @@ PLACED = {
 }
 NO_READERS = ("train", "sweep", "submit", "verify", "validate", "example", "completion")
 READERS = [
-    verb
-    for verb in commands(main)
-    if verb in PLACED or not (verb in [(), ("plot", "rule")] or verb[0] in NO_READERS)
+    verb for verb in commands(main) if verb in PLACED or not (verb in [(), ("plot", "rule")] or verb[0] in NO_READERS)
 ]
 
 
