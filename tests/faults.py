@@ -286,7 +286,9 @@ def repeated(table: Table, kind: str, verb: Verb, place: Path, whole: dict[str, 
 
 
 def kills(table: Table, root: Path, count: int, random_: random.Random) -> None:
-    """Kill each verb before it changes a file, at each place in turn or at some, and give the command again."""
+    """Kill each verb before it changes a file, at each place in turn or at some, then at random times, and give the
+    command again.
+    """
     each = max(1, count // len(VERBS))
     for verb in VERBS:
         folder = prepared(verb, root)
@@ -296,7 +298,6 @@ def kills(table: Table, root: Path, count: int, random_: random.Random) -> None:
             assert done.status == 0, (verb, done)
             events, whole = int(report.read_text()), contents(place)
         places = list(range(events)) if events <= each else sorted(random_.sample(range(events), each))
-        places += [random_.randrange(events) for _ in range(min(each, events) - len(places))]
         for at in places:
             with copied(folder) as place:
                 dead = run(verb.line, place, counting(place, at))
@@ -304,6 +305,15 @@ def kills(table: Table, root: Path, count: int, random_: random.Random) -> None:
                     table.add(f"kill {verb.name}", "not killed", f"{verb.line} at {at} of {events}: {dead}")
                     continue
                 repeated(table, f"kill {verb.name}", verb, place, whole, f"killed at {at} of {events}")
+        for _ in range(each - len(places)):
+            with copied(folder) as place:
+                since, until = time.monotonic(), random_.uniform(0, 1.1 * done.seconds)
+                child = begin(verb.line, place)
+                time.sleep(until)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+                wait(child, place, since)
+                repeated(table, f"kill {verb.name}", verb, place, whole, f"killed after {until:.3f} s")
 
 
 def signals(table: Table, root: Path, count: int, random_: random.Random) -> None:
