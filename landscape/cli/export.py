@@ -22,8 +22,8 @@ __all__ = ["command"]
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="What to write: .csv (a row a point), .npz (arrays of NumPy), .vtp (surface or curves for ParaView), .vts (the grid of "
-    "a plane).",
+    help="What to write: .csv (a row a point), .npz (arrays of NumPy), .vtp (surface or curves for ParaView), .vts "
+    "(the grid of a plane).",
 )
 @click.option("--height", metavar="METRIC", help="Metric that is the height of .vtp and .vts. [default: loss]")
 @click.option("--force", is_flag=True, help="Replace what is there.")
