@@ -1,5 +1,6 @@
 """Surfaces over planes as heights in three dimensions."""
 
+import textwrap
 from collections.abc import Callable
 
 import matplotlib
@@ -41,6 +42,9 @@ def surface_figure(
             ax.set_subplotspec(place)
             figure.add_axes(ax)
             heights(ax, surface, unit=unit, view=view, zoom=0.92 if style.fit(2) == 2 else 0.78)
+        if style.fit(2) < 2:
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_label_text(textwrap.fill(axis.get_label_text(), 18))
         ax.set_title(surface.about.get("title", ""), loc="center", y=1.02)
     return figure
 
