@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from landscape import Result, figures
 from landscape.core.intervals import median_interval, together
-from landscape.figures.pages import INK, STYLE, WIDTH, sheet
+from landscape.figures.pages import INK, WIDTH, sheet
 from landscape.problems.places import run_members
 from study import Study
 
@@ -34,8 +34,7 @@ def along(pieces: list[Result]) -> np.ndarray:
 def draw(ways: list[figures.Series], run: str, shown: dict[int, float], caption: str) -> Figure:
     """The loss on both ways, and what seed 0 answers as it learns: the steps shown, by where they are on its way."""
     colormap = matplotlib.colormaps["viridis_r"]
-    with matplotlib.style.context(STYLE):
-        figure, (left, right) = sheet((WIDTH, 3.3), caption, 2, ratios=(1, 1.1))
+    with sheet((WIDTH, 3.3), caption, 2, (1, 1.1)) as (figure, (left, right)):
         labels = {"xlabel": "share of the way's length", "ylabel": "loss (squared error)"}
         figures.series(left, ways, percent=False, yscale="log", **labels)
         for step, share in shown.items():

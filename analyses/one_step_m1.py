@@ -87,7 +87,7 @@ def main() -> None:
         runs = results = plots = Path("analyses/quick")
     seeds, steps = (50, QUICK) if options.quick else (1000, STEPS)
     panels = [study(rule, seeds, steps, (runs, results, plots), force=options.force) for rule in RULES]
-    for path in figures.save(figures.walk_figure(panels), plots / "one_step_m1.png"):
+    for path in figures.save(figures.walk_figure(panels, draw="lines"), plots / "one_step_m1.png"):
         print(path)
 
 

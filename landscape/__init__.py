@@ -2,8 +2,8 @@
 
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
-['align', 'average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'load', 'passes', 'plane', 'plot', \
-'polish', 'report', 'symmetry', 'train', 'walk']
+['align', 'average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'export', 'load', 'passes', \
+'plane', 'plot', 'polish', 'report', 'symmetry', 'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
 """
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from landscape.store.checkpoints import Checkpoint as Checkpoint
     from landscape.store.checkpoints import Run as Run
     from landscape.store.checkpoints import load as load
+    from landscape.store.exports import export as export
     from landscape.store.results import Result as Result
     from landscape.training.recorder import Recorder as Recorder
     from landscape.training.train import Training as Training
@@ -55,6 +56,7 @@ _HOMES = {
     "clusters": "analysis.clusters",
     "convergence": "analysis.convergence",
     "plot": "figures.plot",
+    "export": "store.exports",
     "report": "web.report",
     "passes": "analysis.passes",
     "polish": "analysis.polish",

@@ -206,6 +206,11 @@ _FIRST = "landscape train life --seeds 0:20 --batches 20 -o checkpoints/first"
 READER_RAN = {
     "landscape average --help": [_FIRST],
     "landscape connect --help": [_FIRST],
+    "landscape export --help": [
+        _FIRST,
+        "landscape walk --from presolve --to checkpoints/first/",
+        "landscape plane --at presolve --random 0 --points 5 --problem life -o plane.h5",
+    ],
     "landscape merge --help": [_FIRST],
     "landscape plane --help": [_FIRST],
     "landscape report --help": [_FIRST, "landscape walk --from presolve --to checkpoints/first --points 5"],

@@ -1,6 +1,7 @@
 """Figures: what is drawn where, read back from the artists; files that are the same each time."""
 
 import dataclasses
+import inspect
 import itertools
 import re
 import subprocess
@@ -17,10 +18,11 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 from scipy.cluster import hierarchy
 
 from landscape import figures
@@ -30,6 +32,7 @@ from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.intervals import Proportion
 from landscape.core.provenance import Source
 from landscape.figures.scales import floor_below, log_axis
+from landscape.figures.walks import _quantiles
 from landscape.problems.life.patterns import PATTERNS, answers
 from landscape.problems.life.rules import Rule
 from landscape.store.results import Result
@@ -592,18 +595,34 @@ def test_save_writes_both_formats_whichever_is_named(tmp_path: Path, name: str) 
 
 @pytest.mark.slow
 def test_many_lines_are_a_picture_in_the_svg(tmp_path: Path) -> None:
-    few, many = (figures.save(figures.walk_figure([arcs(n, points=51)]), tmp_path / f"{n}")[1] for n in (100, 300))
+    few, many = (
+        figures.save(figures.walk_figure([arcs(n, points=51)], draw="lines"), tmp_path / f"{n}")[1] for n in (100, 300)
+    )
     assert "<image" not in few.read_text()
     assert "<image" in many.read_text()
     assert max(few.stat().st_size, many.stat().st_size) < 300_000
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match=r"written as PNG and SVG, not \.pdf: end the name in \.png or \.svg"):
-        figures.save(Figure(), tmp_path / "figure.pdf")
+    said = r"written as PNG, PDF and SVG, not \.\w*: end the name in \.png, \.pdf or \.svg"
+    with pytest.raises(Unsupported, match=said):
+        figures.save(Figure(), tmp_path / "figure.eps")
     for name in ("x.xyz", "."):
-        with pytest.raises(Unsupported, match=r"written as PNG and SVG, not \.\w*: end the name in \.png or \.svg"):
+        with pytest.raises(Unsupported, match=said + "$"):
             figures.targets(Path(name))
+    for ending in (".vtp", ".vts", ".csv", ".npz"):
+        with pytest.raises(Unsupported, match=said + f"; landscape export writes {ending}$"):
+            figures.targets(Path("x" + ending))
+
+
+def test_formats_are_those_that_are_asked_for(tmp_path: Path) -> None:
+    assert figures.targets(Path("a.pdf")) == [Path("a.pdf")]
+    assert figures.targets(Path("a"), ("pdf", "png", "pdf")) == [Path("a.pdf"), Path("a.png")]
+    assert figures.targets(Path("m0.5"), ("svg",)) == [Path("m0.5.svg")]
+    with pytest.raises(Unsupported, match=r"a\.png ends in \.png, and `format` asks for pdf and svg: leave one out"):
+        figures.targets(Path("a.png"), ("pdf", "svg"))
+    assert figures.save(Figure(figsize=(1, 1)), tmp_path / "b", formats=["pdf"]) == [tmp_path / "b.pdf"]
+    assert [file.name for file in tmp_path.iterdir()] == ["b.pdf"]
 
 
 def test_a_page_draws_one_axes_with_a_caption() -> None:
@@ -768,3 +787,150 @@ def test_a_definition_of_a_barrier_is_added_in_one_place(tmp_path: Path, monkeyp
     assert f"barrier above the start: {found.above_start[0]:.3g} nats" in texts(figure)
     drawn = figures.barrier_distribution(axes(), found, definition="above_start")
     assert drawn.get_ylabel() == "barrier above the start"
+
+
+# Papers ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("columns", "width"), [(1, 3.5), (2, 7.2)])
+def test_a_figure_for_a_paper_is_as_wide_as_its_columns_and_printed_as_it_is(columns: int, width: float) -> None:
+    figure = figures.walk_figure([arcs(), arcs()], style=figures.paper(columns))
+    assert figure.get_size_inches()[0] == width
+    assert figure.get_supxlabel() == ""
+    figure.draw_without_rendering()
+    sizes = [text.get_fontsize() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
+    assert 7 <= min(sizes) <= max(sizes) <= 8.5
+    titles = [text for ax in figure.axes for text in ax.get_children() if isinstance(text, Text) and text.get_text()]
+    assert all(text.get_window_extent().x1 <= figure.bbox.x1 + 1 for text in titles)
+    assert len({ax.get_position().x0.round(2) for ax in figure.axes}) == columns  # panels below one another, or beside
+
+
+def test_titles_of_papers_are_wrapped_and_the_interval_gives_way() -> None:
+    curves = dataclasses.replace(arcs(30), about={**arcs().about, "title": "word " * 14})
+    figure = figures.walk_figure([curves], style=figures.paper(1))
+    assert figure.axes[0].get_title(loc="left").count("\n") >= 1
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["solved: 2 of 30", "not solved: 28"]
+
+
+def test_fonts_are_embedded_in_pdf_and_text_in_svg_is_text(tmp_path: Path) -> None:
+    style = figures.paper(1)
+    figure = figures.walk_figure([arcs()], style=style)
+    pdf, svg = figures.save(figure, tmp_path / "a", formats=["pdf", "svg"], style=style)
+    raw = pdf.read_bytes()
+    assert b"/FontFile2" in raw  # TrueType
+    assert b"/Type3" not in raw
+    assert b"CreationDate" not in raw
+    assert "Hills: 6 seeds</text>" in svg.read_text()
+    again = figures.walk_figure([arcs()], style=style)
+    assert figures.save(again, tmp_path / "b", formats=["pdf"], style=style)[0].read_bytes() == raw
+
+
+def test_cards_are_not_squeezed_into_one_column() -> None:
+    with pytest.raises(Unsupported, match="cards take the width of two columns: ask for `columns=2`"):
+        figures.group_cards(SimpleNamespace(groups=[]), np.zeros((0, 1, 3, 3)), [], style=figures.paper(1))
+
+
+def test_the_command_line_draws_for_papers(tmp_path: Path) -> None:
+    file, out = tmp_path / "w.h5", tmp_path / "w"
+    arcs().save(file)
+    asked = ["plot", "walk", str(file), "-o", str(out), "--style", "paper"]
+    found = CliRunner().invoke(main, [*asked, "--columns", "1", "--format", "pdf", "--format", "png"])
+    assert found.output == f"{out}.pdf\n{out}.png\n"
+    assert imread(f"{out}.png").shape[1] == 3.5 * 300
+    for more, said in (
+        (["--caption", "mine"], "Error: a paper has captions of its own: leave --caption or --style paper out"),
+        (["--style", "screen", "--columns", "1"], "Error: --columns goes with --style paper"),
+        (["-o", f"{out}.vtp"], "not .vtp: end the name in .png, .pdf or .svg; landscape export writes .vtp"),
+        (["-o", f"{out}.png", "--format", "pdf"], "w.png ends in .png, and --format asks for pdf: leave one out"),
+    ):
+        wrong = CliRunner().invoke(main, [*asked, *more])
+        assert wrong.exit_code in (1, 2)
+        assert said in wrong.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w.h5", "w.pdf", "w.png"]
+
+
+# Many lines -----------------------------------------------------------------------------------------------------------
+
+
+def bands(ax: Axes) -> dict[str, np.ndarray]:
+    """Lower and upper edges of each band, and the median, by its name and colour."""
+    found = {}
+    for each in ax.collections:
+        if isinstance(each, PolyCollection) and each.get_gid():
+            x, y = each.get_paths()[0].vertices.T
+            places = np.unique(x)
+            edges = [[y[x == place].min() for place in places], [y[x == place].max() for place in places]]
+            found[f"{each.get_gid()} {to_hex(each.get_facecolor()[0])}"] = np.array(edges)
+    for line in ax.lines:
+        if line.get_gid() == "median":
+            found[f"median {to_hex(line.get_color())}"] = np.array(line.get_ydata())
+    return found
+
+
+def test_more_than_a_hundred_lines_are_bands_of_quantiles() -> None:
+    curves = arcs(150, solved=40)
+    found = bands(figures.walk_curves(axes(), curves))
+    for loss, color in ((curves.loss[:40], BLUE), (curves.loss[40:], ORANGE)):
+        low, lower, middle, upper, high = np.quantile(
+            loss, (0.05, 0.25, 0.5, 0.75, 0.95), axis=0, method="inverted_cdf"
+        )
+        np.testing.assert_array_equal(found[f"90 % {color}"], [low, high])
+        np.testing.assert_array_equal(found[f"50 % {color}"], [lower, upper])
+        np.testing.assert_array_equal(found[f"median {color}"], middle)
+    assert bands(figures.walk_curves(axes(), arcs(100))) == {}
+    assert bands(figures.walk_curves(axes(), curves, draw="lines")) == {}
+    assert bands(figures.walk_curves(axes(), arcs(30), draw="bands")).keys() == {
+        f"{name} {ORANGE}" for name in ("90 %", "50 %", "median")
+    }
+
+
+def test_few_lines_of_a_group_stay_lines_before_the_bands_and_all_are_over_alpha() -> None:
+    ax = figures.walk_curves(axes(), arcs(150, solved=3))
+    assert {name.split()[-1] for name in bands(ax)} == {ORANGE}
+    (lines,) = [each for each in ax.collections if isinstance(each, LineCollection)]
+    assert to_hex(lines.get_colors()[0]) == BLUE
+    assert [line[:, 0].max() for line in lines.get_segments()] == [1.0] * 3
+    assert ax.get_xlabel() == "alpha (0: start, 1: end of the line)"
+    caption = flat(figures.walk_figure([arcs(150, solved=3)]).get_supxlabel())
+    assert "groups of 20 and more are drawn over alpha: their median, and the ranges of their middle 50 % and 90 %" in (
+        caption
+    )
+
+
+def test_infinite_values_count_in_bands_and_nan_do_not() -> None:
+    loss = np.tile(np.arange(1.0, 41.0)[:, None], (1, 4))
+    loss[30:, 1] = np.inf  # a quarter
+    loss[:20, 2] = np.nan
+    loss[:, 3] = np.nan
+    found = _quantiles(loss)
+    assert found[:, 0].tolist() == [2, 10, 20, 30, 38]
+    assert found[:, 1].tolist() == [2, 10, 20, 30, np.inf]
+    assert found[:, 2].tolist() == [21, 25, 30, 35, 39]
+    assert np.isnan(found[:, 3]).all()
+
+
+def test_what_draws_takes_axes_and_returns_them() -> None:
+    pages = {name for name in figures.__all__ if name.endswith("_figure")}
+    others = {
+        "COLORS",
+        "SCREEN",
+        "Draw",
+        "Format",
+        "Style",
+        "Series",
+        "BarrierTable",
+        "paper",
+        "page",
+        "save",
+        "targets",
+    }
+    for name in set(figures.__all__) - pages - others - {"group_cards"}:
+        signature = inspect.signature(getattr(figures, name))
+        assert next(iter(signature.parameters)) == "ax", name
+        assert str(signature.return_annotation).rsplit(".", 1)[-1].rstrip("'>") in ("Axes", "Axes3D"), name
+    for name in (*pages, "group_cards", "page"):
+        assert "style" in inspect.signature(getattr(figures, name)).parameters, name
+    ax = axes()
+    assert figures.barrier_table(ax, figures.BarrierTable(np.ones((2, 2)), np.array([0, 1]), "signature")) is ax

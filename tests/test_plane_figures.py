@@ -17,6 +17,7 @@ from matplotlib.transforms import Bbox
 from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
+import landscape
 from landscape import figures
 from landscape.core.errors import LandscapeError
 from landscape.core.provenance import Source
@@ -311,3 +312,18 @@ def test_files_are_the_same_each_time(tmp_path: Path, draw: Any) -> None:
     assert imread(tmp_path / "one.png").shape[1] > 900
     assert len(contents[0][1]) < 500_000
     assert "<text" in contents[0][1].decode()
+
+
+def test_heights_are_drawn_into_axes_of_three_dimensions() -> None:
+    ax = Figure().add_subplot(projection="3d")
+    assert landscape.plot(through(), ax=ax) is ax
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["a", "b", "c"]
+    assert ax.get_zlabel() == "loss (nats)"
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("draw", [figures.plane_figure, figures.surface_figure])
+def test_planes_fit_the_columns_of_a_paper(draw: Any, columns: int) -> None:
+    figure = draw(trajectory(), style=figures.paper(columns))
+    assert figure.get_size_inches()[0] <= {1: 3.5, 2: 7.2}[columns]
+    assert figure.get_supxlabel() == ""

@@ -164,7 +164,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Each figure that would be saved."""
     kept: list[Figure] = []
 
-    def keep(figure: Figure, path: Path) -> list[Path]:
+    def keep(figure: Figure, path: Path, **how: Any) -> list[Path]:
         kept.append(figure)
         return [path]
 

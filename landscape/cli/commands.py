@@ -42,6 +42,7 @@ _VERBS = {
     "analyse": "Barriers of a walk; outcomes, convergence, clusters, success and curvature.",
     "plot": "Draw walks, planes, barriers, outcomes, incidence, clusters, mechanism, success and rules.",
     "report": "One interactive page of runs and results: lines, barriers, groups, training, all linked.",
+    "export": "Write a result as a table, as arrays, or as geometry for ParaView.",
     "info": "What is this file, who made it, and how?",
     "example": "Write a module with a problem of your own, ready to be changed.",
     "completion": "Let a shell complete verbs, options and files.",

@@ -1,9 +1,9 @@
-"""`landscape plot`: figures as PNG and SVG."""
+"""`landscape plot`: figures as PNG, PDF and SVG."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -27,8 +27,9 @@ from landscape.cli.options import (
     samples_option,
 )
 from landscape.cli.report import Progress, remark_unfinished, say
-from landscape.cli.types import Command, taken
+from landscape.cli.types import Command, options_of, taken, together
 from landscape.core.errors import LandscapeError, plural
+from landscape.core.fields import option
 from landscape.core.files import is_there, refuse_existing
 from landscape.core.locks import lock_of, writing
 from landscape.figures.captions import courses_caption
@@ -39,8 +40,10 @@ __all__ = ["command"]
 
 
 def drawing(name: str) -> Callable[[Command], Command]:
-    """`-o` and `--force`, which make a `Canvas`."""
-    return output(f"PNG or SVG file. [default: {name}]")
+    """`-o`, `--force`, and how it is drawn, which make a `Canvas`."""
+    return together(
+        output(f"PNG, PDF or SVG file. [default: {name}]"), options_of(Canvas, "format", "style", "columns")
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,23 +55,39 @@ class Canvas:
 
     output: Path | None
     force: bool
+    format: tuple[figures.Format, ...] = option((), "Write this; several may be named. [default: png and svg]")
+    style: Literal["screen", "paper"] = option(
+        "screen", "For a screen, with a caption; or for a paper, as wide as its columns and with its letters."
+    )
+    columns: Literal["1", "2"] | None = option(
+        None, "With --style paper: columns that the figure is wide, 3.5 or 7.2 inches. [default: 2]"
+    )
 
     def __post_init__(self) -> None:
+        if self.columns is not None and self.style != "paper":
+            raise click.UsageError("--columns goes with --style paper")
+        if self.style == "paper" and click.get_current_context().params.get("caption") is not None:
+            raise click.UsageError("a paper has captions of its own: leave --caption or --style paper out")
         if self.output is not None and not is_there(lock_of(self.output)):
             self._require_free(self.output)
 
+    @property
+    def look(self) -> figures.Style:
+        """How the figure is drawn."""
+        return figures.SCREEN if self.style == "screen" else figures.paper(int(self.columns or 2))
+
     def save(self, figure: Figure, name: str) -> None:
         """Write the figure, and print its files."""
-        path = self.output or Path("plots") / f"{name}.png"
+        path = self.output or Path("plots") / f"{name}.{(*self.format, 'png')[0]}"
         with writing(path) as died:
             if not died:  # and else what is there was begun, and is replaced
                 self._require_free(path)
-            written = figures.save(figure, path)
+            written = figures.save(figure, path, formats=self.format, style=self.look)
         for each in written:
             say(each)
 
     def _require_free(self, path: Path) -> None:
-        for target in figures.targets(path):
+        for target in figures.targets(path, self.format):
             refuse_existing(target, force=self.force, argument="output")
 
 
@@ -95,6 +114,12 @@ def command() -> None:
 @click.option(
     "--small-multiples", is_flag=True, help="Of a walk per layer or module: a panel for each that moves alone."
 )
+@click.option(
+    "--draw",
+    type=click.Choice(["auto", "lines", "bands"]),
+    default="auto",
+    help="Each line by itself, or median and middle 50 and 90 % over alpha; auto: bands of more than 100 lines.",
+)
 @click.option("--caption", help="Text below the figure. [default: composed from the files]")
 @drawing("plots/FILE.png, plots/FILE-parts.png")
 def _walk(
@@ -103,6 +128,7 @@ def _walk(
     definition: str,
     ends: str,
     small_multiples: bool,
+    draw: figures.Draw,
     caption: str | None,
     **where: Any,
 ) -> None:
@@ -112,10 +138,11 @@ def _walk(
         raise click.UsageError("--small-multiples draws one FILE")
     curves = [_ending(Result.read(file, plane=False), ends, file) for file in files]
     if small_multiples:
-        figure = figures.part_figure(curves[0], definition=definition, caption=caption)
+        figure = figures.part_figure(curves[0], definition=definition, caption=caption, draw=draw, style=canvas.look)
         canvas.save(figure, f"{files[0].stem}-parts")
         return
-    canvas.save(figures.walk_figure(curves, x=x, definition=definition, caption=caption), files[0].stem)
+    figure = figures.walk_figure(curves, x=x, definition=definition, caption=caption, draw=draw, style=canvas.look)
+    canvas.save(figure, files[0].stem)
 
 
 def _ending(curves: Result, ends: str, file: Path) -> Result:
@@ -138,7 +165,7 @@ def _plane(file: Path, solid: bool, caption: str | None, **where: Any) -> None:
     """Contours of the loss on the plane of FILE, with the networks marked on it."""
     canvas = Canvas(**where)
     draw, name = (figures.surface_figure, f"{file.stem}-surface") if solid else (figures.plane_figure, file.stem)
-    canvas.save(draw(Result.read(file, plane=True), caption=caption), name)
+    canvas.save(draw(Result.read(file, plane=True), caption=caption, style=canvas.look), name)
 
 
 @command.command("density")
@@ -148,7 +175,8 @@ def _plane(file: Path, solid: bool, caption: str | None, **where: Any) -> None:
 def _density(file: Path, caption: str | None, **where: Any) -> None:
     """Density of the Hessian's eigenvalues in FILE, which `analyse curvature --density -o FILE.json` wrote."""
     canvas = Canvas(**where)
-    canvas.save(figures.density_figure(document_of(file, "curvature"), caption=caption), f"{file.stem}-density")
+    figure = figures.density_figure(document_of(file, "curvature"), caption=caption, style=canvas.look)
+    canvas.save(figure, f"{file.stem}-density")
 
 
 @command.command("barriers")
@@ -177,6 +205,7 @@ def _barriers(file: Path, definition: str, ends: str | None, **where: Any) -> No
         lambda ax: figures.barrier_distribution(ax, found, definition=definition, unit=unit),
         caption=caption,
         size=(4, 3.6),
+        style=canvas.look,
     )
     canvas.save(figure, f"{file.stem}-barriers")
 
@@ -191,7 +220,7 @@ def _passes(files: tuple[Path, ...], caption: str | None, **where: Any) -> None:
 
     canvas = Canvas(**where)
     found = passes(*(Result.read(file, plane=False) for file in files))
-    canvas.save(figures.passes_figure(found, caption=caption), f"{files[0].stem}-passes")
+    canvas.save(figures.passes_figure(found, caption=caption, style=canvas.look), f"{files[0].stem}-passes")
 
 
 @command.command("outcomes")
@@ -207,7 +236,9 @@ def _outcomes(**given: Any) -> None:
     seeds = f"{problem.title()}, {len(stack)} seeds"
     solved = "" if found.right is None else f"; solved: {found.solved}"
     caption = f"{seeds}{solved}. A bar is a function: {found.compared}."
-    figure = figures.page(lambda ax: figures.outcomes(ax, found, samples=problem.nouns.all), caption=caption)
+    figure = figures.page(
+        lambda ax: figures.outcomes(ax, found, samples=problem.nouns.all), caption=caption, style=canvas.look
+    )
     canvas.save(figure, f"{Path(given['run']).name}-outcomes")
 
 
@@ -233,7 +264,9 @@ def _groups(most: int, **given: Any) -> None:
         f"{problem.title()}, {plural(len(stack), 'seed')}, {drawn.found.solved} solved. Filters of one member each, of "
         "the representative that lies closest to the known solution. Cases: state of the centre, live neighbours."
     )
-    figure = figures.group_cards(drawn.found, drawn.kernels, drawn.cases, known=drawn.known, most=most, caption=caption)
+    figure = figures.group_cards(
+        drawn.found, drawn.kernels, drawn.cases, known=drawn.known, most=most, caption=caption, style=canvas.look
+    )
     canvas.save(figure, f"{Path(given['run']).name}-groups")
 
 
@@ -247,7 +280,7 @@ def _incidence(**given: Any) -> None:
 
     canvas = taken(Canvas, given)
     found = incidence(Run.open(given["run"]), chosen_problem(given["problem"], given["options"]))
-    figure = figures.page(lambda ax: figures.incidence(ax, found), caption=found.caption())
+    figure = figures.page(lambda ax: figures.incidence(ax, found), caption=found.caption(), style=canvas.look)
     canvas.save(figure, f"{Path(given['run']).name}-incidence")
 
 
@@ -268,7 +301,9 @@ def _clusters(by: By, threshold: float | None, tolerance: float | None, **given:
     groups = outcomes(problem, stack, tolerance=tolerance).groups if found.predictions is not None else ()
     names = [group.kind if group.right is None else f"{group.kind}, {group.right} right" for group in groups]
     solved = next((number for number, group in enumerate(groups) if group.kind == "solved"), None)
-    figure = figures.clusters_figure(found, names=names, solved=solved, caption=found.caption(problem.title()))
+    figure = figures.clusters_figure(
+        found, names=names, solved=solved, caption=found.caption(problem.title()), style=canvas.look
+    )
     canvas.save(figure, f"{Path(given['run']).name}-clusters")
 
 
@@ -320,7 +355,8 @@ def _mechanism(place: str, problem: str | None, options: tuple[str, ...], captio
             "seeds."
         )
     panels = [(each["name"], table) for each, table in zip(shown, tables, strict=True)]
-    canvas.save(figures.mechanism_figure(panels, caption=caption), f"{Path(place).stem}-mechanism")
+    figure = figures.mechanism_figure(panels, caption=caption, style=canvas.look)
+    canvas.save(figure, f"{Path(place).stem}-mechanism")
 
 
 @command.command("success")
@@ -378,6 +414,7 @@ def _success(
         categories=() if numbers else [text_of(each) for each in places],
         caption=caption,
         baseline=next(iter(rows[0].success.baselines), ""),
+        style=canvas.look,
     )
     canvas.save(figure, f"{place.name}-{rate}")
 
@@ -415,6 +452,7 @@ def _rule(rule: str, **where: Any) -> None:
     from landscape.problems.life.rules import Rule
 
     canvas = Canvas(**where)
+    canvas.look.require_wide("patterns of a rule")
     parsed = Rule.parse(rule)
     live = answers(parsed)
     caption = (
@@ -423,6 +461,9 @@ def _rule(rule: str, **where: Any) -> None:
         "not count)."
     )
     figure = figures.page(
-        lambda ax: figures.rule_examples(ax, PATTERNS, live, parsed.kernel), caption=caption, size=(7.2, 2.4)
+        lambda ax: figures.rule_examples(ax, PATTERNS, live, parsed.kernel),
+        caption=caption,
+        size=(7.2, 2.4),
+        style=canvas.look,
     )
     canvas.save(figure, f"rule-{parsed}".replace("/", ""))

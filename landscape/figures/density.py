@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.intervals import FEWEST_OF_MEANS
-from landscape.figures.pages import COLORS, GREY, INK, group_opacity, literal, page, powers_along
+from landscape.figures.pages import COLORS, GREY, INK, SCREEN, Style, group_opacity, literal, page, powers_along
 
 __all__ = ["density_figure", "spectral_density"]
 
@@ -84,14 +84,14 @@ def spectral_density(ax: Axes, document: Mapping[str, Any]) -> Axes:
     return ax
 
 
-def density_figure(document: Mapping[str, Any], *, caption: str | None = None) -> Figure:
+def density_figure(document: Mapping[str, Any], *, caption: str | None = None, style: Style = SCREEN) -> Figure:
     """The density on a page of its own; without `caption` it says what is drawn and how it was found."""
     text = _caption(document) if caption is None else caption
 
     def draw(ax: Axes) -> None:
         spectral_density(ax, document).set_title(str(document.get("title") or ""))
 
-    return page(draw, caption=text)
+    return page(draw, caption=text, style=style)
 
 
 def _density(document: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,16 +4,14 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib.style
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from landscape.core.errors import LandscapeError
-from landscape.figures.pages import COLORS, STYLE, WIDTH, literal, powers_along, sheet
+from landscape.figures.pages import COLORS, SCREEN, WIDTH, Style, literal, powers_along, sheet
 
 __all__ = ["BarrierTable", "barrier_table", "mechanism_figure"]
 
@@ -30,35 +28,34 @@ class BarrierTable(NamedTuple):
 
 
 @literal
-def barrier_table(ax: Axes, found: BarrierTable) -> AxesImage:
+def barrier_table(ax: Axes, found: BarrierTable) -> Axes:
     """The heights between each two members, in the order of their signature, its groups framed."""
     order = np.argsort(found.signature, kind="stable")
     high = np.clip(found.heights[np.ix_(order, order)], _LEAST, _MOST)
     np.fill_diagonal(high, _LEAST)
-    shown = ax.imshow(high, cmap="Greys", norm=LogNorm(_LEAST, _MOST), interpolation="nearest")
+    ax.imshow(high, cmap="Greys", norm=LogNorm(_LEAST, _MOST), interpolation="nearest")
     edges = np.append(0, np.cumsum(np.bincount(found.signature))) - 0.5
     for low, top in itertools.pairwise(edges):
         ax.plot([low, top, top, low, low], [low, low, top, top, low], color=COLORS[1], lw=1.0)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_xlabel(f"{len(order)} members, by {found.name}")
-    return shown
+    return ax
 
 
-def mechanism_figure(panels: Sequence[tuple[str, BarrierTable]], *, caption: str = "") -> Figure:
+def mechanism_figure(panels: Sequence[tuple[str, BarrierTable]], *, caption: str = "", style: Style = SCREEN) -> Figure:
     """A table of barriers for each panel, of its title and what is between its members, with one scale.
 
     Raises `LandscapeError` without panels.
     """
     if not panels:
         raise LandscapeError("there is nothing to draw: give at least one population")
-    with matplotlib.style.context(STYLE):
-        columns = min(2, len(panels))
-        size = WIDTH, (0.8 * WIDTH / columns + 0.3) * -(-len(panels) // columns)
-        figure, axes = sheet(size, caption, len(panels), (1,) * columns)
+    columns = min(2, len(panels), style.fit(2))
+    size = WIDTH, (0.8 * style.width / columns + 0.3) * -(-len(panels) // columns)
+    with sheet(size, caption, len(panels), (1,) * columns, style=style) as (figure, axes):
         for ax, (title, found) in zip(axes, panels, strict=True):
-            shown = barrier_table(ax, found)
-            ax.set_title(title)
+            barrier_table(ax, found).set_title(title)
+        shown = axes[-1].images[0]
         bar = figure.colorbar(
             shown, ax=axes, label="height above the higher end\n(nats per cell)", extend="both", shrink=0.85
         )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from landscape.core.errors import LandscapeError, plural
-from landscape.figures.pages import COLORS, GREY, INK, STYLE, WIDTH, literal, sheet, with_unit
+from landscape.figures.pages import COLORS, GREY, INK, SCREEN, WIDTH, Style, literal, sheet, with_unit
 from landscape.figures.scales import floor_below, log_axis, on_axis
 
 if TYPE_CHECKING:
@@ -25,18 +24,18 @@ __all__ = ["disconnectivity", "merge_order", "passes_figure"]
 _NAMED, _LONGEST = 40, 14
 
 
-def passes_figure(found: Passes, *, caption: str | None = None) -> Figure:
+def passes_figure(found: Passes, *, caption: str | None = None, style: Style = SCREEN) -> Figure:
     """Two disconnectivity graphs on one axis of losses: from known paths, and from straight lines alone."""
     graphs = [(found.merges, "from known paths"), (found.straight_merges, "from straight lines")]
     if caption is None:
         caption = _caption(found)
-    with matplotlib.style.context(STYLE):
-        figure, axes = sheet((WIDTH, 4.0), caption, 2, ratios=(1, 1))
+    with sheet((WIDTH, 4.0), caption, 2, (1, 1), style=style) as (figure, axes):
         for ax, (merges, title) in zip(axes, graphs, strict=True):
             disconnectivity(ax, found, merges)
             ax.set_title(title, pad=16 if ax is axes[0] and found.solved is not None else None)
-        axes[1].set_ylabel("")
-        axes[1].tick_params(axis="y", which="both", labelleft=False)
+        if style.fit(2) == 2:
+            axes[1].set_ylabel("")
+            axes[1].tick_params(axis="y", which="both", labelleft=False)
         if found.solved is not None:
             kinds = [(COLORS[0], "solved", found.solved), (COLORS[1], "not solved", ~found.solved)]
             handles = [

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import matplotlib.style
 import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps
@@ -17,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from landscape.core.errors import LandscapeError
 from landscape.figures.captions import plane_caption
 from landscape.figures.names import AROUND, name_points
-from landscape.figures.pages import GREY, INK, STYLE, literal, power, sheet, with_unit
+from landscape.figures.pages import GREY, INK, SCREEN, Style, literal, power, sheet, with_unit
 from landscape.figures.scales import floor_below
 from landscape.store.results import Mark, Result
 
@@ -151,14 +150,16 @@ def contours(ax: Axes, surface: Result, *, unit: str | None = None) -> Axes:
     return ax
 
 
-def plane_figure(surface: Result, *, caption: str | None = None, unit: str | None = None) -> Figure:
+def plane_figure(
+    surface: Result, *, caption: str | None = None, unit: str | None = None, style: Style = SCREEN
+) -> Figure:
     """Contours of a surface on a page of their own; without `caption` it is composed from the attributes."""
     width, height = float(np.ptp(surface["x"])), float(np.ptp(surface["y"]))
     ratio = height / width if same_scale(surface) else 0.8
-    size = (_SIDE * min(1, 1 / ratio) + _BESIDE, _SIDE * min(1, ratio) + _AROUND)
-    with matplotlib.style.context(STYLE):
-        text = caption_of(surface, Scale.of(surface), flat=True) if caption is None else caption
-        figure, (ax,) = sheet((max(size[0], 4.6), size[1]), text)
+    side = min(_SIDE, style.width - _BESIDE)
+    size = (max(side * min(1, 1 / ratio) + _BESIDE, 4.6), (side * min(1, ratio) + _AROUND) / style.tall)
+    text = caption_of(surface, Scale.of(surface), flat=True) if caption is None else caption
+    with sheet(size, text, style=style) as (figure, (ax,)):
         contours(ax, surface, unit=unit)
         ax.set_title(surface.about.get("title", ""))
     return figure

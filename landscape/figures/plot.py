@@ -6,10 +6,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d import Axes3D
 
 from landscape.core.errors import LandscapeError
 from landscape.core.fields import require_known
 from landscape.figures.planes import contours, plane_figure
+from landscape.figures.solids import heights
 from landscape.figures.walks import walk_curves, walk_figure
 from landscape.store.results import Result
 
@@ -21,8 +23,10 @@ def plot(result: Result, ax: Axes | None = None, **options: Any) -> Figure | Axe
 
     Args:
         result: What `landscape.walk`, `plane` or `connect` gave, or `Result.read`.
-        ax: Matplotlib axes to draw into; None: a figure of its own, with a caption.
-        options: Those of `figures.walk_figure` and `plane_figure`, or with `ax` of `walk_curves` and `contours`.
+        ax: Matplotlib axes to draw into, of planes with `projection="3d"` too; None: a figure of its own, with a
+            caption.
+        options: Those of `figures.walk_figure` and `plane_figure`, or with `ax` of `walk_curves`, `contours` and
+            `heights`.
 
     Returns:
         The figure, or `ax`.
@@ -36,7 +40,7 @@ def plot(result: Result, ax: Axes | None = None, **options: Any) -> Figure | Axe
         raise LandscapeError(f"`ax` is {type(ax).__name__}: give matplotlib axes, or leave it out")
     draw: Callable[..., Figure | Axes] = plane_figure if result.kind == "plane" else walk_figure
     if ax is not None:
-        draw = contours if result.kind == "plane" else walk_curves
+        draw = walk_curves if result.kind != "plane" else heights if isinstance(ax, Axes3D) else contours
     require_known(options, inspect.signature(draw).parameters, f"of the figure of a {result.kind}")
     if ax is not None:
         return draw(ax, result, **options)

@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.style
 import numpy as np
 import scipy
 from jaxtyping import Bool, Float, Int
@@ -16,7 +15,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from landscape.core.errors import LandscapeError
 from landscape.core.intervals import Proportion, together
-from landscape.figures.pages import COLORS, FAINT, GREY, INK, STYLE, WIDTH, literal, powers_along, sheet
+from landscape.figures.pages import COLORS, FAINT, GREY, INK, SCREEN, WIDTH, Style, literal, powers_along, sheet
 
 if TYPE_CHECKING:
     from landscape.analysis.clusters import Clusters
@@ -203,11 +202,19 @@ def groups_against_threshold(ax: Axes, found: Clusters) -> Axes:
 
 
 def clusters_figure(
-    found: Clusters, *, names: Sequence[str] = (), solved: int | None = None, caption: str = ""
+    found: Clusters,
+    *,
+    names: Sequence[str] = (),
+    solved: int | None = None,
+    caption: str = "",
+    style: Style = SCREEN,
 ) -> Figure:
-    """The tree of members, and the number of groups against the threshold."""
-    with matplotlib.style.context(STYLE):
-        figure, (tree, curve) = sheet((WIDTH, 6.4), caption, panels=2)
+    """The tree of members, and the number of groups against the threshold.
+
+    Raises `Unsupported` for a style that has not the width for it.
+    """
+    style.require_wide("trees of members")
+    with sheet((WIDTH, 6.4), caption, 2, style=style) as (figure, (tree, curve)):
         dendrogram(tree, found, names=names, solved=solved)
         groups_against_threshold(curve, found)
     return figure
@@ -221,11 +228,13 @@ def group_cards(
     known: Float[np.ndarray, "filter row column"] | None = None,
     most: int = 6,
     caption: str = "",
+    style: Style = SCREEN,
 ) -> Figure:
     """A card a function, the largest first: members and median loss, the filters of its first member's first layer (a
     card on its own scale, zero white; the `known` solution's above all), and the share of each case of samples that it
-    gets wrong.
+    gets wrong. Raises `Unsupported` for a style that has not the width for it.
     """
+    style.require_wide("cards")
     groups = results.groups[:most]
     tiles = [*([known] if known is not None else []), *kernels[: len(groups)]]
     names = ["known solution"] * (known is not None)
@@ -234,8 +243,8 @@ def group_cards(
     for row, group in enumerate(groups, start=len(tiles) - len(groups)):
         for name, k, n in group.wrong:
             wrong[row, list(cases).index(name)] = k / n
-    with matplotlib.style.context(STYLE):
-        figure, (left, right) = sheet((WIDTH, 0.62 * len(tiles) + 1.5), caption, panels=2, ratios=(1, 2.2))
+    size = WIDTH, 0.62 * len(tiles) + 1.5
+    with sheet(size, caption, 2, (1, 2.2), style=style) as (figure, (left, right)):
         filters, height, width = tiles[0].shape
         gap = 0.6
         for row, tile in enumerate(tiles):

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-import matplotlib.style
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 from matplotlib.axes import Axes
@@ -31,8 +30,9 @@ from landscape.figures.pages import (
     COLORS,
     GREY,
     INK,
-    STYLE,
+    SCREEN,
     WIDTH,
+    Style,
     figure_of,
     group_opacity,
     literal,
@@ -55,6 +55,8 @@ _MARKERS, _SIZES = ("o", "s", "^", "D", "v", "P", "X"), (5.0, 4.6, 5.6, 4.4, 5.6
 _ORIGINAL = "original study (read off its plots)"
 #: Up to so many places each has a tick; up to so many, each has a mark.
 _TICKED, _MARKED = 8, 24
+#: Seeds of which more are drawn as a band.
+_SEPARATE = 100
 #: Marks at one place coincide if they are closer than this share of the axis.
 _NEAR = 0.04
 #: Order of drawing, from the back; published values lie behind the study's own, as rings around them.
@@ -65,7 +67,8 @@ _BAND, _SEEDS, _OPEN, _LINE = 1.5, 1.8, 2.2, 2.6
 class Series:
     """One curve: a value at each x with its interval, the seeds behind it, and the original study's values.
 
-    What is NaN leaves a gap; an interval may be NaN where there is none. `seeds` are drawn as faint lines, `original`
+    What is NaN leaves a gap; an interval may be NaN where there is none. `seeds` are drawn as faint lines, more
+    than 100 as the pale band of their middle 90 %, `original`
     (x and value, read off the study's published plots) as open marks, `baseline` (what a trivial answer scores) as a
     dotted line. Where the intervals were made here, `ends` makes them with another coverage. Raises `LandscapeError` if
     lengths differ or no value is finite.
@@ -244,6 +247,7 @@ def series_figure(
     caption: str,
     columns: int | None = None,
     height: float = 2.5,
+    style: Style = SCREEN,
     **options: Any,
 ) -> Figure:
     """Panels of `series`, each with its title, on one y axis, up to 3 in a row, with a caption below.
@@ -260,13 +264,13 @@ def series_figure(
     told += f" {infinite} infinite values are not drawn." if infinite else ""
     caption += told if caption else ""
     frame = _Frame(drawn, **options)
-    across = min(len(panels), columns or 3)
+    across = min(len(panels), style.fit(columns or 3))
     rows = -(-len(panels) // across)
     shared = any({curve.label for curve in curves} == set(frame.labels) for curves in frame.panels)
     if caption and frame.xscale != "category" and frame.crowded:
         caption += " Marks of several curves at one place stand side by side."
-    with matplotlib.style.context(STYLE):
-        figure, axes = sheet((WIDTH, height * rows + 0.25), caption, len(panels), ratios=(1,) * across)
+    size, ratios = (WIDTH, height * rows + 0.25), (1,) * across
+    with sheet(size, caption, len(panels), ratios, style=style) as (figure, axes):
         for number, (ax, (title, curves)) in enumerate(zip(axes, panels, strict=True)):
             row, column = divmod(number, across)
             _draw(ax, curves, frame)
@@ -282,7 +286,8 @@ def series_figure(
             elif number + across >= len(panels):
                 # Into the empty place below, without moving the rows apart.
                 place = (0.5, 0), (0, -20), "axes fraction", "offset points"
-                ax.annotate(label, *place, ha="center", va="top", size=9).set_in_layout(False)
+                letters = ax.xaxis.label.get_fontsize()
+                ax.annotate(label, *place, ha="center", va="top", size=letters).set_in_layout(False)
             _finish(ax, title, () if shared else frame.handles(curves))
         if shared:
             width = 0.97 * figure.bbox.width
@@ -456,7 +461,10 @@ def _draw_curve(
     if curve.seeds is not None:
         seeds = frame.height(curve.seeds[:, order])
         faint = shared | {"alpha": group_opacity(len(seeds), 0.25), "zorder": _SEEDS, "gid": "seed"}
-        if alone:
+        if len(seeds) > _SEPARATE and not alone:
+            ends = np.quantile(seeds, (0.05, 0.95), axis=0, method="inverted_cdf")
+            ax.fill_between(x, *ends, lw=0, **shared | {"alpha": 0.08, "zorder": _BAND - 0.1, "gid": "seeds"})
+        elif alone:
             ax.plot(x, seeds.T, ls="", marker="_", ms=9, mew=0.8, **faint)
         else:
             lines = [np.stack([x, seed], axis=1) for seed in seeds]

@@ -1,8 +1,9 @@
 """Surfaces over planes as heights in three dimensions."""
 
+import textwrap
 from collections.abc import Callable
 
-import matplotlib.style
+import matplotlib
 import numpy as np
 import scipy
 from jaxtyping import Float
@@ -11,10 +12,10 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D, proj3d
 
 from landscape.figures import planes
-from landscape.figures.pages import FAINT, INK, STYLE, figure_of, sheet, with_unit
+from landscape.figures.pages import FAINT, INK, SCREEN, Style, figure_of, literal, sheet, with_unit
 from landscape.store.results import Result
 
-__all__ = ["surface_figure"]
+__all__ = ["heights", "surface_figure"]
 
 #: Height of the box, as a share of its longer side.
 _TALL = 0.5
@@ -28,50 +29,70 @@ def surface_figure(
     caption: str | None = None,
     unit: str | None = None,
     view: tuple[float, float] | None = None,
+    style: Style = SCREEN,
 ) -> Figure:
+    """`heights` on a page of their own, as large as they get; without `caption` it is composed from the attributes."""
+    text = planes.caption_of(surface, planes.Scale.of(surface), flat=False) if caption is None else caption
+    with sheet((6.4, 4.5), text, style=style) as (figure, (flat,)):
+        place = flat.get_subplotspec()
+        assert place is not None
+        flat.remove()
+        with matplotlib.rc_context({"grid.color": FAINT, "grid.linewidth": 0.4}):
+            ax = Axes3D(figure, computed_zorder=False)
+            ax.set_subplotspec(place)
+            figure.add_axes(ax)
+            heights(ax, surface, unit=unit, view=view, zoom=0.92 if style.fit(2) == 2 else 0.78)
+        if style.fit(2) < 2:
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_label_text(textwrap.fill(axis.get_label_text(), 18))
+        ax.set_title(surface.about.get("title", ""), loc="center", y=1.02)
+    return figure
+
+
+@literal
+def heights(
+    ax: Axes3D,
+    surface: Result,
+    *,
+    unit: str | None = None,
+    view: tuple[float, float] | None = None,
+    zoom: float = 0.92,
+) -> Axes3D:
     """The loss as a height over the plane, on a logarithmic scale where the losses differ much.
 
     Seen from `view` (elevation and azimuth in degrees), else from where the surface is low and hides little. What is
     not finite is a hole. A mark stands at the height of the network's own loss; where the surface hides it, it is pale,
-    and a dotted line rises from it to where it can be seen. Raises `LandscapeError` if no loss is finite.
+    and a dotted line rises from it to where it can be seen. `zoom` is how large the box is drawn. Raises
+    `LandscapeError` if no loss is finite.
     """
     scale = planes.Scale.of(surface)
-    heights = scale(surface.loss)
-    with matplotlib.style.context([STYLE, {"grid.color": FAINT, "grid.linewidth": 0.4}]):
-        text = planes.caption_of(surface, scale, flat=False) if caption is None else caption
-        figure, (flat,) = sheet((6.4, 4.5), text)
-        place = flat.get_subplotspec()
-        assert place is not None
-        flat.remove()
-        ax = Axes3D(figure, computed_zorder=False)
-        ax.set_subplotspec(place)
-        figure.add_axes(ax)
-        ax.set_proj_type("ortho")
-        ax.view_init(*(view or (_ELEVATION, _azimuth(heights))))
-        faces = _faces(heights)
-        colors = planes.MAP(scale.norm(faces))
-        colors[..., :3] *= _faces(_light(surface, heights))[..., None]
-        edges = {"linewidth": 0.15, "edgecolor": (1, 1, 1, 0.25), "antialiased": True}
-        grid = np.meshgrid(surface["x"], surface["y"])
-        drawn = ax.plot_surface(*grid, heights, facecolors=colors, rcount=151, ccount=151, shade=False, **edges)
-        drawn.set_zorder(planes.FILL)
-        drawn.set_rasterized(True)
-        ticks = scale.ticks()
-        ax.set_zticks(list(ticks), list(ticks.values()))
-        ax.set_zlim(scale.levels[0], scale.levels[-1])
-        ax.set_xlim(surface["x"][0], surface["x"][-1])
-        ax.set_ylim(surface["y"][0], surface["y"][-1])
-        sides = np.array([np.ptp(surface["x"]), np.ptp(surface["y"])]) if planes.same_scale(surface) else np.ones(2)
-        ax.set_box_aspect((*(sides / sides.max()), _TALL), zoom=0.92)
-        for axis, label in zip((ax.xaxis, ax.yaxis), planes.axis_labels(surface), strict=True):
-            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-            axis.set_label_text(label.partition(" (")[0])
-        ax.set_zlabel(with_unit("loss", unit or surface.about.get("loss_unit")))
-        for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
-            axis.set_pane_color((1, 1, 1, 0))
-        ax.set_title(surface.about.get("title", ""), loc="center", y=1.02)
-        _stand_marks(ax, surface, scale)
-    return figure
+    at = scale(surface.loss)
+    ax.computed_zorder = False
+    ax.set_proj_type("ortho")
+    ax.view_init(*(view or (_ELEVATION, _azimuth(at))))
+    faces = _faces(at)
+    colors = planes.MAP(scale.norm(faces))
+    colors[..., :3] *= _faces(_light(surface, at))[..., None]
+    edges = {"linewidth": 0.15, "edgecolor": (1, 1, 1, 0.25), "antialiased": True}
+    grid = np.meshgrid(surface["x"], surface["y"])
+    drawn = ax.plot_surface(*grid, at, facecolors=colors, rcount=151, ccount=151, shade=False, **edges)
+    drawn.set_zorder(planes.FILL)
+    drawn.set_rasterized(True)
+    ticks = scale.ticks()
+    ax.set_zticks(list(ticks), list(ticks.values()))
+    ax.set_zlim(scale.levels[0], scale.levels[-1])
+    ax.set_xlim(surface["x"][0], surface["x"][-1])
+    ax.set_ylim(surface["y"][0], surface["y"][-1])
+    sides = np.array([np.ptp(surface["x"]), np.ptp(surface["y"])]) if planes.same_scale(surface) else np.ones(2)
+    ax.set_box_aspect((*(sides / sides.max()), _TALL), zoom=zoom)
+    for axis, label in zip((ax.xaxis, ax.yaxis), planes.axis_labels(surface), strict=True):
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axis.set_label_text(label.partition(" (")[0])
+    ax.set_zlabel(with_unit("loss", unit or surface.about.get("loss_unit")))
+    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+        axis.set_pane_color((1, 1, 1, 0))
+    _stand_marks(ax, surface, scale)
+    return ax
 
 
 def _faces(corners: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:

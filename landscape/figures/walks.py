@@ -5,7 +5,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import matplotlib.style
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
@@ -18,15 +17,29 @@ from landscape.core.errors import LandscapeError, Unsupported
 from landscape.core.intervals import FEWEST, Proportion, fewest, median_interval, together
 from landscape.figures import captions
 from landscape.figures.names import Name, name_points
-from landscape.figures.pages import GREY, INK, STYLE, WIDTH, group_color, group_opacity, literal, sheet, with_unit
+from landscape.figures.pages import (
+    GREY,
+    INK,
+    SCREEN,
+    WIDTH,
+    Style,
+    figure_of,
+    group_color,
+    group_opacity,
+    literal,
+    sheet,
+    with_unit,
+)
 from landscape.figures.scales import floor_below, log_axis, on_axis
 from landscape.store.results import Result
 
-__all__ = ["barrier_distribution", "by_end", "part_figure", "walk_curves", "walk_figure"]
+__all__ = ["Draw", "barrier_distribution", "by_end", "part_figure", "walk_curves", "walk_figure"]
 
 Distance = Literal["l2", "l1", "alpha"]
 #: The group of each line, and the names of the groups, which may have none.
 Groups = tuple[Int[np.ndarray, " line"], Sequence[str]]
+#: Each line by itself, or quantiles of all; auto: of many.
+Draw = Literal["auto", "lines", "bands"]
 #: Values over the points of lines.
 Points = Float[np.ndarray, "line point"]
 _DISTANCES = {
@@ -44,6 +57,15 @@ _COLUMNS, _ROW = 4, 1.55
 _ROUNDING = 1e-12
 #: Lines, and dots of a strip, of which more are drawn evenly thinned; medians are those of all.
 _MOST = 2000
+#: Lines of which more are drawn as bands, and of a group of them at least so many, so that a tail is a line.
+_MANY, _FEWEST_BANDED = 100, 20
+#: Shares of the lines below the edges of bands, outermost first, and the median.
+_EDGES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+#: What a caption says of bands.
+_BANDED = (
+    f" Where there are many lines, groups of {_FEWEST_BANDED} and more are drawn over alpha: their median, and the "
+    "ranges of their middle 50 % and 90 %, at each alpha by itself."
+)
 #: A name beside a point is at most so long.
 _LONGEST = 28
 
@@ -58,6 +80,7 @@ def walk_curves(
     names: Sequence[str] = (),
     unit: str | None = None,
     floor: float | None = None,
+    draw: Draw = "auto",
 ) -> Axes:
     """Loss (log axis) along each finished line, over the distance from its start in parameter space, or over alpha.
 
@@ -65,11 +88,14 @@ def walk_curves(
     and behind trained curves the loss on the straight lines lies in grey.
     Coloured by whether the line's end is solved, where the curves say so, or by `color_by`, indices into `names`; small
     groups lie in front. Exact zeros lie on a dotted line at `floor`; what is not finite leaves a gap. Up to 10 lines of
-    sampled losses have a band of one standard error, of lines to a stated accuracy that of 95 %. Raises
-    `LandscapeError` if no loss is finite.
+    sampled losses have a band of one standard error, of lines to a stated accuracy that of 95 %.
+
+    Of more than 100 lines, or where `draw` says `bands`, each group of 20 and more is drawn over alpha as its median,
+    and the ranges of its middle 50 % and 90 %, at each alpha by itself. Raises `LandscapeError` if no loss is finite.
     """
     groups = by_end(curves) if color_by is None else (color_by, names)
-    name_points(ax, _draw_walk(ax, curves, groups, x=x, unit=unit, floor=floor), _drawn_lines(ax))
+    ends = _draw_walk(ax, curves, groups, x=x, unit=unit, floor=floor, banded=_banded(curves, draw))
+    name_points(ax, ends, _drawn_lines(ax))
     return ax
 
 
@@ -97,6 +123,10 @@ def barrier_distribution(
     _draw_heights(ax, values, groups, floor, confidence=together(count) if count else None)
     ax.set_ylabel(with_unit(DEFINITIONS[definition].label, unit))
     return ax
+
+
+def _banded(curves: Result, draw: Draw) -> bool:
+    return draw == "bands" or (draw == "auto" and int(curves.done.sum()) > _MANY)
 
 
 def _thinned(count: int) -> Int[np.ndarray, " line"]:
@@ -143,13 +173,16 @@ def walk_figure(
     definition: str = "above_chord",
     caption: str | None = None,
     unit: str | None = None,
+    draw: Draw = "auto",
+    style: Style = SCREEN,
 ) -> Figure:
     """Curves of each panel beside the heights of their barriers, all on one axis of losses, with a caption.
 
     Where several lines lead from orders of one start to the same end, the one with the lowest barrier is drawn, and the
     caption says so. Of walks per layer or module the full lines are drawn (see `part_figure`). Barriers of the straight
     lines stand beside those of trained curves. Where each panel has one line, its barrier is marked on it.
-    Without `caption` it is composed from the attributes of the curves.
+    Many lines are drawn as bands, as `draw` says (see `walk_curves`). Without `caption` it is composed from the
+    attributes of the curves.
     """
     if not panels:
         raise LandscapeError("a figure of walks needs curves: give at least one file")
@@ -161,7 +194,12 @@ def walk_figure(
     ]
     groups = [by_end(curves) for curves in panels]
     alone = all(len(curves) == 1 for curves in panels)
-    few = [(curves.select(some), some) for curves in panels for some in [_thinned(len(curves))]]
+    banded = [_banded(curves, draw) for curves in panels]
+    few = [
+        (curves.select(some), some)
+        for curves, all_of_them in zip(panels, banded, strict=True)
+        for some in [np.arange(len(curves)) if all_of_them else _thinned(len(curves))]
+    ]
     shared = [loss for curves, _ in few for loss in _losses(curves)]
     if not alone:
         shared += [_noticeable(own, definition) for own, *_ in heights]
@@ -184,17 +222,22 @@ def walk_figure(
         ],
         definition,
     )
-    if max(map(len, panels)) > _MOST:
+    if any(banded):
+        caption += _BANDED
+    if all(banded):
+        caption = caption.replace(" (dot)", "")  # lines have one, at their ends
+    if any(len(curves) > _MOST and not of for curves, of in zip(panels, banded, strict=True)):
         caption += f" Of more than {_MOST} lines so many are drawn, evenly spaced; medians are those of all."
-    with matplotlib.style.context(STYLE):
-        ratios = (1,) if alone else (2.9, 1)
-        figure, axes = sheet((WIDTH, 2.9 * len(panels)), caption.strip(), len(panels) * len(ratios), ratios)
+    ratios = (1,) if alone else (2.9, 1)
+    size, count = (WIDTH, 2.9 * len(panels)), len(panels) * len(ratios)
+    with sheet(size, caption.strip(), count, ratios, style=style) as (figure, axes):
         named = []
         for row, curves in enumerate(panels):
             left, *right = axes[row * len(ratios) : (row + 1) * len(ratios)]
             shown, index = few[row]
             of = groups[row][0][index], groups[row][1]
-            named.append((left, _draw_walk(left, shown, of, x=x, unit=unit, floor=floor)))
+            ends = _draw_walk(left, shown, of, x=x, unit=unit, floor=floor, banded=banded[row])
+            named.append((left, ends))
             log_axis(left, shown.loss, floor, shared)
             left.set_title(captions.walk_title(curves), pad=19)
             if alone:
@@ -224,7 +267,14 @@ def _bars(strips: Sequence[tuple[int, bool]], confidence: float) -> str:
     return "; bars: median" if max(strips)[0] > 1 else ""
 
 
-def part_figure(curves: Result, *, definition: str = "above_chord", caption: str | None = None) -> Figure:
+def part_figure(
+    curves: Result,
+    *,
+    definition: str = "above_chord",
+    caption: str | None = None,
+    draw: Draw = "auto",
+    style: Style = SCREEN,
+) -> Figure:
     """A panel for each layer or module that moves alone, all on one scale, with the full lines in grey behind.
 
     Above each panel stand its name and the medians of its barriers and of the loss at the end that is mixed. Raises
@@ -236,7 +286,7 @@ def part_figure(curves: Result, *, definition: str = "above_chord", caption: str
     _require_finite(drawn)
     parts = [part for part in dict.fromkeys(drawn.moves.tolist()) if part]
     full = drawn.select(drawn.moves == "")
-    floor, columns = floor_below([drawn.loss]), _columns(len(parts))
+    floor, columns = floor_below([drawn.loss]), _columns(len(parts), style.fit(_COLUMNS))
     rows = -(-len(parts) // columns)
     held_at_end = curves.about.get("hold") == "end"
     mixed, at = ("start", curves.inside.start) if held_at_end else ("end", curves.inside.stop - 1)
@@ -244,9 +294,10 @@ def part_figure(curves: Result, *, definition: str = "above_chord", caption: str
     if caption is None:
         others = [found.summary()["above_higher_end"]["median"] for found in heights]
         caption = captions.part_caption(drawn, parts, definition, full=len(full) > 0, others=others)
-    with matplotlib.style.context(STYLE):
-        # The page leaves room for a title and the names of groups.
-        figure, axes = sheet((WIDTH, _ROW * rows + 0.9), caption, len(parts), ratios=(1,) * columns)
+        if any(_banded(drawn.select(drawn.moves == part), draw) for part in parts):
+            caption += _BANDED
+    # The page leaves room for a title and the names of groups.
+    with sheet((WIDTH, _ROW * rows + 0.9), caption, len(parts), (1,) * columns, style=style) as (figure, axes):
         for number, (ax, part) in enumerate(zip(axes, parts, strict=True)):
             own = drawn.select(drawn.moves == part)
             known = _noticeable(heights[number], definition)
@@ -255,7 +306,7 @@ def part_figure(curves: Result, *, definition: str = "above_chord", caption: str
             text = f"barrier {height:.3g}, {mixed} {loss:.3g}" + (f", {lost} NaN" if lost else "")
             if len(full):
                 _draw_behind(ax, _places(full, "alpha"), on_axis(full.loss, floor))
-            _draw_lines(ax, own, _places(own, "alpha"), on_axis(own.loss, floor), by_end(own)[0])
+            _draw_lines(ax, own, _places(own, "alpha"), floor, by_end(own)[0], banded=_banded(own, draw))
             ax.set_title(f"{part}\n", size="small", pad=2)
             ax.annotate(text, (0, 1), (0, 3), "axes fraction", "offset points", size="small")
             log_axis(ax, drawn.loss, floor, [drawn.loss])
@@ -273,15 +324,15 @@ def part_figure(curves: Result, *, definition: str = "above_chord", caption: str
     return figure
 
 
-def _columns(panels: int) -> int:
+def _columns(panels: int, most: int) -> int:
     """As many side by side as leave the fewest holes in the last row."""
-    if panels <= _COLUMNS:
+    if panels <= most:
         return panels
-    return min((_COLUMNS, _COLUMNS - 1), key=lambda columns: -panels % columns)
+    return min((most, max(1, most - 1)), key=lambda columns: -panels % columns)
 
 
 def _draw_walk(
-    ax: Axes, curves: Result, groups: Groups, *, x: Distance, unit: str | None, floor: float | None
+    ax: Axes, curves: Result, groups: Groups, *, x: Distance, unit: str | None, floor: float | None, banded: bool
 ) -> list[Name]:
     """All of `walk_curves` but the names of the ends, which are returned."""
     group, curves = groups[0][curves.done], curves.select(curves.done)
@@ -290,11 +341,11 @@ def _draw_walk(
     tests = [curves["test_loss"]] if "test_loss" in curves.values else []
     floor = floor_below([*losses, *tests]) if floor is None else floor
     loss, *behind = (on_axis(each, floor) for each in losses)
-    x = _distance(curves, x)
+    x = "alpha" if banded else _distance(curves, x)
     place = _places(curves, x)
     for straight in behind:
         _draw_behind(ax, place, straight)
-    _draw_lines(ax, curves, place, loss, group)
+    _draw_lines(ax, curves, place, floor, group, banded=banded)
     for test in tests:
         segments, colors = list(np.stack([place, on_axis(test, floor)], axis=-1)), [group_color(each) for each in group]
         opacity = group_opacity(len(segments))
@@ -314,7 +365,8 @@ def _draw_walk(
                 place[line], low, high, color=group_color(group[line]), alpha=0.25, lw=0, zorder=_LINES - 0.1
             )
     ends = _mark_ends(ax, curves, place, loss)
-    _mark_vertices(ax, curves, loss, group)
+    if not banded:
+        _mark_vertices(ax, curves, loss, group)
     margin = 0.03 * np.ptp(place) or 0.5  # lines from a point to itself have no length
     ax.set_xlim(place.min() - margin, place.max() + margin)
     ax.set_xlabel(_DISTANCES[x])
@@ -325,17 +377,35 @@ def _draw_walk(
     return ends
 
 
-def _draw_lines(ax: Axes, curves: Result, place: Points, loss: Points, group: Int[np.ndarray, " line"]) -> None:
-    """Each line in the colour of its group, small groups in front, with a dot at its end."""
-    end = curves.inside.stop - 1
+def _draw_lines(
+    ax: Axes, curves: Result, place: Points, floor: float, group: Int[np.ndarray, " line"], *, banded: bool
+) -> None:
+    """Each line in the colour of its group, small groups in front, with a dot at its end; `banded` large groups as
+    bands.
+    """
+    end, loss = curves.inside.stop - 1, on_axis(curves.loss, floor)
     index, counts = np.unique(group, return_counts=True)
     for rank, i in enumerate(np.argsort(-counts, kind="stable")):
         of, color = group == index[i], group_color(index[i])
+        if banded and counts[i] >= _FEWEST_BANDED:
+            low, lower, middle, upper, high = on_axis(_quantiles(curves.loss[of]), floor)
+            look: dict[str, Any] = {"color": color, "lw": 0, "zorder": _LINES + 0.1 * rank}
+            ax.fill_between(curves.alpha, low, high, alpha=0.15, gid="90 %", **look)
+            ax.fill_between(curves.alpha, lower, upper, alpha=0.3, gid="50 %", **look)
+            ax.plot(curves.alpha, middle, **{**look, "lw": 1.4}, gid="median")
+            continue
         segments = list(np.stack([place[of], loss[of]], axis=-1))
         opacity, order = group_opacity(counts[i]), _LINES + 0.1 * rank
         lines = LineCollection(segments, colors=color, alpha=opacity, linewidths=0.9, zorder=order)
         ax.add_collection(lines, autolim=False)
         ax.scatter(place[of, end], loss[of, end], s=7, color=color, alpha=max(opacity, 0.5), lw=0, zorder=_DOTS)
+
+
+def _quantiles(loss: Points) -> Float[np.ndarray, "edge point"]:
+    """At each point the smallest values that so many lines do not exceed; infinite ones count, NaN do not."""
+    known = (~np.isnan(loss)).sum(0)
+    rank = np.maximum(np.ceil(_EDGES[:, None] * known).astype(np.int64) - 1, 0)
+    return np.take_along_axis(np.sort(loss, axis=0), rank, axis=0)  # NaN come last
 
 
 def _draw_behind(ax: Axes, place: Points, loss: Points) -> None:
@@ -500,9 +570,14 @@ def _name_groups(
         if not handles and share.total > 1 and shares:
             text += f" of {share.total}" + (f" (95 % interval {low:.1f} to {high:.1f} %)" if independent else "")
         handles.append(Line2D([], [], color=group_color(index), lw=2, label=text))
-    if handles:
+    if not handles:
+        return
+    for _ in range(2):
         legend = ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles))
         legend.set_in_layout(False)
+        if legend.get_window_extent().width <= figure_of(ax).bbox.width - ax.get_window_extent().x0:
+            return
+        handles[0].set_label(str(handles[0].get_label()).partition(" (")[0])  # there is no room for the interval
 
 
 def _mark_median(

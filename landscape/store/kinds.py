@@ -31,6 +31,14 @@ _DOCUMENTS = (
 
 _OTHER = "a JSON file of something else"
 
+#: What other programs read, by its ending.
+_EXPORTED = {
+    ".csv": "a table",
+    ".npz": "arrays for NumPy",
+    ".vtp": "geometry for ParaView",
+    ".vts": "geometry for ParaView",
+}
+
 #: Beginnings of pictures: PNG, and SVG as matplotlib writes it.
 _PICTURES = (b"\x89PNG", b"<?xml")
 
@@ -44,10 +52,10 @@ def _named(path: Path) -> str | None:
     head = _head(path)
     if head.startswith(SEALS):
         return "a result: landscape plot walk draws lines, landscape plot plane planes"
+    if told := _EXPORTED.get(path.suffix):
+        return told
     if head.startswith(_PICTURES):
         return "a picture"
-    if path.suffix == ".csv":
-        return "a table"
     if path.suffix == ".safetensors" or head.startswith(b"PK"):
         return "a checkpoint: landscape plot outcomes draws it"
     with contextlib.suppress(LandscapeError):

@@ -32,6 +32,7 @@ __all__ = [
     "require_lines",
     "require_room",
     "save_joined",
+    "table",
     "target",
     "unfinished",
 ]
@@ -482,7 +483,7 @@ def _fill(file: h5py.File, parts: Sequence[Result], *, packed: bool) -> None:
     for name, array in sorted(columns.items()):
         _create(file, name, [array], (first, "via")[: array.ndim])
     for axis, rows in (("source", one.sources), ("mark", one.marks)):
-        for name, array in _table(rows, axis).items():
+        for name, array in table(rows, axis).items():
             _create(file, name, [array], (axis,))
 
 
@@ -509,13 +510,13 @@ def _create(
 Row = TypeVar("Row", Source, Mark)
 
 
-def _table(rows: Sequence[Source | Mark], prefix: str) -> dict[str, np.ndarray]:
+def table(rows: Sequence[Source | Mark], prefix: str) -> dict[str, np.ndarray]:
     """Dataclasses as columns, called `source_path` and so on, those of their sources among them; none without rows."""
     columns: dict[str, np.ndarray] = {}
     for field in dataclasses.fields(rows[0]) if rows else ():
         name, column = f"{prefix}_{field.name}", [getattr(row, field.name) for row in rows]
         if field.type is Source:
-            columns |= _table(column, name)
+            columns |= table(column, name)
         elif field.type in (str, float):
             columns[name] = np.array(column, dtype=object if field.type is str else np.float64)
         else:
