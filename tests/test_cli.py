@@ -261,6 +261,7 @@ def test_bad_input(landscape: Program, arguments: tuple[str, ...], text: str, st
 PLACED = {
     ("average",): ("-o", "out.safetensors"),
     ("merge",): ("-o", "out.h5"),
+    ("export",): ("-o", "out.csv"),
     ("import",): ("--problem", "life", "-o", "out"),
     ("walk",): ("--to", "nowhere-2", "--from"),
     ("connect",): ("--to", "nowhere-2", "--from"),
