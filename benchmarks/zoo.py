@@ -5,8 +5,9 @@ from two files to its losses, with the best of a few batch sizes; how many times
 same files (`whole`; loop and walk are each in a process that has imported its modules and did nothing else, medians of
 5 in turns), in a second call (`second`), and evaluating the points alone (`alone`; both in one warm process); the most
 memory of either beside that before, in MiB, and how many times the parameters our walk needs `beyond` the loop; and the
-largest relative difference of losses, which must be at most 1e-6. With one thread the times are the processor's, which
-other work on the machine changes little.
+largest relative difference of losses, which must be at most 1e-6. `limit` is the share of `alone` that products,
+convolutions and the mixing of networks would take at the machine's best. With one thread the times are the processor's,
+which other work on the machine changes little.
 
 `--all-verbs` also goes from checkpoints to a curve, its barrier, a plane, figures and the top eigenvalue of a small
 part of each model, and says what fails. Rows whose library is missing are left out, or with `--require` make the exit
@@ -42,6 +43,11 @@ import landscape.evaluation.walk
 import landscape.problems.registry
 from landscape.engine.stack import template_of
 from landscape.space.family import line
+
+if __package__:
+    from benchmarks.machine import machine, operations
+else:  # run as a script
+    from machine import machine, operations
 
 __all__ = ["main"]
 
@@ -825,11 +831,13 @@ def whole(name: str, folder: Path, size: int | None, points: int) -> Whole:
 @dataclasses.dataclass(frozen=True)
 class Again:
     """Ratios of seconds, the loop's by ours, once everything is warm: of another whole call, and of the points alone;
-    with the largest relative difference of losses, and bytes of the parameters.
+    the share of these that the machine's limit takes; with the largest relative difference of losses, and bytes of the
+    parameters.
     """
 
     second: float
     alone: float
+    limit: float
     difference: float
     parameters: int
 
@@ -877,7 +885,10 @@ def again(name: str, size: int, points: int, runs: int) -> Again:
     # Processes of their own are disturbed alike; here each may have its undisturbed moment.
     best = {label: min(each) for label, each in times.items()}
     parameters = sum(tensor.nbytes for tensor in a.state_dict().values())
-    return Again(best["loop"] / best["second"], best["loop"] / best["alone"], difference, parameters)
+    counted = operations(lambda: plain(family.points(which[:1], along[:1])))
+    least = points * machine().seconds(counted, 3 * parameters)  # two networks are read at each point, and one written
+    limit = least / best["alone"]
+    return Again(best["loop"] / best["second"], best["loop"] / best["alone"], limit, difference, parameters)
 
 
 def failures(name: str) -> list[str]:
@@ -954,7 +965,8 @@ def measure(name: str, points: int, runs: int) -> tuple[str, bool]:
     beyond = (ours["bytes"] - loop["bytes"]) / warm.parameters
     row = (
         f"{name:26} {size or 'all':>5} {loop['seconds']:7.3f} {loop['seconds'] / ours['seconds']:6.2f} "
-        f"{warm.second:6.2f} {warm.alone:6.2f} {loop['bytes'] / 2**20:6.0f} {ours['bytes'] / 2**20:6.0f} {beyond:6.1f} "
+        f"{warm.second:6.2f} {warm.alone:6.2f} {warm.limit:6.0%} "
+        f"{loop['bytes'] / 2**20:6.0f} {ours['bytes'] / 2**20:6.0f} {beyond:6.1f} "
         f"{difference:8.1e}  {wholes[1][-1].engine}"
     )
     return row, difference <= SAME
@@ -971,7 +983,11 @@ def main() -> int:
     points, runs = (3, 1) if arguments.smoke else (POINTS, RUNS)
     print(f"{points} points, {torch.get_num_threads()} threads, CPU; how many times as fast as the loop, MiB at most")
     print(
-        f"{'model':26} {'batch':>5} {'loop s':>7} {'whole':>6} {'second':>6} {'alone':>6} {'loop':>6} {'ours':>6} "
+        f"{machine()}; limit: the share of `alone` that products, convolutions and the mixing of networks take at that"
+    )
+    print(
+        f"{'model':26} {'batch':>5} {'loop s':>7} {'whole':>6} {'second':>6} {'alone':>6} {'limit':>6} "
+        f"{'loop':>6} {'ours':>6} "
         f"{'beyond':>6} {'differs':>8}  engine",
         flush=True,
     )
