@@ -982,9 +982,7 @@ def main() -> int:
     arguments = parser.parse_args()
     points, runs = (3, 1) if arguments.smoke else (POINTS, RUNS)
     print(f"{points} points, {torch.get_num_threads()} threads, CPU; how many times as fast as the loop, MiB at most")
-    print(
-        f"{machine()}; limit: the share of `alone` that products, convolutions and the mixing of networks take at that"
-    )
+    print(machine())
     print(
         f"{'model':26} {'batch':>5} {'loop s':>7} {'whole':>6} {'second':>6} {'alone':>6} {'limit':>6} "
         f"{'loop':>6} {'ours':>6} "
