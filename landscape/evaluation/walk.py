@@ -10,8 +10,8 @@ import torch
 from landscape.core.devices import using_threads
 from landscape.core.errors import LandscapeError
 from landscape.core.fields import require
+from landscape.core.notebook import Listener, listening_to
 from landscape.core.shares import Sharing, threads_each
-from landscape.core.unfinished import Progress
 from landscape.core.workers import Call
 from landscape.engine.objective import BatchNorm
 from landscape.evaluation.accuracy import LineAccuracy
@@ -70,7 +70,7 @@ def walk(
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     yes: bool = False,
-    progress: Progress | None = None,
+    progress: Listener = None,
 ) -> Result:
     """Evaluate the loss, and all other metrics, along lines from `a` to `b`: straight, at (1 - alpha) a + alpha b.
 
@@ -128,7 +128,8 @@ def walk(
         save: HDF5 file to write, beside which unfinished work, bounds too, is kept, so that calling again goes on.
         overwrite: Replace what is at `save`.
         yes: Go on where memory or disk seem not to be there for it, or time: more than a year.
-        progress: Called with (points done, points in all); before that, with `certify`, with (lines bounded, lines).
+        progress: A function, called with (points done, points in all), or True for a bar (extra `progress`, tqdm);
+            before that, with `certify`, with (lines bounded, lines).
 
     Returns:
         A result over `line` and `alpha`: `result["loss"]`, `result["l2"]` (lengths of the lines), ... Interrupted
@@ -209,7 +210,7 @@ def walk(
         draws=draws,
         l2=l2,
     )
-    told = progress or (lambda done, total: None)
+    told = listening_to(progress)
     with using_threads(threads_each(sharing.workers, torch.get_num_threads())):
         prepared = prepare(route, compute, problem=problem)
         if not accuracy:  # which orders samples by their seed
