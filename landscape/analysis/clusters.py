@@ -21,8 +21,8 @@ from landscape.analysis.outcomes import TOLERANCE, Functions, functions, grouped
 from landscape.core.errors import LandscapeError, Unsupported, few, plural
 from landscape.core.fields import Field, require
 from landscape.core.intervals import Proportion, unseen_mass
+from landscape.core.notebook import Listener
 from landscape.core.resources import require_memory
-from landscape.core.unfinished import Progress
 from landscape.engine.stack import Stack
 from landscape.evaluation.routes import networks
 from landscape.evaluation.walk import walk
@@ -214,7 +214,7 @@ def clusters(
     threshold: float | None = None,
     tolerance: float | None = None,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: Listener = None,
 ) -> Clusters:
     """Which members of a place are the same, at one of four levels.
 
@@ -231,7 +231,8 @@ def clusters(
         tolerance: Largest difference of answers that are numbers, as a share of their standard deviation, up to which
             two members predict the same; None: 0.001.
         device: Where to compute; None: where the module `a` is, else the CPU.
-        progress: Called with (points done, points in all) of the walks between all pairs, with `by="barrier"`.
+        progress: A function, called with (points done, points in all), or True for a bar (extra `progress`, tqdm), of
+            the walks between all pairs, with `by="barrier"`.
 
     Returns:
         A `Clusters`: `label` of each member, `sizes`, the `tree`, `agreement` with predictions, `plateaus`, ...
@@ -270,7 +271,7 @@ def clusters_of(
     tolerance: float | None = None,
     device: str | torch.device = "cpu",
     names: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: Listener = None,
 ) -> Clusters:
     """`clusters` of the members of a stack, called by `names`, else by their numbers."""
     if len(stack) < 2:
@@ -349,7 +350,7 @@ def _of_outputs(problem: Problem, stack: Stack, device: str | torch.device) -> t
 
 
 def _barriers(
-    problem: Problem, stack: Stack, device: str | torch.device, progress: Progress | None
+    problem: Problem, stack: Stack, device: str | torch.device, progress: Listener
 ) -> Float[np.ndarray, " pair"]:
     """Height above the chord between each two members; the lower of those to the end as it is and aligned."""
     members = [stack.state_dict(number) for number in range(len(stack))]

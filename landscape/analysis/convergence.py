@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from landscape.core.errors import LandscapeError, Unsupported, loss_in, plural
 from landscape.core.fields import Field, require
 from landscape.core.intervals import Proportion
+from landscape.core.notebook import Listener, listening_to
 from landscape.core.unfinished import Progress
 from landscape.engine.descent import AT_END, WHILE, Ends, Whole, descend, outputs_of
 from landscape.engine.hessian import MOST_PARAMETERS, NEAR_ZERO, Hessian, alone
@@ -185,7 +186,7 @@ def convergence(
     tolerance: float | None = None,
     steps: int = STEPS,
     engine: Engine = "auto",
-    progress: Progress | None = None,
+    progress: Listener = None,
 ) -> Convergence:
     """Judge of each member whether training has come to an end, and to which: the gradient alone does not say.
 
@@ -203,7 +204,7 @@ def convergence(
             run what it was judged by, 1e-6, so that its kinds are those that it says.
         steps: Newton's steps at most.
         engine: As in `landscape.walk`.
-        progress: Called with (members done, members in all).
+        progress: A function, called with (members done, members in all), or True for a bar (extra `progress`, tqdm).
 
     Returns:
         A `Convergence`: `kinds`, `loss`, `limit`, `fall`, ..., a value a member, `table()` and `counts`. A network that
@@ -230,7 +231,7 @@ def convergence(
     tolerance = descent.polished.tolerance if tolerance is None else tolerance
     finite = descent.finite(descent.stack)
     index = finite.nonzero()[:, 0]
-    told = progress or (lambda done, total: None)
+    told = listening_to(progress)
     found = (
         descent.judged(descent.stack.select(index), tolerance=tolerance, steps=steps, on_progress=told)[0]
         if len(index)

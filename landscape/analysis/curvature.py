@@ -17,6 +17,7 @@ from landscape.analysis.trace import Trace
 from landscape.analysis.trace import trace as trace_of
 from landscape.core.errors import LandscapeError, loss_in, plural
 from landscape.core.fields import Field, require
+from landscape.core.notebook import Listener, listening_to
 from landscape.core.unfinished import Progress
 from landscape.engine.hessian import MOST_PRODUCTS, NAMES, Matrix
 from landscape.engine.objective import BatchNorm
@@ -273,7 +274,7 @@ def curvature(
     repeats: int = 1,
     draws: int | None = None,
     l2: float = 0.0,
-    progress: Progress | None = None,
+    progress: Listener = None,
 ) -> Curvature:
     """Eigenvalues of the largest magnitude of the Hessian of the loss, because a flat place need not be a minimum.
 
@@ -307,7 +308,8 @@ def curvature(
         max_products: Hessian-vector products at most, for each member and quantity; a trace takes 72 at least.
         probe_seed: Seed of start vectors and probes.
         device, dtype, batchnorm, engine, samples, seed, draws, l2: As in `landscape.walk`.
-        progress: Called with (done, at most in all), members of small networks and products of larger ones.
+        progress: A function, called with (done, at most in all), or True for a bar (extra `progress`, tqdm): members of
+            small networks and products of larger ones.
 
     Returns:
         A `Curvature`: `eigenvalues` [member, top], `loss`, `gradient_norm`, `negative`, `trace`, `diagonal`, `density`,
@@ -363,13 +365,13 @@ def curvature(
         raise LandscapeError(f"the loss of {problem.title()} is exact, not of samples: leave `repeats` out")
     trace = trace or trace_per is not None or diagonal
     quantities = [repeats, negative, repeats * trace, density]
-    before = 0
+    before, heard = 0, listening_to(progress)
 
     def told() -> Progress:
         """Of the next quantity."""
         nonlocal before
         before, first = before + 1, before
-        return lambda done, total: progress(first * total + done, sum(quantities) * total) if progress else None
+        return lambda done, total: heard(first * total + done, sum(quantities) * total)
 
     allowed: dict[str, Any] = {"seed": probe_seed, "matrix": matrix, "most_products": max_products}
     parts = {"parts": split(stack, trace_per) if trace_per else {}, "diagonal": diagonal}

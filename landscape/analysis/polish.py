@@ -13,6 +13,7 @@ from landscape.analysis.convergence import KINDS, NEARLY, STOP, Descent, prepare
 from landscape.core.errors import Mismatch
 from landscape.core.fields import Field, as_path, require
 from landscape.core.files import differences, is_there
+from landscape.core.notebook import Listener, listening_to
 from landscape.core.unfinished import Progress
 from landscape.engine.descent import AT_END
 from landscape.engine.stack import Stack, fingerprint
@@ -38,7 +39,7 @@ def polish(
     steps: int = 200,
     engine: Engine = "auto",
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Listener = None,
 ) -> Run:
     """Take every member to where it can go no further, and write them as a run that says which kind each is.
 
@@ -59,7 +60,7 @@ def polish(
         engine: As in `landscape.walk`.
         overwrite: Replace the run that is there, and forget other work that was begun for it. What is finished, 256
             members after another, is kept beside `output`: an interrupted call goes on there when it is repeated.
-        progress: Called with (members done, members in all).
+        progress: A function, called with (members done, members in all), or True for a bar (extra `progress`, tqdm).
 
     Returns:
         The run, with one checkpoint in float64, of the members' own step; `run.document["polished"]` says what was
@@ -103,7 +104,7 @@ def polish(
     resume = path.with_name(f"{path.name}.resume.safetensors")
     with Run.made(path, overwrite=overwrite):
         rows = _taken_up(resume, plan, force=overwrite)
-        stack, columns = polished(descent, steps, rows, functools.partial(_keep, resume, plan), progress)
+        stack, columns = polished(descent, steps, rows, functools.partial(_keep, resume, plan), listening_to(progress))
         run = Run(path, _document(descent, step, work, columns, seeds))
         Run.remove(path)
         run.save(step, stack)

@@ -13,6 +13,7 @@ from landscape.core.fields import fields_of
 from landscape.core.shares import Sharing
 from landscape.evaluation.accuracy import LineAccuracy, reached
 from landscape.evaluation.certify import Certifying
+from landscape.evaluation.compare import Comparing
 from landscape.evaluation.routes import Route
 from landscape.evaluation.walk import walk
 from landscape.space.family import MOST_POINTS
@@ -58,6 +59,7 @@ def _progress(certify: bool) -> Callable[[int, int], None]:
 @click.option("--range", "span", type=RANGE, default="0:1", help="Range of alpha; 0 and 1 are added if missing.")
 @options_of(LineAccuracy)
 @options_of(Certifying)
+@options_of(Comparing)
 @options_of(Sharing)
 @evaluating("HDF5 file. [default: in analyses/, named for the places, such as FROM--TO.h5, and for what moves]")
 def command(output: Path | None, **values: Any) -> None:

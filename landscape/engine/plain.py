@@ -270,6 +270,39 @@ class PlainObjective:
                 yield
 
     @torch.no_grad()
+    def watched(
+        self, members: Mixtures, modules: Collection[str], rows: Sequence[Tensor], *, decisions: bool
+    ) -> Iterator[tuple[Tensor | None, dict[str, Float[Tensor, "sample feature"]]]]:
+        """Of each member its decisions on all data, if they are asked for, and what these modules, by name, give for
+        some samples of each batch, by their numbers there.
+
+        Raises `Unsupported` for decisions that are not known, and for modules that give no tensor with a row a sample.
+        """
+        run: Callable[[nn.Module, Any], Any] = self.forward
+        if decisions:
+            run = functools.partial(_answered, self._answer())
+        there = dict(self._live.module.named_modules())
+        watching = {name: _Watched(name) for name in modules}
+        handles = [there[name].register_forward_hook(each) for name, each in watching.items()]
+        try:
+            for _ in self._written(members):
+                answers, kept = list[Answers](), {name: list[Tensor]() for name in modules}
+                for batch, some in zip(self.data, rows, strict=True):
+                    for each in watching.values():
+                        each.begin(some)
+                    found = run(self._live.module, batch)
+                    for name, each in watching.items():
+                        kept[name].append(each.found(self.size(batch)))
+                    answers += [found] if decisions else []
+                yield (
+                    Answers.joined(answers).decisions[0] if decisions else None,
+                    {name: torch.cat(parts) for name, parts in kept.items()},
+                )
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.no_grad()
     def looked_at(
         self, stack: Stack, samples: int, modules: Collection[str] = ()
     ) -> Iterator[tuple[list[Tensor], dict[str, Tensor]]]:
@@ -626,6 +659,38 @@ class PlainObjective:
             sampling=sampling and dataclasses.replace(sampling, share=share),
             answer=answer,
         )
+
+
+def _answered(answer: Callable[[nn.Module, Any, bool], Answers], module: nn.Module, batch: Any) -> Answers:
+    return answer(module, batch, False)
+
+
+class _Watched:
+    """A hook that keeps what a layer gives for some samples of a batch, which it may be given part by part."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def begin(self, some: Tensor) -> None:
+        """The next batch, and the numbers of its samples that are kept."""
+        self.some, self.count, self.parts = some, 0, list[Tensor]()
+
+    def __call__(self, module: nn.Module, given: Any, outputs: Any) -> None:
+        first = next(iter(tensors_of(outputs)), None)
+        if first is not None and first.ndim:
+            own = self.some[(self.some >= self.count) & (self.some < self.count + len(first))] - self.count
+            rows = first.detach()[own.to(first.device)]  # copied: what follows may work in place
+            self.parts.append(rows.flatten(1) if rows.ndim > 1 else rows[:, None])
+            self.count += len(first)
+
+    def found(self, size: int) -> Float[Tensor, "sample feature"]:
+        """What was kept of a batch of so many samples."""
+        if self.count != size:
+            raise Unsupported(
+                f"the layer '{self.name}' gives {self.count} rows for {size} samples: name one that is called once, "
+                "and gives a tensor with a row a sample"
+            )
+        return torch.cat(self.parts)
 
 
 class _Piece(NamedTuple):

@@ -21,6 +21,7 @@ from landscape.core.errors import LandscapeError, Mismatch, Unsupported
 from landscape.core.fields import LAST_SEED, Field, check, option, require
 from landscape.core.files import differences, digest, is_there, refuse_existing
 from landscape.core.locks import lock_of, writing
+from landscape.core.notebook import Listener, listening_to
 from landscape.core.provenance import Source
 from landscape.core.resources import paced, require_memory
 from landscape.core.unfinished import Progress
@@ -471,7 +472,7 @@ def connect(
     overwrite: bool = False,
     keep_seconds: float = 30.0,
     yes: bool = False,
-    progress: Progress | None = None,
+    progress: Listener = None,
 ) -> Result:
     """Find paths of low loss from `a` to `b`: the highest loss on one is an upper bound of the pass between its ends.
 
@@ -500,7 +501,7 @@ def connect(
         certify, certify_cells: As in `landscape.walk`; paths are then straight lines or polylines.
         save: HDF5 file to write; beside it the bends as checkpoints (`bend_files`), which can be walked via, and while
             it trains, every `keep_seconds`, what is needed to go on.
-        progress: Called with (steps done, steps in all).
+        progress: A function, called with (steps done, steps in all), or True for a bar (extra `progress`, tqdm).
 
     Returns:
         A result over `line` and `alpha`, of kind `curve` (`polyline` with `certify`), with the loss on the straight
@@ -589,7 +590,7 @@ def connect(
     if paths * each >= _LONG:
         _log.warning("%d paths of up to %d gradients of the loss each: %.1g in all", paths, each, float(paths * each))
     room(paths, prepared.lines.family.vertices[0].parameters * dtype.itemsize)
-    told = paced(progress or (lambda done, total: None), "take fewer lines or less of a `budget`", yes=yes)
+    told = paced(listening_to(progress), "take fewer lines or less of a `budget`", yes=yes)
     with writing(path):
         search = _searched(
             prepared,

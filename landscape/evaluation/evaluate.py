@@ -31,7 +31,7 @@ from landscape.engine.memory import Chunk, keep_freed_memory
 from landscape.engine.objective import Objective
 from landscape.engine.plain import AnyObjective, PlainObjective
 from landscape.engine.stack import fingerprint, in_order, stack_state_dicts
-from landscape.space.family import Family, Known
+from landscape.space.family import Family, Known, Points
 from landscape.store.results import LARGE, Mark, Result, join, require_room, save_joined, target, unfinished
 
 __all__ = [
@@ -153,7 +153,7 @@ def evaluate(
         Unverified: The objective is not deterministic, or does not reproduce a known network.
         Mismatch: What is kept beside `save` belongs to other work; it says what differs.
     """
-    work = Work(objective, family, axes, columns or {}, sources, marks, about or {}, measuring, yes)
+    work = Work(objective, family, axes, columns or {}, sources, marks, about or {}, measuring, yes=yes)
     return evaluated(work, save=save, overwrite=overwrite, keep_seconds=keep_seconds, on_progress=on_progress)
 
 
@@ -380,6 +380,7 @@ class Work:
     marks: Sequence[Mark]
     about: Mapping[str, Any]
     measuring: Measuring | None = None
+    comparing: Callable[[Points], Mapping[str, torch.Tensor]] | None = None
     yes: bool = False
     part: range = range(0)
     on_progress: Progress = lambda done, total: None
@@ -608,7 +609,9 @@ class Work:
             while done < total:
                 started = time.monotonic()
                 few = slice(done, done + step)
-                found = self.objective(family.points(*(each[few] for each in coordinates)))
+                points = family.points(*(each[few] for each in coordinates))
+                found = self.objective(points)
+                found |= {} if self.comparing is None else self.comparing(points)
                 parts = {name: value.cpu().numpy() for name, value in found.items()}
                 values = {name: np.append(values.get(name, part[:0]), part) for name, part in parts.items()}
                 done = min(done + step, total)

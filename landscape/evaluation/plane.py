@@ -16,9 +16,9 @@ from landscape.core.devices import using_threads
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.fields import require
 from landscape.core.files import is_there
+from landscape.core.notebook import Listener, listening_to
 from landscape.core.provenance import Source
 from landscape.core.shares import Sharing, threads_each
-from landscape.core.unfinished import Progress
 from landscape.core.workers import Call
 from landscape.engine.objective import BatchNorm
 from landscape.engine.spectrum import eigenpairs
@@ -85,7 +85,7 @@ def plane(
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     yes: bool = False,
-    progress: Progress | None = None,
+    progress: Listener = None,
 ) -> Result:
     """Evaluate the loss, and all other metrics, on a plane through parameter space.
 
@@ -117,7 +117,7 @@ def plane(
         population: Whether the band is of the loss over the distribution that the data is a sample of, not over the
             data itself; that of a problem that draws its samples always is.
         workers, shard: As there, of the rows of the plane.
-        progress: Called with (points done, points in all).
+        progress: A function, called with (points done, points in all), or True for a bar (extra `progress`, tqdm).
 
     Returns:
         A result over `y` and `x`, with `marks` at the places.
@@ -199,7 +199,7 @@ def plane(
             overwrite=overwrite,
             sharing=sharing,
             again=Call(serving, {"make": _again, **again, "problem": sent(problem)}),
-            on_progress=progress or (lambda done, total: None),
+            on_progress=listening_to(progress),
         )
 
 

@@ -10,12 +10,13 @@ import torch
 from landscape.core.devices import using_threads
 from landscape.core.errors import LandscapeError
 from landscape.core.fields import require
+from landscape.core.notebook import Listener, listening_to
 from landscape.core.shares import Sharing, threads_each
-from landscape.core.unfinished import Progress
 from landscape.core.workers import Call
 from landscape.engine.objective import BatchNorm
 from landscape.evaluation.accuracy import LineAccuracy
 from landscape.evaluation.certify import Certifying, certified, forgotten
+from landscape.evaluation.compare import Comparing, Comparison
 from landscape.evaluation.evaluate import Work, evaluated, serving
 from landscape.evaluation.lines import Lines
 from landscape.evaluation.routes import Order, Pairs, Path, Prepared, Route, prepare
@@ -65,12 +66,14 @@ def walk(
     population: bool = False,
     certify: float | None = None,
     certify_cells: int = Certifying.certify_cells,
+    disagreement: bool = False,
+    cka: Sequence[str] = (),
     workers: int = 1,
     shard: str | None = None,
     save: str | PathLike[str] | None = None,
     overwrite: bool = False,
     yes: bool = False,
-    progress: Progress | None = None,
+    progress: Listener = None,
 ) -> Result:
     """Evaluate the loss, and all other metrics, along lines from `a` to `b`: straight, at (1 - alpha) a + alpha b.
 
@@ -122,13 +125,19 @@ def walk(
         certify: Bound the highest loss between alpha 0 and 1, and the barriers, from below and above, until the bounds
             are this share of it (and 1e-12) apart, such as 1e-6: see Returns. None: the points alone.
         certify_cells: Pieces into which a line is parted for that, at most; what is not reached is said.
+        disagreement: Find the share of decisions (classes, sides) that differ from those of the network at alpha 0,
+            `disagreement_start`, and at alpha 1, `disagreement_end`. Each counts once, whatever its sample weighs.
+        cka: Names of layers (`named_modules()`) whose outputs are compared with those at alpha 0, `cka_start[layer]`,
+            and at alpha 1, `cka_end[layer]`: the unbiased linear CKA, on up to 1000 samples, evenly spaced, of which an
+            end keeps the square. Both take the plain engine, data in memory, and as long again as the walk.
         workers: Processes that share the work and this machine's threads; one that dies is replaced. They read what is
             on disk for themselves. Numbers are those of one process with as many threads, which the result says.
         shard: Only a part of the lines, such as `1/4`, the first of four; `landscape merge` makes one file of all.
         save: HDF5 file to write, beside which unfinished work, bounds too, is kept, so that calling again goes on.
         overwrite: Replace what is at `save`.
         yes: Go on where memory or disk seem not to be there for it, or time: more than a year.
-        progress: Called with (points done, points in all); before that, with `certify`, with (lines bounded, lines).
+        progress: A function, called with (points done, points in all), or True for a bar (extra `progress`, tqdm);
+            before that, with `certify`, with (lines bounded, lines).
 
     Returns:
         A result over `line` and `alpha`: `result["loss"]`, `result["l2"]` (lengths of the lines), ... Interrupted
@@ -152,8 +161,9 @@ def walk(
         LandscapeError: In one line, what is wrong and what to write instead; nothing was written then.
 
     Source: I. Goodfellow, O. Vinyals, A. Saxe, *Qualitatively characterizing neural network optimization problems*,
-    ICLR 2015; K. Shoemake, *Animating rotation with quaternion curves*, SIGGRAPH 1985 (slerp); W. Cochran, *Sampling
-    Techniques*, 1977 (intervals of samples of a data set).
+    ICLR 2015; S. Kornblith et al., *Similarity of neural network representations revisited*, ICML 2019 (CKA); K.
+    Shoemake, *Animating rotation with quaternion curves*, SIGGRAPH 1985 (slerp); W. Cochran, *Sampling Techniques*,
+    1977 (intervals of samples of a data set).
 
     >>> import landscape, torch
     >>> x = torch.linspace(-1, 1, 32)[:, None]
@@ -179,6 +189,13 @@ def walk(
             "`tolerance`, `budget` and `certify` look at all lines in one process: leave them out, or `workers` and "
             "`shard`"
         )
+    comparing = Comparing(disagreement=disagreement, cka=tuple(cka))
+    if comparing and accuracy:
+        raise LandscapeError(
+            "`tolerance` and `budget` find no other metric than the loss: leave them, or `disagreement` and `cka`, out"
+        )
+    if comparing and engine not in ("auto", "plain"):
+        raise LandscapeError(f'`disagreement` and `cka` are of the plain engine: leave `engine="{engine}"` out')
     route = Route(
         a=held(a, "a"),
         b=None if b is None else held(b, "b"),
@@ -202,21 +219,21 @@ def walk(
         device=device,
         dtype=dtype,
         batchnorm=batchnorm,
-        engine=engine,
+        engine="plain" if comparing else engine,
         autocast=autocast,
         samples=samples,
         seed=seed,
         draws=draws,
         l2=l2,
     )
-    told = progress or (lambda done, total: None)
+    told = listening_to(progress)
     with using_threads(threads_each(sharing.workers, torch.get_num_threads())):
         prepared = prepare(route, compute, problem=problem)
         if not accuracy:  # which orders samples by their seed
             compute.require_drawing(prepared.problem, prepared.objective)
         if certifying.certify is not None:
             prepared = certified(prepared, certifying, save=file, overwrite=overwrite, on_progress=told)
-        work = dataclasses.replace(_work(prepared, alphas), yes=yes)
+        work = dataclasses.replace(_work(prepared, alphas, comparing), yes=yes)
         if accuracy:
             lines = Lines(prepared.objective, accuracy, prepared.problem, prepared.compute, total=len(prepared.lines))
             work = dataclasses.replace(work, measuring=lines)
@@ -226,7 +243,7 @@ def walk(
             save=file,
             overwrite=overwrite,
             sharing=sharing,
-            again=Call(serving, {"make": _again, **again}),
+            again=Call(serving, {"make": _again, "comparing": comparing, **again}),
             on_progress=told,
         )
     if file is not None:
@@ -234,12 +251,14 @@ def walk(
     return result
 
 
-def _work(prepared: Prepared, alphas: np.ndarray) -> Work:
+def _work(prepared: Prepared, alphas: np.ndarray, comparing: Comparing) -> Work:
     """What `evaluate` does of a route's lines."""
     lines, axes = prepared.lines, {"line": np.arange(len(prepared.lines)), "alpha": alphas}
-    return Work(prepared.objective, lines.family, axes, lines.columns, lines.sources, (), prepared.about)
+    comparison = Comparison(prepared.objective, comparing) if comparing else None
+    about = {**prepared.about, **({} if comparison is None else {"compared": comparison.about()})}
+    return Work(prepared.objective, lines.family, axes, lines.columns, lines.sources, (), about, comparing=comparison)
 
 
-def _again(route: Route, compute: Compute, problem: Problem | Sent, alphas: np.ndarray) -> Work:
+def _again(route: Route, compute: Compute, problem: Problem | Sent, alphas: np.ndarray, comparing: Comparing) -> Work:
     """The same in a worker."""
-    return _work(prepare(route, compute, problem=received(problem)), alphas)
+    return _work(prepare(route, compute, problem=received(problem)), alphas, comparing)

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
 
-from landscape.core.errors import LandscapeError
+from landscape.core.errors import LandscapeError, printable
 from landscape.figures.captions import plane_caption
 from landscape.figures.names import AROUND, name_points
 from landscape.figures.pages import GREY, INK, SCREEN, Style, literal, power, sheet, with_unit
@@ -161,7 +161,7 @@ def plane_figure(
     text = caption_of(surface, Scale.of(surface), flat=True) if caption is None else caption
     with sheet(size, text, style=style) as (figure, (ax,)):
         contours(ax, surface, unit=unit)
-        ax.set_title(surface.about.get("title", ""))
+        ax.set_title(printable(surface.about.get("title", "")))
     return figure
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D, proj3d
 
+from landscape.core.errors import printable
 from landscape.figures import planes
 from landscape.figures.pages import FAINT, INK, SCREEN, Style, figure_of, literal, sheet, with_unit
 from landscape.store.results import Result
@@ -45,7 +46,7 @@ def surface_figure(
         if style.fit(2) < 2:
             for axis in (ax.xaxis, ax.yaxis):
                 axis.set_label_text(textwrap.fill(axis.get_label_text(), 18))
-        ax.set_title(surface.about.get("title", ""), loc="center", y=1.02)
+        ax.set_title(printable(surface.about.get("title", "")), loc="center", y=1.02)
     return figure
 
 

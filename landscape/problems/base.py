@@ -17,6 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from landscape.core.errors import Unsupported, Unverified
 from landscape.core.fields import option
 from landscape.core.intervals import Proportion
+from landscape.core.notebook import table
 from landscape.engine.data import Data
 from landscape.engine.lessons import Lessons
 from landscape.engine.objective import BatchNorm, Metric, Objective
@@ -64,6 +65,13 @@ class Problem(abc.ABC):
     @abc.abstractmethod
     def network(self) -> nn.Module:
         """The plain network, with its own initial parameters; a new one at each call."""
+
+    def _repr_html_(self) -> str:
+        """A table: its size, its options, its known points."""
+        shown = {name: value for name, value in self.config().items() if isinstance(value, str | int | float)}
+        count = sum(each.numel() for each in self.prototype.parameters())
+        landmarks = ", ".join(self.landmarks()) or "none"
+        return table(self.title(), {"parameters": count, **shown, "known points": landmarks})
 
     @property
     def evaluates_more(self) -> bool:

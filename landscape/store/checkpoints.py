@@ -37,6 +37,7 @@ from landscape.core.files import (
     write_document,
 )
 from landscape.core.locks import LOCK, writing
+from landscape.core.notebook import table
 from landscape.core.provenance import Source
 from landscape.core.reading import conforming, parsed, read_document, require_schema
 from landscape.core.shares import PART
@@ -238,6 +239,21 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}: {len(self.seeds)} members, {len(self.steps())} steps saved)"
+
+    def _repr_html_(self) -> str:
+        """A table: on what it was trained, how, and what is saved."""
+        steps, training = self.steps(), self.document.get("training", {})
+        return table(
+            f"run {self.path}",
+            {
+                "problem": self.problem[0],
+                **{name: value for name, value in self.problem[1].items() if isinstance(value, str | int | float)},
+                "members": len(self.seeds),
+                "saved steps": f"{len(steps)}, from {steps[0]} to {steps[-1]}" if steps else "none",
+                **{name: training[name] for name in ("optimizer", "lr", "batches") if name in training},
+                "created": self.document.get("created", "unknown"),
+            },
+        )
 
     def __reduce__(self) -> Any:
         return Run, (self.path, self.document)  # another process finds its problem itself

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, printable
 from landscape.core.fields import Field, as_path
 from landscape.core.files import refuse_existing, replacing
+from landscape.core.notebook import table as table_of
 from landscape.core.provenance import Source
 from landscape.core.reading import conforming, parsed
 from landscape.core.resources import require_disk
@@ -207,13 +208,26 @@ class Result:
         return f"Result({self.kind}: {' x '.join(self.axes)} {points}{done}; {', '.join(self.values)})"
 
     def _repr_html_(self) -> str:
-        """The figure, where there is something to draw."""
+        """A table, and the figure where there is something to draw."""
+        finite = self.loss[np.isfinite(self.loss)]
+        said = {
+            **{
+                name: f"{len(axis)}, from {axis.min():g} to {axis.max():g}"
+                for name, axis in self.axes.items()
+                if len(axis)
+            },
+            "finished": f"{self.done.sum()} of {len(self)}",
+            "metrics": ", ".join(self.values),
+            "loss": f"{finite.min():.4g} to {finite.max():.4g}" if len(finite) else "none finite",
+            **{name: self.about[name] for name in ("from", "to", "created") if name in self.about},
+        }
+        shown = table_of(f"{self.about.get('title', '')} ({self.kind})".lstrip(), said)
         drawn = io.StringIO()
         try:
             self.plot().savefig(drawn, format="svg")
         except LandscapeError:
-            return f"<code>{self!r}</code>"
-        return drawn.getvalue()[drawn.getvalue().index("<svg") :]
+            return shown
+        return shown + drawn.getvalue()[drawn.getvalue().index("<svg") :]
 
     @property
     def loss(self) -> Float[np.ndarray, "first second"]:

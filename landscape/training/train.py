@@ -18,6 +18,7 @@ from landscape.core.fields import Field, fields_of, require
 from landscape.core.files import differences, is_there, require_vacant, write_document
 from landscape.core.interrupts import between_steps
 from landscape.core.locks import writing
+from landscape.core.notebook import Listener, listening_to
 from landscape.core.reading import parsed, read_bytes, read_document
 from landscape.core.resources import paced, require_disk
 from landscape.core.shares import Sharing, balanced, in_order, threads_each
@@ -74,7 +75,7 @@ def train(
     keep: bool = False,
     logs: Sequence[str] = (),
     yes: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Listener = None,
 ) -> Run:
     """Train one member a seed and write their checkpoints to a directory, a run.
 
@@ -103,7 +104,7 @@ def train(
         keep: Give a run that is there, finished, as it is, instead of an error.
         logs: Where losses go too, `tensorboard` or `wandb`.
         yes: Go on where memory or disk seem not to be there, or time: more than a year, by the first seconds.
-        progress: Called with (steps done, steps in all).
+        progress: A function, called with (steps done, steps in all), or True for a bar (extra `progress`, tqdm).
 
     Returns:
         The run, with its last step saved.
@@ -135,13 +136,13 @@ def train(
         saved = len(plan.training.save_at or ()) + 2  # what the optimizer remembers, too
         size = len(plan.seeds) * plan.initial.parameters * plan.initial.dtype.itemsize * saved
         require_disk(size, path / "run.json", "the checkpoints", "save fewer steps with `save_at`", yes=yes)
-        progress = paced(progress, "take fewer `batches` or `seeds`", yes=yes)
+        told = paced(listening_to(progress), "take fewer `batches` or `seeds`", yes=yes)
         with writing(path, directory=True):
             run, trainer = _begun(path, plan, engine, overwrite=overwrite, parts=sharing.parts)
             fresh = not run.steps() and not is_there(run.parts_path / _PARTS)
             try:
                 if workers == 1 and not is_there(run.parts_path / _PARTS):
-                    return _run(plan, trainer, run, logs=logs, resume_every=resume_every, progress=progress)
+                    return _run(plan, trainer, run, logs=logs, resume_every=resume_every, progress=told)
                 how: dict[str, Any] = {
                     "problem": sent(plan.problem),
                     "training": plan.training,
@@ -149,7 +150,7 @@ def train(
                     "device": plan.device,
                 }
                 how |= {"engine": engine, "resume_every": resume_every}
-                return _shared(plan, _unit(trainer.teacher), run, how, workers=workers, logs=logs, progress=progress)
+                return _shared(plan, _unit(trainer.teacher), run, how, workers=workers, logs=logs, progress=told)
             except TooMuch:
                 if fresh:
                     run.remove_parts()
