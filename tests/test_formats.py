@@ -369,6 +369,14 @@ def test_tensors_that_are_no_parameters_are_named(tmp_path: Path, tensor: Tensor
         load(str(tmp_path / "net.pt"))
 
 
+def test_tensors_of_one_storage_are_written_each_for_itself(tmp_path: Path) -> None:
+    storage = torch.arange(10.0)
+    formats.write_safetensors(tmp_path / "a.safetensors", {"a": storage[:6], "b": storage[4:], "c": storage[:6]}, {})
+    found = safetensors.torch.load_file(tmp_path / "a.safetensors")
+    assert found["a"].tolist() == found["c"].tolist() == list(range(6))
+    assert found["b"].tolist() == list(range(4, 10))
+
+
 def test_tensors_in_pieces_are_named_in_memory_and_in_files(tmp_path: Path) -> None:
     import torch.distributed.tensor
 

@@ -160,7 +160,12 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     """Write a state dict, atomically."""
     with replacing(path) as temporary:
         try:
-            dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            dense, storages = dict[str, Tensor](), set[int]()
+            for name, tensor in tensors.items():
+                each = tensor.detach().cpu().contiguous()
+                storage = each.untyped_storage().data_ptr()
+                dense[name] = each.clone() if storage in storages else each  # the format has a place for each alone
+                storages.add(storage)
             safetensors.torch.save_file(dense, temporary, metadata=dict(metadata))
         except safetensors.SafetensorError as error:  # such as a full disk
             raise LandscapeError(f"cannot write {path}: {error}") from error
