@@ -15,7 +15,7 @@ import click
 from landscape import __version__
 from landscape.cli.flags import Group, in_flags, running
 from landscape.cli.report import Failure, Interruption, remark
-from landscape.core.errors import LandscapeError, plural
+from landscape.core.errors import Idle, LandscapeError, plural
 from landscape.core.interrupts import listening
 from landscape.core.resources import exhausted, free_memory, in_words
 
@@ -131,6 +131,8 @@ class _Verbs(Group):
                 if sys.stdout is not None:
                     sys.stdout.flush()  # a full disk is told here, and not after the end
                 return result
+        except Idle as error:  # of an array of jobs with more than there is to do, this one is done
+            remark(in_flags(" ".join(str(error).split()), running(ctx)))
         except LandscapeError as error:
             raise Failure(in_flags(" ".join(str(error).split()), running(ctx))) from error
         except BrokenPipeError:  # whoever read has read enough: click ends quietly

@@ -73,7 +73,7 @@ def command(output: Path | None, **values: Any) -> None:
         remark(_saddles(result))
     for written in (path, *bend_files(path, connecting.most_bends)):
         say(written)
-    hint(f"landscape analyse passes {path}", f"landscape plot walk {path}")
+    hint(("analyse", "passes", path), ("plot", "walk", path))
 
 
 def _saddles(curves: Result) -> str:

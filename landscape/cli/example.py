@@ -46,4 +46,4 @@ def command(output: Path | None, force: bool) -> None:
     with replacing(path) as place:
         place.write_text(_TEXT)
     say(path)
-    hint(f"landscape train {path}:PROBLEM --seeds 0:10 -o checkpoints/mine")
+    hint(("train", f"{path}:PROBLEM", "--seeds", "0:10", "-o", "checkpoints/mine"))

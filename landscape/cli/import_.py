@@ -75,7 +75,7 @@ def command(
     for line in _remarks(run, seeds_given=seeds is not None):
         remark(line)
     say(run.path)
-    hint(f"landscape info {run.path}", f"landscape analyse outcomes {run.path}")
+    hint(("info", run.path), ("analyse", "outcomes", run.path))
 
 
 def _remarks(run: Run, *, seeds_given: bool) -> list[str]:

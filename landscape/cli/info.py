@@ -80,7 +80,7 @@ def _run(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = {"imported": run.imported}
     if run.imported is None:
         training = run.document["training"]
-        state = {"finished": "recorded" in training or training.get("batches") in run.steps()}
+        state = {"finished": training.get("recorded") == "ended" or training.get("batches") in run.steps()}
     digest = run.document.get("sha256", _NO_DIGEST)
     said = {"kind": "run", **state, "members": len(run.seeds), "steps": run.steps()}
     return {**said, **run.document, "sha256": digest}

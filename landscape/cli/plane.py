@@ -150,4 +150,4 @@ def command(
     if "accuracy" in found.about:
         remark(reached(found))
     say(path)
-    hint(f"landscape plot plane {path}")
+    hint(("plot", "plane", path))

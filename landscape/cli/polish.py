@@ -62,4 +62,4 @@ def command(
     counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
     remark(", ".join(counts) + (f"; {stalled} stalled" if stalled else ""))
     say(run.path)
-    hint(f"landscape analyse clusters {run.path}")
+    hint(("analyse", "clusters", run.path))

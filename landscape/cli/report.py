@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -56,11 +57,12 @@ def coloured(stream: IO[str] | None) -> bool:
     return wanted and stream is not None and stream.isatty()
 
 
-def hint(*commands: str) -> None:
-    """What may be wanted next, for who looks at a terminal; scripts read nothing of it."""
+def hint(*commands: Sequence[object]) -> None:
+    """What may be wanted next, command by command, for who looks at a terminal; scripts read nothing of it."""
     if sys.stderr is not None and sys.stderr.isatty():
         with contextlib.suppress(OSError):
-            say("next: " + "\n      ".join(commands), err=True, dim=True)
+            lines = [shlex.join(["landscape", *map(str, words)]) for words in commands]
+            say("next: " + "\n      ".join(lines), err=True, dim=True)
 
 
 class Failure(click.ClickException):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import shutil
 import sys
@@ -16,7 +17,7 @@ from landscape.cli.merge import merged
 from landscape.cli.options import output
 from landscape.cli.report import Progress, interruptible, remark, say
 from landscape.core.clusters import Cluster, opened
-from landscape.core.errors import Idle, LandscapeError, Mismatch, few
+from landscape.core.errors import LandscapeError, Mismatch, few
 from landscape.core.files import differences, is_there, refuse_existing, write_document
 from landscape.core.locks import writing
 from landscape.core.reading import read_document
@@ -86,14 +87,13 @@ class Shard:
             try:
                 main.main(list(self.arguments), "landscape", standalone_mode=False)
             except click.ClickException as error:
-                if isinstance(error.__cause__, Idle):
-                    self.idle.touch()
-                    return
                 if error.exit_code in (1, 2):
                     self.said.write_text(error.format_message())
                 raise
             finally:
                 sys.argv = before
+            if not self.is_finished:  # there are fewer parts than jobs
+                self.idle.touch()
 
     def checkpoint(self) -> Any:
         """What is done when SLURM takes the machine away: the same again, which goes on with what is kept."""
@@ -239,6 +239,13 @@ def _begun(folder: Path, arguments: Sequence[str], jobs: int, processors: int, *
         write_document(place, {"schema": _SCHEMA, **document, "ids": {}})
         return {}
     there = read_document(place, _SCHEMA, _DOCUMENT)
+    if there["command"] != document["command"]:
+        pairs = itertools.zip_longest(there["command"], arguments, fillvalue="nothing")
+        was, now = next((was, now) for was, now in pairs if was != now)
+        raise Mismatch(
+            f"{folder} holds jobs of another command, with {was} where this one has {now}: choose another output, or "
+            "replace it with --force"
+        )
     if different := differences({key: there[key] for key in document}, document):
         raise Mismatch(
             f"{folder} holds jobs of other work: {different}. Choose another output, or replace it with --force"
@@ -278,8 +285,17 @@ def _wait(cluster: Cluster, shards: Mapping[int, Shard], folder: Path) -> None:
                 wrong[number] = f"its job died {_TRIES} times"
         progress(sum(each.is_finished for each in shards.values()), len(shards))
     if wrong:
-        first = min(wrong)
-        raise LandscapeError(
-            f"{few([f'shard {number}/{len(shards)}' for number in sorted(wrong)])} failed: {wrong[first]} (more in "
-            f"{shards[first].output}.log)"
-        )
+        first, log = min(wrong), ""
+        kept = [each for each in folder.iterdir() if each.name.endswith((".h5", ".parts", ".idle")) or _is_begun(each)]
+        if kept:
+            log = f" (more in {shards[first].output}.log)"
+        else:  # a mistake in the command is in nobody's way
+            for each in [each for each in folder.iterdir() if each.name != ".lock"]:
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
+        which = few([f"shard {number}/{len(shards)}" for number in sorted(wrong)])
+        raise LandscapeError(f"{which} failed: {wrong[first]}{log}")
+
+
+def _is_begun(place: Path) -> bool:
+    """Whether a job has begun a run or a sweep there."""
+    return place.is_dir() and any(is_there(place / name) for name in ("run.json", "sweep.json"))

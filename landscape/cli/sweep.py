@@ -94,7 +94,7 @@ def _verb(
     skipped = f", {cells - len(trained)} skipped: finished before" if cells > len(trained) else ""
     remark(f"{len(trained)} of {cells} cells trained{skipped}")
     say(done.path)
-    hint(f"landscape analyse success {done.path}")
+    hint(("analyse", "success", done.path))
 
 
 def _merged(ctx: click.Context, given: tuple[tuple[str, tuple[str, ...]], ...]) -> Texts:

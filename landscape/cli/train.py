@@ -66,7 +66,7 @@ def _verb(problem: Problem, *, output: Path | None, force: bool, **values: Any) 
         remark(f"{problem.title()}: solved by {Proportion(int(found['solved'].sum()), len(stack))}")
     say(run.path)
     known = "presolve" in problem.landmarks()
-    hint(f"landscape walk --from {'presolve' if known else run.path} --to {run.path}{'' if known else ' --pairs all'}")
+    hint(("walk", "--from", "presolve" if known else run.path, "--to", run.path, *["--pairs", "all"] * (not known)))
 
 
 command = ProblemGroup(

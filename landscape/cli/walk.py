@@ -84,4 +84,4 @@ def command(output: Path | None, **values: Any) -> None:
     if "accuracy" in found.about:
         remark(reached(found))
     say(path)
-    hint(f"landscape analyse barriers {path}", f"landscape plot walk {path}")
+    hint(("analyse", "barriers", path), ("plot", "walk", path))

@@ -6,8 +6,12 @@ Nothing that a job's machine writes is unpickled here.
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import importlib
+import signal
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +28,9 @@ Jobs = Mapping[int, Callable[[], None]]
 
 #: Seconds between looks at jobs that are not on this machine, and at those that are.
 _FAR, _NEAR = 10.0, 0.2
+
+#: Seconds that jobs which are stopped have to keep what they have.
+_PATIENCE = 30.0
 
 
 @runtime_checkable
@@ -120,7 +127,8 @@ class _Submitit:
         while self.running or self.waiting:
             while self.waiting and len(self.running) < self.at_once:
                 number = next(iter(self.waiting))
-                self.running[number] = self.executor.submit(self.waiting.pop(number))
+                with _deaf():
+                    self.running[number] = self.executor.submit(self.waiting.pop(number))
             done = [number for number, job in self.running.items() if job.done()]
             for number in done:
                 del self.running[number]
@@ -130,8 +138,12 @@ class _Submitit:
 
     def close(self, *, cancel: bool) -> None:
         if self.here and cancel:
-            for job in self.running.values():
-                job.cancel(check=False)
+            processes = [job._process for job in self.running.values() if job._process is not None]
+            for process in processes:  # hands it on to its job, which keeps what it has
+                process.terminate()
+            for process in processes:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_PATIENCE)
 
 
 class _Dask:
@@ -144,16 +156,17 @@ class _Dask:
             _library("cryptography", "dask")
             # Whoever connects to a scheduler, or a worker, can run code there: on this machine alone, and only who has
             # the certificate that is made here and never written.
-            self.cluster = self.distributed.LocalCluster(
-                n_workers=at_once,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address=None,
-                memory_limit=None,
-                security=self.distributed.Security.temporary(),
-                env={"OMP_NUM_THREADS": str(processors)},
-                silence_logs=50,
-            )
+            with _deaf():
+                self.cluster = self.distributed.LocalCluster(
+                    n_workers=at_once,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address=None,
+                    memory_limit=None,
+                    security=self.distributed.Security.temporary(),
+                    env={"OMP_NUM_THREADS": str(processors)},
+                    silence_logs=50,
+                )
         try:
             self.client = self.distributed.Client(self.cluster or address, timeout=30)
         except (OSError, ValueError) as error:
@@ -175,11 +188,26 @@ class _Dask:
                 yield number
 
     def close(self, *, cancel: bool) -> None:
-        if cancel:
-            self.client.cancel(list(self.running.values()), force=True)
+        if cancel and self.running:
+            begun = list(self.running.values())
+            with contextlib.suppress(Exception):  # whatever a scheduler that goes down raises
+                self.client.cancel([each for each in begun if each.status == "pending"])
+                self.client.run(_interrupt)
+                self.distributed.wait(begun, timeout=_PATIENCE)
+            self.client.cancel(begun, force=True)
         self.client.close()
         if self.cluster is not None:
             self.cluster.close()
+
+
+#: Threads of a worker of Dask that do a job.
+_threads: set[int] = set()
+
+
+def _interrupt() -> None:
+    """On a worker: let its jobs keep what they have, as after Ctrl-C, of which threads hear nothing."""
+    for thread in list(_threads):
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,5 +217,22 @@ class _Quiet:
     job: Callable[[], None]
 
     def __call__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.job()
+        _threads.add(threading.get_ident())
+        try:
+            with contextlib.suppress(Exception, KeyboardInterrupt):
+                self.job()
+        finally:
+            _threads.discard(threading.get_ident())
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Within the block processes are begun that a Ctrl-C at the terminal does not reach: this one tells them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -174,7 +174,7 @@ class Crew:
         if deaths == _DEATHS:
             raise LandscapeError(
                 f"{deaths} workers have died at {what}, the last {how}: it may be too large for the memory of this "
-                "machine; take fewer `workers`, or one to see what goes wrong"
+                "machine; take fewer `workers`, or one to see what goes wrong (what is finished is kept for that)"
             )
         _log.warning("a worker has died at %s %s: another goes on with it", what, how)
         return worker.task, deaths

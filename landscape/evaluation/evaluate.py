@@ -288,7 +288,7 @@ def merge(paths: Sequence[Path], save: Path, *, overwrite: bool = False) -> None
         there, here = ({k: v for k, v in each.about.items() if k not in own} for each in (first, parts[number]))
         if different := differences(there, here):
             raise Mismatch(f"{paths[order[0]]} and {paths[number]} are not of one kind: {different}")
-    about = {key: value for key, value in first.about.items() if key != "part"}
+    about = {key: value for key, value in first.about.items() if key != "part"} | provenance.stamp()
     with writing(save):
         save_joined(
             [dataclasses.replace(first, about=about), *(parts[number] for number in order[1:])],

@@ -65,9 +65,9 @@ class RecorderCallback(Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Save what there is."""
-        self._close()
+        self._close(finished=False)
 
-    def _close(self) -> None:
+    def _close(self, *, finished: bool = True) -> None:
         if self._recorder is not None:
-            self._recorder.close()
+            self._recorder.close(finished=finished)
             self._recorder = None

@@ -93,7 +93,7 @@ _MANY = 1000
 _PROBLEM = {"name": str, "config": dict}
 _RUN = {
     "problem": _PROBLEM,
-    "training": {"batches?": int, "data?": str},
+    "training": {"batches?": int, "data?": str, "recorded?": str},
     "seeds": _SEEDS,
     "data_seeds": _SEEDS,
     "computation": {"backend?": str, "device?": str, "dtype?": str, "threads?": int},
@@ -291,10 +291,12 @@ class Run:
         it stays. What a writer that died had begun there, without a `run.json`, goes first.
         """
         with writing(path, directory=True) as died:
-            if died and not is_there(path / "run.json"):
-                cls.remove(path, begun=True)
+            if is_there(path / "run.json"):
+                cls.require_free(path, overwrite=overwrite)
+            else:
+                if died:
+                    cls.remove(path, begun=True)
                 require_vacant(path, "run")
-            cls.require_free(path, overwrite=overwrite)
             try:
                 yield
             except BaseException:
@@ -526,6 +528,8 @@ def unfinished(place: str) -> str:
         return ""
     run = Run.open(path)
     last, batches = max(run.steps(), default=0), run.document["training"].get("batches", 0)
+    if run.document["training"].get("recorded") == "begun":
+        return f"{path} is not finished, or was interrupted: this is its step {last}"
     return f"{path} is not finished: this is its step {last} of {batches}" if last < batches else ""
 
 

@@ -18,7 +18,7 @@ from landscape.core.files import is_there, replacing
 from landscape.core.reading import parsed, read_bytes
 from landscape.store.checkpoints import Run
 
-__all__ = ["JsonLines", "Scalars", "open_log", "open_logs", "require_logs"]
+__all__ = ["JsonLines", "Scalars", "open_log", "open_logs", "require_logs", "step_of"]
 
 #: Members whose losses are drawn one by one in TensorBoard and W&B; of more only quartiles.
 _ONE_BY_ONE = 20
@@ -42,7 +42,7 @@ class JsonLines:
     def __post_init__(self) -> None:
         kept = []
         if self.first and is_there(self.path):
-            kept = [line for line in read_bytes(self.path).splitlines() if _step(line) < self.first]
+            kept = [line for line in read_bytes(self.path).splitlines() if step_of(line) < self.first]
         with replacing(self.path) as temporary:
             temporary.write_bytes(b"".join(line + b"\n" for line in kept))
         self._file = self.path.open("a")
@@ -127,7 +127,8 @@ def _imported(name: str) -> Any:
         raise Unsupported(f"{name} is not installed: pip install '.[{name}]' in the clone") from error
 
 
-def _step(line: bytes) -> float:
+def step_of(line: bytes) -> float:
+    """The step of a line of a log; infinite for one that is none."""
     if whole := re.fullmatch(rb'\{"step": (\d{1,12}), "loss": \[[^][]*\]\}', line):  # of a million members, too
         return int(whole[1])
     try:

@@ -13,11 +13,12 @@ from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.fields import as_path, require_seeds
 from landscape.core.files import differences, is_there
 from landscape.core.locks import writing
+from landscape.core.reading import read_bytes
 from landscape.problems.base import Problem
 from landscape.problems.places import fitting, held
 from landscape.problems.registry import chosen, record
 from landscape.store.checkpoints import Checkpoint, Run
-from landscape.training.logs import JsonLines
+from landscape.training.logs import JsonLines, step_of
 
 __all__ = ["Recorder"]
 
@@ -79,12 +80,15 @@ class Recorder:
             raise LandscapeError("`overwrite` begins anew, and `resume` goes on: leave one of them out")
         document = {
             **record(self.problem),
-            "training": {"recorded": True},
+            "training": {"recorded": "begun"},
             "seeds": [seed],
             "data_seeds": [seed if data_seed is None else data_seed],
             "computation": {},
         }
-        goes_on = resume and is_there(path / "run.json")
+        there = Run.open(path) if is_there(path / "run.json") else None
+        if there is not None and "recorded" in there.document["training"] and not there.steps():
+            overwrite = not resume  # nothing was recorded there
+        goes_on = resume and there is not None
         if not goes_on:
             Run.require_free(path, overwrite=overwrite)
         self._closing = contextlib.ExitStack()
@@ -93,7 +97,7 @@ class Recorder:
             self.run = _taken_up(path, document) if goes_on else _begun(path, document)
             self._closing = opening.pop_all()
         self._log: JsonLines | None = None
-        self._logged, self._saved = -math.inf, -1
+        self._logged, self._saved, self._is_closed = -math.inf, -1, False
         self._last: tuple[int, nn.Module] | None = None
 
     def __call__(self, step: int, model: nn.Module, loss: Tensor | float | None = None) -> None:
@@ -108,8 +112,14 @@ class Recorder:
             LandscapeError: The step is not beyond the last one.
             Mismatch: The network is not that of the problem.
         """
+        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            raise LandscapeError(f"`step` is {step!r}: it counts the optimizer's steps, 0, 1, 2, ...")
+        if isinstance(loss, Tensor) and loss.numel() != 1:
+            raise LandscapeError(f"`loss` has {loss.numel()} numbers: give the one that the step descended")
+        if self._is_closed:
+            raise LandscapeError(f"the recording of {self.run.path} is closed: record within its `with` block")
         if self._last is None:
-            self._begin(step)
+            self._begin(step, logged=step if loss is None else max(step - 1, 0))
         elif step <= self._last[0]:
             raise LandscapeError(f"step {step} was told after step {self._last[0]}: tell each once, in order")
         self._last = step, model
@@ -124,24 +134,40 @@ class Recorder:
             self._log.write(step, np.array([float(loss.detach() if isinstance(loss, Tensor) else loss)]))
             self._logged = step
 
-    def close(self) -> None:
-        """Save the last step, and let go of the run."""
+    def close(self, *, finished: bool = True) -> None:
+        """Save the last step, say whether that was the end, and let go of the run; of one without a step nothing stays.
+
+        Args:
+            finished: Whether training came to its end.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
         with self._closing:
             if self._last is not None and self._last[0] > self._saved:
                 self._save(*self._last)
             if self._log is not None:
                 self._log.close()
+            if not self.run.steps():
+                Run.remove(self.run.path)
+            elif finished:
+                own = ("schema", "created", "command", "versions", "sha256")
+                document = {key: value for key, value in self.run.document.items() if key not in own}
+                self.run = Run.create(self.run.path, {**document, "training": {"recorded": "ended"}})
 
     def __enter__(self) -> "Recorder":
         return self
 
-    def __exit__(self, *what: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *what: object) -> None:
+        self.close(finished=kind is None)
 
-    def _begin(self, step: int) -> None:
+    def _begin(self, step: int, *, logged: int) -> None:
         for later in [each for each in self.run.steps() if each >= step]:
             self.run.checkpoint_path(later).unlink()
-        self._log = JsonLines(self.run.path / "log.jsonl", step)
+        path = self.run.path / "log.jsonl"
+        self._log = JsonLines(path, logged)
+        if lines := read_bytes(path).splitlines():
+            self._logged = step_of(lines[-1])
 
     def _save(self, step: int, model: nn.Module) -> None:
         found = held(model, "the network")
@@ -152,9 +178,16 @@ class Recorder:
 
 def _taken_up(path: Path, document: dict[str, Any]) -> Run:
     run = Run.open(path)
-    if different := differences({key: run.document.get(key) for key in document}, document):
+    there = {key: run.document.get(key) for key in document if key != "training"}
+    if different := differences(there, {key: document[key] for key in there}):
         raise Mismatch(f"{path} holds another run: {different}. Choose another with `output`")
-    return run
+    if "recorded" not in run.document["training"]:
+        raise Mismatch(f"{path} holds a run that was not recorded: choose another with `output`")
+    return _begun_again(run, document)
+
+
+def _begun_again(run: Run, document: dict[str, Any]) -> Run:
+    return Run.create(run.path, document) if run.document["training"] != document["training"] else run
 
 
 def _begun(path: Path, document: dict[str, Any]) -> Run:
