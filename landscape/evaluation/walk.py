@@ -129,7 +129,8 @@ def walk(
             `disagreement_start`, and at alpha 1, `disagreement_end`. Each counts once, whatever its sample weighs.
         cka: Names of layers (`named_modules()`) whose outputs are compared with those at alpha 0, `cka_start[layer]`,
             and at alpha 1, `cka_end[layer]`: the unbiased linear CKA, on up to 1000 samples, evenly spaced, of which an
-            end keeps the square. Both take the plain engine, data in memory, and as long again as the walk.
+            end keeps the square. Both take the plain engine and data in memory, which is read once more for each point;
+            a wide layer takes longer still, for its features of each two samples.
         workers: Processes that share the work and this machine's threads; one that dies is replaced. They read what is
             on disk for themselves. Numbers are those of one process with as many threads, which the result says.
         shard: Only a part of the lines, such as `1/4`, the first of four; `landscape merge` makes one file of all.
