@@ -1,6 +1,7 @@
 """Trainings of others, recorded: in a loop, by Lightning and by Hugging Face's Trainer."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,49 @@ def test_what_makes_no_sense_is_one_line_and_nothing_is_lost(tmp_path: Path) -> 
         Recorder(tmp_path / "other", problem(), overwrite=True)
     with Recorder(place, problem(), overwrite=True) as record:
         assert record.run.steps() == []
+
+
+def test_a_recording_says_whether_it_ended_and_goes_on_without_a_line_twice(tmp_path: Path) -> None:
+    from landscape.store.checkpoints import unfinished
+
+    net = network()
+
+    def interrupted() -> None:
+        with Recorder(tmp_path / "run", problem()) as record:
+            for step in range(1, 34):
+                record(step, net, 1.0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert "is not finished, or was interrupted: this is its step 33" in unfinished(str(tmp_path / "run"))
+    with Recorder(tmp_path / "run", problem(), resume=True) as record:
+        for step in range(28, 41):  # which tells the loss before its first step
+            record(step, net, 1.0)
+    assert unfinished(str(tmp_path / "run")) == ""
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [((1.5,), "`step` is 1.5"), ((-1,), "`step` is -1"), ((2, torch.tensor([1.0, 2.0])), "`loss` has 2 numbers")],
+)
+def test_what_is_told_wrongly_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: Any, words: str) -> None:
+    if landscape_is_checked() and isinstance(arguments[0], float):
+        pytest.skip("types are checked at the door")
+    step, *loss = arguments
+    record = Recorder(tmp_path / "run", problem())
+    with pytest.raises(LandscapeError, match=words):
+        record(step, network(), *loss)
+    record.close()
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(LandscapeError, match="is closed"):
+        record(1, network())
+
+
+def landscape_is_checked() -> bool:
+    return not os.environ.get("LANDSCAPE_UNCHECKED")
 
 
 def test_a_run_that_is_being_recorded_is_busy(tmp_path: Path) -> None:

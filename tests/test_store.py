@@ -384,6 +384,19 @@ def test_a_sweep_is_no_run(tmp_path: Path) -> None:
         load(str(done.path))
 
 
+def test_a_folder_of_others_is_left_as_it_is_by_what_makes_runs(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "log.jsonl").write_text("my only notes")
+    for overwrite in (False, True):
+        with (
+            pytest.raises(LandscapeError, match="exists and is no run"),
+            Run.made(tmp_path / "mine", overwrite=overwrite),
+        ):
+            raise AssertionError("never")
+        assert (tmp_path / "mine" / "log.jsonl").read_text() == "my only notes"
+        assert len(list((tmp_path / "mine").iterdir())) == 1
+
+
 def test_many_seeds_that_follow_one_another_take_no_room_in_documents(tmp_path: Path) -> None:
     seeds = range(7, 5007)
     run = train("life", {"batches": 1}, tmp_path / "run", seeds=seeds)

@@ -102,10 +102,8 @@ def test_what_a_job_says_when_it_fails_is_one_line_here_and_mended_it_goes_on(he
     (here / "run").rename(here / "away")
     said = run("submit", "--jobs", 2, "-o", "pairs.h5", *WALK, status=1)
     assert said.splitlines()[-1].startswith("Error: shard 1/2, shard 2/2 failed: ")
-    assert "pairs.h5.jobs/1-of-2.h5.log" in said
+    assert not (here / "pairs.h5.jobs").exists()  # nothing was begun, and the mended command is not refused
     (here / "away").rename(here / "run")
-    said = run("submit", "--jobs", 3, "-o", "pairs.h5", *WALK, status=1)
-    assert "jobs is 2 there and 3 here" in said
     run("submit", "--jobs", 2, "-o", "pairs.h5", *WALK)
     assert_whole("pairs.h5")
 
@@ -160,6 +158,23 @@ def test_a_job_that_is_killed_or_whose_time_ends_is_begun_again_and_loses_nothin
     for step in Run.open("alone").steps():
         name = f"step-{step:08d}.safetensors"
         assert (here / "alone" / name).read_bytes() == (here / "shared" / name).read_bytes()
+
+
+@quiet
+@pytest.mark.parametrize(("on", "library"), [("local", "submitit"), ("dask", "distributed")])
+def test_jobs_that_are_stopped_keep_what_they_have(here, on, library):
+    pytest.importorskip(library)
+    train = ("train", "life", "--seeds", "0:40", "--data", "batches", "--batches", "3000", "--resume-every", "1000")
+    command = [sys.executable, "-m", "landscape", "submit", "--on", on, "--jobs", "2", "-o", "shared", *train]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert wait_for(lambda: len(list(here.glob("shared.jobs/*of*/step-*10.safetensors"))) == 2)
+        os.killpg(process.pid, signal.SIGINT)  # as at a terminal
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert "Error: interrupted: repeat the same command to go on" in said
+    assert len(list(here.glob("shared.jobs/*of*/resume.safetensors"))) == 2
+    assert not list(here.glob("shared.jobs/*of*/.lock"))
 
 
 def working(parent, what):
@@ -238,6 +253,8 @@ def test_an_array_of_slurm_is_submitted_once_and_waited_for_later(slurm):
     for words in ("--partition=long", "--time=30", "--cpus-per-task=1", "--array=0-1"):
         assert words in script
     assert "0 jobs begun, 2 on their way" in run(*options, "--no-wait", *WALK)
+    said = run(*options, "--no-wait", *WALK[:-1], 7, status=1)
+    assert "holds jobs of another command, with 5 where this one has 7" in said
     (slurm / "hold").unlink()
     for job in (slurm / "states").iterdir():
         job.write_text("CANCELLED")

@@ -13,11 +13,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from landscape.core.errors import LandscapeError
+from landscape.core.interrupts import asked
 
 __all__ = ["Cluster", "Jobs", "On", "opened"]
 
@@ -29,8 +31,8 @@ Jobs = Mapping[int, Callable[[], None]]
 #: Seconds between looks at jobs that are not on this machine, and at those that are.
 _FAR, _NEAR = 10.0, 0.2
 
-#: Seconds that jobs which are stopped have to keep what they have.
-_PATIENCE = 30.0
+#: Seconds that jobs which are stopped have to keep what they have, and of these to come to the end of a step.
+_PATIENCE, _STEP = 30.0, 5.0
 
 
 @runtime_checkable
@@ -177,7 +179,9 @@ class _Dask:
         return {}  # a scheduler forgets the tasks of a client that is gone
 
     def submit(self, jobs: Jobs) -> Mapping[int, str]:
-        self.running |= {number: self.client.submit(_Quiet(job), pure=False) for number, job in jobs.items()}
+        for number, job in jobs.items():
+            name = f"landscape-{uuid.uuid4()}"
+            self.running[number] = self.client.submit(_Quiet(job, name), key=name)
         return {}
 
     def ended(self) -> Iterator[int]:
@@ -187,27 +191,47 @@ class _Dask:
                 del self.running[number]
                 yield number
 
+    def _await(self, end: float) -> None:
+        while any(self.client.run(_is_busy).values()) and time.monotonic() < end:
+            time.sleep(_NEAR)
+
     def close(self, *, cancel: bool) -> None:
         if cancel and self.running:
-            begun = list(self.running.values())
+            names = [future.key for future in self.running.values()]
             with contextlib.suppress(Exception):  # whatever a scheduler that goes down raises
-                self.client.cancel([each for each in begun if each.status == "pending"])
+                end = time.monotonic() + _PATIENCE
+                self.client.run(_ask, names)
+                self._await(end - _PATIENCE + _STEP)
                 self.client.run(_interrupt)
-                self.distributed.wait(begun, timeout=_PATIENCE)
-            self.client.cancel(begun, force=True)
+                self._await(end)
+            self.client.cancel(list(self.running.values()), force=True)
         self.client.close()
         if self.cluster is not None:
             self.cluster.close()
 
 
-#: Threads of a worker of Dask that do a job.
-_threads: set[int] = set()
+#: Threads of a worker of Dask that do a job, by its name there, and jobs that it is not to begin.
+_threads: dict[str, int] = {}
+_stopped: set[str] = set()
+
+
+def _ask(names: Sequence[str]) -> None:
+    """On a worker: begin none of these jobs, and let what trains stop after its step, as after Ctrl-C."""
+    _stopped.update(names)
+    if _stopped & _threads.keys():
+        asked.set()
 
 
 def _interrupt() -> None:
-    """On a worker: let its jobs keep what they have, as after Ctrl-C, of which threads hear nothing."""
-    for thread in list(_threads):
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
+    """On a worker: stop at once what is not between two steps, as walks are: they keep what they have."""
+    for name, thread in list(_threads.items()):
+        if name in _stopped:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
+
+
+def _is_busy() -> bool:
+    """On a worker: does it do a job?"""
+    return bool(_threads)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,14 +239,18 @@ class _Quiet:
     """A job whose errors stay where it ran: it says itself what went wrong."""
 
     job: Callable[[], None]
+    name: str
 
     def __call__(self) -> None:
-        _threads.add(threading.get_ident())
+        if self.name in _stopped:
+            return
         try:
             with contextlib.suppress(Exception, KeyboardInterrupt):
+                _threads[self.name] = threading.get_ident()
                 self.job()
         finally:
-            _threads.discard(threading.get_ident())
+            _threads.pop(self.name, None)
+            asked.clear()
 
 
 @contextlib.contextmanager

@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-__all__ = ["Stopped", "between_steps", "listening"]
+__all__ = ["Stopped", "asked", "between_steps", "listening"]
 
 #: SIGHUP is not on every system.
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+#: Set, all work in other threads than the main one, of which signals reach none, is to stop between two steps.
+asked = threading.Event()
 
 
 class Stopped(KeyboardInterrupt):
@@ -86,6 +90,8 @@ def between_steps() -> Iterator[Callable[[], None]]:
     def check() -> None:
         if waiting:
             raise_now(waiting.pop())
+        if asked.is_set() and threading.current_thread() is not threading.main_thread():
+            raise Stopped
 
     with _handled([number for number, handler in before.items() if callable(handler)], note):
         yield check

@@ -52,8 +52,10 @@ def writing(output: Path | None, *, directory: bool = False, wait: float = 0.0) 
         lock = lock_of(output, directory=directory)
         died = lock.exists()
         with _locked(output, lock, wait):
-            for left_over in folder.glob(".*.tmp" if directory else f".{output.name}.*.tmp"):
-                left_over.unlink(missing_ok=True)  # nobody writes it any more
+            # Nobody writes them any more. In a directory of ours those of the library of safetensors, too.
+            for pattern in (".*.tmp", ".tmp??????") if directory else (f".{output.name}.*.tmp",):
+                for left_over in folder.glob(pattern):
+                    left_over.unlink(missing_ok=True)
             yield died
     finally:
         with contextlib.suppress(OSError):  # which is what a directory with something in it is
