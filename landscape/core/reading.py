@@ -222,8 +222,12 @@ def _wrong(kind: Any, value: Any, where: str) -> str:
         every = [_wrong(each, value, where) for each in kind]
         if not all(every):
             return ""
-        deeper = (each for each, of in zip(every, kind, strict=True) if isinstance(of, Mapping))
-        return (isinstance(value, dict) and next(deeper, "")) or _not(kind, value, where)
+        shaped = [
+            (each, dict if isinstance(of, Mapping) else list)
+            for each, of in zip(every, kind, strict=True)
+            if isinstance(of, Mapping | list)
+        ]
+        return next((each for each, of in shaped if isinstance(value, of)), "") or _not(kind, value, where)
     if isinstance(kind, Mapping):
         if not isinstance(value, dict):
             return _not(dict, value, where)
@@ -255,7 +259,8 @@ def _wrong(kind: Any, value: Any, where: str) -> str:
 def _not(kind: Any, value: Any, where: str) -> str:
     written = json.dumps(value)
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    words = [_WORDS[dict] if isinstance(each, Mapping) else _WORDS.get(each, each) for each in kinds]
+    plain = [dict if isinstance(each, Mapping) else list if isinstance(each, list) else each for each in kinds]
+    words = [str(_WORDS.get(each, each)) for each in plain]
     return f"{where or 'it'} is {written if len(written) <= 40 else written[:30] + '...'}, not {' or '.join(words)}"
 
 

@@ -52,6 +52,13 @@ _TAKEN = frozenset(
     [
         "loss",
         "loss_error",
+        "loss_error_most",
+        "loss_low",
+        "loss_high",
+        "samples_read",
+        "evaluated",
+        "disagreement_start",
+        "disagreement_end",
         "loss_straight",
         "right",
         "solved",
