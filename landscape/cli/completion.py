@@ -12,7 +12,7 @@ _FILES = {
 }
 
 
-@click.command("completion", epilog="\b\nExample:\n  landscape completion bash >> ~/.bashrc")
+@click.command("completion", epilog="\b\nExample:\n  landscape completion bash")
 @click.argument("shell", type=click.Choice(list(_FILES)))
 def command(shell: str) -> None:
     """Print the lines that let a shell complete verbs, options, choices and files.
