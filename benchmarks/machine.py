@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -53,8 +54,13 @@ def machine() -> Machine:
     )
 
 
-def operations(call: Callable[[], Any]) -> int:
-    """Operations of the products, convolutions and attention of a call, by their formulas; of nothing else."""
-    with FlopCounterMode(display=False) as counter:
-        call()
-    return int(counter.get_total_flops())
+def operations(call: Callable[[], Any]) -> float:
+    """Operations of the products, convolutions and attention of a call, by their formulas, of nothing else; NaN for one
+    that differentiates on the way, which torch's counter does not follow.
+    """
+    try:
+        with FlopCounterMode(display=False) as counter:
+            call()
+    except RuntimeError:
+        return math.nan
+    return float(counter.get_total_flops())
