@@ -154,6 +154,25 @@ def test_a_recording_says_whether_it_ended_and_goes_on_without_a_line_twice(tmp_
     assert steps == list(range(40))
 
 
+def test_a_network_that_was_written_to_since_is_not_saved_as_the_step_that_was_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = network()
+
+    def interrupted() -> None:
+        with Recorder(tmp_path / "run", problem()) as record:
+            record(0, net)
+            trained(record, net, 0, 3)
+            with torch.no_grad():
+                next(net.parameters()).add_(1.0)  # half of the step to come
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert Run.open(tmp_path / "run").steps() == [0, 1, 2]
+    assert "the network has changed since step 3 was told, which is not saved" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [((1.5,), "`step` is 1.5"), ((-1,), "`step` is -1"), ((2, torch.tensor([1.0, 2.0])), "`loss` has 2 numbers")],

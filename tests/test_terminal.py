@@ -107,6 +107,7 @@ def test_the_example_is_a_problem_that_trains(tmp_path: Path, monkeypatch: pytes
     assert again.exit_code == 1
     assert "my_model.py exists" in again.output
     assert CliRunner().invoke(main, ["example", "--force"]).exit_code == 0
+    assert "end the name of a module in .py" in CliRunner().invoke(main, ["example", "-o", "other"]).output
     for line, wanted in (
         ("train my_model.py:PROBLEM --seeds 0:2 --batches 200 -o mine", "over 2 members"),
         ("walk --from mine --to mine --pairs all --points 3 -o w.h5", "w.h5"),

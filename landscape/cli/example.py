@@ -6,6 +6,7 @@ import click
 
 from landscape.cli.options import output
 from landscape.cli.report import hint, say
+from landscape.core.errors import LandscapeError
 from landscape.core.files import refuse_existing, replacing
 
 __all__ = ["command"]
@@ -42,6 +43,8 @@ def command(output: Path | None, force: bool) -> None:
     The problem is named by the module and its name there, such as my_model.py:PROBLEM.
     """
     path = output or Path("my_model.py")
+    if path.suffix != ".py":
+        raise LandscapeError(f"{path} cannot be imported: end the name of a module in .py")
     refuse_existing(path, force=force)
     with replacing(path) as place:
         place.write_text(_TEXT)

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from landscape.cli.options import output
+from landscape.cli.report import say
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.files import is_there
 
@@ -34,7 +35,7 @@ def command(shards: tuple[Path, ...], output: Path | None, force: bool) -> None:
     if output is None:
         raise click.UsageError("Missing option '-o': name what the shards are to make.")
     merged(shards, output, force=force)
-    click.echo(output)
+    say(output)
 
 
 def merged(shards: Sequence[Path], output: Path, *, force: bool) -> None:

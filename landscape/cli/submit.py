@@ -17,7 +17,7 @@ from landscape.cli.merge import merged
 from landscape.cli.options import output
 from landscape.cli.report import Progress, interruptible, remark, say
 from landscape.core.clusters import Cluster, opened
-from landscape.core.errors import LandscapeError, Mismatch, few
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, few
 from landscape.core.files import differences, is_there, refuse_existing, write_document
 from landscape.core.locks import writing
 from landscape.core.reading import read_document
@@ -250,7 +250,10 @@ def _begun(folder: Path, arguments: Sequence[str], jobs: int, processors: int, *
         raise Mismatch(
             f"{folder} holds jobs of other work: {different}. Choose another output, or replace it with --force"
         )
-    return {int(number): str(name) for number, name in there["ids"].items()}
+    numbers = {str(number): number for number in range(1, jobs + 1)}
+    if odd := [name for name in there["ids"] if name not in numbers or not isinstance(there["ids"][name], str)]:
+        raise DamagedFile(f"{place} is damaged: there is no job {odd[0]} with such a name: replace it with --force")
+    return {numbers[number]: name for number, name in there["ids"].items()}
 
 
 def _submit(cluster: Cluster, shards: Mapping[int, Shard], folder: Path, ids: Mapping[int, str]) -> None:

@@ -1,6 +1,7 @@
 """Runs of trainings that somebody else's loop does: checkpoints and losses in the format of our own."""
 
 import contextlib
+import logging
 import math
 import os
 from pathlib import Path
@@ -24,6 +25,8 @@ __all__ = ["Recorder"]
 
 #: Losses are logged when the step has grown by this share, some 120 a decade.
 _SHARE = 0.02
+
+_LOG = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -99,6 +102,7 @@ class Recorder:
         self._log: JsonLines | None = None
         self._logged, self._saved, self._is_closed = -math.inf, -1, False
         self._last: tuple[int, nn.Module] | None = None
+        self._changes = 0
 
     def __call__(self, step: int, model: nn.Module, loss: Tensor | float | None = None) -> None:
         """Tell that the network has been trained for so many steps, and its loss on the last batch.
@@ -122,7 +126,7 @@ class Recorder:
             self._begin(step, logged=step if loss is None else max(step - 1, 0))
         elif step <= self._last[0]:
             raise LandscapeError(f"step {step} was told after step {self._last[0]}: tell each once, in order")
-        self._last = step, model
+        self._last, self._changes = (step, model), _changes(model)
         if loss is not None and step:
             self.log(step - 1, loss)  # that of the network before the step, as in a run of `train`
         if _is_round(step):
@@ -145,7 +149,7 @@ class Recorder:
         self._is_closed = True
         with self._closing:
             if self._last is not None and self._last[0] > self._saved:
-                self._save(*self._last)
+                self._save_last(*self._last)
             if self._log is not None:
                 self._log.close()
             if not self.run.steps():
@@ -169,6 +173,17 @@ class Recorder:
         if lines := read_bytes(path).splitlines():
             self._logged = step_of(lines[-1])
 
+    def _save_last(self, step: int, model: nn.Module) -> None:
+        if _changes(model) == self._changes:
+            self._save(step, model)
+        else:  # such as by an optimizer that was interrupted
+            _LOG.warning(
+                "%s: the network has changed since step %d was told, which is not saved; the last that is, is step %s",
+                self.run.path,
+                step,
+                self._saved if self._saved >= 0 else "none",
+            )
+
     def _save(self, step: int, model: nn.Module) -> None:
         found = held(model, "the network")
         assert isinstance(found, Checkpoint)
@@ -183,16 +198,17 @@ def _taken_up(path: Path, document: dict[str, Any]) -> Run:
         raise Mismatch(f"{path} holds another run: {different}. Choose another with `output`")
     if "recorded" not in run.document["training"]:
         raise Mismatch(f"{path} holds a run that was not recorded: choose another with `output`")
-    return _begun_again(run, document)
-
-
-def _begun_again(run: Run, document: dict[str, Any]) -> Run:
-    return Run.create(run.path, document) if run.document["training"] != document["training"] else run
+    return Run.create(path, document) if run.document["training"] != document["training"] else run
 
 
 def _begun(path: Path, document: dict[str, Any]) -> Run:
     Run.remove(path)
     return Run.create(path, document)
+
+
+def _changes(model: nn.Module) -> int:
+    """How often the parameters have been written to, as autograd counts it."""
+    return sum(parameter._version for parameter in model.parameters())
 
 
 def _is_round(step: int) -> bool:
