@@ -154,6 +154,18 @@ def test_a_recording_says_whether_it_ended_and_goes_on_without_a_line_twice(tmp_
     assert steps == list(range(40))
 
 
+def test_a_resumed_log_keeps_as_few_losses_as_one_that_was_not_interrupted(tmp_path: Path) -> None:
+    net = network()
+    for name, stops in (("whole", [400]), ("run", [300, 400])):
+        first = 1
+        for last in stops:
+            with Recorder(tmp_path / name, problem(), resume=True) as record:
+                for step in range(first, last + 1):
+                    record(step, net, float(step))
+            first = 281
+    assert logged(Run.open(tmp_path / "run")) == logged(Run.open(tmp_path / "whole"))
+
+
 def test_a_network_that_was_written_to_since_is_not_saved_as_the_step_that_was_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -417,3 +417,10 @@ def test_many_seeds_that_follow_one_another_take_no_room_in_documents(tmp_path: 
         (tmp_path / "run" / "run.json").write_text(json.dumps(document))
         with pytest.raises(DamagedFile, match=rf"seeds are {count}, and a run has 1 to"):
             Run.open(tmp_path / "run")
+
+
+def test_many_seeds_with_gaps_are_written_one_by_one(tmp_path: Path) -> None:
+    seeds = [*range(1500), 1501]
+    train("life", {"batches": 1}, tmp_path / "run", seeds=seeds)
+    assert Run.open(tmp_path / "run").seeds == seeds
+    assert [source.seed for source in load(tmp_path / "run").sources] == seeds
