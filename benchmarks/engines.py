@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="Little of it: does it run?")
     given = parser.parse_args()
-    count, jobs, times, scale = (20, 2, 1, 1) if given.smoke else (1000, 16, 3, 40)
+    count, jobs, times, scale = (20, 2, 1, 1) if given.smoke else (1000, 16, 2, 20)
 
     print("| engine, 2 processes | until the first answer, s | small tasks | s a thousand |\n|---|---|---|---|")
     for name, tasks, measure in (

@@ -46,6 +46,7 @@ def surface_figure(
         if style.fit(2) < 2:
             for axis in (ax.xaxis, ax.yaxis):
                 axis.set_label_text(textwrap.fill(axis.get_label_text(), 18))
+                axis.labelpad += 10 * axis.get_label_text().count("\n")  # beyond the numbers
         ax.set_title(printable(surface.about.get("title", "")), loc="center", y=1.02)
     return figure
 
