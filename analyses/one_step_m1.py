@@ -13,7 +13,7 @@ from landscape import Result, Run, Training, figures, walk
 from landscape.analysis.barriers import barriers, lowest_order
 from landscape.analysis.clusters import clusters_of
 from landscape.analysis.outcomes import outcomes
-from landscape.cli.report import Progress
+from landscape.cli.terminal import Progress
 from landscape.core.files import write_json
 from landscape.core.intervals import Proportion
 from landscape.problems.life import Life

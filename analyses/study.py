@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from landscape import figures
 from landscape.analysis.success import Row, as_csv, as_document, of_sweep
-from landscape.cli.report import Progress
+from landscape.cli.terminal import Progress
 from landscape.core import provenance
 from landscape.core.errors import LandscapeError
 from landscape.core.files import replacing, write_json

@@ -30,7 +30,7 @@ from landscape.cli.options import (
     samples_option,
     tolerance_option,
 )
-from landscape.cli.report import Progress, remark, remark_unfinished, table
+from landscape.cli.terminal import Progress, remark, remark_unfinished, table
 from landscape.cli.types import SEED, taken
 from landscape.core.errors import LandscapeError, few, loss_in, plural
 from landscape.core.files import is_there, refuse_existing

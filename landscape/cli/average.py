@@ -6,7 +6,7 @@ import click
 
 from landscape.cli.config import config_file
 from landscape.cli.options import key_option, keyed
-from landscape.cli.report import say
+from landscape.cli.terminal import say
 from landscape.cli.types import NUMBERS
 
 __all__ = ["command"]

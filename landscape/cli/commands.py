@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import keyword
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ import click
 
 from landscape import __version__
 from landscape.cli.flags import Group, in_flags, running
-from landscape.cli.report import Failure, Interruption, remark
+from landscape.cli.terminal import Failure, Interruption, remark
 from landscape.core.errors import Idle, LandscapeError, plural
 from landscape.core.interrupts import listening
 from landscape.core.resources import exhausted, free_memory, in_words
@@ -47,9 +48,6 @@ _VERBS = {
     "example": "Write a module with a problem of your own, ready to be changed.",
     "completion": "Let a shell complete verbs, options and files.",
 }
-
-#: Verbs whose module has an underscore behind its name: a word of Python's, and what all verbs print with.
-_TAKEN = ("import", "report")
 
 
 class _Remarks(logging.Handler):
@@ -107,7 +105,7 @@ class _Verbs(Group):
             if cmd_name.startswith("-") or ctx.resilient_parsing:
                 return None
             raise click.exceptions.NoSuchCommand(cmd_name, possibilities=_VERBS, ctx=ctx)
-        module = f"{cmd_name}_" if cmd_name in _TAKEN else cmd_name
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
         with _uncollected():
             command: click.Command = importlib.import_module(f"landscape.cli.{module}").command
         return command

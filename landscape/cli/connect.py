@@ -9,7 +9,7 @@ import numpy as np
 
 from landscape.analysis.barriers import barriers, representatives
 from landscape.cli.options import asked, evaluating, keyed
-from landscape.cli.report import Progress, hint, interruptible, remark, remark_unfinished, say
+from landscape.cli.terminal import Progress, hint, interruptible, remark, remark_unfinished, say
 from landscape.cli.types import options_of
 from landscape.core.errors import plural
 from landscape.core.fields import fields_of

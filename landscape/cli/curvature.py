@@ -20,7 +20,7 @@ from landscape.cli.options import (
     reporting,
     sampling,
 )
-from landscape.cli.report import Progress, remark, remark_unfinished, table
+from landscape.cli.terminal import Progress, remark, remark_unfinished, table
 from landscape.cli.types import SEED, taken
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.fields import fields_of

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from landscape.cli.options import output
-from landscape.cli.report import hint, say
+from landscape.cli.terminal import hint, say
 from landscape.core.errors import LandscapeError
 from landscape.core.files import refuse_existing, replacing
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from landscape.cli.report import say
+from landscape.cli.terminal import say
 
 __all__ = ["command"]
 

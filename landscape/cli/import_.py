@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 
 from landscape.cli.options import chosen_fields, key_option, keyed, output, problem_fields
-from landscape.cli.report import hint, remark, say
+from landscape.cli.terminal import hint, remark, say
 from landscape.cli.types import SEEDS
 from landscape.core.errors import plural
 from landscape.problems.importing import import_run

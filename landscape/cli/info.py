@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from landscape.cli.options import json_flag
-from landscape.cli.report import say
+from landscape.cli.terminal import say
 from landscape.core.errors import LandscapeError, Untrusted, printable
 from landscape.core.files import is_there, json_text
 

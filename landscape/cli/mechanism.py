@@ -6,7 +6,7 @@ import click
 
 from landscape.analysis.levels import LEVELS
 from landscape.cli.options import Report, chosen_problem, problem_choice, reporting
-from landscape.cli.report import Progress, remark_unfinished, table
+from landscape.cli.terminal import Progress, remark_unfinished, table
 from landscape.cli.types import taken, together
 from landscape.core.errors import plural
 

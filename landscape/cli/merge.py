@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from landscape.cli.options import output
-from landscape.cli.report import say
+from landscape.cli.terminal import say
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.files import is_there
 

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from landscape.analysis.levels import LEVELS
 from landscape.cli.config import config_file
 from landscape.cli.flags import Group
-from landscape.cli.report import remark, remark_unfinished, say
+from landscape.cli.terminal import remark, remark_unfinished, say
 from landscape.cli.types import SEED, Command, field_options, together
 from landscape.core.errors import LandscapeError
 from landscape.core.files import is_there, json_text, refuse_existing, write_json

@@ -7,7 +7,7 @@ import click
 from click.core import ParameterSource
 
 from landscape.cli.options import asked, evaluating, keyed
-from landscape.cli.report import Progress, hint, interruptible, remark, remark_unfinished, say
+from landscape.cli.terminal import Progress, hint, interruptible, remark, remark_unfinished, say
 from landscape.cli.types import RANGE, Written, options_of
 from landscape.core.fields import fields_of
 from landscape.core.shares import Sharing

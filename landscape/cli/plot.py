@@ -26,7 +26,7 @@ from landscape.cli.options import (
     same_options,
     samples_option,
 )
-from landscape.cli.report import Progress, remark_unfinished, say
+from landscape.cli.terminal import Progress, remark_unfinished, say
 from landscape.cli.types import Command, options_of, taken, together
 from landscape.core.errors import LandscapeError, plural
 from landscape.core.fields import option

@@ -7,7 +7,7 @@ import click
 
 from landscape.cli.config import config_file
 from landscape.cli.options import chosen_problem, engine_option, output, problem_choice
-from landscape.cli.report import Progress, hint, interruptible, remark, remark_unfinished, say
+from landscape.cli.terminal import Progress, hint, interruptible, remark, remark_unfinished, say
 
 __all__ = ["command"]
 

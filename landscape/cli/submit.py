@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from landscape.cli.merge import merged
 from landscape.cli.options import output
-from landscape.cli.report import Progress, interruptible, remark, say
+from landscape.cli.terminal import Progress, interruptible, remark, say
 from landscape.core.clusters import Cluster, opened
 from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, few
 from landscape.core.files import differences, is_there, refuse_existing, write_document

@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from landscape.cli.config import config_file
 from landscape.cli.options import ProblemGroup, output, yes_option
-from landscape.cli.report import Progress, hint, interruptible, remark, say
+from landscape.cli.terminal import Progress, hint, interruptible, remark, say
 from landscape.cli.train import training_options
 from landscape.cli.types import GRID, options_of
 from landscape.core.fields import fields_of

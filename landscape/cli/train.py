@@ -8,7 +8,7 @@ import click
 
 from landscape.cli.config import config_file
 from landscape.cli.options import ProblemGroup, device_option, engine_option, output, yes_option
-from landscape.cli.report import Progress, hint, interruptible, remark, remark_unfinished, say
+from landscape.cli.terminal import Progress, hint, interruptible, remark, remark_unfinished, say
 from landscape.cli.types import SEEDS, Command, options_of, taken, together
 from landscape.core.fields import fields_of
 from landscape.core.intervals import Proportion

@@ -9,7 +9,7 @@ import torch
 from landscape.analysis.validation import CHECKS, Check, Finding, validate
 from landscape.cli.config import config_file
 from landscape.cli.options import device_option, dtype_option, engine_option, json_flag
-from landscape.cli.report import say, table
+from landscape.cli.terminal import say, table
 from landscape.core.errors import LandscapeError
 from landscape.core.fields import did_you_mean
 from landscape.core.files import json_text

@@ -7,7 +7,7 @@ import torch
 
 from landscape.cli.config import config_file
 from landscape.cli.options import ProblemGroup, computing, json_flag, sampling
-from landscape.cli.report import say, table
+from landscape.cli.terminal import say, table
 from landscape.core.errors import LandscapeError
 from landscape.core.files import json_text
 from landscape.problems.base import Problem, Verification, verify
