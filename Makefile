@@ -9,7 +9,7 @@ SOURCES = setup.cfg pyproject.toml constraints.txt
 RUN = $(BIN)/landscape
 STUDIES = $(filter-out analyses/one_step_m1.py analyses/study.py, $(wildcard analyses/*.py))
 
-.PHONY: help demo test test-extras test-quick test-cpus smoke docs faults lint dist benchmark reference studies clean
+.PHONY: help demo test test-extras test-quick test-cpus smoke docs start faults lint dist benchmark reference studies clean
 
 help:
 	@echo "make demo       train, walk, analyse and draw: what separates trained solutions from the known one"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-extras the tests that need numba, submitit, Dask and a browser, in the environment of make smoke"
 	@echo "make smoke      each example of the documents and of every --help, each benchmark in its smallest setting"
 	@echo "make docs       the documentation as a site, in dist/site"
+	@echo "make start      the five-minute start in a fresh clone with an empty home, and how long it takes"
 	@echo "make faults     a campaign of kills, changed files, odd commands and pairs of writers, an hour and a half"
 	@echo "make lint       ruff, mypy --strict and the layers"
 	@echo "make dist       the wheel, installed into an empty environment, where the README's first example is run"
@@ -114,6 +115,10 @@ smoke: $(VENV)/.smoke
 # Each warning, such as of a link that leads nowhere, is an error.
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs dist/site
+
+# A clone has what is committed.
+start: $(VENV)/.demo
+	$(BIN)/python tests/start.py
 
 # The environment is new and gets the wheel and its dependencies alone; then the extra that the README's Python wants.
 # Modules are compiled when they are first imported, which few of torch's are. It stays, to try more in (make clean).

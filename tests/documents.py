@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # an environment that has the wheel alone reads the documents
 ROOT = Path(__file__).parent.parent
 
 #: What a command begins with.
-PROGRAMS = ("landscape", "python", "make", ".", ".venv/bin/pip")
+PROGRAMS = ("landscape", "python", "python3", "make", ".", ".venv/bin/pip", "pip", "git")
 
 #: Languages of fenced blocks that are shown, not run.
 SHOWN = ("toml", "json", "text", "bibtex")
@@ -44,6 +44,7 @@ SHOWN = ("toml", "json", "text", "bibtex")
 NO_COMMANDS = (("ARCHITECTURE.md", ""),)
 
 _SUITE = "continuous integration is what runs it"
+_START = "`make start` follows the page from there, in an environment of its own"
 
 #: Examples that are not run: document, what the command begins with, and why. A reason holds only where its last entry
 #: is true.
@@ -52,6 +53,9 @@ NOT_RUN = (
     ("README.md", "make test", _SUITE, True),
     ("CONTRIBUTING.md", "make", _SUITE, True),
     ("CONTRIBUTING.md", ".venv/bin/pip install", "installs hooks in the repository of who runs the tests", True),
+    ("docs/start.md", "python3 -m venv", _START, True),
+    ("docs/start.md", ". .venv/bin/activate", _START, True),
+    ("docs/start.md", "pip install", _START, True),
     ("plots/README.md", "make demo", "its commands are a document of their own here, `make demo`", True),
     ("landscape submit --help", "landscape submit --on slurm", "no SLURM", shutil.which("sbatch") is None),
     ("landscape submit --help", "landscape submit --on dask", "no Dask", find_spec("distributed") is None),
