@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+SITE ?= dist/site
 QUIETLY = --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALL = $(BIN)/python -m pip install $(QUIETLY)
 EMPTY = dist/empty/bin/python
@@ -18,7 +19,7 @@ help:
 	@echo "make test-quick the suite without run-time checks of shapes, slow tests and bit identity: while one works"
 	@echo "make test-extras the tests that need numba, submitit, Dask and a browser, in the environment of make smoke"
 	@echo "make smoke      each example of the documents and of every --help, each benchmark in its smallest setting"
-	@echo "make docs       the documentation as a site, in dist/site"
+	@echo "make docs       the documentation of this version as a site, in dist/site/VERSION"
 	@echo "make start      the five-minute start in a fresh clone with an empty home, and how long it takes"
 	@echo "make faults     a campaign of kills, changed files, odd commands and pairs of writers, an hour and a half"
 	@echo "make lint       ruff, mypy --strict and the layers"
@@ -112,9 +113,11 @@ smoke: $(VENV)/.smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engines --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/zoo.py --smoke --all-verbs --require
 
-# Each warning, such as of a link that leads nowhere, is an error.
+# Each warning, such as of a link that leads nowhere, is an error. Pages of other versions that are there learn of these.
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -q -W --keep-going -b html docs dist/site
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs \
+		"$(SITE)/$$($(BIN)/python -c 'import landscape; print(landscape.__version__)')"
+	$(BIN)/python docs/versions.py "$(SITE)"
 
 # A clone has what is committed.
 start: $(VENV)/.demo

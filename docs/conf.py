@@ -1,6 +1,5 @@
 """The documentation as a site: `make docs`."""
 
-import importlib.metadata
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,9 +7,11 @@ import click
 from docutils import nodes
 from docutils.utils.math import latex2mathml
 
+from landscape import __version__
+
 project = "landscape"
 author = "the authors of landscape"
-release = version = importlib.metadata.version("landscape-walks")
+release = version = __version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
@@ -29,6 +30,9 @@ html_extra_path = ["../plots/reference_report.html", "notebooks"]
 suppress_warnings = ["myst.xref_missing"]  # of files beside the pages; that they are there is tested
 html_theme = "furo"
 html_title = f"landscape {release}"
+templates_path = ["_templates"]
+_ABOVE = ("brand", "search", "scroll-start", "navigation", "scroll-end")
+html_sidebars = {"**": [*(f"sidebar/{part}.html" for part in _ABOVE), "versions.html"]}  # see versions.py
 
 
 def helps(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[str]:
