@@ -42,6 +42,21 @@ def test_every_block_is_an_example_and_no_entry_of_the_tables_is_stale() -> None
     assert DOCUMENTS.keys() >= READER_HAS.keys() | READER_RAN.keys()
 
 
+def test_each_figure_is_in_the_gallery_with_the_command_that_makes_it() -> None:
+    listed = subprocess.run(["git", "ls-files", "plots"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    committed = {Path(line).name for line in listed.splitlines()} - {"README.md"}
+    shown = set()
+    for section in re.split(r"^#+ ", documents.pages()["plots/README.md"], flags=re.MULTILINE):
+        commands = [example.text for example in markdown("plots/README.md", section)]
+        for figure in re.findall(r"\((?:\.\./plots/)?([^)/]+\.(?:png|html))\)", section):
+            stem = figure.partition(".")[0]
+            recipes = re.findall(r"python analyses/(\w+)\.py|make (\w+)", "\n".join(commands))
+            by_recipe = any(stem.startswith(name) for names in recipes for name in names if name)
+            assert by_recipe or any(stem in command for command in commands), f"no command makes {figure}"
+            shown.add(figure)
+    assert shown == committed
+
+
 def test_targets_of_make_that_documents_name_are_there_and_listed() -> None:
     named = {
         name
