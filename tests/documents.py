@@ -43,15 +43,16 @@ SHOWN = ("toml", "json", "text", "bibtex")
 #: Indented blocks that are no commands: document, and what their first line begins with (empty: any such block).
 NO_COMMANDS = (("ARCHITECTURE.md", ""),)
 
-_SUITE = "continuous integration is what runs it"
+SUITE = "continuous integration is what runs it"
 _START = "`make start` follows the page from there, in an environment of its own"
 
 #: Examples that are not run: document, what the command begins with, and why. A reason holds only where its last entry
 #: is true.
 NOT_RUN = (
     ("README.md", "make demo", "its commands are a document of their own here, `make demo`", True),
-    ("README.md", "make test", _SUITE, True),
-    ("CONTRIBUTING.md", "make", _SUITE, True),
+    ("README.md", "make test", SUITE, True),
+    ("CONTRIBUTING.md", "make test-quick", "a part of `make test`", True),
+    ("CONTRIBUTING.md", "make", SUITE, True),
     ("CONTRIBUTING.md", ".venv/bin/pip install", "installs hooks in the repository of who runs the tests", True),
     ("docs/cite.md", "git worktree", "needs the tag of an older version that has pages", True),
     ("docs/cite.md", "make -C ../older docs", "needs the tag of an older version that has pages", True),
@@ -345,6 +346,35 @@ def verbs(command: click.Command = main, name: str = "landscape") -> Iterator[tu
             inner = command.get_command(context, verb)
             assert inner is not None
             yield from verbs(inner, f"{name} {verb}")
+
+
+def shown_commands(text: str) -> Iterator[str]:
+    """The commands of `landscape` in running text, and in blocks that are shown and not run, without what follows `|`."""
+    blocks = re.findall(rf"^```(?:{'|'.join(SHOWN)})\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    for command in (
+        *re.findall(r"(?<!`)`(landscape [^`]+)`(?!`)", text),
+        *re.findall(r"^.*?\b(landscape [a-z-]+ -.*)", "\n".join(blocks).replace("\\\n", " "), re.MULTILINE),
+    ):
+        yield re.split(r"\s[|&>]", " ".join(command.split()))[0]
+
+
+def unknown_words(command: str) -> list[str]:
+    """The options of a command that its verb does not have."""
+    known, words = dict(verbs()), command.split()
+    verb = words.pop(0)
+    options: set[str] = set()
+    while True:
+        options |= {flag for each in known[verb].params for flag in (*each.opts, *each.secondary_opts)}
+        if not words or f"{verb} {words[0]}" not in known:
+            break
+        verb += f" {words.pop(0)}"
+    if verb == "landscape submit":  # what it divides is a command of its own
+        inner = next((number for number, word in enumerate(words) if f"landscape {word}" in known), len(words))
+        words, divided = words[:inner], words[inner:]
+        if divided:
+            return unknown_words(f"{verb} {' '.join(words)}") + unknown_words(f"landscape {' '.join(divided)}")
+    flags = {word.partition("=")[0].rstrip(",;.") for word in words if word.startswith("-")}
+    return sorted(flags - options - {"--help", "-h", "--version"})
 
 
 def epilog(document: str, text: str) -> list[Example]:

@@ -1,11 +1,12 @@
 """Follows docs/start.md to the letter and says how long it takes: `make start`.
 
 Each block runs as it stands, one after another in one shell, in a fresh clone of what is committed, with an empty home
-and no other programs than those of the system: nothing of this environment, and nothing that pip has kept. Then all of
-it once more in another clone, with what pip has kept of the first: the difference is the download. Prints a table in
-Markdown; exits with 1 at the first block that fails.
+and no other programs than those of the system: nothing of this environment but where pip finds packages (`PIP_...`),
+and nothing that pip has kept. Then all of it once more in another clone, with what pip has kept of the first: the
+difference is the download. Prints a table in Markdown; exits with 1 at the first block that fails.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -37,9 +38,13 @@ def follow(clone: Path, home: Path, log: Path) -> dict[str, float]:
     script = ["set -eu", "now() { date +%s.%N; }", "echo $(now) >&3"]
     for typed in sections().values():
         script += [*(f"{each} </dev/null" if "<<" not in each else each for each in typed), "echo $(now) >&3"]
-    command = ["env", "-i", f"HOME={home}", "PATH=/usr/bin:/bin", "bash", "-c", "exec 3>&1 1>&2\n" + "\n".join(script)]
+    environment = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
+    environment |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    command = ["bash", "-c", "exec 3>&1 1>&2\n" + "\n".join(script)]
     with log.open("w") as told:
-        done = subprocess.run(command, cwd=clone, stdout=subprocess.PIPE, stderr=told, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=clone, env=environment, stdout=subprocess.PIPE, stderr=told, text=True, check=False
+        )
     if done.returncode:
         sys.exit(f"{PAGE}: exit status {done.returncode}\n{log.read_text()[-3000:]}")
     times = [float(time) for time in done.stdout.split()]

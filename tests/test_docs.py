@@ -42,6 +42,25 @@ def test_every_block_is_an_example_and_no_entry_of_the_tables_is_stale() -> None
     assert DOCUMENTS.keys() >= READER_HAS.keys() | READER_RAN.keys()
 
 
+def test_what_continuous_integration_is_said_to_run_it_runs() -> None:
+    ran = re.findall(r"\bmake ([a-z-]+)", (ROOT / ".ci" / "run").read_text())
+    for example in (example for examples in DOCUMENTS.values() for example in examples):
+        if example.not_run == documents.SUITE:
+            assert example.text.split()[1] in ran, example.place
+    assert {"smoke", "start", "test-extras"} <= set(ran)
+
+
+def test_commands_in_running_text_have_the_options_of_their_verbs() -> None:
+    found = 0
+    for document, text in documents.pages().items():
+        if document != "CHANGELOG.md":  # which tells what was
+            for command in documents.shown_commands(text):
+                found += 1
+                assert not documents.unknown_words(command), f"{document}: {command}"
+    assert found > 40
+    assert documents.unknown_words("landscape analyse barriers x.h5 --certyfy --json") == ["--certyfy"]
+
+
 def test_each_figure_is_in_the_gallery_with_the_command_that_makes_it() -> None:
     listed = subprocess.run(["git", "ls-files", "plots"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     committed = {Path(line).name for line in listed.splitlines()} - {"README.md"}
