@@ -349,7 +349,7 @@ def verbs(command: click.Command = main, name: str = "landscape") -> Iterator[tu
 
 
 def shown_commands(text: str) -> Iterator[str]:
-    """The commands of `landscape` in running text, and in blocks that are shown and not run, without what follows `|`."""
+    """The commands of `landscape` in running text and in blocks that are shown and not run, up to a `|`."""
     blocks = re.findall(rf"^```(?:{'|'.join(SHOWN)})\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     for command in (
         *re.findall(r"(?<!`)`(landscape [^`]+)`(?!`)", text),

@@ -31,24 +31,27 @@ def sections() -> dict[str, list[str]]:
     return found
 
 
-def follow(clone: Path, home: Path, log: Path) -> dict[str, float]:
-    """Seconds by section, of following the page in a new clone at `clone`."""
+def follow(clone: Path, home: Path, log: Path) -> dict[str, tuple[float, float]]:
+    """Seconds, and seconds of processors, by section, of following the page in a new clone at `clone`."""
     subprocess.run(["git", "clone", "--quiet", documents.ROOT, clone], check=True)
     home.mkdir(exist_ok=True)
-    script = ["set -eu", "now() { date +%s.%N; }", "echo $(now) >&3"]
+    script = ["exec 3>&1 1>&2", "set -eu", "now() { date +%s.%N >&3; times | tail -n 1 >&3; }", "now"]
     for typed in sections().values():
-        script += [*(f"{each} </dev/null" if "<<" not in each else each for each in typed), "echo $(now) >&3"]
+        script += [*(f"{each} </dev/null" if "<<" not in each else each for each in typed), "now"]
     environment = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
     environment |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    command = ["bash", "-c", "exec 3>&1 1>&2\n" + "\n".join(script)]
+    command = ["bash", "-c", "\n".join(script)]
     with log.open("w") as told:
         done = subprocess.run(
             command, cwd=clone, env=environment, stdout=subprocess.PIPE, stderr=told, text=True, check=False
         )
     if done.returncode:
         sys.exit(f"{PAGE}: exit status {done.returncode}\n{log.read_text()[-3000:]}")
-    times = [float(time) for time in done.stdout.split()]
-    return {title: end - begin for title, begin, end in zip(sections(), times, times[1:], strict=False)}
+    lines = done.stdout.splitlines()
+    times = [float(line) for line in lines[::2]]
+    busy = [sum(60 * float(m) + float(s) for m, s in re.findall(r"(\d+)m([\d.]+)s", line)) for line in lines[1::2]]
+    spent = [(t2 - t1, b2 - b1) for t1, t2, b1, b2 in zip(times, times[1:], busy, busy[1:], strict=False)]
+    return dict(zip(sections(), spent, strict=True))
 
 
 def main() -> None:
@@ -58,10 +61,13 @@ def main() -> None:
         wanted = set(re.findall(r"-o (\S+\.(?:png|html))", documents.pages()[PAGE]))
         if missing := sorted(name for name in wanted if not (place / "second" / name).exists()):
             sys.exit(f"{PAGE}: nothing has made {', '.join(missing)}")
-    print("| section | seconds | pip has kept its downloads |\n|---|---|---|")
-    for title, seconds in first.items():
-        print(f"| {title} | {seconds:.0f} | {second[title]:.0f} |")
-    print(f"| all | {sum(first.values()):.0f} | {sum(second.values()):.0f} |")
+    print(
+        "| section | seconds | of processors | seconds with what pip has kept | of processors |\n|---|---|---|---|---|"
+    )
+    for title in first:
+        print(f"| {title} | {' | '.join(f'{seconds:.0f}' for seconds in (*first[title], *second[title]))} |")
+    totals = [sum(column) for each in (first, second) for column in zip(*each.values(), strict=True)]
+    print(f"| all | {' | '.join(f'{seconds:.0f}' for seconds in totals)} |")
 
 
 if __name__ == "__main__":
