@@ -61,9 +61,7 @@ def main() -> None:
         wanted = set(re.findall(r"-o (\S+\.(?:png|html))", documents.pages()[PAGE]))
         if missing := sorted(name for name in wanted if not (place / "second" / name).exists()):
             sys.exit(f"{PAGE}: nothing has made {', '.join(missing)}")
-    print(
-        "| section | seconds | of processors | seconds with what pip has kept | of processors |\n|---|---|---|---|---|"
-    )
+    print("| section | seconds | of processors | with what pip kept | of processors |\n|---|---|---|---|---|")
     for title in first:
         print(f"| {title} | {' | '.join(f'{seconds:.0f}' for seconds in (*first[title], *second[title]))} |")
     totals = [sum(column) for each in (first, second) for column in zip(*each.values(), strict=True)]

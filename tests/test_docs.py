@@ -3,6 +3,7 @@
 import importlib.util
 import pkgutil
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -125,3 +126,23 @@ def test_files_and_python_names_in_documents_are_there() -> None:
                 assert importlib.util.find_spec(name), name
             else:
                 pkgutil.resolve_name(name)
+
+
+def test_pages_of_each_version_learn_of_the_others(tmp_path: Path) -> None:
+    program, mark = runpy.run_path(str(ROOT / "docs" / "versions.py")), "<!--versions-->{}<!--/versions-->"
+    for version, pages in {"0.9.0": ("index", "api/a"), "0.10.0": ("index", "api/a"), "1.0rc1": ("index",)}.items():
+        for page in pages:
+            path = tmp_path / version / f"{page}.html"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"before {mark.format(version)} after")
+        program["main"](tmp_path)  # as each version is built after the others
+    (tmp_path / "no version").mkdir()
+    (tmp_path / "no version" / "index.html").write_text(mark)
+    program["main"](tmp_path)
+    assert program["versions"](tmp_path) == ["1.0rc1", "0.10.0", "0.9.0"]
+    text = (tmp_path / "0.9.0" / "api" / "a.html").read_text()
+    assert text.startswith("before <!--versions--><details><summary>Version 0.9.0; the newest is 1.0rc1</summary>")
+    assert re.findall('href="(.*?)"', text) == ["../../1.0rc1/index.html", "../../0.10.0/api/a.html"]
+    assert text.endswith("<li>0.9.0</li></ul></details><!--/versions--> after")
+    assert "url=1.0rc1/index.html" in (tmp_path / "index.html").read_text()
+    assert (tmp_path / "no version" / "index.html").read_text() == mark
