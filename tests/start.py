@@ -35,7 +35,7 @@ def follow(clone: Path, home: Path, log: Path) -> dict[str, tuple[float, float]]
     """Seconds, and seconds of processors, by section, of following the page in a new clone at `clone`."""
     subprocess.run(["git", "clone", "--quiet", documents.ROOT, clone], check=True)
     home.mkdir(exist_ok=True)
-    script = ["exec 3>&1 1>&2", "set -eu", "now() { date +%s.%N >&3; times | tail -n 1 >&3; }", "now"]
+    script = ["exec 3>&1 1>&2", "set -eu", "now() { date +%s.%N >&3; times >&3; }", "now"]
     for typed in sections().values():
         script += [*(f"{each} </dev/null" if "<<" not in each else each for each in typed), "now"]
     environment = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
@@ -47,9 +47,9 @@ def follow(clone: Path, home: Path, log: Path) -> dict[str, tuple[float, float]]
         )
     if done.returncode:
         sys.exit(f"{PAGE}: exit status {done.returncode}\n{log.read_text()[-3000:]}")
-    lines = done.stdout.splitlines()
-    times = [float(line) for line in lines[::2]]
-    busy = [sum(60 * float(m) + float(s) for m, s in re.findall(r"(\d+)m([\d.]+)s", line)) for line in lines[1::2]]
+    lines = done.stdout.splitlines()  # of each moment: the time, the shell's own processor time, that of its children
+    times = [float(line) for line in lines[::3]]
+    busy = [sum(60 * float(m) + float(s) for m, s in re.findall(r"(\d+)m([\d.]+)s", line)) for line in lines[2::3]]
     spent = [(t2 - t1, b2 - b1) for t1, t2, b1, b2 in zip(times, times[1:], busy, busy[1:], strict=False)]
     return dict(zip(sections(), spent, strict=True))
 
