@@ -2,8 +2,8 @@
 
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
-['align', 'average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'export', 'load', 'passes', \
-'plane', 'plot', 'polish', 'report', 'symmetry', 'train', 'walk']
+['align', 'animate', 'average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'export', 'load', \
+'passes', 'plane', 'plot', 'polish', 'report', 'symmetry', 'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from landscape.evaluation.connect import connect as connect
     from landscape.evaluation.plane import plane as plane
     from landscape.evaluation.walk import walk as walk
+    from landscape.figures.animation import animate as animate
     from landscape.figures.plot import plot as plot
     from landscape.problems.averaging import average as average
     from landscape.problems.base import Problem as Problem
@@ -56,6 +57,7 @@ _HOMES = {
     "clusters": "analysis.clusters",
     "convergence": "analysis.convergence",
     "plot": "figures.plot",
+    "animate": "figures.animation",
     "export": "store.exports",
     "report": "web.report",
     "passes": "analysis.passes",

@@ -85,6 +85,7 @@ SHORTER = (
     ("docs/life.md", r"\brange\(100\)", "range(5)"),
     ("docs/own_model.md", r"\brange\(200\)", "range(5)"),
     ("plots/README.md", r"--save-at \S+", "--save-at 0,5,10,20"),
+    ("landscape animate --help", r"--save-at \S+", "--save-at 0,2,5,10,20"),
     ("docs/report.md", r"--save-at \S+", "--save-at 0,2,5,10,20"),
     ("docs/report.md", r"\bbatches=300\b", "batches=20"),
 )

@@ -36,7 +36,7 @@ from landscape.figures.captions import courses_caption
 from landscape.store.kinds import document_of, is_document
 from landscape.store.results import Result
 
-__all__ = ["command"]
+__all__ = ["Look", "command"]
 
 
 def drawing(name: str) -> Callable[[Command], Command]:
@@ -46,16 +46,10 @@ def drawing(name: str) -> Callable[[Command], Command]:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Canvas:
-    """Where a figure goes: to a file of its own name unless another is asked for.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a figure is drawn."""
 
-    Make it before any work: it raises `LandscapeError` if the file that is asked for is in the way.
-    """
-
-    output: Path | None
-    force: bool
-    format: tuple[figures.Format, ...] = option((), "Write this; several may be named. [default: png and svg]")
     style: Literal["screen", "paper"] = option(
         "screen", "For a screen, with a caption; or for a paper, as wide as its columns and with its letters."
     )
@@ -68,13 +62,28 @@ class Canvas:
             raise click.UsageError("--columns goes with --style paper")
         if self.style == "paper" and click.get_current_context().params.get("caption") is not None:
             raise click.UsageError("a paper has captions of its own: leave --caption or --style paper out")
-        if self.output is not None and not is_there(lock_of(self.output)):
-            self._require_free(self.output)
 
     @property
     def look(self) -> figures.Style:
-        """How the figure is drawn."""
+        """The style that is meant."""
         return figures.SCREEN if self.style == "screen" else figures.paper(int(self.columns or 2))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Canvas(Look):
+    """Where a figure goes: to a file of its own name unless another is asked for.
+
+    Make it before any work: it raises `LandscapeError` if the file that is asked for is in the way.
+    """
+
+    output: Path | None
+    force: bool
+    format: tuple[figures.Format, ...] = option((), "Write this; several may be named. [default: png and svg]")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output is not None and not is_there(lock_of(self.output)):
+            self._require_free(self.output)
 
     def save(self, figure: Figure, name: str) -> None:
         """Write the figure, and print its files."""
