@@ -2,8 +2,8 @@
 
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
-['align', 'animate', 'average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'export', 'load', \
-'passes', 'plane', 'plot', 'polish', 'report', 'symmetry', 'train', 'walk']
+['align', 'animate', 'average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'export', \
+'interactive', 'load', 'passes', 'plane', 'plot', 'polish', 'report', 'symmetry', 'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
 """
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from landscape.training.train import Training as Training
     from landscape.training.train import train as train
     from landscape.web.report import report as report
+    from landscape.web.solid import interactive as interactive
 
 #: Where each public name lives.
 _HOMES = {
@@ -60,6 +61,7 @@ _HOMES = {
     "animate": "figures.animation",
     "export": "store.exports",
     "report": "web.report",
+    "interactive": "web.solid",
     "passes": "analysis.passes",
     "polish": "analysis.polish",
     "symmetry": "analysis.symmetry",

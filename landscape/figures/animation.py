@@ -104,7 +104,8 @@ def animate(
     >>> import landscape, tempfile, torch
     >>> x = torch.linspace(-1, 1, 32)[:, None]
     >>> problem = landscape.Problem.from_model(torch.nn.Linear(1, 1), (x, x), "mse")
-    >>> steps = [{"weight": torch.tensor([[w]]), "bias": torch.tensor([b])} for w, b in ((0, 1.0), (0.5, 0), (1, 0.1))]
+    >>> path = ((0.0, 1.0), (0.5, 0.0), (1.0, 0.1))
+    >>> steps = [{"weight": torch.tensor([[w]]), "bias": torch.tensor([b])} for w, b in path]
     >>> result = landscape.plane(steps, problem=problem, points=5)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     landscape.animate(result, f"{folder}/training.gif").name
