@@ -56,6 +56,7 @@ NOT_RUN = (
     ("landscape submit --help", "landscape submit --on slurm", "no SLURM", shutil.which("sbatch") is None),
     ("landscape submit --help", "landscape submit --on dask", "no Dask", find_spec("distributed") is None),
     ("landscape submit --help", "landscape submit --jobs", "no submitit", find_spec("submitit") is None),
+    ("docs/howto.md", "landscape plot plane plane.h5 --interactive", "no plotly", find_spec("plotly") is None),
     ("docs/clusters.md", "landscape submit", "no submitit", find_spec("submitit") is None),
     ("landscape validate --help", "landscape validate --device cuda", "no GPU", not torch.cuda.is_available()),
 )

@@ -135,7 +135,7 @@ def test_wrong_surfaces_are_refused(tmp_path: Path, landscape: Program) -> None:
     through().save(tmp_path / "plane.h5")
     (tmp_path / "there.html").touch()
     for options, status, words in (
-        (["-o", "a.png"], 1, "end --output in .html"),
+        (["-o", "a.png"], 1, "end -o in .html"),
         (["-o", "there.html"], 1, "there.html exists"),
         (["--format", "png"], 2, "leave --format out"),
         (["--style", "paper"], 2, "leave --style out"),

@@ -12,7 +12,7 @@ from matplotlib.image import imsave
 from matplotlib.ticker import MaxNLocator
 
 from landscape.figures.pages import power
-from landscape.figures.scales import floor_below, on_axis
+from landscape.figures.scales import floor_below, in_words, on_axis, round_numbers
 from landscape.web.markup import Markup, tag
 
 __all__ = ["MOST_CELLS", "SHADES", "UNIT", "Axis", "Frame", "along", "cells", "path", "rgb"]
@@ -29,6 +29,8 @@ SHADES = 64
 _WIDE = 8 * UNIT
 #: Points beside one another, and decades, with a label at most.
 _TICKS = 6
+#: Fewer labels do not tell a scale.
+_FEWEST = 3
 
 Points = Float[np.ndarray, "line point"]
 
@@ -94,14 +96,17 @@ class Axis:
         """Places with a label: round numbers, on a log axis powers of ten where there are three or more."""
         if not self.log:
             places = MaxNLocator(_TICKS, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
-            named = [(float(each), f"{each:.6g}") for each in places if self.low <= each <= self.high]
+            within = [float(each) for each in places if self.low <= each <= self.high]
+            named = list(zip(within, in_words(within, powers=False), strict=True))
         else:
             near = self.low + self.zeros * 0.06 * (self.high - self.low)
             decades = list(range(int(np.ceil(near)), int(np.floor(self.high)) + 1))
             named = [(10.0**k, power(k)) for k in decades[:: 1 + len(decades) // (_TICKS + 1)]]
             if len(decades) < 3:
-                every = [(f * 10.0**k, k) for k in range(int(np.floor(near)), int(self.high) + 1) for f in (1, 2, 5)]
-                named = [(each, f"{each:.6g}") for each, _ in every if near <= np.log10(each) <= self.high] or named
+                # The first set with three, so that it tells the scale, or else the most.
+                sets = list(round_numbers(near, self.high))
+                best = next((each for each in sets if _FEWEST <= len(each) <= 2 * _TICKS), max(sets, key=len))
+                named = list(zip(best, in_words(best), strict=True))
             named = ([(0.0, "0")] if self.zeros else []) + named
         return [(self.at(value), label) for value, label in named]
 
