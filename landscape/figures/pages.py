@@ -244,7 +244,7 @@ def group_opacity(count: int | np.integer, most: float = 1.0) -> float:
     return float(np.clip(3.5 / np.sqrt(max(count, 1)), 0.08, most))
 
 
-def branch_width(members: float | np.ndarray, of: int) -> np.ndarray:
+def branch_width(members: float | np.number[Any] | np.ndarray, of: int) -> np.ndarray:
     """Points that a branch of a tree is wide: a hairline with one member, 5.5 with all of so many, by area between."""
     return np.asarray(0.5 * min(1.0, np.sqrt(200 / of)) + 5 * (np.sqrt(members) - 1) / max(np.sqrt(of) - 1, 1e-9))
 

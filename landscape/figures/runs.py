@@ -237,6 +237,8 @@ def clusters_figure(
     Raises `Unsupported` for a style that has not the width for it.
     """
     style.require_wide("trees of members")
+    if caption and (found.tree[:, 2] == 0).any():
+        caption += " Members at a distance of zero meet at the lower edge of the log axis."
     with sheet((WIDTH, 6.4), caption, 2, style=style) as (figure, (tree, curve)):
         dendrogram(tree, found, names=names, solved=solved)
         groups_against_threshold(curve, found)

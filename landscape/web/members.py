@@ -11,7 +11,7 @@ from landscape.core.errors import plural
 from landscape.figures.pages import branch_width, power, with_unit
 from landscape.figures.passes import branch_sizes, large_branches, merge_order
 from landscape.figures.planes import MAP
-from landscape.web.curves import HALF, drawing, figure, legend
+from landscape.web.curves import HALF, at_the_edge, drawing, figure, legend
 from landscape.web.data import CARDS, MOST_PASSES, Lines, Members, Section, Training
 from landscape.web.markup import Markup, number, tag
 from landscape.web.svg import MOST_CELLS, SHADES, UNIT, Axis, Frame, cells
@@ -190,7 +190,7 @@ def _graph(found: Passes, order: Sequence[int], members: Members) -> Markup:
         "Two members are connected from the loss on at which their legs meet: the lowest, over all chains of known "
         f"paths, of the highest loss on the way, an upper bound of the pass. {plural(len(found), 'pair')} with a known "
         f"path, {len(found.missing)} without. Paths are read at their points. Branches are wider with more members"
-        f"{', and large ones have their number' if numbers else ''}."
+        f"{', and large ones have their number' if numbers else ''}.{at_the_edge(y)}"
     )
     return figure(title, caption + (" Dotted: not connected by any." if roots else ""), legend(names), svg)
 

@@ -29,6 +29,8 @@ SHADES = 64
 _WIDE = 8 * UNIT
 #: Points beside one another, and decades, with a label at most.
 _TICKS = 6
+#: Decades that a log axis spans at least.
+_NARROWEST = 0.3
 #: Fewer labels do not tell a scale.
 _FEWEST = 3
 
@@ -58,7 +60,7 @@ class Axis:
             return cls.linear(flat, start, length)
         floor, zeros = floor_below([flat]), bool((flat == 0).any())
         low, high = np.log10(floor if zeros else flat.min()), np.log10(max(flat.max(), 1.01 * floor))
-        free = max(0.03 * (high - low), 0.5 * (0.3 - (high - low)))
+        free = max(0.03 * (high - low), 0.5 * (_NARROWEST - (high - low)))
         return cls(float(low if zeros else low - free), float(high + free), start, length, log=True, zeros=zeros)
 
     @classmethod
@@ -77,7 +79,8 @@ class Axis:
         first, last = (np.log10(positive[0]), np.log10(positive[-1])) if len(positive) else (0.0, 1.0)
         zeros = bool((every == 0).any())
         low = first - (0.12 * (last - first) or 0.3) * zeros
-        return cls(float(low), float(last + 0.03 * (last - first or 1)), start, length, log=True, zeros=zeros)
+        high = max(last + 0.03 * (last - first or 1), low + _NARROWEST)
+        return cls(float(low), float(high), start, length, log=True, zeros=zeros)
 
     def __call__(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Places of values; NaN for what is not finite."""
