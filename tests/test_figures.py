@@ -973,6 +973,8 @@ def test_what_draws_takes_axes_and_returns_them() -> None:
         "page",
         "save",
         "targets",
+        "Pace",
+        "animate",
     }
     for name in set(figures.__all__) - pages - others - {"group_cards"}:
         signature = inspect.signature(getattr(figures, name))
