@@ -17,7 +17,7 @@ help:
 	@echo "make test       the whole test suite"
 	@echo "make test-cpus  bit identity of a member in any company, under each instruction set that this machine has"
 	@echo "make test-quick the suite without run-time checks of shapes, slow tests and bit identity: while one works"
-	@echo "make test-extras the tests that need numba, submitit, Dask and a browser, in the environment of make smoke"
+	@echo "make test-extras the tests that need numba, submitit, Dask, plotly and a browser, in the environment of make smoke"
 	@echo "make smoke      each example of the documents and of every --help, each benchmark in its smallest setting"
 	@echo "make docs       the documentation of this version as a site, in dist/site/VERSION"
 	@echo "make start      the five-minute start in a fresh clone with an empty home, and how long it takes"
@@ -47,7 +47,7 @@ $(VENV)/.lint: $(BIN)/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.smoke: $(BIN)/python $(SOURCES)
-	$(INSTALL) --editable '.[test,browser,benchmark,fast,zoo,slurm,dask]'
+	$(INSTALL) --editable '.[test,browser,benchmark,fast,zoo,slurm,dask,interactive]'
 	@touch $@
 
 $(VENV)/.docs: $(BIN)/python $(SOURCES)
@@ -82,7 +82,7 @@ test-cpus: $(VENV)/.test
 
 # What needs the extras, in the environment that has them.
 test-extras: $(VENV)/.smoke
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto tests/test_fused.py tests/test_submit.py tests/test_recorder.py tests/test_browser.py tests/test_notebooks.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto tests/test_fused.py tests/test_submit.py tests/test_recorder.py tests/test_browser.py tests/test_solid.py tests/test_notebooks.py
 
 test-quick: $(VENV)/.test
 	LANDSCAPE_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'not slow and not smoke and not bitwise'

@@ -2,8 +2,8 @@
 
 >>> import landscape
 >>> sorted(name for name in dir(landscape) if name.islower())
-['align', 'average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'export', 'load', 'passes', \
-'plane', 'plot', 'polish', 'report', 'symmetry', 'train', 'walk']
+['align', 'animate', 'average', 'barriers', 'clusters', 'connect', 'convergence', 'curvature', 'export', \
+'interactive', 'load', 'passes', 'plane', 'plot', 'polish', 'report', 'symmetry', 'train', 'walk']
 
 The public names are loaded when they are first used: `import landscape` alone needs neither torch nor matplotlib.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from landscape.evaluation.connect import connect as connect
     from landscape.evaluation.plane import plane as plane
     from landscape.evaluation.walk import walk as walk
+    from landscape.figures.animation import animate as animate
     from landscape.figures.plot import plot as plot
     from landscape.problems.averaging import average as average
     from landscape.problems.base import Problem as Problem
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from landscape.training.train import Training as Training
     from landscape.training.train import train as train
     from landscape.web.report import report as report
+    from landscape.web.solid import interactive as interactive
 
 #: Where each public name lives.
 _HOMES = {
@@ -56,8 +58,10 @@ _HOMES = {
     "clusters": "analysis.clusters",
     "convergence": "analysis.convergence",
     "plot": "figures.plot",
+    "animate": "figures.animation",
     "export": "store.exports",
     "report": "web.report",
+    "interactive": "web.solid",
     "passes": "analysis.passes",
     "polish": "analysis.polish",
     "symmetry": "analysis.symmetry",

@@ -63,6 +63,7 @@ NOT_RUN = (
     ("landscape submit --help", "landscape submit --on slurm", "no SLURM", shutil.which("sbatch") is None),
     ("landscape submit --help", "landscape submit --on dask", "no Dask", find_spec("distributed") is None),
     ("landscape submit --help", "landscape submit --jobs", "no submitit", find_spec("submitit") is None),
+    ("docs/howto.md", "landscape plot plane plane.h5 --interactive", "no plotly", find_spec("plotly") is None),
     ("docs/clusters.md", "landscape submit", "no submitit", find_spec("submitit") is None),
     ("landscape validate --help", "landscape validate --device cuda", "no GPU", not torch.cuda.is_available()),
 )
@@ -92,6 +93,7 @@ SHORTER = (
     ("docs/life.md", r"\brange\(100\)", "range(5)"),
     ("docs/own_model.md", r"\brange\(200\)", "range(5)"),
     ("plots/README.md", r"--save-at \S+", "--save-at 0,5,10,20"),
+    ("landscape animate --help", r"--save-at \S+", "--save-at 0,2,5,10,20"),
     ("docs/report.md", r"--save-at \S+", "--save-at 0,2,5,10,20"),
     ("docs/report.md", r"\bbatches=300\b", "batches=20"),
 )

@@ -56,6 +56,10 @@ def report(**given: Any) -> Path:
     return landscape.report(walk(), **{"save": "page.html", **given})
 
 
+def animate(**given: Any) -> Path:
+    return landscape.animate(plane([A, B, C], directions=None), **{"save": "a.gif", **given})
+
+
 EVERY = {
     "progress": [3, "x", [1]],
     "device": ["x", ["a"], "meta", np.array([1, 2])],
@@ -115,6 +119,13 @@ WRONG: dict[Callable[..., Any], dict[str, list[Any]]] = {
         **{name: ["x", 3] for name in ("matrix", "trace_per")},
         **{name: ["x", 1.5, None, True] for name in ("density_probes", "density_steps", "repeats")},
         "density_width": ["x", 0, NAN],
+    },
+    animate: {
+        **WRITING,
+        "fps": ["x", 0, -1, NAN, 51, True],
+        "seconds": ["x", 0, -1, NAN, [1]],
+        "caption": [3, b"x"],
+        "style": ["paper", 3, None],
     },
     report: {
         **WRITING,

@@ -272,6 +272,10 @@ def test_a_dendrogram_shows_tables_below_a_tree_of_limited_size(members: int, le
     assert f"{members} networks" in ax.get_xlabel()
     assert (f"in {leaves} branches" in ax.get_xlabel()) == (members > leaves)
     assert f"2: {len(tree.sizes)} groups" in texts(ax.figure)
+    told = [int(each.get_text()) for each in ax.texts if each.get_gid() == "members"]
+    assert bool(told) == (members > leaves)
+    if told:  # members below each leaf, counted where the tree is cut into as many branches
+        assert max(told) == np.bincount(hierarchy.fcluster(tree.tree, leaves, "maxclust")).max()
     # The columns below the leaves have the same height each, and all of it below the axes.
     areas = sum(patch.get_height() for patch in ax.patches)
     assert areas == pytest.approx(leaves * 0.08)
@@ -280,6 +284,50 @@ def test_a_dendrogram_shows_tables_below_a_tree_of_limited_size(members: int, le
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels[0].startswith("first (n = ")
     assert labels[-1].startswith("3 more (n = " if members > 5 else "table 2")
+
+
+@pytest.mark.parametrize("members", [2, 6, 60, 250])
+def test_numbers_of_groups_have_several_ticks_that_are_whole(members: int) -> None:
+    ax = figures.groups_against_threshold(
+        axes(),
+        SimpleNamespace(
+            **vars(tree_of(members)), plateaus=(), against_threshold=lambda at: [(t, 1, 1, 0.5) for t in at]
+        ),
+    )
+    ax.figure.draw_without_rendering()
+    told = [label.get_text() for label in ax.get_yticklabels() if label.get_text()]
+    assert told[:2] in (["1", "2"], ["1", "10"])
+
+
+def test_zeros_are_explained_where_there_are_any() -> None:
+    sentence = "Zeros lie on the dotted line at the lower edge of the log axis."
+    hill, level = arcs(), arcs()
+    zero = with_loss(level, np.where(level.alpha == 0, 0.0, level.loss))
+    falling = with_loss(level, np.broadcast_to(2 - level.alpha, level.loss.shape).copy())  # a barrier of zero
+    for curves, told in ((hill, False), (zero, True), (falling, True)):
+        assert (sentence in flat(figures.walk_figure([curves]).get_supxlabel())) == told
+    parts = with_columns(zero, moves=np.array(["a"] * 3 + ["b"] * 3))
+    assert sentence in flat(figures.part_figure(parts).get_supxlabel())
+    losses = np.array([[0.0, 1.0], [0.1, 3.0]])
+    options: dict[str, Any] = {"xlabel": "x", "ylabel": "y", "caption": "Some.", "percent": False}
+    curve = figures.Series.of_seeds("a", [1, 2], losses)
+    assert sentence in flat(figures.series_figure([("", [curve])], yscale="log", **options).get_supxlabel())
+    assert sentence not in flat(figures.series_figure([("", [curve])], **options).get_supxlabel())
+    joined = tree_of(30)
+    joined.tree[0, 2] = 0.0
+    tied = SimpleNamespace(**vars(joined), plateaus=(), against_threshold=lambda at: [(t, 1, 1, 0.5) for t in at])
+    assert "a distance of zero meet at the lower edge" in flat(
+        figures.clusters_figure(tied, caption="A tree.").get_supxlabel()
+    )
+    heights = np.array([[0.0, 0.0], [0.0, 0.0]])
+    table = figures.BarrierTable(heights, np.array([0, 1]), "sign")
+    told = flat(figures.mechanism_figure([("a", table)], caption="Heights.").get_supxlabel())
+    assert "Pairs without a height have the colour of 10⁻⁴" in told
+
+
+def test_of_more_lines_than_are_drawn_none_counts_as_infinite() -> None:
+    ax = figures.barrier_distribution(axes(), barriers(arcs(2500)))
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["n = 2500"]
 
 
 @pytest.mark.parametrize("solved", [None, 0, 3])
@@ -925,6 +973,8 @@ def test_what_draws_takes_axes_and_returns_them() -> None:
         "page",
         "save",
         "targets",
+        "Pace",
+        "animate",
     }
     for name in set(figures.__all__) - pages - others - {"group_cards"}:
         signature = inspect.signature(getattr(figures, name))

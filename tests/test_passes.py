@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,15 @@ from torch import Tensor, nn
 import landscape
 from landscape import Checkpoint, Problem, Result, connect, convergence, curvature, figures, load, walk
 from landscape.analysis import barriers as barriers_module
-from landscape.analysis.passes import passes
+from landscape.analysis.passes import Merge, Passes, passes
 from landscape.core.errors import LandscapeError, Mismatch, TooMuch, Unsupported
 from landscape.core.provenance import Source
 from landscape.engine.stack import Stack
 from landscape.evaluation import bending as bending_module
 from landscape.evaluation.bending import Bending, Emphasis
 from landscape.evaluation.bottleneck import MOST_GRADIENTS
+from landscape.figures.pages import branch_width
+from landscape.figures.passes import branch_sizes
 from landscape.space.family import bent, bezier, line, polyline
 from landscape.store import results as results_module
 
@@ -467,3 +469,55 @@ def test_no_text_has_an_empty_unit_where_the_loss_has_none(landscape: Callable[.
     assert not any(odd in text for odd in (" in ,", " in ;", " in \n", "()", "None"))
     captions = [convergence(ends, problem=problem), curvature(ends, problem=problem, top=1)]
     assert all(re.search(r", loss(;| on 16 samples)", each.caption()) for each in captions)
+
+
+def slow_sizes(count: int, merges: Sequence[Merge]) -> list[int]:
+    """Members of each branch, counted one by one."""
+    inside: list[set[int]] = [{member} for member in range(count)]
+    for merge in merges:
+        inside.append(inside[merge.first] | inside[merge.second])
+    return list(map(len, inside))
+
+
+def many(groups: Sequence[int] = (60, 30, 10)) -> Passes:
+    """Groups of members with low paths within and high ones between."""
+    group = np.repeat(np.arange(len(groups)), groups)
+    heights = {
+        (i, j): (1.0 if group[i] == group[j] else 5.0) + 1e-3 * (i + j)
+        for i, j in itertools.combinations(range(len(group)), 2)
+        if j == i + 1 or group[i] != group[j]
+    }
+    return passes(lines_between(heights, np.linspace(0.01, 0.02, len(group))))
+
+
+def test_branches_are_as_wide_as_they_have_members_and_large_ones_have_their_number() -> None:
+    found = many()
+    count = len(found.members)
+    sizes = branch_sizes(count, found.merges)
+    assert sizes.tolist() == slow_sizes(count, found.merges)
+    figure = figures.passes_figure(found)
+    ax = figure.axes[0]
+    tree = ax.collections[0]
+    for merge, widths in zip(found.merges, np.reshape(tree.get_linewidths(), (-1, 3)), strict=True):
+        np.testing.assert_allclose(widths[:2], branch_width(sizes[[merge.first, merge.second]], count))
+    told = {each.get_text() for each in ax.texts if each.get_gid() == "members"}
+    assert {"60", "30", "10"} <= told
+    assert "large ones have their number" in figure.get_supxlabel().replace("\n", " ")
+    widths = branch_width(np.arange(1, 1001), 1000)
+    assert (np.diff(widths) > 0).all()
+    assert widths[0] < 0.3 < 5 < widths[-1] < 6
+
+
+def test_numbers_of_large_branches_do_not_lie_on_one_another() -> None:
+    ax = figures.passes_figure(many((30, *[20] * 8))).axes[0]
+    ax.figure.draw_without_rendering()
+    boxes = [each.get_window_extent() for each in ax.texts if each.get_gid() == "members"]
+    assert len(boxes) > 3
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_zeros_of_a_graph_are_explained_where_there_are_any() -> None:
+    loss = np.array([0.0, 0.2, 0.3])
+    told = figures.passes_figure(passes(lines_between({(0, 1): 1.0, (0, 2): 2.0}, loss))).get_supxlabel()
+    assert "Zeros lie on the dotted line at the lower edge" in told.replace("\n", " ")
+    assert "Zeros" not in figures.passes_figure(many()).get_supxlabel()

@@ -281,6 +281,36 @@ def test_a_plane_has_its_values_marks_and_a_slider(tmp_path: Path) -> None:
     assert len(large) < 300_000
 
 
+@given(st.floats(1e-12, 1e6), st.floats(1, 1e8), st.booleans(), st.booleans())
+def test_every_axis_has_two_labels_or_more_that_differ(low: float, times: float, close: bool, zero: bool) -> None:
+    times = 1 + (times - 1) * 1e-9 if close else times
+    values = np.array([low, low * times, *([0.0] if zero else [])])
+    for axis in (Axis.of_losses([values], 0, 500), Axis.of_losses([-values], 0, 500), Axis.of_steps(values, 0, 500)):
+        places, labels = zip(*axis.ticks(), strict=True)
+        assert 2 <= len(labels) <= 13
+        assert len(set(labels)) == len(labels)
+        assert sorted(places) == list(places)
+        assert -1 <= places[0] <= places[-1] <= 501
+
+
+def test_a_graph_tells_how_many_members_its_branches_hold_and_where_zeros_are(tmp_path: Path) -> None:
+    """Two groups of six, low within and high between."""
+    result = pairs(12)
+    apart = (result["from_member"] < 6) != (result["to_member"] < 6)
+    curve = np.sin(np.pi * result.alpha)
+    loss = np.where(apart, 9.0, 0.5)[:, None] * curve + 0.1
+    page, parsed = written(tmp_path, dataclasses.replace(result, values={"loss": loss}))
+    (counts,) = [each for each in parsed.all("g") if "counts" in each.get("class", "")]
+    assert [each["text"] for each in parsed.all("text") if each["of"] is counts] == ["6", "6"]
+    assert "large ones have their number" in page
+    wide = [each["class"] for each in parsed.all("path") if each.get("class", "").startswith("legs w")]
+    assert wide == sorted(wide)
+    assert len(wide) > 1
+    assert "Zeros" not in page
+    page, _ = written(tmp_path, dataclasses.replace(result, values={"loss": loss - 0.1}))
+    assert page.count("Zeros lie at the lower edge of the log axis.") == 2
+
+
 def test_log_axes_have_zeros_at_their_foot_and_linear_ones_where_losses_are_negative() -> None:
     axis = Axis.of_losses([np.array([0.0, 1e-3, 1.0, np.inf])], 100, -90)
     assert axis.log

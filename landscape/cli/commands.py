@@ -42,6 +42,7 @@ _VERBS = {
     "validate": "Does this installation reproduce what is known in closed form?",
     "analyse": "Barriers of a walk; outcomes, convergence, clusters, success and curvature.",
     "plot": "Draw walks, planes, barriers, outcomes, incidence, clusters, mechanism, success and rules.",
+    "animate": "Training on its plane, as GIF.",
     "report": "One interactive page of runs and results: lines, barriers, groups, training, all linked.",
     "export": "Write a result as a table, as arrays, or as geometry for ParaView.",
     "info": "What is this file, who made it, and how?",

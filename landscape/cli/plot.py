@@ -32,11 +32,12 @@ from landscape.core.errors import LandscapeError, plural
 from landscape.core.fields import option
 from landscape.core.files import is_there, refuse_existing
 from landscape.core.locks import lock_of, writing
-from landscape.figures.captions import courses_caption
+from landscape.figures.captions import courses_caption, zeros_caption
+from landscape.figures.walks import noticeable
 from landscape.store.kinds import document_of, is_document
 from landscape.store.results import Result
 
-__all__ = ["command"]
+__all__ = ["Look", "command"]
 
 
 def drawing(name: str) -> Callable[[Command], Command]:
@@ -46,16 +47,10 @@ def drawing(name: str) -> Callable[[Command], Command]:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Canvas:
-    """Where a figure goes: to a file of its own name unless another is asked for.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a figure is drawn."""
 
-    Make it before any work: it raises `LandscapeError` if the file that is asked for is in the way.
-    """
-
-    output: Path | None
-    force: bool
-    format: tuple[figures.Format, ...] = option((), "Write this; several may be named. [default: png and svg]")
     style: Literal["screen", "paper"] = option(
         "screen", "For a screen, with a caption; or for a paper, as wide as its columns and with its letters."
     )
@@ -68,13 +63,28 @@ class Canvas:
             raise click.UsageError("--columns goes with --style paper")
         if self.style == "paper" and click.get_current_context().params.get("caption") is not None:
             raise click.UsageError("a paper has captions of its own: leave --caption or --style paper out")
-        if self.output is not None and not is_there(lock_of(self.output)):
-            self._require_free(self.output)
 
     @property
     def look(self) -> figures.Style:
-        """How the figure is drawn."""
+        """The style that is meant."""
         return figures.SCREEN if self.style == "screen" else figures.paper(int(self.columns or 2))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Canvas(Look):
+    """Where a figure goes: to a file of its own name unless another is asked for.
+
+    Make it before any work: it raises `LandscapeError` if the file that is asked for is in the way.
+    """
+
+    output: Path | None
+    force: bool
+    format: tuple[figures.Format, ...] = option((), "Write this; several may be named. [default: png and svg]")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output is not None and not is_there(lock_of(self.output)):
+            self._require_free(self.output)
 
     def save(self, figure: Figure, name: str) -> None:
         """Write the figure, and print its files."""
@@ -159,13 +169,36 @@ def _ending(curves: Result, ends: str, file: Path) -> Result:
 @command.command("plane")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--surface", "solid", is_flag=True, help="The loss as a height, in three dimensions.")
+@click.option(
+    "--interactive",
+    is_flag=True,
+    help="As a height that turns under the pointer, in an HTML page of 5 MB that needs no network (extra interactive).",
+)
 @click.option("--caption", help="Text below the figure. [default: composed from the file]")
-@drawing("plots/FILE.png or plots/FILE-surface.png")
-def _plane(file: Path, solid: bool, caption: str | None, **where: Any) -> None:
+@drawing("plots/FILE.png, plots/FILE-surface.png or plots/FILE.html")
+def _plane(file: Path, solid: bool, interactive: bool, caption: str | None, **where: Any) -> None:
     """Contours of the loss on the plane of FILE, with the networks marked on it."""
+    if interactive:
+        _turning(file, caption, **where)
+        return
     canvas = Canvas(**where)
     draw, name = (figures.surface_figure, f"{file.stem}-surface") if solid else (figures.plane_figure, file.stem)
     canvas.save(draw(Result.read(file, plane=True), caption=caption, style=canvas.look), name)
+
+
+def _turning(file: Path, caption: str | None, *, output: Path | None, force: bool, **look: Any) -> None:
+    """`plot plane --interactive`."""
+    context = click.get_current_context()
+    for each in ("format", "style", "columns"):
+        if context.get_parameter_source(each) != ParameterSource.DEFAULT:
+            raise click.UsageError(f"--interactive is a page, not a figure: leave --{each} out")
+    from landscape.web.report import require_free
+    from landscape.web.solid import interactive
+
+    save = output or Path("plots") / f"{file.stem}.html"
+    with writing(save) as died:
+        require_free(save, overwrite=force or died)
+        say(interactive(Result.read(file, plane=True), save, caption=caption, overwrite=True))
 
 
 @command.command("density")
@@ -201,6 +234,7 @@ def _barriers(file: Path, definition: str, ends: str | None, **where: Any) -> No
     found, unit = barriers(kept), curves.about.get("loss_unit")
     caption = f"{title}, {lines}. Barrier: {DEFINITIONS[definition].formula}; bar: the median, with its 95 % interval "
     caption += "where lines are independent and at least 6." + courses_caption([{"": found}], definition)
+    caption += zeros_caption([noticeable(found, definition)])
     figure = figures.page(
         lambda ax: figures.barrier_distribution(ax, found, definition=definition, unit=unit),
         caption=caption,

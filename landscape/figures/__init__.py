@@ -2,9 +2,10 @@
 
 A function draws into `ax` and returns it. `page` and what ends in `_figure` make pages of their own, of one or several
 of these axes, in a `Style`: `SCREEN`, with a caption, or `paper(1)` and `paper(2)`, for one or two columns. Of cards
-and of parts of networks, whose panels share their scales, nothing is drawn alone. `save` writes pages.
+and of parts of networks, whose panels share their scales, nothing is drawn alone. `save` writes pages, `animate` films.
 """
 
+from landscape.figures.animation import Pace, animate
 from landscape.figures.density import density_figure, spectral_density
 from landscape.figures.incidence import incidence
 from landscape.figures.mechanism import BarrierTable, barrier_table, mechanism_figure
@@ -30,8 +31,10 @@ __all__ = [
     "SCREEN",
     "Draw",
     "Format",
+    "Pace",
     "Style",
     "Series",
+    "animate",
     "barrier_distribution",
     "barrier_table",
     "clusters_figure",

@@ -23,6 +23,7 @@ __all__ = [
     "starts_of",
     "walk_caption",
     "walk_title",
+    "zeros_caption",
 ]
 
 #: Random directions by how they are normalised: of lines, and of planes.
@@ -185,10 +186,20 @@ def plane_caption(surface: Result, *, shown: int, log: bool, one_scale: bool, fl
         f"Grid of {len(surface['x'])} x {len(surface['y'])} points; {'logarithmic' if log else 'linear'} scale.",
         f"Dots: the networks, {dots}." if shown else "",
         f"{'Hatched' if flat else 'Holes'}: the loss is not finite ({missing} points)." if missing else "",
-        f"The loss is exactly zero at {zeros} points." if zeros else "",
+        f"The loss is exactly zero at {zeros} points, {'the lowest colour' if flat else 'at the lower edge'}, marked 0."
+        if zeros
+        else "",
         f"{total - shown} of {total} networks lie outside of the ranges." if shown < total else "",
         "" if one_scale else "The axes are not drawn to one scale.",
     )
+
+
+def zeros_caption(values: Sequence[np.ndarray]) -> str:
+    """Where a log axis has what no logarithm has; empty where there is none of it."""
+    flat = np.concatenate([np.ravel(each) for each in values])
+    low = float(np.nanmin(flat, initial=np.inf))
+    what = "Zeros" if low == 0 else "Zeros and negative values"
+    return f" {what} lie on the dotted line at the lower edge of the log axis." if low <= 0 else ""
 
 
 def _sentences(*each: str) -> str:

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from landscape.core.errors import LandscapeError
-from landscape.figures.pages import COLORS, SCREEN, WIDTH, Style, literal, powers_along, sheet
+from landscape.figures.pages import COLORS, SCREEN, WIDTH, Style, literal, power, powers_along, sheet
 
 __all__ = ["BarrierTable", "barrier_table", "mechanism_figure"]
 
@@ -50,6 +50,9 @@ def mechanism_figure(panels: Sequence[tuple[str, BarrierTable]], *, caption: str
     """
     if not panels:
         raise LandscapeError("there is nothing to draw: give at least one population")
+    between = [found.heights[~np.eye(len(found.heights), dtype=bool)] for _, found in panels]
+    if caption and any((heights <= 0).any() for heights in between):
+        caption += f" Pairs without a height have the colour of {power(round(np.log10(_LEAST)))}."
     columns = min(2, len(panels), style.fit(2))
     size = WIDTH, (0.8 * style.width / columns + 0.3) * -(-len(panels) // columns)
     with sheet(size, caption, len(panels), (1,) * columns, style=style) as (figure, axes):

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox, BboxBase
 
-from landscape.figures.pages import figure_of
+from landscape.figures.pages import ON_PAPER, figure_of
 
 __all__ = ["ASIDE", "AROUND", "Name", "name_points"]
 
@@ -70,7 +69,7 @@ def name_points(
                 va=anchor,
                 size="small",
                 color=color,
-                path_effects=[withStroke(linewidth=2.2, foreground="white")],
+                path_effects=ON_PAPER,
                 zorder=5,
                 gid="name",
             )

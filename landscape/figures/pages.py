@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatterSciNotation
 
@@ -26,10 +27,12 @@ __all__ = [
     "FAINT",
     "GREY",
     "INK",
+    "ON_PAPER",
     "SCREEN",
     "WIDTH",
     "Format",
     "Style",
+    "branch_width",
     "figure_of",
     "group_color",
     "group_opacity",
@@ -49,6 +52,8 @@ __all__ = [
 COLORS = ("#0072B2", "#E69F00", "#888888", "#56B4E9", "#009E73", "#F0E442", "#CC79A7")
 STYLE = Path(__file__).with_name("landscape.mplstyle")
 INK, GREY, FAINT = "#222222", "#888888", "#BBBBBB"
+#: White around letters that lie on lines.
+ON_PAPER: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="white")]
 WIDTH = 7.2
 #: What figures are written as.
 Format = Literal["png", "pdf", "svg"]
@@ -188,7 +193,7 @@ def sheet(
     """
     # Sizes stay on one line: `textwrap` breaks at no no-break space.
     caption = re.sub(r"(?<=\d) x (?=\d)", "\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}", printable(caption))
-    text = textwrap.fill(caption, int(15.6 * size[0])) if style.captions else ""
+    text = textwrap.fill(caption, int(15.1 * size[0])) if style.captions else ""
     rows, across = -(-panels // len(ratios)), style.fit(len(ratios))
     ratios = ratios if across == len(ratios) else (1,) * across
     rows, before = -(-panels // across), rows
@@ -237,6 +242,11 @@ def group_color(index: int | np.integer) -> str:
 def group_opacity(count: int | np.integer, most: float = 1.0) -> float:
     """Few are solid, many shine through one another."""
     return float(np.clip(3.5 / np.sqrt(max(count, 1)), 0.08, most))
+
+
+def branch_width(members: float | np.number[Any] | np.ndarray, of: int) -> np.ndarray:
+    """Points that a branch of a tree is wide: a hairline with one member, 5.5 with all of so many, by area between."""
+    return np.asarray(0.5 * min(1.0, np.sqrt(200 / of)) + 5 * (np.sqrt(members) - 1) / max(np.sqrt(of) - 1, 1e-9))
 
 
 def with_unit(text: str, unit: str | None) -> str:

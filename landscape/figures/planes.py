@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -29,9 +30,13 @@ __all__ = [
     "Scale",
     "axis_labels",
     "caption_of",
+    "color_of",
     "contours",
+    "draw_marks",
+    "field",
     "name_marks",
     "plane_figure",
+    "ratio_of",
     "same_scale",
     "shown_marks",
 ]
@@ -118,6 +123,13 @@ def contours(ax: Axes, surface: Result, *, unit: str | None = None) -> Axes:
     are joined. Raises `LandscapeError` if no loss is finite.
     """
     scale = Scale.of(surface)
+    field(ax, surface, scale, unit=unit)
+    draw_marks(ax, surface, scale)
+    return ax
+
+
+def field(ax: Axes, surface: Result, scale: Scale, *, unit: str | None = None) -> None:
+    """`contours` without the marks."""
     x, y, heights = surface["x"], surface["y"], scale(surface.loss)
     if np.isnan(heights).any():
         corner, size = (x[0], y[0]), (x[-1] - x[0], y[-1] - y[0])
@@ -146,16 +158,13 @@ def contours(ax: Axes, surface: Result, *, unit: str | None = None) -> Axes:
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     ax.spines[["left", "bottom"]].set_visible(False)
-    _draw_marks(ax, surface, scale)
-    return ax
 
 
 def plane_figure(
     surface: Result, *, caption: str | None = None, unit: str | None = None, style: Style = SCREEN
 ) -> Figure:
     """Contours of a surface on a page of their own; without `caption` it is composed from the attributes."""
-    width, height = float(np.ptp(surface["x"])), float(np.ptp(surface["y"]))
-    ratio = height / width if same_scale(surface) else 0.8
+    ratio = ratio_of(surface)
     side = min(_SIDE, style.width - _BESIDE)
     size = (max(side * min(1, 1 / ratio) + _BESIDE, 4.6), (side * min(1, ratio) + _AROUND) / style.tall)
     text = caption_of(surface, Scale.of(surface), flat=True) if caption is None else caption
@@ -178,6 +187,11 @@ def same_scale(surface: Result) -> bool:
     """Whether both axes are drawn to one scale; their units are the same on every plane."""
     ratio = np.ptp(surface["x"]) / np.ptp(surface["y"])
     return bool(1 / _STRETCH <= ratio <= _STRETCH)
+
+
+def ratio_of(surface: Result) -> float:
+    """Height of the axes, as a share of their width."""
+    return float(np.ptp(surface["y"]) / np.ptp(surface["x"])) if same_scale(surface) else 0.8
 
 
 def axis_labels(surface: Result) -> tuple[str, str]:
@@ -235,14 +249,19 @@ def name_marks(
     name_points(ax, names, [path], sides=AROUND, dot=4.0, color=INK)
 
 
-def _draw_marks(ax: Axes, surface: Result, scale: Scale) -> None:
+def color_of(scale: Scale, mark: Mark) -> Any:
+    """The colour of a mark's own loss; none for one that is not finite."""
+    return MAP(scale.norm(scale(np.array(mark.loss)))) if np.isfinite(mark.loss) else "none"
+
+
+def draw_marks(ax: Axes, surface: Result, scale: Scale) -> None:
     """The trajectory as a line, each mark as a dot in the colour of its own loss, and names where there is room."""
     shown = shown_marks(surface)
     line = np.array([(mark.x, mark.y) for mark in surface.trajectory]).reshape(-1, 2)
     if len(line):
         ax.plot(*line.T, color="white", lw=1.2, path_effects=OUTLINE, zorder=PATH, gid="trajectory")
     for mark in shown:
-        color = MAP(scale.norm(scale(np.array(mark.loss)))) if np.isfinite(mark.loss) else "none"
+        color = color_of(scale, mark)
         size = 36 if mark.trajectory is None else 20
         dot = ax.scatter(mark.x, mark.y, size, color=[color], ec="white", lw=1.1, zorder=DOTS, clip_on=False)
         dot.set_path_effects(OUTLINE)

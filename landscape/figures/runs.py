@@ -15,7 +15,20 @@ from matplotlib.transforms import blended_transform_factory
 
 from landscape.core.errors import LandscapeError
 from landscape.core.intervals import Proportion, together
-from landscape.figures.pages import COLORS, FAINT, GREY, INK, SCREEN, WIDTH, Style, literal, powers_along, sheet
+from landscape.figures.pages import (
+    COLORS,
+    FAINT,
+    GREY,
+    INK,
+    ON_PAPER,
+    SCREEN,
+    WIDTH,
+    Style,
+    branch_width,
+    literal,
+    powers_along,
+    sheet,
+)
 
 if TYPE_CHECKING:
     from landscape.analysis.clusters import Clusters
@@ -38,6 +51,8 @@ __all__ = [
 _KINDS = dict(zip(("solved", "partly right", "constant", "varying"), COLORS, strict=False))
 #: Members beyond which a dendrogram shows only its last merges.
 _LEAVES = 100
+#: Share of the members that a leaf has at least whose number is told.
+_COUNTED = 0.005
 
 
 @literal
@@ -108,9 +123,10 @@ def dendrogram(
     ax: Axes, found: Clusters, *, names: Sequence[str] = (), solved: int | None = None, most: int = 5
 ) -> Axes:
     """The tree of members over the distance at which they are joined, the threshold, and below it what each leaf
-    predicts, where that is known. Branches are as wide as they have members (by area).
+    predicts, where that is known. Branches are wider with more members (by area).
 
-    Beyond 100 members a leaf is a branch, and its column shows the shares of the tables in it. The `most` largest
+    Beyond 100 members a leaf is a branch, the largest with its number of members, and its column shows the shares of
+    the tables in it. The `most` largest
     tables have colours and are called by `names`; that of the solution, `solved`, has the colour it has elsewhere.
     """
     members, group = len(found.label), found.predictions
@@ -130,7 +146,7 @@ def dendrogram(
         ink = INK if y[1] <= found.threshold else GREY
         ax.plot(x[1:3], ends[1:3], color=ink, lw=0.8, solid_capstyle="butt")
         for child, leg in zip(found.tree[node - members, :2].astype(int), (slice(0, 2), slice(2, 4)), strict=True):
-            ax.plot(x[leg], ends[leg], color=ink, lw=0.5 + 5 * np.sqrt(size[child] / members), solid_capstyle="butt")
+            ax.plot(x[leg], ends[leg], color=ink, lw=float(branch_width(size[child], members)), solid_capstyle="butt")
     others = [color for color in COLORS[1:] if color != GREY]  # beside the faint one of all the rest it looks alike
     most = min(most, len(counts), len(others) + (solved is not None and solved < most))
     own = iter(others)
@@ -151,7 +167,10 @@ def dendrogram(
     ax.spines["bottom"].set_visible(False)
     ax.set_ylabel(_wrapped(found.unit))
     below = "; bottom: what they predict" if group is not None else ""
-    ax.set_xlabel(f"{members} networks{f' in {kept} branches' if kept < members else ''}{below}")
+    if kept < members:
+        _count_leaves(ax, [(10 * place + 5, int(size[leaf])) for place, leaf in enumerate(leaves)], members)
+    in_branches = f" in {kept} branches" if kept < members else ""
+    ax.set_xlabel(f"{members} networks{in_branches}; wider: more members{below}")
     ax.xaxis.labelpad = 24 if group is not None else 4
     titles = [*names, *(f"table {table + 1}" for table in range(len(names), len(counts)))][:most]
     titles = [
@@ -186,6 +205,10 @@ def groups_against_threshold(ax: Axes, found: Clusters) -> Axes:
     powers_along(ax.xaxis)
     ax.set_yscale("log")
     ax.set_xlim(low, 2 * top)
+    decades = 10 ** np.arange(np.ceil(np.log10(len(heights) + 1)) + 1, dtype=int)
+    factors = (1, 2, 5) if len(heights) < 100 else (1,)
+    ticks = sorted(factor * decade for decade in decades.tolist() for factor in factors)
+    ax.set_yticks([tick for tick in ticks if tick <= len(heights) + 1])
     ax.yaxis.set_major_formatter(ScalarFormatter())
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("threshold: " + found.unit)
@@ -214,6 +237,8 @@ def clusters_figure(
     Raises `Unsupported` for a style that has not the width for it.
     """
     style.require_wide("trees of members")
+    if caption and (found.tree[:, 2] == 0).any():
+        caption += " Members at a distance of zero meet at the lower edge of the log axis."
     with sheet((WIDTH, 6.4), caption, 2, style=style) as (figure, (tree, curve)):
         dendrogram(tree, found, names=names, solved=solved)
         groups_against_threshold(curve, found)
@@ -358,6 +383,28 @@ def _table_columns(
             box = Rectangle((10 * place + 0.5, bottom), 9, height, color=colors[table], lw=0, clip_on=False)
             box.set_transform(across)
             ax.add_patch(box)
+
+
+def _count_leaves(ax: Axes, leaves: Sequence[tuple[int, int]], members: int) -> None:
+    """Numbers beside the largest leaves, so many as do not touch."""
+    named: list[int] = []
+    for place, count in sorted(leaves, key=lambda leaf: -leaf[1]):
+        if count < max(2, _COUNTED * members) or any(abs(place - other) < 25 for other in named):
+            continue
+        named.append(place)
+        away = 1.5 + float(branch_width(count, members)) / 2
+        number = ax.annotate(
+            f"{count}",
+            (place, ax.get_ylim()[0]),
+            (-away, 3),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            rotation=90,
+            size="small",
+            gid="members",
+        )
+        number.set_path_effects(ON_PAPER)
 
 
 def _wrapped(text: str) -> str:

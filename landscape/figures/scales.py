@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from landscape.figures.pages import INK, points, power
 
-__all__ = ["floor_below", "log_axis", "on_axis"]
+__all__ = ["floor_below", "in_words", "log_axis", "on_axis", "round_numbers"]
 
 #: Fewer labelled ticks do not tell the scale.
 _FEWEST = 3
@@ -72,7 +72,7 @@ def _ticks(ax: Axes, low: float, high: float, free: float, *, zeros: bool) -> tu
         return powers, list(10.0**decades)
     lowest = low + (_APART * point if zeros else -free)
     best: list[float] = []
-    for places in _plain(lowest, high + free):
+    for places in round_numbers(lowest, high + free):
         gaps = np.diff(np.log10(places))
         if len(places) > len(best) and (not len(gaps) or gaps.min() >= _APART * point):
             best = places
@@ -80,10 +80,10 @@ def _ticks(ax: Axes, low: float, high: float, free: float, *, zeros: bool) -> tu
             break
     if len(best) <= len(powers):
         return powers, list(10.0**decades)
-    return dict(zip(best, _numbers(best), strict=True)), []
+    return dict(zip(best, in_words(best), strict=True)), []
 
 
-def _plain(low: float, high: float) -> Iterator[list[float]]:
+def round_numbers(low: float, high: float) -> Iterator[list[float]]:
     """Sets of round numbers between two decimal logarithms, the best first."""
     for factors in ((1, 2, 5), (1, 3), (1,), (1, 2, 3, 5), range(1, 10)):
         powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
@@ -97,10 +97,17 @@ def _between(places: Sequence[float], low: float, high: float) -> list[float]:
     return [place for place in places if low - 1e-9 <= np.log10(place) <= high + 1e-9]
 
 
-def _numbers(places: Sequence[float]) -> list[str]:
-    """Plain numbers, or multiples of powers of ten where one would have many zeros."""
-    if all(1e-3 <= place < 1e5 for place in places):
-        return [f"{place:.12g}" for place in places]
-    parts = [f"{place:.6e}".split("e") for place in places]
-    factors = ["" if float(factor) == 1 else f"{float(factor):g}" for factor, _ in parts]
-    return [power(int(exponent), factor) for factor, (_, exponent) in zip(factors, parts, strict=True)]
+def in_words(places: Sequence[float], *, powers: bool = True) -> list[str]:
+    """Plain numbers, or with `powers` multiples of powers of ten where one would have many zeros; in as many digits as
+    tell them apart.
+    """
+    for digits in range(6, 16):
+        if powers and not all(1e-3 <= place < 1e5 for place in places):
+            parts = [f"{place:.{digits}e}".split("e") for place in places]
+            factors = ["" if float(factor) == 1 else f"{float(factor):.{digits}g}" for factor, _ in parts]
+            words = [power(int(exponent), factor) for factor, (_, exponent) in zip(factors, parts, strict=True)]
+        else:
+            words = [f"{place:.{digits}g}" for place in places]
+        if len(set(words)) == len(places):
+            break
+    return words

@@ -26,6 +26,7 @@ from landscape.core.intervals import (
     pairs_interval,
     together,
 )
+from landscape.figures.captions import zeros_caption
 from landscape.figures.pages import (
     COLORS,
     GREY,
@@ -267,6 +268,8 @@ def series_figure(
     across = min(len(panels), style.fit(columns or 3))
     rows = -(-len(panels) // across)
     shared = any({curve.label for curve in curves} == set(frame.labels) for curves in frame.panels)
+    if caption and frame.yscale == "log":
+        caption += zeros_caption([frame.heights])
     if caption and frame.xscale != "category" and frame.crowded:
         caption += " Marks of several curves at one place stand side by side."
     size, ratios = (WIDTH, height * rows + 0.25), (1,) * across

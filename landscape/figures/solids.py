@@ -16,7 +16,7 @@ from landscape.figures import planes
 from landscape.figures.pages import FAINT, INK, SCREEN, Style, figure_of, literal, sheet, with_unit
 from landscape.store.results import Result
 
-__all__ = ["heights", "surface_figure"]
+__all__ = ["azimuth", "heights", "surface_figure"]
 
 #: Height of the box, as a share of its longer side.
 _TALL = 0.5
@@ -71,7 +71,7 @@ def heights(
     at = scale(surface.loss)
     ax.computed_zorder = False
     ax.set_proj_type("ortho")
-    ax.view_init(*(view or (_ELEVATION, _azimuth(at))))
+    ax.view_init(*(view or (_ELEVATION, azimuth(at))))
     faces = _faces(at)
     colors = planes.MAP(scale.norm(faces))
     colors[..., :3] *= _faces(_light(surface, at))[..., None]
@@ -104,7 +104,7 @@ def _faces(corners: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
     return faces
 
 
-def _azimuth(heights: Float[np.ndarray, "y x"]) -> float:
+def azimuth(heights: Float[np.ndarray, "y x"]) -> float:
     """The one of eight views, none along an axis, that looks over the lowest side of the surface."""
     known = np.where(np.isfinite(heights), heights, np.nanmean(heights))
     rows, columns = (np.linspace(-1, 1, size) for size in known.shape)

@@ -33,7 +33,7 @@ from landscape.figures.pages import (
 from landscape.figures.scales import floor_below, log_axis, on_axis
 from landscape.store.results import Result
 
-__all__ = ["Draw", "barrier_distribution", "by_end", "part_figure", "walk_curves", "walk_figure"]
+__all__ = ["Draw", "barrier_distribution", "by_end", "noticeable", "part_figure", "walk_curves", "walk_figure"]
 
 Distance = Literal["l2", "l1", "alpha"]
 #: The group of each line, and the names of the groups, which may have none.
@@ -117,7 +117,7 @@ def barrier_distribution(
     the median, and stand with those that are NaN below the strip. Raises `Unsupported` for an unknown definition,
     `LandscapeError` if no barrier is finite.
     """
-    values = _noticeable(heights, definition)
+    values = noticeable(heights, definition)
     groups = (np.zeros(len(values), dtype=int) if color_by is None else color_by, names)
     count = intervals_of([groups[0]]) if heights.independent else 0
     _draw_heights(ax, values, groups, floor, confidence=together(count) if count else None)
@@ -150,14 +150,14 @@ def _draw_heights(
     for strip, index in enumerate(np.unique(group)):
         of = values[group == index]
         every = np.sort(of[~np.isnan(of)])
-        sample = every[np.isfinite(every)]
-        sample = sample[_thinned(len(sample))]
+        finite = every[np.isfinite(every)]
+        sample = finite[_thinned(len(finite))]
         # Multiples of the golden ratio keep neighbours in height apart, the same way each time.
         jitter = 0.44 * ((np.arange(len(sample)) * 0.6180339887) % 1 - 0.5)
         place, opacity = strip + jitter, group_opacity(len(sample), 0.6)
         ax.scatter(place, on_axis(sample, floor), s=9, color=group_color(index), alpha=opacity, lw=0, zorder=_DOTS)
         _mark_median(ax, strip, every, floor, confidence=confidence)
-        counts = {"inf": len(every) - len(sample), "NaN": len(of) - len(every)}
+        counts = {"inf": len(every) - len(finite), "NaN": len(of) - len(every)}
         label = f"n = {len(every)}" + "".join(f"\n{number} {name}" for name, number in counts.items() if number)
         labels.append(f"{names[index]}\n{label}" if len(names) else label)
     ax.set_xticks(range(len(labels)), labels)
@@ -202,13 +202,13 @@ def walk_figure(
     ]
     shared = [loss for curves, _ in few for loss in _losses(curves)]
     if not alone:
-        shared += [_noticeable(own, definition) for own, *_ in heights]
+        shared += [noticeable(own, definition) for own, *_ in heights]
     floor = floor_below(shared)
     # Strips of curves have those of the straight lines beside them.
     drawn = [(group, own[0].independent) for (group, _), own in zip(groups, heights, strict=True) for _ in own]
     confidence = together(intervals_of([group for group, independent in drawn if independent]))
     if caption is None:
-        some = any(_noticeable(own, definition)[0] > 0 for own, *_ in heights)
+        some = any(noticeable(own, definition)[0] > 0 for own, *_ in heights)
         strips = [(int(np.bincount(group).max()), independent) for group, independent in drawn]
         caption = captions.walk_caption(panels, definition, barrier=some, bars=_bars(strips, confidence))
     caption += captions.orders_caption(
@@ -222,6 +222,9 @@ def walk_figure(
         ],
         definition,
     )
+    drawn_values = [loss for curves in panels for loss in (*_losses(curves), *_tests(curves))]
+    drawn_values += [] if alone else [noticeable(each, definition) for own in heights for each in own]
+    caption += captions.zeros_caption(drawn_values)
     if any(banded):
         caption += _BANDED
     if all(banded):
@@ -244,7 +247,7 @@ def walk_figure(
                 _mark_barrier(left, curves, heights[row], definition, floor, x=x, unit=unit)
                 continue
             group, names = groups[row]
-            values = [_noticeable(each, definition) for each in heights[row]]
+            values = [noticeable(each, definition) for each in heights[row]]
             if len(values) > 1:  # the straight lines in the grey of the third group
                 aligned = "aligned" in curves.columns
                 straight = ("straight, aligned", "straight, stored") if aligned else ("straight",)
@@ -294,13 +297,14 @@ def part_figure(
     if caption is None:
         others = [found.summary()["above_higher_end"]["median"] for found in heights]
         caption = captions.part_caption(drawn, parts, definition, full=len(full) > 0, others=others)
+        caption += captions.zeros_caption([drawn.loss])
         if any(_banded(drawn.select(drawn.moves == part), draw) for part in parts):
             caption += _BANDED
     # The page leaves room for a title and the names of groups.
     with sheet((WIDTH, _ROW * rows + 0.9), caption, len(parts), (1,) * columns, style=style) as (figure, axes):
         for number, (ax, part) in enumerate(zip(axes, parts, strict=True)):
             own = drawn.select(drawn.moves == part)
-            known = _noticeable(heights[number], definition)
+            known = noticeable(heights[number], definition)
             lost, known = int(np.isnan(known).sum()), known[~np.isnan(known)]
             height, loss = np.median(known) if len(known) else np.nan, np.median(own.loss[:, at])
             text = f"barrier {height:.3g}, {mixed} {loss:.3g}" + (f", {lost} NaN" if lost else "")
@@ -338,7 +342,7 @@ def _draw_walk(
     group, curves = groups[0][curves.done], curves.select(curves.done)
     _require_finite(curves)
     losses = _losses(curves)
-    tests = [curves["test_loss"]] if "test_loss" in curves.values else []
+    tests = _tests(curves)
     floor = floor_below([*losses, *tests]) if floor is None else floor
     loss, *behind = (on_axis(each, floor) for each in losses)
     x = "alpha" if banded else _distance(curves, x)
@@ -426,13 +430,18 @@ def _distance(curves: Result, x: Distance) -> Distance:
     return "alpha" if curves.via_member.shape[1] else x
 
 
+def _tests(curves: Result) -> list[Points]:
+    """Losses on the test data, where they are known."""
+    return [curves["test_loss"]] if "test_loss" in curves.values else []
+
+
 def _places(curves: Result, x: Distance) -> Points:
     """How far each point is from the start of its line."""
     lengths = np.ones(len(curves)) if x == "alpha" else curves[x]
     return np.asarray(curves.alpha * lengths[:, None])
 
 
-def _noticeable(heights: Barriers, definition: str) -> Float[np.ndarray, " line"]:
+def noticeable(heights: Barriers, definition: str) -> Float[np.ndarray, " line"]:
     """Heights of barriers; what rounding makes of a line without one is 0, or a log axis would reach down to it."""
     if definition not in DEFINITIONS:
         raise Unsupported(f"there is no barrier '{definition}': choose {', '.join(DEFINITIONS)}")
@@ -502,7 +511,7 @@ def _mark_barrier(
     unit: str | None,
 ) -> None:
     """On a single line its barrier, as a bar from what it is measured from to the peak; above the axes what it is."""
-    height, *straight = (float(_noticeable(each, definition)[0]) for each in heights)
+    height, *straight = (float(noticeable(each, definition)[0]) for each in heights)
     alpha, loss = curves.alpha[curves.inside], curves.loss[0, curves.inside]
     unit = unit or curves.about.get("loss_unit") or ""
     text = f"no {DEFINITIONS[definition].label}"
@@ -517,7 +526,7 @@ def _mark_barrier(
         text = f"{DEFINITIONS[definition].label}: {f'{height:.3g} {unit}'.rstrip()} at alpha {alpha[top]:.3g}"
         other = "above_higher_end" if definition != "above_higher_end" else "above_chord"
         if loss[0] != loss[-1] and not straight:  # there is one line of room
-            text += f" ({DEFINITIONS[other].label.removeprefix('barrier ')}: {_noticeable(heights[0], other)[0]:.3g})"
+            text += f" ({DEFINITIONS[other].label.removeprefix('barrier ')}: {noticeable(heights[0], other)[0]:.3g})"
     elif np.isnan(height):
         text += ": a loss on the line is NaN, or one at its ends infinite"
     if straight:

@@ -318,6 +318,12 @@ class Result:
 
         return landscape.plot(self, ax=ax, **options)
 
+    def animate(self, path: str | PathLike[str], **options: Any) -> Path:
+        """Write the training on its plane as GIF, with the options of `landscape.animate`; returns its path."""
+        import landscape
+
+        return landscape.animate(self, path, **options)
+
     def report(self, path: str | PathLike[str], **options: Any) -> Path:
         """Write an interactive page about it, in one file, with the options of `landscape.report`; returns its path."""
         import landscape

@@ -13,7 +13,7 @@ from landscape.web.data import Lines, Members, Training
 from landscape.web.markup import Markup, tag
 from landscape.web.svg import UNIT, Axis, Frame, along, path
 
-__all__ = ["drawing", "figure", "incidence_view", "legend", "lines_view", "traces_view"]
+__all__ = ["at_the_edge", "drawing", "figure", "incidence_view", "legend", "lines_view", "traces_view"]
 
 #: Size of a wide drawing, and of one of two side by side.
 WIDE, HALF = (1120 * UNIT, 400 * UNIT), (560 * UNIT, 360 * UNIT)
@@ -65,6 +65,11 @@ def _color(index: int) -> int:
     return min(index, len(COLORS))
 
 
+def at_the_edge(axis: Axis) -> str:
+    """Where zeros are, if there are any."""
+    return " Zeros lie at the lower edge of the log axis." if axis.log and axis.zeros else ""
+
+
 def lines_view(lines: Lines, members: Members) -> Markup:
     """The loss along each line over alpha; of many lines bands of quantiles, and some of the lines."""
     curves, shown = lines.result, lines.shown
@@ -105,7 +110,7 @@ def lines_view(lines: Lines, members: Members) -> Markup:
     many = "" if lines.all_shown else _aggregated(len(curves), len(shown), "barrier")
     many += "Bands: one standard error. " if "loss_se" in curves.values and len(shown) <= _BANDED else ""
     barrier = DEFINITIONS["above_chord"].formula
-    caption = f"{how} {many}Barrier: {barrier}; {_interval(lines)}."
+    caption = f"{how} {many}Barrier: {barrier}; {_interval(lines)}.{at_the_edge(y)}"
     title = f"{plural(len(curves), 'line')} of {lines.name}"
     svg = drawing(WIDE, f"{title}: loss against alpha", *_areas(at, y, bands), frame.axes(), *drawn, kind="curves")
     return figure(title, caption, legend(names), svg, wide=True)
@@ -177,7 +182,7 @@ def traces_view(of: Training) -> Markup:
     many = "" if everyone else _aggregated(len(traces.loss), len(rows), "loss at the end")
     title = f"Training of {of.name}"
     svg = drawing(HALF, f"{title}: loss against steps", *_areas(at, y, bands), frame.axes(), *drawn, kind="curves")
-    return figure(title, f"{traces.how[0].upper()}{traces.how[1:]}. {many}", legend(names), svg)
+    return figure(title, f"{traces.how[0].upper()}{traces.how[1:]}. {many}{at_the_edge(y).strip()}", legend(names), svg)
 
 
 def kinds_legend(kinds: np.ndarray) -> list[tuple[int, str]]:

@@ -8,10 +8,10 @@ from matplotlib import colormaps
 
 from landscape.analysis.passes import Passes, passes
 from landscape.core.errors import plural
-from landscape.figures.pages import power, with_unit
-from landscape.figures.passes import merge_order
+from landscape.figures.pages import branch_width, power, with_unit
+from landscape.figures.passes import branch_sizes, large_branches, merge_order
 from landscape.figures.planes import MAP
-from landscape.web.curves import HALF, drawing, figure, legend
+from landscape.web.curves import HALF, at_the_edge, drawing, figure, legend
 from landscape.web.data import CARDS, MOST_PASSES, Lines, Members, Section, Training
 from landscape.web.markup import Markup, number, tag
 from landscape.web.svg import MOST_CELLS, SHADES, UNIT, Axis, Frame, cells
@@ -21,6 +21,8 @@ __all__ = ["PALETTE", "cards_view", "color_bar", "ends_view", "passes_views"]
 PALETTE = MAP(np.linspace(0, 1, SHADES))
 #: Members up to which each is named in a drawing, and of which more are drawn with thin legs.
 _NAMED, _CROWD = 30, 200
+#: Length of a branch that has room for its number, in units.
+_ROOM = 16 * UNIT
 #: Filters of a card, and cases of samples on it.
 _FILTERS, _CASES = 12, 6
 #: Share of the pairs of members that must have a path for a matrix.
@@ -156,15 +158,29 @@ def _graph(found: Passes, order: Sequence[int], members: Members) -> Markup:
         kind = 0 if found.solved is None or found.solved[member] else 1
         leg, dot = tag("path", d=legs.get(member, f"M{left} {low}v0")), tag("circle", cx=left, cy=low, r=radius)
         leaves.append(tag("g", leg, dot, class_=f"k{kind}", data_m=members.known(found.sources[member])))
-    inner = "".join(leg for each, leg in legs.items() if each >= len(order))
+    sizes = branch_sizes(len(order), found.merges)
+    width = np.rint(branch_width(sizes, len(order))).astype(int)
+    wide = {
+        size: "".join(leg for each, leg in legs.items() if each >= len(order) and width[each] == size)
+        for size in range(7)
+    }
+    meets = {node: merge.height for merge in found.merges for node in (merge.first, merge.second)}
+    numbers = []
+    for node in large_branches(len(order), found.merges):
+        left, high = point(at[node], meets.get(node, top))
+        if point(0, foot[node])[1] - high > _ROOM:
+            away = left - 4 * UNIT - 2 * int(width[node])
+            numbers.append(tag("text", sizes[node], x=away, y=high + 13 * UNIT, text_anchor="end"))
     title = f"Disconnectivity graph of {plural(len(order), 'member')}"
     svg = drawing(
         HALF,
         title,
         frame.axes(),
-        tag("path", d="".join(bars) + inner, class_="legs"),
+        tag("path", d="".join(bars), class_="legs"),
+        *(tag("path", d=drawn, class_=f"legs w{size}") for size, drawn in wide.items() if drawn),
         tag("path", d="".join(dotted), class_="open") if roots else "",
         *leaves,
+        tag("g", *numbers, class_="axes counts", aria_hidden="true"),
         kind="marks graph" if len(order) <= _CROWD else "marks graph crowd",
     )
     solved = np.zeros(0, dtype=bool) if found.solved is None else found.solved
@@ -173,7 +189,8 @@ def _graph(found: Passes, order: Sequence[int], members: Members) -> Markup:
     caption = (
         "Two members are connected from the loss on at which their legs meet: the lowest, over all chains of known "
         f"paths, of the highest loss on the way, an upper bound of the pass. {plural(len(found), 'pair')} with a known "
-        f"path, {len(found.missing)} without. Paths are read at their points."
+        f"path, {len(found.missing)} without. Paths are read at their points. Branches are wider with more members"
+        f"{', and large ones have their number' if numbers else ''}.{at_the_edge(y)}"
     )
     return figure(title, caption + (" Dotted: not connected by any." if roots else ""), legend(names), svg)
 

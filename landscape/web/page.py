@@ -15,7 +15,7 @@ from landscape.web.members import cards_view, ends_view, passes_views
 from landscape.web.planes import plane_view
 from landscape.web.tables import lines_table, members_table, origins
 
-__all__ = ["page"]
+__all__ = ["document", "page"]
 
 
 def page(sections: Sequence[Section], members: Members, title: str) -> str:
@@ -23,14 +23,6 @@ def page(sections: Sequence[Section], members: Members, title: str) -> str:
     style, script = (resources.files("landscape.web").joinpath(f"report.{kind}").read_text() for kind in ("css", "js"))
     colors = "".join(f"--c{number}:{color};" for number, color in enumerate(COLORS))
     style = f":root{{{colors}}}\n{style}"
-    allowed = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:"
-    head = [
-        Markup('<meta charset="utf-8">'),
-        tag("meta", http_equiv="Content-Security-Policy", content=f"{allowed}; base-uri 'none'; form-action 'none'"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Markup(style)),
-    ]
     several = (
         f" Of {plural(len(sections), 'problem')}, a section each: numbers of different problems are not compared."
         if len(sections) > 1
@@ -55,9 +47,25 @@ def page(sections: Sequence[Section], members: Members, title: str) -> str:
             tag("ul", id="kept", aria_label="kept"),
             aria_label="what is pointed at",
         ),
-        tag("script", Markup(script)),
     ]
-    return "<!doctype html>\n" + tag("html", tag("head", *head), tag("body", *body), lang="en") + "\n"
+    return document(title, body, style=style, scripts=[script])
+
+
+def document(title: str, body: Sequence[Markup], *, style: str, scripts: Sequence[str], free: bool = False) -> str:
+    """A page in HTML that loads nothing and runs these scripts alone, last; with `free` they may style what they make,
+    and make pictures.
+    """
+    styles, pictures = ("'unsafe-inline'", "data: blob:") if free else (_hash(style), "data:")
+    allowed = f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src {styles}; img-src {pictures}"
+    head = [
+        Markup('<meta charset="utf-8">'),
+        tag("meta", http_equiv="Content-Security-Policy", content=f"{allowed}; base-uri 'none'; form-action 'none'"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Markup(style)),
+    ]
+    run = [tag("script", Markup(script)) for script in scripts]
+    return "<!doctype html>\n" + tag("html", tag("head", *head), tag("body", *body, *run), lang="en") + "\n"
 
 
 def _hash(text: str) -> str:

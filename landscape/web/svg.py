@@ -12,7 +12,7 @@ from matplotlib.image import imsave
 from matplotlib.ticker import MaxNLocator
 
 from landscape.figures.pages import power
-from landscape.figures.scales import floor_below, on_axis
+from landscape.figures.scales import floor_below, in_words, on_axis, round_numbers
 from landscape.web.markup import Markup, tag
 
 __all__ = ["MOST_CELLS", "SHADES", "UNIT", "Axis", "Frame", "along", "cells", "path", "rgb"]
@@ -29,6 +29,10 @@ SHADES = 64
 _WIDE = 8 * UNIT
 #: Points beside one another, and decades, with a label at most.
 _TICKS = 6
+#: Decades that a log axis spans at least.
+_NARROWEST = 0.3
+#: Fewer labels do not tell a scale.
+_FEWEST = 3
 
 Points = Float[np.ndarray, "line point"]
 
@@ -56,7 +60,7 @@ class Axis:
             return cls.linear(flat, start, length)
         floor, zeros = floor_below([flat]), bool((flat == 0).any())
         low, high = np.log10(floor if zeros else flat.min()), np.log10(max(flat.max(), 1.01 * floor))
-        free = max(0.03 * (high - low), 0.5 * (0.3 - (high - low)))
+        free = max(0.03 * (high - low), 0.5 * (_NARROWEST - (high - low)))
         return cls(float(low if zeros else low - free), float(high + free), start, length, log=True, zeros=zeros)
 
     @classmethod
@@ -75,7 +79,8 @@ class Axis:
         first, last = (np.log10(positive[0]), np.log10(positive[-1])) if len(positive) else (0.0, 1.0)
         zeros = bool((every == 0).any())
         low = first - (0.12 * (last - first) or 0.3) * zeros
-        return cls(float(low), float(last + 0.03 * (last - first or 1)), start, length, log=True, zeros=zeros)
+        high = max(last + 0.03 * (last - first or 1), low + _NARROWEST)
+        return cls(float(low), float(high), start, length, log=True, zeros=zeros)
 
     def __call__(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Places of values; NaN for what is not finite."""
@@ -94,14 +99,17 @@ class Axis:
         """Places with a label: round numbers, on a log axis powers of ten where there are three or more."""
         if not self.log:
             places = MaxNLocator(_TICKS, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
-            named = [(float(each), f"{each:.6g}") for each in places if self.low <= each <= self.high]
+            within = [float(each) for each in places if self.low <= each <= self.high]
+            named = list(zip(within, in_words(within, powers=False), strict=True))
         else:
             near = self.low + self.zeros * 0.06 * (self.high - self.low)
             decades = list(range(int(np.ceil(near)), int(np.floor(self.high)) + 1))
             named = [(10.0**k, power(k)) for k in decades[:: 1 + len(decades) // (_TICKS + 1)]]
             if len(decades) < 3:
-                every = [(f * 10.0**k, k) for k in range(int(np.floor(near)), int(self.high) + 1) for f in (1, 2, 5)]
-                named = [(each, f"{each:.6g}") for each, _ in every if near <= np.log10(each) <= self.high] or named
+                # The first set with three, so that it tells the scale, or else the most.
+                sets = list(round_numbers(near, self.high))
+                best = next((each for each in sets if _FEWEST <= len(each) <= 2 * _TICKS), max(sets, key=len))
+                named = list(zip(best, in_words(best), strict=True))
             named = ([(0.0, "0")] if self.zeros else []) + named
         return [(self.at(value), label) for value, label in named]
 
