@@ -7,7 +7,7 @@ import click
 from landscape import figures
 from landscape.cli.options import output as output_option
 from landscape.cli.plot import Look
-from landscape.cli.report import say
+from landscape.cli.terminal import say
 from landscape.cli.types import options_of, taken
 from landscape.core.locks import writing
 from landscape.figures.animation import require_free
