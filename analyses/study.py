@@ -160,7 +160,7 @@ class Study:
             missing = [each for each in cells if json_text(each) not in answers]
             write_json(path, {"setting": common, "cells": there, "not_run": missing})
             progress(number + 1, len(cells))
-        return there
+        return [answers[json_text(cell)] | {"cell": cell} for cell in cells if json_text(cell) in answers]
 
     def _late(self) -> bool:
         return self.hours is not None and time.monotonic() - self.begun > 3600 * self.hours
