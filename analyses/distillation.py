@@ -18,9 +18,9 @@ from landscape.core.intervals import Proportion, mean_interval
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.training.optimizers import OPTIMIZERS
-from study import Study, spread
+from study import Study, barrier, spread
 
-WIDE, LINE = 16, torch.linspace(0, 1, 51)
+WIDE = 16
 TAUGHT = {"labels": None, "probabilities": 1.0, "temperature 4": 4.0}
 LAYERS = ("net.0.0", "net.0.2", "net.0.4")
 INPUTS, LABELS, WEIGHTS = Life()._pattern_data
@@ -77,12 +77,10 @@ def main() -> None:
         soft = (logits(teachers) / temperature).sigmoid() if TAUGHT[by] else LABELS[:, 0, 0].float().expand(seeds, -1)
         student = taught(start, soft, budget, temperature)
         own = problem.objective()(student)
-        a, b = teachers.flatten(), widened(student, teachers).flatten()
-        heights = np.stack([wide(teachers.unflatten((1 - t) * a + t * b))["loss"].numpy() for t in LINE])
         return {
             "solved": (own["right"] == 512).numpy().astype(int),
             "loss": spread(own["loss"].numpy()),
-            "barrier above the higher end": spread((heights.max(0) - np.maximum(heights[0], heights[-1])).clip(0)),
+            "barrier above the higher end": spread(barrier(wide, teachers, widened(student, teachers))),
         }
 
     cells = study.cells({"m_factor": (1, 2, 4), "by": tuple(TAUGHT)}, find, seeds=seeds, budget=budget)

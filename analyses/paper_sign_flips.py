@@ -48,9 +48,10 @@ def main() -> None:
         training={"batches": batches, "lr": 3e-3},
     )
     curves, found = [], {}
-    for cell, row in zip(done.cells(), study.test(done), strict=True):
+    for cell in done.cells():
+        first = success(cell.problem, cell.stack(), device=study.device)
         m = cell.values["m_factor"]
-        solved = np.flatnonzero(row.success.exact)[:wanted].tolist()
+        solved = np.flatnonzero(first.exact)[:wanted].tolist()
         start = Run.open(cell.path).checkpoint(0).stack
         rng = np.random.default_rng(m)
         parts = [flipped(start.select([i]), k, draws, rng) for i in solved for k in FLIPS]
@@ -60,7 +61,7 @@ def main() -> None:
         rates = np.array([each.mean() for each in np.split(again, np.cumsum([len(part) for part in parts])[:-1])])
         rates = rates.reshape(len(solved), len(FLIPS))
         curves.append(figures.Series.of_seeds(f"m = {m}", FLIPS, rates, within=(0.0, 1.0)))
-        found[f"m = {m}"] = {"first_training": row.success.exact_share, "originals": len(solved), "still_solved": rates}
+        found[f"m = {m}"] = {"first_training": first.exact_share, "originals": len(solved), "still_solved": rates}
     caption = (
         f"Life B3/S23 (Conway's), one step, the architecture of arXiv 2009.01398 with ReLU. {wanted} networks of each "
         f"width that training solved, {draws} different choices of k weights each, retrained alike: {batches:,} steps "

@@ -17,23 +17,15 @@ from landscape.analysis.pruning import left, prune, units
 from landscape.core.intervals import Proportion
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
-from study import Study, descend, spread
+from study import Study, barrier, descend, spread
 
 LAYERS = [
     (("net.0.0.weight", "net.0.0.bias"), "net.0.2.weight"),
     (("net.0.2.weight", "net.0.2.bias"), "net.0.4.weight"),
 ]
-WAYS = {
-    "none": {},
-    "L2 1e-5": {"weight_decay": 1e-5},
-    "L2 1e-4": {"weight_decay": 1e-4},
-    "L1 1e-4": {"l1": 1e-4},
-    "L1 1e-3": {"l1": 1e-3},
-    "batches": {"dropout": 0.0},
-    "dropout 0.1": {"dropout": 0.1},
-    "0.3": {"dropout": 0.3},
-}
-LINE = torch.linspace(0, 1, 51)
+WAYS = {"none": {}, "L2 1e-5": {"weight_decay": 1e-5}, "L2 1e-4": {"weight_decay": 1e-4}}
+WAYS |= {f"L1 {factor:g}": {"l1": factor} for factor in (1e-4, 1e-3)}
+WAYS |= {name: {"dropout": p} for name, p in (("batches", 0.0), ("dropout 0.1", 0.1), ("0.3", 0.3))}
 
 
 def squeezed(objective: Any, stack: Stack, steps: int) -> Stack:
@@ -77,18 +69,14 @@ def main() -> None:
         wide = wide.select(solved.nonzero()[:, 0])
         pruned = prune(objective, wide, LAYERS)[0]
         small = squeezed(objective, pruned, budget // 10)
-        a, b = wide.flatten(), small.flatten()
-        heights = np.stack([objective(wide.unflatten((1 - t) * a + t * b))["loss"].numpy() for t in LINE])
         kept = [units(each, LAYERS) for each in (wide, pruned, small)]
         least = (kept[2][:, : 2 * m_factor].sum(1) == 2) & (kept[2][:, 2 * m_factor :].sum(1) == 1)
+        names = ("units", "pruned", "pruned and retrained")
         return told | {
-            **{
-                name: spread(each.sum(1).numpy())
-                for name, each in zip(("units", "pruned", "pruned and retrained"), kept, strict=True)
-            },
-            "numbers below 1e-3": spread((a.abs() < 1e-3).double().mean(1).numpy()),
+            **{name: spread(each.sum(1).numpy()) for name, each in zip(names, kept, strict=True)},
+            "numbers below 1e-3": spread((wide.flatten().abs() < 1e-3).double().mean(1).numpy()),
             "25 parameters": Proportion(int(least.sum()), len(wide)),
-            "barrier above the higher end": spread((heights.max(0) - np.maximum(heights[0], heights[-1])).clip(0)),
+            "barrier above the higher end": spread(barrier(objective, wide, small)),
         }
 
     cells = study.cells({"m_factor": widths, "way": tuple(WAYS)}, find, seeds=seeds, budget=budget)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from landscape import figures
-from landscape.analysis.success import Row, as_csv, as_document, from_document, of_sweep, success
+from landscape.analysis.success import Row, as_csv, as_document, from_document, success
 from landscape.cli.terminal import Progress
 from landscape.core import provenance
 from landscape.core.errors import LandscapeError
@@ -38,7 +38,7 @@ from landscape.training.optimizers import OPTIMIZERS
 from landscape.training.sweep import Sweep, sweep
 from landscape.training.train import Training, train
 
-__all__ = ["Study", "descend", "spread"]
+__all__ = ["Study", "barrier", "descend", "spread"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,8 +192,9 @@ class Study:
             (told,) = as_document([Row(cell, success(what, run.checkpoint().stack, device=self.device))])
             return told
 
-        shared = {"problem": problem, "options": options or {}, "training": training, "seeds": list(seeds)}
-        rows = [from_document(each["found"]) for each in self.cells(grid, find, part, **shared)]
+        shared = {"problem": problem, "options": options or {}, "training": training, "seeds": seeds}
+        found = self.cells(grid, find, part, **shared)
+        rows = [Row(each["cell"], from_document(each["found"]).success) for each in found]
         if rows:
             with replacing(self.result("csv", part)) as temporary:
                 temporary.write_text(as_csv(rows))
@@ -203,16 +204,6 @@ class Study:
         """The table of success that another study has made in this setting."""
         path = dataclasses.replace(self, name=name).result("json", part)
         return [from_document(each["found"]) for each in json.loads(path.read_text())["cells"]]
-
-    def test(self, done: Sweep, **conditions: Any) -> list[Row]:
-        """Success of each cell of a sweep."""
-        return of_sweep(done, device=self.device, **conditions)
-
-    def keep_rows(self, rows: Sequence[Row], part: str = "", **more: Any) -> None:
-        """Write a table of success as JSON and CSV."""
-        self.keep({"cells": as_document(rows), **more}, part)
-        with replacing(self.result("csv", part)) as temporary:
-            temporary.write_text(as_csv(rows))
 
     def keep(self, document: Mapping[str, Any], part: str = "") -> None:
         """Write a result as JSON, with who made it, how, and in what time."""
@@ -283,3 +274,10 @@ def spread(values: Shaped[np.ndarray, " member"]) -> dict[str, float]:
     """Median over members, with its 95 % interval."""
     low, high = median_interval(values)
     return {"median": float(np.median(values)), "low": low, "high": high, "members": len(values)}
+
+
+def barrier(objective: Objective, start: Stack, end: Stack, points: int = 51) -> Float[np.ndarray, " member"]:
+    """How far the loss rises above the higher end on the straight line between each two members, at so many points."""
+    a, b = start.flatten(), end.flatten()
+    along = [objective(start.unflatten((1 - t) * a + t * b))["loss"].numpy() for t in torch.linspace(0, 1, points)]
+    return np.max(along, axis=0) - np.maximum(along[0], along[-1])

@@ -16,14 +16,17 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from landscape.analysis.success import as_csv
-from landscape.core.errors import Mismatch
+from landscape.analysis.barriers import barriers
+from landscape.analysis.success import as_csv, as_document, of_sweep
+from landscape.core.errors import LandscapeError, Mismatch
+from landscape.core.files import json_text
 from landscape.engine.stack import Stack
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.store.checkpoints import Run
+from landscape.training.sweep import sweep
 from landscape.training.train import Training
-from study import Study
+from study import Study, barrier, descend
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(set((ROOT / "analyses").glob("*.py")) - {ROOT / "analyses" / "study.py"})
@@ -131,23 +134,79 @@ def small(own: Study, **changes: Any) -> Any:
     return own.sweep(**{**how, **changes})
 
 
-def test_a_table_is_kept_as_json_and_csv(here: Path) -> None:
-    own = study()
-    rows = own.test(small(own), samples=20)
-    assert [dict(row.values) for row in rows] == [{"m_factor": 1}, {"m_factor": 2}]
-    assert all(row.success.samples == 20 and len(row.success.solved) == 3 for row in rows)
-    own.keep_rows(rows, "table", note="mine")
-    document = json.loads(Path("analyses/widths/quick-table.json").read_text())
-    assert document.keys() == {"cells", "note", "made"}
-    assert document["note"] == "mine"
-    assert [cell["m_factor"] for cell in document["cells"]] == [1, 2]
-    for cell, row in zip(document["cells"], rows, strict=True):
-        assert cell["solved"]["count"] == row.success.share.count
-        assert cell["cell_rate"]["of_members"] == row.success.cell_rate.tolist()
+def test_cells_are_kept_as_they_come_and_asked_for_once(here: Path) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def find(width: int, at: tuple[int, ...]) -> dict[str, Any]:
+        asked.append((width, at))
+        if width == 2 and len(asked) == 3:
+            raise KeyboardInterrupt
+        return {"share": np.float64(width / 2), "none": np.nan}
+
+    grid = {"width": (1, 2), "at": ((), (0, 1))}
+    with pytest.raises(KeyboardInterrupt):
+        study().cells(grid, find, "part", seeds=range(3))
+    assert asked == [(1, ()), (1, (0, 1)), (2, ())]
+    path = Path("analyses/widths/quick-part.json")
+    there = json.loads(path.read_text())
+    assert [each["cell"] for each in there["cells"]] == [{"at": [], "width": 1}, {"at": [0, 1], "width": 1}]
+    assert there["not_run"] == [{"at": [], "width": 2}, {"at": [0, 1], "width": 2}]
+    assert study().not_run("part") == " Not run: 2 of 4 cells."
+    found = study().cells(grid, find, "part", seeds=range(3))
+    assert asked[3:] == [(2, ()), (2, (0, 1))]
+    assert [tuple(each["cell"].values()) for each in found] == asked[:2] + asked[3:]
+    assert [each["found"] for each in found][2:] == [{"share": 1.0, "none": None}] * 2
+    assert study().not_run("part") == ""
+    for each in found:
+        assert each["made"]["versions"]["torch"] == torch.__version__
+    with pytest.raises(LandscapeError, match=r"made under another setting: seeds is \[0, 1, 2\] there and \[0\] here"):
+        study().cells(grid, find, "part", seeds=[0])
+    assert len(asked) == 5
+    study(force=True).cells(grid, find, "part", seeds=[0])
+    assert len(asked) == 9
+
+
+def test_after_its_hours_no_cell_is_begun(here: Path) -> None:
+    own = Study("widths", True, False, CPU, time.monotonic() - 7200, 1.0)
+    assert own.cells({"width": (1, 2)}, lambda width: {}) == []
+    assert own.not_run() == " Not run: 2 of 2 cells."
+    assert own.success({"m_factor": (1,)}, "table", seeds=[0], training={"batches": 1}) == []
+
+
+def test_a_table_of_success_is_that_of_a_sweep(here: Path) -> None:
+    grid, how = {"m_factor": (1, 2), "lr": (1e-2, 1e-1)}, {"batches": 3}
+    rows = study().success(grid, "table", seeds=range(3), training=how, options={"rule": "B3/S23"})
+    done = sweep("life", "elsewhere", grid=grid, options={"rule": "B3/S23"}, training=how, seeds=range(3))
+    expected = of_sweep(done)
+    assert json_text(as_document(rows)) == json_text(as_document(expected))
     text = Path("analyses/widths/quick-table.csv").read_text()
-    assert text == as_csv(rows)
-    assert [line["m_factor"] for line in csv.DictReader(text.splitlines())] == ["1", "2"]
-    assert sorted(path.name for path in Path("analyses/widths").iterdir()) == ["quick-table.csv", "quick-table.json"]
+    assert text == as_csv(expected)
+    assert [line["m_factor"] for line in csv.DictReader(text.splitlines())] == ["1", "1", "2", "2"]
+    again = study().rows_of("widths", "table")
+    assert [dict(row.values) for row in again] == [dict(row.values) for row in rows]
+    assert [row.success.sample_rate.tolist() for row in again] == [row.success.sample_rate.tolist() for row in rows]
+
+
+def test_descent_of_a_study_is_that_of_training(here: Path) -> None:
+    problem = Life(m_factor=2)
+    start = initialise(problem.prototype, range(3))
+    done = study().train(problem, Training(batches=20), "run", range(3))
+    found = descend(problem.objective(), start, 20)
+    torch.testing.assert_close(found.flatten(), done.checkpoint().stack.flatten())
+    free = (torch.arange(start.flatten().shape[1]) % 2).float().expand(3, -1)
+    assert (descend(problem.objective(), start, 5, free=free).flatten()[free == 0] == 0).all()
+    drawn = descend(problem.objective(), start, 1, l1=1e6)
+    assert (drawn.flatten() == 0).all()
+
+
+def test_the_barrier_of_a_study_is_that_of_a_walk(here: Path) -> None:
+    run = small(study(), grid={"m_factor": [1]}).cells()[0].path
+    curves = study().walk("presolve", str(run), "m1")
+    problem, end = Life(), Run.open(run).checkpoint().stack
+    start = problem.landmark("presolve").flatten().float().expand(3, -1)
+    np.testing.assert_allclose(
+        barrier(problem.objective(), end.unflatten(start), end), barriers(curves).above_higher_end, rtol=1e-5, atol=1e-7
+    )
 
 
 def test_a_finished_sweep_is_trained_again_only_with_force(here: Path) -> None:
@@ -295,7 +354,8 @@ def test_each_recipe_tells_what_it_does_and_how_long_it_takes(
 @recipes
 def test_each_recipe_asks_a_question_and_is_short(recipe: Path) -> None:
     assert opening(recipe).splitlines()[0].count("?") == 1
-    assert len(recipe.read_text().splitlines()) <= 110
+    lines = recipe.read_text().replace(opening(recipe), "").splitlines()
+    assert len([line for line in lines if line.strip() and not line.startswith(("import ", "from "))]) <= 80
 
 
 @recipes
