@@ -44,7 +44,9 @@ def main() -> None:
 
     def find(m_factor: int) -> dict[str, Any]:
         problem = Life(m_factor=m_factor)
-        run = study.train(problem, Training(batches=budget, save_at=(0, budget)), f"m{m_factor}", range(seeds))
+        run = study.train(
+            problem, Training(batches=budget, save_at=(0, budget)), f"m{m_factor}", range(seeds), engine="fused"
+        )
         objective, stack = problem.objective(), run.checkpoint(budget).stack
         solved = objective(stack)["right"] == objective.samples
         own = stack.select(solved.nonzero()[:, 0])

@@ -48,9 +48,9 @@ def main() -> None:
         __file__,
         __doc__,
         quick="10 seeds, m = 4, 2,000 steps: about a minute on two cores",
-        full="50 seeds, m = 4 and 16, 10,000 steps: about an hour on one core",
+        full="50 seeds, m = 4 and 8, 5,000 steps: about an hour on one core",
     )
-    seeds, budget, widths = (10, 2000, (4,)) if study.quick else (50, 10_000, (4, 16))
+    seeds, budget, widths = (10, 2000, (4,)) if study.quick else (50, 5000, (4, 8))
 
     def find(m_factor: int, way: str) -> dict[str, Any]:
         problem, how = Life(m_factor=m_factor), WAYS[way]
