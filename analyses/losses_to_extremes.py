@@ -3,8 +3,8 @@
 Claim 44 ("Diving deep"): -log p and 1/sqrt p train with a home-made optimizer, 1/p and 1 - p do not; Adam trains 1/p,
 1/p^3, 1/p^5. Each is a function f of the cross-entropy h = -log p, and weighs a sample's gradient by f'(h): p,
 2p(1 - p), 1, 1/(2 sqrt p), 1/p, 3/p^3, 5/p^5. Measure: share of seeds that train (Life: 512 patterns right; digits:
-95 % of the test images), by loss and optimizer, at the rate at which most of 10 other seeds train (of equals, that with
-the most right). Refuted if plain descent trains 1/p or not 1/sqrt p, or Adam not 1/p to 1/p^5. Why: the gradient.
+95 % of the test images), by loss and optimizer, at the rate at which most of 8 other seeds train (of equals, that with
+the most right; rates of plain descent are divided by f'(h) of a guess, so that all losses start alike). Refuted if plain descent trains 1/p or not 1/sqrt p, or Adam not 1/p to 1/p^5. Why: the gradient.
 """
 
 import functools
@@ -31,7 +31,7 @@ LOSSES: dict[str, Any] = {
     "1/p³": lambda h: (3 * h).exp(),
     "1/p⁵": lambda h: (5 * h).exp(),
 }
-RATES = {"Adam": (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "plain descent": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)}
+RATES = {"Adam": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "plain descent": (0.03, 0.1, 0.3, 1.0, 3.0)}
 
 
 @functools.cache
@@ -61,9 +61,9 @@ def main() -> None:
         __file__,
         __doc__,
         quick="10 seeds, 200 steps, Life m = 1 and digits, a rate each: about half a minute on a core",
-        full="50 seeds, 3,000 steps of Life, 1,000 of digits: about half an hour on a core",
+        full="40 seeds, 3,000 steps of Life, 1,000 of digits: about 20 minutes on a core",
     )
-    seeds, tasks = (10, ("Life, m = 1", "digits")) if study.quick else (50, ("Life, m = 1", "Life, m = 4", "digits"))
+    seeds, tasks = (10, ("Life, m = 1", "digits")) if study.quick else (40, ("Life, m = 1", "digits", "Life, m = 4"))
     rates = {"Adam": (1e-2,), "plain descent": (1e-1,)} if study.quick else RATES
 
     def find(task: str, how: str, loss: str) -> dict[str, Any]:
@@ -72,13 +72,15 @@ def main() -> None:
         options = {"batches": last, "save_at": (0, 10, 100, last), "data": "batches" if digits else "exact"}
 
         def run(lr: float, members: range) -> tuple[Any, np.ndarray]:
-            training = Training(lr=lr, optimizer="adam" if how == "Adam" else "sgd", **options)
+            guess = torch.tensor(10.0 if digits else 2.0).log()
+            scale = 1.0 if how == "Adam" else float(torch.func.grad(LOSSES[loss])(guess))
+            training = Training(lr=lr / scale, optimizer="adam" if how == "Adam" else "sgd", **options)
             done = study.train(problem, training, f"{task}/{how}/{list(LOSSES).index(loss)}/{lr}/{members[0]}", members)
             stack = done.checkpoint().stack
             right = (problem.test_objective() if digits else problem.objective())(stack)["hit"].numpy()
             return done, np.where(stack.flatten().isfinite().all(1), right, 0.0)
 
-        tried = {lr: run(lr, range(1000, 1010))[1] for lr in rates[how]}
+        tried = {lr: run(lr, range(1000, 1008))[1] for lr in rates[how]}
         best = max(tried, key=lambda lr: ((tried[lr] >= need).sum(), tried[lr].mean()))
         done, right = run(best, range(seeds))
         slopes = {}
@@ -98,7 +100,7 @@ def main() -> None:
     caption = (
         "p: probability of the right answer. Life B3/S23V, one step, LeakyReLU, exact loss; digits: MLP 2 x 32, "
         f"batches of 128. {seeds} seeds, {'200' if study.quick else '3,000 (digits 1,000)'} steps at the rate at which "
-        "most of 10 other seeds train. Trained: all 512 patterns right; 95 % of the test images."
+        "most of 8 other seeds train. Trained: all 512 patterns right; 95 % of the test images."
     )
     labels = {"xlabel": "loss", "ylabel": "seeds that train (%)", "xscale": "category", "categories": tuple(LOSSES)}
     study.draw(figures.series_figure(panels, caption=caption, columns=2, **labels))
