@@ -3,8 +3,9 @@
 Claim 44 ("Diving deep"): -log p and 1/sqrt p train with a home-made optimizer, 1/p and 1 - p do not; Adam trains 1/p,
 1/p^3, 1/p^5. Each is a function f of the cross-entropy h = -log p, and weighs a sample's gradient by f'(h): p,
 2p(1 - p), 1, 1/(2 sqrt p), 1/p, 3/p^3, 5/p^5. Measure: share of seeds that train (Life: 512 patterns right; digits:
-95 % of the test images), by loss and optimizer, at the rate at which most of 8 other seeds train (of equals, that with
-the most right; rates of plain descent are divided by f'(h) of a guess, so that all losses start alike). Refuted if plain descent trains 1/p or not 1/sqrt p, or Adam not 1/p to 1/p^5. Why: the gradient.
+95 % of the test images), at the rate of five at which most of 8 other seeds do (of equals, most right); those of plain
+descent are divided by f'(h) of a guess, so that all losses start alike. Refuted if plain descent trains 1/p or not
+1/sqrt p, or Adam not 1/p to 1/p^5. Why: the norm of the gradient along training.
 """
 
 import functools
@@ -36,7 +37,6 @@ RATES = {"Adam": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "plain descent": (0.03, 0.1, 0.
 
 @functools.cache
 def made(task: str, loss: str) -> Problem:
-    """The task with that loss."""
     if task == "digits":
         train, test = Digits().training_data(), Digits().test_data()
         data = {"train": (train.inputs, train.targets), "test": (test.inputs, test.targets)}
@@ -61,14 +61,14 @@ def main() -> None:
         __file__,
         __doc__,
         quick="10 seeds, 200 steps, Life m = 1 and digits, a rate each: about half a minute on a core",
-        full="40 seeds, 3,000 steps of Life, 1,000 of digits: about 20 minutes on a core",
+        full="40 seeds, 1,500 steps of Life, 1,000 of digits: about 12 minutes on a core",
     )
-    seeds, tasks = (10, ("Life, m = 1", "digits")) if study.quick else (40, ("Life, m = 1", "digits", "Life, m = 4"))
+    seeds, tasks = (10, ("Life, m = 1", "digits")) if study.quick else (40, ("digits", "Life, m = 4", "Life, m = 1"))
     rates = {"Adam": (1e-2,), "plain descent": (1e-1,)} if study.quick else RATES
 
     def find(task: str, how: str, loss: str) -> dict[str, Any]:
         problem, digits = made(task, loss), task == "digits"
-        last, need = 200 if study.quick else 1000 if digits else 3000, 0.95 if digits else 1 - 1e-9
+        last, need = 200 if study.quick else 1000 if digits else 1500, 0.95 if digits else 1 - 1e-9
         options = {"batches": last, "save_at": (0, 10, 100, last), "data": "batches" if digits else "exact"}
 
         def run(lr: float, members: range) -> tuple[Any, np.ndarray]:
@@ -83,10 +83,9 @@ def main() -> None:
         tried = {lr: run(lr, range(1000, 1008))[1] for lr in rates[how]}
         best = max(tried, key=lambda lr: ((tried[lr] >= need).sum(), tried[lr].mean()))
         done, right = run(best, range(seeds))
-        slopes = {}
-        for step in options["save_at"]:
-            slope = problem.objective().gradient(done.checkpoint(step).stack)[1].flatten().norm(dim=1).numpy()
-            slopes[step] = [np.median(slope), *median_interval(slope)]
+        stacks = {step: done.checkpoint(step).stack for step in options["save_at"]}
+        norms = {step: problem.objective().gradient(each)[1].flatten().norm(dim=1) for step, each in stacks.items()}
+        slopes = {step: [float(each.median()), *median_interval(each.numpy())] for step, each in norms.items()}
         trained = Proportion(int((right >= need).sum()), seeds)
         return {"lr": best, "trained": trained, "right": right.mean(), "gradient after": slopes}
 
@@ -99,7 +98,7 @@ def main() -> None:
     panels = [(task, [curve(task, how) for how in rates]) for task in tasks]
     caption = (
         "p: probability of the right answer. Life B3/S23V, one step, LeakyReLU, exact loss; digits: MLP 2 x 32, "
-        f"batches of 128. {seeds} seeds, {'200' if study.quick else '3,000 (digits 1,000)'} steps at the rate at which "
+        f"batches of 128. {seeds} seeds, {'200' if study.quick else '1,500 (digits 1,000)'} steps at the rate at which "
         "most of 8 other seeds train. Trained: all 512 patterns right; 95 % of the test images."
     )
     labels = {"xlabel": "loss", "ylabel": "seeds that train (%)", "xscale": "category", "categories": tuple(LOSSES)}
