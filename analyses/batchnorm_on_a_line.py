@@ -96,8 +96,8 @@ def main() -> None:
     )
     draw("shift", saved[1:], caption, xlabel="step", ylabel="shift (spreads)", xscale="log", yscale="log")
     caption = (
-        f"Straight lines between {seeds // 2} pairs of seeds after {saved[-1]:,} steps: spread, mean over channels, over "
-        "the mean of both ends; BatchNorm by the training images at each point. Medians."
+        f"Straight lines between {seeds // 2} pairs of seeds after {saved[-1]:,} steps: spread, mean over channels, "
+        "over the mean of both ends; BatchNorm by the training images at each point. Medians."
     )
     draw("spread", ALPHAS, caption, xlabel="alpha", ylabel="spread (ends: 1)")
     study.done("; ".join(f"{layer}: shift {row['found'][f'ratio {layer}']}" for layer in LAYERS))
