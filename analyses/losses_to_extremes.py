@@ -3,9 +3,8 @@
 Claim 44 ("Diving deep"): -log p and 1/sqrt p train with a home-made optimizer, 1/p and 1 - p do not; Adam trains 1/p,
 1/p^3, 1/p^5. Each is a function f of the cross-entropy h = -log p, and weighs a sample's gradient by f'(h): p,
 2p(1 - p), 1, 1/(2 sqrt p), 1/p, 3/p^3, 5/p^5. Measure: share of seeds that train (Life: 512 patterns right; digits:
-95 % of the test images), at the rate of five at which most of 8 other seeds do (of equals, most right); those of plain
-descent are divided by f'(h) of a guess, so that all losses start alike. Refuted if plain descent trains 1/p or not
-1/sqrt p, or Adam not 1/p to 1/p^5. Why: the norm of the gradient along training.
+95 % of the test images), at that of five rates at which most of 8 other seeds do; plain descent's are divided by f'(h)
+of a guess, so that all start alike. Refuted if it trains 1/p or not 1/sqrt p, or Adam not 1/p to 1/p^5. Why: gradients.
 """
 
 import functools
