@@ -71,14 +71,18 @@ def main() -> None:
     rows = study.cells({"teacher": widths, "student": students}, find, teachers=taught, learners=learners, steps=steps)
 
     def curve(teacher: int) -> figures.Series:
-        shares = np.array([e["found"]["of teachers"] for e in rows if e["cell"]["teacher"] == teacher]).T
-        return figures.Series.of_seeds(f"teacher m = {teacher}", students, shares, within=(0, 1))
+        own = np.array([e["found"]["share"] for e in rows if e["cell"]["teacher"] == teacher], dtype=float)
+        value, low, high = own.T
+        return figures.Series(
+            label=f"teacher m = {teacher}", x=np.array(students, float), value=value, low=low, high=high
+        )
 
-    curves = [dataclasses.replace(curve(teacher), seeds=None) for teacher in widths]
+    curves = [curve(teacher) for teacher in widths]
     caption = (
         "One step of Life's networks, LeakyReLU. Teachers: all parameters from N(0, 1); the 512 patterns whose logit "
         f"is above its median are to be answered by 1. {taught} teachers a width, {learners} students of each, "
-        f"{steps:,} steps of Adam at 1e-2 on the exact loss. Learnt: all 512 right. Means, intervals over teachers."
+        f"{steps:,} steps of Adam at 1e-2 on the exact loss. Learnt: all 512 right. Means; bands over teachers, 95 % "
+        "each."
     )
     labels = {"xlabel": "student's width m", "ylabel": "students that learn it (%)", "xscale": "log", "height": 3.2}
     study.draw(figures.series_figure([("", curves)], caption=caption, **labels))
