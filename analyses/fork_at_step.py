@@ -64,9 +64,8 @@ def main() -> None:
             start = str(study.runs / network / f"{batch_size}" / f"to-{since}") if since else None
             training = Training(batches=until - since, start=start, **how)
             own, engine = [shift + seed for seed in seeds], "auto" if digits else "fused"
-            return study.train(
-                problem, training, f"{network}/{batch_size}/{part}", seeds, data_seeds=own, engine=engine
-            )
+            part = f"{network}/{batch_size}/{part}"
+            return study.train(problem, training, part, seeds, data_seeds=own, engine=engine)
 
         for before, step in zip((0, *steps), steps, strict=False):
             if step <= k:
@@ -76,38 +75,26 @@ def main() -> None:
         return {**between(one, other, seen), **beside}
 
     cells = study.cells({"network": tuple(PROBLEMS), "batch_size": SIZES, "k": steps}, find, last=last)
-    panels: dict[str, list[Any]] = {"barriers": [], "disagreement": []}
+    panels = []
     for network in PROBLEMS:
-        shares, shown = [], []
+        curves = []
         for size in SIZES:
             found = [c["found"] for c in cells if (c["cell"]["network"], c["cell"]["batch_size"]) == (network, size)]
             if found:
-                name, places, apart = (
-                    f"batches of {size}",
-                    np.array(steps[: len(found)], dtype=float),
-                    found[0]["unrelated"],
-                )
                 free = [Proportion(each["no barrier"]["count"], each["no barrier"]["total"]) for each in found]
-                base = {"baseline": apart["no barrier"]["value"]}
-                shares.append(figures.Series.of_proportions(name, places, free, **base))
-                value, low, high = np.array([each["disagreement"] for each in found], dtype=float).T
-                shown.append(figures.Series(label=name, x=places, value=value, low=low, high=high))
-        panels["barriers"].append((network, shares))
-        panels["disagreement"].append((network, shown))
+                of_others = found[0]["unrelated"]["no barrier"]["value"]
+                name, places = f"batches of {size}", steps[: len(found)]
+                curves.append(figures.Series.of_proportions(name, places, free, baseline=of_others))
+        panels.append((network, curves))
     count, few = (12, 12) if study.quick else (100, 20)
-    about = (
+    caption = (
         f"Life B3/S23V, one step, LeakyReLU, sigmoid, boards of 10 x 10, Adam at 1e-2, {count} seeds; digits, MLP of "
         f"2 x 64, ReLU, Adam at 3e-3, {few} seeds. Training to step {last:,}; from the fork on two orders of the data. "
+        f"Barriers: {LOW} nats above the chord, on 51 points, units as they are." + study.not_run()
     )
-    captions = {
-        "barriers": f"Barriers: {LOW} nats above the chord, 51 points, units as they are." + study.not_run(),
-        "disagreement": "Of all patterns, or 500 test images: means, each with its 95 % interval over seeds.",
-    }
-    labels = {"barriers": "forks without a barrier (%)", "disagreement": "answered otherwise (%)"}
-    for part, label in labels.items():
-        look = {"xlabel": "step at which training is forked", "ylabel": label, "xscale": "log", "columns": 2}
-        look |= {"caption": about + captions[part], "baseline": "of unrelated initial points"}
-        study.draw(figures.series_figure(panels[part], **look), part)
+    look = {"xlabel": "step at which training is forked", "ylabel": "forks without a barrier (%)", "xscale": "log"}
+    look |= {"columns": 2, "caption": caption, "baseline": "of unrelated initial points"}
+    study.draw(figures.series_figure([panel for panel in panels if panel[1]], **look))
     study.done("no barrier " + ", ".join(f"{100 * each['found']['no barrier']['value']:.0f} %" for each in cells))
 
 
