@@ -23,9 +23,9 @@ def main() -> None:
         __file__,
         __doc__,
         quick="40 initial points x 5 data seeds, 1,500 batches of 32 boards: half a minute on one core",
-        full="200 x 20 seeds, 10,000 batches of 128 boards: about 20 minutes on one core",
+        full="100 x 10 seeds, 10,000 batches of 128 boards: about 10 minutes on one core",
     )
-    points, orders, batches, size = (40, 5, 1500, 32) if study.quick else (200, 20, 10_000, 128)
+    points, orders, batches, size = (40, 5, 1500, 32) if study.quick else (100, 10, 10_000, 128)
     training = {"data": "batches", "batches": batches, "batch_size": size, "lr": 1e-2, "save_at": (batches,)}
     seeds, data_seeds = [i for i in range(points) for _ in range(orders)], list(range(orders)) * points
 
