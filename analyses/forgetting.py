@@ -72,8 +72,7 @@ def ends(pair: str, m: int, seeds: int, steps: int) -> dict[str, Any]:
         rises = DEFINITIONS["above_chord"].rises(ALPHA, losses.mean(0).T).max(1)
         right = [Proportion(int(solved(each, flat, agree).sum()), seeds) for each in both]
         values = [[float(np.median(each)), *median_interval(each)] for each in (*losses[:, -1], rises)]
-        way = np.median(losses, axis=2)[:, ::5]
-        found[name] = {"losses": values[:2], "right": right, "barrier": values[2], "line": way}
+        found[name] = {"losses": values[:2], "right": right, "barrier": values[2], "line": np.median(losses, 2)[:, ::5]}
     return found | {"disputed": float((~agree * one[1]).sum())}
 
 
@@ -84,7 +83,7 @@ def main() -> None:
     how = {"seeds": count, "steps": steps}
     cells = study.cells({"pair": tuple(PAIRS), "m": widths}, lambda **cell: ends(**cell, **how), **how)
     caption = (
-        f"One step of Life, {count} seeds; for each name {steps:,} steps of Adam at 1e-2, exact loss; medians, each "
+        f"One step of Life, {count} seeds; {steps:,} steps of Adam at 1e-2 for each name, exact loss; medians, each "
     )
     caption += (
         "with its interval over seeds (95 %). Grey: the line between the ends of each task alone. Black: no network "
@@ -102,8 +101,8 @@ def main() -> None:
                 ax.errorbar(x, y, **bars, color=color, marker=marker, ms=5, ls="", label=name)
             ax.set(xscale="log", yscale="log", title=f"{cell['pair']}\nm = {cell['m']}")
             ax.set(xlabel="loss, first task", ylabel="loss, second task")
-            for axis in (ax.xaxis, ax.yaxis):
-                powers_along(axis)
+            powers_along(ax.xaxis)
+            powers_along(ax.yaxis)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
     study.draw(figure)
     study.done("; ".join(f"{c['cell']}: {c['found']['second alone']['right'][0]['value']:.2f} right" for c in cells))
