@@ -51,9 +51,9 @@ def main() -> None:
         __file__,
         __doc__,
         quick="3 rules, 24 seeds, 300 steps, m = 1 and 2: half a minute",
-        full="10 rules, 100 seeds, 3,000 steps for the first and 1,000 for the second, m to 4: 5 minutes on one core",
+        full="10 rules, 60 seeds, 3,000 steps for the first and 1,000 for the second, m to 4: 5 minutes on one core",
     )
-    rules, count, widths = (RULES[:3], 24, (1, 2)) if study.quick else (RULES, 100, (1, 2, 4))
+    rules, count, widths = (RULES[:3], 24, (1, 2)) if study.quick else (RULES, 60, (1, 2, 4))
     steps, budget = (300, 300) if study.quick else (3000, 1000)
 
     def find(m: int) -> dict[str, Any]:
@@ -82,8 +82,8 @@ def main() -> None:
     cells = study.cells({"m": widths}, find, rules=rules, seeds=count, steps=steps, budget=budget)
     caption = (
         f"One step of Life, LeakyReLU, sigmoid; {count} seeds; {steps:,} steps of Adam at 1e-2 on the exact loss of the "
-        f"first rule, then {budget:,} of the second. Success with it, less that after {budget:,} steps from random "
-        "initial points of the same seeds. Dots: 95 % intervals, all of a map at once, leave out 0."
+        f"first rule, then {budget:,} of the second. Success with it, less that after {budget:,} steps from random points "
+        "of the same seeds. Dots: 95 % intervals, all of a map at once, leave out 0."
     )
     with sheet((WIDTH, 3.4), caption + study.not_run(), len(cells), (1,) * len(cells)) as (figure, axes):
         for ax, each in zip(axes, cells, strict=True):
