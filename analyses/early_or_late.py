@@ -16,7 +16,7 @@ from landscape.core.intervals import Proportion, median_interval
 from landscape.problems.life import Life
 from study import Study
 
-WIDTHS, SIZES, LOW, TENTHS = (1, 2, 4), (128, 8), 0.01, tuple(range(1, 11))
+WIDTHS, SIZES, LOW, SHOWN = (1, 2, 4), (128, 8), 0.01, (1, 2, 3, 4, 6, 8, 10)
 
 
 def apart(problem: Life, one: Run, other: Run) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def main() -> None:
             whole = go(f"to-{k}", 1, f"to-{k - 1}" if k > 1 else None, 0)
         every = apart(problem, whole, go("other", 10, None, 1))
         found: dict[str, Any] = {"all": every}
-        for k in TENTHS:
+        for k in range(1, 11):
             end = go(f"tenth-{k}", 1, f"to-{k - 1}" if k > 1 else None, 1)
             end = go(f"end-{k}", 10 - k, f"tenth-{k}", 0) if k < 10 else end
             found[str(k)] = apart(problem, whole, end)
@@ -72,12 +72,12 @@ def main() -> None:
         of = {c["cell"]["batch_size"]: c["found"] for c in cells if c["cell"]["m_factor"] == m}
         distances, shares = [], []
         for size, each in of.items():
-            name, x = f"batches of {size} boards", np.array(TENTHS, dtype=float)
-            value, low, high = np.array([each[str(k)]["share of all"] for k in TENTHS], dtype=float).T
+            name, x = f"batches of {size} boards", np.array(SHOWN, dtype=float)
+            value, low, high = np.array([each[str(k)]["share of all"] for k in SHOWN], dtype=float).T
             distances.append(figures.Series(label=name, x=x, value=value, low=low, high=high))
-            other = [Proportion(each[str(k)]["otherwise"]["count"], count) for k in TENTHS]
+            other = [Proportion(each[str(k)]["otherwise"]["count"], count) for k in SHOWN]
             base = each["all"]["otherwise"]["value"]
-            shares.append(figures.Series.of_proportions(name, TENTHS, other, baseline=base))
+            shares.append(figures.Series.of_proportions(name, SHOWN, other, baseline=base))
         far.append((f"m = {m}", distances))
         unlike.append((f"m = {m}", shares))
     about = (

@@ -34,11 +34,11 @@ ENDS = {  # shares of both losses, L2 towards where it begins, and where that is
     "both": (0.5, 0.5, 0.0, "first alone"),
     "both from the start": (0.5, 0.5, 0.0, "start"),
 }
-Task = tuple[Fused, Tensor]  # a loss, and what patterns weigh
+Task = tuple[Fused, Tensor]
 
 
 def task(pair: str, number: int, m: int) -> Task:
-    """The first or second task of a pair, weighed to a mean."""
+    """The first or second task of a pair: a loss, and what patterns weigh, to a mean."""
     fused = Life(rule=PAIRS[pair][number], m_factor=m).objective().with_fused(training=True).fused
     weights = torch.tensor(fused.weights[None], dtype=torch.float32)
     weights = weights if pair.startswith("Life") else weights * (LIVE if number else ~LIVE)
@@ -52,8 +52,7 @@ def solved(of: Task, flat: Tensor, where: Tensor | float = 1.0) -> np.ndarray:
 
 def descend(start: Tensor, steps: int, parts: list[tuple[Task, float]], l2: float) -> Tensor:
     """Where steps of Adam lead on a sum of losses, with L2 towards the start."""
-    flat, adam = start.clone(), OPTIMIZERS["adam"]
-    moments = adam.begin(flat)
+    flat, adam, moments = start.clone(), OPTIMIZERS["adam"], OPTIMIZERS["adam"].begin(start)
     for step in range(steps):
         gradient = l2 * (flat - start) + sum(k * fused.gradient(flat, each) for (fused, each), k in parts if k)
         adam.advance(flat, gradient, moments, Training(lr=1e-2), step)
@@ -81,26 +80,24 @@ def main() -> None:
     study = Study.from_command_line(__file__, __doc__, quick=quick, full=full)
     count, steps, widths = (24, 300, (4,)) if study.quick else (100, 3000, (2, 4, 8))
     how = {"seeds": count, "steps": steps}
-    cells = study.cells({"pair": tuple(PAIRS), "m": widths}, lambda **cell: ends(**cell, **how), **how)
+    cells = study.cells({"pair": tuple(PAIRS), "m": widths}, lambda **k: ends(**k, **how), **how)
     caption = (
-        f"One step of Life, {count} seeds; {steps:,} steps of Adam at 1e-2 for each name, exact loss; medians, each "
+        f"One step of Life, {count} seeds; for each name {steps:,} steps of Adam at 1e-2, exact loss; medians, each "
+        "with its 95 % interval over seeds. Grey: the line between the ends of each task alone. Black: no network has both "
+        "losses below it."
     )
-    caption += (
-        "with its interval over seeds (95 %). Grey: the line between the ends of each task alone. Black: no network "
-    )
-    caption += "has both losses below it." + study.not_run()
-    with sheet((WIDTH, 2.5 * len(PAIRS)), caption, len(cells), (1,) * len(widths)) as (figure, axes):
+    with sheet((WIDTH, 2.5 * len(PAIRS)), caption + study.not_run(), len(cells), (1,) * len(widths)) as (figure, axes):
         for ax, (cell, found) in zip(axes, ((each["cell"], each["found"]) for each in cells), strict=True):
-            if found["disputed"]:
+            if lost := found["disputed"]:
                 x = np.linspace(0.002, 0.998, 1000)
-                ax.plot(-found["disputed"] * np.log1p(-x), -found["disputed"] * np.log(x), color=INK, lw=1)
+                ax.plot(-lost * np.log1p(-x), -lost * np.log(x), color=INK, lw=1)
             ax.plot(*np.array(found["second alone"]["line"]), color=GREY, lw=1)
             for name, color, marker in zip(ENDS, (*COLORS[:5], COLORS[6], INK), "os^DvPX", strict=True):
                 (x, *wide), (y, *high) = found[name]["losses"]
                 bars = {"xerr": [[x - wide[0]], [wide[1] - x]], "yerr": [[y - high[0]], [high[1] - y]]}
                 ax.errorbar(x, y, **bars, color=color, marker=marker, ms=5, ls="", label=name)
-            ax.set(xscale="log", yscale="log", title=f"{cell['pair']}\nm = {cell['m']}")
-            ax.set(xlabel="loss, first task", ylabel="loss, second task")
+            ax.set(xscale="log", yscale="log", xlabel="loss, first task", ylabel="loss, second task")
+            ax.set_title(f"{cell['pair']}\nm = {cell['m']}")
             powers_along(ax.xaxis)
             powers_along(ax.yaxis)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)

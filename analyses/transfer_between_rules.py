@@ -81,7 +81,7 @@ def main() -> None:
 
     cells = study.cells({"m": widths}, find, rules=rules, seeds=count, steps=steps, budget=budget)
     caption = (
-        f"One step of Life, LeakyReLU, sigmoid; {count} seeds; {steps:,} steps of Adam at 1e-2 on the exact loss of one "
+        f"One step of Life, LeakyReLU, sigmoid; {count} seeds; {steps:,} steps of Adam at 1e-2, exact loss, on one "
         f"rule, then {budget:,} of the second. Success with it, less that after {budget:,} steps from random points of "
         "the same seeds. Dots: 95 % intervals, all of a map at once, leave out 0."
     )
