@@ -88,9 +88,9 @@ def main() -> None:
         panels.append((network, curves))
     count = "12 seeds each" if study.quick else "100 seeds for m = 1 and 4, 20 for m = 16 and digits"
     caption = (
-        f"Life B3/S23V, one step, LeakyReLU, sigmoid, boards of 10 x 10, Adam at 1e-2; digits, MLP of 2 x 64, ReLU, Adam "
-        f"at 3e-3; {count}. Training to step {last:,}; from the fork on two orders of the data. Barriers: {LOW} nats above "
-        "the chord, on 51 points, units as they are." + study.not_run()
+        "Life B3/S23V, one step, LeakyReLU, sigmoid, boards of 10 x 10, Adam at 1e-2; digits, MLP of 2 x 64, "
+        f"ReLU, Adam at 3e-3; {count}. Training to step {last:,}; from the fork on two orders of the data. "
+        f"Barriers: {LOW} nats above the chord, on 51 points, units as they are." + study.not_run()
     )
     look = {"xlabel": "step at which training is forked", "ylabel": "forks without a barrier (%)", "xscale": "log"}
     look |= {"columns": 2, "caption": caption, "baseline": "of unrelated initial points"}

@@ -81,8 +81,8 @@ def main() -> None:
 
     cells = study.cells({"m": widths}, find, rules=rules, seeds=count, steps=steps, budget=budget)
     caption = (
-        f"One step of Life, LeakyReLU, sigmoid; {count} seeds; {steps:,} steps of Adam at 1e-2, exact loss, on one "
-        f"rule, then {budget:,} of the second. Success with it, less that after {budget:,} steps from random points of "
+        f"One step of Life, LeakyReLU, sigmoid; {count} seeds; {steps:,} steps of Adam at 1e-2, exact loss, on the "
+        f"first rule, {budget:,} on the second. Success there, less that after {budget:,} steps from random points of "
         "the same seeds. Dots: 95 % intervals, all of a map at once, leave out 0."
     )
     with sheet((WIDTH, 3.4), caption + study.not_run(), len(cells), (1,) * len(cells)) as (figure, axes):
