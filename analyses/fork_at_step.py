@@ -21,7 +21,7 @@ from study import Study
 
 STEPS, LOW, LAST = (1, 3, 10, 30, 100, 300, 1000), 0.01, 2000
 LIFE = {f"Life, m = {m}": Life(m_factor=m) for m in (1, 4, 16)}
-PROBLEMS: dict[str, Problem] = {**LIFE, "digits": Digits(width=64)}
+PROBLEMS: dict[str, Problem] = {**LIFE, "digits": Digits(width=32)}
 SIZES, SEEDS = (128, 8), dict(zip(PROBLEMS, (100, 100, 20, 20), strict=True))
 
 
@@ -88,7 +88,7 @@ def main() -> None:
         panels.append((network, curves))
     count = "12 seeds each" if study.quick else "100 seeds for m = 1 and 4, 20 for m = 16 and digits"
     caption = (
-        "Life B3/S23V, one step, LeakyReLU, sigmoid, boards of 10 x 10, Adam at 1e-2; digits, MLP of 2 x 64, "
+        "Life B3/S23V, one step, LeakyReLU, sigmoid, boards of 10 x 10, Adam at 1e-2; digits, MLP of 2 x 32, "
         f"ReLU, Adam at 3e-3; {count}. Training to step {last:,}; from the fork on two orders of the data. "
         f"Barriers: {LOW} nats above the chord, on 51 points, units as they are." + study.not_run()
     )
