@@ -85,7 +85,7 @@ def main() -> None:
         "tenth of the batches is of another order. Distance of the end from that without the exchange"
     )
     look: dict[str, Any] = {"xlabel": "tenth of the data that is exchanged"}
-    many = about + ", as a share of what exchanging all of the data makes it; medians, intervals at once with 95 %. "
+    many = about + ", as a share of what exchanging all of the data makes it; medians, intervals at once with 95 %."
     label = "distance, all exchanged: 1"
     study.draw(
         figures.series_figure(far, ylabel=label, percent=False, caption=many + study.not_run(), **look), "distance"

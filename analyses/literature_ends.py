@@ -25,15 +25,15 @@ RUNS = {  # problem, images of a batch, times the steps
     "random": (Digits(width=128, labels="random"), 128, 2),
 }
 RESULTS = {  # source, what it found, command
-    "large batches end sharper": ("Keskar 2017", "always", "curvature RUN"),
-    "large batches are worse in test": ("Keskar 2017", "always", "analyse outcomes RUN --problem digits:on=test"),
+    "large batches end sharper": ("Keskar 2017", "always", "analyse curvature RUN"),
+    "large batches are worse in test": ("Keskar 2017", "always", "analyse outcomes RUN --problem digits -O on=test"),
     "random labels are fitted": ("Zhang 2017", "all of them", "analyse outcomes RUN"),
-    "outliers of the Hessian": ("Sagun 2018, Papyan 2019", "classes - 1: 9", "curvature RUN --top 20"),
+    "outliers of the Hessian": ("Sagun 2018, Papyan 2019", "classes - 1: 9", "analyse curvature RUN --top 20"),
     "the gradient is in the top 10": ("Gur-Ari 2018", "mostly", "eigenpairs (Python)"),
     "minima are about equally good": (
         "Choromanska 2015",
         "small spread",
-        "analyse outcomes RUN --problem digits:on=test",
+        "analyse outcomes RUN --problem digits -O on=test",
     ),
 }
 
@@ -97,7 +97,7 @@ def main() -> None:
     caption = (
         f"Handwritten digits, MLP with two hidden layers of 32 (random labels: 128), ReLU; {count} seeds, {last:,} "
         "steps of Adam at 3e-3, batches of 128 (small: 16, four times as many steps; large: all 1,297; random labels: "
-        "twice as many steps). Shares, medians or means over seeds, each with its 95 % interval."
+        "twice as many steps). Ratio: large over small. Shares, medians or means over seeds; 95 % intervals."
     )
     rows = [("result", "source", "they found", "command", "here"), *rows]
     columns = ((0, 20), (0.17, 17), (0.335, 13), (0.455, 26), (0.67, 41))

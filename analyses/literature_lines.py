@@ -23,13 +23,18 @@ RUNS = {  # fields of the problem
     "wide": Digits(width=128),
     "batchnorm": Digits(architecture="cnn_bn", width=4),
 }
+PAIRS = "walk --from RUN --to RUN --pairs all --align"
 RESULTS = {  # source, what it found, command
-    "the loss falls from the initial point to the end": ("Goodfellow 2015", "on nearly all lines", "walk RUN/@0 RUN"),
-    "a permutation joins": ("Entezari 2022, Ainsworth 2023", "barrier near 0", "walk RUN RUN --pairs all --align"),
-    "width lowers barriers": ("Entezari 2022", "toward 0", "walk RUN RUN --pairs all --align"),
-    "a bend joins": ("Garipov 2018, Draxler 2018", "barrier near 0", "connect RUN OTHER --method bezier"),
-    "a mean of weights is better": ("Izmailov 2018, Wortsman 2022", "in test", "average RUN/@600 ... RUN/@1000"),
-    "new statistics lower barriers": ("Jordan 2023", "by most", "walk RUN OTHER --align --batchnorm recalibrate"),
+    "the loss falls from the initial point to the end": (
+        "Goodfellow 2015",
+        "nearly all",
+        "walk --from RUN/@0 --to RUN",
+    ),
+    "a permutation joins": ("Entezari 2022, Ainsworth 2023", "barrier near 0", PAIRS),
+    "width lowers barriers": ("Entezari 2022", "toward 0", PAIRS),
+    "a bend joins": ("Garipov 2018, Draxler 2018", "barrier near 0", "connect --from RUN --to OTHER --method bezier"),
+    "a mean of weights is better": ("Izmailov 2018, Wortsman 2022", "in test", "average RUN/@600/#0 ... RUN/@1000/#0"),
+    "new statistics lower barriers": ("Jordan 2023", "by most", "walk --align --batchnorm recalibrate ..."),
 }
 
 
