@@ -25,11 +25,7 @@ RUNS = {  # fields of the problem
 }
 PAIRS = "walk --from RUN --to RUN --pairs all --align"
 RESULTS = {  # source, what it found, command
-    "the loss falls from the initial point to the end": (
-        "Goodfellow 2015",
-        "nearly all",
-        "walk --from RUN/@0 --to RUN",
-    ),
+    "the loss falls from the initial point to the end": ("Goodfellow 2015", "nearly all", "walk --from RUN/@0"),
     "a permutation joins": ("Entezari 2022, Ainsworth 2023", "barrier near 0", PAIRS),
     "width lowers barriers": ("Entezari 2022", "toward 0", PAIRS),
     "a bend joins": ("Garipov 2018, Draxler 2018", "barrier near 0", "connect --from RUN --to OTHER --method bezier"),
