@@ -82,9 +82,9 @@ def main() -> None:
     how = {"seeds": count, "steps": steps}
     cells = study.cells({"pair": tuple(PAIRS), "m": widths}, lambda **k: ends(**k, **how), **how)
     caption = (
-        f"One step of Life, {count} seeds; for each name {steps:,} steps of Adam at 1e-2, exact loss; medians with 95 % "
-        "intervals over seeds. Grey: line between the ends of each task alone, medians of each loss at 11 points, which "
-        "need not keep to the bound. Black: no network has both losses below it." + study.not_run()
+        f"One step of Life, {count} seeds; for each name {steps:,} steps of Adam at 1e-2, exact loss; medians with "
+        "95 % intervals over seeds. Grey: line between the ends of each task alone, medians of each loss at 11 points, "
+        "which need not keep to the bound. Black: no network has both losses below it." + study.not_run()
     )
     with sheet((WIDTH, 2.5 * len(PAIRS)), caption, len(cells), (1,) * len(widths)) as (figure, axes):
         for ax, (cell, found) in zip(axes, ((each["cell"], each["found"]) for each in cells), strict=True):
