@@ -23,7 +23,7 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="40 initial points x 5 data seeds, 1,500 batches of 32 boards: a few seconds",
+        quick="40 initial points x 5 data seeds, 1,500 batches of 32 boards: 20 seconds",
         full="200 x 10 seeds, 10,000 batches of 128 boards: 5 minutes on one core",
     )
     points, orders, batches, size = (40, 5, 1500, 32) if study.quick else (200, 10, 10_000, 128)
