@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from landscape.engine.data import Batch
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.evaluation.walk import walk
+from landscape.figures.pages import WIDTH, sheet
 from landscape.problems.base import Problem
 from landscape.problems.places import is_landmark
 from landscape.problems.registry import create
@@ -221,6 +223,40 @@ class Study:
         name = f"{self.name}{f'-{part}' if part else ''}{'-quick' if self.quick else ''}"
         for path in figures.save(figure, Path("plots") / f"{name}.png"):
             print(path)
+
+    def draw_table(self, rows: Sequence[Sequence[str]], caption: str, *, columns: Sequence[tuple[float, int]]) -> None:
+        """Save a figure of rows of texts, the first one heads, in columns that begin at a share of the width and take
+        lines of so many letters.
+        """
+        wrapped = [
+            [
+                "\n".join(textwrap.fill(line, n) for line in text.split("\n"))
+                for text, (_, n) in zip(row, columns, strict=True)
+            ]
+            for row in rows
+        ]
+        heights = [0.6 + max(text.count("\n") + 1 for text in row) for row in wrapped]
+        with sheet((WIDTH, 0.15 * sum(heights)), caption) as (figure, (ax,)):
+            ax.set_axis_off()
+            for number, row in enumerate(wrapped):
+                how: dict[str, Any] = {"size": 7.5, "va": "top", "weight": "normal" if number else "bold"}
+                for text, (x, _) in zip(row, columns, strict=True):
+                    ax.text(x, 1 - sum(heights[:number]) / sum(heights), text, transform=ax.transAxes, **how)
+        self.draw(figure)
+
+    @staticmethod
+    def told(found: Mapping[str, Any]) -> str:
+        """What `cells` keeps of proportions, and of a value with its two ends, if it has any, in words, a line each."""
+        lines = []
+        for name, each in found.items():
+            if isinstance(each, dict):
+                low, high = (100 * end for end in each["interval"])
+                lines.append(f"{name}: {each['count']} of {each['total']} ({low:.0f} to {high:.0f} %)")
+            else:
+                value, *ends = each
+                shown = f" ({ends[0]:.3g} to {ends[1]:.3g})" if ends and None not in ends else ""
+                lines.append(f"{name}: {value:.3g}{shown}")
+        return "\n".join(lines)
 
     def done(self, text: str) -> None:
         """One line of what was found."""

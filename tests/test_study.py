@@ -280,6 +280,15 @@ def test_what_was_found_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]
     assert re.fullmatch(r"widths: solved: 3 of 4 \(6[5-9] s\)\n", printed.err)
 
 
+def test_a_table_is_drawn_line_by_line_and_says_what_was_found(here: Path) -> None:
+    found = {"solved": {"count": 1, "total": 4, "interval": [0.05, 0.7], "value": 0.25}, "loss": [0.5, 0.25, 1.0]}
+    told = Study.told({**found, "few": [0.5, None, None], "lowest": [0.125]})
+    assert told.split("\n") == ["solved: 1 of 4 (5 to 70 %)", "loss: 0.5 (0.25 to 1)", "few: 0.5", "lowest: 0.125"]
+    study().draw_table([("result", "here"), ("a long name", told)], "Caption.", columns=((0, 8), (0.4, 40)))
+    drawn = Path("plots/widths-quick.svg").read_text()
+    assert all(word in drawn for word in ("a long", "name", "loss: 0.5 (0.25 to 1)", "Caption."))
+
+
 @pytest.fixture
 def root(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test runs in the repository."""

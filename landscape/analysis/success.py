@@ -44,7 +44,7 @@ class Success:
     @property
     def solved(self) -> Bool[np.ndarray, " member"]:
         """Who gets every test sample right."""
-        return self.sample_rate == 1
+        return np.asarray(self.sample_rate == 1)
 
     @property
     def share(self) -> Proportion:
