@@ -28,9 +28,9 @@ def main() -> None:
         __file__,
         __doc__,
         quick="100 seeds, 500 steps: about 20 seconds on two cores",
-        full="1,000 seeds, 10,000 steps: about 20 minutes on one core",
+        full="200 seeds, 3,000 steps: about 10 minutes on one core",
     )
-    seeds, budget = (100, 500) if study.quick else (1000, 10_000)
+    seeds, budget = (100, 500) if study.quick else (200, 3000)
 
     def find(network: str, size: float) -> dict[str, Any]:
         problem, landmark = PROBLEMS[network]
