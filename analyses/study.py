@@ -1,12 +1,14 @@
-"""What the recipes in `analyses/` share: `--quick` and `--force`, where things go, and what is kept of a result."""
+"""What the recipes in `analyses/` share: their options, where things go, and what is kept of a result, cell by cell."""
 
 import argparse
 import csv
 import dataclasses
+import itertools
+import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,16 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from landscape import figures
-from landscape.analysis.success import Row, as_csv, as_document, of_sweep
+from landscape.analysis.success import Row, as_csv, as_document, from_document, of_sweep, success
 from landscape.cli.report import Progress
 from landscape.core import provenance
 from landscape.core.errors import LandscapeError
-from landscape.core.files import replacing, write_json
+from landscape.core.files import differences, json_text, replacing, write_json
 from landscape.engine.stack import Stack
 from landscape.evaluation.walk import walk
 from landscape.problems.base import Problem
 from landscape.problems.places import is_landmark
+from landscape.problems.registry import create
 from landscape.store.checkpoints import Run, load
 from landscape.store.results import Result
 from landscape.training.sweep import Sweep, sweep
@@ -46,6 +49,7 @@ class Study:
     force: bool
     device: str
     begun: float
+    hours: float | None = None
 
     @classmethod
     def from_command_line(cls, file: str, about: str, *, quick: str, full: str) -> "Study":
@@ -54,9 +58,10 @@ class Study:
         parser.add_argument("--quick", action="store_true", help=quick)
         parser.add_argument("--force", action="store_true", help="make everything anew")
         parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+        parser.add_argument("--hours", type=float, help="begin no further cell after that long; go on another time")
         options = parser.parse_args()
         os.chdir(Path(file).resolve().parent.parent)
-        return cls(Path(file).stem, options.quick, options.force, options.device, time.monotonic())
+        return cls(Path(file).stem, options.quick, options.force, options.device, time.monotonic(), options.hours)
 
     @property
     def label(self) -> str:
@@ -90,14 +95,14 @@ class Study:
             problem, path, device=self.device, overwrite=self.force, progress=self.progress(name, "batches"), **how
         )
 
-    def train(self, problem: Problem, training: Training, part: str, seeds: Sequence[int], *, start: Stack) -> Run:
+    def train(self, problem: Problem, training: Training, part: str, seeds: Sequence[int], **how: Any) -> Run:
         """`landscape.training.train.train` in this study's directory, unless that is finished."""
         return train(
             problem,
             training,
             self.runs / part,
             seeds=seeds,
-            start=start,
+            **how,
             device=self.device,
             overwrite=self.force,
             keep=True,
@@ -116,6 +121,77 @@ class Study:
                 return curves
         progress = self.progress(f"walk {part}", "lines")
         return walk(start, end, device=self.device, save=path, overwrite=True, progress=progress, **how)
+
+    def cells(
+        self,
+        grid: Mapping[str, Sequence[Any]],
+        find: Callable[..., Mapping[str, Any]],
+        part: str = "",
+        **setting: Any,
+    ) -> list[dict[str, Any]]:
+        """What `find` says of each cell of a grid, called with its values by name, the last key fastest.
+
+        Answers are written to `result("json", part)` as they come, so that neither an interruption nor a lost directory
+        of runs loses more than a cell: what stands there is not asked for again. `setting` is what all cells share
+        beside the grid; answers under another are refused unless forced. After `--hours` no cell is begun, and the
+        file lists what was `not_run`.
+        """
+        path = self.result("json", part)
+        common = json.loads(json_text(setting))
+        kept = {} if self.force or not path.exists() else json.loads(path.read_text())
+        if kept and (different := differences(kept.get("setting", {}), common)):
+            raise LandscapeError(f"{path} was made under another setting: {different}. Keep it elsewhere, or `--force`")
+        answers = {json_text(each["cell"]): each for each in kept.get("cells", ())}
+        cells = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        progress = self.progress(f"{part} cells".strip(), "cells")
+        for number, cell in enumerate(cells):
+            place = json_text(cell)
+            if place not in answers and not self._late():
+                began = time.monotonic()
+                found = dict(find(**cell))
+                made = {"device": self.device, "seconds": round(time.monotonic() - began, 1), **provenance.stamp()}
+                answers[place] = json.loads(json_text({"cell": cell, "found": found, "made": made}))
+            there = [answers[place] for place in map(json_text, cells) if place in answers]
+            missing = [each for each in cells if json_text(each) not in answers]
+            write_json(path, {"setting": common, "cells": there, "not_run": missing})
+            progress(number + 1, len(cells))
+        return there
+
+    def _late(self) -> bool:
+        return self.hours is not None and time.monotonic() - self.begun > 3600 * self.hours
+
+    def not_run(self, part: str = "") -> str:
+        """What a caption says of cells that were not run; nothing if all were."""
+        kept = json.loads(self.result("json", part).read_text())
+        left, there = len(kept["not_run"]), len(kept["cells"])
+        return f" Not run: {left} of {left + there} cells." if left else ""
+
+    def success(
+        self,
+        grid: Mapping[str, Sequence[Any]],
+        part: str = "",
+        *,
+        seeds: Sequence[int],
+        training: Mapping[str, Any],
+        problem: str = "life",
+        options: Mapping[str, Any] | None = None,
+    ) -> list[Row]:
+        """Train and test each cell of a grid of fields, of the problem or of its training; a table as CSV beside it."""
+        own = {field.name for field in dataclasses.fields(Training)}
+
+        def find(**cell: Any) -> Mapping[str, Any]:
+            what = create(problem, {**(options or {}), **{key: each for key, each in cell.items() if key not in own}})
+            how = Training(**training, **{key: each for key, each in cell.items() if key in own})
+            name = ",".join(f"{key}={value}" for key, value in cell.items())
+            run = self.train(what, how, f"{part}/{name}".strip("/"), seeds)
+            (told,) = as_document([Row(cell, success(what, run.checkpoint().stack, device=self.device))])
+            return told
+
+        shared = {"problem": problem, "options": options or {}, "training": training, "seeds": list(seeds)}
+        rows = [from_document(each["found"]) for each in self.cells(grid, find, part, **shared)]
+        with replacing(self.result("csv", part)) as temporary:
+            temporary.write_text(as_csv(rows))
+        return rows
 
     def test(self, done: Sweep, **conditions: Any) -> list[Row]:
         """Success of each cell of a sweep."""

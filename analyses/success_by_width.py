@@ -12,9 +12,9 @@ from study import Study
 RATES = rate_labels(Life.nouns, 512)
 
 STEPS = (1, 2, 3)
-FULL = {"grid": {"steps": STEPS, "d_factor": (1.0, 1.5, 2.0), "m_factor": (1, 5, 10, 20, 30, 40)}, "seeds": range(20)}
+FULL = {"grid": {"d_factor": (1.0, 1.5, 2.0), "steps": STEPS, "m_factor": (1, 5, 10, 20, 30, 40)}, "seeds": range(20)}
 FULL["training"] = {"data": "batches", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
-QUICK = {"grid": {"steps": STEPS, "d_factor": (1.0, 2.0), "m_factor": (1, 5, 10, 20)}, "seeds": range(8)}
+QUICK = {"grid": {"d_factor": (1.0, 2.0), "steps": STEPS, "m_factor": (1, 5, 10, 20)}, "seeds": range(8)}
 QUICK["training"] = {"data": "batches", "batches": 1000, "batch_size": 32, "lr": 3e-3}
 
 
@@ -26,9 +26,7 @@ def main() -> None:
         full="20 seeds, m to 40, 10,000 batches of 128 boards at 1e-3: about an hour on a GPU (estimate)",
     )
     setting = QUICK if study.quick else FULL
-    done = study.sweep(**setting)
-    rows = study.test(done)
-    study.keep_rows(rows)
+    rows = study.success(**setting)
     how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**setting["training"])
     about = (
         f"Life B3/S23V, LeakyReLU, sigmoid, floor(n d) blocks of width m; {len(setting['seeds'])} seeds a cell, {how}. "

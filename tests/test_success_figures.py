@@ -31,8 +31,7 @@ def row(dead: tuple[float, float] = (0.25, 0.7), exact: bool = True, **values: A
     rng = np.random.default_rng(list(str(values).encode()))
     found = Success(
         samples=100,
-        solved=rng.random(MEMBERS) < 0.5,
-        sample_rate=rng.random(MEMBERS),
+        sample_rate=np.where(rng.random(MEMBERS) < 0.5, 1.0, rng.random(MEMBERS)),
         cell_rate=rng.random(MEMBERS),
         baselines={"all dead": dead, "all alive": (0.0, 1 - dead[1])},
         exact=rng.random(MEMBERS) < 0.5 if exact else None,

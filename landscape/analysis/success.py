@@ -16,7 +16,7 @@ from landscape.engine.stack import Stack
 from landscape.problems.base import Nouns, Problem
 from landscape.training.sweep import Sweep
 
-__all__ = ["Row", "Success", "as_csv", "as_document", "definitions", "of_sweep", "success"]
+__all__ = ["Row", "Success", "as_csv", "as_document", "definitions", "from_document", "of_sweep", "success"]
 
 
 def definitions(nouns: Nouns) -> dict[str, str]:
@@ -36,11 +36,15 @@ class Success:
     """
 
     samples: int
-    solved: Bool[np.ndarray, " member"]
     sample_rate: Float[np.ndarray, " member"]
     cell_rate: Float[np.ndarray, " member"]
     baselines: Mapping[str, tuple[float, float]]
     exact: Bool[np.ndarray, " member"] | None
+
+    @property
+    def solved(self) -> Bool[np.ndarray, " member"]:
+        """Who gets every test sample right."""
+        return self.sample_rate == 1
 
     @property
     def share(self) -> Proportion:
@@ -87,7 +91,6 @@ def success(
     finite = stack.flatten().isfinite().all(1).cpu().numpy()
     return Success(
         samples=total,
-        solved=finite & (values["right"] == total),
         sample_rate=np.where(finite, values["right"] / total, 0.0),
         cell_rate=np.where(finite, values["accuracy"], 0.0),
         baselines=problem.baselines(objective),
@@ -121,6 +124,20 @@ def as_document(rows: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def from_document(row: Mapping[str, Any]) -> Row:
+    """What `as_document` made of a row; of success on all there is only the count is kept, not which members it is."""
+    exact, members = row["exact"], row["members"]
+    own = Success(
+        samples=row["samples"],
+        sample_rate=np.array(row["sample_rate"]["of_members"]),
+        cell_rate=np.array(row["cell_rate"]["of_members"]),
+        baselines={name: (each["sample_rate"], each["cell_rate"]) for name, each in row["baselines"].items()},
+        exact=None if exact is None else np.arange(members) < exact["count"],
+    )
+    told = {"members", "samples", "solved", "sample_rate", "cell_rate", "exact", "baselines"}
+    return Row({key: value for key, value in row.items() if key not in told}, own)
 
 
 def as_csv(rows: Sequence[Row]) -> str:
