@@ -23,7 +23,6 @@ from landscape.cli.report import Progress
 from landscape.core import provenance
 from landscape.core.errors import LandscapeError
 from landscape.core.files import differences, json_text, replacing, write_json
-from landscape.engine.stack import Stack
 from landscape.evaluation.walk import walk
 from landscape.problems.base import Problem
 from landscape.problems.places import is_landmark
