@@ -19,15 +19,12 @@ def main() -> None:
         full="1,000 seeds, 10,000 steps: about an hour and a half on two cores, minutes on a GPU (estimate)",
     )
     seeds, batches = (100, 2000) if study.quick else (1000, 10_000)
-    rows = study.test(
-        study.sweep(
-            grid={"m_factor": (1, 2, 4), "density": DENSITIES},
-            options={"rule": "B3/S23", "architecture": "paper", "activation": "relu"},
-            seeds=range(seeds),
-            training={"batches": batches, "lr": 3e-3},
-        )
+    rows = study.success(
+        {"m_factor": (1, 2, 4), "density": DENSITIES},
+        options={"rule": "B3/S23", "architecture": "paper", "activation": "relu"},
+        seeds=range(seeds),
+        training={"batches": batches, "lr": 3e-3},
     )
-    study.keep_rows(rows)
     curves = success_series(rows, x="density", by="m_factor", rate="exact")
     caption = (
         f"Life B3/S23 (Conway's), one step, the architecture of arXiv 2009.01398 with ReLU; {seeds} seeds at each "

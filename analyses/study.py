@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from landscape import figures
 from landscape.analysis.success import Row, as_csv, as_document, from_document, of_sweep, success
@@ -23,16 +24,21 @@ from landscape.cli.report import Progress
 from landscape.core import provenance
 from landscape.core.errors import LandscapeError
 from landscape.core.files import differences, json_text, replacing, write_json
+from landscape.core.intervals import median_interval
+from landscape.engine.data import Batch
+from landscape.engine.objective import Objective
+from landscape.engine.stack import Stack
 from landscape.evaluation.walk import walk
 from landscape.problems.base import Problem
 from landscape.problems.places import is_landmark
 from landscape.problems.registry import create
 from landscape.store.checkpoints import Run, load
 from landscape.store.results import Result
+from landscape.training.optimizers import OPTIMIZERS
 from landscape.training.sweep import Sweep, sweep
 from landscape.training.train import Training, train
 
-__all__ = ["Study"]
+__all__ = ["Study", "descend", "spread"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,9 +194,15 @@ class Study:
 
         shared = {"problem": problem, "options": options or {}, "training": training, "seeds": list(seeds)}
         rows = [from_document(each["found"]) for each in self.cells(grid, find, part, **shared)]
-        with replacing(self.result("csv", part)) as temporary:
-            temporary.write_text(as_csv(rows))
+        if rows:
+            with replacing(self.result("csv", part)) as temporary:
+                temporary.write_text(as_csv(rows))
         return rows
+
+    def rows_of(self, name: str, part: str) -> list[Row]:
+        """The table of success that another study has made in this setting."""
+        path = dataclasses.replace(self, name=name).result("json", part)
+        return [from_document(each["found"]) for each in json.loads(path.read_text())["cells"]]
 
     def test(self, done: Sweep, **conditions: Any) -> list[Row]:
         """Success of each cell of a sweep."""
@@ -238,3 +250,36 @@ class Study:
         if len({place for place, _ in marks}) < len(marks):
             raise LandscapeError(f"there are several published values of {quantity} at one {x}: fix the other settings")
         return (np.array(marks)[:, 0], np.array(marks)[:, 1]) if marks else None
+
+
+def descend(
+    objective: Objective,
+    stack: Stack,
+    steps: int,
+    *,
+    lr: float = 1e-2,
+    data: Batch | None = None,
+    free: Float[Tensor, "member parameter"] | None = None,
+    l1: float = 0.0,
+) -> Stack:
+    """Steps of Adam for all members at once, on the objective's data or on other.
+
+    Parameters where `free` is 0 become and stay 0. An L1 penalty of factor `l1` is its proximal step: after each step
+    of Adam, numbers are drawn by lr l1 towards 0, and stay there when they reach it.
+    """
+    adam, flat, options = OPTIMIZERS["adam"], stack.flatten(), Training(lr=lr)
+    moments = adam.begin(flat)
+    for step in range(steps):
+        gradient = objective.gradient(stack.unflatten(flat), data, with_loss=False)[1].flatten()
+        flat = adam.step(flat, gradient, moments, options, step)
+        if l1:
+            flat = flat.sign() * (flat.abs() - lr * l1).clamp(min=0)
+        if free is not None:
+            flat = flat * free
+    return stack.unflatten(flat)
+
+
+def spread(values: Shaped[np.ndarray, " member"]) -> dict[str, float]:
+    """Median over members, with its 95 % interval."""
+    low, high = median_interval(values)
+    return {"median": float(np.median(values)), "low": low, "high": high, "members": len(values)}
