@@ -38,7 +38,7 @@ from landscape.training.optimizers import OPTIMIZERS
 from landscape.training.sweep import Sweep, sweep
 from landscape.training.train import Training, train
 
-__all__ = ["Study", "descend", "spread"]
+__all__ = ["Study", "curve", "descend", "spread"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,3 +283,20 @@ def spread(values: Shaped[np.ndarray, " member"]) -> dict[str, float]:
     """Median over members, with its 95 % interval."""
     low, high = median_interval(values)
     return {"median": float(np.median(values)), "low": low, "high": high, "members": len(values)}
+
+
+def curve(
+    label: str, x: Sequence[float], found: Sequence[Mapping[str, Any] | Sequence[float] | None]
+) -> figures.Series:
+    """Answers of `cells` as a curve, each with its own 95 % interval: a `Proportion`, a `spread`, or a value and both
+    ends; a gap where there is none.
+    """
+    rows = []
+    for each in found:
+        if isinstance(each, Mapping):
+            each = (
+                [each["value"], *each["interval"]] if "value" in each else [each[k] for k in ("median", "low", "high")]
+            )
+        rows.append([np.nan] * 3 if each is None else each)
+    value, low, high = np.array(rows, dtype=float).T
+    return figures.Series(label=label, x=np.array(x, dtype=float), value=value, low=low, high=high)
