@@ -69,9 +69,9 @@ def main() -> None:
     )
     caption = (
         f"Life B3/S23V, one step; {seeds} seeds a bar, {batches:,} steps of Adam at 1e-2 on the exact loss or on "
-        "batches of boards of 10 x 10. Share that gets all 512 patterns right less that of the default: LeakyReLU, sigmoid, "
-        "exact loss (above), batches of 128 boards (the three below); over the same initial points. Intervals: 95 % "
-        f"each, none where no seed differs. Solved with the default, and with batches of 128, of {seeds}: {told}."
+        "batches of boards of 10 x 10. Share that gets all 512 patterns right less that of the default: LeakyReLU, "
+        "sigmoid, exact loss (above), batches of 128 boards (three below); over the same initial points. Intervals: "
+        f"95 % each, none where no seed differs. Solved with the default, and with batches of 128, of {seeds}: {told}."
         f"{study.not_run()}"
     )
     with sheet((WIDTH, 3.6), caption, len(widths), (1,) * len(widths)) as (figure, axes):
