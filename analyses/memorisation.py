@@ -79,7 +79,11 @@ def main() -> None:
             told[str(flips)] = {
                 **{name: Proportion(int(each.sum()), count) for name, each in zip(FITS, (fits, of_half), strict=True)},
                 "held out": [held_out.mean(), *mean_interval(held_out, within=(0, 1))],
-                **{name: spread(each[both]) for name, each in zip(BARRIERS, heights, strict=True) if any(both)},
+                **{
+                    name: spread(each[both])
+                    for name, each in zip(BARRIERS, heights, strict=True)
+                    if flips and any(both)
+                },
             }
         return told
 
@@ -87,8 +91,7 @@ def main() -> None:
     m = [each["cell"]["m_factor"] for each in cells]
 
     def curves(of: str) -> list[figures.Series]:
-        flips = FLIPPED[of in BARRIERS :]  # no line from an end to itself
-        rows = {n: [each["found"][str(n)].get(of) for each in cells] for n in flips}
+        rows = {n: [each["found"][str(n)].get(of) for each in cells] for n in FLIPPED}
         return [curve(f"{n} of 512 flipped", m, row) for n, row in rows.items() if any(row)]
 
     about = (
