@@ -5,7 +5,8 @@ parameters join them; T. Garipov et al. and F. Draxler et al. (2018) that curves
 pairs of seeds that solve it, and from the known solution to one of each pair: the share joined, with a loss that climbs
 less than 0.01 nats per cell above the chord, by the straight line and by the lowest path that `connect` finds with
 8,000 gradients a line; to the end as stored or to its representative close by, whichever is lower. Shares of paths no
-higher than those of straight lines would support the first claim, shares that do not rise with the width refute the second.
+higher than those of straight lines would support the first claim, shares that do not rise with the width refute the
+second.
 What no path joins may still be joined by one that was not found.
 """
 
