@@ -69,8 +69,8 @@ def main() -> None:
         },
     }
     about = (
-        f"Life B3/S23V, one step, LeakyReLU, sigmoid; {many} seeds a width, at most 24 from m = 16 on, {batches:,} steps "
-        "of Adam at 1e-2 on the exact loss. Straight lines of 51 points, order and scales of filters chosen to "
+        f"Life B3/S23V, one step, LeakyReLU, sigmoid; {many} seeds a width, at most 24 from m = 16 on, {batches:,} "
+        "steps of Adam at 1e-2 on the exact loss. Straight lines of 51 points, order and scales of filters chosen to "
         "lie close. "
     )
     captions = {
