@@ -76,15 +76,12 @@ def main() -> None:
         told = {}
         for flips, (fits, of_half, held_out, *heights) in zip(FLIPPED, np.moveaxis(rows, 0, 2), strict=True):
             both = (fits * rows[:, 0, 0]).astype(bool)  # the line joins two that fit their labels
-            told[str(flips)] = {
-                **{name: Proportion(int(each.sum()), count) for name, each in zip(FITS, (fits, of_half), strict=True)},
-                "held out": [held_out.mean(), *mean_interval(held_out, within=(0, 1))],
-                **{
-                    name: spread(each[both])
-                    for name, each in zip(BARRIERS, heights, strict=True)
-                    if flips and any(both)
-                },
-            }
+            fitted = zip(FITS, (fits, of_half), strict=True)
+            own: dict[str, Any] = {name: Proportion(int(each.sum()), count) for name, each in fitted}
+            own["held out"] = [held_out.mean(), *mean_interval(held_out, within=(0, 1))]
+            if flips and any(both):
+                own |= {name: spread(each[both]) for name, each in zip(BARRIERS, heights, strict=True)}
+            told[str(flips)] = own
         return told
 
     cells = study.cells({"m_factor": widths}, find, batches=batches)
@@ -102,12 +99,11 @@ def main() -> None:
     shares = "Right: mean over seeds, trained on a random half with the same share flipped. Bands: 95 % each."
     panels = [("fit all their labels", curves(FITS[0])), ("right of the other half, true labels", curves("held out"))]
     study.draw(figures.series_figure(panels, ylabel="share (%)", caption=about + shares, **look))
-    caption = "Straight lines, 51 points, to the end of the same initial point without flips, where both fit all "
-    caption += "their labels: median over seeds with its 95 % interval."
+    lines = "Straight lines, 51 points, from the same initial point's end without flips, where both fit: medians, 95 %."
     look |= {"ylabel": "barrier above the chord (nats)", "percent": False, "yscale": "log"}
     panels = [(f"loss on {name}", curves(name)) for name in BARRIERS if curves(name)]
     if panels:
-        study.draw(figures.series_figure(panels, caption=about + caption, **look), "barriers")
+        study.draw(figures.series_figure(panels, caption=about + lines, **look), "barriers")
     study.done("; ".join(f"m = {each['cell']['m_factor']}: {each['found']['256'][FITS[0]]}" for each in cells))
 
 
