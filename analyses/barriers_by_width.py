@@ -32,12 +32,12 @@ def main() -> None:
         __file__,
         __doc__,
         quick="8 seeds, m to 8, 1,000 steps: about 15 seconds on two cores",
-        full="100 seeds, 24 from m = 16 on, m to 64, 3,000 steps: about 6 minutes on one core",
+        full="100 seeds, 40 from m = 4 and 24 from m = 16 on, m to 64, 3,000 steps: about 6 minutes on one core",
     )
     widths, many, batches = ((1, 2, 4, 8), 8, 1000) if study.quick else ((1, 2, 4, 8, 16, 32, 64), 100, 3000)
 
     def find(m_factor: int) -> dict[str, Any]:
-        problem, seeds = Life(m_factor=m_factor), min(many, 100 if m_factor < 16 else 24)
+        problem, seeds = Life(m_factor=m_factor), min(many, 100 if m_factor < 4 else 40 if m_factor < 16 else 24)
         run = study.train(problem, Training(batches=batches), f"m{m_factor}", range(seeds), engine="fused")
         known, between = (
             representatives(walk(start, str(run.path), align=True, pairs=pairing))["aligned"]
@@ -69,9 +69,9 @@ def main() -> None:
         },
     }
     about = (
-        f"Life B3/S23V, one step, LeakyReLU, sigmoid; {many} seeds a width, at most 24 from m = 16 on, {batches:,} "
-        "steps of Adam at 1e-2 on the exact loss. Straight lines of 51 points, order and scales of filters chosen to "
-        "lie close. "
+        f"Life B3/S23V, one step, LeakyReLU, sigmoid; {many} seeds a width, at most 40 from m = 4 and 24 from m = "
+        f"16 on, {batches:,} steps of Adam at 1e-2 on the exact loss. Straight lines of 51 points, order and scales of "
+        "filters chosen to lie close. "
     )
     captions = {
         "heights": "Medians; bands: 95 % each, over seeds, between them each with all its pairs.",

@@ -73,15 +73,14 @@ def main() -> None:
         assert fused is not None
         starts = initialise(problem.network(), range(count)).flatten().split(1)
         rows = np.array([measured(fused, start, seed, batches) for seed, start in enumerate(starts)])
-        told = {}
+        told: dict[str, Any] = {}
         for flips, (fits, of_half, held_out, *heights) in zip(FLIPPED, np.moveaxis(rows, 0, 2), strict=True):
             both = (fits * rows[:, 0, 0]).astype(bool)  # the line joins two that fit their labels
             fitted = zip(FITS, (fits, of_half), strict=True)
-            own: dict[str, Any] = {name: Proportion(int(each.sum()), count) for name, each in fitted}
+            own = told[str(flips)] = {name: Proportion(int(each.sum()), count) for name, each in fitted}
             own["held out"] = [held_out.mean(), *mean_interval(held_out, within=(0, 1))]
             if flips and any(both):
                 own |= {name: spread(each[both]) for name, each in zip(BARRIERS, heights, strict=True)}
-            told[str(flips)] = own
         return told
 
     cells = study.cells({"m_factor": widths}, find, batches=batches)
