@@ -1,9 +1,9 @@
 """Does width smooth the surface and join valleys? Barriers and the number of valleys against m.
 
-The study's second post claims both. Measure: the barrier from the known solution to each seed, and between seeds; and
-valleys, sets of seeds joined by straight lines that climb less than 0.01 nats per cell above their chord. One end of
-each walk is replaced by the network that computes the same and lies close to the other: filters in another order, with
-other scales. Barriers that do not fall with the width, or as many valleys as seeds at each, would refute the claim.
+The study's second post claims both. Measure: the barrier between each seed and the known solution, whose spare filters
+are copies of the others or 0, and between seeds; and valleys, sets of seeds joined by straight lines that climb less
+than 0.01 nats per cell above their chord. One end of each walk is replaced by the network that computes the same and
+lies close to the other: filters in another order, with other scales. Barriers that do not fall with the width, or as many valleys as seeds at each, would refute the claim.
 """
 
 from typing import Any
@@ -19,6 +19,7 @@ from landscape.figures.success import NAMES
 from landscape.problems.life import Life
 from study import Study, curve, spread
 
+KNOWN = {"known, filters copied": "presolve", "known, spare filters 0": "presolve+zero"}
 LOW = 0.01  # nats per cell; a barrier below is none
 
 
@@ -39,32 +40,38 @@ def main() -> None:
     def find(m_factor: int) -> dict[str, Any]:
         problem, seeds = Life(m_factor=m_factor), min(many, 100 if m_factor < 4 else 40 if m_factor < 16 else 24)
         run = study.train(problem, Training(batches=batches), f"m{m_factor}", range(seeds), engine="fused")
-        known, between = (
-            representatives(walk(start, str(run.path), align=True, pairs=pairing))["aligned"]
-            for start, pairing in (("presolve", "matched"), (str(run.path), "all"))
-        )
-        heights, from_known = square(barriers(between).above_chord, seeds), barriers(known).above_chord
+        lines = representatives(walk(str(run.path), str(run.path), align=True, pairs="all"))["aligned"]
+        heights, stack = square(barriers(lines).above_chord, seeds), run.checkpoint().stack
         joined = np.where(np.eye(seeds), np.nan, heights < LOW)
         table, rng = joined > 0, np.random.default_rng(0)
         halves = [valleys(table, rng.permutation(seeds)[: seeds // 2]) / (seeds // 2) for _ in range(400)]
         return {
-            "solved": Proportion(int(known.values["solved"][:, -1].sum()), seeds),
-            "functions": len(np.unique(truth_tables(problem, run.checkpoint().stack)[0], axis=0)),
-            "from the known solution": spread(from_known),
-            "joined with the known solution": Proportion(int((from_known < LOW).sum()), seeds),
+            "solved": Proportion(int(problem.objective()(stack)["solved"].sum()), seeds),
+            "functions": len(np.unique(truth_tables(problem, stack)[0], axis=0)),
             "between seeds": [np.nanmedian(heights), *pairs_interval(heights)],
             "pairs joined": [np.nanmean(joined), *pairs_interval(joined, "mean", within=(0, 1))],
             "valleys": valleys(table, np.arange(seeds)),
             "valleys / seeds, of halves": np.quantile(halves, (0.5, 0.025, 0.975)),
         }
 
-    cells = study.cells({"m_factor": widths}, find, seeds=many, batches=batches, no_barrier_below=LOW)
+    def find_known(m_factor: int) -> dict[str, Any]:
+        run, told = str(study.runs / f"m{m_factor}"), {}
+        for name, known in KNOWN.items():
+            heights = barriers(representatives(walk(run, known, align=True))["aligned"]).above_chord
+            told[name] = spread(heights)
+            told[f"joined, {name}"] = Proportion(int((heights < LOW).sum()), len(heights))
+        return told
+
+    setting = {"seeds": many, "batches": batches, "no_barrier_below": LOW}
+    cells = study.cells({"m_factor": widths}, find, **setting)
+    for each, other in zip(cells, study.cells({"m_factor": widths}, find_known, "known", **setting), strict=False):
+        each["found"] |= other["found"]
     m = [each["cell"]["m_factor"] for each in cells]
     drawn = {
-        "heights": {"from the known solution": "from the known solution", "between seeds": "between seeds"},
+        "heights": {**{name: name for name in KNOWN}, "between seeds": "between seeds"},
         "valleys": {
-            "joined with the known solution": "seeds joined with the known solution",
-            "pairs joined": "pairs of seeds joined",
+            **{f"joined, {name}": name for name in KNOWN},
+            "pairs joined": "pairs of seeds",
             "valleys / seeds, of halves": "valleys / seeds",
         },
     }
@@ -81,7 +88,12 @@ def main() -> None:
     }
     for part, names in drawn.items():
         curves = [curve(name, m, [each["found"][of] for each in cells]) for of, name in names.items()]
-        look: dict[str, Any] = {"xlabel": NAMES["m_factor"], "xscale": "log", "height": 3.2, "ylabel": "share (%)"}
+        look: dict[str, Any] = {
+            "xlabel": NAMES["m_factor"],
+            "xscale": "log",
+            "height": 3.2,
+            "ylabel": "joined, or valleys / seeds (%)",
+        }
         if part == "heights":
             look |= {"ylabel": "barrier above the chord (nats per cell)", "percent": False, "yscale": "log"}
         study.draw(

@@ -1,8 +1,8 @@
 """Do more parameters smooth the surface? Roughness of lines, monotone lines and curvature at the ends against width.
 
 Question: the study's second post says that they do; Y. Dauphin et al. (NIPS 2014) that saddles are what training meets.
-Measure, over 100 seeds a width: along straight lines of 101 points from the known solution, and from the initial point,
-to each end (of the known solution to the representative that lies close), the total variation of the loss beyond that
+Measure, over 100 seeds a width: along straight lines of 101 points to each end from the initial point, and from the
+known solution, of which the representative close by is taken and the spare filters are copies or 0, the total variation of the loss beyond that
 of a monotone line, the share of lines with several peaks, and of monotone ones; at the ends the largest eigenvalue of
 the Hessian, the share of eigenvalues beyond 1/1000 of it, and of ends with such a negative one. Roughness that does not
 fall with the width, or monotone lines that do not become more, would refute the claim. Barriers: `barriers_by_width`.
@@ -20,7 +20,8 @@ from landscape.figures.success import NAMES
 from landscape.problems.life import Life
 from study import Study, curve, spread
 
-LINES = ("from the known solution", "from the initial point")
+KNOWN = {"known, filters copied": "presolve", "known, spare filters 0": "presolve+zero"}
+LINES = (*KNOWN, "initial point")
 PANELS = {
     "variation": "variation beyond monotone (nats)",
     "monotone": "monotone lines (%)",
@@ -69,12 +70,14 @@ def main() -> None:
     def find(m_factor: int) -> dict[str, Any]:
         problem, part = Life(m_factor=m_factor), f"m{m_factor}"
         run = study.train(problem, Training(batches=batches, save_at=(0, batches)), part, range(seeds), engine="fused")
-        known = representatives(walk("presolve", str(run.path), points=101, align=True))["aligned"]
-        start = walk(f"{run.path}/@0", str(run.path), points=101)
-        solved = int(known.values["solved"][:, -1].sum())
+        lines = [
+            representatives(walk(str(run.path), name, points=101, align=True))["aligned"] for name in KNOWN.values()
+        ]
+        lines.append(walk(f"{run.path}/@0", str(run.path), points=101))
+        solved = int(lines[-1].values["solved"][:, -1].sum())
         return {
             "solved": Proportion(solved, seeds),
-            **dict(zip(LINES, map(rough, (known, start)), strict=True)),
+            **dict(zip(LINES, map(rough, lines), strict=True)),
             **bent(str(run.path), 2 * m_factor**2 + 22 * m_factor + 1),
         }
 
@@ -84,7 +87,7 @@ def main() -> None:
     lines["largest eigenvalue"] = [curve("at the ends", m, [each["found"]["largest eigenvalue"] for each in cells])]
     caption = (
         f"Life B3/S23V, one step, LeakyReLU, sigmoid; {seeds} seeds a width, {batches:,} steps of Adam at 1e-2 on the "
-        "exact loss. Straight lines of 101 points, from the known solution to the representative close by. "
+        "exact loss. Straight lines of 101 points to the ends, from the known solution's representative close by. "
         "Medians over seeds, or shares. Monotone: up to 1/1000 of the line's range; peaks: by 1/100 of it. Hessian of "
         f"the exact loss, which scales of filters change. Bands: 95 % each, over seeds.{study.not_run()}"
     )
