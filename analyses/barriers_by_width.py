@@ -3,7 +3,8 @@
 The study's second post claims both. Measure: the barrier between each seed and the known solution, whose spare filters
 are copies of the others or 0, and between seeds; and valleys, sets of seeds joined by straight lines that climb less
 than 0.01 nats per cell above their chord. One end of each walk is replaced by the network that computes the same and
-lies close to the other: filters in another order, with other scales. Barriers that do not fall with the width, or as many valleys as seeds at each, would refute the claim.
+lies close to the other: filters in another order, with other scales. Barriers that do not fall with the width, or as
+many valleys as seeds at each, would refute the claim.
 """
 
 from typing import Any

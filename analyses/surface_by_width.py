@@ -2,10 +2,11 @@
 
 Question: the study's second post says that they do; Y. Dauphin et al. (NIPS 2014) that saddles are what training meets.
 Measure, over 100 seeds a width: along straight lines of 101 points to each end from the initial point, and from the
-known solution, of which the representative close by is taken and the spare filters are copies or 0, the total variation of the loss beyond that
-of a monotone line, the share of lines with several peaks, and of monotone ones; at the ends the largest eigenvalue of
-the Hessian, the share of eigenvalues beyond 1/1000 of it, and of ends with such a negative one. Roughness that does not
-fall with the width, or monotone lines that do not become more, would refute the claim. Barriers: `barriers_by_width`.
+known solution, of which the representative close by is taken and the spare filters are copies or 0, the total variation
+of the loss beyond that of a monotone line, the share of lines with several peaks, and of monotone ones; at the ends the
+largest eigenvalue of the Hessian, the share of eigenvalues beyond 1/1000 of it, and of ends with such a negative one.
+Roughness that does not fall with the width, or monotone lines that do not become more, would refute the claim.
+Barriers: `barriers_by_width`.
 """
 
 from typing import Any

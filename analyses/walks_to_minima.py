@@ -8,6 +8,7 @@ refute it), and the share of pairs of ends less than a tenth of their norm apart
 filters (the study sees several lines that end at nearly the same place; a share of 0 would refute it).
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,8 @@ def main() -> None:
             "closest pair": np.min(apart + 9 * np.eye(seeds)),
         }
         for name, some in representatives(walked).items():
-            lines[name].append(some)
+            columns = {key: values for key, values in some.columns.items() if key != "aligned"}
+            lines[name].append(dataclasses.replace(some, columns=columns))  # drawn by what the ends are
             heights = barriers(some)
             told[name] = {
                 "with a barrier": Proportion(int((heights.above_chord >= LOW).sum()), len(heights)),
