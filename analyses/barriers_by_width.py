@@ -1,20 +1,26 @@
 """Does width smooth the surface and join valleys? Barriers and the number of valleys against m.
 
-The study's second post claims both. Here: the barrier from the known solution to each seed, and between seeds; and
-valleys, sets of seeds joined by straight lines without a barrier. One end of each walk is replaced by the network that
-computes the same and lies close to the other: filters in another order, with other scales.
+The study's second post claims both. Measure: the barrier between each seed and the known solution, whose spare filters
+are copies of the others or 0, and between seeds; and valleys, sets of seeds joined by straight lines that climb less
+than 0.01 nats per cell above their chord. One end of each walk is replaced by the network that computes the same and
+lies close to the other: filters in another order, with other scales. Barriers that do not fall with the width, or as
+many valleys as seeds at each, would refute the claim.
 """
+
+from typing import Any
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from landscape import figures
+from landscape import Training, figures, walk
 from landscape.analysis.barriers import barriers, representatives, square
 from landscape.analysis.outcomes import truth_tables
+from landscape.core.intervals import Proportion, pairs_interval
 from landscape.figures.success import NAMES
-from landscape.problems.places import run_members
-from study import Study
+from landscape.problems.life import Life
+from study import Study, curve, spread
 
+KNOWN = {"known, filters copied": "presolve", "known, spare filters 0": "presolve+zero"}
 LOW = 0.01  # nats per cell; a barrier below is none
 
 
@@ -27,64 +33,75 @@ def main() -> None:
     study = Study.from_command_line(
         __file__,
         __doc__,
-        quick="24 seeds, m to 32: about a minute on two cores",
-        full="100 seeds, m to 64: about a day on two cores, half an hour on a GPU (estimate)",
+        quick="8 seeds, m to 8, 1,000 steps: about 15 seconds on two cores",
+        full="100 seeds, 40 from m = 4 and 24 from m = 16 on, m to 64, 3,000 steps: about 6 minutes on one core",
     )
-    widths = (1, 2, 4, 8, 16, 32) if study.quick else (1, 2, 4, 8, 16, 32, 64)
-    seeds = 24 if study.quick else 100
-    done = study.sweep(grid={"m_factor": widths}, seeds=range(seeds), training={"batches": 3000, "lr": 1e-2})
-    rng, rows = np.random.default_rng(0), {}
-    for cell in done.cells():
-        m, run = cell.values["m_factor"], str(cell.path)
-        known, between = (
-            representatives(study.walk(start, run, f"{name}-m{m}", align=True, pairs=pairing))["aligned"]
-            for start, name, pairing in (("presolve", "known", "matched"), (run, "pairs", "all"))
-        )
-        heights = square(barriers(between).above_chord, seeds)
-        joined = heights < LOW
-        problem, stack = run_members(run)
-        rows[m] = {
-            "height": barriers(known).above_chord,
-            "between": heights,
-            "joined": joined,
-            "valleys": valleys(joined, np.arange(seeds)),
-            "valleys_of_halves": [valleys(joined, rng.permutation(seeds)[: seeds // 2]) for _ in range(400)],
+    widths, many, batches = ((1, 2, 4, 8), 8, 1000) if study.quick else ((1, 2, 4, 8, 16, 32, 64), 100, 3000)
+
+    def find(m_factor: int) -> dict[str, Any]:
+        problem, seeds = Life(m_factor=m_factor), min(many, 100 if m_factor < 4 else 40 if m_factor < 16 else 24)
+        run = study.train(problem, Training(batches=batches), f"m{m_factor}", range(seeds), engine="fused")
+        lines = representatives(walk(str(run.path), str(run.path), align=True, pairs="all"))["aligned"]
+        heights, stack = square(barriers(lines).above_chord, seeds), run.checkpoint().stack
+        joined = np.where(np.eye(seeds), np.nan, heights < LOW)
+        table, rng = joined > 0, np.random.default_rng(0)
+        halves = [valleys(table, rng.permutation(seeds)[: seeds // 2]) / (seeds // 2) for _ in range(400)]
+        return {
+            "solved": Proportion(int(problem.objective()(stack)["solved"].sum()), seeds),
             "functions": len(np.unique(truth_tables(problem, stack)[0], axis=0)),
-            "solved": int(known.values["solved"][:, -1].sum()),
+            "between seeds": [np.nanmedian(heights), *pairs_interval(heights)],
+            "pairs joined": [np.nanmean(joined), *pairs_interval(joined, "mean", within=(0, 1))],
+            "valleys": valleys(table, np.arange(seeds)),
+            "valleys / seeds, of halves": np.quantile(halves, (0.5, 0.025, 0.975)),
         }
-    told = {m: {key: value for key, value in row.items() if key != "joined"} for m, row in rows.items()}
-    study.keep({"no_barrier_below": LOW, "seeds": seeds, "widths": told})
-    between, joined = ([rows[m][key].astype(float) for m in widths] for key in ("between", "joined"))
-    known = np.stack([rows[m]["height"] for m in widths], axis=1)
-    halves = np.array([np.quantile(rows[m]["valleys_of_halves"], (0.025, 0.5, 0.975)) for m in widths]) / (seeds // 2)
-    heights = [
-        figures.Series.of_seeds("from the known solution", widths, known, statistic="median"),
-        figures.Series.of_pairs("between seeds", widths, between, statistic="median"),
-    ]
-    low, middle, high = halves.T
-    shares = [
-        figures.Series.of_pairs("pairs of seeds without a barrier", widths, joined, within=(0.0, 1.0)),
-        figures.Series(label="valleys / seeds", x=np.array(widths, dtype=float), value=middle, low=low, high=high),
-    ]
-    about = (
-        f"Life B3/S23V, one step, LeakyReLU, sigmoid; {seeds} seeds a width, 3,000 steps of Adam at 1e-2 on the exact "
-        "loss. Straight lines of 51 points, order and scales of filters chosen to lie close. "
-    )
+
+    def find_known(m_factor: int) -> dict[str, Any]:
+        run, told = str(study.runs / f"m{m_factor}"), {}
+        for name, known in KNOWN.items():
+            heights = barriers(representatives(walk(run, known, align=True))["aligned"]).above_chord
+            told[name] = spread(heights)
+            told[f"joined, {name}"] = Proportion(int((heights < LOW).sum()), len(heights))
+        return told
+
+    setting = {"seeds": many, "batches": batches, "no_barrier_below": LOW}
+    cells = study.cells({"m_factor": widths}, find, **setting)
+    for each, other in zip(cells, study.cells({"m_factor": widths}, find_known, "known", **setting), strict=False):
+        each["found"] |= other["found"]
+    m = [each["cell"]["m_factor"] for each in cells]
     drawn = {
-        "heights": (heights, "barrier above the chord (nats per cell)", {"percent": False, "yscale": "log"}),
-        "valleys": (shares, "share (%)", {}),
+        "heights": {**{name: name for name in KNOWN}, "between seeds": "between seeds"},
+        "valleys": {
+            **{f"joined, {name}": name for name in KNOWN},
+            "pairs joined": "pairs of seeds",
+            "valleys / seeds, of halves": "valleys / seeds",
+        },
     }
+    about = (
+        f"Life B3/S23V, one step, LeakyReLU, sigmoid; {many} seeds a width, at most 40 from m = 4 and 24 from m = "
+        f"16 on, {batches:,} steps of Adam at 1e-2 on the exact loss. Straight lines of 51 points, order and scales of "
+        "filters chosen to lie close. "
+    )
     captions = {
-        "heights": "Medians; faint: seeds (between: of the lines from and to it); bands: over seeds, each with all its "
-        "pairs.",
-        "valleys": f"No barrier: below {LOW} nats per cell. Valleys: seeds joined by such lines; median over random "
-        "halves of the seeds, band: 95 % of the halves, no interval. Pairs: their share; faint: seeds; band: over "
+        "heights": "Medians; bands: 95 % each, over seeds, between them each with all its pairs.",
+        "valleys": f"Joined: a barrier below {LOW} nats per cell. Valleys: seeds joined by such lines; median over "
+        "random halves of the seeds, band: 95 % of the halves, no interval. Other bands: 95 % each, of pairs over "
         "seeds, each with all its pairs.",
     }
-    for part, (curves, label, options) in drawn.items():
-        options |= {"xlabel": NAMES["m_factor"], "ylabel": label, "xscale": "log", "height": 3.2}
-        study.draw(figures.series_figure([("", curves)], caption=about + captions[part], **options), part)
-    study.done(", ".join(f"m = {m}: {row['valleys']} valleys, {row['functions']} functions" for m, row in rows.items()))
+    for part, names in drawn.items():
+        curves = [curve(name, m, [each["found"][of] for each in cells]) for of, name in names.items()]
+        look: dict[str, Any] = {
+            "xlabel": NAMES["m_factor"],
+            "xscale": "log",
+            "height": 3.2,
+            "ylabel": "joined, or valleys / seeds (%)",
+        }
+        if part == "heights":
+            look |= {"ylabel": "barrier above the chord (nats per cell)", "percent": False, "yscale": "log"}
+        study.draw(
+            figures.series_figure([("", curves)], caption=about + captions[part] + study.not_run(), **look), part
+        )
+    told = (f"m = {k}: {each['found']['valleys']} valleys" for k, each in zip(m, cells, strict=True))
+    study.done(", ".join(told))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from landscape.training.optimizers import OPTIMIZERS
 from landscape.training.sweep import Sweep, sweep
 from landscape.training.train import Training, train
 
-__all__ = ["Study", "barrier", "descend", "spread"]
+__all__ = ["Study", "barrier", "curve", "descend", "spread"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,3 +317,20 @@ def barrier(objective: Objective, start: Stack, end: Stack, points: int = 51) ->
     a, b = start.flatten(), end.flatten()
     along = [objective(start.unflatten((1 - t) * a + t * b))["loss"].numpy() for t in torch.linspace(0, 1, points)]
     return np.max(along, axis=0) - np.maximum(along[0], along[-1])
+
+
+def curve(
+    label: str, x: Sequence[float], found: Sequence[Mapping[str, Any] | Sequence[float] | None]
+) -> figures.Series:
+    """Answers of `cells` as a curve, each with its own 95 % interval: a `Proportion`, a `spread`, or a value and both
+    ends; a gap where there is none.
+    """
+    rows = []
+    for each in found:
+        if isinstance(each, Mapping):
+            each = (
+                [each["value"], *each["interval"]] if "value" in each else [each[k] for k in ("median", "low", "high")]
+            )
+        rows.append([np.nan] * 3 if each is None else each)
+    value, low, high = np.array(rows, dtype=float).T
+    return figures.Series(label=label, x=np.array(x, dtype=float), value=value, low=low, high=high)

@@ -20,13 +20,14 @@ from landscape.analysis.barriers import barriers
 from landscape.analysis.success import as_csv, as_document, of_sweep
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.files import json_text
+from landscape.core.intervals import Proportion
 from landscape.engine.stack import Stack
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.store.checkpoints import Run
 from landscape.training.sweep import sweep
 from landscape.training.train import Training
-from study import Study, barrier, descend
+from study import Study, barrier, curve, descend, spread
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(set((ROOT / "analyses").glob("*.py")) - {ROOT / "analyses" / "study.py"})
@@ -271,6 +272,17 @@ def test_a_walk_is_made_once(here: Path) -> None:
     assert forced.loss.shape == (3, 7)
     assert stamps(path.parent)[str(path)] > before[str(path)]
     np.testing.assert_array_equal(forced.loss[:, [0, -1]], curves.loss[:, [0, -1]])
+
+
+def test_answers_of_cells_become_a_curve_with_their_own_intervals(here: Path) -> None:
+    own, values = study(), np.arange(6.0)
+    find = lambda m: {"share": Proportion(3, 4), "mean": [0.5, 0.25, 1.0], "median": spread(values)}  # noqa: E731
+    (told,) = own.cells({"m": (2,)}, find)
+    kept = told["found"]
+    found = curve("mine", [1, 2, 4, 8], [kept["share"], None, kept["mean"], kept["median"]])
+    np.testing.assert_array_equal(found.value, [0.75, np.nan, 0.5, 2.5])
+    np.testing.assert_array_equal(found.low, [Proportion(3, 4).interval[0], np.nan, 0.25, spread(values)["low"]])
+    np.testing.assert_array_equal(found.high, [Proportion(3, 4).interval[1], np.nan, 1.0, spread(values)["high"]])
 
 
 def test_what_was_found_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
