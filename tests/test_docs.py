@@ -146,3 +146,15 @@ def test_pages_of_each_version_learn_of_the_others(tmp_path: Path) -> None:
     assert text.endswith("<li>0.9.0</li></ul></details><!--/versions--> after")
     assert "url=1.0rc1/index.html" in (tmp_path / "index.html").read_text()
     assert (tmp_path / "no version" / "index.html").read_text() == mark
+
+
+def test_every_claim_of_the_sources_has_a_row_and_a_study() -> None:
+    lines = (ROOT / "docs/sources.md").read_text().splitlines()
+    rows = [[part.strip() for part in line.strip("|").split(" | ")] for line in lines if re.match(r"\| \d+ \|", line)]
+    assert {int(row[0]) for row in rows} == set(range(1, 59))
+    assert len(rows) >= 58
+    assert all(len(row) == 5 and all(row) for row in rows)
+    for row in rows:
+        for study in row[2].split(", "):
+            assert study.startswith("`landscape ") or (ROOT / f"analyses/{study}.py").is_file(), study
+    assert not re.search(r"\{\w+\}", "\n".join(lines))
