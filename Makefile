@@ -26,7 +26,7 @@ help:
 	@echo "make dist       the wheel, installed into an empty environment, where the README's first example is run"
 	@echo "make benchmark  speed and memory beside a plain implementation and beside other tools"
 	@echo "make reference  train the committed reference runs anew"
-	@echo "make studies    all studies in their quick setting, at most 5 minutes each"
+	@echo "make studies    all studies in their quick setting, an hour; by name: python analyses/NAME.py --help"
 	@echo "make clean      remove .venv and what tools have left"
 
 $(BIN)/python:
@@ -40,6 +40,10 @@ $(VENV)/.demo: $(BIN)/python $(SOURCES)
 
 $(VENV)/.test: $(BIN)/python $(SOURCES)
 	$(INSTALL) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.studies: $(BIN)/python $(SOURCES)
+	$(INSTALL) --editable '.[digits,fast]'
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/python $(SOURCES)
@@ -155,7 +159,7 @@ reference: $(VENV)/.demo
 	$(BIN)/python analyses/one_step_m1.py --force
 
 # Finished runs are kept: interrupted, it goes on where it stopped.
-studies: $(VENV)/.demo
+studies: $(VENV)/.studies
 	@set -e; for study in $(STUDIES); do $(BIN)/python $$study --quick; done
 
 clean:

@@ -52,6 +52,7 @@ NOT_RUN = (
     ("README.md", "make demo", "its commands are a document of their own here, `make demo`", True),
     ("README.md", "make test", SUITE, True),
     ("CONTRIBUTING.md", "make test-quick", "a part of `make test`", True),
+    ("CONTRIBUTING.md", "make start", "gets torch anew, twice", True),
     ("CONTRIBUTING.md", "make", SUITE, True),
     ("CONTRIBUTING.md", ".venv/bin/pip install", "installs hooks in the repository of who runs the tests", True),
     ("docs/cite.md", "git worktree", "needs the tag of an older version that has pages", True),

@@ -48,7 +48,7 @@ def test_what_continuous_integration_is_said_to_run_it_runs() -> None:
     for example in (example for examples in DOCUMENTS.values() for example in examples):
         if example.not_run == documents.SUITE:
             assert example.text.split()[1] in ran, example.place
-    assert {"smoke", "start", "test-extras"} <= set(ran)
+    assert {"smoke", "test-extras"} <= set(ran)
 
 
 def test_commands_in_running_text_have_the_options_of_their_verbs() -> None:
