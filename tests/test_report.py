@@ -550,3 +550,40 @@ def test_a_mixed_page_holds_results_of_a_walk_in_memory_and_on_disk(tmp_path: Pa
     result.save(tmp_path / "a.h5")
     _, parsed = written(tmp_path, tmp_path / "a.h5", pairs(), valley())
     assert [len(rows_of(parsed, "Lines")), len(parsed.all("main")), len(parsed.all("h2"))] == [13, 1, 0]
+
+
+def partly(result: Result, done: int) -> Result:
+    """The same as it is kept when it is interrupted: of what is not finished there are no values."""
+    rest = np.arange(len(result)) >= done
+    values = {name: np.where(rest[:, None], np.nan, each) for name, each in result.values.items()}
+    return dataclasses.replace(result, values=values, columns={**result.columns, "done": ~rest})
+
+
+def test_what_is_not_finished_is_called_so_everywhere(landscape: Program, tmp_path: Path) -> None:
+    partly(hills(9, title="Nine hills"), 4).save(tmp_path / "a.h5")
+    partly(pairs(), 7).save(tmp_path / "b.h5")
+    partly(valley(), 5).save(tmp_path / "c.h5")
+    lines, some, rows = (f"{count} are finished" for count in ("4 of 9 lines", "7 of 10 lines", "5 of 9 rows"))
+    done = landscape("report", "a.h5", "b.h5", "c.h5")
+    said = [f"{name}.h5 is not finished, or was interrupted: {each}" for name, each in zip("abc", (lines, some, rows), strict=True)]
+    assert done.stderr.splitlines() == said
+    page = Parsed((tmp_path / "report.html").read_text("utf-8"))
+    titles = [each["text"] for each in page.all("h3")]
+    assert "4 lines of a.h5, which is not finished" in titles
+    captions = " ".join(each["text"] for each in page.all("figcaption"))
+    assert (captions.count(lines), captions.count(some)) == (2, 3), "lines, graph, and of pairs the matrix"
+    assert rows in captions
+    told = landscape("analyse", "barriers", "a.h5", "--bound-lines", "0").stdout
+    assert told.splitlines()[:2] == ["Nine hills: 4 lines, 11 points each; loss in nats", said[0]]
+    assert "over filter orders" not in told
+    assert said[1] in landscape("analyse", "passes", "b.h5").stdout
+    assert said[0] in landscape("analyse", "curvature", "a.h5").stdout
+    for verb, name, how_far in (("walk", "a", lines), ("barriers", "a", lines), ("passes", "b", some)):
+        landscape("plot", verb, f"{name}.h5", "-o", f"{verb}.svg")
+        assert how_far in re.sub(r"\s+", " ", (tmp_path / f"{verb}.svg").read_text("utf-8")), verb
+
+
+def test_what_is_finished_is_not_called_unfinished(landscape: Program, tmp_path: Path) -> None:
+    hills().save(tmp_path / "a.h5")
+    assert landscape("report", "a.h5").stderr == ""
+    assert "finished" not in (tmp_path / "report.html").read_text("utf-8")

@@ -32,7 +32,7 @@ from landscape.core.errors import LandscapeError, plural
 from landscape.core.fields import option
 from landscape.core.files import is_there, refuse_existing
 from landscape.core.locks import lock_of, writing
-from landscape.figures.captions import courses_caption, zeros_caption
+from landscape.figures.captions import courses_caption, unfinished_caption, zeros_caption
 from landscape.figures.walks import noticeable
 from landscape.store.kinds import document_of, is_document
 from landscape.store.results import Result
@@ -234,7 +234,7 @@ def _barriers(file: Path, definition: str, ends: str | None, **where: Any) -> No
     found, unit = barriers(kept), curves.about.get("loss_unit")
     caption = f"{title}, {lines}. Barrier: {DEFINITIONS[definition].formula}; bar: the median, with its 95 % interval "
     caption += "where lines are independent and at least 6." + courses_caption([{"": found}], definition)
-    caption += zeros_caption([noticeable(found, definition)])
+    caption += zeros_caption([noticeable(found, definition)]) + unfinished_caption([curves.unfinished])
     figure = figures.page(
         lambda ax: figures.barrier_distribution(ax, found, definition=definition, unit=unit),
         caption=caption,

@@ -21,6 +21,7 @@ __all__ = [
     "plane_caption",
     "start_of",
     "starts_of",
+    "unfinished_caption",
     "walk_caption",
     "walk_title",
     "zeros_caption",
@@ -191,7 +192,18 @@ def plane_caption(surface: Result, *, shown: int, log: bool, one_scale: bool, fl
         else "",
         f"{total - shown} of {total} networks lie outside of the ranges." if shown < total else "",
         "" if one_scale else "The axes are not drawn to one scale.",
+        unfinished_caption([surface.unfinished]).strip(),
     )
+
+
+def unfinished_caption(words: Sequence[str]) -> str:
+    """That what is drawn is a part of results that are not finished, and how far these are; empty where all are.
+
+    >>> unfinished_caption(["35 of 1000 lines are finished", ""])
+    ' Not finished, or interrupted: 35 of 1000 lines are finished.'
+    """
+    told = " and ".join(filter(None, words))
+    return f" Not finished, or interrupted: {told}." if told else ""
 
 
 def zeros_caption(values: Sequence[np.ndarray]) -> str:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.core import provenance
-from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few, unfinished_in
 from landscape.core.fields import MOST_MEMBERS, as_path
 from landscape.core.files import (
     Stamp,
@@ -529,7 +529,7 @@ def unfinished(place: str) -> str:
     run = Run.open(path)
     last, batches = max(run.steps(), default=0), run.document["training"].get("batches", 0)
     if run.document["training"].get("recorded") == "begun":
-        return f"{path} is not finished, or was interrupted: this is its step {last}"
+        return unfinished_in(path, f"this is its step {last}")
     return f"{path} is not finished: this is its step {last} of {batches}" if last < batches else ""
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from landscape.analysis.barriers import DEFINITIONS
 from landscape.core.errors import plural
-from landscape.figures.captions import obtained
+from landscape.figures.captions import obtained, unfinished_caption
 from landscape.figures.pages import COLORS, group_opacity, with_unit
 from landscape.web.data import Lines, Members, Training
 from landscape.web.markup import Markup, tag
@@ -111,7 +111,8 @@ def lines_view(lines: Lines, members: Members) -> Markup:
     many += "Bands: one standard error. " if "loss_se" in curves.values and len(shown) <= _BANDED else ""
     barrier = DEFINITIONS["above_chord"].formula
     caption = f"{how} {many}Barrier: {barrier}; {_interval(lines)}.{at_the_edge(y)}"
-    title = f"{plural(len(curves), 'line')} of {lines.name}"
+    caption += unfinished_caption([lines.unfinished])
+    title = f"{plural(len(curves), 'line')} of {lines.name}{', which is not finished' if lines.unfinished else ''}"
     svg = drawing(WIDE, f"{title}: loss against alpha", *_areas(at, y, bands), frame.axes(), *drawn, kind="curves")
     return figure(title, caption, legend(names), svg, wide=True)
 

@@ -76,7 +76,8 @@ class Members:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lines:
     """Finished lines of a result, of several orders of a start the lowest, and the `shown` ones, which are drawn one by
-    one and numbered on the page from `first` on. `group` says of each line which of `names` it is, if there are any.
+    one and numbered on the page from `first` on. `group` says of each line which of `names` it is, if there are any, and
+    `unfinished` how far the result is, if it is not finished.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Lines:
     shown: Int[np.ndarray, " some"]
     first: int
     ends: tuple[tuple[int, int], ...]
+    unfinished: str
 
     @property
     def all_shown(self) -> bool:
