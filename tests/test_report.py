@@ -460,7 +460,11 @@ def test_the_program_writes_a_page_and_says_where(landscape: Program, tmp_path: 
         (("a.h5", "a.h5"), "a.h5 is given twice: leave one out", 1),
         (("a.h5", "-o", "a.png"), "a.png is not called like a page: end -o in .html", 1),
         (("newer.h5",), "newer.h5", 1),
-        (("empty",), "empty is no run, it has no run.json: give a run directory, or what landscape walk,", 1),
+        (
+            ("empty",),
+            "empty is no run, it has no run.json: give a run directory, or what landscape walk, plane or connect wrote",
+            1,
+        ),
         (("seed.safetensors",), "seed.safetensors is a checkpoint", 1),
         (("a.h5", "--problem", "life"), "each of these says what problem it is of: leave --problem out", 1),
         (("a.h5", "-O", "m_factor=4"), "-O goes with --problem", 2),
@@ -482,6 +486,7 @@ def test_bad_input_is_one_line(
     assert done.exit_code == status
     assert len(lines) == 1
     assert said in lines[0]
+    assert not lines[0].endswith(",")
     assert done.stdout == ""
     assert sorted(tmp_path.rglob("*")) == before
 
