@@ -570,7 +570,10 @@ def test_what_is_not_finished_is_called_so_everywhere(landscape: Program, tmp_pa
     partly(valley(), 5).save(tmp_path / "c.h5")
     lines, some, rows = (f"{count} are finished" for count in ("4 of 9 lines", "7 of 10 lines", "5 of 9 rows"))
     done = landscape("report", "a.h5", "b.h5", "c.h5")
-    said = [f"{name}.h5 is not finished, or was interrupted: {each}" for name, each in zip("abc", (lines, some, rows), strict=True)]
+    said = [
+        f"{name}.h5 is not finished, or was interrupted: {each}"
+        for name, each in zip("abc", (lines, some, rows), strict=True)
+    ]
     assert done.stderr.splitlines() == said
     page = Parsed((tmp_path / "report.html").read_text("utf-8"))
     titles = [each["text"] for each in page.all("h3")]

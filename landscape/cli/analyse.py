@@ -307,9 +307,7 @@ def _passes(files: tuple[Path, ...], **where: Any) -> None:
         f"{document['title']}: {len(found.members)} members, {plural(len(found), 'pair')} with a known path; "
         f"{loss_in(found.about.get('loss_unit'))}, heights above the higher end"
     ]
-    text += [
-        unfinished_in(file, each.unfinished) for file, each in zip(files, results, strict=True) if each.unfinished
-    ]
+    text += [unfinished_in(file, each.unfinished) for file, each in zip(files, results, strict=True) if each.unfinished]
     heights = {"straight": found.straight, "known": found.known, "through others": found.through}
     summary = []
     for name, values in heights.items():

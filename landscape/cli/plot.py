@@ -42,9 +42,7 @@ __all__ = ["Look", "command"]
 
 def drawing(name: str, kinds: str = "PNG, PDF or SVG file") -> Callable[[Command], Command]:
     """`-o`, `--force`, and how it is drawn, which make a `Canvas`."""
-    return together(
-        output(f"{kinds}. [default: {name}]"), options_of(Canvas, "format", "style", "columns")
-    )
+    return together(output(f"{kinds}. [default: {name}]"), options_of(Canvas, "format", "style", "columns"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,7 @@ class Members:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lines:
     """Finished lines of a result, of several orders of a start the lowest, and the `shown` ones, which are drawn one by
-    one and numbered on the page from `first` on. `group` says of each line which of `names` it is, if there are any, and
+    one and numbered on the page from `first` on. `group` says of each line which of `names` it is, if there are any;
     `unfinished` how far the result is, if it is not finished.
     """
 
@@ -121,7 +121,9 @@ class Training:
 
 @dataclasses.dataclass(eq=False)
 class Section:
-    """All that is of one problem; `remarks` say what could not be shown, and why."""
+    """All that is of one problem; `remarks` say what could not be shown, and why, in errors as they are
+    `said`.
+    """
 
     title: str
     lines: list[Lines] = dataclasses.field(default_factory=list)
@@ -129,13 +131,14 @@ class Section:
     runs: list[Training] = dataclasses.field(default_factory=list)
     remarks: list[str] = dataclasses.field(default_factory=list)
     files: list[tuple[str, Mapping[str, Any]]] = dataclasses.field(default_factory=list)
+    said: Callable[[str], str] = str
 
     def tried(self, what: str, find: Callable[[], T]) -> T | None:
         """What `find` gives; None, with a remark, where it raises `LandscapeError`."""
         try:
             return find()
         except LandscapeError as error:
-            self.remarks.append(f"{what}: {' '.join(str(error).split())}")
+            self.remarks.append(f"{what}: {' '.join(self.said(str(error)).split())}")
             return None
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,12 +72,15 @@ def _read(path: Path) -> Any:
     return Result.read(path)
 
 
-def gather(found: Sequence[tuple[str, Any]], problem: Problem | None = None) -> tuple[list[Section], Members]:
+def gather(
+    found: Sequence[tuple[str, Any]], problem: Problem | None = None, said: Callable[[str], str] = str
+) -> tuple[list[Section], Members]:
     """The sections of a page, in the order in which their problems come, and the members that they name.
 
     Args:
         found: What `opened` gave.
         problem: That of runs whose code is not known.
+        said: How errors are put that become remarks: where a command line makes the page, with its flags.
 
     Raises `LandscapeError` where there is nothing to show, or a problem that nothing needs.
     """
@@ -92,9 +95,13 @@ def gather(found: Sequence[tuple[str, Any]], problem: Problem | None = None) -> 
             try:
                 of = _restored(each)
             except LandscapeError as error:
-                of, used, remark = problem, True, "" if problem else f"{name}, what its members compute: {error}"
+                of, used, remark = (
+                    problem,
+                    True,
+                    "" if problem else f"{name}, what its members compute: {said(str(error))}",
+                )
         title = _title(each, of)
-        section = sections.setdefault(title, Section(title))
+        section = sections.setdefault(title, Section(title, said=said))
         section.files.append((name, each.about if isinstance(each, Result) else each.document))
         section.remarks += [remark] * bool(remark)
         if isinstance(each, Result) and each.unfinished:

@@ -90,8 +90,8 @@ def _matrix(found: Passes, order: Sequence[int], members: Members) -> Markup:
     unit = with_unit(what, found.about.get("loss_unit"))
     missing = f" Blank: {plural(len(found.missing), 'pair')} without a path." if len(found.missing) else ""
     picture = " Many cells: a picture." if heights.size > MOST_CELLS else ""
-    caption = f"Colour: {unit}, read at the points of paths. Order: as groups merge.{missing}{picture}{unfinished_caption(found.unfinished)}"
-    return figure(title, caption, svg)
+    caption = f"Colour: {unit}, read at the points of paths. Order: as groups merge.{missing}{picture}"
+    return figure(title, caption + unfinished_caption(found.unfinished), svg)
 
 
 def _shares(heights: Float[np.ndarray, "row column"]) -> tuple[np.ndarray, list[tuple[float, str]]]:
@@ -193,7 +193,8 @@ def _graph(found: Passes, order: Sequence[int], members: Members) -> Markup:
         "Two members are connected from the loss on at which their legs meet: the lowest, over all chains of known "
         f"paths, of the highest loss on the way, an upper bound of the pass. {plural(len(found), 'pair')} with a known "
         f"path, {len(found.missing)} without. Paths are read at their points. Branches are wider with more members"
-        f"{', and large ones have their number' if numbers else ''}.{at_the_edge(y)}{unfinished_caption(found.unfinished)}"
+        f"{', and large ones have their number' if numbers else ''}.{at_the_edge(y)}"
+        f"{unfinished_caption(found.unfinished)}"
     )
     return figure(title, caption + (" Dotted: not connected by any." if roots else ""), legend(names), svg)
 

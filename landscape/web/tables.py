@@ -17,11 +17,20 @@ __all__ = ["lines_table", "members_table", "origins"]
 
 #: Rows of a table.
 _MOST = 2000
+#: What heads do not say by themselves.
+_HELP = {
+    "above higher end": "The highest loss on the line above the higher of its ends; the loss is highest elsewhere than "
+    "at the peak where the ends differ much",
+    "peak alpha": "Where the line lies highest above its chord",
+    "loss at the peak": "The loss where the line lies highest above its chord: not the highest loss on it",
+}
 
 
 def lines_table(section: Section, members: Members) -> Markup:
     """A row a line that is drawn: its ends, its barrier and how that was obtained, where its peak is."""
     rows = []
+    header = ["from", "to", "checkpoint", "barrier", "above higher end", "peak alpha", "loss at the peak"]
+    header += ["start loss", "end loss", "L2 length"] + ["group"] * any(of.names for of in section.lines)
     for of in section.lines:
         found, curves = of.found, of.result
         first, last = curves.inside.start, curves.inside.stop - 1
@@ -45,9 +54,14 @@ def lines_table(section: Section, members: Members) -> Markup:
                 number(float(curves["l2"][line])) if "l2" in curves else "–",
                 name,
             ]
-            rows.append(tag("tr", *(tag("td", cell) for cell in cells), data_l=of.first + k, data_m=f"{begin} {end}"))
-    header = ["from", "to", "checkpoint", "barrier", "above higher end", "peak alpha", "peak loss"]
-    header += ["start loss", "end loss", "L2 length", "group"]
+            rows.append(
+                tag(
+                    "tr",
+                    *(tag("td", cell) for cell in cells[: len(header)]),
+                    data_l=of.first + k,
+                    data_m=f"{begin} {end}",
+                )
+            )
     return _table("Lines", header, rows, sum(len(each.result) for each in section.lines))
 
 
@@ -81,7 +95,7 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Markup], total: int
     if not rows:
         return Markup("")
     what = title.lower()
-    heads = (tag("th", tag("button", name, type="button"), scope="col") for name in header)
+    heads = (tag("th", tag("button", name, type="button"), scope="col", title=_HELP.get(name)) for name in header)
     field = tag("input", type="search", placeholder="seed 7, or barrier>0.1 solved", aria_label=f"filter {what}")
     some = f"{len(rows):,} of {plural(total, what[:-1])}" if total != len(rows) else plural(total, what[:-1])
     return tag(
