@@ -595,3 +595,71 @@ def test_what_is_finished_is_not_called_unfinished(landscape: Program, tmp_path:
     hills().save(tmp_path / "a.h5")
     assert landscape("report", "a.h5").stderr == ""
     assert "finished" not in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_the_table_calls_its_columns_what_they_are(tmp_path: Path) -> None:
+    _, parsed = written(tmp_path, pairs())
+    heads = {each["text"]: each.get("title", "") for each in parsed.all("th", scope="col") if _within(each, "Lines")}
+    assert "group" not in heads, "no line has one"
+    assert "not the highest loss on it" in heads["loss at the peak"]
+    found = barriers(pairs())
+    rows = rows_of(parsed, "Lines")
+    assert [row["loss at the peak"] for row in rows] == [f"{value:.4g}" for value in found.peak_loss]
+    assert "group" in rows_of(written(tmp_path, hills())[1], "Lines")[0]
+
+
+def test_a_data_set_all_of_which_is_used_is_not_called_drawn(tmp_path: Path) -> None:
+    fixed = {"samples": 1000, "sampled": True, "problem": {"name": "model", "config": {"samples": 1000}}}
+    assert "1,000, all there are" in written(tmp_path, hills(**fixed))[0]
+    assert "1,000, drawn" in written(tmp_path, hills(samples=1000, sampled=True))[0]
+
+
+def test_captions_say_between_what_lines_lie_and_which_have_gaps(tmp_path: Path) -> None:
+    inside = dataclasses.replace(pairs(), about={**pairs().about, "from": "checkpoints/mine", "to": None})
+    page = written(tmp_path, inside)[0]
+    assert "on the straight lines in parameter space between members of checkpoints/mine, 9 points a line" in page
+    assert "to each end" not in page
+    loss = hills().loss.copy()
+    loss[2, 4] = np.nan
+    assert (
+        "1 line with NaN on the way: gaps." in written(tmp_path, dataclasses.replace(hills(), values={"loss": loss}))[0]
+    )
+    assert "NaN" not in written(tmp_path, hills())[0].partition("<script>")[0]
+
+
+def recorded(folder: Path, losses: list[float]) -> Path:
+    """A run of one seed that was recorded, with these losses."""
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    net = torch.nn.Linear(3, 1)
+    problem = landscape.Problem.from_model(torch.nn.Linear(3, 1), (x, x[:, :1]), "mse")
+    with landscape.Recorder(folder, problem) as record:
+        record(0, net)
+        for step, loss in enumerate(losses, start=1):
+            with torch.no_grad():
+                net.bias += 0.01
+            record(step, net, loss)
+    return folder
+
+
+def test_training_without_finite_losses_says_so_and_one_loss_is_seen(tmp_path: Path) -> None:
+    lost = written(tmp_path, recorded(tmp_path / "lost", [float("nan")] * 3))[0]
+    assert "Not drawn: 1 member without a finite loss." in lost
+    page, parsed = written(tmp_path, recorded(tmp_path / "one", [0.5]))
+    assert "Not drawn" not in page
+    (curve,) = [each for each in parsed.all("path", "data-m") if each["of"].get("class") != "top"]
+    assert re.fullmatch(r"M\d+ \d+l16 0", curve["d"])
+
+
+def test_members_of_several_folders_are_told_apart(tmp_path: Path) -> None:
+    places = [recorded(tmp_path / "rr" / name, [0.5, 0.4]) for name in "01"]
+    _, parsed = written(tmp_path, *places)
+    assert [row["member"] for row in rows_of(parsed, "Members")] == ["0/seed 0", "1/seed 0"]
+    _, parsed = written(tmp_path, places[0])
+    assert [row["member"] for row in rows_of(parsed, "Members")] == ["seed 0"]
+
+
+@pytest.mark.parametrize("steps", [[0, 1], [0, 1, 2], [1, 2, 3], [0, 5], [0], [7], [0, 1, 2, 5, 10, 3000]])
+def test_steps_are_labelled_with_whole_numbers(steps: list[int]) -> None:
+    labels = [label for _, label in Axis.of_steps(steps, 0, 1000).ticks()]
+    assert labels
+    assert not any("." in label or "-" in label for label in labels), labels

@@ -86,7 +86,7 @@ def test_holes_zeros_and_networks_outside(tmp_path: Path) -> None:
     assert field["colorbar"]["ticktext"][0] == "0"
     assert networks["text"] == ["in"]
     assert networks["customdata"] == ["own loss nan<br>loss here, on the plane, 0.2"]
-    assert "Holes: the loss is not finite (1 points)" in page
+    assert "Holes: the loss is not finite (1 point)" in page
 
 
 @pytest.mark.usefixtures("without")

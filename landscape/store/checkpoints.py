@@ -595,8 +595,8 @@ def fitted(
     Names lead to those of the network as `naming` finds it. Tensors that the network lacks are left out; buffers that
     are missing or of another shape, whatever an adapter lacks, and tensors of another shape that are not among the
     `moving`, have the network's own values. Each of these is logged, unless `quiet`, and added to the remarks. Raises
-    `Mismatch` listing what parameters are missing, or of another shape, and what is unexpected then; with `statistics`, which the
-    network's own are no substitute for, also those of BatchNorm that are missing.
+    `Mismatch` listing what parameters are missing, or of another shape, and what is unexpected then; with
+    `statistics`, which the network's own are no substitute for, also those of BatchNorm that are missing.
     """
     template, tied = template_of(network), aliases(network)
     there = {**checkpoint.stack.tensors, **checkpoint.stack.buffers}

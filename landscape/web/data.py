@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -67,6 +68,18 @@ class Members:
         """What is known of a member: `surely`, or unless something is known already."""
         before = self.facts.get(member, {})
         self.facts[member] = before | facts if surely else facts | before
+
+    def names(self) -> list[str]:
+        """What each is called: by its label, behind the folder that it is from where those of several have the same."""
+        folders: dict[str, set[Path]] = {}
+        for source in self.sources:
+            folders.setdefault(source.label, set()).add(Path(source.path).parent)
+        found = []
+        for source in self.sources:
+            there, own = folders[source.label], Path(source.path).parent
+            short = len({each.name for each in there}) == len(there) and own.name
+            found.append(f"{short or own}/{source.label}" if len(there) > 1 else source.label)
+        return found
 
     @staticmethod
     def _key(source: Source) -> tuple[Any, ...]:

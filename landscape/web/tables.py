@@ -29,6 +29,7 @@ _HELP = {
 def lines_table(section: Section, members: Members) -> Markup:
     """A row a line that is drawn: its ends, its barrier and how that was obtained, where its peak is."""
     rows = []
+    names = members.names()
     header = ["from", "to", "checkpoint", "barrier", "above higher end", "peak alpha", "loss at the peak"]
     header += ["start loss", "end loss", "L2 length"] + ["group"] * any(of.names for of in section.lines)
     for of in section.lines:
@@ -42,8 +43,8 @@ def lines_table(section: Section, members: Members) -> Markup:
             ends = () if brackets is None else (number(float(each[line])) for each in brackets)
             bounds = f" [{', '.join(ends)}]" if brackets is not None else ""
             cells = [
-                members.sources[begin].label,
-                source.label,
+                names[begin],
+                names[end],
                 _place(source),
                 f"{number(float(found.above_chord[line]))}{bounds}",
                 number(float(found.above_higher_end[line])),
@@ -75,12 +76,13 @@ def _interval(of: Lines) -> Float[np.ndarray, "2 line"] | None:
 def members_table(numbers: Sequence[int], members: Members, total: int) -> Markup:
     """A row a member: where it is, and what is known of it."""
     keys = {"loss": "loss", "outcome": "outcome", "right": "right", "function": "function"}
+    names = members.names()
     there = [key for key in keys if any(key in members.facts.get(each, {}) for each in numbers)]
     rows = []
     for each in numbers[:_MOST]:
         facts, source = members.facts.get(each, {}), members.sources[each]
         told = [number(facts.get(key)) for key in there]
-        cells = [source.label, _place(source), *told]
+        cells = [names[each], _place(source), *told]
         rows.append(tag("tr", *(tag("td", cell) for cell in cells), data_m=each))
     return _table("Members", ["member", "checkpoint", *(keys[key] for key in there)], rows, total)
 
@@ -129,7 +131,11 @@ def _origin(name: str, about: Mapping[str, Any]) -> Markup:
         told.append(("made by", tag("code", shlex.join(map(str, command)))))
     told += [(key, str(about[key])) for key in ("created", "device", "dtype", "threads", "sha256") if about.get(key)]
     if about.get("samples"):
-        told.append(("samples", f"{about['samples']:,}" + (", drawn" if about.get("sampled") else ", all there are")))
+        # The data set of a problem is all that its loss is of, whether or not it counts as a sample of something else.
+        of = about.get("problem")
+        whole = isinstance(of, Mapping) and of.get("config", {}).get("samples") == about["samples"]
+        drawn = about.get("sampled") and not whole
+        told.append(("samples", f"{about['samples']:,}, {'drawn' if drawn else 'all there are'}"))
     if about.get("batchnorm"):
         told.append(("BatchNorm", about["batchnorm"].get("policy", "")))
     computation = about.get("computation")
