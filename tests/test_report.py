@@ -663,3 +663,13 @@ def test_steps_are_labelled_with_whole_numbers(steps: list[int]) -> None:
     labels = [label for _, label in Axis.of_steps(steps, 0, 1000).ticks()]
     assert labels
     assert not any("." in label or "-" in label for label in labels), labels
+
+
+@pytest.mark.parametrize("members", [3, 5, 6, 40])
+def test_the_graph_has_labels_of_members_alone(tmp_path: Path, members: int) -> None:
+    _, parsed = written(tmp_path, pairs(members))
+    (graph,) = [each for each in parsed.all("svg") if "graph" in each.get("class", "")]
+    axes = [each for each in parsed.all("text") if each["of"]["of"] is graph and each.get("text-anchor") == "middle"]
+    labels = [each["text"] for each in axes if re.fullmatch(r"[-−.\d]+", each["text"])]
+    assert labels
+    assert all(0 <= int(label) < members for label in labels)

@@ -134,7 +134,7 @@ def _graph(found: Passes, order: Sequence[int], members: Members) -> Markup:
     top = 1.5 * float(np.nanmax(np.where(np.isfinite(each := np.append(heights, found.loss)), each, np.nan)))
     roots = len(order) - 1 > len(found.merges)
     y = Axis.of_losses([found.loss, heights, np.array([top] if roots else [])], *up)
-    x = Axis(-1.0, float(len(order)), *across)
+    x = Axis(-0.7, len(order) - 0.3, *across, whole=True)
     unit = with_unit("loss", found.about.get("loss_unit"))
     frame = Frame(*HALF, x, y, f"{plural(len(order), 'member')}, as they merge", unit)
     at = [float(place) for place in np.argsort(order)]

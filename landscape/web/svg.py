@@ -104,7 +104,7 @@ class Axis:
         """Places with a label: round numbers, on a log axis powers of ten where there are three or more."""
         if not self.log:
             places = MaxNLocator(_TICKS, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
-            within = [float(each) for each in places if self.low <= each <= self.high]
+            within = self._whole([float(each) for each in places if self.low <= each <= self.high])
             named = list(zip(within, in_words(within, powers=False), strict=True))
         else:
             near = self.low + self.zeros * 0.06 * (self.high - self.low)
