@@ -180,7 +180,7 @@ def _marked(surface: Result, scale: Scale) -> list[dict[str, Any]]:
                 "type": "scatter3d",
                 "name": "networks",
                 "mode": "markers+text",
-                **on(*np.array([(mark.x, mark.y) for mark in marks]).T, _ABOVE),
+                **on(*np.array([(mark.x, mark.y) for mark in marks]).T, above=_ABOVE),
                 "text": ["" if step else _label(mark.name) for mark, step in zip(marks, steps, strict=True)],
                 "textposition": "top center",
                 "hovertext": [_label(mark.name) for mark in marks],
