@@ -174,13 +174,14 @@ def _marked(surface: Result, scale: Scale) -> list[dict[str, Any]]:
     marks = shown_marks(surface)
     if marks:
         steps = [mark.trajectory is not None for mark in marks]
+        across, along = np.array([(mark.x, mark.y) for mark in marks]).T
         told = [f"own loss {mark.loss:.4g}<br>loss here, on the plane, {mark.plane_loss:.4g}" for mark in marks]
         drawn.append(
             {
                 "type": "scatter3d",
                 "name": "networks",
                 "mode": "markers+text",
-                **on(*np.array([(mark.x, mark.y) for mark in marks]).T, above=_ABOVE),
+                **on(across, along, _ABOVE),
                 "text": ["" if step else _label(mark.name) for mark, step in zip(marks, steps, strict=True)],
                 "textposition": "top center",
                 "hovertext": [_label(mark.name) for mark in marks],
