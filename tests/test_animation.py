@@ -2,12 +2,13 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result as Outcome
 from PIL import Image
 from test_plane_figures import VALLEY, path_of, surface, through, trajectory
 
@@ -166,3 +167,14 @@ def test_wrong_films_are_refused_in_one_line(tmp_path: Path) -> None:
             landscape.animate(result, tmp_path / name, **options)
         assert "\n" not in str(error.value)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["there.gif"]
+
+
+def test_bad_paces_are_errors_of_usage(landscape: Callable[..., Outcome], tmp_path: Path) -> None:
+    trajectory().save(tmp_path / "plane.h5")
+    for options in (("--fps", "60"), ("--fps", "a"), ("--seconds", "0"), ("--seconds", "0.05"), ("--seconds", "a")):
+        done = landscape("animate", "plane.h5", *options)
+        assert done.exit_code == 2, options
+        assert options[0] in done.stderr
+    done = landscape("animate", "plane.h5", "--fps", "2", "--seconds", "3")
+    assert (done.exit_code, "--fps and --seconds say the same twice" in done.stderr) == (2, True)
+    assert [each.name for each in tmp_path.iterdir()] == ["plane.h5"]

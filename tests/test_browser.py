@@ -160,6 +160,11 @@ def test_the_tab_key_reaches_every_drawing_which_has_a_name(show: Show) -> None:
         ("group=solved barrier<=2", ["seed 0", "seed 1"]),
         ("not solved", ["seed 2", "seed 5", "seed 8", "seed 11"]),
         ("nothing like it", []),
+        ("L2 length<12 barrier!=1", ["seed 1"]),
+        ("seed 3 peak alpha<0.9", ["seed 3"]),
+        ("barrier>=10 group!=solved", ["seed 11"]),
+        ('to="seed 4"', ["seed 4"]),
+        ("L2 length = 12.0", ["seed 2"]),
     ],
 )
 def test_a_filter_hides_rows_and_their_curves(show: Show, written: str, left: list[str]) -> None:
@@ -172,6 +177,35 @@ def test_a_filter_hides_rows_and_their_curves(show: Show, written: str, left: li
     page.locator(".filter input").first.fill("")
     assert rows.count() == 12
     assert page.locator(".filter output").first.inner_text() == "12 lines"
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("nosuch>1", "no column is called nosuch"),
+        ("seed 1 nosuch=1", "no column is called nosuch"),
+        ("barrier>abc", "abc is no number"),
+        ("barrier=abc", "abc is no number"),
+        ("barrier<", "nothing stands behind <"),
+        ("group<3", "that column has no numbers"),
+        ("<3", "no column is called nothing"),
+    ],
+)
+def test_a_filter_that_cannot_be_meant_says_why(show: Show, written: str, reason: str) -> None:
+    page = show(hills(8))
+    page.locator("section.table", has_text="Lines").locator("input").first.fill(written)
+    assert page.locator(".filter output").first.inner_text() == f"0 of 8: {reason}"
+
+
+def test_a_line_that_is_kept_and_pointed_at_is_told_once(show: Show) -> None:
+    page = show(hills())
+    row = page.locator("table[aria-label=Lines] tbody tr").nth(2)
+    row.click()
+    assert page.locator("aside").inner_text().count("seed 2") == 1
+    assert page.locator("#kept li.on").count() == 1
+    page.locator("table[aria-label=Lines] tbody tr").nth(3).hover()
+    assert page.locator("#kept li.on").count() == 0
+    assert "seed 3" in said(page)
 
 
 def test_a_click_on_a_head_sorts_by_numbers(show: Show) -> None:

@@ -7,15 +7,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
 
 import filelock
 import pytest
+from click.testing import Result as Outcome
+from pages import valley
 
 from landscape.core.errors import Busy, LandscapeError
 from landscape.core.locks import LOCK, writing
+
+Program = Callable[..., Outcome]
 
 
 @contextlib.contextmanager
@@ -121,3 +125,24 @@ def test_a_place_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), writing(tmp_path / "a" / "b", directory=True):
         raise RuntimeError
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+@pytest.mark.parametrize("verb", [("animate",), ("report",), ("plot", "plane")])
+def test_a_folder_that_takes_no_files_is_not_called_locked(
+    landscape: Program, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    valley().save(tmp_path / "plane.h5")
+    ending = {"animate": "gif", "report": "html", "plot": "png"}[verb[0]]
+    done = landscape(*verb, "plane.h5", "-o", f"/proc/none.{ending}")
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: cannot write /proc/none.{ending}: ")
+    assert "another process" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").exists(), reason="there is no /sys")
+def test_what_is_no_disk_is_not_called_full(landscape: Program, tmp_path: Path) -> None:
+    valley(100, 100).save(tmp_path / "plane.h5")
+    done = landscape("export", "plane.h5", "-o", "/sys/none.csv")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: cannot write /sys/none.csv: ")

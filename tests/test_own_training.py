@@ -692,3 +692,22 @@ def test_members_that_diverge_are_counted_in_the_log(
     training = Training(batches=30, data="exact", optimizer="sgd", lr=1e6)
     train(problem, training, tmp_path / "run", seeds=[0, 1], engine=engine)
     assert "2 of 2 members diverged: their parameters are NaN or infinite. Lower `lr`" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("torch.py", "torch.py would hide the installed module torch"),
+        ("random.py", "random.py would hide the installed module random"),
+        ("1x.py", "1x.py cannot be imported"),
+        ("my-model.py", "my-model.py cannot be imported"),
+        ("class.py", "class.py cannot be imported"),
+    ],
+)
+def test_an_example_has_a_name_that_can_be_imported_and_is_nobodys(
+    landscape: Callable[..., Outcome], tmp_path: Path, name: str, words: str
+) -> None:
+    done = landscape("example", "-o", name)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: {words}")
+    assert not (tmp_path / name).exists()

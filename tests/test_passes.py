@@ -374,7 +374,7 @@ def test_too_many_values_are_refused_with_the_number(tmp_path: Path, monkeypatch
     monkeypatch.setattr("landscape.core.resources.free_memory", lambda: 1000)
     with pytest.raises(TooMuch, match=r"165 points with 4 metrics take 0\.011 MB of memory, of which 0\.001 MB are"):
         walk(members, members, pairs="all", points=11)
-    full = dataclasses.make_dataclass("Usage", ["free"])(1000)
+    full = dataclasses.make_dataclass("Usage", ["total", "free"])(10**12, 1000)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: full)
     with pytest.raises(TooMuch, match=r"the values take 0\.011 MB, and the disk of .* has 0\.001 MB free"):
         walk(members, members, pairs="all", points=11, save=tmp_path / "w.h5")

@@ -296,9 +296,9 @@ def test_the_view_is_from_the_low_side() -> None:
         (0 * VALLEY + X, {150.0, -150.0}),
         (0 * VALLEY - X, {30.0, -30.0}),
     ):
-        assert round(figures.solids._azimuth(heights)) in wanted
+        assert round(figures.solids.azimuth(heights)) in wanted
     holes = np.where(Y[:, None] > 0, np.nan, X + 0 * VALLEY)
-    assert round(figures.solids._azimuth(holes)) in {150.0, -150.0}
+    assert round(figures.solids.azimuth(holes)) in {150.0, -150.0}
 
 
 @pytest.mark.slow

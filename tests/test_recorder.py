@@ -1,18 +1,21 @@
 """Trainings of others, recorded: in a loop, by Lightning and by Hugging Face's Trainer."""
 
+import importlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import Result as Outcome
 from torch import Tensor, nn
 
 import landscape
 from benchmarks.zoo import declare_operators
-from landscape import LandscapeError, Problem, Recorder, Run
+from landscape import LandscapeError, Problem, Recorder, Run, walk
 from landscape.core.errors import Busy, Mismatch
 
 X = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
@@ -187,10 +190,17 @@ def test_a_network_that_was_written_to_since_is_not_saved_as_the_step_that_was_t
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [((1.5,), "`step` is 1.5"), ((-1,), "`step` is -1"), ((2, torch.tensor([1.0, 2.0])), "`loss` has 2 numbers")],
+    [
+        ((1.5,), "`step` is 1.5"),
+        ((-1,), "`step` is -1"),
+        ((10**20,), r"steps end at 2\^63 - 1"),
+        ((2, torch.tensor([1.0, 2.0])), "`loss` has 2 numbers"),
+        ((2, "x"), "`loss` is 'x': give a number"),
+        ((2, torch.tensor(1j)), "`loss` is .*: give a number"),
+    ],
 )
 def test_what_is_told_wrongly_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: Any, words: str) -> None:
-    if landscape_is_checked() and isinstance(arguments[0], float):
+    if landscape_is_checked() and (isinstance(arguments[0], float) or "x" in map(str, arguments)):
         pytest.skip("types are checked at the door")
     step, *loss = arguments
     record = Recorder(tmp_path / "run", problem())
@@ -200,6 +210,56 @@ def test_what_is_told_wrongly_is_one_line_and_leaves_nothing(tmp_path: Path, arg
     assert not (tmp_path / "run").exists()
     with pytest.raises(LandscapeError, match="is closed"):
         record(1, network())
+
+
+def test_wrong_seeds_and_networks_are_one_line(tmp_path: Path) -> None:
+    for wrong in ({"seed": "a"}, {"data_seed": "a"}, {"seed": 1.5}):
+        (name,) = wrong
+        if not landscape_is_checked():
+            with pytest.raises(LandscapeError, match=f"`{name}` cannot be .*: it takes a whole number"):
+                Recorder(tmp_path / "run", problem(), **wrong)
+    with pytest.raises(LandscapeError, match="-1 is no seed: `seed` goes from 0"):
+        Recorder(tmp_path / "run", problem(), seed=-1)
+    if not landscape_is_checked():
+        record = Recorder(tmp_path / "run", problem())
+        with pytest.raises(LandscapeError, match="`model` is NoneType"):
+            record(0, None)
+        record.close()
+    assert not (tmp_path / "run").exists()
+
+
+def test_how_names_were_read_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    net = nn.ModuleDict({"net": network()})
+    with Recorder(tmp_path / "run", problem()) as record:
+        for step in range(11):
+            record(step, net)
+    assert len(Run.open(tmp_path / "run").steps()) == 5
+    assert caplog.text.count("all names begin with net. and fit the network without it") == 1
+
+
+def test_a_run_says_where_its_problem_was_imported_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, landscape: Callable[..., Outcome]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "import torch\nfrom torch import nn\nfrom landscape import Problem\nX = torch.randn(9, 3)\n"
+    text += "OWN = Problem.from_model(lambda: nn.Linear(3, 1), (X, X[:, :1]), 'mse')\n"
+    Path("my_recorded.py").write_text(text)
+    own = importlib.import_module("my_recorded").OWN
+    for name, each in (("own", own), ("other", problem())):
+        with Recorder(tmp_path / name, each) as record:
+            record(0, nn.Linear(3, 1) if name == "own" else network())
+    run = Run.open(tmp_path / "own")
+    assert run.problem[0] == "my_recorded:OWN"
+    assert run.document["code"]["file"] == str(tmp_path / "my_recorded.py")
+    assert walk(run.path, run.path, problem=own, points=3).loss.shape == (1, 3)
+    done = landscape("walk", "--from", "own", "--to", "own", "-o", "a.h5")
+    assert f"if you trust it, name it with --problem {tmp_path}/my_recorded.py:OWN" in done.stderr
+    assert landscape("report", "own", "other", "-o", "a.html").exit_code == 0
+    page = Path("a.html").read_text("utf-8")
+    assert "--problem pkg.module:NAME" in page
+    assert f"--problem {tmp_path}/my_recorded.py:OWN" in page
+    assert "problem=" not in page
 
 
 def landscape_is_checked() -> bool:

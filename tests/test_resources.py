@@ -131,6 +131,8 @@ def test_a_refusal_has_both_numbers_and_what_to_write_instead(tmp_path: Path) ->
     require_memory(1e15, "boards", "take fewer", yes=True)
     with pytest.raises(TooMuch, match=rf"values take 1e\+09 GB|values take .* GB, and the disk of {tmp_path} has"):
         require_disk(1e18, tmp_path / "not" / "there", "values", "take fewer")
+    with pytest.raises(TooMuch, match=r"take fewer$"):
+        require_disk(1e18, tmp_path / "not" / "there", "values", "take fewer", yes=None)
     assert [in_words(size) for size in (5e6, 2.5e9, 4e11)] == ["5 MB", "2.5 GB", "400 GB"]
     assert exhausted(MemoryError())
     assert exhausted(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))

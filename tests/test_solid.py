@@ -86,7 +86,7 @@ def test_holes_zeros_and_networks_outside(tmp_path: Path) -> None:
     assert field["colorbar"]["ticktext"][0] == "0"
     assert networks["text"] == ["in"]
     assert networks["customdata"] == ["own loss nan<br>loss here, on the plane, 0.2"]
-    assert "Holes: the loss is not finite (1 points)" in page
+    assert "Holes: the loss is not finite (1 point)" in page
 
 
 @pytest.mark.usefixtures("without")
@@ -139,6 +139,7 @@ def test_wrong_surfaces_are_refused(tmp_path: Path, landscape: Program) -> None:
         (["-o", "there.html"], 1, "there.html exists"),
         (["--format", "png"], 2, "leave --format out"),
         (["--style", "paper"], 2, "leave --style out"),
+        (["--surface"], 2, "leave --surface out"),
     ):
         done = landscape("plot", "plane", "plane.h5", "--interactive", *options)
         assert done.exit_code == status, done.output
@@ -151,6 +152,19 @@ def test_wrong_surfaces_are_refused(tmp_path: Path, landscape: Program) -> None:
         interactive(line, tmp_path / "a.html")
     with pytest.raises(LandscapeError, match="no loss on the plane is finite"):
         interactive(surface(np.full_like(VALLEY, np.nan)), tmp_path / "a.html")
+
+
+def test_a_plane_without_a_finite_loss_is_refused_in_one_line_by_whatever_draws_it(
+    landscape: Program, tmp_path: Path
+) -> None:
+    """Its networks have finite losses."""
+    lost = dataclasses.replace(trajectory(), values={"loss": np.full_like(trajectory().loss, np.inf)})
+    lost.save(tmp_path / "plane.h5")
+    for verb in (["plot", "plane"], ["plot", "plane", "--surface"], ["plot", "plane", "--interactive"], ["animate"]):
+        done = landscape(*verb, "plane.h5")
+        assert done.exit_code == 1, verb
+        assert done.stderr == "Error: no loss on the plane is finite: choose other points, or a smaller range\n", verb
+    assert [each.name for each in tmp_path.iterdir()] == ["plane.h5"]
     assert not (tmp_path / "a.html").exists()
 
 

@@ -54,6 +54,7 @@ class Passes:
         merges, straight_merges: How groups merge, from the lowest on: along known paths, and along straight lines.
         solved: Which members are solved, None where that is not known.
         about: What the result says of how it was obtained.
+        unfinished: What results that are not finished say of that, in words.
     """
 
     sources: tuple[Source, ...]
@@ -68,6 +69,7 @@ class Passes:
     straight_merges: tuple[Merge, ...]
     solved: np.ndarray | None
     about: Mapping[str, Any]
+    unfinished: tuple[str, ...] = ()
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -198,6 +200,7 @@ def passes(*results: Result) -> Passes:
         straight_merges=_merged(len(rows), pairs[with_line], lines[with_line])[0],
         solved=None if solved is None else np.array(solved),
         about=results[0].about,
+        unfinished=tuple(result.unfinished for result in results if result.unfinished),
     )
 
 

@@ -32,7 +32,7 @@ from landscape.cli.options import (
 )
 from landscape.cli.terminal import Progress, remark, remark_unfinished, table
 from landscape.cli.types import SEED, taken
-from landscape.core.errors import LandscapeError, few, loss_in, plural
+from landscape.core.errors import LandscapeError, few, loss_in, plural, unfinished_in
 from landscape.core.files import is_there, refuse_existing
 from landscape.core.intervals import Proportion, quantiles
 from landscape.store.results import Result
@@ -94,6 +94,7 @@ def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> 
     document = {
         "file": str(file),
         "title": curves.about.get("title"),
+        "unfinished": curves.unfinished or None,
         "definitions": {name: definition.formula for name, definition in DEFINITIONS.items()},
         "loss_unit": curves.about.get("loss_unit"),
         "lines": [
@@ -124,10 +125,12 @@ def _barriers(file: Path, every_order: bool, bound_lines: int, **where: Any) -> 
             **kept.about["accuracy"],
             **{name: kept[name] for name in (*_MEASURED, "decision") if name in kept.columns},
         }
-    lowest = len(kept) < len(curves) and "aligned" not in kept.columns
-    lines = plural(len(kept), "line") + (f", the lowest of {len(curves)} over filter orders" if lowest else "")
+    lowest = len(kept) < (done := int(curves.done.sum())) and "aligned" not in kept.columns
+    lines = plural(len(kept), "line") + (f", the lowest of {done} over filter orders" if lowest else "")
     points = plural(len(curves.alpha), "point") + (" each" if len(kept) > 1 else "")
     text = [f"{document['title']}: {lines}, {points}; {loss_in(curves.about.get('loss_unit'))}"]
+    if curves.unfinished:
+        text.append(unfinished_in(file, curves.unfinished))
     if "loss" in curves.about.get("means_over_batches", ()):
         text.append("the loss is a mean over batches, of one number each")
     summaries = {kind: each.summary() for kind, each in kinds.items()}
@@ -285,7 +288,8 @@ def _passes(files: tuple[Path, ...], **where: Any) -> None:
     is missing, and counts as not connected unless others connect it.
     """
     report = taken(Report, where)
-    found = passes(*(Result.read(file, plane=False) for file in files))
+    results = [Result.read(file, plane=False) for file in files]
+    found = passes(*results)
     missing = found.missing
     rows = rows_of(found) if report.whole or len(found) <= _MOST_ROWS else ()
     named = [[found.members[i], found.members[j]] for i, j in (missing if report.whole else missing[:_MOST_ROWS])]
@@ -303,6 +307,7 @@ def _passes(files: tuple[Path, ...], **where: Any) -> None:
         f"{document['title']}: {len(found.members)} members, {plural(len(found), 'pair')} with a known path; "
         f"{loss_in(found.about.get('loss_unit'))}, heights above the higher end"
     ]
+    text += [unfinished_in(file, each.unfinished) for file, each in zip(files, results, strict=True) if each.unfinished]
     heights = {"straight": found.straight, "known": found.known, "through others": found.through}
     summary = []
     for name, values in heights.items():

@@ -66,7 +66,12 @@ def command(output: Path | None, **values: Any) -> None:
     path = output or Path("analyses") / f"{route.name}-{connecting.name}.h5"
     remark_unfinished(*map(str, route.places))
     with interruptible("repeat the same command to go on with the training"):
-        result = connect(**bent, **asked(values), save=path, progress=Progress("connect", "steps"))
+        result = connect(
+            **bent,
+            **asked(values),
+            save=path,
+            progress=Progress("connect", "steps of Adam"),
+        )
     for name, lines in representatives(result).items():
         remark(f"{name}: {_barriers(lines)}" if name else _barriers(lines))
     if connecting.refine:

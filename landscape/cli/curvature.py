@@ -22,7 +22,7 @@ from landscape.cli.options import (
 )
 from landscape.cli.terminal import Progress, remark, remark_unfinished, table
 from landscape.cli.types import SEED, taken
-from landscape.core.errors import LandscapeError, plural
+from landscape.core.errors import LandscapeError, plural, unfinished_in
 from landscape.core.fields import fields_of
 from landscape.store.results import Result
 
@@ -183,6 +183,7 @@ def _along_lines(path: Path) -> tuple[list[str], dict[str, Any]]:
     text = [
         f"{document['title']}: {plural(len(found), 'line')}, {len(curves.alpha)} points each; "
         f"{document['loss_unit'] or 'loss'} per L2^2",
+        *([unfinished_in(path, curves.unfinished)] if curves.unfinished else []),
         table(["line", "smallest", "at alpha", "largest", "at alpha", "below 0", *errors], rows),
         *_rest(len(found), "lines"),
         f"curvature: {DEFINITION}, by second differences at all points but the first and last of the grid",

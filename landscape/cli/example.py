@@ -1,5 +1,8 @@
 """`landscape example`: a module with a problem of one's own."""
 
+import importlib.machinery
+import keyword
+import sys
 from pathlib import Path
 
 import click
@@ -35,6 +38,16 @@ PROBLEM = Problem.from_model(network, data(), nn.CrossEntropyLoss(), test=data(1
 '''
 
 
+def _require_importable(path: Path) -> None:
+    """Raise `LandscapeError` for a file whose module has no name, or that of another."""
+    name = path.stem
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise LandscapeError(f"{path} cannot be imported: call a module by letters, digits and _, such as my_model.py")
+    folders = [each for each in sys.path if each and Path(each).resolve() != path.absolute().parent.resolve()]
+    if name in sys.stdlib_module_names or importlib.machinery.PathFinder.find_spec(name, folders) is not None:
+        raise LandscapeError(f"{path} would hide the installed module {name}: choose another name, such as my_model.py")
+
+
 @click.command("example", epilog="\b\nExamples:\n  landscape example\n  landscape example -o other.py")
 @output("Module. [default: my_model.py]")
 def command(output: Path | None, force: bool) -> None:
@@ -45,6 +58,7 @@ def command(output: Path | None, force: bool) -> None:
     path = output or Path("my_model.py")
     if path.suffix != ".py":
         raise LandscapeError(f"{path} cannot be imported: end the name of a module in .py")
+    _require_importable(path)
     refuse_existing(path, force=force)
     with replacing(path) as place:
         place.write_text(_TEXT)

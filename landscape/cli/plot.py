@@ -32,7 +32,7 @@ from landscape.core.errors import LandscapeError, plural
 from landscape.core.fields import option
 from landscape.core.files import is_there, refuse_existing
 from landscape.core.locks import lock_of, writing
-from landscape.figures.captions import courses_caption, zeros_caption
+from landscape.figures.captions import courses_caption, unfinished_caption, zeros_caption
 from landscape.figures.walks import noticeable
 from landscape.store.kinds import document_of, is_document
 from landscape.store.results import Result
@@ -40,11 +40,9 @@ from landscape.store.results import Result
 __all__ = ["Look", "command"]
 
 
-def drawing(name: str) -> Callable[[Command], Command]:
+def drawing(name: str, kinds: str = "PNG, PDF or SVG file") -> Callable[[Command], Command]:
     """`-o`, `--force`, and how it is drawn, which make a `Canvas`."""
-    return together(
-        output(f"PNG, PDF or SVG file. [default: {name}]"), options_of(Canvas, "format", "style", "columns")
-    )
+    return together(output(f"{kinds}. [default: {name}]"), options_of(Canvas, "format", "style", "columns"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,28 +166,28 @@ def _ending(curves: Result, ends: str, file: Path) -> Result:
 
 @command.command("plane")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--surface", "solid", is_flag=True, help="The loss as a height, in three dimensions.")
+@click.option("--surface", is_flag=True, help="The loss as a height, in three dimensions.")
 @click.option(
     "--interactive",
     is_flag=True,
     help="As a height that turns under the pointer, in an HTML page of 5 MB that needs no network (extra interactive).",
 )
 @click.option("--caption", help="Text below the figure. [default: composed from the file]")
-@drawing("plots/FILE.png, plots/FILE-surface.png or plots/FILE.html")
-def _plane(file: Path, solid: bool, interactive: bool, caption: str | None, **where: Any) -> None:
+@drawing("plots/FILE.png, plots/FILE-surface.png or plots/FILE.html", kinds="PNG, PDF or SVG file, or an HTML page")
+def _plane(file: Path, surface: bool, interactive: bool, caption: str | None, **where: Any) -> None:
     """Contours of the loss on the plane of FILE, with the networks marked on it."""
     if interactive:
         _turning(file, caption, **where)
         return
     canvas = Canvas(**where)
-    draw, name = (figures.surface_figure, f"{file.stem}-surface") if solid else (figures.plane_figure, file.stem)
+    draw, name = (figures.surface_figure, f"{file.stem}-surface") if surface else (figures.plane_figure, file.stem)
     canvas.save(draw(Result.read(file, plane=True), caption=caption, style=canvas.look), name)
 
 
 def _turning(file: Path, caption: str | None, *, output: Path | None, force: bool, **look: Any) -> None:
     """`plot plane --interactive`."""
     context = click.get_current_context()
-    for each in ("format", "style", "columns"):
+    for each in ("surface", "format", "style", "columns"):
         if context.get_parameter_source(each) != ParameterSource.DEFAULT:
             raise click.UsageError(f"--interactive is a page, not a figure: leave --{each} out")
     from landscape.web.report import require_free
@@ -234,7 +232,7 @@ def _barriers(file: Path, definition: str, ends: str | None, **where: Any) -> No
     found, unit = barriers(kept), curves.about.get("loss_unit")
     caption = f"{title}, {lines}. Barrier: {DEFINITIONS[definition].formula}; bar: the median, with its 95 % interval "
     caption += "where lines are independent and at least 6." + courses_caption([{"": found}], definition)
-    caption += zeros_caption([noticeable(found, definition)])
+    caption += zeros_caption([noticeable(found, definition)]) + unfinished_caption([curves.unfinished])
     figure = figures.page(
         lambda ax: figures.barrier_distribution(ax, found, definition=definition, unit=unit),
         caption=caption,

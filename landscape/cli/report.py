@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from landscape.cli.config import config_file
+from landscape.cli.flags import in_flags, running
 from landscape.cli.options import chosen_problem, problem_choice
 from landscape.cli.terminal import remark_unfinished, say
 from landscape.core.locks import writing
@@ -41,9 +42,10 @@ def command(
     made; a FILE is what walk, connect or plane wrote. Those of several problems have a section each. Of very many lines
     it draws bands, and says so.
     """
-    from landscape.web.report import report, require_free
+    from landscape.web.report import require_free, written
 
-    require_free(output, overwrite=force)
+    path, params = require_free(output, overwrite=force), running(click.get_current_context())
     remark_unfinished(*sources)
     with writing(output):
-        say(report(*sources, save=output, title=title, problem=chosen_problem(problem, options), overwrite=force))
+        known = chosen_problem(problem, options)
+        say(written(sources, path, title=title, problem=known, said=lambda text: in_flags(text, params)))

@@ -81,6 +81,15 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
+def unfinished_in(place: object, how_far: str) -> str:
+    """That something is not finished, and how far it is.
+
+    >>> unfinished_in("line.h5", "35 of 1000 lines are finished")
+    'line.h5 is not finished, or was interrupted: 35 of 1000 lines are finished'
+    """
+    return f"{place} is not finished, or was interrupted: {how_far}"
+
+
 def loss_in(unit: str | None) -> str:
     """The loss and its unit, where it has one.
 

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import json
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -83,6 +84,11 @@ def _locked(output: Path, place: Path, wait: float) -> Iterator[None]:
                 lock = filelock.SoftFileLock(place, timeout=wait)
                 lock.acquire()
     except filelock.Timeout:
+        if not place.exists():  # it is not held: the folder takes no file, as /proc, or it was let go just now
+            probe = output.with_name(f".{output.name}.{secrets.token_hex(4)}.tmp")
+            with _said(output):
+                probe.touch()
+                probe.unlink()
         raise Busy(f"{output} is being written by {_holder(place)}: wait for it, or choose another output") from None
     _held[output.absolute()] = threading.get_ident()
     try:

@@ -51,14 +51,17 @@ def require_memory(size: float, what: str, instead: str, *, yes: bool = False, e
         raise TooMuch(f"{what} take {in_words(size)} of memory, of which {in_words(free)} are free: {instead}{offer}")
 
 
-def require_disk(size: float, path: Path, what: str, instead: str, *, yes: bool = False) -> None:
+def require_disk(size: float, path: Path, what: str, instead: str, *, yes: bool | None = False) -> None:
     """Raise `TooMuch` if so many bytes are not free on the disk of an output, which need not be there yet; other
-    arguments as of `require_memory`.
+    arguments as of `require_memory`. With None for `yes` it is not offered. What is no disk, as /sys, says itself that
+    it takes no file.
     """
     there = next(folder for folder in path.absolute().parents if folder.is_dir())
-    if not yes and size > (free := shutil.disk_usage(there).free):
+    disk = shutil.disk_usage(there)
+    if not yes and disk.total and size > disk.free:
+        offer = "" if yes is None else f", {_ANYWAY}"
         raise TooMuch(
-            f"{what} take {in_words(size)}, and the disk of {there} has {in_words(free)} free: {instead}, {_ANYWAY}"
+            f"{what} take {in_words(size)}, and the disk of {there} has {in_words(disk.free)} free: {instead}{offer}"
         )
 
 

@@ -44,7 +44,7 @@ class Pace:
     fps: float | None = option(None, "Checkpoints a second, 50 at most.", at_least=0.1, at_most=_FASTEST)
     seconds: float | None = option(
         None,
-        "How long the training takes; its last frame stays 2 s more. [default: about 8s]",
+        "How long the training takes; its last frame stays 2 s more. [default: 8s, but 0.6s a checkpoint at most]",
         above=0,
         at_most=600,
         syntax="seconds",
@@ -54,6 +54,10 @@ class Pace:
         check(self)
         if self.fps is not None and self.seconds is not None:
             raise LandscapeError("`fps` and `seconds` say the same twice: leave one out")
+
+    def require(self, steps: int) -> None:
+        """Raise `LandscapeError` where so many checkpoints cannot be shown so fast."""
+        self.durations(max(1, min(steps, _FRAMES)))
 
     def durations(self, frames: int) -> list[int]:
         """Milliseconds of each frame, which GIF has in steps of 10."""
@@ -89,7 +93,8 @@ def animate(
         result: A plane with a trajectory, as `landscape.plane(run, directions="trajectory")` gives it.
         save: The file, which ends in .gif.
         fps: Checkpoints a second.
-        seconds: Or how long the training takes; the last frame stays 2 s more. None: about 8 s.
+        seconds: Or how long the training takes; the last frame stays 2 s more. None: 8 s, but 0.6 s a checkpoint
+            at most.
         caption: Text below; None: composed from the result.
         style: How it is drawn: `figures.SCREEN`, or `figures.paper(1)` or `paper(2)`, without a caption.
         overwrite: Replace what is at `save`.

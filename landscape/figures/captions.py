@@ -21,6 +21,7 @@ __all__ = [
     "plane_caption",
     "start_of",
     "starts_of",
+    "unfinished_caption",
     "walk_caption",
     "walk_title",
     "zeros_caption",
@@ -105,9 +106,10 @@ def walk_caption(panels: Sequence[Result], definition: str, *, barrier: bool, ba
 def obtained(curves: Result) -> str:
     """Which loss the values along lines are, where they lead, and how they were obtained."""
     measured = ", between those that were evaluated" if "accuracy" in curves.about else ""
-    course = re.sub(r" \((?:star|diamonds?|dot(?:: alpha 1)?)\)", "", _lines([curves]))  # what only a figure has
+    # Without what only a figure has.
+    course = re.sub(r" \((?:star|diamonds?|dot(?:: (?:alpha 1|the end))?)\)", "", _lines([curves]))
     return _sentences(
-        f"{_loss([curves])} {course}, {len(curves.alpha)} points a line{measured}.",
+        f"{_loss([curves])} {course}, {plural(len(curves.alpha), 'point')} a line{measured}.",
         _computed([curves.about]),
         _accuracy([curves]),
     )
@@ -185,13 +187,27 @@ def plane_caption(surface: Result, *, shown: int, log: bool, one_scale: bool, fl
         _computed([told], between="the networks", start="the network" if alone else "the first network"),
         f"Grid of {len(surface['x'])} x {len(surface['y'])} points; {'logarithmic' if log else 'linear'} scale.",
         f"Dots: the networks, {dots}." if shown else "",
-        f"{'Hatched' if flat else 'Holes'}: the loss is not finite ({missing} points)." if missing else "",
-        f"The loss is exactly zero at {zeros} points, {'the lowest colour' if flat else 'at the lower edge'}, marked 0."
+        f"{'Hatched' if flat else 'Holes'}: the loss is not finite ({plural(int(missing), 'point')})."
+        if missing
+        else "",
+        f"The loss is exactly zero at {plural(int(zeros), 'point')}, "
+        f"{'the lowest colour' if flat else 'at the lower edge'}, marked 0."
         if zeros
         else "",
         f"{total - shown} of {total} networks lie outside of the ranges." if shown < total else "",
         "" if one_scale else "The axes are not drawn to one scale.",
+        unfinished_caption([surface.unfinished]).strip(),
     )
+
+
+def unfinished_caption(words: Sequence[str]) -> str:
+    """That what is drawn is a part of results that are not finished, and how far these are; empty where all are.
+
+    >>> unfinished_caption(["35 of 1000 lines are finished", ""])
+    ' Not finished, or interrupted: 35 of 1000 lines are finished.'
+    """
+    told = " and ".join(filter(None, words))
+    return f" Not finished, or interrupted: {told}." if told else ""
 
 
 def zeros_caption(values: Sequence[np.ndarray]) -> str:
@@ -327,7 +343,10 @@ def _course(panels: Sequence[Result]) -> str:
     if "only" in told:
         moving = f", on which only {', '.join(told['only'])} move and the rest is held at the {told['hold']}"
     way = "arcs, one for each tensor (slerp)," if told.get("path") == "slerp" else f"the straight {line}"
-    return f"on {way} in parameter space from {starts}{star} to {ends} (dot){moving}"
+    course = f"from {starts}{star} to {ends} (dot)"
+    if not star and ends == "each end" and "from" in told and told.get("to") in (None, told["from"]):
+        course = f"between members of {starts} (dot: the end)"
+    return f"on {way} in parameter space {course}{moving}"
 
 
 def _plane(surface: Result) -> str:

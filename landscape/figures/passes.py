@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from landscape.core.errors import LandscapeError, plural
-from landscape.figures.captions import zeros_caption
+from landscape.figures.captions import unfinished_caption, zeros_caption
 from landscape.figures.pages import (
     COLORS,
     GREY,
@@ -200,6 +200,6 @@ def _caption(found: Passes) -> str:
         "without. Two members are connected from the loss on at which their legs meet: the lowest, over all chains of "
         "paths, that the highest loss on the way can be, an upper bound of the pass. Paths are read at their points. "
         f"Branches are wider with more members{', and large ones have their number' if large else ''}."
-        f"{zeros_caption([found.loss])}{solved}"
+        f"{zeros_caption([found.loss])}{solved}{unfinished_caption(found.unfinished)}"
         f"{' Dotted: not connected by any path that is known.' if dotted else ''}"
     )

@@ -67,11 +67,13 @@ class Scale:
 
     @classmethod
     def of(cls, surface: Result) -> "Scale":
-        """The scale for the losses on a plane and of its marks; raises `LandscapeError` if none is finite."""
+        """The scale for the losses on a plane and of its marks; raises `LandscapeError` if none is finite on
+        the plane.
+        """
+        if not np.isfinite(surface.loss).any():
+            raise LandscapeError("no loss on the plane is finite: choose other points, or a smaller range")
         losses = np.concatenate([surface.loss.ravel(), [mark.loss for mark in shown_marks(surface)]])
         finite = losses[np.isfinite(losses)]
-        if not len(finite):
-            raise LandscapeError("no loss on the plane is finite: choose other points, or a smaller range")
         positive = finite[finite > 0]
         if finite.min() < 0 or not len(positive) or finite.max() <= _LOG_RATIO * finite.min():
             low, high = float(finite.min()), float(finite.max())

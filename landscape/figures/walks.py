@@ -214,6 +214,7 @@ def walk_figure(
     caption += captions.orders_caption(
         [int(every.done.sum()) // len(kept) for every, kept in zip(whole, panels, strict=True)]
     )
+    caption += captions.unfinished_caption([curves.unfinished for curves in whole])
     caption += captions.courses_caption(
         [
             {name: barriers(each) for name, each in kinds.items()} if len(kinds) > 1 else dict.fromkeys(kinds, own)
@@ -297,7 +298,7 @@ def part_figure(
     if caption is None:
         others = [found.summary()["above_higher_end"]["median"] for found in heights]
         caption = captions.part_caption(drawn, parts, definition, full=len(full) > 0, others=others)
-        caption += captions.zeros_caption([drawn.loss])
+        caption += captions.zeros_caption([drawn.loss]) + captions.unfinished_caption([curves.unfinished])
         if any(_banded(drawn.select(drawn.moves == part), draw) for part in parts):
             caption += _BANDED
     # The page leaves room for a title and the names of groups.

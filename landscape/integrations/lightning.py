@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from landscape.core.errors import LandscapeError
 from landscape.problems.base import Problem
 from landscape.training.recorder import Recorder
 
@@ -38,6 +39,10 @@ class RecorderCallback(Callback):
         overwrite: bool = False,
         network: Callable[[Any], nn.Module] = _itself,
     ) -> None:
+        if not callable(network):
+            raise LandscapeError(
+                f"`network` is {network!r}: give a function of the Lightning module, such as lambda module: module.net"
+            )
         self._options: dict[str, Any] = {"seed": seed, "data_seed": data_seed}
         self._output, self._problem, self._overwrite, self._network = output, problem, overwrite, network
         self._recorder: Recorder | None = None
@@ -45,11 +50,12 @@ class RecorderCallback(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the run, and save where the training starts."""
         if trainer.is_global_zero:
+            network = self._trained(pl_module)
             goes_on = trainer.global_step > 0
             self._recorder = Recorder(
                 self._output, self._problem, **self._options, overwrite=self._overwrite and not goes_on, resume=goes_on
             )
-            self._recorder(trainer.global_step, self._network(pl_module))
+            self._recorder(trainer.global_step, network)
             self._seen = trainer.global_step
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -57,7 +63,7 @@ class RecorderCallback(Callback):
         if self._recorder is not None and trainer.global_step > self._seen:
             self._seen = trainer.global_step
             loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-            self._recorder(trainer.global_step, self._network(pl_module), loss)
+            self._recorder(trainer.global_step, self._trained(pl_module), loss)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Save the last step."""
@@ -66,6 +72,12 @@ class RecorderCallback(Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Save what there is."""
         self._close(finished=False)
+
+    def _trained(self, module: Any) -> nn.Module:
+        found = self._network(module)
+        if not isinstance(found, nn.Module):
+            raise LandscapeError(f"`network` gave {type(found).__name__}: give the network in the Lightning module")
+        return found
 
     def _close(self, *, finished: bool = True) -> None:
         if self._recorder is not None:

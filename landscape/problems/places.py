@@ -152,16 +152,17 @@ def fitting(
     finite: bool = True,
     only: Sequence[str] = (),
     statistics: bool = True,
+    quiet: bool = False,
 ) -> Checkpoint:
     """The checkpoint with its tensors in the order of the problem's network; with `only`, patterns, those that none of
-    them matches may have other shapes; without `statistics`, it may lack those of BatchNorm.
+    them matches may have other shapes; without `statistics`, it may lack those of BatchNorm; `quiet` logs nothing.
 
     Raises `Mismatch`, listing the tensors that differ, and, where it has to be `finite`, `LandscapeError` if a
     parameter is NaN or infinite.
     """
     network = problem.prototype
     moving = matching(template_of(network), only, aliases=aliases(network)) if only else None
-    checkpoint = fitted(checkpoint, network, moving=moving, statistics=statistics)
+    checkpoint = fitted(checkpoint, network, moving=moving, statistics=statistics, quiet=quiet)
     if finite:
         checkpoint.require_finite()
     return checkpoint

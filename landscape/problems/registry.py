@@ -6,6 +6,7 @@ run nothing but built-in problems and what the user has named before.
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -179,14 +180,33 @@ def name_of(problem: Found) -> str:
     return f"{of.__module__}:{of.__qualname__}"
 
 
-def record(problem: Problem) -> dict[str, Any]:
-    """What a file says of its problem: `problem`, its name and all its fields, and what `code_of` gives."""
-    return {"problem": {"name": name_of(problem), "config": problem.config()}, **code_of(problem)}
-
-
-def code_of(problem: Found) -> dict[str, Any]:
-    """What a file says of the `code` of its problem: file and SHA-256; nothing where it is built in, or in no file."""
+def record(problem: Problem, *, look: bool = False) -> dict[str, Any]:
+    """What a file says of its problem: `problem`, its name and all its fields, and what `code_of` gives. With `look`, a
+    problem that says not where it is has the name of a module that was imported and holds it, if there is one.
+    """
     name = name_of(problem)
+    if look and name == "model":
+        name = _imported(problem) or name
+    return {"problem": {"name": name, "config": problem.config()}, **code_of(problem, name)}
+
+
+def _imported(problem: Problem) -> str | None:
+    """Module and name of a problem in a module that another program can import too: not the one that runs."""
+    for name, module in list(sys.modules.items()):
+        if name == "__main__" or not getattr(module, "__file__", None):
+            continue
+        if found := next((key for key, value in list(vars(module).items()) if value is problem), None):
+            with contextlib.suppress(LandscapeError, OSError, ValueError):
+                if Code.locate(name).file == Path(str(module.__file__)).resolve():
+                    return f"{name}:{found}"
+    return None
+
+
+def code_of(problem: Found, name: str | None = None) -> dict[str, Any]:
+    """What a file says of the `code` of its problem, by its `name`: file and SHA-256; nothing where it is built in, or
+    in no file.
+    """
+    name = name or name_of(problem)
     if name in BUILT_IN or ":" not in name:
         return {}
     if entry := _entry(problem):

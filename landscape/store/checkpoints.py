@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.core import provenance
-from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few
+from landscape.core.errors import DamagedFile, LandscapeError, Mismatch, Unsupported, few, unfinished_in
 from landscape.core.fields import MOST_MEMBERS, as_path
 from landscape.core.files import (
     Stamp,
@@ -529,7 +529,7 @@ def unfinished(place: str) -> str:
     run = Run.open(path)
     last, batches = max(run.steps(), default=0), run.document["training"].get("batches", 0)
     if run.document["training"].get("recorded") == "begun":
-        return f"{path} is not finished, or was interrupted: this is its step {last}"
+        return unfinished_in(path, f"this is its step {last}")
     return f"{path} is not finished: this is its step {last} of {batches}" if last < batches else ""
 
 
@@ -583,15 +583,20 @@ def merged_remarks(parts: Iterable[Checkpoint]) -> tuple[str, ...]:
 
 
 def fitted(
-    checkpoint: Checkpoint, network: nn.Module, *, moving: Collection[str] | None = None, statistics: bool = True
+    checkpoint: Checkpoint,
+    network: nn.Module,
+    *,
+    moving: Collection[str] | None = None,
+    statistics: bool = True,
+    quiet: bool = False,
 ) -> Checkpoint:
     """The checkpoint with its tensors in the order of the network's, its buffers told apart.
 
     Names lead to those of the network as `naming` finds it. Tensors that the network lacks are left out; buffers that
     are missing or of another shape, whatever an adapter lacks, and tensors of another shape that are not among the
-    `moving`, have the network's own values. Each of these is logged, and added to the remarks. Raises `Mismatch`
-    listing what parameters are missing, or of another shape, and what is unexpected then; with `statistics`, which the
-    network's own are no substitute for, also those of BatchNorm that are missing.
+    `moving`, have the network's own values. Each of these is logged, unless `quiet`, and added to the remarks. Raises
+    `Mismatch` listing what parameters are missing, or of another shape, and what is unexpected then; with
+    `statistics`, which the network's own are no substitute for, also those of BatchNorm that are missing.
     """
     template, tied = template_of(network), aliases(network)
     there = {**checkpoint.stack.tensors, **checkpoint.stack.buffers}
@@ -643,6 +648,6 @@ def fitted(
         stack = in_order(Stack(there), template, name="the checkpoint", aliases=tied)
     except Mismatch as error:
         raise Mismatch(f"{path}: {error}") from error
-    for remark in remarks:
+    for remark in () if quiet else remarks:
         logging.getLogger("landscape").warning("%s: %s", path, remark)
     return dataclasses.replace(checkpoint, stack=stack, remarks=(*checkpoint.remarks, *remarks))

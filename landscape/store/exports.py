@@ -74,7 +74,7 @@ def export(result: Result, save: str | PathLike[str], *, height: str | None = No
     writer = _writer(result, path, height)
     refuse_existing(path, force=overwrite)
     size = _WRITTEN * sum(array.nbytes // 8 for array in result.values.values())
-    require_disk(size, path, "the values", "choose fewer lines, or another disk")
+    require_disk(size, path, "the values", "choose fewer lines, or another disk", yes=None)
     with replacing(path) as temporary:
         writer(temporary)
 

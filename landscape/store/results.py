@@ -245,6 +245,12 @@ class Result:
         return self.columns["done"]
 
     @property
+    def unfinished(self) -> str:
+        """How far it is, in words, where it is not finished or was interrupted; else empty."""
+        what = "rows" if self.kind == "plane" else "lines"
+        return "" if self.done.all() else f"{self.done.sum()} of {len(self)} {what} are finished"
+
+    @property
     def moves(self) -> np.ndarray:
         """What moves on each line; empty where all does."""
         return self.columns.get("moves", np.full(len(self), "", dtype=object))

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from landscape.core.errors import LandscapeError, Mismatch
-from landscape.core.fields import as_path, require_seeds
+from landscape.core.fields import LAST_SEED, Field, as_path
 from landscape.core.files import differences, is_there
 from landscape.core.locks import writing
 from landscape.core.reading import read_bytes
@@ -77,15 +77,16 @@ class Recorder:
         overwrite: bool = False,
         resume: bool = False,
     ) -> None:
-        require_seeds(seed, *([] if data_seed is None else [data_seed]))
+        seed = Field("seed", int, None, syntax="seed").check(seed)
+        data_seed = seed if data_seed is None else Field("data_seed", int, None, syntax="seed").check(data_seed)
         path, self.problem = as_path(output, "output"), chosen(problem)
         if overwrite and resume:
             raise LandscapeError("`overwrite` begins anew, and `resume` goes on: leave one of them out")
         document = {
-            **record(self.problem),
+            **record(self.problem, look=True),
             "training": {"recorded": "begun"},
             "seeds": [seed],
-            "data_seeds": [seed if data_seed is None else data_seed],
+            "data_seeds": [data_seed],
             "computation": {},
         }
         there = Run.open(path) if is_there(path / "run.json") else None
@@ -118,8 +119,12 @@ class Recorder:
         """
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
             raise LandscapeError(f"`step` is {step!r}: it counts the optimizer's steps, 0, 1, 2, ...")
-        if isinstance(loss, Tensor) and loss.numel() != 1:
-            raise LandscapeError(f"`loss` has {loss.numel()} numbers: give the one that the step descended")
+        if step > LAST_SEED:
+            raise LandscapeError(f"`step` is {step}: steps end at 2^63 - 1")
+        if not isinstance(model, nn.Module):
+            raise LandscapeError(f"`model` is {type(model).__name__}: give the network as it is trained")
+        if loss is not None:
+            _require_number(loss)
         if self._is_closed:
             raise LandscapeError(f"the recording of {self.run.path} is closed: record within its `with` block")
         if self._last is None:
@@ -134,6 +139,7 @@ class Recorder:
 
     def log(self, step: int, loss: Tensor | float) -> None:
         """Keep the loss that the network had after so many steps, unless one of nearly as many is kept."""
+        _require_number(loss)
         if self._log is not None and step >= self._logged * (1 + _SHARE):
             self._log.write(step, np.array([float(loss.detach() if isinstance(loss, Tensor) else loss)]))
             self._logged = step
@@ -187,7 +193,7 @@ class Recorder:
     def _save(self, step: int, model: nn.Module) -> None:
         found = held(model, "the network")
         assert isinstance(found, Checkpoint)
-        self.run.save(step, fitting(self.problem, found, finite=False).stack)
+        self.run.save(step, fitting(self.problem, found, finite=False, quiet=self._saved >= 0).stack)
         self._saved = step
 
 
@@ -204,6 +210,14 @@ def _taken_up(path: Path, document: dict[str, Any]) -> Run:
 def _begun(path: Path, document: dict[str, Any]) -> Run:
     Run.remove(path)
     return Run.create(path, document)
+
+
+def _require_number(loss: Any) -> None:
+    """Raise `LandscapeError` for what is no loss, without a look at its value, for which a GPU would be waited."""
+    if isinstance(loss, Tensor) and loss.numel() != 1:
+        raise LandscapeError(f"`loss` has {loss.numel()} numbers: give the one that the step descended")
+    if not hasattr(loss, "__float__") or (isinstance(loss, Tensor) and loss.is_complex()):
+        raise LandscapeError(f"`loss` is {loss!r}: give a number, or a tensor of one")
 
 
 def _changes(model: nn.Module) -> int:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from landscape.analysis.barriers import DEFINITIONS
 from landscape.core.errors import plural
-from landscape.figures.captions import obtained
+from landscape.figures.captions import obtained, unfinished_caption
 from landscape.figures.pages import COLORS, group_opacity, with_unit
 from landscape.web.data import Lines, Members, Training
 from landscape.web.markup import Markup, tag
@@ -111,7 +111,10 @@ def lines_view(lines: Lines, members: Members) -> Markup:
     many += "Bands: one standard error. " if "loss_se" in curves.values and len(shown) <= _BANDED else ""
     barrier = DEFINITIONS["above_chord"].formula
     caption = f"{how} {many}Barrier: {barrier}; {_interval(lines)}.{at_the_edge(y)}"
-    title = f"{plural(len(curves), 'line')} of {lines.name}"
+    if lost := int(np.isnan(loss).any(axis=1).sum()):
+        caption += f" {plural(lost, 'line')} with NaN on the way: gaps."
+    caption += unfinished_caption([lines.unfinished])
+    title = f"{plural(len(curves), 'line')} of {lines.name}{', which is not finished' if lines.unfinished else ''}"
     svg = drawing(WIDE, f"{title}: loss against alpha", *_areas(at, y, bands), frame.axes(), *drawn, kind="curves")
     return figure(title, caption, legend(names), svg, wide=True)
 
@@ -176,13 +179,16 @@ def traces_view(of: Training) -> Markup:
     drawn = []
     for kind in np.unique(kinds[rows])[::-1].tolist():
         own = [row for row in rows if kinds[row] == kind]
-        paths = (tag("path", d=path(at, places[row]), data_m=of.members[row]) for row in own)
+        paths = (tag("path", d=path(at, places[row], dots=True), data_m=of.members[row]) for row in own)
         drawn.append(tag("g", *paths, class_=f"g{_color(kind)}", opacity=f"{_opacity(len(own)):.2f}"))
     names = [] if of.cards is None else kinds_legend(kinds)
     many = "" if everyone else _aggregated(len(traces.loss), len(rows), "loss at the end")
     title = f"Training of {of.name}"
     svg = drawing(HALF, f"{title}: loss against steps", *_areas(at, y, bands), frame.axes(), *drawn, kind="curves")
-    return figure(title, f"{traces.how[0].upper()}{traces.how[1:]}. {many}{at_the_edge(y).strip()}", legend(names), svg)
+    lost = int((~np.isfinite(traces.loss)).all(axis=1).sum())
+    without = f" Not drawn: {plural(lost, 'member')} without a finite loss." if lost else ""
+    caption = f"{traces.how[0].upper()}{traces.how[1:]}. {many}{at_the_edge(y).strip()}{without}"
+    return figure(title, caption, legend(names), svg)
 
 
 def kinds_legend(kinds: np.ndarray) -> list[tuple[int, str]]:

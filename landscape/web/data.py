@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -68,6 +69,18 @@ class Members:
         before = self.facts.get(member, {})
         self.facts[member] = before | facts if surely else facts | before
 
+    def names(self) -> list[str]:
+        """What each is called: by its label, behind the folder that it is from where those of several have the same."""
+        folders: dict[str, set[Path]] = {}
+        for source in self.sources:
+            folders.setdefault(source.label, set()).add(Path(source.path).parent)
+        found = []
+        for source in self.sources:
+            there, own = folders[source.label], Path(source.path).parent
+            short = len({each.name for each in there}) == len(there) and own.name
+            found.append(f"{short or own}/{source.label}" if len(there) > 1 else source.label)
+        return found
+
     @staticmethod
     def _key(source: Source) -> tuple[Any, ...]:
         return source.digest, source.seed, "" if source.digest and source.seed is not None else source.label
@@ -76,7 +89,8 @@ class Members:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lines:
     """Finished lines of a result, of several orders of a start the lowest, and the `shown` ones, which are drawn one by
-    one and numbered on the page from `first` on. `group` says of each line which of `names` it is, if there are any.
+    one and numbered on the page from `first` on. `group` says of each line which of `names` it is, if there are any;
+    `unfinished` how far the result is, if it is not finished.
     """
 
     name: str
@@ -87,6 +101,7 @@ class Lines:
     shown: Int[np.ndarray, " some"]
     first: int
     ends: tuple[tuple[int, int], ...]
+    unfinished: str
 
     @property
     def all_shown(self) -> bool:
@@ -119,7 +134,9 @@ class Training:
 
 @dataclasses.dataclass(eq=False)
 class Section:
-    """All that is of one problem; `remarks` say what could not be shown, and why."""
+    """All that is of one problem; `remarks` say what could not be shown, and why, in errors as they are
+    `said`.
+    """
 
     title: str
     lines: list[Lines] = dataclasses.field(default_factory=list)
@@ -127,13 +144,14 @@ class Section:
     runs: list[Training] = dataclasses.field(default_factory=list)
     remarks: list[str] = dataclasses.field(default_factory=list)
     files: list[tuple[str, Mapping[str, Any]]] = dataclasses.field(default_factory=list)
+    said: Callable[[str], str] = str
 
     def tried(self, what: str, find: Callable[[], T]) -> T | None:
         """What `find` gives; None, with a remark, where it raises `LandscapeError`."""
         try:
             return find()
         except LandscapeError as error:
-            self.remarks.append(f"{what}: {' '.join(str(error).split())}")
+            self.remarks.append(f"{what}: {' '.join(self.said(str(error)).split())}")
             return None
 
 

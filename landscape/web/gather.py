@@ -1,8 +1,9 @@
 """From runs and results, or their paths, to the sections of a page."""
 
 import dataclasses
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.analysis.barriers import barriers, lowest_order
-from landscape.core.errors import LandscapeError, printable
+from landscape.core.errors import LandscapeError, printable, unfinished_in
 from landscape.core.files import is_there
 from landscape.figures.walks import by_end
 from landscape.store.hdf5 import is_sealed
@@ -26,8 +27,10 @@ else:
 
 __all__ = ["gather", "opened"]
 
+_log = logging.getLogger("landscape")
+
 #: What is to be given.
-_WANTED = "a run directory, or what landscape walk, plane or connect wrote,"
+_WANTED = "a run directory, or what landscape walk, plane or connect wrote"
 
 #: Of lines, what is drawn.
 _VALUES = ("loss", "solved", "loss_straight", "loss_error", "loss_se")
@@ -69,12 +72,15 @@ def _read(path: Path) -> Any:
     return Result.read(path)
 
 
-def gather(found: Sequence[tuple[str, Any]], problem: Problem | None = None) -> tuple[list[Section], Members]:
+def gather(
+    found: Sequence[tuple[str, Any]], problem: Problem | None = None, said: Callable[[str], str] = str
+) -> tuple[list[Section], Members]:
     """The sections of a page, in the order in which their problems come, and the members that they name.
 
     Args:
         found: What `opened` gave.
         problem: That of runs whose code is not known.
+        said: How errors are put that become remarks: where a command line makes the page, with its flags.
 
     Raises `LandscapeError` where there is nothing to show, or a problem that nothing needs.
     """
@@ -89,11 +95,17 @@ def gather(found: Sequence[tuple[str, Any]], problem: Problem | None = None) -> 
             try:
                 of = _restored(each)
             except LandscapeError as error:
-                of, used, remark = problem, True, "" if problem else f"{name}, what its members compute: {error}"
+                of, used, remark = (
+                    problem,
+                    True,
+                    "" if problem else f"{name}, what its members compute: {said(str(error))}",
+                )
         title = _title(each, of)
-        section = sections.setdefault(title, Section(title))
+        section = sections.setdefault(title, Section(title, said=said))
         section.files.append((name, each.about if isinstance(each, Result) else each.document))
         section.remarks += [remark] * bool(remark)
+        if isinstance(each, Result) and each.unfinished:
+            _log.warning("%s", unfinished_in(name, each.unfinished))
         if not isinstance(each, Result):
             from landscape.web.training import trained
 
@@ -153,4 +165,4 @@ def _lines(name: str, result: Result, members: Members, most: int, first: int) -
                 if "solved" in curves.values and not any(curves.moves):
                     facts["outcome"] = "solved" if curves["solved"][line, at[side]] == 1 else "not solved"
                 members.tell(member, **facts)
-    return Lines(name, curves, found, group, names, shown, first, tuple(ends))
+    return Lines(name, curves, found, group, names, shown, first, tuple(ends), result.unfinished)

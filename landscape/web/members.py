@@ -1,5 +1,6 @@
 """Members: which are joined at which height, and what groups of them compute."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib import colormaps
 
 from landscape.analysis.passes import Passes, passes
 from landscape.core.errors import plural
+from landscape.figures.captions import unfinished_caption
 from landscape.figures.pages import branch_width, power, with_unit
 from landscape.figures.passes import branch_sizes, large_branches, merge_order
 from landscape.figures.planes import MAP
@@ -43,6 +45,7 @@ def passes_views(section: Section, members: Members) -> list[Markup]:
     found = section.tried("disconnectivity graph and matrix", lambda: passes(*eligible))
     if found is None or len(found.members) < 3:
         return []
+    found = dataclasses.replace(found, unfinished=tuple(each.unfinished for each in section.lines))
     order = merge_order(len(found.members), found.merges, found.loss)
     views = [_graph(found, order, members)]
     if len(found) >= max(_SHARE * len(order) * (len(order) - 1) / 2, len(order)):  # more than a star has
@@ -88,7 +91,7 @@ def _matrix(found: Passes, order: Sequence[int], members: Members) -> Markup:
     missing = f" Blank: {plural(len(found.missing), 'pair')} without a path." if len(found.missing) else ""
     picture = " Many cells: a picture." if heights.size > MOST_CELLS else ""
     caption = f"Colour: {unit}, read at the points of paths. Order: as groups merge.{missing}{picture}"
-    return figure(title, caption, svg)
+    return figure(title, caption + unfinished_caption(found.unfinished), svg)
 
 
 def _shares(heights: Float[np.ndarray, "row column"]) -> tuple[np.ndarray, list[tuple[float, str]]]:
@@ -131,7 +134,7 @@ def _graph(found: Passes, order: Sequence[int], members: Members) -> Markup:
     top = 1.5 * float(np.nanmax(np.where(np.isfinite(each := np.append(heights, found.loss)), each, np.nan)))
     roots = len(order) - 1 > len(found.merges)
     y = Axis.of_losses([found.loss, heights, np.array([top] if roots else [])], *up)
-    x = Axis(-1.0, float(len(order)), *across)
+    x = Axis(-0.7, len(order) - 0.3, *across, whole=True)
     unit = with_unit("loss", found.about.get("loss_unit"))
     frame = Frame(*HALF, x, y, f"{plural(len(order), 'member')}, as they merge", unit)
     at = [float(place) for place in np.argsort(order)]
@@ -191,6 +194,7 @@ def _graph(found: Passes, order: Sequence[int], members: Members) -> Markup:
         f"paths, of the highest loss on the way, an upper bound of the pass. {plural(len(found), 'pair')} with a known "
         f"path, {len(found.missing)} without. Paths are read at their points. Branches are wider with more members"
         f"{', and large ones have their number' if numbers else ''}.{at_the_edge(y)}"
+        f"{unfinished_caption(found.unfinished)}"
     )
     return figure(title, caption + (" Dotted: not connected by any." if roots else ""), legend(names), svg)
 

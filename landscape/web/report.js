@@ -15,8 +15,7 @@
   // Which elements show a line, and which a member; the ends of lines, and the lines of members.
   const ofLine = new Map(), ofMember = new Map(), ends = new Map(), linesOf = new Map();
   const add = (map, key, value) => (map.has(key) ? map.get(key).push(value) : map.set(key, [value]));
-  const elements = all("[data-l],[data-m]");
-  for (const each of elements) {
+  for (const each of all("[data-l],[data-m]")) {
     const line = each.dataset.l, members = numbers(each.dataset.m);
     if (line === undefined) for (const member of members) add(ofMember, member, each);
     else {
@@ -78,7 +77,8 @@
       drawing.lastElementChild.replaceChildren(...on);
       drawing.classList.toggle("dim", on.length > 0);
     }
-    told.textContent = current ? current.told : kept.size ? `${kept.size} kept.` : "Nothing is pointed at.";
+    for (const [k, key] of [...kept.keys()].entries()) list.children[k].classList.toggle("on", !!current && current.key === key);
+    told.textContent = current && !kept.has(current.key) ? current.told : kept.size ? `${kept.size} kept.` : "Nothing is pointed at.";
   }
   function raised(path, name) {
     const copy = svg("path", { d: path.getAttribute("d"), class: `${path.parentNode.getAttribute("class")} ${name}` });
@@ -104,9 +104,8 @@
     if (!kept.delete(selection.key)) kept.set(selection.key, selection);
     list.replaceChildren(...[...kept.values()].map((each) => {
       const item = document.createElement("li"), button = document.createElement("button");
-      button.textContent = "×";
+      Object.assign(button, { textContent: "×", onclick: () => keep(each) });
       button.setAttribute("aria-label", `let go of ${each.told}`);
-      button.addEventListener("click", () => keep(each));
       item.append(button, ` ${each.told}`);
       return item;
     }));
@@ -209,8 +208,7 @@
       kept.clear();
       list.replaceChildren();
       current = null;
-      show();
-      return;
+      return show();
     }
     const focused = event.target.closest && event.target.closest("svg[tabindex],.scroll,.card");
     if (!focused || event.target.matches("input,button")) return;
@@ -227,7 +225,7 @@
   });
   document.addEventListener("focusin", (event) => event.target.matches(".card") && point(ofElement(event.target)));
 
-  // Tables sort by a click on a head, and filter by words and comparisons.
+  // Tables sort by a click on a head, and filter by words and comparisons, of what before the sign begins a head.
   const order = new Intl.Collator("en", { numeric: true });
   for (const button of all("th button"))
     button.addEventListener("click", () => {
@@ -240,37 +238,44 @@
       keyed.sort(([a], [b]) => sign * (numeric ? valued(a) - valued(b) || 0 : order.compare(a, b)));
       body.append(...keyed.map(([, each]) => each));
     });
-  const COMPARED = /([a-z0-9]+)\s*(<=|>=|<|>|=)\s*(\S+)/g;
+  const COMPARED = /([^<>=!]*)(<=|>=|!=|==?|<|>)\s*("[^"]*"|[^\s<>=!]*)/g;
   const HOLDS = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b };
-  function matching(written, heads) {
-    const tests = [];
-    const phrase = written.toLowerCase().replace(COMPARED, (_, name, sign, value) => {
-      const k = heads.findIndex((head) => head.startsWith(name));
-      tests.push((texts) => k >= 0 && (sign === "=" ? texts[k] === value : HOLDS[sign](valued(texts[k]), +value)));
-      return " ";
-    }).trim();
+  function matching(written, heads, cells) {
+    const tests = [], wrong = [];
+    const phrase = written.toLowerCase().replace(COMPARED, (_, before, sign, quoted) => {
+      const words = before.split(/\s+/).filter(Boolean), value = quoted.replaceAll('"', ""), number = +(value || "?");
+      const called = (name) => [heads.indexOf(name), heads.findIndex((head) => head.startsWith(name))].find((k) => k >= 0);
+      const found = words.findIndex((_, k) => called(words.slice(k).join("")) !== undefined);
+      const k = found < 0 ? -1 : called(words.splice(found).join("")), all = cells.map((texts) => valued(texts[k] || "?"));
+      const ordered = sign in HOLDS, equal = (text) => text === value || (!ordered && valued(text) === number);
+      if (k < 0) wrong.push(`no column is called ${words.pop() || "nothing"}`);
+      else if (!value) wrong.push(`nothing stands behind ${sign}`);
+      else if (ordered && all.length && all.every(Number.isNaN)) wrong.push("that column has no numbers");
+      else if (Number.isNaN(number) && value !== "–" && (ordered || !all.some(Number.isNaN)))
+        wrong.push(`${value} is no number`);
+      tests.push((texts) => (ordered ? HOLDS[sign](valued(texts[k]), number) : equal(texts[k]) !== (sign === "!=")));
+      return ` ${words.join(" ")} `;
+    }).replace(/\s+/g, " ").trim();
     if (phrase) {
-      const escaped = phrase.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-      const found = new RegExp(`(^|[/@])${escaped}${/\d$/.test(phrase) ? "(?!\\d)" : ""}`);
+      const found = new RegExp(`(^|[/@])${phrase.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}${/\d$/.test(phrase) ? "(?!\\d)" : ""}`);
       tests.push((texts) => texts.some((text) => found.test(text)));
     }
-    return (texts) => tests.every((test) => test(texts));
+    return [(texts) => !wrong.length && tests.every((test) => test(texts)), wrong.join("; ")];
   }
   for (const field of all(".filter input"))
     field.addEventListener("input", () => {
       const table = field.closest(".table"), rows = all("tbody tr", table), output = table.querySelector("output");
       const heads = all("th", table).map((each) => each.textContent.toLowerCase().replace(/\s/g, ""));
-      const holds = matching(field.value, heads);
-      let count = 0;
-      for (const each of rows) {
-        each.hidden = !holds([...each.cells].map((cell) => cell.textContent.toLowerCase()));
-        count += !each.hidden;
+      const cells = rows.map((each) => [...each.cells].map((cell) => cell.textContent.toLowerCase()));
+      const [holds, wrong] = matching(field.value, heads, cells);
+      for (const [k, each] of rows.entries()) {
+        each.hidden = !holds(cells[k]);
         const shown = each.dataset.l === undefined ? ofMember.get(+each.dataset.m) : ofLine.get(+each.dataset.l);
         for (const one of shown || [])
           if (one !== each && numbers(one.dataset.m).length < 2) one.classList.toggle("out", each.hidden);
       }
       output.dataset.all = output.dataset.all || output.textContent;
-      output.textContent = field.value.trim() ? `${count} of ${rows.length}` : output.dataset.all;
+      output.textContent = field.value.trim() ? `${visible(rows).length} of ${rows.length}${wrong && `: ${wrong}`}` : output.dataset.all;
     });
 
   // A slider moves along the checkpoints of a trajectory.
@@ -281,8 +286,7 @@
       const [x, y, member] = at[+slide.value];
       here.setAttribute("cx", x);
       here.setAttribute("cy", y);
-      output.textContent = said[+slide.value];
-      slide.setAttribute("aria-valuetext", said[+slide.value]);
+      slide.ariaValueText = output.textContent = said[+slide.value];
       return { key: `m${member}`, lines: linesOf.get(member) || [], members: [member], told: said[+slide.value] };
     };
     slide.addEventListener("input", () => point(move()));
@@ -290,8 +294,6 @@
   }
 
   const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
-  document.getElementById("theme").addEventListener("click", () => {
-    const now = root.dataset.theme || (dark.matches ? "dark" : "light");
-    root.dataset.theme = now === "dark" ? "light" : "dark";
-  });
+  document.getElementById("theme").addEventListener("click", () =>
+    (root.dataset.theme = (root.dataset.theme || (dark.matches ? "dark" : "light")) === "dark" ? "light" : "dark"));
 })();

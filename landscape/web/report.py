@@ -1,5 +1,6 @@
 """`landscape.report`: runs and results as one page."""
 
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 else:
     Problem = Run = Any  # their modules import torch, which results alone do not need
 
-__all__ = ["report", "require_free"]
+__all__ = ["report", "require_free", "written"]
 
 
 def report(
@@ -58,13 +59,24 @@ def report(
     'line.html'
     """
     require(report, locals())
-    path = require_free(save, overwrite=overwrite)
+    return written(sources, require_free(save, overwrite=overwrite), title=title, problem=problem)
+
+
+def written(
+    sources: "Sequence[Result | Run | str | PathLike[str]]",
+    path: Path,
+    *,
+    title: str | None,
+    problem: "Problem | str | None",
+    said: Callable[[str], str] = str,
+) -> Path:
+    """`report` to a path that is free; `said` puts errors that stand in the page."""
     known = None
     if problem is not None:
         from landscape.problems.registry import chosen
 
         known = chosen(problem)
-    sections, members = gather(opened(sources), known)
+    sections, members = gather(opened(sources), known, said)
     name = title or "; ".join(section.title for section in sections)
     text = page(sections, members, name)
     with replacing(path) as temporary:

@@ -31,6 +31,8 @@ _TALL, _POINTS = 0.6, 250
 #: Colours of plotly's scale; what is drawn on the surface, how far above, as a share of its height, and in how many
 #: pieces between two checkpoints.
 _SHADES, _BRIGHT, _LIFT, _BETWEEN = 32, "#D55E00", 0.004, 24
+#: The same of networks, which would be half sunk in it.
+_ABOVE = 0.01
 _STYLE = """
 body { margin: 0; font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff; }
 h1, p { margin: 0.6rem 1rem; }
@@ -157,10 +159,10 @@ def _marked(surface: Result, scale: Scale) -> list[dict[str, Any]]:
     ground = scipy.interpolate.RegularGridInterpolator(
         (surface["y"], surface["x"]), scale(surface.loss), bounds_error=False
     )
-    lift = _LIFT * float(np.ptp(scale.levels))
+    high = float(np.ptp(scale.levels))
 
-    def on(x: np.ndarray, y: np.ndarray) -> dict[str, list[float | None]]:
-        return {"x": _numbers(x), "y": _numbers(y), "z": _numbers(ground(np.stack([y, x], axis=1)) + lift)}
+    def on(x: np.ndarray, y: np.ndarray, above: float = _LIFT) -> dict[str, list[float | None]]:
+        return {"x": _numbers(x), "y": _numbers(y), "z": _numbers(ground(np.stack([y, x], axis=1)) + above * high)}
 
     at = np.array([(mark.x, mark.y) for mark in surface.trajectory]).reshape(-1, 2)
     drawn: list[dict[str, Any]] = []
@@ -172,21 +174,24 @@ def _marked(surface: Result, scale: Scale) -> list[dict[str, Any]]:
     marks = shown_marks(surface)
     if marks:
         steps = [mark.trajectory is not None for mark in marks]
+        across, along = np.array([(mark.x, mark.y) for mark in marks]).T
         told = [f"own loss {mark.loss:.4g}<br>loss here, on the plane, {mark.plane_loss:.4g}" for mark in marks]
         drawn.append(
             {
                 "type": "scatter3d",
                 "name": "networks",
-                "mode": "markers",
-                **on(*np.array([(mark.x, mark.y) for mark in marks]).T),
-                "text": [_label(mark.name) for mark in marks],
+                "mode": "markers+text",
+                **on(across, along, _ABOVE),
+                "text": ["" if step else _label(mark.name) for mark, step in zip(marks, steps, strict=True)],
+                "textposition": "top center",
+                "hovertext": [_label(mark.name) for mark in marks],
                 "customdata": told,
                 "marker": {
                     "color": [_BRIGHT if step else "#FFFFFF" for step in steps],
                     "size": 4,
                     "line": {"color": INK, "width": 2},
                 },
-                "hovertemplate": "%{text}<br>x %{x:.4g}, y %{y:.4g}<br>%{customdata}<extra></extra>",
+                "hovertemplate": "%{hovertext}<br>x %{x:.4g}, y %{y:.4g}<br>%{customdata}<extra></extra>",
             }
         )
     return drawn

@@ -25,12 +25,16 @@ MOST_CELLS = 10_000
 _APART = 1.5
 #: Colours that cells are rounded to, so that those of one colour are one path.
 SHADES = 64
+#: Half the length of a dash that is a single point.
+_DASH = 2 * UNIT
 #: Width of a letter, at most about.
 _WIDE = 8 * UNIT
 #: Points beside one another, and decades, with a label at most.
 _TICKS = 6
 #: Decades that a log axis spans at least.
 _NARROWEST = 0.3
+#: The same of steps, so that between 1 and 2, the fewest, both have a label.
+_TWICE = 0.31
 #: Fewer labels do not tell a scale.
 _FEWEST = 3
 
@@ -41,7 +45,7 @@ Points = Float[np.ndarray, "line point"]
 class Axis:
     """Numbers between two ends as places in units, from `start` on over a `length`, which is negative upwards.
 
-    On a `log` axis zeros lie at the low end, where `zeros` says so.
+    On a `log` axis zeros lie at the low end, where `zeros` says so. Labels of numbers that are `whole` are whole too.
     """
 
     low: float
@@ -50,6 +54,7 @@ class Axis:
     length: float
     log: bool = False
     zeros: bool = False
+    whole: bool = False
 
     @classmethod
     def of_losses(cls, values: Sequence[Float[np.ndarray, "..."]], start: float, length: float) -> "Axis":
@@ -79,8 +84,8 @@ class Axis:
         first, last = (np.log10(positive[0]), np.log10(positive[-1])) if len(positive) else (0.0, 1.0)
         zeros = bool((every == 0).any())
         low = first - (0.12 * (last - first) or 0.3) * zeros
-        high = max(last + 0.03 * (last - first or 1), low + _NARROWEST)
-        return cls(float(low), float(high), start, length, log=True, zeros=zeros)
+        high = max(last + 0.03 * (last - first or 1), low + _TWICE)
+        return cls(float(low), float(high), start, length, log=True, zeros=zeros, whole=bool((every % 1 == 0).all()))
 
     def __call__(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Places of values; NaN for what is not finite."""
@@ -99,7 +104,7 @@ class Axis:
         """Places with a label: round numbers, on a log axis powers of ten where there are three or more."""
         if not self.log:
             places = MaxNLocator(_TICKS, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
-            within = [float(each) for each in places if self.low <= each <= self.high]
+            within = self._whole([float(each) for each in places if self.low <= each <= self.high])
             named = list(zip(within, in_words(within, powers=False), strict=True))
         else:
             near = self.low + self.zeros * 0.06 * (self.high - self.low)
@@ -107,11 +112,15 @@ class Axis:
             named = [(10.0**k, power(k)) for k in decades[:: 1 + len(decades) // (_TICKS + 1)]]
             if len(decades) < 3:
                 # The first set with three, so that it tells the scale, or else the most.
-                sets = list(round_numbers(near, self.high))
+                sets = [self._whole(each) for each in round_numbers(near, self.high)]
                 best = next((each for each in sets if _FEWEST <= len(each) <= 2 * _TICKS), max(sets, key=len))
                 named = list(zip(best, in_words(best), strict=True))
+            named = [(value, label) for value, label in named if not self.whole or value >= 1]
             named = ([(0.0, "0")] if self.zeros else []) + named
         return [(self.at(value), label) for value, label in named]
+
+    def _whole(self, values: Sequence[float]) -> list[float]:
+        return [each for each in values if not self.whole or abs(each - round(each)) < 1e-9 * max(each, 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,15 +172,21 @@ def _label(words: str, room: int, **place: object) -> Markup:
     return tag("text", words, text_anchor="middle", **narrow, **place)
 
 
-def path(x: Float[np.ndarray, " point"], y: Float[np.ndarray, " point"]) -> str:
-    """The curve through places in units, as whole numbers, without points that it passes near; gaps where NaN is.
+def path(x: Float[np.ndarray, " point"], y: Float[np.ndarray, " point"], *, dots: bool = False) -> str:
+    """The curve through places in units, as whole numbers, without points that it passes near; gaps where NaN is. With
+    `dots` a point alone is a dash, that it is seen.
 
     >>> path(np.array([0.0, 1, 2, 3]), np.array([0.0, 1, 2, 90]))
     'M0 0l2 2 1 88'
     """
     there = np.isfinite(x) & np.isfinite(y)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], there, [False]])))
-    return "".join(_stroke(x[first:last], y[first:last]) for first, last in edges.reshape(-1, 2))
+    return "".join(
+        f"M{x[first] - _DASH:.0f} {y[first]:.0f}l{2 * _DASH} 0"
+        if dots and last - first == 1
+        else _stroke(x[first:last], y[first:last])
+        for first, last in edges.reshape(-1, 2)
+    )
 
 
 def _stroke(x: Float[np.ndarray, " point"], y: Float[np.ndarray, " point"]) -> str:

@@ -17,11 +17,21 @@ __all__ = ["lines_table", "members_table", "origins"]
 
 #: Rows of a table.
 _MOST = 2000
+#: What heads do not say by themselves.
+_HELP = {
+    "above higher end": "The highest loss on the line above the higher of its ends; the loss is highest elsewhere than "
+    "at the peak where the ends differ much",
+    "peak alpha": "Where the line lies highest above its chord",
+    "loss at the peak": "The loss where the line lies highest above its chord: not the highest loss on it",
+}
 
 
 def lines_table(section: Section, members: Members) -> Markup:
     """A row a line that is drawn: its ends, its barrier and how that was obtained, where its peak is."""
     rows = []
+    names = members.names()
+    header = ["from", "to", "checkpoint", "barrier", "above higher end", "peak alpha", "loss at the peak"]
+    header += ["start loss", "end loss", "L2 length"] + ["group"] * any(of.names for of in section.lines)
     for of in section.lines:
         found, curves = of.found, of.result
         first, last = curves.inside.start, curves.inside.stop - 1
@@ -33,8 +43,8 @@ def lines_table(section: Section, members: Members) -> Markup:
             ends = () if brackets is None else (number(float(each[line])) for each in brackets)
             bounds = f" [{', '.join(ends)}]" if brackets is not None else ""
             cells = [
-                members.sources[begin].label,
-                source.label,
+                names[begin],
+                names[end],
                 _place(source),
                 f"{number(float(found.above_chord[line]))}{bounds}",
                 number(float(found.above_higher_end[line])),
@@ -45,9 +55,14 @@ def lines_table(section: Section, members: Members) -> Markup:
                 number(float(curves["l2"][line])) if "l2" in curves else "–",
                 name,
             ]
-            rows.append(tag("tr", *(tag("td", cell) for cell in cells), data_l=of.first + k, data_m=f"{begin} {end}"))
-    header = ["from", "to", "checkpoint", "barrier", "above higher end", "peak alpha", "peak loss"]
-    header += ["start loss", "end loss", "L2 length", "group"]
+            rows.append(
+                tag(
+                    "tr",
+                    *(tag("td", cell) for cell in cells[: len(header)]),
+                    data_l=of.first + k,
+                    data_m=f"{begin} {end}",
+                )
+            )
     return _table("Lines", header, rows, sum(len(each.result) for each in section.lines))
 
 
@@ -61,12 +76,13 @@ def _interval(of: Lines) -> Float[np.ndarray, "2 line"] | None:
 def members_table(numbers: Sequence[int], members: Members, total: int) -> Markup:
     """A row a member: where it is, and what is known of it."""
     keys = {"loss": "loss", "outcome": "outcome", "right": "right", "function": "function"}
+    names = members.names()
     there = [key for key in keys if any(key in members.facts.get(each, {}) for each in numbers)]
     rows = []
     for each in numbers[:_MOST]:
         facts, source = members.facts.get(each, {}), members.sources[each]
         told = [number(facts.get(key)) for key in there]
-        cells = [source.label, _place(source), *told]
+        cells = [names[each], _place(source), *told]
         rows.append(tag("tr", *(tag("td", cell) for cell in cells), data_m=each))
     return _table("Members", ["member", "checkpoint", *(keys[key] for key in there)], rows, total)
 
@@ -81,7 +97,7 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Markup], total: int
     if not rows:
         return Markup("")
     what = title.lower()
-    heads = (tag("th", tag("button", name, type="button"), scope="col") for name in header)
+    heads = (tag("th", tag("button", name, type="button"), scope="col", title=_HELP.get(name)) for name in header)
     field = tag("input", type="search", placeholder="seed 7, or barrier>0.1 solved", aria_label=f"filter {what}")
     some = f"{len(rows):,} of {plural(total, what[:-1])}" if total != len(rows) else plural(total, what[:-1])
     return tag(
@@ -115,7 +131,11 @@ def _origin(name: str, about: Mapping[str, Any]) -> Markup:
         told.append(("made by", tag("code", shlex.join(map(str, command)))))
     told += [(key, str(about[key])) for key in ("created", "device", "dtype", "threads", "sha256") if about.get(key)]
     if about.get("samples"):
-        told.append(("samples", f"{about['samples']:,}" + (", drawn" if about.get("sampled") else ", all there are")))
+        # The data set of a problem is all that its loss is of, whether or not it counts as a sample of something else.
+        of = about.get("problem")
+        whole = isinstance(of, Mapping) and of.get("config", {}).get("samples") == about["samples"]
+        drawn = about.get("sampled") and not whole
+        told.append(("samples", f"{about['samples']:,}, {'drawn' if drawn else 'all there are'}"))
     if about.get("batchnorm"):
         told.append(("BatchNorm", about["batchnorm"].get("policy", "")))
     computation = about.get("computation")
