@@ -218,7 +218,8 @@ def test_a_run_outlives_its_workers_and_interruptions() -> None:
 
     kill = killing()
     landscape.train("life", training, "two", seeds=range(40), workers=2, progress=progress)
-    assert told[0] >= min(kept)  # the first that tells may be alone
+    rises = [after - before for before, after in zip([0, *told], told, strict=False)]
+    assert max(rises) >= min(kept)  # a part that goes on tells of all it has at once
     assert contents(Path("one")) == contents(Path("two"))
 
 

@@ -88,7 +88,7 @@ def _locked(output: Path, place: Path, wait: float) -> Iterator[None]:
             probe = output.with_name(f".{output.name}.{secrets.token_hex(4)}.tmp")
             with _said(output):
                 probe.touch()
-                probe.unlink()
+                probe.unlink(missing_ok=True)  # another writer may have cleared it away
         raise Busy(f"{output} is being written by {_holder(place)}: wait for it, or choose another output") from None
     _held[output.absolute()] = threading.get_ident()
     try:
