@@ -164,7 +164,7 @@ def test_a_job_that_is_killed_or_whose_time_ends_is_begun_again_and_loses_nothin
 @pytest.mark.parametrize(("on", "library"), [("local", "submitit"), ("dask", "distributed")])
 def test_jobs_that_are_stopped_keep_what_they_have(here, on, library):
     pytest.importorskip(library)
-    train = ("train", "life", "--seeds", "0:40", "--data", "batches", "--batches", "3000", "--resume-every", "1000")
+    train = ("train", "life", "--seeds", "0:40", "--data", "batches", "--batches", "100000", "--resume-every", "1000")
     command = [sys.executable, "-m", "landscape", "submit", "--on", on, "--jobs", "2", "-o", "shared", *train]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert wait_for(lambda: len(list(here.glob("shared.jobs/*of*/step-*10.safetensors"))) == 2)
