@@ -22,6 +22,7 @@ def main() -> None:
         __doc__,
         quick="6 seeds, widths 8 to 256, 1,000 batches: about 2 minutes on two cores",
         full="20 seeds, widths 8 to 1024, 5,000 batches: about 10 hours on two cores, an hour on a GPU (estimate)",
+        cells=False,
     )
     widths = (8, 16, 32, 64, 128, 256) if study.quick else (8, 16, 32, 64, 128, 256, 512, 1024)
     seeds, batches, points = (6, 1000, 25) if study.quick else (20, 5000, 51)

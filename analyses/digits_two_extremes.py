@@ -33,6 +33,7 @@ def main() -> None:
         __doc__,
         quick="8 seeds, 2,000 batches: about 2 minutes on two cores",
         full="50 seeds, 20,000 batches: about 5 hours on two cores, 20 minutes on a GPU (estimate)",
+        cells=False,
     )
     seeds, batches, width = (8, 2000, 128) if study.quick else (50, 20_000, 128)
     runs = {}

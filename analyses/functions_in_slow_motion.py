@@ -54,6 +54,7 @@ def main() -> None:
         __doc__,
         quick="20 seeds, 2,000 steps, 47 checkpoints: about half a minute on two cores",
         full="200 seeds, 20,000 steps, 87 checkpoints: about 20 minutes on two cores (estimate)",
+        cells=False,
     )
     seeds, steps, count = (20, 2000, 53) if study.quick else (200, 20_000, 100)
     saved = [0, *np.unique(np.geomspace(1, steps, count).round().astype(int)).tolist()]

@@ -1,14 +1,17 @@
 """What the recipes in `analyses/` share: their options, where things go, and what is kept of a result, cell by cell."""
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import itertools
 import json
+import math
 import os
 import sys
 import textwrap
 import time
+import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,16 +62,23 @@ class Study:
     hours: float | None = None
 
     @classmethod
-    def from_command_line(cls, file: str, about: str, *, quick: str, full: str) -> "Study":
-        """Parse the command line of the recipe `file`; `quick` and `full` say what these settings are and take."""
+    def from_command_line(cls, file: str, about: str, *, quick: str, full: str, cells: bool = True) -> "Study":
+        """Parse the command line of the recipe `file`; `quick` and `full` say what these settings are and take, `cells`
+        whether it asks for `cells`, which `--hours` can limit. From here on an error that explains itself is one line.
+        """
+        sys.excepthook = _one_line
         parser = argparse.ArgumentParser(description=about, epilog=f"full setting: {full}")
         parser.add_argument("--quick", action="store_true", help=quick)
         parser.add_argument("--force", action="store_true", help="make everything anew")
         parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
-        parser.add_argument("--hours", type=float, help="begin no further cell after that long; go on another time")
+        if cells:
+            parser.add_argument(
+                "--hours", type=_hours, help="begin no further cell after that long; go on another time"
+            )
         options = parser.parse_args()
         os.chdir(Path(file).resolve().parent.parent)
-        return cls(Path(file).stem, options.quick, options.force, options.device, time.monotonic(), options.hours)
+        hours = options.hours if cells else None
+        return cls(Path(file).stem, options.quick, options.force, options.device, time.monotonic(), hours)
 
     @property
     def label(self) -> str:
@@ -145,7 +155,7 @@ class Study:
         """
         path = self.result("json", part)
         common = json.loads(json_text(setting))
-        kept = {} if self.force or not path.exists() else json.loads(path.read_text())
+        kept = {} if self.force or not path.exists() else _read(path)
         if kept and (different := differences(kept.get("setting", {}), common)):
             raise LandscapeError(f"{path} was made under another setting: {different}. Keep it elsewhere, or `--force`")
         answers = {json_text(each["cell"]): each for each in kept.get("cells", ())}
@@ -169,7 +179,7 @@ class Study:
 
     def not_run(self, part: str = "") -> str:
         """What a caption says of cells that were not run; nothing if all were."""
-        kept = json.loads(self.result("json", part).read_text())
+        kept = _read(self.result("json", part))
         left, there = len(kept["not_run"]), len(kept["cells"])
         return f" Not run: {left} of {left + there} cells." if left else ""
 
@@ -205,7 +215,7 @@ class Study:
     def rows_of(self, name: str, part: str) -> list[Row]:
         """The table of success that another study has made in this setting."""
         path = dataclasses.replace(self, name=name).result("json", part)
-        return [from_document(each["found"]) for each in json.loads(path.read_text())["cells"]]
+        return [from_document(each["found"]) for each in _read(path)["cells"]]
 
     def keep(self, document: Mapping[str, Any], part: str = "") -> None:
         """Write a result as JSON, with who made it, how, and in what time."""
@@ -277,6 +287,35 @@ class Study:
         if len({place for place, _ in marks}) < len(marks):
             raise LandscapeError(f"there are several published values of {quantity} at one {x}: fix the other settings")
         return (np.array(marks)[:, 0], np.array(marks)[:, 1]) if marks else None
+
+
+def _hours(text: str) -> float:
+    """An option's hours."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (hours := float(text)) < math.inf:
+            return hours
+    raise argparse.ArgumentTypeError(f"'{text}' is no number of hours: give one such as 2 or 0.5")
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """What Python prints of an error that ends it."""
+    if isinstance(error, LandscapeError):
+        print(f"Error: {error}", file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
+        print("Error: interrupted: repeat the same command to go on", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What `cells` has kept; raises `LandscapeError` for a file that is damaged."""
+    try:
+        kept = json.loads(path.read_text())
+        if {"setting", "cells", "not_run"} <= kept.keys():
+            return dict(kept)
+    except (ValueError, AttributeError):
+        pass
+    raise LandscapeError(f"{path} is no table of cells, or damaged: restore it, or make it anew with `--force`")
 
 
 def descend(

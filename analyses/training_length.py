@@ -22,6 +22,7 @@ def main() -> None:
         __doc__,
         quick="48 seeds, to 10,000 steps: about a minute on two cores",
         full="200 seeds, to 300,000 steps: about a quarter of an hour on two cores",
+        cells=False,
     )
     seeds, budget = (48, 10_000) if study.quick else (200, 300_000)
     steps = tuple(step for k in range(2, 6) for step in (10**k, 3 * 10**k) if step <= budget)

@@ -18,6 +18,7 @@ def main() -> None:
         __doc__,
         quick="50 seeds (2 steps: 12), 1,500 batches: about half a minute on two cores",
         full="1,000 seeds (2 steps: 100), 10,000 batches: about 5 hours on two cores, half an hour on a GPU (estimate)",
+        cells=False,
     )
     batches = 1500 if study.quick else 10_000
     panels, found = [], {}

@@ -21,6 +21,7 @@ def main() -> None:
         __doc__,
         quick="the first 200 seeds, 20 members of a half: about a minute on two cores",
         full="1,000 seeds, 100 members of a half: about ten minutes on two cores",
+        cells=False,
     )
     seeds, members = (200, 20) if study.quick else (1000, 100)
     found, panels, said = {}, [], []

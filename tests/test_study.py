@@ -58,6 +58,8 @@ def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parse:
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
 
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # which is set anew
+
     def call(*arguments: str) -> Study:
         file = tmp_path / "analyses" / "widths.py"
         monkeypatch.setattr(sys, "argv", [str(file), *arguments])
@@ -95,6 +97,25 @@ def test_the_command_line_says_how_and_works_from_anywhere(parse: Parse, tmp_pat
     assert 0 <= time.monotonic() - found.begun < 60
     found = parse("--quick", "--force", "--device", "cpu")
     assert (found.name, found.quick, found.force, found.device) == ("widths", True, True, "cpu")
+
+
+@pytest.mark.parametrize("hours", ["nan", "-1", "inf", "two"])
+def test_hours_are_a_number(parse: Parse, capsys: pytest.CaptureFixture[str], hours: str) -> None:
+    assert parse("--hours", "0.5").hours == 0.5
+    with pytest.raises(SystemExit) as end:
+        parse("--hours", hours)
+    assert end.value.code == 2
+    assert f"'{hours}' is no number of hours" in capsys.readouterr().err
+
+
+def test_an_error_that_explains_itself_is_one_line(parse: Parse, capsys: pytest.CaptureFixture[str]) -> None:
+    parse()
+    sys.excepthook(Mismatch, Mismatch("two runs: choose one"), None)
+    assert capsys.readouterr().err == "Error: two runs: choose one\n"
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "Error: interrupted: repeat the same command to go on\n"
+    sys.excepthook(ZeroDivisionError, ZeroDivisionError("a fault of ours"), None)
+    assert "ZeroDivisionError: a fault of ours" in capsys.readouterr().err
 
 
 def test_help_says_what_both_settings_are(parse: Parse, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,6 +181,10 @@ def test_cells_are_kept_as_they_come_and_asked_for_once(here: Path) -> None:
     assert study().not_run("part") == ""
     for each in found:
         assert each["made"]["versions"]["torch"] == torch.__version__
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(LandscapeError, match=r"quick-part.json is no table of cells, or damaged: restore it, or"):
+        study().cells(grid, find, "part", seeds=range(3))
+    path.write_text(json.dumps({"setting": {"seeds": [0, 1, 2]}, "cells": [], "not_run": []}))
     with pytest.raises(LandscapeError, match=r"made under another setting: seeds is \[0, 1, 2\] there and \[0\] here"):
         study().cells(grid, find, "part", seeds=[0])
     assert len(asked) == 5
@@ -276,7 +301,10 @@ def test_a_walk_is_made_once(here: Path) -> None:
 
 def test_answers_of_cells_become_a_curve_with_their_own_intervals(here: Path) -> None:
     own, values = study(), np.arange(6.0)
-    find = lambda m: {"share": Proportion(3, 4), "mean": [0.5, 0.25, 1.0], "median": spread(values)}  # noqa: E731
+
+    def find(m: int) -> dict[str, Any]:
+        return {"share": Proportion(3, 4), "mean": [0.5, 0.25, 1.0], "median": spread(values)}
+
     (told,) = own.cells({"m": (2,)}, find)
     kept = told["found"]
     found = curve("mine", [1, 2, 4, 8], [kept["share"], None, kept["mean"], kept["median"]])
@@ -362,12 +390,15 @@ def test_each_recipe_tells_what_it_does_and_how_long_it_takes(
     recipe: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [str(recipe), "--help"])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(recipe), run_name="__main__")
     assert end.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     (quick,) = re.findall(r"--quick (?!\[|\])([^\]]*?) --force", text)
     assert re.search(r"\d+ (second|minute)s?\b|\ba minute\b", quick), quick
+    limited = re.search(r"study\.(cells|success)\(", recipe.read_text())
+    assert ("--hours" in text) == bool(limited)  # an option of a study that it can limit, and of no other
     assert opening(recipe).splitlines()[0].split()[:4] == text[text.index(opening(recipe)[:10]) :].split()[:4]
     assert not list(here.iterdir())
 

@@ -59,7 +59,7 @@ def prune(
     for _ in range(there.shape[1] if most is None else most):
         member, unit = (there & going[:, None]).nonzero(as_tuple=True)
         loss = torch.full(there.shape, torch.inf, dtype=torch.float64)
-        for row, column in zip(member.split(_AT_ONCE), unit.split(_AT_ONCE), strict=True):  # type: ignore[no-untyped-call]
+        for row, column in zip(torch.split(member, _AT_ONCE), torch.split(unit, _AT_ONCE), strict=True):
             values = objective(left(stack.select(row), layers, ~one[column]))
             fine = (values["right"].cpu() == objective.samples) | (not right)
             loss[row, column] = torch.where(fine, values["loss"].cpu().double(), torch.inf)
