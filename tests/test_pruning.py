@@ -27,8 +27,8 @@ def known(noise: float, members: int = 4) -> Stack:
     return LIFE.landmark("presolve").unflatten(start + noise * torch.randn(start.shape, generator=generator))
 
 
-def by_hand(stack: Stack, member: int) -> set[int]:
-    """Units left, by copies of the module, one at a time."""
+def by_hand(stack: Stack, member: int) -> list[int]:
+    """Units that go, in their order, by copies of the module, one at a time."""
     module = LIFE.network()
     module.load_state_dict(stack.state_dict(member))
     inputs, targets, weights = LIFE._pattern_data
@@ -50,7 +50,7 @@ def by_hand(stack: Stack, member: int) -> set[int]:
             tensor.zero_()
         return smaller
 
-    there = set(range(9))
+    there, gone = set(range(9)), list[int]()
     while value(module)[0]:
         tried = {unit: without(module, unit) for unit in there}
         fine = {unit: value(each)[1] for unit, each in tried.items() if value(each)[0]}
@@ -58,14 +58,18 @@ def by_hand(stack: Stack, member: int) -> set[int]:
             break
         chosen = min(fine, key=fine.__getitem__)
         there.remove(chosen)
+        gone.append(chosen)
         module = tried[chosen]
-    return there
+    return gone
 
 
-def test_a_plain_loop_over_copies_removes_the_same_units() -> None:
+def test_a_plain_loop_over_copies_removes_the_same_units_in_the_same_order() -> None:
     stack = known(0.02)
     pruned, there = prune(LIFE.objective(), stack, LAYERS)
-    assert [set(row.nonzero()[:, 0].tolist()) for row in there] == [by_hand(stack, k) for k in range(len(stack))]
+    gone = [by_hand(stack, k) for k in range(len(stack))]
+    assert [set((~row).nonzero()[:, 0].tolist()) for row in there] == [set(each) for each in gone]
+    _, some = prune(LIFE.objective(), stack, LAYERS, most=2)
+    assert [set((~row).nonzero()[:, 0].tolist()) for row in some] == [set(each[:2]) for each in gone]
     assert (LIFE.objective()(pruned)["right"] == 512).all()
     assert (units(pruned, LAYERS) == there).all()
 
@@ -80,6 +84,7 @@ def test_what_is_left_computes_what_a_network_built_without_the_rest_does() -> N
     weight = state["net.0.2.weight"][second][:, first, 0, 0]
     hidden = F.leaky_relu(hidden @ weight.T + state["net.0.2.bias"][second])
     logits = hidden @ state["net.0.4.weight"][0, second, 0, 0] + state["net.0.4.bias"]
+    assert all((own[f"net.0.{layer}.bias"][0, ~kept] == 0).all() for layer, kept in ((0, first), (2, second)))
     answers = LIFE.objective().predictions(Stack(own))
     assert answers.flatten().tolist() == (logits > 0).tolist()
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,12 +246,14 @@ def test_a_run_says_where_its_problem_was_imported_from(
     text = "import torch\nfrom torch import nn\nfrom landscape import Problem\nX = torch.randn(9, 3)\n"
     text += "OWN = Problem.from_model(lambda: nn.Linear(3, 1), (X, X[:, :1]), 'mse')\n"
     Path("my_recorded.py").write_text(text)
-    own = importlib.import_module("my_recorded").OWN
-    for name, each in (("own", own), ("other", problem())):
+    own, other = importlib.import_module("my_recorded").OWN, problem()
+    monkeypatch.setattr(sys.modules["__main__"], "OTHER", other, raising=False)  # which no other program can import
+    for name, each in (("own", own), ("other", other)):
         with Recorder(tmp_path / name, each) as record:
             record(0, nn.Linear(3, 1) if name == "own" else network())
     run = Run.open(tmp_path / "own")
     assert run.problem[0] == "my_recorded:OWN"
+    assert Run.open(tmp_path / "other").problem[0] == "model"
     assert run.document["code"]["file"] == str(tmp_path / "my_recorded.py")
     assert walk(run.path, run.path, problem=own, points=3).loss.shape == (1, 3)
     done = landscape("walk", "--from", "own", "--to", "own", "-o", "a.h5")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 from click.testing import Result as Outcome
 from pages import browsers
 from test_plane_figures import VALLEY, X, Y, mark, surface, through, trajectory
@@ -46,6 +47,10 @@ def test_the_surface_has_the_losses_at_their_places(tmp_path: Path) -> None:
     np.testing.assert_allclose(10 ** np.array(field["z"]), VALLEY, rtol=1e-5)
     assert field["text"][3][7] == f"x {X[7]:.4g}, y {Y[3]:.4g}<br>loss {VALLEY[3, 7]:.4g}"
     assert networks["text"] == ["a", "b", "c"]
+    # Above the surface by a hundredth of its height, so that none is half sunk in it.
+    ground = scipy.interpolate.RegularGridInterpolator((Y, X), np.log10(VALLEY))
+    above = np.array(networks["z"]) - ground(np.stack([networks["y"], networks["x"]], axis=1))
+    np.testing.assert_allclose(above, np.ptp(np.log10(VALLEY)) / 100, rtol=0.2)
     assert networks["customdata"][0] == "own loss 0.1<br>loss here, on the plane, 0.2"
     layout = data["layout"]["scene"]
     assert layout["xaxis"]["title"]["text"] == "from a to b (L2 distance)"
