@@ -26,6 +26,7 @@ def main() -> None:
         options={"steps": 2, "m_factor": 10},
         seeds=range(seeds),
         training={"data": "batches", "batches": batches, "batch_size": size},
+        engine="fused",
     )
     about = (
         f"Life B3/S23V, 2 steps, LeakyReLU, sigmoid, floor(2 d) blocks of width 10; {seeds} seeds a cell, {batches:,} "

@@ -42,6 +42,7 @@ def main() -> None:
                     options={"steps": n},
                     seeds=range(seeds),
                     training={**training, "freeze": freeze},
+                    engine="fused",
                 )
                 left += study.not_run(part)
                 if rows:

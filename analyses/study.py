@@ -35,6 +35,7 @@ from landscape.engine.stack import Stack
 from landscape.evaluation.walk import walk
 from landscape.figures.pages import WIDTH, sheet
 from landscape.problems.base import Problem
+from landscape.problems.compute import Engine
 from landscape.problems.places import is_landmark
 from landscape.problems.registry import create
 from landscape.store.checkpoints import Run, load
@@ -192,6 +193,7 @@ class Study:
         training: Mapping[str, Any],
         problem: str = "life",
         options: Mapping[str, Any] | None = None,
+        engine: Engine = "auto",
     ) -> list[Row]:
         """Train and test each cell of a grid of fields, of the problem or of its training; a table as CSV beside it."""
         own = {field.name for field in dataclasses.fields(Training)}
@@ -200,7 +202,7 @@ class Study:
             what = create(problem, {**(options or {}), **{key: each for key, each in cell.items() if key not in own}})
             how = Training(**training, **{key: each for key, each in cell.items() if key in own})
             name = ",".join(f"{key}={value}" for key, value in cell.items())
-            run = self.train(what, how, f"{part}/{name}".strip("/"), seeds)
+            run = self.train(what, how, f"{part}/{name}".strip("/"), seeds, engine=engine)
             (told,) = as_document([Row(cell, success(what, run.checkpoint().stack, device=self.device))])
             return told
 

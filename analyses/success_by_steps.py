@@ -27,7 +27,7 @@ def main() -> None:
     )
     training, seeds = (QUICK, range(8)) if study.quick else (FULL, range(20))
     grid = {"m_factor": WIDTHS[:3] if study.quick else WIDTHS, "steps": (1, 2, 3, 5, 10) if study.quick else MANY}
-    rows = study.success(grid, seeds=seeds, training=training)
+    rows = study.success(grid, seeds=seeds, training=training, engine="fused")
     if not study.quick:
         rows = study.rows_of("success_by_width", "d1") + rows
     how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**training)

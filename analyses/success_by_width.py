@@ -29,7 +29,7 @@ def main() -> None:
     rows, left = [], ""
     for d in (1.0, 2.0) if study.quick else WIDTHS:
         grid = {"d_factor": (d,), "m_factor": WIDTHS[d][:4] if study.quick else WIDTHS[d], "steps": STEPS}
-        rows += study.success(grid, f"d{d:g}", seeds=seeds, training=training)
+        rows += study.success(grid, f"d{d:g}", seeds=seeds, training=training, engine="fused")
         left += study.not_run(f"d{d:g}")
     how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**training)
     about = (

@@ -22,7 +22,7 @@ from landscape.engine.answers import Answers, Hits, as_numbers
 from landscape.engine.chain import Chain
 from landscape.engine.data import SAMPLE_MULTIPLE, Batch, Data, Stream
 from landscape.engine.determinism import culprit, mixes_samples
-from landscape.engine.fused import Fused, refused
+from landscape.engine.fused import Fused, FusedBoards, OneOfBoards, refused
 from landscape.engine.live import naming_sparse
 from landscape.engine.memory import AUTOMATIC, Chunk, choose_chunk
 from landscape.engine.stack import Stack, in_order
@@ -39,6 +39,9 @@ CALIBRATION_BATCH = 512
 
 #: So many members for each end make it worth while to go between; and bytes at most.
 _MANY, _ENTERED_BYTES = 4, 2**27
+
+#: Boards, at most, on which the gradients of the compiled loop are compared.
+_COMPARED = 64
 
 #: From outputs and targets, samples last.
 PerSample = Callable[..., Tensor]
@@ -163,7 +166,7 @@ class Objective:
     A network with BatchNorm has a policy, `batchnorm`: with `recalibrate` each point gets statistics of its own,
     estimated on the samples of `calibration`; else they are those of the stack's buffers.
 
-    What is `fused` gives all metrics in one loop; derivatives and outputs are then still the network's.
+    What is `fused` gives all metrics in one loop, or trains in one; derivatives and outputs are then still the network's.
     """
 
     network: Stacked
@@ -179,7 +182,7 @@ class Objective:
     autocast: torch.dtype | None = None
     batchnorm: BatchNorm | None = None
     calibration: Batch | None = None
-    fused: Fused | None = None
+    fused: Fused | FusedBoards | None = None
 
     def __post_init__(self) -> None:
         if "loss" not in self.metrics or self.metrics["loss"].reduction != "mean":
@@ -261,24 +264,32 @@ class Objective:
 
     def with_fused(self, *, training: bool = False) -> "Objective":
         """The same objective by one compiled loop, which is compared with this one first, as its gradients are for
-        `training`. Raises `Unsupported` where network, data or loss are not of its kind, and `Unverified` if it does
+        `training`; on boards of several steps the loop trains alone, and values are this one's. Raises `Unsupported` where network, data or loss are not of its kind, and `Unverified` if it does
         not agree.
         """
         if self.autocast is not None:
             raise Unsupported('`engine="fused"` computes in full precision alone: use `engine="stacked"`')
         if self.metrics.keys() != {"loss", "accuracy", "right", "solved"}:
             raise refused("it has other metrics")
-        fused = Fused.of(self.network, self.memory, self.metrics["loss"].known, self.dtype)
+        data, flat = self.memory, self.template.to(self.device, self.dtype).flatten()
+        near = 1e-4 if self.dtype == torch.float32 else 1e-10
+        fused: Fused | FusedBoards
+        if training and isinstance(data, OneOfBoards):
+            data = data.part(torch.arange(min(data.count, _COMPARED)))
+            fused = FusedBoards.of(self.network, data, self.metrics["loss"].known, self.dtype)
+            gradient = fused.gradient(flat, data)
+        else:
+            fused = Fused.of(self.network, data, self.metrics["loss"].known, self.dtype)
+            gradient = fused.gradient(flat) if training else flat
         made = dataclasses.replace(self, fused=fused)
         found, wanted = made(self.template), self(self.template)
-        near = 1e-4 if self.dtype == torch.float32 else 1e-10
         for name, value in wanted.items():
             if not torch.allclose(found[name], value, rtol=near, atol=0):
                 numbers = f"{name} {float(found[name]):.9g}, the stacked one {float(value):.9g}"
                 raise Unverified(f"the fused engine gives {numbers}: use another, and please report it")
         if training:
-            slope = self.gradient(self.template, self.memory, None, with_loss=False)[1].flatten()
-            error = (fused.gradient(self.template.to(self.device, self.dtype).flatten()) - slope).abs().max()
+            slope = self.gradient(self.template, data, None, with_loss=False)[1].flatten()
+            error = (gradient - slope).abs().max()
             if not error <= near * slope.abs().max():
                 raise Unverified(
                     f"the fused engine gives a gradient that is off by {float(error):.3g}: use another, and please "
@@ -289,7 +300,7 @@ class Objective:
     @_within_memory
     def __call__(self, members: Members) -> dict[str, Float[Tensor, " member"]]:
         """Loss and metrics of each member."""
-        if self.fused is not None:
+        if isinstance(self.fused, Fused):
             parts = members.chunks(len(members)) if isinstance(members, Stack) else members.chunks(self.chunk.members)
             rows = [part.to(self.device, self.dtype).flatten() for part in parts]
             return self.fused(torch.cat(rows)[: len(members)])

@@ -19,6 +19,7 @@ from landscape.core.fields import option
 from landscape.core.intervals import Proportion
 from landscape.core.notebook import table
 from landscape.engine.data import Data
+from landscape.engine.fused import Boards, OneOfBoards
 from landscape.engine.lessons import Lessons
 from landscape.engine.objective import BatchNorm, Metric, Objective
 from landscape.engine.plain import PlainObjective
@@ -146,11 +147,14 @@ class Problem(abc.ABC):
     ) -> Data:
         """Fresh training data of one step, a pure function of each seed and the step: a batch a seed."""
 
-    def batch_weights(
+    def fused_batches(
         self, seeds: Int[Tensor, " member"], steps: range, size: int, dtype: torch.dtype
-    ) -> Float[Tensor, "step member sample"]:
-        """Weights of the samples of many steps' `training_batch`, on the CPU, for the fused engine."""
-        batches = (self.training_batch(seeds, step, size, device="cpu", dtype=dtype) for step in steps)
+    ) -> Float[Tensor, "step member sample"] | Boards:
+        """What the fused engine reads of many steps' `training_batch`, on the CPU: weights of the samples, or boards."""
+        batches = [self.training_batch(seeds, step, size, device="cpu", dtype=dtype) for step in steps]
+        if all(isinstance(batch, OneOfBoards) for batch in batches):
+            now, later = (torch.stack([getattr(batch, name) for batch in batches]) for name in ("now", "later"))
+            return Boards(now, later, size)
         return torch.stack([batch.samples(0, len(batch)).weights for batch in batches])
 
     def batch_bytes(self, members: int, size: int) -> int:

@@ -11,7 +11,7 @@ from landscape.core import philox
 from landscape.core.errors import Unsupported
 from landscape.engine.data import Data
 from landscape.engine.determinism import preserved
-from landscape.engine.fused import MOMENTS, Fused
+from landscape.engine.fused import MOMENTS, Boards, Fused, FusedBoards
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Noise
@@ -26,9 +26,9 @@ _NOISE_STREAM = 2**16
 #: Boards, or other samples, drawn at once for as many members as they serve: bounds the memory of a step.
 _DRAWN = 2**17
 
-#: What the fused engine does at once, a tenth of a second: numbers that steps change; boards, or other samples, drawn;
-#: and samples that a batch counts for at least, as its weights take memory too.
-_CHANGED, _SEEN, _LEAST = 2**22, 2**19, 128
+#: What the fused engine does at once, a tenth of a second: numbers that steps change; boards, or other samples, drawn
+#: to be counted, and how many a batch counts for at least, as its weights take memory too; numbers multiplied on boards.
+_CHANGED, _SEEN, _LEAST, _MULTIPLIED = 2**22, 2**19, 128, 2**29
 
 
 class Trainer:
@@ -57,7 +57,8 @@ class Trainer:
             if objective.fused is None:
                 self._gradient(slice(0, 1), first, False)
             else:
-                self._weights(range(first, first + 1), slice(0, 1))
+                drawn = self._drawn(range(first, first + 1), slice(0, 1))
+                self.cells = 32 * drawn.now[0, 0].numel() if isinstance(drawn, Boards) else 0
 
     @property
     def teacher(self) -> Objective:
@@ -100,6 +101,8 @@ class Trainer:
         """Steps that `advance` takes at once: of the fused engine so many that they take a moment."""
         if self.objective.fused is None:
             return 1
+        if isinstance(self.objective.fused, FusedBoards):
+            return max(1, _MULTIPLIED // (self.cells * len(self.flat) * self.objective.fused.work))
         if self.training.data == "batches":
             return max(1, _SEEN // (max(_LEAST, self.training.batch_size) * min(len(self.flat), self.group)))
         return max(1, _CHANGED // self.flat.numel())
@@ -115,15 +118,18 @@ class Trainer:
         else:
             self._step(steps.start, with_loss)
 
-    def _descend(self, fused: Fused, steps: range, with_loss: bool) -> None:
+    def _descend(self, fused: Fused | FusedBoards, steps: range, with_loss: bool) -> None:
         """The steps of all members, in place."""
         size, losses = len(self.flat) if self.training.data == "exact" else self.group, list[Tensor]()
+        still = self._mask(self.frozen)
         for first in range(0, len(self.flat), size):
             group = slice(first, min(first + size, len(self.flat)))
-            weights = self._weights(steps, group)
+            batches = self._drawn(steps, group)
             flat, moments = self.flat[group], {name: each[group] for name, each in self.moments.items()}
-            if with_loss:
-                losses.append(fused(flat, None if weights is None else weights[0])["loss"])
+            if with_loss and isinstance(fused, FusedBoards):
+                losses.append(self._gradient(group, steps.start, with_loss)[0])
+            elif with_loss:
+                losses.append(fused(flat, None if batches is None else batches[0])["loss"])
             fused.descend(
                 flat,
                 moments,
@@ -131,16 +137,17 @@ class Trainer:
                 lr=self.training.lr,
                 momentum=self.training.momentum,
                 weight_decay=self.training.weight_decay,
-                weights=weights,
+                batches=batches,
+                learns=None if still is None else ~still[0],
             )
         self.loss = torch.cat(losses) if losses else torch.zeros(0)
 
-    def _weights(self, steps: range, group: slice) -> Tensor | None:
-        """Those of the patterns on the batches of a group; None for the objective's own."""
+    def _drawn(self, steps: range, group: slice) -> Tensor | Boards | None:
+        """What the fused engine reads of the batches of a group; None for the objective's own data."""
         if self.training.data == "exact":
             return None
         keys = self.shared if self.training.shared_data else self.keys[group]
-        return self.problem.batch_weights(keys, steps, self.training.batch_size, self.objective.dtype)
+        return self.problem.fused_batches(keys, steps, self.training.batch_size, self.objective.dtype)
 
     def _step(self, step: int, with_loss: bool) -> None:
         found = [
