@@ -24,6 +24,7 @@ def main() -> None:
         options={"rule": "B3/S23", "architecture": "paper", "activation": "relu"},
         seeds=range(seeds),
         training={"batches": batches, "lr": 3e-3},
+        engine="fused",
     )
     curves = success_series(rows, x="density", by="m_factor", rate="exact")
     caption = (

@@ -11,7 +11,7 @@ import numpy as np
 from landscape import Stack, figures
 from landscape.analysis.success import success
 from landscape.engine.stack import concatenate
-from landscape.store.checkpoints import Run
+from landscape.problems.life import Life
 from landscape.training.train import Training
 from study import Study
 
@@ -41,24 +41,18 @@ def main() -> None:
     )
     wanted, draws, batches = (10, 10, 2000) if study.quick else (50, 50, 10_000)
     training = Training(batches=batches, lr=3e-3, save_at=(0, batches))
-    done = study.sweep(
-        part="originals",
-        grid={"m_factor": (1, 2, 4)},
-        options={"rule": "B3/S23", "architecture": "paper", "activation": "relu"},
-        seeds=range(40 * wanted),
-        training={"batches": batches, "lr": 3e-3},
-    )
     curves, found = [], {}
-    for cell in done.cells():
-        first = success(cell.problem, cell.stack(), device=study.device)
-        m = cell.values["m_factor"]
+    for m in (1, 2, 4):
+        problem = Life(rule="B3/S23", architecture="paper", activation="relu", m_factor=m)
+        run = study.train(problem, training, f"originals-m{m}", range(40 * wanted), engine="fused")
+        first = success(problem, run.checkpoint().stack, device=study.device)
         solved = np.flatnonzero(first.exact)[:wanted].tolist()
-        start = Run.open(cell.path).checkpoint(0).stack
+        start = run.checkpoint(0).stack
         rng = np.random.default_rng(m)
         parts = [flipped(start.select([i]), k, draws, rng) for i in solved for k in FLIPS]
         changed = concatenate(parts)
-        retrained = study.train(cell.problem, training, f"flipped-m{m}", range(len(changed)), start=changed)
-        again = success(cell.problem, retrained.checkpoint().stack, device=study.device).exact
+        retrained = study.train(problem, training, f"flipped-m{m}", range(len(changed)), start=changed, engine="fused")
+        again = success(problem, retrained.checkpoint().stack, device=study.device).exact
         rates = np.array([each.mean() for each in np.split(again, np.cumsum([len(part) for part in parts])[:-1])])
         rates = rates.reshape(len(solved), len(FLIPS))
         curves.append(figures.Series.of_seeds(f"m = {m}", FLIPS, rates, within=(0.0, 1.0)))

@@ -27,6 +27,7 @@ def main() -> None:
         options=PAPER,
         seeds=range(64 if study.quick else 640),
         training=exact,
+        engine="fused",
     )
     rest = study.success(
         {

@@ -20,10 +20,9 @@ from click.testing import Result as Outcome
 import landscape
 from landscape.core.errors import Mismatch, Unsupported, Unverified
 from landscape.core.files import is_there
-from landscape.engine import fused as engine
-from landscape.engine import jit
+from landscape.engine import jit, loops
 from landscape.engine.data import Batch
-from landscape.engine.fused import Fused
+from landscape.engine.fused import Boards, Fused, FusedBoards
 from landscape.engine.stack import Stack
 from landscape.problems.compute import Engine
 from landscape.problems.digits import Digits
@@ -199,8 +198,8 @@ def fused_steps(problem: Life, stack: Stack, weights: torch.Tensor | None, steps
     moments = {name: torch.zeros_like(flat) for name in names}
     options = {name: getattr(how, name) for name in ("lr", "momentum", "weight_decay")}
     loop = problem.objective(dtype=stack.dtype).with_fused().fused
-    assert loop is not None
-    loop.descend(flat, moments, steps, **options, weights=weights)
+    assert isinstance(loop, Fused)
+    loop.descend(flat, moments, steps, **options, batches=weights)
     return flat
 
 
@@ -213,7 +212,7 @@ def test_gradients_are_those_of_the_stacked_engine(name: str, dtype: torch.dtype
     stack = spread(PROBLEMS[name], 12, dtype)
     wanted = objective.gradient(stack, objective.memory)[1].flatten()
     fused = objective.with_fused().fused
-    assert fused is not None
+    assert isinstance(fused, Fused)
     error = (fused.gradient(stack.flatten()) - wanted).abs().amax(1) / wanted.abs().amax(1)
     assert error.max() < near
 
@@ -304,7 +303,8 @@ def test_patterns_are_counted_as_on_the_boards_themselves(board: str, size: int,
     problem = Life(board=board, density=density)
     seeds, steps = torch.tensor([0, 5, 2**63 - 1, 12345678901]), range(2**33 + 1, 2**33 + 4)
     for dtype in (torch.float32, torch.float64):
-        found = problem.batch_weights(seeds, steps, size, dtype)
+        found = problem.fused_batches(seeds, steps, size, dtype)
+        assert isinstance(found, torch.Tensor)
         for step, row in zip(steps, found, strict=True):
             batch = problem.training_batch(seeds, step, size, device="cpu", dtype=dtype)
             assert isinstance(batch, Batch)
@@ -363,11 +363,168 @@ def test_a_gradient_that_the_stacked_engine_does_not_find_stops_the_training(
 
 @needs_numba
 @pytest.mark.parametrize(
-    ("problem", "why"), [(Life(dropout=0.5), "its layers are other"), (Life(steps=2), "its layers are other")]
+    ("problem", "why"),
+    [
+        (Life(dropout=0.5), "its layers are other"),
+        (Life(steps=2, dropout=0.5), "its layers are other"),
+        (Life(steps=2, architecture="paper"), "its layers are other"),
+        (Life(steps=2, sigmoid=False), "its layers are other"),
+        (Life(steps=2, loss="mse"), "its loss is not the cross-entropy"),
+        (Life(steps=2, activation="elu"), "its layers are other"),
+    ],
 )
 def test_other_trainings_are_refused_before_anything_is_written(problem: Life, why: str, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=why):
         train(problem, {"batches": 1}, tmp_path / "run", seeds=[0], engine="fused")
+    assert not (tmp_path / "run").exists()
+
+
+BOARDS: dict[str, Life] = {
+    "two steps": Life(steps=2),
+    "even": Life(steps=2, m_factor=2, rule="B3/S23"),
+    "odd": Life(steps=2, m_factor=3),
+    "wide": Life(steps=2, m_factor=5),
+    "three steps": Life(steps=3, m_factor=2),
+    "relu": Life(steps=2, m_factor=2, activation="relu"),
+    "shifted": Life(steps=2, m_factor=2, normalize=True),
+    "deep": Life(steps=1, m_factor=2, d_factor=2.0),
+    "shallow": Life(steps=2, m_factor=2, d_factor=0.5),
+    "small": Life(steps=2, m_factor=2, board="1x1"),
+    "oblong": Life(steps=3, m_factor=2, board="3x7", density=0.3),
+}
+
+
+def on_boards(problem: Life, dtype: torch.dtype) -> FusedBoards:
+    loop = problem.training_objective("batches", device="cpu", dtype=dtype).with_fused(training=True).fused
+    assert isinstance(loop, FusedBoards)
+    return loop
+
+
+@needs_numba
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 2e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("count", [5, 64, 70])
+@pytest.mark.parametrize("name", BOARDS)
+def test_gradients_on_boards_are_those_of_the_stacked_engine(
+    name: str, count: int, dtype: torch.dtype, near: float
+) -> None:
+    """Of each member, beside the largest of its numbers, on boards of its own or shared ones."""
+    problem = BOARDS[name]
+    stack = spread(problem, 6, dtype)
+    for keys in (torch.arange(6), torch.tensor([3])):
+        batch = problem.boards(keys, 7, count, dtype)
+        wanted = problem.objective(dtype=dtype).gradient(stack, batch)[1].flatten()
+        found = on_boards(problem, dtype).gradient(stack.flatten(), batch)
+        error = (found - wanted).abs().amax(1) / wanted.abs().amax(1)
+        assert error.max() < near
+
+
+@needs_numba
+@pytest.mark.parametrize("how", [{}, {"weight_decay": 0.1}, {"optimizer": "sgd", "momentum": 0.5, "lr": 0.1}])
+@pytest.mark.parametrize("name", ["odd", "shifted", "oblong"])
+def test_steps_on_boards_are_those_of_autograd_and_of_the_optimizers_of_pytorch(name: str, how: dict[str, Any]) -> None:
+    """On boards of floats that the plain network reads, under the loss that PyTorch takes of its output."""
+    problem, training, size = BOARDS[name], Training(**how), 20
+    stack = initialise(problem.network(), range(3)).to(torch.float64)
+    keys, steps = torch.arange(3), range(2, 6)
+    batches = problem.fused_batches(keys, steps, size, torch.float64)
+    assert isinstance(batches, Boards)
+    names = ("mean", "square") if training.optimizer == "adam" else ("velocity",)
+    flat, moments = stack.flatten(), {each: torch.zeros_like(stack.flatten()) for each in names}
+    options = {each: getattr(training, each) for each in ("lr", "momentum", "weight_decay")}
+    learns = torch.ones(stack.parameters, dtype=torch.bool)
+    learns[-3:] = False
+    counted = range(4)  # of the optimizer, which begins here
+    on_boards(problem, torch.float64).descend(flat, moments, counted, **options, batches=batches, learns=learns)
+    rows = []
+    for member in range(3):
+        network = problem.network().double()
+        network.load_state_dict(stack.state_dict(member))
+        make = (
+            torch.optim.Adam
+            if training.optimizer == "adam"
+            else functools.partial(torch.optim.SGD, momentum=training.momentum)
+        )
+        optimizer = make(network.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+        before = torch.cat([each.detach().flatten() for each in network.parameters()])
+        for step in steps:
+            batch = problem.boards(keys[member : member + 1], step, size, torch.float64, codes=False).samples(0, 32)
+            cells = network(batch.inputs[0].permute(3, 0, 1, 2)[:size])[:, 0]
+            loss = F.binary_cross_entropy(cells, batch.targets[0].permute(2, 0, 1)[:size].double())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            after = torch.cat([each.detach().flatten() for each in network.parameters()])
+            for each, kept in zip(_tail(network, 3), before[-3:], strict=True):
+                each.copy_(kept)
+            assert not torch.equal(after, before)
+        rows.append(torch.cat([each.detach().flatten() for each in network.parameters()]))
+    torch.testing.assert_close(flat, torch.stack(rows), rtol=1e-9, atol=1e-11)
+
+
+def _tail(network: torch.nn.Module, count: int) -> list[torch.Tensor]:
+    """The last numbers of a network, as views of its parameters."""
+    every = [number for each in network.parameters() for number in each.detach().view(-1)]
+    return every[-count:]
+
+
+@needs_numba
+@pytest.mark.bitwise
+def test_a_member_trained_on_boards_has_the_same_bits_whatever_the_company_and_the_threads(tmp_path: Path) -> None:
+    how = {"batches": 12, "batch_size": 40}
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count, seeds in ((1, range(9)), (2, range(9)), (1, [8])):
+            torch.set_num_threads(count)
+            run = train(BOARDS["odd"], how, tmp_path / f"{count}{len(seeds)}", seeds=seeds, engine="fused")
+            found.append(run.checkpoint().stack.flatten())
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0][8:], found[2])
+
+
+@needs_numba
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_run_on_boards_ends_near_that_of_the_stacked_engine(frozen: bool, tmp_path: Path) -> None:
+    how = {"batches": 30, "batch_size": 16, "dtype": "float64", "presolve_blocks": [1], "freeze": frozen}
+    engines: list[Engine] = ["stacked", "fused"]
+    runs = [train(BOARDS["three steps"], how, tmp_path / each, seeds=range(4), engine=each) for each in engines]
+    assert [each.document["computation"]["backend"] for each in runs] == engines
+    for step in runs[0].steps():
+        a, b = (each.checkpoint(step).stack for each in runs)
+        torch.testing.assert_close(a.flatten(), b.flatten(), rtol=1e-9, atol=1e-11)
+    middle = BOARDS["three steps"].parts()[1]
+    begun, ended = (runs[1].checkpoint(step).stack for step in (0, 30))
+    assert all(torch.equal(begun[name], ended[name]) == frozen for name in middle)
+    lines = [[json.loads(line) for line in (each.path / "log.jsonl").read_text().splitlines()] for each in runs]
+    losses = [[each["loss"] for each in line] for line in lines]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-9)
+
+
+@needs_numba
+@pytest.mark.bitwise
+def test_a_run_on_boards_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    how = {"batches": 60, "batch_size": 8, "save_at": [0, 40]}
+    whole = train(BOARDS["even"], how, tmp_path / "whole", seeds=range(3), engine="fused")
+
+    def stop(done: int, total: int) -> None:
+        if done >= 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(BOARDS["even"], how, tmp_path / "parts", seeds=range(3), engine="fused", progress=stop)
+    parts = train(BOARDS["even"], how, tmp_path / "parts", seeds=range(3))
+    assert torch.equal(parts.checkpoint().stack.flatten(), whole.checkpoint().stack.flatten())
+
+
+@needs_numba
+def test_a_gradient_on_boards_that_the_stacked_engine_does_not_find_stops_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = FusedBoards.gradient
+    monkeypatch.setattr(FusedBoards, "gradient", lambda *given: true(*given) * 1.01)
+    with pytest.raises(Unverified, match="gives a gradient that is off by"):
+        train(Life(steps=2), {"batches": 1}, tmp_path / "run", seeds=[0], engine="fused")
     assert not (tmp_path / "run").exists()
 
 
@@ -397,13 +554,14 @@ def test_the_command_line_trains_by_it(landscape: Callable[..., Outcome], tmp_pa
 
 
 def test_without_numba_one_line_says_what_to_install(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    caches = (jit.numba, engine._compiled)
+    caches = (jit.numba, loops._prepared, loops.losses, loops.steps, loops.board_steps)
     for each in caches:
         each.cache_clear()
     monkeypatch.setitem(sys.modules, "numba", None)
     for call in (
         lambda: landscape.walk("presolve", run, points=3, engine="fused"),
         lambda: train("life", {"batches": 1}, tmp_path / "run", seeds=[0], engine="fused"),
+        lambda: train(Life(steps=2), {"batches": 1}, tmp_path / "run", seeds=[0], engine="fused"),
     ):
         with pytest.raises(
             Unsupported, match=r"needs numba, which is not installed: from a clone, pip install '\.\[fast\]'"

@@ -13,7 +13,7 @@ numba (extra `fast`) compiles what is plain Python in `landscape.engine.loops`; 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float, Int32
 from torch import Tensor, nn
 
 from landscape.core.errors import Unsupported
-from landscape.engine.data import Data
 from landscape.engine import loops
+from landscape.engine.data import Data
 from landscape.engine.jit import in_threads
 from landscape.engine.program.graph import leaves
 from landscape.engine.stacked import Stacked
@@ -44,6 +44,26 @@ MOMENTS = {"adam": ("mean", "square"), "sgd": ("velocity",)}
 
 #: Of Adam, as `training/optimizers.py` has them: decay of both moments, and what keeps its quotient finite.
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
+
+
+class Boards(NamedTuple):
+    """Batches of boards, 32 to a word, and the boards to answer with, of which `size` a batch are real."""
+
+    now: Int32[Tensor, "step members height width word"]
+    later: Int32[Tensor, "step members height width word"]
+    size: int
+
+
+@runtime_checkable
+class OneOfBoards(Protocol):
+    """A batch of boards of each member, or one for all."""
+
+    @property
+    def now(self) -> Int32[Tensor, "members height width word"]: ...  # noqa: D102
+    @property
+    def later(self) -> Int32[Tensor, "members height width word"]: ...  # noqa: D102
+    @property
+    def count(self) -> int: ...  # noqa: D102
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,7 +126,7 @@ class Fused:
         lr: float,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
-        batches: "Float[Tensor, 'step some pattern'] | Boards | None" = None,
+        batches: Float[Tensor, "step some pattern"] | Boards | None = None,
         learns: Bool[Tensor, " parameter"] | None = None,
     ) -> None:
         """Optimizer steps of these numbers, the first ever is 0, of members as rows, in place, by Adam or sgd as their
@@ -138,31 +158,11 @@ class Fused:
         return real(self.slope), self.wide, self.narrow, real(self.shift), self.side
 
 
-class Boards(NamedTuple):
-    """Batches of boards, 32 to a word, and the boards to answer with, of which `count` a batch are real."""
-
-    now: Int32[Tensor, "step members height width word"]
-    later: Int32[Tensor, "step members height width word"]
-    count: int
-
-
-@runtime_checkable
-class OneOfBoards(Protocol):
-    """A batch of boards of each member, or one for all."""
-
-    @property
-    def now(self) -> Int32[Tensor, "members height width word"]: ...
-    @property
-    def later(self) -> Int32[Tensor, "members height width word"]: ...
-    @property
-    def count(self) -> int: ...
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class FusedBoards:
     """Training of networks of several blocks on boards, under cross-entropy from logits, a mean over cells.
 
-    Each block reads 3 x 3 cells by `wide` filters, and has `narrow` and one; `slope` is that of all activations below 0.
+    Each block reads 3 x 3 cells by `wide` filters, then has `narrow` and one; `slope` is that of activations below 0.
     Boards have the cells -`shift` and 1 - `shift`, and dead ones around.
     """
 
@@ -202,20 +202,23 @@ class FusedBoards:
         moments: Mapping[str, Tensor],
         steps: range,
         *,
-        batches: Boards,
         lr: float,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
+        batches: Tensor | Boards | None = None,
         learns: Bool[Tensor, " parameter"] | None = None,
     ) -> None:
         """As `Fused.descend`, on these batches, one a step, of each member or for all."""
+        assert isinstance(batches, Boards)
         real: Any = _REAL[self.dtype]
-        boards = batches.now.contiguous().numpy(), batches.later.contiguous().numpy(), batches.count
+        boards = batches.now.contiguous().numpy(), batches.later.contiguous().numpy(), batches.size
         shape = real(self.slope), self.wide, self.narrow, self.blocks, real(self.shift)
         how = _Optimizer.of(moments, steps, real, lr, momentum, weight_decay)
         how.run(loops.board_steps(), flat, learns, len(steps) * _BOARDS_EACH, *shape, *boards)
 
-    def gradient(self, flat: Float[Tensor, "member parameter"], batch: OneOfBoards) -> Float[Tensor, "member parameter"]:
+    def gradient(
+        self, flat: Float[Tensor, "member parameter"], batch: OneOfBoards
+    ) -> Float[Tensor, "member parameter"]:
         """The gradient of the loss of members as rows on a batch."""
         velocity = torch.zeros_like(flat)
         batches = Boards(batch.now[None], batch.later[None], batch.count)
@@ -315,6 +318,6 @@ def _require_cross_entropy(loss: nn.Module | None) -> None:
 def refused(why: str) -> Unsupported:
     """The error for a problem that the fused engine does not serve."""
     return Unsupported(
-        f'`engine="fused"` does not serve this problem ({why}): it is for the Game of Life with relu or leaky_relu and a '
-        'sigmoid under bce, and evaluates one step; use `engine="stacked"`'
+        f'`engine="fused"` does not serve this problem ({why}): it is for the Game of Life with relu or leaky_relu and '
+        'a sigmoid under bce, and evaluates one step; use `engine="stacked"`'
     )

@@ -21,6 +21,7 @@ __all__ = ["board_steps", "losses", "steps"]
 #: Degrees of exp(r) on |r| <= log(2) / 2 and of 2 atanh(s) / s in s^2 on s <= 1/3, to the rounding of each type.
 _DEGREES = {"float32": (7, 7), "float64": (13, 15)}
 
+
 @functools.cache
 def losses() -> Callable[..., None]:
     """`_losses`, compiled when it is first called."""
@@ -44,7 +45,21 @@ def board_steps() -> Callable[..., None]:
 
 @functools.cache
 def _prepared() -> None:
-    helpers(_double, _rectify, _enter, _pass, _add, _mix, _mix_two, _mix_four, _pull, _cross_entropy, _window, _spread, _bits)
+    helpers(
+        _double,
+        _rectify,
+        _enter,
+        _pass,
+        _add,
+        _mix,
+        _mix_two,
+        _mix_four,
+        _pull,
+        _cross_entropy,
+        _window,
+        _spread,
+        _bits,
+    )
     helpers(_patterns, _through, _back, _into, _unfold, _update, _codes, _sides, inline=False)
     helpers(_read, _read_back, inline=False)
     helpers(_fold, _total, _dot, _dots, _dots_two, _dots_three, _dots_four, _weighed, _right, sums=True)
@@ -85,7 +100,8 @@ def _steps(
     weights: Any,
 ) -> None:
     """A step for each row of `corrections` of each member's parameters and moments, a row a member, in place; `weights`
-    are [1 or step, 1 or member, pattern], of members from `begin` on. What `learns` [parameter] says is not learnt stays.
+    are [1 or step, 1 or member, pattern], of members from `begin` on. What `learns` [parameter] says is not learnt
+    stays.
     """
     patterns, count = len(side), flat.shape[1]
     z, h = np.empty((wide, patterns), flat.dtype), np.empty((narrow, patterns), flat.dtype)
@@ -232,7 +248,9 @@ def _through(row: Any, second: Any, slope: Any, z: Any, h: Any, y: Any) -> None:
     for g in range(0, narrow - 1, 2):
         p, q = second + g * wide, second + (g + 1) * wide
         for f in range(0, wide - 3, 4):
-            _mix_four(h[g], h[g + 1], z[f], z[f + 1], z[f + 2], z[f + 3], row[p + f : p + f + 4], row[q + f : q + f + 4])
+            _mix_four(
+                h[g], h[g + 1], z[f], z[f + 1], z[f + 2], z[f + 3], row[p + f : p + f + 4], row[q + f : q + f + 4]
+            )
         if wide % 4:
             f = wide - 2
             _mix_two(h[g], h[g + 1], z[f], z[f + 1], row[p + f : p + f + 2], row[q + f : q + f + 2])
@@ -250,8 +268,8 @@ def _through(row: Any, second: Any, slope: Any, z: Any, h: Any, y: Any) -> None:
 
 
 def _back(row: Any, second: Any, slope: Any, z: Any, h: Any, y: Any, gradient: Any) -> None:
-    """Adds to the gradient in the layers from `second` on, from derivatives of the loss in the outputs, `y`; `h` becomes
-    the derivative in what was rectified to it.
+    """Adds to the gradient in the layers from `second` on, from derivatives of the loss in the outputs, `y`; `h`
+    becomes the derivative in what was rectified to it.
     """
     wide, narrow = len(z), len(h)
     third = second + narrow * (wide + 1)
@@ -263,7 +281,16 @@ def _back(row: Any, second: Any, slope: Any, z: Any, h: Any, y: Any, gradient: A
     for g in range(0, narrow - 1, 2):
         p, q = second + g * wide, second + (g + 1) * wide
         for f in range(0, wide - 3, 4):
-            _dots_four(h[g], h[g + 1], z[f], z[f + 1], z[f + 2], z[f + 3], gradient[p + f : p + f + 4], gradient[q + f : q + f + 4])
+            _dots_four(
+                h[g],
+                h[g + 1],
+                z[f],
+                z[f + 1],
+                z[f + 2],
+                z[f + 3],
+                gradient[p + f : p + f + 4],
+                gradient[q + f : q + f + 4],
+            )
         if wide % 4:
             f = wide - 2
             _dots_two(h[g], h[g + 1], z[f], z[f + 1], gradient[p + f : p + f + 2], gradient[q + f : q + f + 2])
@@ -274,7 +301,9 @@ def _back(row: Any, second: Any, slope: Any, z: Any, h: Any, y: Any, gradient: A
 
 
 def _into(row: Any, second: Any, slope: Any, z: Any, h: Any, f: Any, a: Any, b: Any) -> None:
-    """`a` and `b` become derivatives in what was rectified to `z[f]` and `z[f + 1]`, from those in the next layer, `h`."""
+    """`a` and `b` become derivatives in what was rectified to `z[f]` and `z[f + 1]`, from those in the next layer,
+    `h`.
+    """
     wide, narrow = len(z), len(h)
     a[:] = slope - slope
     b[:] = slope - slope

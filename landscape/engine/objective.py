@@ -40,8 +40,9 @@ CALIBRATION_BATCH = 512
 #: So many members for each end make it worth while to go between; and bytes at most.
 _MANY, _ENTERED_BYTES = 4, 2**27
 
-#: Boards, at most, on which the gradients of the compiled loop are compared.
-_COMPARED = 64
+#: Boards, at most, on which gradients of the compiled loop are compared; the least number beside which they are, as the
+#: derivatives in the outputs, which are numbers near 1, may cancel.
+_COMPARED, _SLANT = 64, 1e-2
 
 #: From outputs and targets, samples last.
 PerSample = Callable[..., Tensor]
@@ -166,7 +167,7 @@ class Objective:
     A network with BatchNorm has a policy, `batchnorm`: with `recalibrate` each point gets statistics of its own,
     estimated on the samples of `calibration`; else they are those of the stack's buffers.
 
-    What is `fused` gives all metrics in one loop, or trains in one; derivatives and outputs are then still the network's.
+    What is `fused` gives all metrics in one loop, or trains in one; derivatives and outputs are still the network's.
     """
 
     network: Stacked
@@ -264,8 +265,8 @@ class Objective:
 
     def with_fused(self, *, training: bool = False) -> "Objective":
         """The same objective by one compiled loop, which is compared with this one first, as its gradients are for
-        `training`; on boards of several steps the loop trains alone, and values are this one's. Raises `Unsupported` where network, data or loss are not of its kind, and `Unverified` if it does
-        not agree.
+        `training`; on boards it only trains, and values are this one's. Raises `Unsupported` where network, data or
+        loss are not of its kind, and `Unverified` if it does not agree.
         """
         if self.autocast is not None:
             raise Unsupported('`engine="fused"` computes in full precision alone: use `engine="stacked"`')
@@ -275,8 +276,9 @@ class Objective:
         near = 1e-4 if self.dtype == torch.float32 else 1e-10
         fused: Fused | FusedBoards
         if training and isinstance(data, OneOfBoards):
-            data = data.part(torch.arange(min(data.count, _COMPARED)))
             fused = FusedBoards.of(self.network, data, self.metrics["loss"].known, self.dtype)
+            data = data.part(torch.arange(min(data.count, _COMPARED)))
+            assert isinstance(data, OneOfBoards)
             gradient = fused.gradient(flat, data)
         else:
             fused = Fused.of(self.network, data, self.metrics["loss"].known, self.dtype)
@@ -290,7 +292,7 @@ class Objective:
         if training:
             slope = self.gradient(self.template, data, None, with_loss=False)[1].flatten()
             error = (gradient - slope).abs().max()
-            if not error <= near * slope.abs().max():
+            if not error <= near * max(float(slope.abs().max()), _SLANT):
                 raise Unverified(
                     f"the fused engine gives a gradient that is off by {float(error):.3g}: use another, and please "
                     "report it"

@@ -150,7 +150,7 @@ class Problem(abc.ABC):
     def fused_batches(
         self, seeds: Int[Tensor, " member"], steps: range, size: int, dtype: torch.dtype
     ) -> Float[Tensor, "step member sample"] | Boards:
-        """What the fused engine reads of many steps' `training_batch`, on the CPU: weights of the samples, or boards."""
+        """What the fused engine reads of many steps' `training_batch`, on the CPU: weights of samples, or boards."""
         batches = [self.training_batch(seeds, step, size, device="cpu", dtype=dtype) for step in steps]
         if all(isinstance(batch, OneOfBoards) for batch in batches):
             now, later = (torch.stack([getattr(batch, name) for batch in batches]) for name in ("now", "later"))

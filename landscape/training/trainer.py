@@ -27,7 +27,7 @@ _NOISE_STREAM = 2**16
 _DRAWN = 2**17
 
 #: What the fused engine does at once, a tenth of a second: numbers that steps change; boards, or other samples, drawn
-#: to be counted, and how many a batch counts for at least, as its weights take memory too; numbers multiplied on boards.
+#: to be counted, and how many a batch counts for at least, as its weights take memory too; products on boards.
 _CHANGED, _SEEN, _LEAST, _MULTIPLIED = 2**22, 2**19, 128, 2**29
 
 
@@ -128,7 +128,7 @@ class Trainer:
             flat, moments = self.flat[group], {name: each[group] for name, each in self.moments.items()}
             if with_loss and isinstance(fused, FusedBoards):
                 losses.append(self._gradient(group, steps.start, with_loss)[0])
-            elif with_loss:
+            elif with_loss and not isinstance(fused, FusedBoards):
                 losses.append(fused(flat, None if batches is None else batches[0])["loss"])
             fused.descend(
                 flat,
