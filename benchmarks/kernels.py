@@ -1,4 +1,4 @@
-"""The compiled loops (`--engine fused`, extra `fast`) beside the stacked engine on one step of Life, in one run.
+"""The compiled loops (`--engine fused`, extra `fast`) beside the stacked engine on Life, in one run.
 
 Processor time of a point, and of a seed-step of training, in microseconds, the lowest of some repeats in turns, so that
 other work on the machine tells little; with `--threads N` wall time of N threads, on a quiet machine. `limit` is the
@@ -38,10 +38,10 @@ def lowest(functions: list[Callable[[], object]], repeats: int, clock: Callable[
     return found
 
 
-def training(m: int, data: str, dtype: str, members: int, repeats: int, clock: Callable[[], float]) -> str:
+def training(problem: Life, data: str, dtype: str, members: int, repeats: int, clock: Callable[[], float]) -> str:
     """A row of the table of training: steps of Adam of a run as `landscape train` makes them, without its files."""
     how: dict[str, Any] = {"batches": 100, "data": data, "dtype": dtype}
-    plan = planned(Life(m_factor=m), how, range(members))
+    plan = planned(problem, how, range(members))
     slow, fast = (trained_by(plan, engine, {}, 1) for engine in ("stacked", "fused"))
     few = range(4)  # soon done, while another core is free
     steps = range(20) if data == "exact" else few
@@ -57,7 +57,8 @@ def training(m: int, data: str, dtype: str, members: int, repeats: int, clock: C
     one, two = lowest([lambda: go(fast, 1, few), lambda: go(fast, 2, few)], 10 * repeats, time.perf_counter)
     torch.set_num_threads(threads)
     slow_us, fast_us = (1e6 * each / members / len(steps) for each in times)
-    return f"| {m} | {data} | {dtype} | {slow_us:.1f} | {fast_us:.2f} | {slow_us / fast_us:.1f} | {one / two:.2f} |"
+    what = f"{problem.steps} | {problem.m_factor} | {data} | {dtype}"
+    return f"| {what} | {slow_us:.1f} | {fast_us:.2f} | {slow_us / fast_us:.1f} | {one / two:.2f} |"
 
 
 def main() -> None:
@@ -89,10 +90,15 @@ def main() -> None:
             limit = operations / (2 * 1024**3 / product) / (fast / count)
             times = f"{1e6 * slow / count:.2f} | {1e6 * fast / count:.2f} | {slow / fast:.1f} | {limit:.0%}"
             print(f"| {m} | {str(dtype).removeprefix('torch.')} | {times} | {first:.2f} |", flush=True)
-    print("\n| m | data | type | stacked, us | fused, us | ratio | two threads |\n|---|---|---|---|---|---|---|")
+    print("\n| steps | m | data | type | stacked, us | fused, us | ratio | two threads |")
+    print("|---|---|---|---|---|---|---|---|")
     for m in (1, 4, 10):
         for data, dtype in (("exact", "float32"), ("exact", "float64"), ("batches", "float32")):
-            print(training(m, data, dtype, max(4, members // m // 10), repeats, clock), flush=True)
+            print(training(Life(m_factor=m), data, dtype, max(4, members // m // 10), repeats, clock), flush=True)
+    for steps, m in ((2, 1), (2, 4), (2, 10), (2, 40), (3, 10)):
+        problem = Life(steps=steps, m_factor=m)
+        for dtype in ("float32", "float64")[: 2 if m == 10 else 1]:
+            print(training(problem, "batches", dtype, max(4, members // 1000), repeats, clock), flush=True)
 
 
 if __name__ == "__main__":

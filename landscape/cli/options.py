@@ -69,12 +69,12 @@ def dtype_option(default: str = "float32", *more: str) -> Callable[[Command], Co
 computing = together(device_option, dtype_option())
 
 
-def engine_option(auto: str, *, fused: bool = False) -> Callable[[Command], Command]:
-    """`--engine`, of which `auto` says what auto stands for; `fused` is offered where it serves."""
-    more = " Or one step of Life in compiled loops (fused; extra fast)." if fused else ""
+def engine_option(auto: str, *, fused: str = "") -> Callable[[Command], Command]:
+    """`--engine`, of which `auto` says what auto stands for, and `fused` where that engine serves, if it does."""
+    more = f" Or {fused} in compiled loops (fused; extra fast)." if fused else ""
     return click.option(
         "--engine",
-        type=click.Choice(["auto", "plain", "stacked", "vmap", *["fused"] * fused]),
+        type=click.Choice(["auto", "plain", "stacked", "vmap", *["fused"] * bool(fused)]),
         default="auto",
         help="One network after another by its own forward; many at once, layer by layer; or by torch.vmap."
         f"{more} {auto}",
@@ -185,7 +185,7 @@ def evaluating(text: str) -> Callable[[Command], Command]:
             "What BatchNorm normalises by at a point: statistics estimated there anew on training data, those of the "
             "ends interpolated, or those of the first place everywhere."
         ),
-        engine_option("auto is plain but for small networks, which are faster stacked.", fused=True),
+        engine_option("auto is plain but for small networks, which are faster stacked.", fused="one step of Life"),
         click.option(
             "--autocast",
             type=click.Choice(["bfloat16", "float16"]),

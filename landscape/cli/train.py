@@ -37,7 +37,7 @@ def training_options(**helps: str) -> Callable[[Command], Command]:
 
 @click.command()
 @training_options()
-@engine_option("auto is stacked for small networks that stacks can train, else the first.", fused=True)
+@engine_option("auto is stacked for small networks that stacks can train, else the first.", fused="Life")
 @click.option(
     "--log",
     "logs",

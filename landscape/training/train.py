@@ -93,7 +93,7 @@ def train(
         start: A stack of one member for all or of one each, where they begin, as with `Training.start` by name.
         device: Where to compute: auto, cpu or cuda; the CPU if none is given.
         engine: As in `landscape.walk`; auto is stacked for small networks that stacks can train, else each network's
-            own forward with the loss as it was given; fused trains one step of Life.
+            own forward with the loss as it was given; fused trains Life in compiled loops.
         resume_every: Seconds between resume states, which a kill loses at most.
         workers: Processes that share the members and this machine's threads; one that dies is replaced. Tensors are
             those of one process with as many threads and chunks as the run's `computation` says: small networks, which
