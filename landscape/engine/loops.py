@@ -116,9 +116,7 @@ def _steps(
             gradient[:] = slope - slope
             _back(row, to_narrow, slope, z, h, y, gradient)
             _unfold(row, to_narrow, slope, shift, z, h, d, gradient)
-            for k in range(count):
-                if learns[k]:
-                    _update(row, m, v, k, gradient[k], corrections[step], adam, constants)
+            _update(row, m, v, gradient, learns, corrections[step], adam, constants)
 
 
 def _board_steps(
@@ -205,22 +203,24 @@ def _board_steps(
                 _pass(back, table, slope)
             _back(row[:size], to_narrow, slope, z0, h0, back, gradient[:size])
             _unfold(row[:size], to_narrow, slope, shift, z0, h0, d0, gradient[:size])
-            for k in range(count):
-                if learns[k]:
-                    _update(row, m, v, k, gradient[k], corrections[step], adam, constants)
+            _update(row, m, v, gradient, learns, corrections[step], adam, constants)
 
 
-def _update(row: Any, m: Any, v: Any, k: Any, slant: Any, correction: Any, adam: Any, constants: Any) -> None:
-    """The optimizer's step of number `k`, as `training/optimizers.py` has it."""
+def _update(row: Any, m: Any, v: Any, gradient: Any, learns: Any, correction: Any, adam: Any, constants: Any) -> None:
+    """The optimizer's step of the numbers that are learnt, as `training/optimizers.py` has it."""
     beta1, beta2, rest1, rest2, epsilon, lr, momentum, decay = constants
-    slant += row[k] * decay
-    if adam:
-        m[k] = m[k] * beta1 + slant * rest1
-        v[k] = v[k] * beta2 + slant * slant * rest2
-        row[k] -= m[k] / correction[0] * lr / (np.sqrt(v[k] / correction[1]) + epsilon)
-    else:
-        m[k] = m[k] * momentum + slant
-        row[k] -= m[k] * lr
+    c1, c2 = correction[0], correction[1]
+    for k in range(len(row)):
+        slant, on = gradient[k] + row[k] * decay, learns[k]
+        if adam:
+            mean, square = m[k] * beta1 + slant * rest1, v[k] * beta2 + slant * slant * rest2
+            v[k] = square if on else v[k]
+            after = row[k] - mean / c1 * lr / (np.sqrt(square / c2) + epsilon)
+        else:
+            mean = m[k] * momentum + slant
+            after = row[k] - mean * lr
+        m[k] = mean if on else m[k]
+        row[k] = after if on else row[k]
 
 
 def _patterns(row: Any, narrow: Any, slope: Any, shift: Any, z: Any) -> Any:

@@ -152,9 +152,9 @@ class Problem(abc.ABC):
     ) -> Float[Tensor, "step member sample"] | Boards:
         """What the fused engine reads of many steps' `training_batch`, on the CPU: weights of samples, or boards."""
         batches = [self.training_batch(seeds, step, size, device="cpu", dtype=dtype) for step in steps]
-        if all(isinstance(batch, OneOfBoards) for batch in batches):
-            now, later = (torch.stack([getattr(batch, name) for batch in batches]) for name in ("now", "later"))
-            return Boards(now, later, size)
+        if boards := [batch for batch in batches if isinstance(batch, OneOfBoards)]:
+            now, later = [each.now for each in boards], [each.later for each in boards]
+            return Boards(torch.stack(now), torch.stack(later), size)
         return torch.stack([batch.samples(0, len(batch)).weights for batch in batches])
 
     def batch_bytes(self, members: int, size: int) -> int:
