@@ -278,16 +278,25 @@ def test_of_several_representatives_that_with_the_lowest_loss_in_the_middle_is_t
         offered.append(members.flatten())
         return 1 / (members.flatten() - reference.flatten()).norm(dim=1)
 
+    def moved(members: Stack, reference: Stack) -> torch.Tensor:
+        """The same, but for the network as it is."""
+        still = (members.flatten() == one.flatten()).all(1)
+        return torch.where(still, torch.inf, far(members, reference))
+
     closest = alignment.match(one, other, symmetry).stack.flatten()[0]
-    found = alignment.match(one, other, symmetry, middle=far).stack.flatten()[0]
+    found = alignment.match(one, other, symmetry, middle=moved).stack.flatten()[0]
     lengths = (offered[0] - other.flatten()).norm(dim=1)
-    assert len(lengths) > 1
-    assert torch.equal(found, offered[0][lengths.argmax()])
+    assert len(lengths) > 2
+    assert torch.equal(offered[0][-1:], one.flatten())
+    assert torch.equal(found, offered[0][lengths[:-1].argmax()])
     assert torch.equal(closest, offered[0][lengths.argmin()])
     assert (found - other.flatten()).norm() < (one.flatten() - other.flatten()).norm()
+    stored = alignment.match(one, other, symmetry, middle=far)
+    assert torch.equal(stored.stack.flatten(), one.flatten())
+    assert stored.how == ("stored",)
     copy = align.act(one, symmetry, symmetries.element(symmetry, 3))
     alignment.match(copy, one, symmetry, middle=far)
-    assert len(offered) == 1
+    assert len(offered) == 2
 
 
 @pytest.mark.parametrize("name", ["mlp", "odd_mlp", "normalised_cnn"])

@@ -36,8 +36,9 @@ BENT = 1e-4
 
 
 def matched() -> Result:
-    """Lines to ends whose units are reordered, no more: scales were not known then."""
+    """Lines to ends whose units are reordered, no more: scales were not known then, and the closest was taken."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("landscape.space.alignment._LOWER", 1.0)
         known = Life.symmetry
         patch.setattr(Life, "symmetry", lambda self: orders_alone(known(self)))
         curves = walk("presolve", "exact", align=True, span=(-0.25, 1.25), points=21)

@@ -222,7 +222,9 @@ def test_a_figure_shows_the_ends_that_are_asked_for(landscape: Callable[..., Out
 
 
 def test_the_representative_is_the_better_one_half_way() -> None:
-    """Of trained networks: the loss in the middle is never above that of the closest one, in a plain module."""
+    """Of trained networks: the loss in the middle is never above that of the closest one, nor above that of the network
+    as it is, in a plain module.
+    """
     problem = create("digits", {"width": 8})
     torch.manual_seed(0)
     nets = [problem.network() for _ in range(4)]
@@ -245,6 +247,7 @@ def test_the_representative_is_the_better_one_half_way() -> None:
         stacks = [Stack({name: t.detach()[None] for name, t in net.state_dict().items()}) for net in (one, other)]
         closest = match(stacks[1], stacks[0], problem.symmetry()).stack.state_dict(0)
         found = package.align(one, other, problem=problem).network.state_dict()
-        assert middle(one, found) <= middle(one, closest) * (1 + 2e-3)
+        stored = {name: t.detach() for name, t in other.state_dict().items()}
+        assert middle(one, found) <= min(middle(one, closest), middle(one, stored)) * (1 + 2e-3)
         lower += middle(one, found) < 0.99 * middle(one, closest)
     assert lower > 0

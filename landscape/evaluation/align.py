@@ -62,9 +62,9 @@ def align(
     (24 orders and signs) all representatives are tried; else units are matched by their weights, in coordinate descent
     over groups from several starts, one of which is by correlations of what they do on the data. Of each order the
     member's own scales and those of `a` (both brought to the least L2 norm, which is unique) are tried. Where
-    not all representatives are, the closest of each way is a local optimum, and the one with the lowest loss half way
-    to `a` is taken (up to 2^24 parameters); else the closest of all, and `b` itself. Outputs on up to 256 samples are
-    compared with those of `b`, in float64.
+    not all representatives are, the closest of each way is a local optimum, and of these and `b` itself the one with
+    the lowest loss half way to `a` is taken (up to 2^24 parameters); else the closest of all, and `b` itself. Outputs
+    on up to 256 samples are compared with those of `b`, in float64.
 
     Args:
         a, b: Places, as in `landscape.walk`, or stacks; of many members member by member, a single one with all.

@@ -43,7 +43,8 @@ _STARTS, _SMALL = 6, 2**20
 #: A network at this share of the norms from another is a copy of it, but for noise: no further start is tried.
 _CLOSE = 0.03
 
-#: A representative that is not the closest has a loss in the middle of the line that is lower by more than this share.
+#: A representative that is taken though it is not the closest has a loss in the middle of the line that is lower by
+#: more than this share.
 _LOWER = 1e-3
 
 #: Balancing ends where no scale changes by more than this share, or after so many rounds.
@@ -151,7 +152,8 @@ def match(
     says that of the members of both stacks (Y. Li, J. Yosinski, J. Clune, H. Lipson, J. Hopcroft, *Convergent
     learning*, ICLR 2016). Each is tried with the member's own scales and with those of the reference, its first.
     With `middle`, which gives the losses in the middle of the lines from representatives to a reference, the lowest of
-    those that come closer is taken where they are not all tried, unless the closest is a copy. Nothing moves away.
+    those that come closer, and of the network as it is, is taken where they are not all tried, unless the closest is a
+    copy. Nothing moves away.
     """
     if rows is None:
         lines = np.arange(max(len(stack), len(reference)))
@@ -197,7 +199,7 @@ def _nearest(
     middle: Callable[[Stack, Stack], Tensor] | None = None,
 ) -> Matched:
     """Of each member the closest of all that these elements make of it, each with its own scales and the reference's;
-    the first of equally close ones. Of one member, with `middle`, the one with the lowest loss half way.
+    the first of equally close ones. Of one member, with `middle`, the one with the lowest loss half way, itself too.
     """
     tries: list[tuple[float, str, Stack]] = []
     best, how = members, np.full(len(members), "stored", dtype=object)
@@ -214,9 +216,9 @@ def _nearest(
                 nearest, how[closer.cpu().numpy()] = torch.where(closer, length, nearest), name
                 best = _where(closer, tried, best)
     size = float(reference.flatten().norm())
-    if middle is None or len(tries) < 2 or float(nearest) < _CLOSE * size:
+    if middle is None or not tries or float(nearest) < _CLOSE * size:
         return Matched(best, tuple(how))
-    tries.sort(key=lambda each: each[0])
+    tries = [*sorted(tries, key=lambda each: each[0]), (float(stored), "stored", members)]
     every = concatenate([each.to(torch.float64) for *_, each in tries])
     losses = middle(every, reference).cpu().nan_to_num(nan=math.inf)
     chosen = int(losses.argmin())
