@@ -29,6 +29,8 @@ html_math_renderer = "mathml"  # which browsers draw themselves, without a netwo
 html_extra_path = ["../plots/reference_report.html", "notebooks"]
 suppress_warnings = ["myst.xref_missing"]  # of files beside the pages; that they are there is tested
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_title = f"landscape {release}"
 templates_path = ["_templates"]
 _ABOVE = ("brand", "search", "scroll-start", "navigation", "scroll-end")
@@ -60,6 +62,8 @@ def setup(app: Any) -> None:
 
     def read(app: Any, name: str, source: list[str]) -> None:
         source[0] = source[0].replace("](../README.md)", "](index.md)")
+        if name == "sources":  # whose tables take the room
+            source[0] = f"---\nhide-toc: true\n---\n\n{source[0]}"
         if name == "commands":
             from landscape.cli import main
 
