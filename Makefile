@@ -10,7 +10,7 @@ SOURCES = setup.cfg pyproject.toml constraints.txt
 RUN = $(BIN)/landscape
 STUDIES = $(filter-out analyses/one_step_m1.py analyses/study.py, $(wildcard analyses/*.py))
 
-.PHONY: help demo test test-extras test-quick test-cpus smoke docs start faults lint dist benchmark reference studies clean
+.PHONY: help demo test test-extras test-quick test-cpus smoke docs start faults lint dist benchmark reference studies studies-full clean
 
 help:
 	@echo "make demo       train, walk, analyse and draw: what separates trained solutions from the known one"
@@ -26,7 +26,8 @@ help:
 	@echo "make dist       the wheel, installed into an empty environment, where the README's first example is run"
 	@echo "make benchmark  speed and memory beside a plain implementation and beside other tools"
 	@echo "make reference  train the committed reference runs anew"
-	@echo "make studies    all studies in their quick setting, an hour; by name: python analyses/NAME.py --help"
+	@echo "make studies    all studies in their quick setting, half an hour; by name: python analyses/NAME.py --help"
+	@echo "make studies-full the same in their full setting: what is committed is kept, the rest takes days (docs/sources.md)"
 	@echo "make clean      remove .venv and what tools have left"
 
 $(BIN)/python:
@@ -161,6 +162,9 @@ reference: $(VENV)/.demo
 # Finished runs are kept: interrupted, it goes on where it stopped.
 studies: $(VENV)/.studies
 	@set -e; for study in $(STUDIES); do $(BIN)/python $$study --quick; done
+
+studies-full: $(VENV)/.studies
+	@set -e; for study in $(STUDIES); do $(BIN)/python $$study; done
 
 clean:
 	rm -rf $(VENV) build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
