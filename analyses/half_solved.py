@@ -30,7 +30,7 @@ def main() -> None:
     seeds, batches, size = (8, 1000, 32) if study.quick else (20, 10_000, 128)
     training = {"data": "batches", "batches": batches, "batch_size": size, "lr": 3e-3}
     for name, (numbers, categories) in list(FIGURES.items())[: 1 if study.quick else 2]:
-        tables, left = {}, ""
+        tables, parts = {}, []
         for n in numbers:
             for how, freeze in HOW.items():
                 # Of none there is nothing to freeze; of all nothing is left to train.
@@ -44,14 +44,14 @@ def main() -> None:
                     training={**training, "freeze": freeze},
                     engine="fused",
                 )
-                left += study.not_run(part)
+                parts.append(part)
                 if rows:
                     tables[n, how] = rows
         about = (
             "Life B3/S23V, LeakyReLU, sigmoid; blocks that start at the known solution (design hat, filters split), "
             f"the others at random; {seeds} seeds a cell, {batches:,} batches of {size} boards of 10 x 10, Adam at "
             "3e-3. Tested on the same 1,000 boards of 5 x 5. Of none there is nothing to freeze, of all nothing to "
-            f"train.{left} "
+            f"train.{study.not_run(*parts)} "
         )
         for rate, part in (("solved", "success"), ("samples", "boards")):
             panels = [

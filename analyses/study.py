@@ -28,7 +28,7 @@ from landscape.cli.terminal import Progress
 from landscape.core import provenance
 from landscape.core.errors import LandscapeError
 from landscape.core.files import differences, json_text, replacing, write_json
-from landscape.core.intervals import median_interval
+from landscape.core.intervals import Proportion, median_interval
 from landscape.engine.data import Batch
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
@@ -178,10 +178,10 @@ class Study:
     def _late(self) -> bool:
         return self.hours is not None and time.monotonic() - self.begun > 3600 * self.hours
 
-    def not_run(self, part: str = "") -> str:
-        """What a caption says of cells that were not run; nothing if all were."""
-        kept = _read(self.result("json", part))
-        left, there = len(kept["not_run"]), len(kept["cells"])
+    def not_run(self, *parts: str) -> str:
+        """What a caption says of cells, of these parts together, that were not run; nothing if all were."""
+        kept = [_read(self.result("json", part)) for part in parts or ("",)]
+        left, there = (sum(len(each[key]) for each in kept) for key in ("not_run", "cells"))
         return f" Not run: {left} of {left + there} cells." if left else ""
 
     def success(
@@ -289,6 +289,21 @@ class Study:
         if len({place for place, _ in marks}) < len(marks):
             raise LandscapeError(f"there are several published values of {quantity} at one {x}: fix the other settings")
         return (np.array(marks)[:, 0], np.array(marks)[:, 1]) if marks else None
+
+    def agreement(self, rows: Sequence[Row]) -> str:
+        """Keep, of each published share of successes, ours beside it and whether Wilson's intervals of both overlap;
+        theirs is of 20 seeds, so that what was read, +-0.02, is one of their 21 shares. Returns it in words.
+        """
+        told = []
+        for row in rows:
+            where = {key: float(row.values[key]) for key in ("steps", "d_factor", "m_factor")}
+            marks = self.original("success", **where)
+            if marks is not None:
+                ours, theirs = row.success.share, Proportion(round(20 * float(marks[1][0])), 20)
+                apart = ours.interval[1] < theirs.interval[0] or theirs.interval[1] < ours.interval[0]
+                told.append({**where, "ours": ours, "theirs": theirs, "agrees": not apart})
+        self.keep({"cells": told}, "agreement")
+        return f"agrees with the posts in {sum(each['agrees'] for each in told)} of {len(told)} cells"
 
 
 def _hours(text: str) -> float:

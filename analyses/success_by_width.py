@@ -26,11 +26,11 @@ def main() -> None:
         full="20 seeds, m to 40 and 100, 10,000 batches of 128 boards at 1e-3, the study's: 20 hours on one core",
     )
     training, seeds = (QUICK, range(8)) if study.quick else (FULL, range(20))
-    rows, left = [], ""
-    for d in (1.0, 2.0) if study.quick else WIDTHS:
+    rows, depths = [], (1.0, 2.0) if study.quick else tuple(WIDTHS)
+    for d in depths:
         grid = {"d_factor": (d,), "m_factor": WIDTHS[d][:4] if study.quick else WIDTHS[d], "steps": STEPS}
         rows += study.success(grid, f"d{d:g}", seeds=seeds, training=training, engine="fused")
-        left += study.not_run(f"d{d:g}")
+    left = study.not_run(*(f"d{d:g}" for d in depths))
     how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**training)
     about = (
         f"Life B3/S23V, LeakyReLU, sigmoid, floor(n d) blocks of width m; {len(seeds)} seeds a cell, {how}. "
@@ -56,7 +56,8 @@ def main() -> None:
         )
         study.draw(figure, part)
     solved = {n: max(row.success.share.value for row in rows if row.values["steps"] == n) for n in STEPS}
-    study.done("best cell: " + ", ".join(f"{share:.0%} at {n} steps" for n, share in solved.items()))
+    told = "" if study.quick else f"; {study.agreement(rows)}"
+    study.done("best cell: " + ", ".join(f"{share:.0%} at {n} steps" for n, share in solved.items()) + told)
 
 
 if __name__ == "__main__":

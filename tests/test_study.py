@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 
 from landscape.analysis.barriers import barriers
-from landscape.analysis.success import as_csv, as_document, of_sweep
+from landscape.analysis.success import Row, Success, as_csv, as_document, of_sweep
 from landscape.core.errors import LandscapeError, Mismatch
 from landscape.core.files import json_text
 from landscape.core.intervals import Proportion
@@ -362,6 +362,25 @@ def test_marks_of_both_posts_are_joined(root: None) -> None:
 )
 def test_where_nothing_was_published_there_are_no_marks(root: None, quantity: str, where: dict[str, float]) -> None:
     assert Study.original(quantity, **where) is None
+
+
+def test_shares_agree_with_published_ones_where_their_intervals_overlap(
+    root: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read off the plot: 0.35 at one step, m = 5, d = 2, and 1 at d = 1; nothing at m = 7."""
+    kept: dict[str, Any] = {}
+    monkeypatch.setattr(Study, "keep", lambda self, document, part: kept.update({part: document}))
+
+    def row(solved: int, m: int, d: float) -> Row:
+        rates = np.array([1.0] * solved + [0.5] * (20 - solved))
+        told = Success(samples=1000, sample_rate=rates, cell_rate=rates, baselines={}, exact=None)
+        return Row({"steps": 1, "m_factor": m, "d_factor": d}, told)
+
+    rows = [row(12, 5, 2.0), row(16, 5, 2.0), row(20, 5, 1.0), row(13, 5, 1.0), row(3, 7, 1.0)]
+    assert study(quick=False).agreement(rows) == "agrees with the posts in 2 of 4 cells"
+    cells = kept["agreement"]["cells"]
+    assert [each["agrees"] for each in cells] == [True, False, True, False]
+    assert [each["theirs"].count for each in cells] == [7, 7, 20, 20]
 
 
 def test_published_values_are_shares_each_of_one_place() -> None:
