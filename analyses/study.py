@@ -114,7 +114,11 @@ class Study:
         )
 
     def train(self, problem: Problem, training: Training, part: str, seeds: Sequence[int], **how: Any) -> Run:
-        """`landscape.training.train.train` in this study's directory, unless that is finished."""
+        """`landscape.training.train.train` in this study's directory, unless that is finished; where it is not the CPU
+        that computes, compiled loops do not serve.
+        """
+        if self.device != "cpu" and how.get("engine") == "fused":
+            how["engine"] = "auto"
         return train(
             problem,
             training,

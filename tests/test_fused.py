@@ -31,6 +31,7 @@ from landscape.problems.life import Life
 from landscape.store.checkpoints import Run
 from landscape.training.optimizers import OPTIMIZERS
 from landscape.training.train import Training, train
+from landscape.training.trainer import Trainer
 
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs numba (extra fast)")
 
@@ -41,6 +42,21 @@ PROBLEMS: dict[str, Life] = {
     "shifted": Life(normalize=True),
     "sparse": Life(density=0.2),
     "paper": Life(architecture="paper", rule="B3/S23"),
+}
+
+
+BOARDS: dict[str, Life] = {
+    "two steps": Life(steps=2),
+    "even": Life(steps=2, m_factor=2, rule="B3/S23"),
+    "odd": Life(steps=2, m_factor=3),
+    "wide": Life(steps=2, m_factor=5),
+    "three steps": Life(steps=3, m_factor=2),
+    "relu": Life(steps=2, m_factor=2, activation="relu"),
+    "shifted": Life(steps=2, m_factor=2, normalize=True),
+    "deep": Life(steps=1, m_factor=2, d_factor=2.0),
+    "shallow": Life(steps=2, m_factor=2, d_factor=0.5),
+    "small": Life(steps=2, m_factor=2, board="1x1"),
+    "oblong": Life(steps=3, m_factor=2, board="3x7", density=0.3),
 }
 
 
@@ -161,7 +177,8 @@ def test_a_walk_says_by_which_loop_it_was_evaluated(run: Run) -> None:
     [
         (Life(activation="gelu"), "its layers are other"),
         (Life(loss="mse"), "its loss is not the cross-entropy"),
-        (Life(steps=2), "its layers are other"),
+        (Life(steps=2), "its data is boards, on which this engine only trains"),
+        (Life(steps=2, d_factor=0.5), "its data is boards"),
         (Digits(), "it has other metrics"),
     ],
 )
@@ -313,22 +330,24 @@ def test_patterns_are_counted_as_on_the_boards_themselves(board: str, size: int,
 
 @needs_numba
 @pytest.mark.bitwise
-def test_a_training_goes_on_from_a_fused_run_as_if_it_had_not_ended(tmp_path: Path) -> None:
-    whole = train("life", {"batches": 30}, tmp_path / "whole", seeds=range(3), engine="fused")
-    first = train("life", {"batches": 20}, tmp_path / "first", seeds=range(3), engine="fused")
+@pytest.mark.parametrize("problem", [Life(), BOARDS["even"]], ids=["patterns", "boards"])
+def test_a_training_goes_on_from_a_fused_run_as_if_it_had_not_ended(problem: Life, tmp_path: Path) -> None:
+    whole = train(problem, {"batches": 30}, tmp_path / "whole", seeds=range(3), engine="fused")
+    first = train(problem, {"batches": 20}, tmp_path / "first", seeds=range(3), engine="fused")
     before = first.checkpoint().stack.flatten()
-    rest = train("life", {"batches": 10, "start": str(first.path)}, tmp_path / "rest", seeds=range(3), engine="fused")
+    rest = train(problem, {"batches": 10, "start": str(first.path)}, tmp_path / "rest", seeds=range(3), engine="fused")
     assert torch.equal(rest.checkpoint().stack.flatten(), whole.checkpoint().stack.flatten())
     assert torch.equal(first.checkpoint().stack.flatten(), before)
 
 
 @needs_numba
 @pytest.mark.bitwise
-def test_members_see_their_own_boards_or_shared_ones_whatever_the_company(tmp_path: Path) -> None:
+@pytest.mark.parametrize("problem", [Life(), BOARDS["even"]], ids=["patterns", "boards"])
+def test_members_see_their_own_boards_or_shared_ones_whatever_the_company(problem: Life, tmp_path: Path) -> None:
     for shared in (False, True):
         how = {"batches": 12, "data": "batches", "batch_size": 8, "shared_data": shared}
         runs = [
-            train("life", how, tmp_path / f"{shared}{len(seeds)}", seeds=seeds, data_seeds=data, engine="fused")
+            train(problem, how, tmp_path / f"{shared}{len(seeds)}", seeds=seeds, data_seeds=data, engine="fused")
             for seeds, data in ((range(5), [0]), ([3], [0]))
         ]
         few, one = (run.checkpoint().stack.flatten() for run in runs)
@@ -336,12 +355,15 @@ def test_members_see_their_own_boards_or_shared_ones_whatever_the_company(tmp_pa
 
 
 @needs_numba
-def test_diverged_members_are_told_of_and_touch_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    stack = initialise(Life().network(), range(3))
+@pytest.mark.parametrize("problem", [Life(), BOARDS["even"]], ids=["patterns", "boards"])
+def test_diverged_members_are_told_of_and_touch_no_other(
+    problem: Life, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stack = initialise(problem.network(), range(3))
     bad = {name: tensor.clone() for name, tensor in stack.tensors.items()}
     next(iter(bad.values()))[1] = torch.nan
     whole, broken = (
-        train("life", {"batches": 5}, tmp_path / name, seeds=range(3), start=start, engine="fused")
+        train(problem, {"batches": 5}, tmp_path / name, seeds=range(3), start=start, engine="fused")
         for name, start in (("whole", stack), ("broken", Stack(bad)))
     )
     a, b = (run.checkpoint().stack.flatten() for run in (whole, broken))
@@ -379,21 +401,6 @@ def test_other_trainings_are_refused_before_anything_is_written(problem: Life, w
     assert not (tmp_path / "run").exists()
 
 
-BOARDS: dict[str, Life] = {
-    "two steps": Life(steps=2),
-    "even": Life(steps=2, m_factor=2, rule="B3/S23"),
-    "odd": Life(steps=2, m_factor=3),
-    "wide": Life(steps=2, m_factor=5),
-    "three steps": Life(steps=3, m_factor=2),
-    "relu": Life(steps=2, m_factor=2, activation="relu"),
-    "shifted": Life(steps=2, m_factor=2, normalize=True),
-    "deep": Life(steps=1, m_factor=2, d_factor=2.0),
-    "shallow": Life(steps=2, m_factor=2, d_factor=0.5),
-    "small": Life(steps=2, m_factor=2, board="1x1"),
-    "oblong": Life(steps=3, m_factor=2, board="3x7", density=0.3),
-}
-
-
 def on_boards(problem: Life, dtype: torch.dtype) -> FusedBoards:
     loop = problem.training_objective("batches", device="cpu", dtype=dtype).with_fused(training=True).fused
     assert isinstance(loop, FusedBoards)
@@ -422,7 +429,7 @@ def test_gradients_on_boards_are_those_of_the_stacked_engine(
 @pytest.mark.parametrize("how", [{}, {"weight_decay": 0.1}, {"optimizer": "sgd", "momentum": 0.5, "lr": 0.1}])
 @pytest.mark.parametrize("name", ["odd", "shifted", "oblong"])
 def test_steps_on_boards_are_those_of_autograd_and_of_the_optimizers_of_pytorch(name: str, how: dict[str, Any]) -> None:
-    """On boards of floats that the plain network reads, under the loss that PyTorch takes of its output."""
+    """On boards of floats, read by the plain network, under PyTorch's loss of its output; that of the first is told."""
     problem, training, size = BOARDS[name], Training(**how), 20
     stack = initialise(problem.network(), range(3)).to(torch.float64)
     keys, steps = torch.arange(3), range(2, 6)
@@ -434,7 +441,9 @@ def test_steps_on_boards_are_those_of_autograd_and_of_the_optimizers_of_pytorch(
     learns = torch.ones(stack.parameters, dtype=torch.bool)
     learns[-3:] = False
     counted = range(4)  # of the optimizer, which begins here
-    on_boards(problem, torch.float64).descend(flat, moments, counted, **options, batches=batches, learns=learns)
+    first = torch.zeros(3, dtype=torch.float64)
+    loop = on_boards(problem, torch.float64)
+    loop.descend(flat, moments, counted, **options, batches=batches, learns=learns, loss=first)
     rows = []
     for member in range(3):
         network = problem.network().double()
@@ -450,6 +459,8 @@ def test_steps_on_boards_are_those_of_autograd_and_of_the_optimizers_of_pytorch(
             batch = problem.boards(keys[member : member + 1], step, size, torch.float64, codes=False).samples(0, 32)
             cells = network(batch.inputs[0].permute(3, 0, 1, 2)[:size])[:, 0]
             loss = F.binary_cross_entropy(cells, batch.targets[0].permute(2, 0, 1)[:size].double())
+            if step == steps.start:
+                torch.testing.assert_close(first[member], loss.detach(), rtol=1e-10, atol=0)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -469,9 +480,17 @@ def _tail(network: torch.nn.Module, count: int) -> list[torch.Tensor]:
 
 @needs_numba
 @pytest.mark.bitwise
-def test_a_member_trained_on_boards_has_the_same_bits_whatever_the_company_and_the_threads(tmp_path: Path) -> None:
-    how = {"batches": 12, "batch_size": 40}
-    threads, found = torch.get_num_threads(), []
+def test_a_member_trained_on_boards_has_the_same_bits_whatever_the_company_and_the_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 300 batches three are logged at a time, so that steps are taken several at once; two threads are there."""
+    how = {"batches": 300, "batch_size": 40}
+    threads, found, pools, taken = torch.get_num_threads(), [], [], set[int]()
+    pool, advance = jit.concurrent.futures.ThreadPoolExecutor, Trainer.advance
+    monkeypatch.setattr(jit.concurrent.futures, "ThreadPoolExecutor", lambda n: pools.append(n) or pool(n))
+    monkeypatch.setattr(
+        Trainer, "advance", lambda self, steps, **how: taken.add(len(steps)) or advance(self, steps, **how)
+    )
     try:
         for count, seeds in ((1, range(9)), (2, range(9)), (1, [8])):
             torch.set_num_threads(count)
@@ -481,6 +500,8 @@ def test_a_member_trained_on_boards_has_the_same_bits_whatever_the_company_and_t
         torch.set_num_threads(threads)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0][8:], found[2])
+    assert 2 in pools
+    assert max(taken) > 1
 
 
 @needs_numba
@@ -504,7 +525,7 @@ def test_a_run_on_boards_ends_near_that_of_the_stacked_engine(frozen: bool, tmp_
 @needs_numba
 @pytest.mark.bitwise
 def test_a_run_on_boards_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    how = {"batches": 60, "batch_size": 8, "save_at": [0, 40]}
+    how = {"batches": 360, "batch_size": 8, "save_at": [0, 40]}
     whole = train(BOARDS["even"], how, tmp_path / "whole", seeds=range(3), engine="fused")
 
     def stop(done: int, total: int) -> None:
@@ -515,6 +536,30 @@ def test_a_run_on_boards_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Pat
         train(BOARDS["even"], how, tmp_path / "parts", seeds=range(3), engine="fused", progress=stop)
     parts = train(BOARDS["even"], how, tmp_path / "parts", seeds=range(3))
     assert torch.equal(parts.checkpoint().stack.flatten(), whole.checkpoint().stack.flatten())
+
+
+@needs_numba
+@pytest.mark.parametrize(("board", "density"), [("100x100", 0.05), ("200x200", 0.5)])
+def test_large_boards_are_no_reason_to_refuse(board: str, density: float) -> None:
+    """The referee's float32 sums over all of their cells would be."""
+    problem = Life(steps=2, board=board, density=density)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        objective = problem.objective(samples=64).with_fused(training=True)
+        assert objective.backend == "fused"
+
+
+@needs_numba
+def test_derivatives_of_a_pattern_keep_their_digits_over_many_cells() -> None:
+    """Most cells of sparse boards have one pattern: sums over all of them in float32 would be off by 1 %."""
+    problem = Life(steps=2, m_factor=2, board="60x60", density=0.01)
+    stack = initialise(problem.network(), range(2))
+    batch = problem.boards(torch.arange(2), 0, 128, torch.float32)
+    found = on_boards(problem, torch.float32).gradient(stack.flatten(), batch)
+    wanted = on_boards(problem, torch.float64).gradient(stack.to(torch.float64).flatten(), batch)
+    first = sum(stack.tensors[name][0].numel() for name in problem.parts()[0])
+    error = (found.double() - wanted)[:, :first].abs().amax(1) / wanted[:, :first].abs().amax(1)
+    assert error.max() < 1e-4
 
 
 @needs_numba
@@ -539,10 +584,11 @@ def test_an_optimizer_that_is_not_compiled_is_named(tmp_path: Path, monkeypatch:
 @needs_numba
 @pytest.mark.slow
 @pytest.mark.bitwise
-def test_workers_train_to_the_bits_of_one_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("problem", [Life(), BOARDS["even"]], ids=["patterns", "boards"])
+def test_workers_train_to_the_bits_of_one_process(problem: Life, tmp_path: Path) -> None:
     how = {"batches": 30, "data": "batches", "batch_size": 8}
-    one = train("life", how, tmp_path / "one", seeds=range(7), engine="fused")
-    two = train("life", how, tmp_path / "two", seeds=range(7), engine="fused", workers=2)
+    one = train(problem, how, tmp_path / "one", seeds=range(7), engine="fused")
+    two = train(problem, how, tmp_path / "two", seeds=range(7), engine="fused", workers=2)
     assert torch.equal(one.checkpoint().stack.flatten(), two.checkpoint().stack.flatten())
 
 

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int32
 from torch import Tensor, nn
 
 from landscape.core.errors import Unsupported
+from landscape.core.resources import require_memory
 from landscape.engine import loops
 from landscape.engine.data import Data
 from landscape.engine.jit import in_threads
@@ -36,8 +37,8 @@ _BITS = range(4, 17)
 #: Of parameters, by what torch calls their type.
 _REAL: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 
-#: A step on boards is worth a thread as some hundred steps on patterns are.
-_BOARDS_EACH = 16
+#: Products that are worth as much of a thread as a step on patterns is.
+_PRODUCTS_EACH = 2**14
 
 #: What optimizers remember, of those that are compiled.
 MOMENTS = {"adam": ("mean", "square"), "sgd": ("velocity",)}
@@ -55,7 +56,7 @@ class Boards(NamedTuple):
 
 
 @runtime_checkable
-class OneOfBoards(Protocol):
+class OneOfBoards(Data, Protocol):
     """A batch of boards of each member, or one for all."""
 
     @property
@@ -64,6 +65,9 @@ class OneOfBoards(Protocol):
     def later(self) -> Int32[Tensor, "members height width word"]: ...  # noqa: D102
     @property
     def count(self) -> int: ...  # noqa: D102
+
+    def corner(self, boards: int, side: int) -> "OneOfBoards":
+        """Of some of the boards the cells of one corner, as smaller boards."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,6 +89,8 @@ class Fused:
     @classmethod
     def of(cls, network: Stacked, data: Data, loss: nn.Module | None, dtype: torch.dtype) -> "Fused":
         """That of a network on data in memory; raises `Unsupported`, saying why, for others, and without numba."""
+        if isinstance(data, OneOfBoards):
+            raise refused("its data is boards, on which this engine only trains")
         (block,) = _blocks(network, 1)
         batch = data.samples(0, len(data))
         inputs = batch.inputs
@@ -128,12 +134,15 @@ class Fused:
         weight_decay: float = 0.0,
         batches: Float[Tensor, "step some pattern"] | Boards | None = None,
         learns: Bool[Tensor, " parameter"] | None = None,
+        loss: Float[Tensor, " member"] | None = None,
     ) -> None:
         """Optimizer steps of these numbers, the first ever is 0, of members as rows, in place, by Adam or sgd as their
         `moments` are; on `batches`, other weights of the patterns at each step, the same for all members or those of
-        each. What does not learn stays.
+        each. What does not learn stays. `loss`, in float64, becomes that before the first of the steps.
         """
         assert not isinstance(batches, Boards)
+        if loss is not None:
+            loss.copy_(self(flat, None if batches is None else batches[0])["loss"])
         used = self.weights.astype(self.side.dtype)[None, None] if batches is None else batches.contiguous().numpy()
         how = _Optimizer.of(moments, steps, self.side.dtype.type, lr, momentum, weight_decay)
         how.run(loops.steps(), flat, learns, len(steps), *self._shape, used)
@@ -175,7 +184,9 @@ class FusedBoards:
 
     @classmethod
     def of(cls, network: Stacked, data: Data, loss: nn.Module | None, dtype: torch.dtype) -> "FusedBoards":
-        """That of a network on boards; raises `Unsupported`, saying why, for others, and without numba."""
+        """That of a network on boards; raises `Unsupported`, saying why, for others, and without numba, and `TooMuch`
+        where memory has no room for what is forth and back of 32 boards.
+        """
         if network.backend != "stacked" or network.table is None or not isinstance(data, OneOfBoards):
             raise refused("its data is not boards")
         if data.now.device.type != "cpu":
@@ -188,12 +199,15 @@ class FusedBoards:
         if not alike or shift is None or pads != [-shift] + [0.0] * (len(pads) - 1):
             raise refused("its blocks are not all of one shape, padded with dead cells")
         _require_cross_entropy(loss)
+        cells, width = 32 * data.now[0, ..., 0].numel(), blocks[0].wide + blocks[0].narrow
+        size = torch.get_num_threads() * len(blocks) * cells * width * dtype.itemsize
+        require_memory(size, "compiled loops", 'use `engine="stacked"`, or smaller boards')
         loops.board_steps()
         return cls(blocks[0].wide, blocks[0].narrow, len(blocks), blocks[0].slope, shift, dtype)
 
     @property
     def work(self) -> int:
-        """Numbers that a step multiplies for each cell."""
+        """Products of a step for each cell, forth."""
         return self.blocks * self.wide * (9 + self.narrow)
 
     def descend(
@@ -207,6 +221,7 @@ class FusedBoards:
         weight_decay: float = 0.0,
         batches: Tensor | Boards | None = None,
         learns: Bool[Tensor, " parameter"] | None = None,
+        loss: Float[Tensor, " member"] | None = None,
     ) -> None:
         """As `Fused.descend`, on these batches, one a step, of each member or for all."""
         assert isinstance(batches, Boards)
@@ -214,7 +229,9 @@ class FusedBoards:
         boards = batches.now.contiguous().numpy(), batches.later.contiguous().numpy(), batches.size
         shape = real(self.slope), self.wide, self.narrow, self.blocks, real(self.shift)
         how = _Optimizer.of(moments, steps, real, lr, momentum, weight_decay)
-        how.run(loops.board_steps(), flat, learns, len(steps) * _BOARDS_EACH, *shape, *boards)
+        losses = np.empty(0) if loss is None else loss.numpy()
+        each = len(steps) * max(1, 32 * batches.now[0, 0].numel() * self.work // _PRODUCTS_EACH)
+        how.run(loops.board_steps(), flat, learns, each, *shape, *boards, losses)
 
     def gradient(
         self, flat: Float[Tensor, "member parameter"], batch: OneOfBoards
@@ -319,5 +336,5 @@ def refused(why: str) -> Unsupported:
     """The error for a problem that the fused engine does not serve."""
     return Unsupported(
         f'`engine="fused"` does not serve this problem ({why}): it is for the Game of Life with relu or leaky_relu and '
-        'a sigmoid under bce, and evaluates one step; use `engine="stacked"`'
+        'a sigmoid under bce, evaluates one step, and trains more of the architecture study; use `engine="stacked"`'
     )

@@ -1,7 +1,7 @@
 """The loops that numba compiles for `landscape.engine.fused`: small networks on patterns of a few bits, and on boards.
 
 All that is compiled stands in this one file, since what numba keeps on the disk it makes anew when the file of a loop
-changes, not when that of a helper does.
+changes, not when that of a helper does (nor for other flags in `landscape.engine.jit`: who changes these clears it).
 
 Arrays are of the type of the parameters, but for weights of losses. A row of parameters holds, block by block, weights
 [wide, bits] and biases of the layer that reads patterns, those of [narrow, wide] and those of [1, narrow].
@@ -136,9 +136,10 @@ def _board_steps(
     now: Any,
     later: Any,
     boards: Any,
+    losses: Any,
 ) -> None:
     """The same for networks of several `blocks` on boards, 32 to a word: `now` and `later` are [step, 1 or member,
-    height, width, word], of which `boards` are real.
+    height, width, word], of which `boards` are real. `losses`, of all members or empty, get that of the first step.
 
     The first block answers by the 512 patterns, is computed on these, and looked up. The others go row by row, of 32
     boards at a time, cells of all boards side by side: what a place reads is then nine runs of numbers.
@@ -148,7 +149,9 @@ def _board_steps(
     zero = slope - slope
     z0, h0 = np.empty((wide, patterns), flat.dtype), np.empty((narrow, patterns), flat.dtype)
     table, d0 = np.empty(patterns, flat.dtype), np.empty((2, patterns), flat.dtype)
-    back, gradient = np.empty(patterns, flat.dtype), np.empty(count, flat.dtype)
+    # Of a pattern, derivatives at all its cells add up, thousands of them.
+    back, pulled = np.empty(patterns, np.float64), np.empty(patterns, flat.dtype)
+    gradient = np.empty(count, flat.dtype)
     # What blocks after the first read, within a border of dead cells, what they make of it, and derivatives.
     x = np.zeros((later_blocks, height + 2, run + 64), flat.dtype)
     z = np.empty((later_blocks, height, wide, run), flat.dtype)
@@ -156,14 +159,15 @@ def _board_steps(
     y, pull = np.empty((height, run), flat.dtype), np.empty((height + 2, run), flat.dtype)
     d = np.zeros((2, run + 64), flat.dtype)
     codes = np.empty((height, run), np.int32)
-    side, weights = np.empty(run, flat.dtype), np.empty(run, flat.dtype)
+    side, weights, loss = np.empty(run, flat.dtype), np.empty(run, flat.dtype), np.empty(run, flat.dtype)
     cell = 1 / np.float64(boards * height * width)
     for member in range(len(flat)):
         row, m, v = flat[member], first[member], second[member]
         for step in range(len(corrections)):
             own = (begin + member) % now.shape[1]
             gradient[:] = zero
-            back[:] = zero
+            back[:] = 0.0
+            total = 0.0
             to_narrow = _patterns(row[:size], narrow, slope, shift, z0)
             _through(row[:size], to_narrow, slope, z0, h0, table)
             if blocks > 1:
@@ -186,6 +190,9 @@ def _board_steps(
                             _rectify(to, slope)
                 for i in range(height):
                     _sides(later[step, own, i], word, side)
+                    if step == 0 and len(losses):
+                        _cross_entropy(y[i], side, loss)
+                        total += _weighed(loss, weights)
                     _pull(y[i], side, weights)
                 for b in range(blocks - 1, 0, -1):
                     part, slant = row[b * size : (b + 1) * size], gradient[b * size : (b + 1) * size]
@@ -199,9 +206,12 @@ def _board_steps(
                 for i in range(height):
                     for k in range(run):
                         back[codes[i, k]] += y[i, k]
+            if step == 0 and len(losses):
+                losses[begin + member] = total
+            pulled[:] = back
             if blocks > 1:
-                _pass(back, table, slope)
-            _back(row[:size], to_narrow, slope, z0, h0, back, gradient[:size])
+                _pass(pulled, table, slope)
+            _back(row[:size], to_narrow, slope, z0, h0, pulled, gradient[:size])
             _unfold(row[:size], to_narrow, slope, shift, z0, h0, d0, gradient[:size])
             _update(row, m, v, gradient, learns, corrections[step], adam, constants)
 

@@ -40,9 +40,9 @@ CALIBRATION_BATCH = 512
 #: So many members for each end make it worth while to go between; and bytes at most.
 _MANY, _ENTERED_BYTES = 4, 2**27
 
-#: Boards, at most, on which gradients of the compiled loop are compared; the least number beside which they are, as the
-#: derivatives in the outputs, which are numbers near 1, may cancel.
-_COMPARED, _SLANT = 64, 1e-2
+#: Boards and their side, at most, on which gradients of the compiled loop are compared, since rounding grows with the
+#: cells; and the least number beside which they are, as derivatives in the outputs, numbers near 1, may cancel.
+_BOARDS, _SIDE, _SLANT = 64, 16, 1e-2
 
 #: From outputs and targets, samples last.
 PerSample = Callable[..., Tensor]
@@ -272,31 +272,32 @@ class Objective:
             raise Unsupported('`engine="fused"` computes in full precision alone: use `engine="stacked"`')
         if self.metrics.keys() != {"loss", "accuracy", "right", "solved"}:
             raise refused("it has other metrics")
-        data, flat = self.memory, self.template.to(self.device, self.dtype).flatten()
+        data, known = self.memory, self.metrics["loss"].known
+        flat = self.template.to(self.device, self.dtype).flatten()
         near = 1e-4 if self.dtype == torch.float32 else 1e-10
-        fused: Fused | FusedBoards
         if training and isinstance(data, OneOfBoards):
-            fused = FusedBoards.of(self.network, data, self.metrics["loss"].known, self.dtype)
-            data = data.part(torch.arange(min(data.count, _COMPARED)))
-            assert isinstance(data, OneOfBoards)
-            gradient = fused.gradient(flat, data)
+            boards = FusedBoards.of(self.network, data, known, self.dtype)
+            some = data.corner(_BOARDS, _SIDE)
+            gradient, referee = boards.gradient(flat, some), self.gradient(self.template, some, None, with_loss=False)
+            made = dataclasses.replace(self, fused=boards)
         else:
-            fused = Fused.of(self.network, data, self.metrics["loss"].known, self.dtype)
-            gradient = fused.gradient(flat) if training else flat
-        made = dataclasses.replace(self, fused=fused)
-        found, wanted = made(self.template), self(self.template)
-        for name, value in wanted.items():
-            if not torch.allclose(found[name], value, rtol=near, atol=0):
-                numbers = f"{name} {float(found[name]):.9g}, the stacked one {float(value):.9g}"
-                raise Unverified(f"the fused engine gives {numbers}: use another, and please report it")
-        if training:
-            slope = self.gradient(self.template, data, None, with_loss=False)[1].flatten()
-            error = (gradient - slope).abs().max()
-            if not error <= near * max(float(slope.abs().max()), _SLANT):
-                raise Unverified(
-                    f"the fused engine gives a gradient that is off by {float(error):.3g}: use another, and please "
-                    "report it"
-                )
+            fused = Fused.of(self.network, data, known, self.dtype)
+            made = dataclasses.replace(self, fused=fused)
+            found, wanted = made(self.template), self(self.template)
+            for name, value in wanted.items():
+                if not torch.allclose(found[name], value, rtol=near, atol=0):
+                    numbers = f"{name} {float(found[name]):.9g}, the stacked one {float(value):.9g}"
+                    raise Unverified(f"the fused engine gives {numbers}: use another, and please report it")
+            if not training:
+                return made
+            gradient, referee = fused.gradient(flat), self.gradient(self.template, data, None, with_loss=False)
+        slope = referee[1].flatten()
+        error = (gradient - slope).abs().max()
+        if not error <= near * max(float(slope.abs().max()), _SLANT):
+            raise Unverified(
+                f"the fused engine gives a gradient that is off by {float(error):.3g}: use another, and please report "
+                "it"
+            )
         return made
 
     @_within_memory

@@ -23,7 +23,7 @@ from landscape.space.groups import learning
 __all__ = ["BACKENDS", "Compute", "Engine"]
 
 #: How networks are computed: one after another by their own forward; many at once, layer by layer; by torch.vmap;
-#: one step of the Game of Life in compiled loops; or as suits the network.
+#: the Game of Life in compiled loops, which evaluate one step and train any; or as suits the network.
 Engine = Literal["auto", "plain", "stacked", "vmap", "fused"]
 
 #: What serves stacks with each.

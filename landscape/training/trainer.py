@@ -27,8 +27,9 @@ _NOISE_STREAM = 2**16
 _DRAWN = 2**17
 
 #: What the fused engine does at once, a tenth of a second: numbers that steps change; boards, or other samples, drawn
-#: to be counted, and how many a batch counts for at least, as its weights take memory too; products on boards.
-_CHANGED, _SEEN, _LEAST, _MULTIPLIED = 2**22, 2**19, 128, 2**29
+#: to be counted, and how many a batch counts for at least, as its weights take memory too; products on boards, and
+#: batches of boards, whose drawing takes a moment each.
+_CHANGED, _SEEN, _LEAST, _MULTIPLIED, _DRAWN_AT_ONCE = 2**22, 2**19, 128, 2**29, 128
 
 
 class Trainer:
@@ -102,7 +103,7 @@ class Trainer:
         if self.objective.fused is None:
             return 1
         if isinstance(self.objective.fused, FusedBoards):
-            return max(1, _MULTIPLIED // (self.cells * len(self.flat) * self.objective.fused.work))
+            return min(_DRAWN_AT_ONCE, max(1, _MULTIPLIED // (self.cells * len(self.flat) * self.objective.fused.work)))
         if self.training.data == "batches":
             return max(1, _SEEN // (max(_LEAST, self.training.batch_size) * min(len(self.flat), self.group)))
         return max(1, _CHANGED // self.flat.numel())
@@ -120,16 +121,14 @@ class Trainer:
 
     def _descend(self, fused: Fused | FusedBoards, steps: range, with_loss: bool) -> None:
         """The steps of all members, in place."""
-        size, losses = len(self.flat) if self.training.data == "exact" else self.group, list[Tensor]()
-        still = self._mask(self.frozen)
+        size = len(self.flat) if self.training.data == "exact" else self.group
+        if isinstance(fused, FusedBoards):  # of large networks few, so that Ctrl-C is heard between them
+            size = min(size, max(torch.get_num_threads(), _MULTIPLIED // (self.cells * fused.work)))
+        still, self.loss = self._mask(self.frozen), torch.empty(len(self.flat) if with_loss else 0, dtype=torch.float64)
         for first in range(0, len(self.flat), size):
             group = slice(first, min(first + size, len(self.flat)))
             batches = self._drawn(steps, group)
             flat, moments = self.flat[group], {name: each[group] for name, each in self.moments.items()}
-            if with_loss and isinstance(fused, FusedBoards):
-                losses.append(self._gradient(group, steps.start, with_loss)[0])
-            elif with_loss and not isinstance(fused, FusedBoards):
-                losses.append(fused(flat, None if batches is None else batches[0])["loss"])
             fused.descend(
                 flat,
                 moments,
@@ -139,8 +138,8 @@ class Trainer:
                 weight_decay=self.training.weight_decay,
                 batches=batches,
                 learns=None if still is None else ~still[0],
+                loss=self.loss[group] if with_loss else None,
             )
-        self.loss = torch.cat(losses) if losses else torch.zeros(0)
 
     def _drawn(self, steps: range, group: slice) -> Tensor | Boards | None:
         """What the fused engine reads of the batches of a group; None for the objective's own data."""

@@ -166,6 +166,12 @@ class PackedBoards:
             self, now=self.now[..., words].contiguous(), later=self.later[..., words].contiguous(), count=len(index)
         )
 
+    def corner(self, boards: int, side: int) -> "PackedBoards":
+        """Of the first `boards` the cells of the upper left corner, as boards of this side at most."""
+        some = self.part(torch.arange(min(boards, self.count)))
+        now, later = (words[:, :side, :side].contiguous() for words in (some.now, some.later))
+        return dataclasses.replace(some, now=now, later=later)
+
     def samples(self, start: int, stop: int) -> Batch:
         """A range of boards, unpacked; `start` and `stop` are multiples of 32."""
         words = slice(start // 32, -(-stop // 32))
