@@ -47,7 +47,7 @@ def main() -> None:
         __file__,
         __doc__,
         quick="1,000 seeds a rule, 100 a cell, 1,000 steps: about half a minute on two cores",
-        full="100,000 seeds a rule, 10,000 a cell, 10,000 steps: about four hours on one core",
+        full="100,000 seeds a rule, 10,000 a cell, 10,000 steps: about three hours on one core",
     )
     many, some, budgets = (1000, 100, (100, 300, 1000)) if study.quick else (100_000, 10_000, (1000, 3000, 10_000))
 

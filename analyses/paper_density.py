@@ -16,7 +16,7 @@ def main() -> None:
         __file__,
         __doc__,
         quick="100 seeds, 2,000 steps: about a minute on two cores",
-        full="1,000 seeds, 10,000 steps: about an hour and a half on two cores, minutes on a GPU (estimate)",
+        full="1,000 seeds, 10,000 steps: about a quarter of an hour on one core (estimate)",
     )
     seeds, batches = (100, 2000) if study.quick else (1000, 10_000)
     rows = study.success(

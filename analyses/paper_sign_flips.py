@@ -36,7 +36,7 @@ def main() -> None:
         __file__,
         __doc__,
         quick="10 originals, 10 draws each, 2,000 steps: about a minute on two cores",
-        full="50 originals, 50 draws each, 10,000 steps: about 2 hours on two cores, minutes on a GPU (estimate)",
+        full="50 originals, 50 draws each, 10,000 steps: about half an hour on one core (estimate)",
         cells=False,
     )
     wanted, draws, batches = (10, 10, 2000) if study.quick else (50, 50, 10_000)

@@ -23,7 +23,7 @@ def main() -> None:
         __doc__,
         quick="8 seeds, m to 10, steps to 10, 1,000 batches of 32 boards at 3e-3: about 2 minutes on two cores",
         full="20 seeds, 5, 10 and 20 steps (fewer: success_by_width), 10,000 batches of 128 boards at 1e-3: m to 10 "
-        "takes 7 hours on one core, 40 some 60, 150 some 700",
+        "takes 2 hours on one core, 40 some 15, 150 some 200",
     )
     training, seeds = (QUICK, range(8)) if study.quick else (FULL, range(20))
     grid = {"m_factor": WIDTHS[:3] if study.quick else WIDTHS, "steps": (1, 2, 3, 5, 10) if study.quick else MANY}
