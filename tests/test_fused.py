@@ -22,7 +22,7 @@ from landscape.core.errors import Mismatch, Unsupported, Unverified
 from landscape.core.files import is_there
 from landscape.engine import jit, loops
 from landscape.engine.data import Batch
-from landscape.engine.fused import Boards, Fused, FusedBoards
+from landscape.engine.fused import BoardBatches, Fused, FusedBoards
 from landscape.engine.stack import Stack
 from landscape.problems.compute import Engine
 from landscape.problems.digits import Digits
@@ -187,6 +187,12 @@ def test_other_problems_are_told_what_it_is_for(problem: Any, why: str) -> None:
         problem.objective().with_fused()
 
 
+def pytorchs(network: torch.nn.Module, how: Training) -> torch.optim.Optimizer:
+    """PyTorch's own optimizer of a network."""
+    make = torch.optim.Adam if how.optimizer == "adam" else functools.partial(torch.optim.SGD, momentum=how.momentum)
+    return make(network.parameters(), lr=how.lr, weight_decay=how.weight_decay)
+
+
 def descended(problem: Life, stack: Stack, weights: torch.Tensor | None, steps: range, how: Training) -> torch.Tensor:
     """Steps of one member after another by autograd and PyTorch's own optimizers."""
     rows = []
@@ -194,10 +200,7 @@ def descended(problem: Life, stack: Stack, weights: torch.Tensor | None, steps: 
     for member in range(len(stack)):
         network = problem._build(pad=False, logits=True).to(stack.dtype)
         network.load_state_dict(stack.state_dict(member))
-        make = (
-            torch.optim.Adam if how.optimizer == "adam" else functools.partial(torch.optim.SGD, momentum=how.momentum)
-        )
-        optimizer = make(network.parameters(), lr=how.lr, weight_decay=how.weight_decay)
+        optimizer = pytorchs(network, how)
         for step in steps:
             own = exact[0] if weights is None else weights[step % len(weights), member % weights.shape[1]]
             logits = network(inputs[0].permute(3, 0, 1, 2).to(stack.dtype))[:, 0, 0, 0]
@@ -434,7 +437,7 @@ def test_steps_on_boards_are_those_of_autograd_and_of_the_optimizers_of_pytorch(
     stack = initialise(problem.network(), range(3)).to(torch.float64)
     keys, steps = torch.arange(3), range(2, 6)
     batches = problem.fused_batches(keys, steps, size, torch.float64)
-    assert isinstance(batches, Boards)
+    assert isinstance(batches, BoardBatches)
     names = ("mean", "square") if training.optimizer == "adam" else ("velocity",)
     flat, moments = stack.flatten(), {each: torch.zeros_like(stack.flatten()) for each in names}
     options = {each: getattr(training, each) for each in ("lr", "momentum", "weight_decay")}
@@ -448,12 +451,7 @@ def test_steps_on_boards_are_those_of_autograd_and_of_the_optimizers_of_pytorch(
     for member in range(3):
         network = problem.network().double()
         network.load_state_dict(stack.state_dict(member))
-        make = (
-            torch.optim.Adam
-            if training.optimizer == "adam"
-            else functools.partial(torch.optim.SGD, momentum=training.momentum)
-        )
-        optimizer = make(network.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+        optimizer = pytorchs(network, training)
         before = torch.cat([each.detach().flatten() for each in network.parameters()])
         for step in steps:
             batch = problem.boards(keys[member : member + 1], step, size, torch.float64, codes=False).samples(0, 32)

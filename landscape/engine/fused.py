@@ -29,7 +29,7 @@ from landscape.engine.jit import in_threads
 from landscape.engine.program.graph import leaves
 from landscape.engine.stacked import Stacked
 
-__all__ = ["MOMENTS", "Boards", "Fused", "FusedBoards", "OneOfBoards", "refused"]
+__all__ = ["MOMENTS", "BoardBatches", "Fused", "FusedBoards", "BoardBatch", "refused"]
 
 #: Bits of a pattern.
 _BITS = range(4, 17)
@@ -47,7 +47,7 @@ MOMENTS = {"adam": ("mean", "square"), "sgd": ("velocity",)}
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
 
-class Boards(NamedTuple):
+class BoardBatches(NamedTuple):
     """Batches of boards, 32 to a word, and the boards to answer with, of which `size` a batch are real."""
 
     now: Int32[Tensor, "step members height width word"]
@@ -56,17 +56,22 @@ class Boards(NamedTuple):
 
 
 @runtime_checkable
-class OneOfBoards(Data, Protocol):
+class BoardBatch(Data, Protocol):
     """A batch of boards of each member, or one for all."""
 
     @property
-    def now(self) -> Int32[Tensor, "members height width word"]: ...  # noqa: D102
-    @property
-    def later(self) -> Int32[Tensor, "members height width word"]: ...  # noqa: D102
-    @property
-    def count(self) -> int: ...  # noqa: D102
+    def now(self) -> Int32[Tensor, "members height width word"]:
+        """Boards, 32 to a word."""
 
-    def corner(self, boards: int, side: int) -> "OneOfBoards":
+    @property
+    def later(self) -> Int32[Tensor, "members height width word"]:
+        """The boards to answer with."""
+
+    @property
+    def count(self) -> int:
+        """How many are real."""
+
+    def corner(self, boards: int, side: int) -> "BoardBatch":
         """Of some of the boards the cells of one corner, as smaller boards."""
 
 
@@ -89,7 +94,7 @@ class Fused:
     @classmethod
     def of(cls, network: Stacked, data: Data, loss: nn.Module | None, dtype: torch.dtype) -> "Fused":
         """That of a network on data in memory; raises `Unsupported`, saying why, for others, and without numba."""
-        if isinstance(data, OneOfBoards):
+        if isinstance(data, BoardBatch):
             raise refused("its data is boards, on which this engine only trains")
         (block,) = _blocks(network, 1)
         batch = data.samples(0, len(data))
@@ -132,7 +137,7 @@ class Fused:
         lr: float,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
-        batches: Float[Tensor, "step some pattern"] | Boards | None = None,
+        batches: Float[Tensor, "step some pattern"] | BoardBatches | None = None,
         learns: Bool[Tensor, " parameter"] | None = None,
         loss: Float[Tensor, " member"] | None = None,
     ) -> None:
@@ -140,7 +145,7 @@ class Fused:
         `moments` are; on `batches`, other weights of the patterns at each step, the same for all members or those of
         each. What does not learn stays. `loss`, in float64, becomes that before the first of the steps.
         """
-        assert not isinstance(batches, Boards)
+        assert not isinstance(batches, BoardBatches)
         if loss is not None:
             loss.copy_(self(flat, None if batches is None else batches[0])["loss"])
         used = self.weights.astype(self.side.dtype)[None, None] if batches is None else batches.contiguous().numpy()
@@ -155,11 +160,6 @@ class Fused:
         own = None if weights is None else weights[None]
         self.descend(flat.clone(), {"velocity": velocity}, range(1), lr=1.0, batches=own)
         return velocity
-
-    @property
-    def work(self) -> int:
-        """Patterns that a step computes."""
-        return len(self.side)
 
     @property
     def _shape(self) -> tuple[Any, ...]:
@@ -187,7 +187,7 @@ class FusedBoards:
         """That of a network on boards; raises `Unsupported`, saying why, for others, and without numba, and `TooMuch`
         where memory has no room for what is forth and back of 32 boards.
         """
-        if network.backend != "stacked" or network.table is None or not isinstance(data, OneOfBoards):
+        if network.backend != "stacked" or network.table is None or not isinstance(data, BoardBatch):
             raise refused("its data is not boards")
         if data.now.device.type != "cpu":
             raise refused("it is on a GPU")
@@ -219,12 +219,12 @@ class FusedBoards:
         lr: float,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
-        batches: Tensor | Boards | None = None,
+        batches: Tensor | BoardBatches | None = None,
         learns: Bool[Tensor, " parameter"] | None = None,
         loss: Float[Tensor, " member"] | None = None,
     ) -> None:
         """As `Fused.descend`, on these batches, one a step, of each member or for all."""
-        assert isinstance(batches, Boards)
+        assert isinstance(batches, BoardBatches)
         real: Any = _REAL[self.dtype]
         boards = batches.now.contiguous().numpy(), batches.later.contiguous().numpy(), batches.size
         shape = real(self.slope), self.wide, self.narrow, self.blocks, real(self.shift)
@@ -233,12 +233,10 @@ class FusedBoards:
         each = len(steps) * max(1, 32 * batches.now[0, 0].numel() * self.work // _PRODUCTS_EACH)
         how.run(loops.board_steps(), flat, learns, each, *shape, *boards, losses)
 
-    def gradient(
-        self, flat: Float[Tensor, "member parameter"], batch: OneOfBoards
-    ) -> Float[Tensor, "member parameter"]:
+    def gradient(self, flat: Float[Tensor, "member parameter"], batch: BoardBatch) -> Float[Tensor, "member parameter"]:
         """The gradient of the loss of members as rows on a batch."""
         velocity = torch.zeros_like(flat)
-        batches = Boards(batch.now[None], batch.later[None], batch.count)
+        batches = BoardBatches(batch.now[None], batch.later[None], batch.count)
         self.descend(flat.clone(), {"velocity": velocity}, range(1), lr=1.0, batches=batches)
         return velocity
 

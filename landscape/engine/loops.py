@@ -184,7 +184,7 @@ def _board_steps(
                     part = row[b * size : (b + 1) * size]
                     for i in range(height):
                         to = y[i] if b == blocks - 1 else x[b, i + 1, 32 : 32 + run]
-                        _read(part, to_narrow, slope, x[b - 1], i, z[b - 1, i])
+                        _read(part, slope, x[b - 1], i, z[b - 1, i])
                         _through(part, to_narrow, slope, z[b - 1, i], h[b - 1, i], to)
                         if b < blocks - 1:
                             _rectify(to, slope)
@@ -344,7 +344,7 @@ def _unfold(row: Any, second: Any, slope: Any, shift: Any, z: Any, h: Any, d: An
             gradient[wide * bits + f] += d[k, 0]
 
 
-def _read(row: Any, second: Any, slope: Any, x: Any, i: Any, z: Any) -> None:
+def _read(row: Any, slope: Any, x: Any, i: Any, z: Any) -> None:
     """What the first layer makes of row `i` of boards within their border, `x` [height + 2, 32 (width + 2)]."""
     wide = len(z)
     for f in range(0, wide, 2):

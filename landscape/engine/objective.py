@@ -22,7 +22,7 @@ from landscape.engine.answers import Answers, Hits, as_numbers
 from landscape.engine.chain import Chain
 from landscape.engine.data import SAMPLE_MULTIPLE, Batch, Data, Stream
 from landscape.engine.determinism import culprit, mixes_samples
-from landscape.engine.fused import Fused, FusedBoards, OneOfBoards, refused
+from landscape.engine.fused import BoardBatch, Fused, FusedBoards, refused
 from landscape.engine.live import naming_sparse
 from landscape.engine.memory import AUTOMATIC, Chunk, choose_chunk
 from landscape.engine.stack import Stack, in_order
@@ -275,7 +275,7 @@ class Objective:
         data, known = self.memory, self.metrics["loss"].known
         flat = self.template.to(self.device, self.dtype).flatten()
         near = 1e-4 if self.dtype == torch.float32 else 1e-10
-        if training and isinstance(data, OneOfBoards):
+        if training and isinstance(data, BoardBatch):
             boards = FusedBoards.of(self.network, data, known, self.dtype)
             some = data.corner(_BOARDS, _SIDE)
             gradient, referee = boards.gradient(flat, some), self.gradient(self.template, some, None, with_loss=False)

@@ -19,7 +19,7 @@ from landscape.core.fields import option
 from landscape.core.intervals import Proportion
 from landscape.core.notebook import table
 from landscape.engine.data import Data
-from landscape.engine.fused import Boards, OneOfBoards
+from landscape.engine.fused import BoardBatch, BoardBatches
 from landscape.engine.lessons import Lessons
 from landscape.engine.objective import BatchNorm, Metric, Objective
 from landscape.engine.plain import PlainObjective
@@ -149,12 +149,12 @@ class Problem(abc.ABC):
 
     def fused_batches(
         self, seeds: Int[Tensor, " member"], steps: range, size: int, dtype: torch.dtype
-    ) -> Float[Tensor, "step member sample"] | Boards:
+    ) -> Float[Tensor, "step member sample"] | BoardBatches:
         """What the fused engine reads of many steps' `training_batch`, on the CPU: weights of samples, or boards."""
         batches = [self.training_batch(seeds, step, size, device="cpu", dtype=dtype) for step in steps]
-        if boards := [batch for batch in batches if isinstance(batch, OneOfBoards)]:
+        if boards := [batch for batch in batches if isinstance(batch, BoardBatch)]:
             now, later = [each.now for each in boards], [each.later for each in boards]
-            return Boards(torch.stack(now), torch.stack(later), size)
+            return BoardBatches(torch.stack(now), torch.stack(later), size)
         return torch.stack([batch.samples(0, len(batch)).weights for batch in batches])
 
     def batch_bytes(self, members: int, size: int) -> int:

@@ -11,7 +11,7 @@ from landscape.core import philox
 from landscape.core.errors import Unsupported
 from landscape.engine.data import Data
 from landscape.engine.determinism import preserved
-from landscape.engine.fused import MOMENTS, Boards, Fused, FusedBoards
+from landscape.engine.fused import MOMENTS, BoardBatches, Fused, FusedBoards
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
 from landscape.engine.stacked import Noise
@@ -23,7 +23,7 @@ __all__ = ["Trainer"]
 #: Stream of the random numbers of layer 0 in training (dropout, RReLU); layer n has the n-th after it.
 _NOISE_STREAM = 2**16
 
-#: Boards, or other samples, drawn at once for as many members as they serve: bounds the memory of a step.
+#: BoardBatches, or other samples, drawn at once for as many members as they serve: bounds the memory of a step.
 _DRAWN = 2**17
 
 #: What the fused engine does at once, a tenth of a second: numbers that steps change; boards, or other samples, drawn
@@ -59,7 +59,7 @@ class Trainer:
                 self._gradient(slice(0, 1), first, False)
             else:
                 drawn = self._drawn(range(first, first + 1), slice(0, 1))
-                self.cells = 32 * drawn.now[0, 0].numel() if isinstance(drawn, Boards) else 0
+                self.cells = 32 * drawn.now[0, 0].numel() if isinstance(drawn, BoardBatches) else 0
 
     @property
     def teacher(self) -> Objective:
@@ -141,7 +141,7 @@ class Trainer:
                 loss=self.loss[group] if with_loss else None,
             )
 
-    def _drawn(self, steps: range, group: slice) -> Tensor | Boards | None:
+    def _drawn(self, steps: range, group: slice) -> Tensor | BoardBatches | None:
         """What the fused engine reads of the batches of a group; None for the objective's own data."""
         if self.training.data == "exact":
             return None

@@ -21,7 +21,7 @@ from landscape.core.fields import check
 from landscape.core.resources import require_memory
 from landscape.engine.answers import as_numbers
 from landscape.engine.data import Batch, Data
-from landscape.engine.fused import Boards
+from landscape.engine.fused import BoardBatches
 from landscape.engine.kernels import binary_cross_entropy, binary_errors, binary_reference
 from landscape.engine.memory import fitting_network
 from landscape.engine.objective import Metric, Objective
@@ -265,8 +265,8 @@ class Life(Problem):
 
     def fused_batches(
         self, seeds: Int[Tensor, " member"], steps: range, size: int, dtype: torch.dtype
-    ) -> Float[Tensor, "step member sample"] | Boards:
-        """Boards, or where one step is learnt the same counts by a compiled loop."""
+    ) -> Float[Tensor, "step member sample"] | BoardBatches:
+        """BoardBatches, or where one step is learnt the same counts by a compiled loop."""
         if not self.exact or self.density in (0, 1):  # of which nothing is drawn
             return super().fused_batches(seeds, steps, size, dtype)
         return counting.pattern_shares(seeds, steps, size, *self.board_size, self.density, dtype)
