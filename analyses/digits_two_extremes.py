@@ -1,7 +1,10 @@
 """What lies between two extremes of training? From the initial point, from random labels, from large batches.
 
-Straight lines on handwritten digits, beyond both ends: I. Goodfellow, O. Vinyals, A. Saxe (ICLR 2015); random labels as
-C. Zhang et al. (ICLR 2017); large and small batches as N. Keskar et al. (ICLR 2017) and H. Li et al. (NeurIPS 2018).
+Question: straight lines on handwritten digits, beyond both ends: I. Goodfellow, O. Vinyals, A. Saxe (ICLR 2015); random
+labels as C. Zhang et al. (ICLR 2017); large and small batches as N. Keskar et al. (ICLR 2017) and H. Li et al. (NeurIPS
+2018). Measure: how far the loss rises above the higher end, and at which alpha it is lowest on training and on test
+images, medians over seeds with intervals. Refuted: the first by lines that rise, the second and third by lines that
+do not.
 """
 
 import numpy as np

@@ -1,7 +1,10 @@
 """Does training go down through a valley that curves? One function learnt, checkpoint by checkpoint.
 
-Straight lines between successive checkpoints follow training (C. Xing et al., *A Walk with SGD*, arXiv 1802.08770),
-beside the straight line from the initial point to where training ended (I. Goodfellow, O. Vinyals, A. Saxe, ICLR 2015).
+Question: straight lines between successive checkpoints follow training (C. Xing et al., *A Walk with SGD*, arXiv
+1802.08770), beside the straight line from the initial point to where training ended (I. Goodfellow, O. Vinyals, A.
+Saxe, ICLR 2015). Measure: length of the way over that of the straight line, and the loss of both at each share of their
+lowest so far on either, medians over seeds. A ratio of 1 would refute the curve, rises of the way by checkpoints that
+are larger than those of the straight line that it is a valley.
 """
 
 import itertools

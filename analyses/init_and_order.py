@@ -1,7 +1,8 @@
 """Does the initial point decide where training ends, or the data it sees? Initial seeds crossed with data seeds.
 
-The study's second post claims the first. Each initial network is trained on each sequence of boards; the variance of
-the outcome is divided between initial point, data, and their combination.
+The study's second post claims the first. Measure: each initial network is trained on each sequence of boards; the
+variance of the outcome is divided between initial point, data, and their combination, with intervals over both. A share
+of the data as large as that of the initial point would refute the claim.
 """
 
 import dataclasses

@@ -1,8 +1,9 @@
 """How wide must a network be to learn Conway's rule? The success curves of arXiv 2009.01398, in its architecture.
 
-J. Springer and G. Kenyon found that networks several times wider than the smallest one that can do it are needed. Their
-initialisation, edges and test are not known to us: PyTorch's initialisation, dead edges, and every pattern (one step)
-or 1,000 boards of 5 x 5 (more) are this project's choice.
+Question: J. Springer and G. Kenyon found that networks several times wider than the smallest one that can do it are
+needed. Measure: share of seeds that succeed by width, with Wilson's interval; needed is where it passes one half. The
+smallest width passing it would refute them. Their initialisation, edges and test are not known to us: PyTorch's
+initialisation, dead edges, and every pattern (one step) or 1,000 boards of 5 x 5 (more) are this project's choice.
 """
 
 from landscape import figures

@@ -9,38 +9,16 @@ of it. A penalty that leaves as many units as none, or, for dropout, as the same
 
 from typing import Any
 
-import numpy as np
-import torch
-
-from landscape import Stack, Training, figures
-from landscape.analysis.pruning import left, prune, units
+from landscape import Training, figures
+from landscape.analysis.pruning import prune, units
 from landscape.core.intervals import Proportion
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
-from study import Study, barrier, descend, spread
+from study import LAYERS, Study, barrier, curve, descend, spread, squeezed
 
-LAYERS = [
-    (("net.0.0.weight", "net.0.0.bias"), "net.0.2.weight"),
-    (("net.0.2.weight", "net.0.2.bias"), "net.0.4.weight"),
-]
 WAYS = {"none": {}, "L2 1e-5": {"weight_decay": 1e-5}, "L2 1e-4": {"weight_decay": 1e-4}}
 WAYS |= {f"L1 {factor:g}": {"l1": factor} for factor in (1e-4, 1e-3)}
 WAYS |= {name: {"dropout": p} for name, p in (("batches", 0.0), ("dropout 0.1", 0.1), ("0.3", 0.3))}
-
-
-def squeezed(objective: Any, stack: Stack, steps: int) -> Stack:
-    """One unit fewer at a time, retrained, while the network becomes right again."""
-    going = torch.ones(len(stack), dtype=torch.bool)
-    while going.any():
-        some = going.nonzero()[:, 0]
-        smaller, there = prune(objective, stack.select(some), LAYERS, most=1, right=False)
-        free = left(stack.unflatten(torch.ones_like(smaller.flatten())), LAYERS, there).flatten()
-        smaller = descend(objective, smaller, steps, free=free)
-        right = objective(smaller)["right"] == objective.samples
-        flat = stack.flatten()
-        flat[some[right]] = smaller.flatten()[right]
-        stack, going[some[~right]] = stack.unflatten(flat), False
-    return stack
 
 
 def main() -> None:
@@ -68,7 +46,7 @@ def main() -> None:
             return told
         wide = wide.select(solved.nonzero()[:, 0])
         pruned = prune(objective, wide, LAYERS)[0]
-        small = squeezed(objective, pruned, budget // 10)
+        small = squeezed(objective, pruned, LAYERS, budget // 10)
         kept = [units(each, LAYERS) for each in (wide, pruned, small)]
         least = (kept[2][:, : 2 * m_factor].sum(1) == 2) & (kept[2][:, 2 * m_factor :].sum(1) == 1)
         names = ("units", "pruned", "pruned and retrained")
@@ -80,16 +58,13 @@ def main() -> None:
         }
 
     cells = study.cells({"m_factor": widths, "way": tuple(WAYS)}, find, seeds=seeds, budget=budget)
-    panels = []
-    for m in widths:
-        curves, own = [], [each["found"] for each in cells if each["cell"]["m_factor"] == m]
-        for name in ("units", "pruned", "pruned and retrained"):
-            points = [[each.get(name, {}).get(key) for key in ("median", "low", "high")] for each in own]
-            value, low, high = np.array(points, dtype=float).T
-            curves.append(
-                figures.Series(label=name, x=np.arange(len(own), dtype=float), value=value, low=low, high=high)
-            )
-        panels.append((f"m = {m}", curves))
+    found = {tuple(each["cell"].values()): each["found"] for each in cells}
+    places = range(len(WAYS))
+    names = ("units", "pruned", "pruned and retrained")
+    panels = [
+        (f"m = {m}", [curve(name, places, [found.get((m, way), {}).get(name) for way in WAYS]) for name in names])
+        for m in widths
+    ]
     caption = (
         f"Life B3/S23V, one step, LeakyReLU, sigmoid; of {seeds} seeds those that got all 512 patterns right, "
         f"{budget:,} steps of Adam at 1e-2 on the exact loss; the last three on batches of 8 boards, without and with "
@@ -99,8 +74,8 @@ def main() -> None:
     )
     look = {"xlabel": "penalty in training", "ylabel": "hidden units", "xscale": "category", "yscale": "log"}
     study.draw(figures.series_figure(panels, categories=tuple(WAYS), caption=caption, percent=False, **look))
-    found = [(*each["cell"].values(), each["found"].get("25 parameters", {}).get("value")) for each in cells]
-    study.done("come down to 25 parameters: " + "; ".join(map(str, found)))
+    least = [(*key, each.get("25 parameters", {}).get("value")) for key, each in found.items()]
+    study.done("come down to 25 parameters: " + "; ".join(map(str, least)))
 
 
 if __name__ == "__main__":

@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from landscape import figures
+from landscape.analysis.pruning import Layer, left, prune
 from landscape.analysis.success import Row, as_csv, as_document, from_document, success
 from landscape.cli.terminal import Progress
 from landscape.core import provenance
 from landscape.core.errors import LandscapeError
 from landscape.core.files import differences, json_text, replacing, write_json
-from landscape.core.intervals import Proportion, median_interval
+from landscape.core.intervals import Proportion, mean_interval, median_interval
 from landscape.engine.data import Batch
 from landscape.engine.objective import Objective
 from landscape.engine.stack import Stack
@@ -44,7 +45,13 @@ from landscape.training.optimizers import OPTIMIZERS
 from landscape.training.sweep import Sweep, sweep
 from landscape.training.train import Training, train
 
-__all__ = ["Study", "barrier", "curve", "descend", "spread"]
+__all__ = ["LAYERS", "Study", "barrier", "curve", "descend", "spread", "squeezed"]
+
+#: The hidden layers of one step of Life's networks, as `landscape.analysis.pruning` takes them.
+LAYERS = (
+    (("net.0.0.weight", "net.0.0.bias"), "net.0.2.weight"),
+    (("net.0.2.weight", "net.0.2.bias"), "net.0.4.weight"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,19 +302,33 @@ class Study:
         return (np.array(marks)[:, 0], np.array(marks)[:, 1]) if marks else None
 
     def agreement(self, rows: Sequence[Row]) -> str:
-        """Keep, of each published share of successes, ours beside it and whether Wilson's intervals of both overlap;
-        theirs is of 20 seeds, so that what was read, +-0.02, is one of their 21 shares. Returns it in words.
+        """Keep ours beside each published value, and whether the intervals overlap; returns it in words.
+
+        Theirs is of 20 seeds, so that a share of successes, read off to +-0.02, is one of 21, with Wilson's interval.
+        Of rates of boards it is what the reading leaves: how far their seeds lie apart is not published.
         """
         told = []
-        for row in rows:
-            where = {key: float(row.values[key]) for key in ("steps", "d_factor", "m_factor")}
-            marks = self.original("success", **where)
-            if marks is not None:
-                ours, theirs = row.success.share, Proportion(round(20 * float(marks[1][0])), 20)
-                apart = ours.interval[1] < theirs.interval[0] or theirs.interval[1] < ours.interval[0]
-                told.append({**where, "ours": ours, "theirs": theirs, "agrees": not apart})
+        for row, quantity in itertools.product(rows, ("success", "board_rate")):
+            where = {"steps": row.values["steps"], "m_factor": row.values["m_factor"]}
+            where = {key: float(value) for key, value in (where | {"d_factor": row.values.get("d_factor", 1)}).items()}
+            marks = self.original(quantity, **where)
+            if marks is None:
+                continue
+            value, rates = float(marks[1][0]), row.success.sample_rate
+            if quantity == "success":
+                both: tuple[Any, Any] = (row.success.share, Proportion(round(20 * value), 20))
+                ends = tuple(each.interval for each in both)
+            else:
+                ends = (tuple(mean_interval(rates, within=(0, 1))), (value - 0.02, value + 0.02))
+                both = tuple({"value": v, "interval": e} for v, e in zip((rates.mean(), value), ends, strict=True))
+            apart = ends[0][1] < ends[1][0] or ends[1][1] < ends[0][0]
+            told.append({"quantity": quantity, **where, "ours": both[0], "theirs": both[1], "agrees": not apart})
         self.keep({"cells": told}, "agreement")
-        return f"agrees with the posts in {sum(each['agrees'] for each in told)} of {len(told)} cells"
+        words = []
+        for quantity in dict.fromkeys(each["quantity"] for each in told):
+            agrees = [each["agrees"] for each in told if each["quantity"] == quantity]
+            words.append(f"{sum(agrees)} of {len(agrees)} cells ({quantity})")
+        return "agrees with the posts in " + ", ".join(words)
 
 
 def _hours(text: str) -> float:
@@ -364,6 +385,30 @@ def descend(
         if free is not None:
             flat = flat * free
     return stack.unflatten(flat)
+
+
+def squeezed(
+    objective: Objective,
+    stack: Stack,
+    layers: Sequence[Layer],
+    steps: int,
+    seen: Callable[[Int[Tensor, " member"], Stack], None] = lambda member, stack: None,
+) -> Stack:
+    """One unit fewer at a time, each followed by so many steps, while the network becomes right again; `seen` is told
+    which members did, and the stack, after each.
+    """
+    going = torch.ones(len(stack), dtype=torch.bool)
+    while going.any():
+        some = going.nonzero()[:, 0]
+        smaller, there = prune(objective, stack.select(some), layers, most=1, right=False)
+        free = left(stack.unflatten(torch.ones_like(smaller.flatten())), layers, there).flatten()
+        smaller = descend(objective, smaller, steps, free=free)
+        right = objective(smaller)["right"] == objective.samples
+        flat = stack.flatten()
+        flat[some[right]] = smaller.flatten()[right]
+        stack, going[some[~right]] = stack.unflatten(flat), False
+        seen(some[right], stack)
+    return stack
 
 
 def spread(values: Shaped[np.ndarray, " member"]) -> dict[str, float]:

@@ -28,7 +28,9 @@ def main() -> None:
     training, seeds = (QUICK, range(8)) if study.quick else (FULL, range(20))
     grid = {"m_factor": WIDTHS[:3] if study.quick else WIDTHS, "steps": (1, 2, 3, 5, 10) if study.quick else MANY}
     rows = study.success(grid, seeds=seeds, training=training, engine="fused")
+    told = ""
     if not study.quick:
+        told = f"; {study.agreement(rows)}"
         rows = study.rows_of("success_by_width", "d1") + rows
     how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**training)
     about = (
@@ -55,7 +57,7 @@ def main() -> None:
             panels, xlabel=NAMES["m_factor"], ylabel=RATES[rate], caption=about + BANDS[rate], baseline="all dead"
         )
         study.draw(figure, part)
-    study.done("solved: " + ", ".join(f"{row.values}: {row.success.share.value:.0%}" for row in rows[:6]))
+    study.done("solved: " + ", ".join(f"{row.values}: {row.success.share.value:.0%}" for row in rows[:6]) + told)
 
 
 if __name__ == "__main__":

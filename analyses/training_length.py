@@ -1,7 +1,8 @@
 """Is what training reached a property of the landscape, or of the budget? Kinds and outcomes against steps.
 
-Trains seeds of the smallest network for two rules, judges each member at every saved step (converged, falling, towards
-infinity, ...), and counts how many are solved, and how many are still of the same kind after ten times as many steps.
+Measure: seeds of the smallest network for two rules, each judged at every saved step (converged, falling, towards
+infinity, ...); how many are solved, and how many are still of the same kind after ten times as many steps. Shares that
+no longer change after some step would say that from there on it is the landscape's.
 """
 
 from landscape import Run, Training, convergence, figures
