@@ -17,7 +17,7 @@ from landscape import Problem, Run, Training, barriers, figures, walk
 from landscape.core.intervals import Proportion, mean_interval, median_interval
 from landscape.problems.digits import Digits
 from landscape.problems.life import Life
-from study import Study
+from study import Study, curve
 
 STEPS, LOW, LAST = (1, 3, 10, 30, 100, 300, 1000), 0.01, 2000
 LIFE = {f"Life, m = {m}": Life(m_factor=m) for m in (1, 4, 16)}
@@ -25,15 +25,16 @@ PROBLEMS: dict[str, Problem] = {**LIFE, "digits": Digits(width=32)}
 SIZES, SEEDS = (128, 8), dict(zip(PROBLEMS, (100, 100, 20, 20), strict=True))
 
 
-def between(one: Run, other: Run, seen: Problem, turn: int = 0) -> dict[str, Any]:
-    """What lies between the ends of two runs, seed by seed, those of the second `turn` seeds further on."""
-    far, index = other.checkpoint(), np.roll(np.arange(len(other.seeds)), turn)
-    far = dataclasses.replace(far, stack=far.stack.select(index), sources=tuple(far.sources[k] for k in index))
-    lines = walk(one, far, problem=one.trained_on, points=51)
+def between(one: Run, other: Run, seen: Problem, unrelated: bool = False) -> dict[str, Any]:
+    """What lies between the ends of two runs, seed by seed; of `unrelated` ones, of each even seed and the next."""
+    near, far = one.checkpoint(), other.checkpoint()
+    if unrelated:
+        near, far = near.select(range(0, len(near.sources), 2)), far.select(range(1, len(far.sources), 2))
+    lines = walk(near, far, problem=one.trained_on, points=51)
     error = 1 - lines["accuracy"]
     instability, height = error.max(1) - (error[:, 0] + error[:, -1]) / 2, barriers(lines).above_chord
     objective = seen.objective()
-    unlike = (objective.predictions(one.checkpoint().stack) != objective.predictions(far.stack)).flatten(1).numpy()
+    unlike = (objective.predictions(near.stack) != objective.predictions(far.stack)).flatten(1).numpy()
     return {
         "no barrier": Proportion(int((height < LOW).sum()), len(height)),
         "same function": Proportion(int((~unlike.any(1)).sum()), len(unlike)),
@@ -71,30 +72,37 @@ def main() -> None:
             if step <= k:
                 go(f"to-{step}", step, before, 0)
         one, other = (go(f"from-{k}-{shift}", last, k, shift) for shift in (10_000, 20_000))
-        beside = {"unrelated": between(one, other, seen, 1)} if k == steps[0] else {}
+        beside = {"unrelated": between(one, other, seen, unrelated=True)} if k == steps[0] else {}
         return {**between(one, other, seen), **beside}
 
     cells = study.cells({"network": tuple(PROBLEMS), "batch_size": SIZES, "k": steps}, find, last=last)
-    panels = []
+    panels: dict[str, list[Any]] = {"": [], "instability": []}
     for network in PROBLEMS:
-        curves = []
+        free, unstable = [], []
         for size in SIZES:
             found = [c["found"] for c in cells if (c["cell"]["network"], c["cell"]["batch_size"]) == (network, size)]
             if found:
-                free = [Proportion(each["no barrier"]["count"], each["no barrier"]["total"]) for each in found]
-                of_others = found[0]["unrelated"]["no barrier"]["value"]
+                shares = [Proportion(each["no barrier"]["count"], each["no barrier"]["total"]) for each in found]
                 name, places = f"batches of {size}", steps[: len(found)]
-                curves.append(figures.Series.of_proportions(name, places, free, baseline=of_others))
-        panels.append((network, curves))
+                of_others = [found[0]["unrelated"][key] for key in ("no barrier", "instability")]
+                free.append(figures.Series.of_proportions(name, places, shares, baseline=of_others[0]["value"]))
+                drawn = curve(name, places, [each["instability"] for each in found])
+                unstable.append(dataclasses.replace(drawn, baseline=of_others[1][0]))
+        for part, each in zip(panels, (free, unstable), strict=True):
+            panels[part].append((network, each))
     count = "12 seeds each" if study.quick else "100 seeds for m = 1 and 4, 20 for m = 16 and digits"
     caption = (
         "Life B3/S23V, one step, LeakyReLU, sigmoid, boards of 10 x 10, Adam at 1e-2; digits, MLP of 2 x 32, "
         f"ReLU, Adam at 3e-3; {count}. Training to step {last:,}; from the fork on two orders of the data. "
-        f"Barriers: {LOW} nats above the chord, on 51 points, units as they are." + study.not_run()
+        f"Barriers: {LOW} nats above the chord, on 51 points, units as they are; instability: the highest error on the "
+        "line less the mean of its ends, mean over seeds, 95 % intervals." + study.not_run()
     )
-    look = {"xlabel": "step at which training is forked", "ylabel": "forks without a barrier (%)", "xscale": "log"}
-    look |= {"columns": 2, "caption": caption, "baseline": "of unrelated initial points"}
-    study.draw(figures.series_figure([panel for panel in panels if panel[1]], **look))
+    look = {"xlabel": "step at which training is forked", "xscale": "log", "columns": 2}
+    look |= {"baseline": "of unrelated initial points", "caption": caption}
+    labels = {"": "forks without a barrier (%)", "instability": "instability (% of answers)"}
+    for part, label in labels.items():
+        drawn = [panel for panel in panels[part] if panel[1]]
+        study.draw(figures.series_figure(drawn, ylabel=label, **look), part)
     study.done("no barrier " + ", ".join(f"{100 * each['found']['no barrier']['value']:.0f} %" for each in cells))
 
 

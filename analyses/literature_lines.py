@@ -37,13 +37,18 @@ RESULTS = {  # source, what it found, command
 def next_seed(run: Run) -> Checkpoint:
     """The ends of a run, each in the place of the seed before it."""
     whole = run.checkpoint()
-    index = np.roll(np.arange(len(whole.sources)), -1)
-    return dataclasses.replace(whole, stack=whole.stack.select(index), sources=tuple(whole.sources[k] for k in index))
+    return whole.select(np.roll(np.arange(len(whole.sources)), -1))
 
 
 def middle(values: np.ndarray) -> list[float]:
     """Median over seeds and its interval."""
     return [float(np.median(values)), *median_interval(values)]
+
+
+def of_ring(values: np.ndarray) -> list[float]:
+    """Median over pairs of a seed with the next one, and its interval, left out a seed with both of its pairs."""
+    table = np.where(np.roll(np.eye(len(values), dtype=bool), 1, axis=1), values[:, None], np.nan)
+    return [float(np.median(values)), *pairs_interval(table)]
 
 
 def pairs(run: Run, which: str) -> list[float]:
@@ -69,7 +74,7 @@ def answer(result: str, runs: Any, last: int) -> dict[str, Any]:
             found = connect(plain, next_seed(plain), problem=problem, method="bezier", steps=last // 4, points=101)
             ends = np.maximum(found.loss[:, 0], found.loss[:, -1])
             rises = {name: found[key].max(1) - ends for name, key in (("straight", "loss_straight"), ("bent", "loss"))}
-            return {f"{name}, above the ends": middle(each) for name, each in rises.items()}
+            return {f"{name}, above the ends": of_ring(each) for name, each in rises.items()}
         case 4:
             steps = [plain.checkpoint(step).stack for step in plain.steps() if step >= 0.6 * last]
             mean = Stack({name: torch.stack([each[name] for each in steps]).mean(0) for name in steps[0].tensors})
@@ -80,8 +85,8 @@ def answer(result: str, runs: Any, last: int) -> dict[str, Any]:
             one, how = runs("batchnorm"), {"align": True, "points": 11, "problem": runs("batchnorm").trained_on}
             walked = {kind: walk(one, next_seed(one), batchnorm=kind, **how) for kind in ("interpolate", "recalibrate")}
             heights = {kind: barriers(representatives(each)["aligned"]).above_chord for kind, each in walked.items()}
-            less = middle(heights["recalibrate"] / heights["interpolate"])
-            return {**{f"barrier, {kind}": middle(each) for kind, each in heights.items()}, "ratio": less}
+            less = of_ring(heights["recalibrate"] / heights["interpolate"])
+            return {**{f"barrier, {kind}": of_ring(each) for kind, each in heights.items()}, "ratio": less}
 
 
 def main() -> None:

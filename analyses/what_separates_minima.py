@@ -5,8 +5,6 @@ space, and which signatures of two members tell whether a straight line without 
 seeds and tested on odd ones.
 """
 
-import dataclasses
-
 from landscape import Run, figures
 from landscape.analysis.mechanism import mechanism
 from study import Study
@@ -27,7 +25,7 @@ def main() -> None:
     found, panels, said = {}, [], []
     for rule in RULES:
         whole = Run.open(f"checkpoints/one-step-m1-{rule.replace('/', '')}").checkpoint()
-        some = dataclasses.replace(whole, stack=whole.stack.select(range(seeds)), sources=whole.sources[:seeds])
+        some = whole.select(range(seeds))
         found[rule] = mechanism(some, members=members, progress=lambda what: study.progress(what, "done"))
         each = found[rule].populations
         tables = [figures.BarrierTable(part.pairs.high, part.signature, part.best) for part in each]

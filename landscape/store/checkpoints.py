@@ -156,12 +156,16 @@ class Checkpoint:
     def __repr__(self) -> str:
         return f"Checkpoint({self.sources[0].path!r}: {self.stack!r})"
 
+    def select(self, index: Sequence[int]) -> "Checkpoint":
+        """The members at `index`, in its order, with their sources."""
+        index = [int(number) for number in index]
+        return dataclasses.replace(
+            self, stack=self.stack.select(index), sources=tuple(self.sources[number] for number in index)
+        )
+
     def members(self) -> list["Checkpoint"]:
         """Each member as a checkpoint of its own."""
-        return [
-            dataclasses.replace(self, stack=self.stack.select([number]), sources=(source,))
-            for number, source in enumerate(self.sources)
-        ]
+        return [self.select([number]) for number in range(len(self.sources))]
 
     def require_finite(self) -> None:
         """Raise `LandscapeError`, naming members and tensors, if a parameter or a statistic is NaN or infinite, a
