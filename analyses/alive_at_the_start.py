@@ -73,14 +73,11 @@ def main() -> None:
         found = {name: [np.median(each), *median_interval(each)] for name, each in zip(NAMES, columns, strict=True)}
         return {"trained": Proportion(int((right >= 0.9).sum()), seeds), "right": right.mean(), **found}
 
-    rows = study.cells(
-        {"depth": depths, "scale": tuple(SCALES), "normed": (False, True)}, find, seeds=seeds, steps=steps
-    )
+    grid = {"depth": depths, "scale": tuple(SCALES), "normed": (False, True)}
+    rows = study.cells(grid, find, seeds=seeds, steps=steps)
 
     def curve(what: str, scale: str, normed: bool) -> figures.Series:
-        own = [
-            each["found"][what] for each in rows if (each["cell"]["scale"], each["cell"]["normed"]) == (scale, normed)
-        ]
+        own = [e["found"][what] for e in rows if (e["cell"]["scale"], e["cell"]["normed"]) == (scale, normed)]
         if what == "trained":
             return figures.Series.of_proportions(scale, depths, [Proportion(each["count"], seeds) for each in own])
         value, low, high = np.array(own, dtype=float).T
@@ -101,6 +98,16 @@ def main() -> None:
     )
     labels = {"xlabel": "hidden layers", "ylabel": "share (%)", "xscale": "log"}
     study.draw(figures.series_figure(panels, caption=caption, columns=2, **labels))
+    panels = [
+        (title.split(", ")[1], [curve("spread", each, normed) for each in SCALES])
+        for normed, (title, _) in enumerate(panels[:2])
+    ]
+    caption = (
+        "The same networks before training: standard deviation, over units and training images, of what enters the "
+        f"last activation; medians of {seeds} seeds, bands 95 % each."
+    )
+    labels |= {"ylabel": "spread before the last activation", "yscale": "log", "percent": False}
+    study.draw(figures.series_figure(panels, caption=caption, columns=2, **labels), "spread")
     study.done("; ".join(f"{e['cell']}: {e['found']['trained']['count']}" for e in rows))
 
 

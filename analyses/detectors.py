@@ -2,9 +2,10 @@
 
 Question: the study's second post argues that 32 inputs must be told apart (a cell and its four neighbours), so that a
 network with 30 detectors learnt is stuck. Measure, over networks that training solved at each width: filters that are
-active on exactly one of the 32 inputs (on average over the four corners, which do not count), and filters left after
-removing, one at a time, those without which all 512 patterns stay right; medians with their intervals. 32 filters left
-would support the argument; fewer than 32, or solved networks with fewer than 16 m, refute it.
+active on exactly one of the 32 inputs (on average over the four corners, which do not count), which inputs filters are
+active on, and filters left after removing, one at a time, those without which all 512 patterns stay right; medians
+with their intervals. 32 filters left would support the argument; fewer, or solved networks with fewer than 32 filters
+(m = 16 has exactly enough), refute it.
 """
 
 from typing import Any
@@ -23,14 +24,28 @@ FILTERS = (("net.0.0.weight", "net.0.0.bias"), "net.0.2.weight")
 WIDTHS = (1, 2, 4, 8, 16, 32)
 
 
+KINDS = ("none", "all", "one", "more live neighbours", "fewer live neighbours", "others")
+
+
 def detected(stack: Any) -> np.ndarray:
-    """How many of the 32 inputs each filter of each member is active on."""
+    """Which of the 32 inputs each filter of each member is active on."""
     patterns = PATTERNS.reshape(512, 9).astype(float)
     weight, bias = (stack.tensors[name].double().numpy() for name in FILTERS[0])
     before = weight.reshape(*weight.shape[:2], 9) @ patterns.T + bias[:, :, None]
     number = patterns[:, [1, 3, 4, 5, 7]] @ 2 ** np.arange(5)  # of the centre and the four that count
-    means = np.stack([before[:, :, number == k].mean(2) for k in range(32)], axis=2)
-    return (means > 0).sum(2)
+    return np.stack([before[:, :, number == k].mean(2) for k in range(32)], axis=2) > 0
+
+
+def kinds(active: np.ndarray) -> dict[str, float]:
+    """The shares of filters by the inputs that they are active on: with each that is active, all those with more live
+    neighbours, or with fewer, and the same centre.
+    """
+    count, numbers = active.sum(2), np.arange(32)
+    neighbours = [(numbers[numbers >> bit & 1 == 0], 1 << bit) for bit in (0, 1, 3, 4)]  # bit 2 is the centre
+    more = np.all([(active[:, :, at] <= active[:, :, at + cell]).all(2) for at, cell in neighbours], axis=0)
+    fewer = np.all([(active[:, :, at] >= active[:, :, at + cell]).all(2) for at, cell in neighbours], axis=0)
+    which = np.select([count == 0, count == 32, count == 1, more, fewer], range(5), 5)
+    return dict(zip(KINDS, (np.bincount(which.ravel(), minlength=6) / which.size).tolist(), strict=True))
 
 
 def main() -> None:
@@ -52,13 +67,13 @@ def main() -> None:
         own = stack.select(solved.nonzero()[:, 0])
         told = {"solved": Proportion(int(solved.sum()), seeds)}
         if len(own):
-            counts, kept = detected(own), prune(objective, own, [FILTERS])[1]
+            active, kept = detected(own), prune(objective, own, [FILTERS])[1]
+            counts = active.sum(2)
             told |= {
                 "detectors of one input": spread((counts == 1).sum(1)),
                 "filters left": spread(kept.sum(1).numpy()),
                 "distribution of filters left": np.bincount(kept.sum(1).numpy()),
-                "share of filters by inputs they are active on": np.bincount(counts.ravel(), minlength=33)
-                / counts.size,
+                "share of filters by inputs they are active on": kinds(active),
             }
         return told
 

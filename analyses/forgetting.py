@@ -16,7 +16,7 @@ from landscape import Training
 from landscape.analysis.barriers import DEFINITIONS
 from landscape.core.intervals import Proportion, median_interval
 from landscape.engine.fused import Fused
-from landscape.figures.pages import COLORS, GREY, INK, WIDTH, powers_along, sheet
+from landscape.figures.pages import COLORS, INK, WIDTH, powers_along, sheet
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.problems.life.patterns import PATTERNS
@@ -83,16 +83,18 @@ def main() -> None:
     cells = study.cells({"pair": tuple(PAIRS), "m": widths}, lambda **k: ends(**k, **how), **how)
     caption = (
         f"One step of Life, {count} seeds; for each name {steps:,} steps of Adam at 1e-2, exact loss; medians with "
-        "95 % intervals over seeds. Grey: line between the ends of each task alone, medians of each loss at 11 points, "
-        "which need not keep to the bound. Black: no network has both losses below it." + study.not_run()
+        "95 % intervals over seeds. Lines: straight from the first task alone to the second alone, to rehearsal, to L2 "
+        "and to both; medians of each loss at 11 points, which need not keep to the bound. Black: no network is below."
+        + study.not_run()
     )
     with sheet((WIDTH, 2.5 * len(PAIRS)), caption, len(cells), (1,) * len(widths)) as (figure, axes):
         for ax, (cell, found) in zip(axes, ((each["cell"], each["found"]) for each in cells), strict=True):
             if lost := found["disputed"]:
                 x = np.linspace(0.002, 0.998, 1000)
                 ax.plot(-lost * np.log1p(-x), -lost * np.log(x), color=INK, lw=1)
-            ax.plot(*np.array(found["second alone"]["line"]), color=GREY, lw=1)
             for name, color, marker in zip(ENDS, (*COLORS[:5], COLORS[6], INK), "os^DvPX", strict=True):
+                if ENDS[name][3] == "first alone":
+                    ax.plot(*np.array(found[name]["line"]), color=color, lw=1)
                 (x, *wide), (y, *high) = found[name]["losses"]
                 bars = {"xerr": [[x - wide[0]], [wide[1] - x]], "yerr": [[y - high[0]], [high[1] - y]]}
                 ax.errorbar(x, y, **bars, color=color, marker=marker, ms=5, ls="", label=name)

@@ -53,7 +53,7 @@ def main() -> None:
         quick="3 rules, 24 seeds, 300 steps, m = 1 and 2: half a minute",
         full="10 rules, 60 seeds, 3,000 steps for the first and 1,000 for the second, m to 4: 5 minutes on one core",
     )
-    rules, count, widths = (RULES[:3], 24, (1, 2)) if study.quick else (RULES, 60, (1, 2, 4))
+    rules, count, widths = (RULES[:3], 24, (1, 2)) if study.quick else (RULES, 60, (1, 2, 3, 4))
     steps, budget = (300, 300) if study.quick else (3000, 1000)
 
     def find(m: int) -> dict[str, Any]:
@@ -85,7 +85,8 @@ def main() -> None:
         f"first rule, {budget:,} on the second. Success there, less that after {budget:,} steps from random points of "
         "the same seeds. Dots: 95 % intervals, all of a map at once, leave out 0."
     )
-    with sheet((WIDTH, 3.4), caption + study.not_run(), len(cells), (1,) * len(cells)) as (figure, axes):
+    size = (WIDTH, 5.6 if len(cells) > 2 else 3.4)
+    with sheet(size, caption + study.not_run(), len(cells), (1, 1)) as (figure, axes):
         for ax, each in zip(axes, cells, strict=True):
             drawn = show(ax, each["found"], rules)
             ax.set(title=f"m = {each['cell']['m']}", xlabel="second rule")

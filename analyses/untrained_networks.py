@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from landscape import figures
 from landscape.core.intervals import median_interval
 from landscape.problems.digits import Digits
-from study import Study
+from study import Study, curve
 
 WIDTH, IMAGES, KINDS = 100, 200, {"ReLU": torch.relu, "tanh": torch.tanh}
 GAINS = {"g = 0.5": 0.5, "1 (Glorot)": 1.0, "√2 (He)": 2**0.5, "2": 2.0, "4": 4.0}
@@ -54,19 +54,23 @@ def main() -> None:
 
     rows = study.cells({"kind": tuple(KINDS), "gain": tuple(GAINS)}, find, seeds=seeds, places=places)
 
-    def curve(cell: dict[str, str], found: dict[str, Any]) -> figures.Series:
-        value, low, high = np.array(found["cosine"], dtype=float).T
-        return figures.Series(label=cell["gain"], x=np.array(places, dtype=float), value=value, low=low, high=high)
-
-    panels = [(kind, [curve(e["cell"], e["found"]) for e in rows if e["cell"]["kind"] == kind]) for kind in KINDS]
-    caption = (
-        f"Perceptrons of width {WIDTH} that were never trained, no biases, weights normal with variance g² / fan-in. "
-        f"Cosine between what a layer gives for two of {IMAGES} digits, mean over pairs; medians of {seeds} seeds, "
-        "bands: 95 % each. At 1 the layer tells no two images apart. With ReLU the gain changes scales alone: curves "
-        "coincide."
+    about = (
+        f"Perceptrons of width {WIDTH} that were never trained, no biases, weights normal with variance g² / fan-in, "
+        f"on {IMAGES} digits; medians of {seeds} seeds, bands: 95 % each. "
     )
-    labels = {"xlabel": "layer", "ylabel": "cosine of two images", "xscale": "log", "percent": False}
-    study.draw(figures.series_figure(panels, caption=caption, height=2.8, **labels))
+    said = {
+        "cosine": "Cosine between what a layer gives for two images, mean over pairs: at 1 it tells no two apart. With "
+        "ReLU the gain changes scales alone: curves coincide.",
+        "spread": "Root mean square of what enters the activations of a layer, over units and images.",
+    }
+    labels = {"cosine": ("", "cosine of two images", "linear"), "spread": ("spread", "spread before activation", "log")}
+    for what, (part, label, yscale) in labels.items():
+        panels = [
+            (kind, [curve(e["cell"]["gain"], places, e["found"][what]) for e in rows if e["cell"]["kind"] == kind])
+            for kind in KINDS
+        ]
+        look = {"xlabel": "layer", "ylabel": label, "xscale": "log", "yscale": yscale, "percent": False}
+        study.draw(figures.series_figure(panels, caption=about + said[what], height=2.8, **look), part)
     study.done("; ".join(f"{e['cell']['kind']}, {e['cell']['gain']}: {e['found']['cosine'][-1][0]:.3f}" for e in rows))
 
 
