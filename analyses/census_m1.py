@@ -20,7 +20,7 @@ from landscape.problems.life import Life
 from study import Study
 
 FATES = ("solved", "stuck", "dying", "dead at the start")
-RULES = ("B3/S23V", "B3/S23")
+RULES, NAMES = ("B3/S23V", "B3/S23"), {"leaky_relu": "LeakyReLU", "relu": "ReLU"}
 #: Of each part the grid, the last key drawn along the axis, and that axis's label.
 PARTS = {
     "seeds": ({"rule": RULES}, ""),
@@ -77,7 +77,9 @@ def main() -> None:
             for fate in FATES:
                 share = each["found"][str(budgets[-1])][fate]
                 point = (values[-1], Proportion(share["count"], share["total"]))
-                panels.setdefault(", ".join(map(str, values[:-1])), {}).setdefault(fate, []).append(point)
+                panels.setdefault(", ".join(NAMES.get(value, value) for value in values[:-1]), {}).setdefault(
+                    fate, []
+                ).append(point)
         if not label:
             study.done("; ".join(f"{place}: solved {share}" for place, share in panels[""]["solved"]))
             continue
@@ -90,7 +92,7 @@ def main() -> None:
             (name, [figures.Series.of_proportions(fate, *zip(*points, strict=True)) for fate, points in curves.items()])
             for name, curves in panels.items()
         ]
-        look = {"xlabel": label, "ylabel": "networks (%)", "xscale": "log", "caption": caption}
+        look = {"xlabel": label, "ylabel": "networks (%)", "xscale": "log", "columns": 2, "caption": caption}
         study.draw(figures.series_figure(drawn, **look), part)
 
 
