@@ -98,10 +98,8 @@ def main() -> None:
     )
     labels = {"xlabel": "hidden layers", "ylabel": "share (%)", "xscale": "log"}
     study.draw(figures.series_figure(panels, caption=caption, columns=2, **labels))
-    panels = [
-        (title.split(", ")[1], [curve("spread", each, normed) for each in SCALES])
-        for normed, (title, _) in enumerate(panels[:2])
-    ]
+    titles = enumerate(("no normalisation", "with BatchNorm"))
+    panels = [(title, [curve("spread", each, bool(normed)) for each in SCALES]) for normed, title in titles]
     caption = (
         "The same networks before training: standard deviation, over units and training images, of what enters the "
         f"last activation; medians of {seeds} seeds, bands 95 % each."

@@ -38,21 +38,19 @@ def logits(stack: Stack) -> torch.Tensor:
     x = DATA.inputs[0, 0].flatten(0, 1).float()[None]
     for layer in LAYERS:
         weight, bias = stack.tensors[f"{layer}.weight"].flatten(2), stack.tensors[f"{layer}.bias"][:, :, None]
-        x = weight @ x + bias
-        x = x if layer == LAYERS[-1] else F.leaky_relu(x)
+        x = weight @ x + bias if layer == LAYERS[-1] else F.leaky_relu(weight @ x + bias)
     return x[:, 0]
 
 
 def taught(stack: Stack, targets: torch.Tensor, steps: int, temperature: float) -> Stack:
     """Adam at 1e-2 on the cross-entropy with soft targets."""
-    adam, flat, options = OPTIMIZERS["adam"], stack.flatten(), Training(lr=1e-2)
-    moments = adam.begin(flat)
+    adam, flat, moments = OPTIMIZERS["adam"], stack.flatten(), OPTIMIZERS["adam"].begin(stack.flatten())
     for step in range(steps):
         here = flat.detach().requires_grad_()
         answers = logits(stack.unflatten(here)) / temperature
         losses = F.binary_cross_entropy_with_logits(answers, targets, reduction="none")
         (gradient,) = torch.autograd.grad((losses * WEIGHTS).sum(), here)
-        flat = adam.step(flat, gradient, moments, options, step)
+        flat = adam.step(flat, gradient, moments, Training(lr=1e-2), step)
     return stack.unflatten(flat)
 
 

@@ -54,16 +54,11 @@ def main() -> None:
         problem, digits = PROBLEMS[network], network == "digits"
         seeds = range(12 if study.quick else SEEDS[network])
         seen: Problem = dataclasses.replace(problem, on="test") if isinstance(problem, Digits) else problem
-        how: dict[str, Any] = {
-            "data": "batches",
-            "batch_size": batch_size,
-            "lr": 3e-3 if digits else 1e-2,
-            "save_at": (),
-        }
+        how: dict[str, Any] = {"data": "batches", "batch_size": batch_size, "lr": 3e-3 if digits else 1e-2}
 
         def go(part: str, until: int, since: int, shift: int) -> Run:
             start = str(study.runs / network / f"{batch_size}" / f"to-{since}") if since else None
-            training = Training(batches=until - since, start=start, **how)
+            training = Training(batches=until - since, start=start, save_at=(), **how)
             own, engine = [shift + seed for seed in seeds], "auto" if digits else "fused"
             part = f"{network}/{batch_size}/{part}"
             return study.train(problem, training, part, seeds, data_seeds=own, engine=engine)

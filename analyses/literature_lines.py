@@ -40,11 +40,6 @@ def next_seed(run: Run) -> Checkpoint:
     return whole.select(np.roll(np.arange(len(whole.sources)), -1))
 
 
-def middle(values: np.ndarray) -> list[float]:
-    """Median over seeds and its interval."""
-    return [float(np.median(values)), *median_interval(values)]
-
-
 def of_ring(values: np.ndarray) -> list[float]:
     """Median over pairs of a seed with the next one, and its interval, left out a seed with both of its pairs."""
     table = np.where(np.roll(np.eye(len(values), dtype=bool), 1, axis=1), values[:, None], np.nan)
@@ -73,14 +68,15 @@ def answer(result: str, runs: Any, last: int) -> dict[str, Any]:
         case 3:
             found = connect(plain, next_seed(plain), problem=problem, method="bezier", steps=last // 4, points=101)
             ends = np.maximum(found.loss[:, 0], found.loss[:, -1])
-            rises = {name: found[key].max(1) - ends for name, key in (("straight", "loss_straight"), ("bent", "loss"))}
-            return {f"{name}, above the ends": of_ring(each) for name, each in rises.items()}
+            names = {"straight": "loss_straight", "bent": "loss"}
+            return {f"{name}, above the ends": of_ring(found[key].max(1) - ends) for name, key in names.items()}
         case 4:
             steps = [plain.checkpoint(step).stack for step in plain.steps() if step >= 0.6 * last]
             mean = Stack({name: torch.stack([each[name] for each in steps]).mean(0) for name in steps[0].tensors})
             test = dataclasses.replace(problem, on="test").objective()
             ratio = (test(mean)["loss"] / test(steps[-1])["loss"]).numpy()
-            return {"lower": Proportion(int((ratio < 1).sum()), count), "test loss, ratio": middle(ratio)}
+            own = [float(np.median(ratio)), *median_interval(ratio)]
+            return {"lower": Proportion(int((ratio < 1).sum()), count), "test loss, ratio": own}
         case _:
             one, how = runs("batchnorm"), {"align": True, "points": 11, "problem": runs("batchnorm").trained_on}
             walked = {kind: walk(one, next_seed(one), batchnorm=kind, **how) for kind in ("interpolate", "recalibrate")}

@@ -26,7 +26,7 @@ def main() -> None:
         __file__,
         __doc__,
         quick="20 seeds, m = 4, 2,000 steps: about 2 minutes on two cores",
-        full="50 seeds, m = 4 and 8, 5,000 steps: about an hour on one core",
+        full="50 seeds, m = 4 and 8, 5,000 steps: about 20 minutes on one core",
     )
     seeds, budget, widths = (20, 2000, (4,)) if study.quick else (50, 5000, (4, 8))
 
@@ -73,6 +73,7 @@ def main() -> None:
         f"has 3.{study.not_run()}"
     )
     look = {"xlabel": "penalty in training", "ylabel": "hidden units", "xscale": "category", "yscale": "log"}
+    look |= {"columns": 1}
     study.draw(figures.series_figure(panels, categories=tuple(WAYS), caption=caption, percent=False, **look))
     least = [(*key, each.get("25 parameters", {}).get("value")) for key, each in found.items()]
     study.done("come down to 25 parameters: " + "; ".join(map(str, least)))

@@ -94,9 +94,9 @@ def main() -> None:
     found = [each["found"] for each in cells]
     caption = (
         f"y = sin(2 x) learnt from x and z = x + noise of {NOISE}, {SAMPLES} samples; two hidden layers of 32, tanh, "
-        f"{seeds} seeds, {budget:,} steps of Adam at 3e-3. {NAMES[0]}: how far answers to other samples move when z is "
-        f"exchanged between them, over the root mean square of y. {NAMES[2]}: y = sin(2 x) + z / 2 learnt to a squared "
-        f"error of {LIMIT}, without penalty, from there over from random starts. Medians with 95 % intervals each."
+        f"{seeds} seeds, {budget:,} steps of Adam at 3e-3. Moved: how far answers to other samples move when z is "
+        "exchanged between them, over the root mean square of y. Steps: y = sin(2 x) + z / 2 learnt to a squared error "
+        f"of {LIMIT}, without penalty, from there over from random starts. Medians with 95 % intervals each."
     )
     curves = [curve(name, range(len(found)), [each[name] for each in found]) for name in NAMES]
     look = {"xlabel": "penalty", "ylabel": "share (%)", "xscale": "category", "height": 3.2, "categories": tuple(WAYS)}

@@ -367,7 +367,9 @@ def test_where_nothing_was_published_there_are_no_marks(root: None, quantity: st
 def test_shares_agree_with_published_ones_where_their_intervals_overlap(
     root: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read off the plot: 0.35 at one step, m = 5, d = 2, and 1 at d = 1; nothing at m = 7."""
+    """Read off the plots: 0.35 at one step, m = 5, d = 2, and 1 at d = 1; nothing at m = 7. Boards right at two steps,
+    m = 20: 0.945, which a mean of 0.975 +- 0.01 is too far from, and one of 0.95 is not.
+    """
     kept: dict[str, Any] = {}
     monkeypatch.setattr(Study, "keep", lambda self, document, part: kept.update({part: document}))
 
@@ -376,11 +378,20 @@ def test_shares_agree_with_published_ones_where_their_intervals_overlap(
         told = Success(samples=1000, sample_rate=rates, cell_rate=rates, baselines={}, exact=None)
         return Row({"steps": 1, "m_factor": m, "d_factor": d}, told)
 
+    def of_boards(mean: float) -> Success:
+        rates = np.linspace(mean - 0.01, mean + 0.01, 20)
+        return Success(samples=1000, sample_rate=rates, cell_rate=rates, baselines={}, exact=None)
+
     rows = [row(12, 5, 2.0), row(16, 5, 2.0), row(20, 5, 1.0), row(13, 5, 1.0), row(3, 7, 1.0)]
-    assert study(quick=False).agreement(rows) == "agrees with the posts in 2 of 4 cells"
+    assert study(quick=False).agreement(rows) == "agrees with the posts in 2 of 4 cells (success)"
     cells = kept["agreement"]["cells"]
     assert [each["agrees"] for each in cells] == [True, False, True, False]
     assert [each["theirs"].count for each in cells] == [7, 7, 20, 20]
+    boards = [Row({"steps": 2, "m_factor": 20}, rates) for rates in (of_boards(0.975), of_boards(0.95))]
+    told = study(quick=False).agreement(boards)
+    assert told == "agrees with the posts in 0 of 2 cells (success), 1 of 2 cells (board_rate)"
+    theirs = [each["theirs"] for each in kept["agreement"]["cells"] if each["quantity"] == "board_rate"]
+    assert theirs == [{"value": 0.945, "interval": pytest.approx((0.925, 0.965))}] * 2
 
 
 def test_published_values_are_shares_each_of_one_place() -> None:
