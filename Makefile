@@ -27,7 +27,7 @@ help:
 	@echo "make benchmark  speed and memory beside a plain implementation and beside other tools"
 	@echo "make reference  train the committed reference runs anew"
 	@echo "make studies    all studies in their quick setting, half an hour; by name: python analyses/NAME.py --help"
-	@echo "make studies-full the same in their full setting: what is committed is kept, the rest takes days (docs/sources.md)"
+	@echo "make studies-full the same in their full setting, at most HOURS=6 a study; what is committed is kept (docs/sources.md)"
 	@echo "make clean      remove .venv and what tools have left"
 
 $(BIN)/python:
@@ -163,8 +163,11 @@ reference: $(VENV)/.demo
 studies: $(VENV)/.studies
 	@set -e; for study in $(STUDIES); do $(BIN)/python $$study --quick; done
 
+# Six hours a study: what takes longer goes on when this is repeated, or with another HOURS.
+HOURS = 6
 studies-full: $(VENV)/.studies
-	@set -e; for study in $(STUDIES); do $(BIN)/python $$study; done
+	@set -e; for study in $(STUDIES); do \
+		$(BIN)/python $$study $$(grep -q cells=False $$study || echo --hours $(HOURS)); done
 
 clean:
 	rm -rf $(VENV) build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
