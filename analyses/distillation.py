@@ -80,7 +80,7 @@ def main() -> None:
         __file__,
         __doc__,
         quick="20 seeds, 1,000 steps: about half a minute on two cores",
-        full="200 seeds, 10,000 steps: about 20 minutes on one core",
+        full="200 seeds, 10,000 steps: about 7 minutes on one core",
     )
     seeds, budget = (20, 1000) if study.quick else (200, 10_000)
     run = study.train(Life(m_factor=WIDE), Training(batches=3000, save_at=(3000,)), "teachers", range(20))
