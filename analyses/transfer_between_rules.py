@@ -87,11 +87,11 @@ def main() -> None:
     )
     size = (WIDTH, 5.6 if len(cells) > 2 else 3.4)
     with sheet(size, caption + study.not_run(), len(cells), (1, 1)) as (figure, axes):
-        for ax, each in zip(axes, cells, strict=True):
+        for number, (ax, each) in enumerate(zip(axes, cells, strict=True)):
             drawn = show(ax, each["found"], rules)
             ax.set(title=f"m = {each['cell']['m']}", xlabel="second rule")
-            ax.set_yticks(range(len(rules)), rules if ax is axes[0] else [""] * len(rules), size="small")
-        axes[0].set_ylabel("first rule")
+            ax.set_yticks(range(len(rules)), [""] * len(rules) if number % 2 else rules, size="small")
+            ax.set_ylabel("" if number % 2 else "first rule")
         figure.colorbar(drawn, ax=axes, label="difference (points)", shrink=0.8)
     study.draw(figure)
     told = (f"m = {each['cell']['m']}: {each['found']['gain of the others'][0]:+.2f}" for each in cells)
