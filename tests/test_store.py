@@ -113,6 +113,15 @@ def test_nor_does_a_truncated_file(tmp_path: Path, run: Run) -> None:
             load(str(tmp_path / "cut.safetensors"))
 
 
+def test_members_are_chosen_with_their_sources(run: Run) -> None:
+    """In the order asked for, also twice; by a numpy index, as studies make them."""
+    whole = run.checkpoint()
+    chosen = whole.select(np.array([1, 0, 1]))
+    assert [source.seed for source in chosen.sources] == [whole.sources[k].seed for k in (1, 0, 1)]
+    assert chosen.stack.flatten().equal(whole.stack.flatten()[[1, 0, 1]])
+    assert [one.sources for one in whole.members()] == [(source,) for source in whole.sources]
+
+
 def test_another_schema_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
         later.setattr("landscape.store.checkpoints.SCHEMA", 2)
