@@ -21,7 +21,9 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from landscape.core import provenance
@@ -156,12 +158,11 @@ class Checkpoint:
     def __repr__(self) -> str:
         return f"Checkpoint({self.sources[0].path!r}: {self.stack!r})"
 
-    def select(self, index: Sequence[int]) -> "Checkpoint":
+    def select(self, index: Sequence[int] | Int[np.ndarray, " index"]) -> "Checkpoint":
         """The members at `index`, in its order, with their sources."""
-        index = [int(number) for number in index]
-        return dataclasses.replace(
-            self, stack=self.stack.select(index), sources=tuple(self.sources[number] for number in index)
-        )
+        chosen = [int(number) for number in index]
+        sources = tuple(self.sources[number] for number in chosen)
+        return dataclasses.replace(self, stack=self.stack.select(chosen), sources=sources)
 
     def members(self) -> list["Checkpoint"]:
         """Each member as a checkpoint of its own."""
