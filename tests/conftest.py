@@ -1,6 +1,7 @@
 """What all tests share: shapes checked at run time, reproducible examples, and one small trained run."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,6 +40,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("few", parent=hypothesis.settings.get_profile("repeatable"), max_examples=5)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
+
+# A suite begun in the background inherits that Ctrl-C is ignored, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The tests share the cores among themselves.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
