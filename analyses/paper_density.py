@@ -18,7 +18,7 @@ def main() -> None:
         __file__,
         __doc__,
         quick="100 seeds, 2,000 steps: about a minute on two cores",
-        full="1,000 seeds, 10,000 steps: about a quarter of an hour on one core (estimate)",
+        full="1,000 seeds, 10,000 steps: about a quarter of an hour on one core",
     )
     seeds, batches = (100, 2000) if study.quick else (1000, 10_000)
     rows = study.success(
