@@ -22,9 +22,8 @@ from landscape.analysis.pruning import prune
 from landscape.core.intervals import mean_interval
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
-from landscape.training.optimizers import OPTIMIZERS
 from study import LAYERS as HIDDEN
-from study import Study, curve, spread
+from study import Study, adam, curve, spread
 
 WIDE, WIDTHS = 16, (1, 2, 4)
 TAUGHT = {"labels": None, "probabilities": 1.0, "temperature 4": 4.0}
@@ -44,14 +43,14 @@ def logits(stack: Stack) -> torch.Tensor:
 
 def taught(stack: Stack, targets: torch.Tensor, steps: int, temperature: float) -> Stack:
     """Adam at 1e-2 on the cross-entropy with soft targets."""
-    adam, flat, moments = OPTIMIZERS["adam"], stack.flatten(), OPTIMIZERS["adam"].begin(stack.flatten())
-    for step in range(steps):
+
+    def gradient(flat: torch.Tensor) -> torch.Tensor:
         here = flat.detach().requires_grad_()
         answers = logits(stack.unflatten(here)) / temperature
         losses = F.binary_cross_entropy_with_logits(answers, targets, reduction="none")
-        (gradient,) = torch.autograd.grad((losses * WEIGHTS).sum(), here)
-        flat = adam.step(flat, gradient, moments, Training(lr=1e-2), step)
-    return stack.unflatten(flat)
+        return torch.autograd.grad((losses * WEIGHTS).sum(), here)[0]
+
+    return stack.unflatten(adam(stack.flatten(), steps, gradient))
 
 
 def widened(stack: Stack, like: Stack) -> Stack:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape import Training
 from landscape.analysis.barriers import DEFINITIONS
 from landscape.core.intervals import Proportion, median_interval
 from landscape.engine.fused import Fused
@@ -20,8 +19,7 @@ from landscape.figures.pages import COLORS, INK, WIDTH, powers_along, sheet
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.problems.life.patterns import PATTERNS
-from landscape.training.optimizers import OPTIMIZERS
-from study import Study
+from study import Study, adam
 
 LIVE, ALPHA = torch.tensor(PATTERNS[:, 1, 1] == 1), np.linspace(0, 1, 51)
 PAIRS = {"Life, then HighLife": ("B3/S23", "B36/S23"), "dead, then live cells": ("B3/S23", "B3/S23")}
@@ -52,11 +50,11 @@ def solved(of: Task, flat: Tensor, where: Tensor | float = 1.0) -> np.ndarray:
 
 def descend(start: Tensor, steps: int, parts: list[tuple[Task, float]], l2: float) -> Tensor:
     """Where steps of Adam lead on a sum of losses, with L2 towards the start."""
-    flat, adam, moments = start.clone(), OPTIMIZERS["adam"], OPTIMIZERS["adam"].begin(start)
-    for step in range(steps):
-        gradient = l2 * (flat - start) + sum(k * fused.gradient(flat, each) for (fused, each), k in parts if k)
-        adam.advance(flat, gradient, moments, Training(lr=1e-2), step)
-    return flat
+
+    def gradient(flat: Tensor) -> Tensor:
+        return l2 * (flat - start) + sum(k * fused.gradient(flat, each) for (fused, each), k in parts if k)
+
+    return adam(start, steps, gradient)
 
 
 def ends(pair: str, m: int, seeds: int, steps: int) -> dict[str, Any]:

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape import Run, Training, figures
+from landscape import Run, figures
 from landscape.core.intervals import Proportion, mean_interval
 from landscape.problems.life import Life
-from landscape.training.optimizers import OPTIMIZERS
-from study import Study, curve
+from study import Study, adam, curve
 
 RULES = ("B3/S23V", "B3/S23")
 #: By the part trained on alone, the patterns in it, of which are wrong and a random half; `some wrong`: with all right.
@@ -29,14 +28,6 @@ PARTS = {
     "right": lambda wrong, half: ~wrong,
     "random": lambda wrong, half: half,
 }
-
-
-def descend(fused: Any, flat: Tensor, weights: Tensor, steps: int) -> Tensor:
-    """Where steps of Adam lead, by a fresh optimizer, with these weights of the patterns for each member."""
-    flat, adam, moments = flat.clone(), OPTIMIZERS["adam"], OPTIMIZERS["adam"].begin(flat)
-    for step in range(steps):
-        adam.advance(flat, fused.gradient(flat, weights), moments, Training(lr=1e-2), step)
-    return flat
 
 
 def main() -> None:
@@ -61,8 +52,8 @@ def main() -> None:
 
         half = torch.rand(len(stack), 512, generator=torch.Generator().manual_seed(0)) < 0.5
         own = PARTS[part](wrong(stack.flatten()), half)
-        between = descend(objective.fused, stack.flatten(), own * weights, first)
-        ended = descend(objective.fused, between, weights.expand(len(stack), -1).contiguous(), then)
+        between = adam(stack.flatten(), first, lambda flat: objective.fused.gradient(flat, own * weights))
+        ended = adam(between, then, lambda flat: objective.fused.gradient(flat, weights[None]))
         return {
             "part right": Proportion(int((~wrong(between) | ~own).all(1).sum()), len(stack)),
             "all right then": Proportion(int((~wrong(between)).all(1).sum()), len(stack)),

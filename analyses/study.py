@@ -45,7 +45,7 @@ from landscape.training.optimizers import OPTIMIZERS
 from landscape.training.sweep import Sweep, sweep
 from landscape.training.train import Training, train
 
-__all__ = ["LAYERS", "Study", "barrier", "curve", "descend", "spread", "squeezed"]
+__all__ = ["LAYERS", "Study", "adam", "barrier", "curve", "descend", "spread", "squeezed"]
 
 #: The hidden layers of one step of Life's networks, as `landscape.analysis.pruning` takes them.
 LAYERS = (
@@ -360,6 +360,23 @@ def _read(path: Path) -> dict[str, Any]:
     raise LandscapeError(f"{path} is no table of cells, or damaged: restore it, or make it anew with `--force`")
 
 
+def adam(
+    start: Float[Tensor, "member parameter"],
+    steps: int,
+    gradient: Callable[[Tensor], Tensor],
+    *,
+    lr: float = 1e-2,
+    after: Callable[[Tensor], Tensor] = lambda flat: flat,
+) -> Float[Tensor, "member parameter"]:
+    """Where steps of a fresh Adam lead members, as rows, given the gradient at a place and what is done after a step."""
+    flat, rule, options = start.clone(), OPTIMIZERS["adam"], Training(lr=lr)
+    moments = rule.begin(flat)
+    for step in range(steps):
+        rule.advance(flat, gradient(flat), moments, options, step)
+        flat = after(flat)
+    return flat
+
+
 def descend(
     objective: Objective,
     stack: Stack,
@@ -375,16 +392,15 @@ def descend(
     Parameters where `free` is 0 become and stay 0. An L1 penalty of factor `l1` is its proximal step: after each step
     of Adam, numbers are drawn by lr l1 towards 0, and stay there when they reach it.
     """
-    adam, flat, options = OPTIMIZERS["adam"], stack.flatten(), Training(lr=lr)
-    moments = adam.begin(flat)
-    for step in range(steps):
-        gradient = objective.gradient(stack.unflatten(flat), data, with_loss=False)[1].flatten()
-        flat = adam.step(flat, gradient, moments, options, step)
-        if l1:
-            flat = flat.sign() * (flat.abs() - lr * l1).clamp(min=0)
-        if free is not None:
-            flat = flat * free
-    return stack.unflatten(flat)
+
+    def gradient(flat: Tensor) -> Tensor:
+        return objective.gradient(stack.unflatten(flat), data, with_loss=False)[1].flatten()
+
+    def after(flat: Tensor) -> Tensor:
+        flat = flat.sign() * (flat.abs() - lr * l1).clamp(min=0) if l1 else flat
+        return flat if free is None else flat * free
+
+    return stack.unflatten(adam(stack.flatten(), steps, gradient, lr=lr, after=after))
 
 
 def squeezed(
