@@ -368,7 +368,7 @@ def adam(
     lr: float = 1e-2,
     after: Callable[[Tensor], Tensor] = lambda flat: flat,
 ) -> Float[Tensor, "member parameter"]:
-    """Where steps of a fresh Adam lead members, as rows, given the gradient at a place and what is done after a step."""
+    """Where steps of a fresh Adam lead members, as rows, by the gradient at each place, changed after each by `after`."""
     flat, rule, options = start.clone(), OPTIMIZERS["adam"], Training(lr=lr)
     moments = rule.begin(flat)
     for step in range(steps):
