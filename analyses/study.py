@@ -368,7 +368,7 @@ def adam(
     lr: float = 1e-2,
     after: Callable[[Tensor], Tensor] = lambda flat: flat,
 ) -> Float[Tensor, "member parameter"]:
-    """Where steps of a fresh Adam lead members, as rows, by the gradient at each place; `after` changes what it left."""
+    """Where steps of a fresh Adam lead members, as rows; `after` changes what each step has left."""
     flat, rule, options = start.clone(), OPTIMIZERS["adam"], Training(lr=lr)
     moments = rule.begin(flat)
     for step in range(steps):
