@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from landscape import Problem, figures
-from landscape.core.intervals import Proportion, median_interval
+from landscape.core.intervals import Proportion
 from landscape.problems.digits import Digits
 from landscape.training.train import Training
-from study import Study
+from study import Study, middle
 
 WIDTH, NAMES = 32, ("dead", "mean", "spread")
 SCALES: dict[str, Callable[[Tensor], Tensor] | None] = {
@@ -70,7 +70,7 @@ def main() -> None:
         run = study.train(problem, training, f"{scale}/{depth}{'/normed' * normed}", range(seeds))
         right = problem.test_objective()(run.checkpoint().stack)["accuracy"].numpy()
         columns = np.array([begun(seed, depth, scale, normed) for seed in range(seeds)]).T
-        found = {name: [np.median(each), *median_interval(each)] for name, each in zip(NAMES, columns, strict=True)}
+        found = {name: middle(each) for name, each in zip(NAMES, columns, strict=True)}
         return {"trained": Proportion(int((right >= 0.9).sum()), seeds), "right": right.mean(), **found}
 
     grid = {"depth": depths, "scale": tuple(SCALES), "normed": (False, True)}

@@ -97,9 +97,7 @@ def main() -> None:
         }
         if part == "heights":
             look |= {"ylabel": "barrier above the chord (nats per cell)", "percent": False, "yscale": "log"}
-        study.draw(
-            figures.series_figure([("", curves)], caption=about + captions[part] + study.not_run(), **look), part
-        )
+        study.draw(figures.series_figure([("", curves)], caption=about + captions[part], **look), part)
     told = (f"m = {k}: {each['found']['valleys']} valleys" for k, each in zip(m, cells, strict=True))
     study.done(", ".join(told))
 

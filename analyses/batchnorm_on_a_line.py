@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from landscape import figures
-from landscape.core.intervals import median_interval
 from landscape.engine.stack import Stack
 from landscape.problems.digits import Digits
 from landscape.training.train import Training
-from study import Study
+from study import Study, middle
 
 KINDS = {"cnn": "without BatchNorm", "cnn_bn": "with BatchNorm"}
 LAYERS = {"conv2": "enters the second layer", "out": "enters the last layer"}
@@ -43,7 +42,7 @@ def entering(problem: Digits, stack: Stack) -> dict[str, tuple[Tensor, Tensor]]:
 
 def told(values: Any) -> list[list[float]]:
     """Medians over seeds, a row each, with their intervals, a column of the values each."""
-    return [[float(np.median(column)), *median_interval(column)] for column in np.asarray(values, dtype=float).T]
+    return [middle(column) for column in np.asarray(values, dtype=float).T]
 
 
 def main() -> None:

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from landscape import Problem, figures
-from landscape.core.intervals import median_interval
 from landscape.problems.digits import Digits
 from landscape.training.train import Training
-from study import Study
+from study import Study, middle
 
 HIDDEN = 64
 TASKS = {"digits": "give back digits", "hats": "give back hats", "read": "read digits"}
@@ -66,7 +65,7 @@ def main() -> None:
                 if task == "read"
                 else found["loss"].numpy() / float(truth.var(0, correction=0).mean())
             )
-            return [np.median(share), *median_interval(share)]
+            return middle(share)
 
         found = {"network": lost(inputs.shape[1], {"train": (inputs, targets), "test": (new, truth)}, "network")}
         codes = [(each - mean) @ axes for each in (inputs, new)]

@@ -86,7 +86,7 @@ def main() -> None:
         caption = (
             f"Life, one step, sigmoid{'' if part == 'width' else ', m = 1'}; {seeds:,} seeds a cell, {budgets[-1]:,} "
             "steps of Adam at 1e-2 on the exact loss. Solved: all 512 patterns right. Dead: the same output for all "
-            f"patterns, at the start or not; stuck: the rest. Bands: Wilson's intervals.{study.not_run(part)}"
+            "patterns, at the start or not; stuck: the rest. Bands: Wilson's intervals."
         )
         drawn = [
             (name, [figures.Series.of_proportions(fate, *zip(*points, strict=True)) for fate, points in curves.items()])

@@ -7,14 +7,11 @@ images, medians over seeds with intervals. Refuted: the first by lines that rise
 do not.
 """
 
-import numpy as np
-
 from landscape import figures
 from landscape.analysis.barriers import barriers
-from landscape.core.intervals import median_interval
 from landscape.problems.places import run_members
 from landscape.problems.registry import create
-from study import Study
+from study import Study, middle
 
 RUNS = {
     "small": ({"labels": ["true"]}, {"batch_size": 16}),
@@ -60,7 +57,7 @@ def main() -> None:
             height = heights.above_higher_end  # above the chord of a falling line is its concavity, no barrier
             found[title][images] = {
                 "above the higher end": height,
-                "median": [float(np.median(height)), *median_interval(height)],
+                "median": middle(height),
                 "above the chord": heights.above_chord,
                 "course": heights.courses(),
                 "loss at the ends": walked.loss[:, ends],

@@ -14,7 +14,7 @@ import numpy as np
 from landscape import Run, Training, barriers, figures, walk
 from landscape.core.intervals import Proportion, median_interval
 from landscape.problems.life import Life
-from study import Study
+from study import Study, middle
 
 WIDTHS, SIZES, LOW, SHOWN = (1, 2, 4), (128, 8), 0.01, (1, 2, 3, 4, 6, 8, 10)
 
@@ -58,13 +58,13 @@ def main() -> None:
         for name, each in found.items():
             share = each["distance"] / every["distance"]
             told[name] = {
-                "distance": [float(np.median(each["distance"])), *median_interval(each["distance"])],
+                "distance": middle(each["distance"]),
                 "share of all": [float(np.median(share)), *median_interval(share, 1 - 0.05 / 60)],
                 "otherwise": Proportion(int(each["otherwise"].sum()), count),
                 "barrier": Proportion(int(each["barrier"].sum()), count),
             }
         first = found["1"]["distance"] / found["10"]["distance"]
-        return {**told, "first over last": [float(np.median(first)), *median_interval(first)]}
+        return {**told, "first over last": middle(first)}
 
     cells = study.cells({"m_factor": WIDTHS, "batch_size": SIZES}, find, seeds=count, steps=10 * tenth)
     far, unlike = [], []
@@ -87,12 +87,10 @@ def main() -> None:
     look: dict[str, Any] = {"xlabel": "tenth of the data that is exchanged"}
     many = about + ", as a share of what exchanging all of the data makes it; medians, intervals at once with 95 %."
     label = "distance, all exchanged: 1"
-    study.draw(
-        figures.series_figure(far, ylabel=label, percent=False, caption=many + study.not_run(), **look), "distance"
-    )
+    study.draw(figures.series_figure(far, ylabel=label, percent=False, yscale="log", caption=many, **look), "distance")
     text = about.replace("Distance of the end from that", "Whether the end computes another function than that")
     look |= {"ylabel": "another function (%)", "baseline": "all exchanged"}
-    study.draw(figures.series_figure(unlike, caption=text + "." + study.not_run(), **look), "functions")
+    study.draw(figures.series_figure(unlike, caption=text + ".", **look), "functions")
     ratios = (f"m = {c['cell']['m_factor']}: {c['found']['first over last'][0]:.2f}" for c in cells)
     study.done("distance by the first over that by the last tenth: " + "; ".join(ratios))
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from landscape.analysis.barriers import DEFINITIONS
-from landscape.core.intervals import Proportion, median_interval
+from landscape.core.intervals import Proportion
 from landscape.engine.fused import Fused
 from landscape.figures.pages import COLORS, INK, WIDTH, powers_along, sheet
 from landscape.problems.initialisation import initialise
 from landscape.problems.life import Life
 from landscape.problems.life.patterns import PATTERNS
-from study import Study, adam
+from study import Study, adam, middle
 
 LIVE, ALPHA = torch.tensor(PATTERNS[:, 1, 1] == 1), np.linspace(0, 1, 51)
 PAIRS = {"Life, then HighLife": ("B3/S23", "B36/S23"), "dead, then live cells": ("B3/S23", "B3/S23")}
@@ -68,7 +68,7 @@ def ends(pair: str, m: int, seeds: int, steps: int) -> dict[str, Any]:
         losses = np.array([[fused(point, weights)["loss"].numpy() for point in line] for fused, weights in both])
         rises = DEFINITIONS["above_chord"].rises(ALPHA, losses.mean(0).T).max(1)
         right = [Proportion(int(solved(each, flat, agree).sum()), seeds) for each in both]
-        values = [[float(np.median(each)), *median_interval(each)] for each in (*losses[:, -1], rises)]
+        values = [middle(each) for each in (*losses[:, -1], rises)]
         found[name] = {"losses": values[:2], "right": right, "barrier": values[2], "line": np.median(losses, 2)[:, ::5]}
     return found | {"disputed": float((~agree * one[1]).sum())}
 
@@ -83,7 +83,6 @@ def main() -> None:
         f"One step of Life, {count} seeds; for each name {steps:,} steps of Adam at 1e-2, exact loss; medians with "
         "95 % intervals over seeds. Lines: straight from the first task alone to the second alone, to rehearsal, to L2 "
         "and to both; medians of each loss at 11 points, which need not keep to the bound. Black: no network is below."
-        + study.not_run()
     )
     with sheet((WIDTH, 2.5 * len(PAIRS)), caption, len(cells), (1,) * len(widths)) as (figure, axes):
         for ax, (cell, found) in zip(axes, ((each["cell"], each["found"]) for each in cells), strict=True):

@@ -11,13 +11,11 @@ network if forks late in training still end behind barriers, or the earliest one
 import dataclasses
 from typing import Any
 
-import numpy as np
-
 from landscape import Problem, Run, Training, barriers, figures, walk
-from landscape.core.intervals import Proportion, mean_interval, median_interval
+from landscape.core.intervals import Proportion, mean_interval
 from landscape.problems.digits import Digits
 from landscape.problems.life import Life
-from study import Study, curve
+from study import Study, curve, middle
 
 STEPS, LOW, LAST = (1, 3, 10, 30, 100, 300, 1000), 0.01, 2000
 LIFE = {f"Life, m = {m}": Life(m_factor=m) for m in (1, 4, 16)}
@@ -38,10 +36,10 @@ def between(one: Run, other: Run, seen: Problem, unrelated: bool = False) -> dic
     return {
         "no barrier": Proportion(int((height < LOW).sum()), len(height)),
         "same function": Proportion(int((~unlike.any(1)).sum()), len(unlike)),
-        "barrier": [float(np.median(height)), *median_interval(height)],
+        "barrier": middle(height),
         "instability": [float(instability.mean()), *mean_interval(instability, within=(0.0, 1.0))],
         "disagreement": [float(unlike.mean()), *mean_interval(unlike.mean(1), within=(0.0, 1.0))],
-        "length": [float(np.median(lines["l2"])), *median_interval(lines["l2"])],
+        "length": middle(lines["l2"]),
     }
 
 
@@ -90,7 +88,7 @@ def main() -> None:
         "Life B3/S23V, one step, LeakyReLU, sigmoid, boards of 10 x 10, Adam at 1e-2; digits, MLP of 2 x 32, "
         f"ReLU, Adam at 3e-3; {count}. Training to step {last:,}; from the fork on two orders of the data. "
         f"Barriers: {LOW} nats above the chord, on 51 points, units as they are; instability: the highest error on the "
-        "line less the mean of its ends, mean over seeds, 95 % intervals." + study.not_run()
+        "line less the mean of its ends, mean over seeds, 95 % intervals."
     )
     look = {"xlabel": "step at which training is forked", "xscale": "log", "columns": 2}
     look |= {"baseline": "of unrelated initial points", "caption": caption}

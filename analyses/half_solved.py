@@ -14,7 +14,7 @@ from study import Study
 RATES = rate_labels(Life.nouns, 512)
 #: By the number of steps: which blocks start presolved, and widths.
 BLOCKS = {2: ((), (0,), (1,), (0, 1)), 3: ((), (1,), (0, 2)), 5: ((), (1, 2, 3), (0, 4))}
-WIDTHS = {2: (1, 4, 10), 3: (1, 4, 10), 5: (1, 4)}
+WIDTHS = {2: (1, 4, 10), 3: (1, 4, 10), 5: (1, 4, 10)}
 #: By the part of the name of their figures: the numbers of steps, and what the blocks are called.
 FIGURES = {"": ((2,), ("none", "first", "second", "both")), "middle-": ((3, 5), ("none", "middle", "first and last"))}
 HOW = {"trained on": False, "frozen": True}

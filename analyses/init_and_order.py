@@ -54,7 +54,7 @@ def main() -> None:
         f"Life B3/S23V, one step, LeakyReLU, sigmoid; {points} initial points x {orders} data seeds a width, "
         f"{batches:,} batches of {size} boards of 10 x 10, Adam at 1e-2. Shares of the variance of the final log loss "
         "(exact, over all patterns): two-way random effects, normal; all intervals hold at once with 95 %. "
-        "A share below 0 is one that cannot be told from 0." + study.not_run()
+        "A share below 0 is one that cannot be told from 0."
     )
     study.draw(figures.page(lambda ax: figures.shares(ax, rows), caption=caption, size=(7.2, 3.6)))
     study.done("; ".join(f"{name}: {share:.2f}" for name, share, _, _ in rows if np.isfinite(share)))

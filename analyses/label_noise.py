@@ -16,10 +16,9 @@ import torch
 
 from landscape import Problem, figures, walk
 from landscape.analysis.barriers import barriers
-from landscape.core.intervals import median_interval
 from landscape.problems.digits import Digits
 from landscape.training.train import Training
-from study import Study
+from study import Study, middle
 
 WIDTH = 128
 
@@ -60,7 +59,7 @@ def main() -> None:
         if share:
             lines = walk(str(run(0.0).path), str(run(share).path), problem=made(0.0), points=25)
             values["barrier"] = barriers(lines).above_higher_end
-        return {name: [np.median(each), *median_interval(each)] for name, each in values.items()}
+        return {name: middle(each) for name, each in values.items()}
 
     rows = study.cells({"share": shares}, find, seeds=seeds, steps=steps)
 

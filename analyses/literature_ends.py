@@ -2,8 +2,9 @@
 
 Each row of RESULTS is stated with its source before any number, and answered by one call, named as on the command line.
 It is refuted if our interval lies on the other side of what they found. Small batches take four times as many steps, as
-both are meant to fit their images. Lines between networks are asked about in `literature_lines.py`. Not asked: lottery
-tickets (J. Frankle, M. Carbin, ICLR 2019), which need training under masks.
+both are meant to fit their images; as curvature falls with the loss, sharpness (here the largest eigenvalue) is
+compared at equal training loss too, the higher of both ends', between checkpoints. Lines between networks are asked
+about in `literature_lines.py`. Not asked: lottery tickets (J. Frankle, M. Carbin, ICLR 2019), which need masks.
 """
 
 import dataclasses
@@ -13,10 +14,10 @@ import numpy as np
 import torch
 
 from landscape import Run, Training, curvature
-from landscape.core.intervals import Proportion, mean_interval, median_interval
+from landscape.core.intervals import Proportion, mean_interval
 from landscape.engine.spectrum import eigenpairs
 from landscape.problems.digits import Digits
-from study import Study
+from study import Study, middle
 
 RUNS = {  # problem, images of a batch, times the steps
     "plain": (Digits(), 128, 1),
@@ -24,23 +25,15 @@ RUNS = {  # problem, images of a batch, times the steps
     "large": (Digits(), 1297, 1),
     "random": (Digits(width=128, labels="random"), 128, 2),
 }
+TEST = "analyse outcomes RUN --problem digits -O on=test"
 RESULTS = {  # source, what it found, command
-    "large batches end sharper": ("Keskar 2017", "always", "analyse curvature RUN"),
-    "large batches are worse in test": ("Keskar 2017", "always", "analyse outcomes RUN --problem digits -O on=test"),
-    "random labels are fitted": ("Zhang 2017", "all of them", "analyse outcomes RUN"),
-    "outliers of the Hessian": ("Sagun 2018, Papyan 2019", "classes - 1: 9", "analyse curvature RUN --top 20"),
-    "the gradient is in the top 10": ("Gur-Ari 2018", "mostly", "eigenpairs (Python)"),
-    "minima are about equally good": (
-        "Choromanska 2015",
-        "small spread",
-        "analyse outcomes RUN --problem digits -O on=test",
-    ),
+    "large batches end sharper": ("Keskar 2017", "9 to 220 times (another measure)", "analyse curvature RUN"),
+    "large batches are worse in test": ("Keskar 2017", "0.2 to 5.3 points", TEST),
+    "random labels are fitted": ("Zhang 2017", "99.3 to 100 %", "analyse outcomes RUN"),
+    "outliers of the Hessian": ("Sagun 2018, Papyan 2019", "about one a class", "analyse curvature RUN --top 20"),
+    "the gradient is in the top 10": ("Gur-Ari 2018", "close to all", "eigenpairs (Python)"),
+    "minima are about equally good": ("Choromanska 2015", "small spread", TEST),
 }
-
-
-def middle(values: np.ndarray) -> list[float]:
-    """Median over seeds and its interval."""
-    return [float(np.median(values)), *median_interval(values)]
 
 
 def accuracy(run: Run, on: str) -> np.ndarray:
@@ -48,19 +41,28 @@ def accuracy(run: Run, on: str) -> np.ndarray:
     return dataclasses.replace(run.trained_on, on=on).objective()(run.checkpoint().stack)["accuracy"].numpy()
 
 
+def course(run: Run) -> np.ndarray:
+    """Logarithms of training loss and largest eigenvalue, by checkpoint, of each seed (last axis)."""
+    kept, problem = [run.checkpoint(step) for step in run.steps()], run.trained_on
+    sharp = [curvature(each, problem=problem, dtype=torch.float32).eigenvalues[:, 0] for each in kept]
+    return np.log([[problem.objective()(each.stack)["loss"].numpy() for each in kept], sharp])
+
+
 def answer(result: str, runs: Any, last: int) -> dict[str, Any]:
     """Ours: values with their intervals, by what they are."""
     match list(RESULTS).index(result):
         case 0:
-            large, small = (curvature(runs(k), dtype=torch.float32).eigenvalues[:, 0] for k in ("large", "small"))
-            return {"sharper": Proportion(int((large > small).sum()), len(large)), "ratio": middle(large / small)}
+            (loss, sharp), (other, flat) = both = [course(runs(k)) for k in ("large", "small")]
+            at = -np.maximum(loss[-1], other[-1])
+            equal = [[np.interp(x, -each[0, :, k], each[1, :, k]) for k, x in enumerate(at)] for each in both]
+            ratios = {"loss, ratio": (loss[-1], other[-1]), "ratio": (sharp[-1], flat[-1]), "at equal loss": equal}
+            told = {name: middle(np.exp(np.subtract(*each))) for name, each in ratios.items()}
+            return {"sharper": Proportion(int((sharp[-1] > flat[-1]).sum()), len(at)), **told}
         case 1:
-            (large, fitted), (small, _) = (
-                [accuracy(runs(k), on) for on in ("test", "train")] for k in ("large", "small")
-            )
-            less = small - large
-            worse = Proportion(int((less > 0).sum()), len(less))
-            return {"worse": worse, "accuracy lost": [less.mean(), *mean_interval(less)], "fitted": middle(fitted)}
+            pairs = (("small", "test"), ("large", "test"), ("large", "train"))
+            small, large, fitted = (accuracy(runs(k), on) for k, on in pairs)
+            told = {"accuracy lost": [(small - large).mean(), *mean_interval(small - large)], "fitted": middle(fitted)}
+            return {"worse": Proportion(int((small > large).sum()), len(small)), **told}
         case 2:
             right = accuracy(runs("random"), "train")
             return {"networks above 99 %": Proportion(int((right > 0.99).sum()), len(right)), "images": middle(right)}
@@ -77,8 +79,8 @@ def answer(result: str, runs: Any, last: int) -> dict[str, Any]:
             return told
         case _:
             right = accuracy(runs("plain"), "test")
-            ends = {"lowest": [right.min()], "highest": [right.max()]}
-            return {"test accuracy": [right.mean(), *mean_interval(right)], **ends}
+            told = {"test accuracy": [right.mean(), *mean_interval(right)]}
+            return told | {"lowest": [right.min()], "highest": [right.max()]}
 
 
 def main() -> None:
@@ -88,20 +90,19 @@ def main() -> None:
 
     def runs(name: str) -> Run:
         problem, size, times = RUNS[name]
-        saved = (last // 10, times * last)
-        how = {"data": "batches", "batch_size": size, "batches": times * last, "lr": 3e-3, "save_at": saved}
+        saved = sorted({last // 10, *(times * last * k // 10 for k in range(1, 11))})
+        how = {"data": "batches", "batch_size": size, "batches": times * last, "lr": 3e-3, "save_at": tuple(saved)}
         return study.train(problem, Training(**how), name, range(count))
 
     cells = study.cells({"result": tuple(RESULTS)}, lambda result: answer(result, runs, last), seeds=count, steps=last)
-    rows = [(c["cell"]["result"], *RESULTS[c["cell"]["result"]], study.told(c["found"])) for c in cells]
     caption = (
         f"Handwritten digits, MLP with two hidden layers of 32 (random labels: 128), ReLU; {count} seeds, {last:,} "
         "steps of Adam at 3e-3, batches of 128 (small: 16, four times as many steps; large: all 1,297; random labels: "
         "twice as many steps). Ratio: large over small. Shares, medians or means over seeds; 95 % intervals."
     )
-    rows = [("result", "source", "they found", "command", "here"), *rows]
-    columns = ((0, 20), (0.17, 17), (0.335, 13), (0.455, 26), (0.67, 41))
-    study.draw_table(rows, caption + study.not_run(), columns=columns)
+    rows = [("result", "source", "they found", "command", "here")]
+    rows += [(c["cell"]["result"], *RESULTS[c["cell"]["result"]], study.told(c["found"])) for c in cells]
+    study.draw_table(rows, caption, columns=((0, 20), (0.17, 17), (0.335, 13), (0.455, 26), (0.67, 41)))
     study.done("; ".join(row[-1].replace("\n", ", ") for row in rows[1:]))
 
 

@@ -100,7 +100,7 @@ def main() -> None:
         "p: probability of the right answer. Life B3/S23V, one step, LeakyReLU, exact loss; digits: MLP 2 x 32, "
         f"batches of 128. {seeds} seeds, {'200' if study.quick else '1,500 (digits 1,000)'} steps at the rate at which "
         "most of 8 other seeds train. Trained: all 512 patterns right; 95 % of the test images."
-    ) + study.not_run()
+    )
     labels = {"xlabel": "loss", "ylabel": "seeds that train (%)", "xscale": "category", "categories": tuple(LOSSES)}
     study.draw(figures.series_figure([*panels.items()], caption=caption, columns=2, **labels))
     study.done("; ".join(f"{t}: " + ", ".join(f"{c.label} {c.value}" for c in curves) for t, curves in panels.items()))

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from landscape import Problem, figures
-from landscape.core.intervals import median_interval
 from landscape.engine.stack import Stack
 from landscape.figures.pages import WIDTH, sheet
 from landscape.problems.initialisation import mlp
 from landscape.training.train import Training
-from study import Study
+from study import Study, middle
 
 HALVES = {half: torch.linspace(start, start + 1, 33)[:, None] for half, start in (("left", -1.0), ("right", 0.0))}
 PHASES = ("left", "right", "left")
@@ -41,11 +40,6 @@ def cka(one: Tensor, two: Tensor) -> np.ndarray:
     a, b = (each - each.mean(1, keepdim=True) for each in (one, two))
     inner = [(x.mT @ y).square().sum((1, 2)) for x, y in ((a, b), (a, a), (b, b))]
     return (inner[0] / (inner[1] * inner[2]).sqrt()).numpy()
-
-
-def told(values: np.ndarray) -> list[float]:
-    """The median over seeds with its interval."""
-    return [float(np.median(values)), *median_interval(values)]
 
 
 def main() -> None:
@@ -78,11 +72,11 @@ def main() -> None:
             for part in (losses["left"][:count], losses["left"][2 * count :])
         ]
         return {
-            **{half: [told(each) for each in losses[half]] for half in losses},
-            "alike": [told(each) for each in alike],
-            "left over": told(alike[2 * count - 1] - alike[0]),
-            "formed anew": told(alike[-1] - alike[2 * count - 1]),
-            "second over first": told(reached[1] / reached[0]),
+            **{half: [middle(each) for each in losses[half]] for half in losses},
+            "alike": [middle(each) for each in alike],
+            "left over": middle(alike[2 * count - 1] - alike[0]),
+            "formed anew": middle(alike[-1] - alike[2 * count - 1]),
+            "second over first": middle(reached[1] / reached[0]),
         }
 
     (row,) = study.cells({}, find, seeds=seeds, steps=steps)

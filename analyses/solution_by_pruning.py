@@ -17,7 +17,8 @@ from landscape.problems.life import Life
 from study import LAYERS, Study, barrier, curve, descend, spread, squeezed
 
 WAYS = {"none": {}, "L2 1e-5": {"weight_decay": 1e-5}, "L2 1e-4": {"weight_decay": 1e-4}}
-WAYS |= {f"L1 {factor:g}": {"l1": factor} for factor in (1e-4, 1e-3)}
+L1 = (1e-3, 1e-2, 1e-1)
+WAYS |= {f"L1 {factor:g}": {"l1": factor} for factor in L1}
 WAYS |= {name: {"dropout": p} for name, p in (("batches", 0.0), ("dropout 0.1", 0.1), ("0.3", 0.3))}
 
 
@@ -48,12 +49,12 @@ def main() -> None:
         pruned = prune(objective, wide, LAYERS)[0]
         small = squeezed(objective, pruned, LAYERS, budget // 10)
         kept = [units(each, LAYERS) for each in (wide, pruned, small)]
-        least = (kept[2][:, : 2 * m_factor].sum(1) == 2) & (kept[2][:, 2 * m_factor :].sum(1) == 1)
+        least = (kept[2][:, : 2 * m_factor].sum(1) <= 2) & (kept[2][:, 2 * m_factor :].sum(1) == 1)
         names = ("units", "pruned", "pruned and retrained")
         return told | {
             **{name: spread(each.sum(1).numpy()) for name, each in zip(names, kept, strict=True)},
             "numbers below 1e-3": spread((wide.flatten().abs() < 1e-3).double().mean(1).numpy()),
-            "25 parameters": Proportion(int(least.sum()), len(wide)),
+            "25 parameters or fewer": Proportion(int(least.sum()), len(wide)),
             "barrier above the higher end": spread(barrier(objective, wide, small)),
         }
 
@@ -65,18 +66,19 @@ def main() -> None:
         (f"m = {m}", [curve(name, places, [found.get((m, way), {}).get(name) for way in WAYS]) for name in names])
         for m in widths
     ]
+    drawn = ", ".join(f"{1e-2 * budget * factor:g}" for factor in L1)
     caption = (
         f"Life B3/S23V, one step, LeakyReLU, sigmoid; of {seeds} seeds those that got all 512 patterns right, "
         f"{budget:,} steps of Adam at 1e-2 on the exact loss; the last three on batches of 8 boards, without and with "
-        "dropout. Units that something reads, after training; after removing those that are not needed; after "
-        f"removing more, each followed by {budget // 10:,} steps. Medians with 95 % intervals. The known solution "
-        f"has 3.{study.not_run()}"
+        f"dropout. L1 is a step of its own beside Adam's, which draws a number towards 0 by at most {drawn} in all. "
+        "Units that something reads, after training; after removing those that are not needed; after removing more, "
+        f"each followed by {budget // 10:,} steps. Medians with 95 % intervals. The known solution has 3."
     )
     look = {"xlabel": "penalty in training", "ylabel": "hidden units", "xscale": "category", "yscale": "log"}
     look |= {"columns": 1}
     study.draw(figures.series_figure(panels, categories=tuple(WAYS), caption=caption, percent=False, **look))
-    least = [(*key, each.get("25 parameters", {}).get("value")) for key, each in found.items()]
-    study.done("come down to 25 parameters: " + "; ".join(map(str, least)))
+    least = [(*key, each.get("25 parameters or fewer", {}).get("value")) for key, each in found.items()]
+    study.done("come down to 25 parameters or fewer: " + "; ".join(map(str, least)))
 
 
 if __name__ == "__main__":

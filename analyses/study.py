@@ -14,7 +14,7 @@ import time
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ from landscape.training.optimizers import OPTIMIZERS
 from landscape.training.sweep import Sweep, sweep
 from landscape.training.train import Training, train
 
-__all__ = ["LAYERS", "Study", "adam", "barrier", "curve", "descend", "spread", "squeezed"]
+__all__ = ["LAYERS", "Study", "adam", "along", "barrier", "curve", "descend", "middle", "spread", "squeezed"]
 
 #: The hidden layers of one step of Life's networks, as `landscape.analysis.pruning` takes them.
 LAYERS = (
@@ -156,14 +156,17 @@ class Study:
         grid: Mapping[str, Sequence[Any]],
         find: Callable[..., Mapping[str, Any]],
         part: str = "",
+        *,
+        partial: bool = False,
         **setting: Any,
     ) -> list[dict[str, Any]]:
         """What `find` says of each cell of a grid, called with its values by name, the last key fastest.
 
         Answers are written to `result("json", part)` as they come, so that neither an interruption nor a lost directory
-        of runs loses more than a cell: what stands there is not asked for again. `setting` is what all cells share
-        beside the grid; answers under another are refused unless forced. After `--hours` no cell is begun, and the
-        file lists what was `not_run`.
+        of runs loses more than a cell: what stands there is not asked for again, unless forced; even then the file
+        stays as it is until the first new answer. `setting` is what all cells share beside the grid; answers under
+        another are refused unless forced. After `--hours` no cell is begun, the file lists what was `not_run`, and the
+        study ends there, but with `partial`, for a caller that draws what there is.
         """
         path = self.result("json", part)
         common = json.loads(json_text(setting))
@@ -182,17 +185,29 @@ class Study:
                 answers[place] = json.loads(json_text({"cell": cell, "found": found, "made": made}))
             there = [answers[place] for place in map(json_text, cells) if place in answers]
             missing = [each for each in cells if json_text(each) not in answers]
-            write_json(path, {"setting": common, "cells": there, "not_run": missing})
+            if there or not self.force:
+                write_json(path, {"setting": common, "cells": there, "not_run": missing})
             progress(number + 1, len(cells))
+        if missing and not partial:
+            self._end(len(there), len(cells))
         return [answers[json_text(cell)] | {"cell": cell} for cell in cells if json_text(cell) in answers]
 
     def _late(self) -> bool:
         return self.hours is not None and time.monotonic() - self.begun > 3600 * self.hours
 
+    def _end(self, there: int, of: int) -> NoReturn:
+        """End the study, whose time is over, without a figure."""
+        print(f"{self.label}: {there} of {of} cells are there; drawn once all are: go on another time", file=sys.stderr)
+        raise SystemExit(0)
+
     def not_run(self, *parts: str) -> str:
-        """What a caption says of cells, of these parts together, that were not run; nothing if all were."""
+        """What a caption says of cells, of these parts together, that were not run; nothing if all were. If none was,
+        the study ends here.
+        """
         kept = [_read(self.result("json", part)) for part in parts or ("",)]
         left, there = (sum(len(each[key]) for each in kept) for key in ("not_run", "cells"))
+        if not there:
+            self._end(0, left)
         return f" Not run: {left} of {left + there} cells." if left else ""
 
     def success(
@@ -206,7 +221,9 @@ class Study:
         options: Mapping[str, Any] | None = None,
         engine: Engine = "auto",
     ) -> list[Row]:
-        """Train and test each cell of a grid of fields, of the problem or of its training; a table as CSV beside it."""
+        """Train and test each cell of a grid of fields, of the problem or of its training; a table as CSV beside it, of
+        what there is where time was over.
+        """
         own = {field.name for field in dataclasses.fields(Training)}
 
         def find(**cell: Any) -> Mapping[str, Any]:
@@ -218,7 +235,7 @@ class Study:
             return told
 
         shared = {"problem": problem, "options": options or {}, "training": training, "seeds": seeds}
-        found = self.cells(grid, find, part, **shared)
+        found = self.cells(grid, find, part, partial=True, **shared)
         rows = [Row(each["cell"], from_document(each["found"]).success) for each in found]
         if rows:
             with replacing(self.result("csv", part)) as temporary:
@@ -344,7 +361,8 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: types.Trac
     if isinstance(error, LandscapeError):
         print(f"Error: {error}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
-        print("Error: interrupted: repeat the same command to go on", file=sys.stderr)
+        again = "the same command without --force" if "--force" in sys.argv else "the same command"
+        print(f"Error: interrupted: repeat {again} to go on", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 
@@ -353,9 +371,9 @@ def _read(path: Path) -> dict[str, Any]:
     """What `cells` has kept; raises `LandscapeError` for a file that is damaged."""
     try:
         kept = json.loads(path.read_text())
-        if {"setting", "cells", "not_run"} <= kept.keys():
+        if {"setting", "cells", "not_run"} <= kept.keys() and all({"cell", "found"} <= c.keys() for c in kept["cells"]):
             return dict(kept)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         pass
     raise LandscapeError(f"{path} is no table of cells, or damaged: restore it, or make it anew with `--force`")
 
@@ -427,17 +445,28 @@ def squeezed(
     return stack
 
 
+def middle(values: Shaped[np.ndarray, " member"]) -> list[float]:
+    """Median over members and both ends of its 95 % interval."""
+    return [float(np.median(values)), *median_interval(values)]
+
+
 def spread(values: Shaped[np.ndarray, " member"]) -> dict[str, float]:
     """Median over members, with its 95 % interval."""
     low, high = median_interval(values)
     return {"median": float(np.median(values)), "low": low, "high": high, "members": len(values)}
 
 
+def along(objective: Objective, start: Stack, end: Stack, points: int = 51) -> Float[np.ndarray, "point member"]:
+    """The loss on the straight line between each two members, at so many points."""
+    a, b = start.flatten(), end.flatten()
+    places = torch.linspace(0, 1, points)
+    return np.stack([objective(start.unflatten((1 - t) * a + t * b))["loss"].numpy() for t in places])
+
+
 def barrier(objective: Objective, start: Stack, end: Stack, points: int = 51) -> Float[np.ndarray, " member"]:
     """How far the loss rises above the higher end on the straight line between each two members, at so many points."""
-    a, b = start.flatten(), end.flatten()
-    along = [objective(start.unflatten((1 - t) * a + t * b))["loss"].numpy() for t in torch.linspace(0, 1, points)]
-    return np.max(along, axis=0) - np.maximum(along[0], along[-1])
+    losses = along(objective, start, end, points)
+    return np.asarray(losses.max(0) - np.maximum(losses[0], losses[-1]))
 
 
 def curve(

@@ -72,13 +72,12 @@ def main() -> None:
         "batches of boards of 10 x 10. Share that gets all 512 patterns right less that of the default: LeakyReLU, "
         "sigmoid, exact loss (above), batches of 128 boards (three below); over the same initial points. Intervals: "
         f"95 % each, none where no seed differs. Solved with the default, and with batches of 128, of {seeds}: {told}."
-        f"{study.not_run()}"
     )
     with sheet((WIDTH, 3.6), caption, len(widths), (1,) * len(widths)) as (figure, axes):
         for ax, m in zip(axes, widths, strict=True):
             own = [each for each in cells if each["cell"]["m_factor"] == m and "difference" in each["found"]]
             rows = [(each["cell"]["choice"], *np.array(each["found"]["difference"], dtype=float)) for each in own]
-            figures.shares(ax, rows, xlabel="difference (points)", title=f"m = {m}")
+            figures.shares(ax, rows, xlabel="difference (points)", unit="", title=f"m = {m}")
             if ax is not axes[0]:
                 ax.set_yticklabels([])
     study.draw(figure)

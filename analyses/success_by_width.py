@@ -50,15 +50,15 @@ def main() -> None:
                     original=(lambda d, n=n, q=quantity: study.original(q, steps=n, d_factor=d)) if quantity else None,
                 ),
             )
-            for n in STEPS
+            for n in dict.fromkeys(row.values["steps"] for row in rows)
         ]
         figure = figures.series_figure(
             panels, xlabel=NAMES["m_factor"], ylabel=RATES[rate], caption=about + BANDS[rate], baseline="all dead"
         )
         study.draw(figure, part)
-    solved = {n: max(row.success.share.value for row in rows if row.values["steps"] == n) for n in STEPS}
+    best = max(rows, key=lambda row: row.success.share.value)
     told = "" if study.quick else f"; {study.agreement(rows)}"
-    study.done("best cell: " + ", ".join(f"{share:.0%} at {n} steps" for n, share in solved.items()) + told)
+    study.done(f"best cell: {best.success.share.value:.0%} at {best.values}{told}")
 
 
 if __name__ == "__main__":

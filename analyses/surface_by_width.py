@@ -90,7 +90,7 @@ def main() -> None:
         f"Life B3/S23V, one step, LeakyReLU, sigmoid; {seeds} seeds a width, {batches:,} steps of Adam at 1e-2 on the "
         "exact loss. Straight lines of 101 points to the ends, from the known solution's representative close by. "
         "Medians over seeds, or shares. Monotone: up to 1/1000 of the line's range; peaks: by 1/100 of it. Hessian of "
-        f"the exact loss, which scales of filters change. Bands: 95 % each, over seeds.{study.not_run()}"
+        "the exact loss, which scales of filters change. Bands: 95 % each, over seeds."
     )
     with sheet((WIDTH, 5.6), caption, 4, (1, 1)) as (figure, axes):
         for ax, (of, label) in zip(axes, (PANELS | LARGEST).items(), strict=True):

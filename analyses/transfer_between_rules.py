@@ -77,6 +77,12 @@ def main() -> None:
             "gain": {one: {two: mean(each, len(rules) ** 2) for two, each in row.items()} for one, row in gain.items()},
             "gain of the others, from": {one: mean(each) for one, each in others.items()},
             "gain of the others": mean(np.mean([*others.values()], axis=0)),
+            "gain of the others without": {
+                rule: mean(
+                    np.mean([gain[a][b] for a, b in itertools.permutations(rules, 2) if rule not in (a, b)], axis=0)
+                )
+                for rule in rules
+            },
         }
 
     cells = study.cells({"m": widths}, find, rules=rules, seeds=count, steps=steps, budget=budget)
@@ -86,7 +92,7 @@ def main() -> None:
         "the same seeds. Dots: 95 % intervals, all of a map at once, leave out 0."
     )
     size = (WIDTH, 5.6 if len(cells) > 2 else 3.4)
-    with sheet(size, caption + study.not_run(), len(cells), (1, 1)) as (figure, axes):
+    with sheet(size, caption, len(cells), (1, 1)) as (figure, axes):
         for number, (ax, each) in enumerate(zip(axes, cells, strict=True)):
             drawn = show(ax, each["found"], rules)
             ax.set(title=f"m = {each['cell']['m']}", xlabel="second rule")

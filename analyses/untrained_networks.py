@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from landscape import figures
-from landscape.core.intervals import median_interval
 from landscape.problems.digits import Digits
-from study import Study, curve
+from study import Study, curve, middle
 
 WIDTH, IMAGES, KINDS = 100, 200, {"ReLU": torch.relu, "tanh": torch.tanh}
 GAINS = {"g = 0.5": 0.5, "1 (Glorot)": 1.0, "√2 (He)": 2**0.5, "2": 2.0, "4": 4.0}
@@ -48,7 +47,7 @@ def main() -> None:
             cosines.append(cosine)
             spreads.append(spread)
         return {
-            name: [[np.median(column), *median_interval(column)] for column in np.array(each).T]
+            name: [middle(column) for column in np.array(each).T]
             for name, each in (("cosine", cosines), ("spread", spreads))
         }
 

@@ -431,10 +431,11 @@ def test_shifted_names_of_normalized_networks(tmp_path: Path, blocks: int, m: in
     assert f"net.{blocks - 1}.2.weight" in tensors
     files = [save(tmp_path / "a.pyt", tensors), save(tmp_path / "b.pyt", dict(reversed(tensors.items())))]
     run = import_run(files, tmp_path / "run")
-    assert run.problem == ("life", Life(steps=blocks, m_factor=m, dropout=0.4).config())
+    assert run.problem == ("life", Life(steps=blocks, m_factor=m, dropout=0.4, dropout_last=False).config())
     imported = run.imported
     assert imported is not None
-    assert imported["inferred"] == ["architecture", "dropout", "m_factor", "normalize", "sigmoid", "steps"]
+    fields = ["architecture", "dropout", "dropout_last", "m_factor", "normalize", "sigmoid", "steps"]
+    assert imported["inferred"] == fields
     assert imported["sha256"] == [fingerprint(tensors)] * 2, "of the tensors as they stand in the files"
     assert len(imported["renamed"]) == 4 * (blocks - 1)
     for member in range(2):
@@ -442,6 +443,8 @@ def test_shifted_names_of_normalized_networks(tmp_path: Path, blocks: int, m: in
         for name, tensor in tensors.items():
             assert torch.equal(found[imported["renamed"].get(name, name)], tensor)
     ours = Life(**run.problem[1]).network().eval()
+    dropped = [name for name, _ in ours.named_modules() if name.endswith("dropout")]
+    assert dropped == [f"net.{block}.dropout" for block in range(blocks - 1)], "as theirs in training too"
     ours.load_state_dict(found)
     boards = torch.randint(0, 2, (5, 1, 6, 6)).float()
     outputs = boards
@@ -455,7 +458,7 @@ def test_names_that_are_shifted_otherwise_are_not_guessed() -> None:
     found = Life.rename(shifted)
     assert found.remark.startswith("net.0.3, net.0.5 renamed to net.0.2, net.0.4 (and so in other blocks): ")
     assert found.apply(shifted) == study(3, 1)
-    assert found.fields == {"sigmoid": True, "normalize": False, "dropout": 0.4}
+    assert found.fields == {"sigmoid": True, "normalize": False, "dropout": 0.4, "dropout_last": False}
     assert "dropout" not in Life.rename(shifted, dropout=0.0).fields
     assert Life.rename(study(3, 1)) == Life.rename(paper(3, 1)) == Life.rename([]) == Renaming()
     names = {name.replace("net.2.2", "net.2.3").replace("net.2.4", "net.2.5"): name for name in shifted}
@@ -572,8 +575,8 @@ def test_the_program_says_what_it_read_and_renamed(landscape: Program) -> None:
     assert result.exit_code == 0, result.output
     first, names, renamed, assumed = result.stderr.splitlines()
     assert first == (
-        "3 files imported; inferred from the tensors: architecture=study, dropout=0.4, m_factor=1, normalize=False, "
-        "sigmoid=True; given: rule=B3/S23"
+        "3 files imported; inferred from the tensors: architecture=study, dropout=0.4, dropout_last=False, m_factor=1, "
+        "normalize=False, sigmoid=True; given: rule=B3/S23"
     )
     assert names == "read off the file names: d_factor=1.0, steps=2, seeds 1, 2, 10"
     assert renamed == (

@@ -139,7 +139,13 @@ def test_the_intervals_of_a_figure_hold_all_at_once() -> None:
         assert low == share.interval_at(1 - 0.05 / 8)[0]
     medians = [Series.of_seeds("median", X, seeds[:6], statistic="median")]
     figure = series_figure([("", medians)], caption="About.", **WORDS)
-    assert "About. No intervals: too few seeds for 4 that hold all at once." in " ".join(figure.get_supxlabel().split())
+    each = "About. The 4 intervals hold with 95 % each: too few seeds for all at once."
+    assert " ".join(figure.get_supxlabel().split()).startswith(each)
+    (found,) = bands(figure.axes[0])
+    assert found[:, 1].min() == 100 * medians[0].low.min()
+    few = [Series.of_seeds("median", X, seeds[:3], statistic="median")]
+    figure = series_figure([("", few)], caption="About.", **WORDS)
+    assert "About. No intervals: too few seeds." in " ".join(figure.get_supxlabel().split())
     assert not bands(figure.axes[0]) or np.isnan(bands(figure.axes[0])[0]).all()
 
 

@@ -184,6 +184,9 @@ def test_cells_are_kept_as_they_come_and_asked_for_once(here: Path) -> None:
     path.write_text(path.read_text()[:-9])
     with pytest.raises(LandscapeError, match=r"quick-part.json is no table of cells, or damaged: restore it, or"):
         study().cells(grid, find, "part", seeds=range(3))
+    path.write_text(json.dumps({"setting": {"seeds": [0, 1, 2]}, "cells": [{"cell": {"width": 1}}], "not_run": []}))
+    with pytest.raises(LandscapeError, match=r"is no table of cells, or damaged"):
+        study().cells(grid, find, "part", seeds=range(3))
     path.write_text(json.dumps({"setting": {"seeds": [0, 1, 2]}, "cells": [], "not_run": []}))
     with pytest.raises(LandscapeError, match=r"made under another setting: seeds is \[0, 1, 2\] there and \[0\] here"):
         study().cells(grid, find, "part", seeds=[0])
@@ -192,11 +195,48 @@ def test_cells_are_kept_as_they_come_and_asked_for_once(here: Path) -> None:
     assert len(asked) == 9
 
 
-def test_after_its_hours_no_cell_is_begun(here: Path) -> None:
-    own = Study("widths", True, False, CPU, time.monotonic() - 7200, 1.0)
-    assert own.cells({"width": (1, 2)}, lambda width: {}) == []
-    assert own.not_run() == " Not run: 2 of 2 cells."
-    assert own.success({"m_factor": (1,)}, "table", seeds=[0], training={"batches": 1}) == []
+def test_after_its_hours_no_cell_is_begun(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A study that cannot draw a part of its cells ends there, in one line and well; one that can goes on."""
+    late = Study("widths", True, False, CPU, time.monotonic() - 7200, 1.0)
+    with pytest.raises(SystemExit) as end:
+        late.cells({"width": (1, 2)}, lambda width: {})
+    assert end.value.code == 0
+    line = "widths-quick: 0 of 2 cells are there; drawn once all are: go on another time"
+    assert capsys.readouterr().err.splitlines()[-1] == line
+    assert late.cells({"width": (1, 2)}, lambda width: {}, partial=True) == []
+    with pytest.raises(SystemExit):
+        late.not_run()  # nothing to draw, so nothing to say below it
+    study().cells({"width": (1,)}, lambda width: {}, "other")
+    assert late.not_run("", "other") == " Not run: 2 of 3 cells."
+    assert late.success({"m_factor": (1,)}, "table", seeds=[0], training={"batches": 1}) == []
+
+
+def test_force_keeps_old_answers_until_there_is_a_new_one(here: Path) -> None:
+    grid, path = {"width": (1, 2)}, Path("analyses/widths/quick.json")
+    study().cells(grid, lambda width: {"found": "old"})
+    before = path.read_text()
+    with pytest.raises(SystemExit):
+        Study("widths", True, True, CPU, time.monotonic() - 7200, 1.0).cells(grid, lambda width: {})
+    assert path.read_text() == before
+
+    def find(width: int) -> dict[str, Any]:
+        if width == 2:
+            raise KeyboardInterrupt
+        return {"found": "new"}
+
+    with pytest.raises(KeyboardInterrupt):
+        study(force=True).cells(grid, find)
+    asked: list[int] = []
+    found = study().cells(grid, lambda width: asked.append(width) or {"found": "new"})
+    assert asked == [2], "without --force it goes on"
+    assert [each["found"] for each in found] == [{"found": "new"}] * 2
+
+
+def test_an_interrupted_study_says_how_to_go_on(parse: Parse, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, again in (((), "the same command"), (("--force",), "the same command without --force")):
+        parse(*options)
+        sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+        assert capsys.readouterr().err == f"Error: interrupted: repeat {again} to go on\n"
 
 
 def test_a_table_of_success_is_that_of_a_sweep(here: Path) -> None:

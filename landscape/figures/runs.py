@@ -87,9 +87,11 @@ def shares(
     rows: Sequence[tuple[str, float, float, float]],
     *,
     xlabel: str = "share of the outcome explained (%), with its interval",
+    unit: str = " %",
     title: str = "",
 ) -> Axes:
-    """Shares as bars (%), a row each: its name, value, low and high end, from 0 to 1, the first on top.
+    """Shares as bars (%), a row each: its name, value, low and high end, from 0 to 1, the first on top; `unit` stands
+    behind each number.
 
     An estimate may lie below zero; an interval of NaN is not drawn. Raises `LandscapeError` if there are no rows or a
     value is no share.
@@ -103,7 +105,7 @@ def shares(
             )
     colors = [COLORS[0]] * len(rows)
     texts = [
-        f"{100 * value:z.{0 if abs(value) >= 0.0995 or value == 0 else 1}f} %".replace("-", "\N{MINUS SIGN}")
+        f"{100 * value:z.{0 if abs(value) >= 0.0995 or value == 0 else 1}f}{unit}".replace("-", "\N{MINUS SIGN}")
         for _, value, *_ in rows
     ]
     _bars(ax, rows, colors, texts, height=0.62)

@@ -60,6 +60,8 @@ _TICKED, _MARKED = 8, 24
 _SEPARATE = 100
 #: Marks at one place coincide if they are closer than this share of the axis.
 _NEAR = 0.04
+#: They then stand apart by at most this share of the way to the next place on the axis.
+_ROOM = 0.2
 #: Order of drawing, from the back; published values lie behind the study's own, as rings around them.
 _BAND, _SEEDS, _OPEN, _LINE = 1.5, 1.8, 2.2, 2.6
 
@@ -309,7 +311,7 @@ def _all_at_once(panels: Sequence[Sequence[Series]]) -> tuple[list[Sequence[Seri
     left = sum(curve.intervals for curves in wide for curve in curves if curve.ends is not None)
     lacking = f"; of {count - left} there are too few seeds for that" if left < count else ""
     if not left:
-        return wide, f" No intervals: too few seeds for {count} that hold all at once."
+        return list(panels), f" The {count} intervals hold with 95 % each: too few seeds for all at once."
     return wide, f" The {left} intervals hold all at once with 95 % (Bonferroni){lacking}."
 
 
@@ -444,13 +446,20 @@ def _draw(ax: Axes, curves: Sequence[Series], frame: _Frame) -> None:
     ax.grid(axis="y", color="#EEEEEE", lw=0.7)
     alone, step = frame.pointwise(curves), 0.0
     if len(curves) > 1 and (alone or frame.crowded):
-        room = 0.6 * points(ax, ax.get_window_extent().width) / max(len(names), 1) if alone else 9.0
+        room = 0.6 * points(ax, ax.get_window_extent().width) / max(len(names), 1) if alone else _aside(ax, curves)
         step = min(13.0 if alone else 4.0, room / (len(curves) - 1))
     for rank, curve in enumerate(curves):
         # Some points to the right, whatever the scale: the data of an artist stay what they are.
         right = step * (rank - (len(curves) - 1) / 2)
         aside = ax.transData + ScaledTranslation(right / 72, 0, figure_of(ax).dpi_scale_trans)
         _draw_curve(ax, curve, frame, list(names), aside, alone=alone)
+
+
+def _aside(ax: Axes, curves: Sequence[Series]) -> float:
+    """How far, in points, marks may stand apart that would coincide: no curve is to seem shifted along x."""
+    places = np.unique(np.concatenate([curve._places for curve in curves]))
+    at = ax.transData.transform(np.column_stack([places, np.broadcast_to(ax.get_ylim()[1], places.shape)]))[:, 0]
+    return min(9.0, _ROOM * points(ax, float(np.diff(at).min()))) if len(at) > 1 else 9.0
 
 
 def _draw_curve(

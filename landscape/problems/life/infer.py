@@ -31,7 +31,7 @@ _NORMALIZED = (
     "initial parameters, dropout, always a sigmoid, and no shift of the input, so that normalize stays False"
 )
 _NORMALIZED_FIELDS = {"sigmoid": True, "normalize": False}
-_DROPOUT = 0.4
+_DROPOUT = {"dropout": 0.4, "dropout_last": False}
 
 #: File names of the study's code, now and earlier (bfirner/dnn_game_of_life): the only ones that are read.
 _FILE_NAMES = (
@@ -76,7 +76,7 @@ def renaming(theirs: Collection[str], given: Mapping[str, Any]) -> Renaming:
         return Renaming()
     old, new = (", ".join(f"net.0.{pair[place]}" for pair in _SHIFTED) for place in (0, 1))
     remark = _NORMALIZED.format(old=old, new=new + (" (and so in other blocks)" if count > 1 else ""))
-    dropout = {} if "dropout" in given else {"dropout": _DROPOUT}
+    dropout = {} if "dropout" in given else {key: value for key, value in _DROPOUT.items() if key not in given}
     return Renaming(names, {**_NORMALIZED_FIELDS, **dropout}, remark)
 
 

@@ -35,14 +35,15 @@ def build(
     normalize: bool,
     architecture: str = "study",
     dropout: float = 0.0,
+    dropout_last: bool = True,
     pad: bool = True,
     logits: bool = False,
 ) -> nn.Sequential:
     """The network.
 
-    Per block Conv3x3(. -> 2m), dropout of whole channels, Conv1x1(2m -> m), and in the `study` architecture
-    Conv1x1(m -> 1), each with its activation. The `paper` architecture (J. Springer, G. Kenyon, arXiv 2009.01398) hands
-    all m channels to the next block and has a single Conv1x1(m -> 1) at the end, `out`.
+    Per block Conv3x3(. -> 2m), dropout of whole channels (in the last block if `dropout_last`), Conv1x1(2m -> m), and
+    in the `study` architecture Conv1x1(m -> 1), each with its activation. The `paper` architecture (J. Springer, G.
+    Kenyon, arXiv 2009.01398) hands all m channels to the next block and has a single Conv1x1(m -> 1) at the end, `out`.
 
     With `sigmoid` the very last activation is a sigmoid, which `logits` leaves out. With `normalize` the input is
     expected shifted by -1/2 and the first block is padded with -1/2, the shifted value of a dead cell; later blocks
@@ -59,7 +60,7 @@ def build(
         if pad:
             layers["pad"] = nn.ConstantPad2d(1, -0.5 if normalize and index == 0 else 0.0)
         layers["0"] = nn.Conv2d(read, 2 * m_factor, 3)
-        if dropout:
+        if dropout and (dropout_last or index < blocks - 1):
             layers["dropout"] = nn.Dropout2d(dropout)
         layers |= {"1": act(), "2": nn.Conv2d(2 * m_factor, m_factor, 1), "3": act()}
         if architecture == "study":

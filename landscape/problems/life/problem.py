@@ -75,7 +75,7 @@ class Life(Problem):
     normalize: bool = option(
         False,
         "Shift the input, and the padding of the first block, by -1/2, as the study meant its --normalize; what that "
-        "did instead: --init normal_uniform --init-std 0.02 --dropout 0.4.",
+        "did instead: --init normal_uniform --init-std 0.02 --dropout 0.4 --no-dropout-last.",
     )
     architecture: Literal["study", "paper"] = option(
         "study",
@@ -84,6 +84,7 @@ class Life(Problem):
     dropout: float = option(
         0.0, "Probability with which training drops a filter of a 3 x 3 layer on a board.", at_least=0, below=1
     )
+    dropout_last: bool = option(True, "Drop filters of the last block too; the study's --normalize spared it.")
     board: str = option("10x10", "HEIGHTxWIDTH of the boards; cells beyond the edge are dead.")
     density: float = option(0.5, "Probability that a cell of a board is live.")
 
@@ -388,6 +389,7 @@ class Life(Problem):
             normalize=self.normalize,
             architecture=self.architecture,
             dropout=self.dropout,
+            dropout_last=self.dropout_last,
             **options,
         )
         return fitting_network(make, "choose a smaller `m_factor`")
