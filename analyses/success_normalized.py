@@ -33,18 +33,19 @@ def main() -> None:
         plain = study.success(grid, "plain", seeds=seeds, training=training, engine="fused")
     else:
         plain = [row for row in study.rows_of("success_by_width", "d1") if row.values["steps"] == 2]
+    left = study.not_run()
     how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**training)
     about = (
         f"Life B3/S23V, two steps, two blocks of width m, LeakyReLU, sigmoid; {len(seeds)} seeds a cell with the "
-        f"code's --normalize, {plain[0].success.share.total} without, {how}. Tested on the same 1,000 random boards of "
-        f"5 x 5.{study.not_run()} "
+        f"code's --normalize, {len(seeds) if study.quick else 20} without, {how}. Tested on the same 1,000 random "
+        f"boards of 5 x 5.{left} "
     )
     for rate, part, quantity in (("solved", "success", "success"), ("samples", "boards", "board_rate")):
         look = {"x": "m_factor", "rate": rate}
         marks = None if study.quick else study.original(quantity, steps=2, d_factor=1.0)
         curves = [
             *success_series(rows, **look, label=lambda _: "--normalize", original=lambda _, marks=marks: marks),
-            *success_series(plain, **look, label=lambda _: "plain", baseline=None),
+            *(success_series(plain, **look, label=lambda _: "plain", baseline=None) if plain else ()),
         ]
         figure = figures.series_figure(
             [("2 steps", curves)],
