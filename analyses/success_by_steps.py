@@ -53,9 +53,8 @@ def main() -> None:
             )
             for n in sorted({row.values["steps"] for row in rows})
         ]
-        figure = figures.series_figure(
-            panels, xlabel=NAMES["m_factor"], ylabel=RATES[rate], caption=about + BANDS[rate], baseline="all dead"
-        )
+        look = {"xlabel": NAMES["m_factor"], "ylabel": RATES[rate], "baseline": "all dead", "height": 2.9}
+        figure = figures.series_figure(panels, caption=about + BANDS[rate], **look)
         study.draw(figure, part)
     study.done("solved: " + ", ".join(f"{row.values}: {row.success.share.value:.0%}" for row in rows[:6]) + told)
 

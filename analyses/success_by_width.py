@@ -52,9 +52,8 @@ def main() -> None:
             )
             for n in dict.fromkeys(row.values["steps"] for row in rows)
         ]
-        figure = figures.series_figure(
-            panels, xlabel=NAMES["m_factor"], ylabel=RATES[rate], caption=about + BANDS[rate], baseline="all dead"
-        )
+        look = {"xlabel": NAMES["m_factor"], "ylabel": RATES[rate], "baseline": "all dead", "height": 2.9}
+        figure = figures.series_figure(panels, caption=about + BANDS[rate], **look)
         study.draw(figure, part)
     best = max(rows, key=lambda row: row.success.share.value)
     told = "" if study.quick else f"; {study.agreement(rows)}"
