@@ -195,6 +195,11 @@ def test_marks_that_would_coincide_stand_apart_by_a_few_points() -> None:
     far = solved(counts=(0, 0, 0, 0)), solved("d = 2", (20, 20, 20, 20))
     one, other = where(series(axes(), far, **WORDS))
     np.testing.assert_allclose(one[:, 0], other[:, 0])
+    # Where places lie close, by less: no curve is to seem another one that is shifted along x.
+    rates, same = 10.0 ** np.linspace(-4, 0, 20), np.full(20, 0.5)
+    curves = [Series(label=f"m = {m}", x=rates, value=same, low=same, high=same) for m in (1, 2, 4, 8)]
+    places = where(series(axes(), curves, **WORDS, xscale="log"))
+    assert 0 < (places[-1] - places[0])[0, 0] <= 0.2 * np.diff(places[0][:, 0]).min() + 1e-6
 
 
 def test_categories_have_bars_side_by_side_and_no_lines() -> None:
@@ -368,6 +373,8 @@ def test_shares_are_bars_with_intervals() -> None:
     assert [label.get_text() for label in ax.get_yticklabels()] == ["width", "steps", "rest"]
     assert ax.yaxis_inverted()
     assert ax.get_xlim()[0] < -1
+    points = shares(axes(), rows[:1], xlabel="difference (points)", unit="")
+    assert [text.get_text() for text in points.texts] == ["62"]
 
 
 @pytest.mark.parametrize(
