@@ -248,7 +248,12 @@ class Study:
         return [from_document(each["found"]) for each in _read(path)["cells"]]
 
     def keep(self, document: Mapping[str, Any], part: str = "") -> None:
-        """Write a result as JSON, with who made it, how, and in what time."""
+        """Write a result as JSON, with who made it, how, and in what time; what stands there already keeps its own."""
+        path = self.result("json", part)
+        with contextlib.suppress(OSError, ValueError):
+            before = json.loads(path.read_text())
+            if json.loads(json_text(document)) == {key: value for key, value in before.items() if key != "made"}:
+                return
         how = {
             "study": self.name,
             "setting": "quick" if self.quick else "full",
@@ -256,7 +261,7 @@ class Study:
             "seconds": round(time.monotonic() - self.begun, 1),
             **provenance.stamp(),
         }
-        write_json(self.result("json", part), {**document, "made": how})
+        write_json(path, {**document, "made": how})
 
     def draw(self, figure: Figure, part: str = "") -> None:
         """Save a figure, and tell where."""

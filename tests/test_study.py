@@ -149,6 +149,11 @@ def test_a_result_says_how_it_was_made(here: Path, quick: bool) -> None:
     assert 0 <= made["seconds"] < 60
     assert {"created", "command", "versions"} <= made.keys()
     assert made["versions"]["torch"] == torch.__version__
+    before = file.read_text()
+    study(quick=quick).keep({"share": 0.5, "curve": [1.0, None]}, "part")
+    assert file.read_text() == before, "who only draws it again has not made it"
+    study(quick=quick).keep({"share": 0.6}, "part")
+    assert json.loads(file.read_text())["share"] == 0.6
 
 
 def small(own: Study, **changes: Any) -> Any:
