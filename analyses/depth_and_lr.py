@@ -18,7 +18,7 @@ def main() -> None:
         __file__,
         __doc__,
         quick="8 seeds, m = 10, 1,000 batches of 32 boards: about a minute on two cores",
-        full="20 seeds, 10,000 batches of 128 boards: about an hour on one core",
+        full="20 seeds, 10,000 batches of 128 boards: about an hour and a half on one core",
     )
     seeds, batches, size = (8, 1000, 32) if study.quick else (20, 10_000, 128)
     rates = (1e-3, 3e-3, 1e-2, 3e-2) if study.quick else (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
