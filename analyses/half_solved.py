@@ -25,7 +25,7 @@ def main() -> None:
         __file__,
         __doc__,
         quick="8 seeds, 2 steps, 1,000 batches of 32 boards: about a minute on two cores",
-        full="20 seeds, 2, 3 and 5 steps, 10,000 batches of 128 boards: an hour and a half on one core",
+        full="20 seeds, 2, 3 and 5 steps, 10,000 batches of 128 boards: two hours on one core",
     )
     seeds, batches, size = (8, 1000, 32) if study.quick else (20, 10_000, 128)
     training = {"data": "batches", "batches": batches, "batch_size": size, "lr": 3e-3}
