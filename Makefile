@@ -26,7 +26,7 @@ help:
 	@echo "make dist       the wheel, installed into an empty environment, where the README's first example is run"
 	@echo "make benchmark  speed and memory beside a plain implementation and beside other tools"
 	@echo "make reference  train the committed reference runs anew"
-	@echo "make studies    all studies in their quick setting, half an hour; by name: python analyses/NAME.py --help"
+	@echo "make studies    all studies in their quick setting, a quarter of an hour on two cores; by name: python analyses/NAME.py --help"
 	@echo "make studies-full the same in their full setting, at most HOURS=6 a study; finished cells are kept (docs/sources.md)"
 	@echo "make clean      remove .venv and what tools have left"
 
