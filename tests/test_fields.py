@@ -21,6 +21,7 @@ from landscape.core.fields import (
     require_seeds,
     text,
 )
+from landscape.problems.life import Life
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,3 +143,10 @@ def test_one_check_of_seeds() -> None:
     for seed in (-1, 2**63):
         with pytest.raises(LandscapeError, match=rf"{seed} is no seed: `seeds` goes from 0 to 2\^63 - 1"):
             require_seeds(3, seed)
+
+
+def test_what_was_added_later_is_written_only_where_it_is_no_default() -> None:
+    """Else a run from before would be of another problem than one from after."""
+    assert "dropout_last" not in Life(dropout=0.4).config()
+    assert Life(dropout_last=False).config() == {**Life().config(), "dropout_last": False}
+    assert Life(**Life(dropout_last=False).config()) == Life(dropout_last=False)

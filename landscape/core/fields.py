@@ -38,6 +38,7 @@ __all__ = [
     "Field",
     "as_json",
     "as_path",
+    "as_written",
     "axis",
     "check",
     "converted",
@@ -82,6 +83,8 @@ class Field:
             `blocks`, written `none` or `0,2`; a `tolerance`, written `0.01:loss`; `seconds`, written `60s` or `10m`.
         metavar: What stands for its value in the help, such as PLACE.
         flag: How the option is called, if not as the field is.
+        added: Whether it is younger than files that name the configuration: at its default it is not written, so that
+            they are of the same one.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Field:
     syntax: str | None = None
     metavar: str | None = None
     flag: str | None = None
+    added: bool = False
 
     @property
     def required(self) -> bool:
@@ -136,7 +140,7 @@ def option(default: Any, text: str, **described: Any) -> Any:
     Args:
         default: Its value unless it is given; `dataclasses.MISSING` if it must be.
         text: What it is for, the help of the option.
-        described: What else a `Field` says: limits, choices, syntax, metavar, flag.
+        described: What else a `Field` says: limits, choices, syntax, metavar, flag, added.
     """
     return dataclasses.field(default=default, metadata={_DESCRIBED: {"help": text, **described}})
 
@@ -151,6 +155,16 @@ def fields_of(configuration: type) -> dict[str, Field]:
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         found[field.name] = Field(field.name, hints[field.name], default, **field.metadata.get(_DESCRIBED, {}))
     return found
+
+
+def as_written(configuration: Any) -> dict[str, Any]:
+    """Every field of a configuration by name, defaults included, but those that were added and have theirs."""
+    young = {
+        field.name
+        for field in dataclasses.fields(configuration)
+        if field.metadata.get(_DESCRIBED, {}).get("added") and getattr(configuration, field.name) == field.default
+    }
+    return {name: value for name, value in dataclasses.asdict(configuration).items() if name not in young}
 
 
 def check(configuration: Any) -> None:

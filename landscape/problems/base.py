@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from landscape.core.errors import Unsupported, Unverified
-from landscape.core.fields import option
+from landscape.core.fields import as_written, option
 from landscape.core.intervals import Proportion
 from landscape.core.notebook import table
 from landscape.engine.data import Data
@@ -247,8 +247,10 @@ class Problem(abc.ABC):
         return {}
 
     def config(self) -> dict[str, Any]:
-        """Every field, defaults included, as JSON values."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+        """Every field, defaults included, as JSON values; what was added since files were first written only where it
+        is no default, so that older files are of the same problem.
+        """
+        return as_written(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -436,7 +436,8 @@ def _document(
         config = made(problem, found, options).config()
     else:
         require_fields(problem, found, options)
-        config = _defaults(own) | converted(options, own)
+        every = _defaults(own) | converted(options, own)
+        config = {key: value for key, value in every.items() if not (own[key].added and value == own[key].default)}
     for key in ("seeds", "data_seeds"):
         if key in grid or key in training:
             raise LandscapeError(f"there is no option '{key}' to sweep: every cell has the same seeds, its members")

@@ -84,7 +84,9 @@ class Life(Problem):
     dropout: float = option(
         0.0, "Probability with which training drops a filter of a 3 x 3 layer on a board.", at_least=0, below=1
     )
-    dropout_last: bool = option(True, "Drop filters of the last block too; the study's --normalize spared it.")
+    dropout_last: bool = option(
+        True, "Drop filters of the last block too; the study's --normalize spared it.", added=True
+    )
     board: str = option("10x10", "HEIGHTxWIDTH of the boards; cells beyond the edge are dead.")
     density: float = option(0.5, "Probability that a cell of a board is live.")
 
