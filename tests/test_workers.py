@@ -26,6 +26,7 @@ from landscape.training.sweep import sweep
 pytestmark = pytest.mark.slow
 
 CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children")
+OTHERS: set[str] = set()
 
 #: A problem of one's own, with dropout, statistics and data of its own, in a file.
 OWN = """
@@ -58,12 +59,24 @@ def contents(folder: Path, *without: str) -> Mapping[str, Any]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """What another test has left running in this process is no worker of these."""
+    OTHERS.clear()
+    OTHERS.update(children() if CHILDREN.exists() else ())
+
+
+def children() -> list[str]:
+    """The processes that this one has begun since its test did."""
+    return [each for each in CHILDREN.read_text().split() if each not in OTHERS]
+
+
 def killing(times: int = 1) -> Callable[[int, int], None]:
     """A progress callback that kills a worker of this process, now and then."""
     left = [times]
 
     def progress(done: int, total: int) -> None:
-        workers = CHILDREN.read_text().split()
+        workers = children()
         if left[0] and workers:
             left[0] -= 1
             os.kill(int(workers[-1]), signal.SIGKILL)
@@ -99,7 +112,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(run: Run, caplog: pytest
     landscape.walk(run, run, pairs="all", points=11, save="two.h5", workers=2, progress=killing(2))
     assert "by SIGKILL: another goes on with it" in caplog.text
     assert Path("one.h5").read_bytes() == Path("two.h5").read_bytes()
-    assert not CHILDREN.read_text().split()
+    assert not children()
 
 
 @needs_proc
@@ -109,7 +122,7 @@ def test_an_interrupted_walk_goes_on_with_what_is_kept(run: Run) -> None:
     for _ in range(10):  # what is answered out of its order is not kept
         with pytest.raises(KeyboardInterrupt):
             landscape.walk(run, run, pairs="all", points=11, save="two.h5", workers=2, progress=interrupting)
-        assert not CHILDREN.read_text().split()
+        assert not children()
         if list(Path("two.h5.parts").glob("lines-*.h5")):
             break
     landscape.walk(
@@ -204,7 +217,7 @@ def test_a_run_outlives_its_workers_and_interruptions() -> None:
     landscape.train("life", training, "one", seeds=range(40), workers=2)
     with pytest.raises(KeyboardInterrupt):
         landscape.train("life", training, "two", seeds=range(40), workers=2, progress=interrupting)
-    assert not CHILDREN.read_text().split()
+    assert not children()
     kept = []
     for file in Path("two/parts").glob("*/resume.safetensors"):
         begin, end = map(int, file.parent.name.split("-"))
