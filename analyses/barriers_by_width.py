@@ -65,7 +65,7 @@ def main() -> None:
 
     setting = {"seeds": many, "batches": batches, "no_barrier_below": LOW}
     cells = study.cells({"m_factor": widths}, find, **setting)
-    for each, other in zip(cells, study.cells({"m_factor": widths}, find_known, "known", **setting), strict=False):
+    for each, other in zip(cells, study.cells({"m_factor": widths}, find_known, "known", **setting), strict=True):
         each["found"] |= other["found"]
     m = [each["cell"]["m_factor"] for each in cells]
     drawn = {

@@ -74,13 +74,12 @@ def main() -> None:
         free, unstable = [], []
         for size in SIZES:
             found = [c["found"] for c in cells if (c["cell"]["network"], c["cell"]["batch_size"]) == (network, size)]
-            if found:
-                shares = [Proportion(each["no barrier"]["count"], each["no barrier"]["total"]) for each in found]
-                name, places = f"batches of {size}", steps[: len(found)]
-                of_others = [found[0]["unrelated"][key] for key in ("no barrier", "instability")]
-                free.append(figures.Series.of_proportions(name, places, shares, baseline=of_others[0]["value"]))
-                drawn = curve(name, places, [each["instability"] for each in found])
-                unstable.append(dataclasses.replace(drawn, baseline=of_others[1][0]))
+            shares = [Proportion(each["no barrier"]["count"], each["no barrier"]["total"]) for each in found]
+            name = f"batches of {size}"
+            of_others = [found[0]["unrelated"][key] for key in ("no barrier", "instability")]
+            free.append(figures.Series.of_proportions(name, steps, shares, baseline=of_others[0]["value"]))
+            drawn = curve(name, steps, [each["instability"] for each in found])
+            unstable.append(dataclasses.replace(drawn, baseline=of_others[1][0]))
         for part, each in zip(panels, (free, unstable), strict=True):
             panels[part].append((network, each))
     count = "12 seeds each" if study.quick else "100 seeds for m = 1 and 4, 20 for m = 16 and digits"
@@ -94,8 +93,7 @@ def main() -> None:
     look |= {"baseline": "of unrelated initial points", "caption": caption}
     labels = {"": "forks without a barrier (%)", "instability": "instability (% of answers)"}
     for part, label in labels.items():
-        drawn = [panel for panel in panels[part] if panel[1]]
-        study.draw(figures.series_figure(drawn, ylabel=label, **look), part)
+        study.draw(figures.series_figure(panels[part], ylabel=label, **look), part)
     study.done("no barrier " + ", ".join(f"{100 * each['found']['no barrier']['value']:.0f} %" for each in cells))
 
 

@@ -63,8 +63,7 @@ def main() -> None:
     places = range(len(WAYS))
     names = ("units", "pruned", "pruned and retrained")
     panels = [
-        (f"m = {m}", [curve(name, places, [found.get((m, way), {}).get(name) for way in WAYS]) for name in names])
-        for m in widths
+        (f"m = {m}", [curve(name, places, [found[m, way].get(name) for way in WAYS]) for name in names]) for m in widths
     ]
     drawn = ", ".join(f"{1e-2 * budget * factor:g}" for factor in L1)
     caption = (

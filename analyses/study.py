@@ -45,8 +45,23 @@ from landscape.training.optimizers import OPTIMIZERS
 from landscape.training.sweep import Sweep, sweep
 from landscape.training.train import Training, train
 
-__all__ = ["LAYERS", "Study", "adam", "along", "barrier", "curve", "descend", "middle", "spread", "squeezed"]
+__all__ = [
+    "LAYERS",
+    "POSTS",
+    "Study",
+    "adam",
+    "along",
+    "barrier",
+    "curve",
+    "descend",
+    "in_words",
+    "middle",
+    "spread",
+    "squeezed",
+]
 
+#: The training of the study's posts.
+POSTS: Mapping[str, Any] = {"data": "batches", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
 #: The hidden layers of one step of Life's networks, as `landscape.analysis.pruning` takes them.
 LAYERS = (
     (("net.0.0.weight", "net.0.0.bias"), "net.0.2.weight"),
@@ -381,6 +396,11 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, AttributeError, TypeError):
         pass
     raise LandscapeError(f"{path} is no table of cells, or damaged: restore it, or make it anew with `--force`")
+
+
+def in_words(training: Mapping[str, Any]) -> str:
+    """What a caption says of training on batches of boards."""
+    return "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**training)
 
 
 def adam(

@@ -8,12 +8,11 @@ fall, or rates above that line without success, would refute the two.
 from landscape import figures
 from landscape.figures.success import BANDS, NAMES, rate_labels, success_series
 from landscape.problems.life import Life
-from study import Study
+from study import POSTS, Study, in_words
 
 RATES = rate_labels(Life.nouns, 512)
 
 MANY, WIDTHS = (5, 10, 20), (1, 5, 10, 20, 40, 80, 150)
-FULL = {"data": "batches", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
 QUICK = {"data": "batches", "batches": 1000, "batch_size": 32, "lr": 3e-3}
 
 
@@ -25,17 +24,16 @@ def main() -> None:
         full="20 seeds, 5, 10 and 20 steps (fewer: success_by_width), 10,000 batches of 128 boards at 1e-3: m to 10 "
         "takes 2 hours on one core, 40 some 15, 150 some 200",
     )
-    training, seeds = (QUICK, range(8)) if study.quick else (FULL, range(20))
+    training, seeds = (QUICK, range(8)) if study.quick else (POSTS, range(20))
     grid = {"m_factor": WIDTHS[:3] if study.quick else WIDTHS, "steps": (1, 2, 3, 5, 10) if study.quick else MANY}
     rows = study.success(grid, seeds=seeds, training=training, engine="fused")
     told = ""
     if not study.quick:
         told = f"; {study.agreement(rows)}"
         rows = study.rows_of("success_by_width", "d1") + rows
-    how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**training)
     about = (
-        f"Life B3/S23V, LeakyReLU, sigmoid, n blocks of width m; {len(seeds)} seeds a cell, {how}. Tested "
-        f"on the same 1,000 random boards of 5 x 5.{study.not_run()} "
+        f"Life B3/S23V, LeakyReLU, sigmoid, n blocks of width m; {len(seeds)} seeds a cell, {in_words(training)}. "
+        f"Tested on the same 1,000 random boards of 5 x 5.{study.not_run()} "
     )
     original = {"solved": "success", "samples": "board_rate"}
     for rate, part in (("solved", "success"), ("samples", "boards"), ("cells", "cells")):

@@ -8,14 +8,13 @@ interval overlaps theirs at the same protocol; shares that do not rise with m re
 from landscape import figures
 from landscape.figures.success import BANDS, NAMES, rate_labels, success_series
 from landscape.problems.life import Life
-from study import Study
+from study import POSTS, Study, in_words
 
 RATES = rate_labels(Life.nouns, 512)
 
 STEPS = (1, 2, 3)
 #: By depth factor, the cheapest cells first.
 WIDTHS = {1.0: (1, 5, 10, 20, 30, 40, 100), 1.5: (1, 5, 10, 20, 30, 40), 2.0: (1, 5, 10, 20, 30, 40)}
-FULL = {"data": "batches", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
 QUICK = {"data": "batches", "batches": 1000, "batch_size": 32, "lr": 3e-3}
 
 
@@ -26,16 +25,15 @@ def main() -> None:
         quick="8 seeds, m to 20, 1,000 batches of 32 boards at learning rate 3e-3: about 3 minutes on two cores",
         full="20 seeds, m to 40 and 100, 10,000 batches of 128 boards at 1e-3, the study's: 14 hours on one core",
     )
-    training, seeds = (QUICK, range(8)) if study.quick else (FULL, range(20))
+    training, seeds = (QUICK, range(8)) if study.quick else (POSTS, range(20))
     rows, depths = [], (1.0, 2.0) if study.quick else tuple(WIDTHS)
     for d in depths:
         grid = {"d_factor": (d,), "m_factor": WIDTHS[d][:4] if study.quick else WIDTHS[d], "steps": STEPS}
         rows += study.success(grid, f"d{d:g}", seeds=seeds, training=training, engine="fused")
     left = study.not_run(*(f"d{d:g}" for d in depths))
-    how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**training)
     about = (
-        f"Life B3/S23V, LeakyReLU, sigmoid, floor(n d) blocks of width m; {len(seeds)} seeds a cell, {how}. "
-        f"Tested on the same 1,000 random boards of 5 x 5.{left} "
+        f"Life B3/S23V, LeakyReLU, sigmoid, floor(n d) blocks of width m; {len(seeds)} seeds a cell, "
+        f"{in_words(training)}. Tested on the same 1,000 random boards of 5 x 5.{left} "
     )
     drawn = (("solved", "success", "success"), ("samples", "boards", "board_rate"), ("cells", "cells", ""))
     for rate, part, quantity in drawn:

@@ -10,10 +10,9 @@ plain one do not. If they do no better, the option is not what sets ours and the
 from landscape import figures
 from landscape.figures.success import BANDS, NAMES, rate_labels, success_series
 from landscape.problems.life import Life
-from study import Study
+from study import POSTS, Study, in_words
 
 RATES = rate_labels(Life.nouns, 512)
-FULL = {"data": "batches", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
 QUICK = {"data": "batches", "batches": 300, "batch_size": 32, "lr": 3e-3}
 
 
@@ -24,7 +23,7 @@ def main() -> None:
         quick="8 seeds, m = 1 and 10, 300 batches of 32 boards at 3e-3: about a minute on two cores",
         full="10 seeds, m = 1, 10, 20, 10,000 batches of 128 boards at 1e-3, as the posts: 1.2 hours on one core",
     )
-    training, seeds = (QUICK, range(8)) if study.quick else (FULL, range(10))
+    training, seeds = (QUICK, range(8)) if study.quick else (POSTS, range(10))
     their = {"init": "normal_uniform", "init_std": 0.02}
     options = {"dropout": 0.4, "dropout_last": False}
     grid = {"m_factor": (1, 10) if study.quick else (1, 10, 20), "steps": (2,)}
@@ -33,11 +32,10 @@ def main() -> None:
         plain = study.success(grid, "plain", seeds=seeds, training=training, engine="fused")
     else:
         plain = [row for row in study.rows_of("success_by_width", "d1") if row.values["steps"] == 2]
-    left = study.not_run()
-    how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**training)
+    left, many = study.not_run(), plain[0].success.share.total if plain else len(seeds)
     about = (
         f"Life B3/S23V, two steps, two blocks of width m, LeakyReLU, sigmoid; {len(seeds)} seeds a cell with the "
-        f"code's --normalize, {len(seeds) if study.quick else 20} without, {how}. Tested on the same 1,000 random "
+        f"code's --normalize, {many} without, {in_words(training)}. Tested on the same 1,000 random "
         f"boards of 5 x 5.{left} "
     )
     for rate, part, quantity in (("solved", "success", "success"), ("samples", "boards", "board_rate")):

@@ -101,7 +101,7 @@ def main() -> None:
     curves = [curve(name, range(len(found)), [each[name] for each in found]) for name in NAMES]
     look = {"xlabel": "penalty", "ylabel": "share (%)", "xscale": "category", "height": 3.2, "categories": tuple(WAYS)}
     study.draw(figures.series_figure([("", curves)], caption=caption, **look))
-    study.done(str({way: each[NAMES[0]]["median"] for way, each in zip(WAYS, found, strict=False)}))
+    study.done(str({way: each[NAMES[0]]["median"] for way, each in zip(WAYS, found, strict=True)}))
 
 
 if __name__ == "__main__":

@@ -36,9 +36,8 @@ def function(kind: str, gain: str, depth: int) -> figures.Series:
     for _ in range(depth):
         at = KINDS[kind](entering := layer(at, GAINS[gain], draws))
     value = ((entering[:, 0] - entering[:, 0].mean()) / entering[:, 0].std()).numpy()
-    return figures.Series(
-        label=f"g = {GAINS[gain]:g}", x=AROUND.numpy(), value=value, low=value + np.nan, high=value + np.nan
-    )
+    none = np.full(len(value), np.nan)
+    return figures.Series(label=f"g = {GAINS[gain]:g}", x=AROUND.numpy(), value=value, low=none, high=none)
 
 
 def main() -> None:

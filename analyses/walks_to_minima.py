@@ -19,10 +19,9 @@ from landscape.core.intervals import Proportion, pairs_interval
 from landscape.problems.life import Life
 from landscape.space.alignment import balance, distances
 from landscape.space.symmetry import act
-from study import Study
+from study import POSTS, Study, in_words
 
 CASES = ((1, 1), (1, 5), (2, 1), (2, 5))
-FULL: dict[str, Any] = {"data": "batches", "batches": 10_000, "batch_size": 128, "lr": 1e-3}
 QUICK: dict[str, Any] = {"data": "batches", "batches": 200, "batch_size": 32, "lr": 3e-3}
 LOW, NEAR = 0.01, 0.1
 ENDS = {"stored": "each seed as stored", "aligned": "each seed's representative close by"}
@@ -36,7 +35,7 @@ def main() -> None:
         full="20 seeds, 10,000 batches of 128 boards at 1e-3, as in the study: about 8 minutes on one core",
         cells=False,
     )
-    training, seeds = (QUICK, 6) if study.quick else (FULL, 20)
+    training, seeds = (QUICK, 6) if study.quick else (POSTS, 20)
     lines, found = {name: [] for name in ENDS}, {}
     for n, m in CASES:
         problem, part = Life(steps=n, m_factor=m), f"{n}-{m}"
@@ -62,11 +61,11 @@ def main() -> None:
                 "barriers": heights.summary(),
             }
         found[f"{n} steps, m = {m}"] = told
-    how = "{batches:,} batches of {batch_size} boards of 10 x 10, Adam at {lr:g}".format(**training)
     for name, ends in ENDS.items():
         caption = (
-            f"Life B3/S23V, LeakyReLU, sigmoid; {seeds} seeds each, trained on {how}. Loss (exact for 1 step; on 1,000 "
-            f"boards for 2) on straight lines from the presolved weights (star; design hat, verified) to {ends} (dot), "
+            f"Life B3/S23V, LeakyReLU, sigmoid; {seeds} seeds each, trained on {in_words(training)}. Loss "
+            "(exact for 1 step; on 1,000 boards for 2) on straight lines from the presolved weights (star; design hat, "
+            f"verified) to {ends} (dot), "
             "51 points, over the L1 distance from the presolved weights. Solved: the end gets every pattern, or every "
             "one of these boards, right. Right: barrier above the chord, with its median and the median's interval, "
             "all of them with 95 % at once."

@@ -106,6 +106,10 @@ class Field:
         """Whether there is no default."""
         return self.default is dataclasses.MISSING
 
+    def written(self, value: Any) -> bool:
+        """Whether a file says this value: all but the default of a field that was added."""
+        return not (self.added and value == self.default)
+
     def convert(self, value: Any) -> Any:
         """The value as the field holds it: of its type, lists as tuples, whole numbers as floats where floats belong.
 
@@ -158,13 +162,10 @@ def fields_of(configuration: type) -> dict[str, Field]:
 
 
 def as_written(configuration: Any) -> dict[str, Any]:
-    """Every field of a configuration by name, defaults included, but those that were added and have theirs."""
-    young = {
-        field.name
-        for field in dataclasses.fields(configuration)
-        if field.metadata.get(_DESCRIBED, {}).get("added") and getattr(configuration, field.name) == field.default
-    }
-    return {name: value for name, value in dataclasses.asdict(configuration).items() if name not in young}
+    """What files say of a configuration: every field by name, defaults included, but as `Field.written` says."""
+    described = fields_of(type(configuration))
+    every = dataclasses.asdict(configuration)
+    return {key: value for key, value in every.items() if key not in described or described[key].written(value)}
 
 
 def check(configuration: Any) -> None:

@@ -437,7 +437,7 @@ def _document(
     else:
         require_fields(problem, found, options)
         every = _defaults(own) | converted(options, own)
-        config = {key: value for key, value in every.items() if not (own[key].added and value == own[key].default)}
+        config = {key: value for key, value in every.items() if own[key].written(value)}
     for key in ("seeds", "data_seeds"):
         if key in grid or key in training:
             raise LandscapeError(f"there is no option '{key}' to sweep: every cell has the same seeds, its members")
