@@ -148,5 +148,6 @@ def test_one_check_of_seeds() -> None:
 def test_what_was_added_later_is_written_only_where_it_is_no_default() -> None:
     """Else a run from before would be of another problem than one from after."""
     assert "dropout_last" not in Life(dropout=0.4).config()
-    assert Life(dropout_last=False).config() == {**Life().config(), "dropout_last": False}
-    assert Life(**Life(dropout_last=False).config()) == Life(dropout_last=False)
+    ours = Life(steps=2, dropout=0.4, dropout_last=False)
+    assert ours.config() == {**Life(steps=2, dropout=0.4).config(), "dropout_last": False}
+    assert Life(**ours.config()) == ours

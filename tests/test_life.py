@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import jaxtyping
 import numpy as np
@@ -492,3 +493,9 @@ def test_the_exact_objective_of_the_papers_network(activation: str, sigmoid: boo
     wanted = plain_loss(problem, stack.state_dict(0), boards, np.full(len(boards), 1 / len(boards)))
     for name, number in wanted.items():
         np.testing.assert_allclose(values[name][0], number, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("options", [{"steps": 2}, {"dropout": 0.4}])
+def test_an_option_that_would_do_nothing_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(LandscapeError, match=r"`dropout_last` is False, but no dropout is there for it to spare"):
+        Life(dropout_last=False, **options)

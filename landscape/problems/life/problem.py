@@ -102,6 +102,12 @@ class Life(Problem):
                 f"{self.steps:,} steps, floor({self.steps} x {self.d_factor:g}) blocks, are too many, a network has up "
                 f"to {MOST_BLOCKS:,} of each: lower `steps` or `d_factor`"
             )
+        if not self.dropout_last and (self.dropout == 0 or self.blocks == 1):
+            raise LandscapeError(
+                f"`dropout_last` is False, but no dropout is there for it to spare the last block from, with `dropout` "
+                f"{self.dropout:g} and {self.blocks} block{'s' if self.blocks > 1 else ''}: leave it out, or give both "
+                "a dropout and two blocks or more"
+            )
         patterns.probabilities(*self.board_size, self.density)
 
     @classmethod
