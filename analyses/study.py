@@ -365,7 +365,7 @@ class Study:
         for quantity in dict.fromkeys(each["quantity"] for each in told):
             agrees = [each["agrees"] for each in told if each["quantity"] == quantity]
             words.append(f"{sum(agrees)} of {len(agrees)} cells ({quantity})")
-        return "agrees with the posts in " + ", ".join(words)
+        return "agrees with the posts in " + ", ".join(words) if words else "the posts show none of these cells"
 
 
 def _hours(text: str) -> float:

@@ -23,7 +23,7 @@ def main() -> None:
         __file__,
         __doc__,
         quick="8 seeds, m to 20, 1,000 batches of 32 boards at learning rate 3e-3: about 3 minutes on two cores",
-        full="20 seeds, m to 40 and 100, 10,000 batches of 128 boards at 1e-3, the study's: 14 hours on one core",
+        full="20 seeds, m to 40 and 100, 10,000 batches of 128 boards at 1e-3, the study's: 17 hours on one core",
     )
     training, seeds = (QUICK, range(8)) if study.quick else (POSTS, range(20))
     rows, depths = [], (1.0, 2.0) if study.quick else tuple(WIDTHS)
@@ -50,7 +50,7 @@ def main() -> None:
             )
             for n in dict.fromkeys(row.values["steps"] for row in rows)
         ]
-        look = {"xlabel": NAMES["m_factor"], "ylabel": RATES[rate], "baseline": "all dead", "height": 2.9}
+        look = {"xlabel": NAMES["m_factor"], "ylabel": RATES[rate], "baseline": "all dead", "height": 3.3}
         figure = figures.series_figure(panels, caption=about + BANDS[rate], **look)
         study.draw(figure, part)
     best = max(rows, key=lambda row: row.success.share.value)

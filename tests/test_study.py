@@ -437,6 +437,7 @@ def test_shares_agree_with_published_ones_where_their_intervals_overlap(
     assert told == "agrees with the posts in 0 of 2 cells (success), 1 of 2 cells (board_rate)"
     theirs = [each["theirs"] for each in kept["agreement"]["cells"] if each["quantity"] == "board_rate"]
     assert theirs == [{"value": 0.945, "interval": pytest.approx((0.925, 0.965))}] * 2
+    assert study(quick=False).agreement(rows[-1:]) == "the posts show none of these cells"
 
 
 def test_published_values_are_shares_each_of_one_place() -> None:
