@@ -50,7 +50,7 @@ def main() -> None:
             )
             for n in dict.fromkeys(row.values["steps"] for row in rows)
         ]
-        look = {"xlabel": NAMES["m_factor"], "ylabel": RATES[rate], "baseline": "all dead", "height": 3.3}
+        look = {"xlabel": NAMES["m_factor"], "ylabel": RATES[rate], "baseline": "all dead", "height": 2.9}
         figure = figures.series_figure(panels, caption=about + BANDS[rate], **look)
         study.draw(figure, part)
     best = max(rows, key=lambda row: row.success.share.value)

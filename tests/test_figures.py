@@ -572,6 +572,19 @@ def test_ticks_are_plain_numbers_on_few_decades(low: float, high: float, labels:
     assert list(ticks(ax)) == labels
 
 
+def test_a_label_stays_clear_of_a_legend_of_several_rows() -> None:
+    """Which takes its place only after the label was measured against the axes."""
+    marks = np.linspace(0, 1, 3)
+    names = [f"a curve with quite a long name, number {n}" for n in range(6)]
+    curves = [figures.Series(label=name, x=marks, value=marks, low=marks, high=marks) for name in names]
+    label = "networks that get all test boards right (%)"
+    figure = figures.series_figure([("", curves)] * 3, xlabel="width", ylabel=label, height=2.9, caption="About.")
+    figure.draw_without_rendering()
+    (legend,), first = figure.legends, figure.axes[0]
+    assert first.get_ylabel().split() == label.split()
+    assert not first.yaxis.label.get_window_extent().overlaps(legend.get_window_extent())
+
+
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.floats(-12, 6), st.floats(0, 14), st.booleans(), st.sampled_from([1.2, 2.0, 2.9, 5.0]))

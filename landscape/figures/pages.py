@@ -206,12 +206,12 @@ def sheet(
             figure.supxlabel(text, x=0.012, ha="left", size=8.5, linespacing=1.25)
         axes = [figure.add_subplot(grid[divmod(panel, across)]) for panel in range(panels)]
         yield figure, axes
-        if not style.captions:
+        if figure.legends or not style.captions:
             _fit(figure)
 
 
 def _fit(figure: Figure) -> None:
-    """Titles and labels in as many lines as it takes for none to leave the page."""
+    """Titles and labels in as many lines as it takes for none to leave the page, or to run into a legend above."""
     page = figure.bbox
     figure.draw_without_rendering()
     titles = {ax.get_title(loc) for ax in figure.axes for loc in ("left", "center")} | {figure.get_suptitle()}
@@ -222,8 +222,9 @@ def _fit(figure: Figure) -> None:
     for ax in figure.axes:
         wide, high = (label.get_window_extent() for label in (ax.xaxis.label, ax.yaxis.label))
         frame = ax.get_window_extent()
+        above = any(high.overlaps(legend.get_window_extent()) for legend in figure.legends)
         _break(ax.xaxis.label, frame.width, wide.width if wide.x1 > page.x1 or wide.x0 < 0 else 0)
-        _break(ax.yaxis.label, frame.height, high.height if high.y1 > page.y1 or high.y0 < 0 else 0)
+        _break(ax.yaxis.label, frame.height, high.height if above or high.y1 > page.y1 or high.y0 < 0 else 0)
 
 
 def _break(text: Text, room: float, length: float) -> None:
